@@ -1,0 +1,154 @@
+"""Offsets of kernel structs, read from the running kernel's BTF.
+
+Runs in the loader, once per start. Reads `/sys/kernel/btf/vmlinux` (format: the kernel's
+Documentation/bpf/btf.rst) and answers two questions: at which byte does a member stand, and how
+large is a type. Nothing here depends on a kernel version; a member that this kernel lacks is an
+`UnknownMember`, which the loader turns into a clear message.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+VMLINUX = Path("/sys/kernel/btf/vmlinux")
+
+BTF_MAGIC = 0xEB9F
+HEADER = struct.Struct("<HBBIIIII")
+TYPE = struct.Struct("<III")
+MEMBER = struct.Struct("<III")
+
+KIND_INT, KIND_PTR, KIND_ARRAY, KIND_STRUCT, KIND_UNION, KIND_ENUM = 1, 2, 3, 4, 5, 6
+KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT = 8, 9, 10, 11
+KIND_FUNC_PROTO, KIND_VAR, KIND_DATASEC, KIND_DECL_TAG, KIND_TYPE_TAG, KIND_ENUM64 = 13, 14, 15, 17, 18, 19
+MODIFIERS = frozenset({KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT, KIND_TYPE_TAG})
+AGGREGATES = frozenset({KIND_STRUCT, KIND_UNION})
+"""Bytes that follow `struct btf_type`: a fixed part, and a part per `vlen`."""
+TRAILER = {
+    KIND_INT: (4, 0),
+    KIND_ARRAY: (12, 0),
+    KIND_STRUCT: (0, 12),
+    KIND_UNION: (0, 12),
+    KIND_ENUM: (0, 8),
+    KIND_FUNC_PROTO: (0, 8),
+    KIND_VAR: (4, 0),
+    KIND_DATASEC: (0, 12),
+    KIND_DECL_TAG: (4, 0),
+    KIND_ENUM64: (0, 12),
+}
+
+
+class BtfError(Exception):
+    """The BTF of this kernel is missing or cannot be read."""
+
+
+class UnknownMember(BtfError):
+    """This kernel has no such struct or member."""
+
+    def __init__(self, struct_name: str, member: str) -> None:
+        super().__init__(f"this kernel's BTF has no {struct_name}.{member}")
+        self.struct_name = struct_name
+        self.member = member
+
+
+@dataclass(frozen=True)
+class Type:
+    """One BTF type: `at` is where its trailer begins, `size_or_type` as in `struct btf_type`."""
+
+    kind: int
+    vlen: int
+    kind_flag: bool
+    name_offset: int
+    size_or_type: int
+    at: int
+
+
+class Btf:
+    """Types of one BTF blob, parsed on construction (about 0.2 s for a kernel)."""
+
+    def __init__(self, data: bytes) -> None:
+        if len(data) < HEADER.size:
+            raise BtfError("BTF is shorter than its header")
+        magic, _, _, header_bytes, type_at, type_bytes, string_at, _ = HEADER.unpack_from(data)
+        if magic != BTF_MAGIC:
+            raise BtfError(f"BTF magic is {magic:#x}, expected {BTF_MAGIC:#x}")
+        self._data = data
+        self._strings = header_bytes + string_at
+        self._types: list[Type | None] = [None]
+        self._by_name: dict[str, int] = {}
+        self._typedefs: set[str] = set()
+        try:
+            self._index(header_bytes + type_at, header_bytes + type_at + type_bytes)
+        except struct.error as error:
+            raise BtfError(f"BTF is cut off: {error}") from error
+
+    @classmethod
+    def of_kernel(cls, path: Path = VMLINUX) -> Btf:
+        """BTF of the running kernel; BtfError says what is missing."""
+        try:
+            return cls(path.read_bytes())
+        except OSError as error:
+            raise BtfError(f"cannot read the kernel's BTF at {path}: {error.strerror}") from error
+
+    def _index(self, at: int, end: int) -> None:
+        while at < end:
+            name, info, size_or_type = TYPE.unpack_from(self._data, at)
+            kind, vlen = (info >> 24) & 0x1F, info & 0xFFFF
+            at += TYPE.size
+            if kind in AGGREGATES and name:
+                self._by_name.setdefault(self._string(name), len(self._types))
+            elif kind == KIND_TYPEDEF:
+                self._typedefs.add(self._string(name))
+            self._types.append(Type(kind, vlen, bool(info >> 31), name, size_or_type, at))
+            fixed, each = TRAILER.get(kind, (0, 0))
+            at += fixed + each * vlen
+
+    def _string(self, offset: int) -> str:
+        start = self._strings + offset
+        return self._data[start : self._data.index(b"\0", start)].decode("ascii", "replace")
+
+    def _resolve(self, type_id: int) -> Type | None:
+        found = self._types[type_id]
+        while found is not None and found.kind in MODIFIERS:
+            found = self._types[found.size_or_type]
+        return found
+
+    def _find(self, aggregate: Type, member: str) -> tuple[int, Type | None] | None:
+        """(bit offset, type) of a member, looking through anonymous structs and unions."""
+        for i in range(aggregate.vlen):
+            name, type_id, offset = MEMBER.unpack_from(self._data, aggregate.at + i * MEMBER.size)
+            bits = offset & 0xFFFFFF if aggregate.kind_flag else offset
+            inner = self._resolve(type_id)
+            if name and self._string(name) == member:
+                return bits, inner
+            if not name and inner is not None and inner.kind in AGGREGATES:
+                below = self._find(inner, member)
+                if below is not None:
+                    return bits + below[0], below[1]
+        return None
+
+    def has_typedef(self, name: str) -> bool:
+        """Whether this kernel has a typedef of that name."""
+        return name in self._typedefs
+
+    def offset(self, struct_name: str, path: str) -> int:
+        """Byte offset of `path` (dots step into nested structs); UnknownMember if there is none."""
+        type_id = self._by_name.get(struct_name)
+        current = self._resolve(type_id) if type_id is not None else None
+        bits = 0
+        for member in path.split("."):
+            found = self._find(current, member) if current is not None and current.kind in AGGREGATES else None
+            if found is None:
+                raise UnknownMember(struct_name, path)
+            bits += found[0]
+            current = found[1]
+        return bits // 8
+
+    def size(self, struct_name: str) -> int:
+        """Size of `struct struct_name` in bytes; UnknownMember if there is none."""
+        type_id = self._by_name.get(struct_name)
+        found = self._resolve(type_id) if type_id is not None else None
+        if found is None:
+            raise UnknownMember(struct_name, "(size)")
+        return found.size_or_type

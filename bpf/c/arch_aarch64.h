@@ -1,0 +1,23 @@
+/*
+ * arch_aarch64.h - the registers of a system call on arm64. NOT YET RUN on such a machine.
+ * x0 is overwritten by the result; the kernel keeps the first argument in orig_x0.
+ */
+#define TIF_32BIT (1 << 22)
+#define SYSCALL_NUMBER(regs) ((s64)(s32)LOAD4(regs, KERNEL_pt_regs_syscallno))
+#define SYSCALL_IS_COMPAT(task) (LOAD8(task, KERNEL_task_struct_thread_info_flags) & TIF_32BIT)
+
+#define SYSCALL_ARGUMENTS(a, regs)                                                                     \
+	do {                                                                                           \
+		a[0] = LOAD8(regs, KERNEL_pt_regs_orig_x0);                                            \
+		a[1] = LOAD8(regs, KERNEL_pt_regs_regs + 8);                                           \
+		a[2] = LOAD8(regs, KERNEL_pt_regs_regs + 16);                                          \
+		a[3] = LOAD8(regs, KERNEL_pt_regs_regs + 24);                                          \
+		a[4] = LOAD8(regs, KERNEL_pt_regs_regs + 32);                                          \
+		a[5] = LOAD8(regs, KERNEL_pt_regs_regs + 40);                                          \
+	} while (0)
+#define SYSCALL_ARGUMENTS_COMPAT(a, regs)                                                              \
+	do {                                                                                           \
+		SYSCALL_ARGUMENTS(a, regs);                                                            \
+		for (int i = 0; i < 6; i++)                                                            \
+			a[i] = (u32)a[i];                                                              \
+	} while (0)

@@ -1,0 +1,24 @@
+/* arch_x86_64.h - the registers of a system call on x86-64, and of a 32-bit call on it. */
+#define TS_COMPAT 2
+#define SYSCALL_NUMBER(regs) ((s64)LOAD8(regs, KERNEL_pt_regs_orig_ax))
+#define SYSCALL_IS_COMPAT(task) (LOAD4(task, KERNEL_task_struct_thread_info_status) & TS_COMPAT)
+
+#define SYSCALL_ARGUMENTS(a, regs)                                                                     \
+	do {                                                                                           \
+		a[0] = LOAD8(regs, KERNEL_pt_regs_di);                                                 \
+		a[1] = LOAD8(regs, KERNEL_pt_regs_si);                                                 \
+		a[2] = LOAD8(regs, KERNEL_pt_regs_dx);                                                 \
+		a[3] = LOAD8(regs, KERNEL_pt_regs_r10);                                                \
+		a[4] = LOAD8(regs, KERNEL_pt_regs_r8);                                                 \
+		a[5] = LOAD8(regs, KERNEL_pt_regs_r9);                                                 \
+	} while (0)
+/* `int $0x80` and 32-bit programs: other registers, 32 bits of each (cs alone does not tell). */
+#define SYSCALL_ARGUMENTS_COMPAT(a, regs)                                                              \
+	do {                                                                                           \
+		a[0] = (u32)LOAD8(regs, KERNEL_pt_regs_bx);                                            \
+		a[1] = (u32)LOAD8(regs, KERNEL_pt_regs_cx);                                            \
+		a[2] = (u32)LOAD8(regs, KERNEL_pt_regs_dx);                                            \
+		a[3] = (u32)LOAD8(regs, KERNEL_pt_regs_si);                                            \
+		a[4] = (u32)LOAD8(regs, KERNEL_pt_regs_di);                                            \
+		a[5] = (u32)LOAD8(regs, KERNEL_pt_regs_bp);                                            \
+	} while (0)

@@ -1,0 +1,144 @@
+/*
+ * arguments.h - what pointers of a call point to. Each becomes a blob. Nothing is ever dropped
+ * because it could not be read: the blob then says why, and `faults` counts it.
+ */
+#define STRING_BYTES 4096 /* PATH_MAX, the NUL included */
+#define BLOB_ROOM (sizeof(struct blob) + STRING_BYTES + 8)
+#define VECTOR_ITEMS 64
+#define VECTOR_STRING 1024
+#define VECTOR_BYTES 8192
+#define ARGV_BYTES 16384
+#define ENVP_BYTES 8192
+
+/* Begin a blob, or NULL if the frame cannot hold `room` more bytes. */
+static __always_inline struct blob *blob_begin(struct writer *w, u32 arg, u32 room)
+{
+	u64 at = BLOB_AT(w);
+	if (at > CELLS_BYTES - room) {
+		w->mark->cut++;
+		return 0;
+	}
+	w->head->blobs++;
+	struct blob *b = (struct blob *)(w->frame->cells + at);
+	b->bytes = 0;
+	b->arg = arg;
+	b->status = BLOB_OK;
+	b->whole = 0;
+	return b;
+}
+
+static __always_inline void blob_end(struct writer *w, struct blob *b, u32 bytes, u32 status)
+{
+	b->bytes = bytes;
+	b->status = status;
+	if (status == BLOB_FAULT)
+		w->mark->faults++;
+	if (status == BLOB_CUT)
+		w->mark->cut++;
+	BLOB_AT(w) += sizeof(*b) + round_up(bytes, 8);
+}
+
+static __always_inline void blob_string(struct writer *w, u32 arg, u64 address, bool user)
+{
+	struct blob *b = blob_begin(w, arg, BLOB_ROOM);
+	if (!b)
+		return;
+	u32 status = BLOB_OK, bytes = 0;
+	if (!address) {
+		status = BLOB_NULL;
+	} else {
+		long n = user ? bpf_probe_read_user_str(b + 1, STRING_BYTES + 1, (void *)address) :
+				bpf_probe_read_kernel_str(b + 1, STRING_BYTES + 1, (void *)address);
+		if (n <= 0) {
+			status = BLOB_FAULT;
+		} else if (n > STRING_BYTES) {
+			bytes = STRING_BYTES;
+			status = BLOB_CUT;
+		} else {
+			bytes = n - 1;
+		}
+	}
+	blob_end(w, b, bytes, status);
+}
+
+static __always_inline void blob_memory(struct writer *w, u32 arg, u64 address, u64 whole, u32 most)
+{
+	struct blob *b = blob_begin(w, arg, BLOB_ROOM);
+	if (!b)
+		return;
+	u32 status = BLOB_OK;
+	u64 bytes = whole < most ? whole : most;
+	b->whole = whole;
+	OPAQUE(bytes);
+	if (bytes > STRING_BYTES)
+		bytes = STRING_BYTES;
+	if (!address) {
+		status = BLOB_NULL;
+		bytes = 0;
+	} else if (bytes && bpf_probe_read_user(b + 1, bytes, (void *)address)) {
+		status = BLOB_FAULT;
+		bytes = 0;
+	} else if (bytes < whole) {
+		status = BLOB_CUT;
+	}
+	blob_end(w, b, bytes, status);
+}
+
+/*
+ * argv, envp of a call that failed: strings one after the other, each with its NUL. The position is
+ * kept in the blob, see blob_path().
+ */
+static __always_inline void blob_vector(struct writer *w, u32 arg, u64 address, bool compat)
+{
+	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + VECTOR_BYTES + VECTOR_STRING);
+	if (!b)
+		return;
+	u32 status = address ? BLOB_CUT : BLOB_NULL;
+	char *data = (char *)(b + 1);
+	if (address) {
+		for (int i = 0; i < VECTOR_ITEMS; i++) {
+			u64 item = 0;
+			u32 width = compat ? 4 : 8;
+			if (bpf_probe_read_user(&item, width, (void *)(address + i * width))) {
+				status = BLOB_FAULT;
+				break;
+			}
+			if (!item) {
+				status = BLOB_OK;
+				break;
+			}
+			u64 at = *(volatile u32 *)&b->whole;
+			if (at > VECTOR_BYTES - VECTOR_STRING)
+				break;
+			long n = bpf_probe_read_user_str(data + at, VECTOR_STRING, (void *)item);
+			if (n <= 0) {
+				status = BLOB_FAULT;
+				break;
+			}
+			*(volatile u32 *)&b->whole = at + n;
+		}
+	}
+	blob_end(w, b, b->whole, status);
+}
+
+/* A range of the image's memory: argv or the environment, as the kernel laid them out at exec. */
+static __always_inline void blob_image(struct writer *w, u32 arg, u64 from, u64 to, u32 most)
+{
+	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + most);
+	if (!b)
+		return;
+	u64 whole = to - from;
+	u32 status = BLOB_OK;
+	u64 bytes = whole < most ? whole : most;
+	b->whole = whole;
+	OPAQUE(bytes);
+	if (bytes > most)
+		bytes = most;
+	if (bytes && bpf_probe_read_user(b + 1, bytes, (void *)from)) {
+		status = BLOB_FAULT;
+		bytes = 0;
+	} else if (bytes < whole) {
+		status = BLOB_CUT;
+	}
+	blob_end(w, b, bytes, status);
+}

@@ -1,0 +1,227 @@
+/*
+ * frame.h - records gather in a per-CPU frame. Order of stores, which user space relies on to know
+ * that nothing older than a time is still to come (pipeline/watermark.py):
+ *
+ *   record_begin   busy = 1 (a full barrier), then the clock is read, then first_ns is set
+ *   frame_send     the perf sample is visible before first_ns is cleared
+ *   record_end     busy = 0 comes last
+ *
+ * A program that interrupts another on the same CPU and finds `busy` set writes nothing: the flush
+ * leaves the frame for its next turn, a record counts itself in lost_nested.
+ */
+#define WIRE_BYTES (sizeof(struct frame) - FRAME_CELLS * CELL_BYTES - 64)
+#define CELLS_BYTES (FRAME_CELLS * CELL_BYTES)
+#define CONTEXT_CELLS (sizeof(struct context) / CELL_BYTES)
+#define FRAME_VERSION 1
+
+struct writer {
+	struct frame *frame;
+	struct mark *mark;
+	struct head *head;
+	u32 slot;
+	u32 start; /* byte of the head */
+};
+
+/*
+ * Where the next blob goes. Kept in the frame, not in the writer: what the verifier cannot follow, it
+ * cannot multiply its states by, and calls with several strings stay within its limit.
+ */
+#define BLOB_AT(w) (*(volatile u64 *)&(w)->frame->at)
+
+static __always_inline u32 round_up(u32 n, u32 to)
+{
+	return (n + to - 1) & ~(to - 1);
+}
+
+static __always_inline void count_loss(struct mark *m, u64 first_ns, u64 last_ns)
+{
+	if (!m->lost_first_ns)
+		m->lost_first_ns = first_ns;
+	m->lost_last_ns = last_ns;
+}
+
+static __always_inline void frame_send(void *ctx, struct frame *f, struct mark *m, u32 slot)
+{
+	u64 bytes = f->used + WIRE_BYTES - 4;
+	f->cpu = bpf_get_smp_processor_id();
+	f->sequence = m->frames++;
+	f->version = FRAME_VERSION;
+	f->shards = SHARDS;
+	long error;
+	OPAQUE(bytes);
+	if (bytes > sizeof(struct frame) - 64 - 4)
+		bytes = sizeof(struct frame) - 64 - 4;
+	if (slot == URGENT) {
+		f->stream = 1;
+		error = urgent.perf_submit(ctx, &f->cpu, bytes);
+	} else {
+		f->stream = 0;
+		error = bulk.perf_submit(ctx, &f->cpu, bytes);
+	}
+	if (error) {
+		m->lost_frames++;
+		m->last_error = -error;
+		if (error == -ENOSPC)
+			m->lost_full += f->heads;
+		else
+			m->lost_other += f->heads;
+		count_loss(m, f->first_ns, f->last_ns);
+	}
+	f->used = 0;
+	f->heads = 0;
+#pragma unroll
+	for (int i = 0; i < BITMAP_WORDS; i++)
+		f->bitmap[i] = 0;
+	*(volatile u64 *)&m->first_ns = 0;
+}
+
+/* Write who is running, if it is not who ran before, and say in which cell it stands. */
+static __always_inline u16 context_cell(struct frame *f, const struct subject *s)
+{
+	u64 task = s->task;
+	u64 pid_tgid = ((u64)s->tgid << 32) | s->tid;
+	u64 cred = LOAD8(task, KERNEL_task_struct_cred), nsproxy = LOAD8(task, KERNEL_task_struct_nsproxy);
+	u64 css = LOAD8(task, KERNEL_task_struct_cgroups), parent = LOAD8(task, KERNEL_task_struct_real_parent);
+	u64 comm0 = LOAD8(task, KERNEL_task_struct_comm), comm1 = LOAD8(task, KERNEL_task_struct_comm + 8);
+	if (f->used && f->key[0] == pid_tgid && f->key[1] == cred && f->key[2] == nsproxy && f->key[3] == css &&
+	    f->key[4] == parent && f->key[5] == comm0 && f->key[6] == comm1)
+		return f->context;
+
+	u32 at = f->used;
+	OPAQUE(at);
+	if (at > CELLS_BYTES - sizeof(struct context))
+		return 0;
+	f->key[0] = pid_tgid;
+	f->key[1] = cred;
+	f->key[2] = nsproxy;
+	f->key[3] = css;
+	f->key[4] = parent;
+	f->key[5] = comm0;
+	f->key[6] = comm1;
+
+	struct context *c = (struct context *)(f->cells + at);
+	u64 leader = KREAD(u64, task + KERNEL_task_struct_group_leader);
+	u64 pid = KREAD(u64, task + KERNEL_task_struct_thread_pid);
+	u64 leader_pid = KREAD(u64, leader + KERNEL_task_struct_thread_pid);
+	u64 parent_pid = KREAD(u64, parent + KERNEL_task_struct_thread_pid);
+	u64 parent_leader = KREAD(u64, parent + KERNEL_task_struct_group_leader);
+	u64 parent_leader_pid = KREAD(u64, parent_leader + KERNEL_task_struct_thread_pid);
+	u32 level = KREAD(u32, pid + KERNEL_pid_level);
+	u64 upid = KERNEL_pid_numbers + (u64)(level & 31) * KERNEL_upid_size;
+	u64 pidns = KREAD(u64, pid + upid + KERNEL_upid_ns);
+	u64 mntns = KREAD(u64, nsproxy + KERNEL_nsproxy_mnt_ns), utsns = KREAD(u64, nsproxy + KERNEL_nsproxy_uts_ns);
+
+	c->thread_start_ns = KREAD(u64, task + KERNEL_task_struct_start_boottime);
+	c->process_start_ns = KREAD(u64, leader + KERNEL_task_struct_start_boottime);
+	c->parent_start_ns = KREAD(u64, parent_leader + KERNEL_task_struct_start_boottime);
+	c->cgroup_id = bpf_get_current_cgroup_id();
+	c->tgid = s->tgid;
+	c->tid = s->tid;
+	c->ppid = KREAD(u32, parent + KERNEL_task_struct_tgid);
+	c->ns_tgid = KREAD(u32, leader_pid + upid + KERNEL_upid_nr);
+	c->ns_tid = KREAD(u32, pid + upid + KERNEL_upid_nr);
+	/* what getppid() says: 0 if the parent is outside of the child's namespace */
+	c->ns_ppid = KREAD(u64, parent_leader_pid + upid + KERNEL_upid_ns) == pidns ?
+			     KREAD(u32, parent_leader_pid + upid + KERNEL_upid_nr) :
+			     0;
+	c->uid = KREAD(u32, cred + KERNEL_cred_uid);
+	c->gid = KREAD(u32, cred + KERNEL_cred_gid);
+	c->euid = KREAD(u32, cred + KERNEL_cred_euid);
+	c->mntns = KREAD(u32, mntns + KERNEL_mnt_namespace_ns_inum);
+	c->pidns = KREAD(u32, pidns + KERNEL_pid_namespace_ns_inum);
+	c->utsns = KREAD(u32, utsns + KERNEL_uts_namespace_ns_inum);
+	*(u64 *)c->comm = comm0;
+	*(u64 *)(c->comm + 8) = comm1;
+	bpf_probe_read_kernel(c->nodename, sizeof(c->nodename), (void *)(utsns + KERNEL_uts_namespace_name_nodename));
+	f->context = at / CELL_BYTES;
+	f->used = at + sizeof(struct context);
+	return f->context;
+}
+
+/* Count the event as produced; false if it must not or cannot be written. */
+static __always_inline bool record_begin(void *ctx, struct writer *w, const struct subject *s, u32 slot, u16 event,
+					 u32 arguments, u32 room)
+{
+	u32 cpu = bpf_get_smp_processor_id(), at = cpu * SLOTS + slot;
+	struct counts *counts = produced.lookup(&cpu);
+	struct mark *m = marks.lookup(&at);
+	struct frame *f = frames.lookup(&slot);
+	if (!counts || !m || event >= EVENTS)
+		return false;
+	counts->events[event]++;
+	if (!f) {
+		m->lost_room++;
+		return false;
+	}
+	if (__sync_lock_test_and_set(&m->busy, 1)) {
+		u64 now = ktime_boot_ns();
+		m->lost_nested++;
+		count_loss(m, now, now);
+		return false;
+	}
+	u32 cells = 1 + (arguments + 2) / 4;
+	u32 most = sizeof(struct context) + cells * CELL_BYTES + round_up(room, CELL_BYTES);
+	if (f->used + most > CELLS_BYTES)
+		frame_send(ctx, f, m, slot);
+	u64 now = ktime_boot_ns();
+	if (!f->used) {
+		f->first_ns = now;
+		f->shard = s->tgid % SHARDS;
+		*(volatile u64 *)&m->first_ns = now;
+	}
+	u16 context = context_cell(f, s);
+	u32 start = f->used;
+	OPAQUE(start);
+	if (start > CELLS_BYTES - 6 * CELL_BYTES) {
+		m->lost_room++;
+		count_loss(m, now, now);
+		m->busy = 0;
+		return false;
+	}
+	struct head *h = (struct head *)(f->cells + start);
+	h->time_ns = now;
+	h->retval = 0;
+	h->event = event;
+	h->context = context;
+	h->cells = cells;
+	h->flags = 0;
+	h->blobs = 0;
+	h->arg0 = 0;
+	f->last_ns = now;
+	w->frame = f;
+	w->mark = m;
+	w->head = h;
+	w->slot = slot;
+	w->start = start;
+	BLOB_AT(w) = start + cells * CELL_BYTES;
+	return true;
+}
+
+static __always_inline void record_end(void *ctx, struct writer *w)
+{
+	struct frame *f = w->frame;
+	u32 end = round_up(BLOB_AT(w), CELL_BYTES), cell = w->start / CELL_BYTES, word = cell >> 6;
+	OPAQUE(word);
+	f->bitmap[word & (BITMAP_WORDS - 1)] |= 1ULL << (cell & 63);
+	w->head->cells = (end - w->start) / CELL_BYTES;
+	f->used = end;
+	f->heads++;
+	if (w->slot == URGENT || end > CELLS_BYTES - sizeof(struct context) - 2 * CELL_BYTES)
+		frame_send(ctx, f, w->mark, w->slot);
+	*(volatile u64 *)&w->mark->busy = 0;
+}
+
+/* Send what waits in this CPU's frames; called before idling and on demand. */
+static __always_inline void flush_slot(void *ctx, u32 cpu, u32 slot)
+{
+	u32 at = cpu * SLOTS + slot;
+	struct mark *m = marks.lookup(&at);
+	if (!m || !m->first_ns)
+		return;
+	struct frame *f = frames.lookup(&slot);
+	if (!f || __sync_lock_test_and_set(&m->busy, 1))
+		return;
+	if (f->used)
+		frame_send(ctx, f, m, slot);
+	*(volatile u64 *)&m->busy = 0;
+}

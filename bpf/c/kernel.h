@@ -1,0 +1,38 @@
+/*
+ * kernel.h - reading the kernel. KERNEL_x_y are offsets taken from the running kernel's BTF; they
+ * come in by -D. bcc would rewrite a dereference of a kernel pointer into a helper call, so pointers
+ * are plain u64 here and loads are spelt out: LOADn is one instruction, allowed on pointers that the
+ * verifier knows by BTF (those reached from current_task_btf()); KREAD is a helper call and takes any.
+ */
+#ifndef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+#endif
+
+static u64 (*current_task_btf)(void) = (void *)158; /* bpf_get_current_task_btf, since 5.11 */
+static u64 (*task_pt_regs)(u64 task) = (void *)175; /* bpf_task_pt_regs, since 5.15 */
+static u64 (*ktime_boot_ns)(void) = (void *)125;    /* bpf_ktime_get_boot_ns, since 5.8 */
+
+#define LOAD8(p, offset)                                                                               \
+	({                                                                                             \
+		u64 v_;                                                                                \
+		asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(v_) : "r"((u64)(p)), "i"(offset));        \
+		v_;                                                                                    \
+	})
+#define LOAD4(p, offset)                                                                               \
+	({                                                                                             \
+		u64 v_;                                                                                \
+		asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(v_) : "r"((u64)(p)), "i"(offset));        \
+		(u32) v_;                                                                              \
+	})
+#define KREAD(type, address)                                                                           \
+	({                                                                                             \
+		type v_ = 0;                                                                           \
+		bpf_probe_read_kernel(&v_, sizeof(v_), (void *)(address));                             \
+		v_;                                                                                    \
+	})
+/* Keep the compiler from deriving a bounded value a second time from an unbounded one. */
+#define OPAQUE(v) asm volatile("" : "+r"(v))
+
+#define ENOSPC 28
+#define EFAULT 14
+#define PF_KTHREAD 0x00200000

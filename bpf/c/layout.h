@@ -1,0 +1,161 @@
+/*
+ * layout.h - what a record looks like. The numpy side is bpf/layout.py; the loader emits a static
+ * assert for every offset here, so that the two cannot drift apart.
+ *
+ * A frame is a run of 32-byte cells. Two kinds of thing stand in it, in the order of writing:
+ *
+ *   context   5 cells   who: ids, namespaces, comm. Written when it differs from the one before.
+ *   record    n cells   what: a head (1 cell, holds argument 0), the other arguments (4 a cell),
+ *                       then blobs (strings and structs), each 8-aligned, the whole padded to 32
+ *
+ *   frame:  [private][wire header][ctx][head][head|args|blob...][head]...[ctx][head]...
+ *                                  0    5     6                  9       (cell numbers)
+ *
+ * A bit a cell in `bitmap` says where heads are, so user space gathers them in one step. A frame
+ * goes out as one perf sample from `size` on. The sample's payload starts at offset 12 of the perf
+ * record, which leaves `size` (written by perf: the raw size) as the aligned first word of the frame.
+ */
+#define CELL_BYTES 32
+#define BITMAP_WORDS 16
+
+enum head_flag {
+	HEAD_COMPAT = 1,      /* a 32-bit call: names and pointers are those of the i386 table */
+	HEAD_ENTRY = 2,       /* taken where the call was entered: there is no result */
+	HEAD_NOT_RUN = 4,     /* seccomp refused it with a signal: there is no result */
+	HEAD_SIGRETURN = 8,   /* orig_ax is -1 because a signal handler returned */
+	HEAD_EXEC_IMAGE = 16, /* arguments were read from the new image's memory */
+};
+
+enum blob_status {
+	BLOB_OK = 0,
+	BLOB_CUT = 1,   /* longer than what was read */
+	BLOB_FAULT = 2, /* the memory could not be read */
+	BLOB_NULL = 3,  /* the pointer was NULL */
+};
+
+struct head {
+	u64 time_ns; /* CLOCK_BOOTTIME */
+	s64 retval;
+	u16 event;
+	u16 context; /* cell of the context, in this frame */
+	u16 cells;   /* of the record, this one included */
+	u8 flags;
+	u8 blobs;
+	u64 arg0;
+};
+
+struct blob {
+	u16 bytes; /* that follow, the NUL of a string not counted */
+	u8 arg;
+	u8 status;
+	u32 whole; /* length of the whole, where it is known */
+};
+
+struct context {
+	u64 thread_start_ns; /* CLOCK_BOOTTIME, as all starts */
+	u64 process_start_ns;
+	u64 parent_start_ns;
+	u64 cgroup_id;
+	u32 tgid;
+	u32 tid;
+	u32 ppid;
+	u32 ns_tgid;
+	u32 ns_tid;
+	u32 ns_ppid;
+	u32 uid;
+	u32 gid;
+	u32 euid;
+	u32 mntns;
+	u32 pidns;
+	u32 utsns;
+	char comm[16];
+	char nodename[64];
+};
+
+struct frame {
+	/* private: the objects that the current context was read from; never leaves the kernel */
+	u64 key[7];
+	u64 at; /* byte of cells where the next blob goes */
+	/* wire */
+	u32 size;
+	u32 cpu;
+	u64 sequence; /* per CPU and slot, without gaps unless a submission failed */
+	u64 first_ns;
+	u64 last_ns;
+	u16 shard;
+	u8 stream; /* 0 bulk, 1 urgent */
+	u8 version;
+	u16 heads;
+	u16 context; /* cell of the current context */
+	u32 used;    /* bytes of cells */
+	u32 shards;
+	u64 bitmap[BITMAP_WORDS];
+	u64 reserved;
+	/* cells */
+	char cells[FRAME_CELLS * CELL_BYTES];
+};
+
+/* One per CPU and slot, mapped by user space: what is still unsent, and what was lost. */
+struct mark {
+	u64 busy;     /* a program is writing into this slot's frame */
+	u64 first_ns; /* time of the oldest unsent record; 0 if none */
+	u64 frames;   /* submitted, successfully or not: the next sequence number */
+	u64 lost_frames;
+	u64 lost_full;  /* events of frames refused because the perf ring was full */
+	u64 lost_other; /* events of frames refused for another reason */
+	u64 lost_nested; /* events that found the frame busy */
+	u64 lost_room; /* events that found no frame or no room in one */
+	u64 lost_first_ns;
+	u64 lost_last_ns;
+	u64 last_error; /* errno of the last refusal */
+	u64 faults;     /* arguments that could not be read */
+	u64 cut;        /* arguments cut to their limit */
+	u64 pad[3];
+};
+
+/* What is wanted of one system call number. */
+struct blob_spec {
+	u8 kind;
+	u8 arg;    /* which argument is the pointer */
+	u8 sized;  /* argument (or 0xff: the result) that holds its length */
+	u8 needs;  /* 1: only when the call succeeded */
+	u32 bytes; /* at most */
+};
+
+struct call {
+	u8 wanted;
+	u8 arguments;
+	u8 urgent;
+	u8 exec;
+	u16 event;
+	u16 room; /* bytes that blobs may take at worst */
+	s64 retval_min;
+	s64 retval_max;
+	struct blob_spec blobs[5];
+};
+
+enum blob_kind {
+	BLOB_NONE = 0,
+	BLOB_STRING = 1,
+	BLOB_FIXED = 2,      /* `bytes` bytes */
+	BLOB_SIZED = 3,      /* as many as argument `sized` says, or the result */
+	BLOB_SIZED_PTR = 4,  /* as many as the int behind argument `sized` says */
+	BLOB_VECTOR = 5,     /* NULL-terminated array of strings */
+	BLOB_IMAGE_PATH = 6, /* after a successful execve, from the new image: its path */
+	BLOB_IMAGE_ARGV = 7,
+	BLOB_IMAGE_ENVP = 8,
+};
+
+struct comm {
+	char text[16];
+};
+
+struct counts {
+	u64 events[EVENTS];
+};
+
+struct status {
+	u64 tree_live;       /* thread groups that are in scope by --scope tree= or as the command */
+	u64 groups_overflow; /* thread groups that found no place in `groups` */
+	u64 pad[6];
+};

@@ -1,0 +1,28 @@
+/*
+ * maps.h - the maps. `frames` is written by programs alone. `marks`, `produced` and `status` are
+ * mapped by user space, which only reads them. `calls` and `groups` are filled by the loader;
+ * programs add and remove thread groups.
+ */
+#define SLOTS (SHARDS + 1) /* a bulk frame a shard, and the urgent one */
+#define URGENT SHARDS
+#define BPF_F_MMAPABLE (1 << 10)
+
+BPF_PERF_OUTPUT(bulk);
+BPF_PERF_OUTPUT(urgent);
+BPF_PERCPU_ARRAY(frames, struct frame, SLOTS);
+BPF_F_TABLE("array", u32, struct mark, marks, CPUS *SLOTS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct counts, produced, CPUS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct status, status, 1, BPF_F_MMAPABLE);
+BPF_ARRAY(calls, struct call, CALL_SLOTS * 2);
+BPF_HASH(groups, u32, u32, GROUPS);
+BPF_TABLE("lru_hash", u64, struct comm, previous_comms, 8192);
+
+/* What `groups` knows of a thread group. */
+enum group_flag {
+	GROUP_OWN = 1,      /* headrace itself: never traced */
+	GROUP_TREE = 2,     /* in a tree that is asked for */
+	GROUP_NOT_TREE = 4, /* in a tree that is excluded */
+	GROUP_FOLLOWED = 8, /* a child of something that matched */
+	GROUP_ARMED = 16,   /* will be the command: nothing of it is shown before its exec */
+};
+#define GROUP_INHERITED (GROUP_OWN | GROUP_TREE | GROUP_NOT_TREE | GROUP_FOLLOWED)

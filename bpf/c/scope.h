@@ -1,0 +1,81 @@
+/*
+ * scope.h - who is traced. The loader generates scope_terms() from the scope expressions
+ * (bpf/scope.py): a plain C condition over the accessors below. It is inserted where SCOPE_TERMS stands.
+ */
+struct subject {
+	u64 task;
+	u32 tgid;
+	u32 tid;
+	u32 flags; /* of its thread group */
+};
+
+static __always_inline u32 task_uid(u64 task)
+{
+	return LOAD4(LOAD8(task, KERNEL_task_struct_cred), KERNEL_cred_uid);
+}
+
+static __always_inline u32 task_mntns(u64 task)
+{
+	u64 ns = LOAD8(LOAD8(task, KERNEL_task_struct_nsproxy), KERNEL_nsproxy_mnt_ns);
+	return LOAD4(ns, KERNEL_mnt_namespace_ns_inum);
+}
+
+static __always_inline u32 task_utsns(u64 task)
+{
+	u64 ns = LOAD8(LOAD8(task, KERNEL_task_struct_nsproxy), KERNEL_nsproxy_uts_ns);
+	return LOAD4(ns, KERNEL_uts_namespace_ns_inum);
+}
+
+static __always_inline u32 task_pidns(u64 task)
+{
+	u64 pid = LOAD8(task, KERNEL_task_struct_thread_pid);
+	u32 level = LOAD4(pid, KERNEL_pid_level);
+	u64 ns = KREAD(u64, pid + KERNEL_pid_numbers + level * KERNEL_upid_size + KERNEL_upid_ns);
+	return KREAD(u32, ns + KERNEL_pid_namespace_ns_inum);
+}
+
+static __always_inline bool task_comm_is(u64 task, u64 first, u64 second)
+{
+	return LOAD8(task, KERNEL_task_struct_comm) == first && LOAD8(task, KERNEL_task_struct_comm + 8) == second;
+}
+
+static __always_inline bool task_nodename_is(u64 task, const char *name, u32 bytes)
+{
+	char node[64] = {};
+	u64 ns = LOAD8(LOAD8(task, KERNEL_task_struct_nsproxy), KERNEL_nsproxy_uts_ns);
+	bpf_probe_read_kernel_str(node, sizeof(node), (void *)(ns + KERNEL_uts_namespace_name_nodename));
+#pragma unroll
+	for (int i = 0; i < 64; i++) {
+		if (i >= bytes)
+			break;
+		if (node[i] != name[i])
+			return false;
+	}
+	return true;
+}
+
+static __always_inline bool task_exe_is(u64 task, u64 inode_number, u32 device)
+{
+	u64 mm = LOAD8(task, KERNEL_task_struct_mm);
+	u64 file = KREAD(u64, mm + KERNEL_mm_struct_exe_file);
+	u64 inode = KREAD(u64, file + KERNEL_file_f_inode);
+	u64 sb = KREAD(u64, inode + KERNEL_inode_i_sb);
+	return inode && KREAD(u64, inode + KERNEL_inode_i_ino) == inode_number &&
+	       KREAD(u32, sb + KERNEL_super_block_s_dev) == device;
+}
+
+SCOPE_TERMS
+
+/* True if the current task is traced. `s` is filled in either case. */
+static __always_inline bool in_scope(struct subject *s, u64 task, u64 pid_tgid)
+{
+	u32 tgid = pid_tgid >> 32;
+	u32 *flags = groups.lookup(&tgid);
+	s->task = task;
+	s->tgid = tgid;
+	s->tid = pid_tgid;
+	s->flags = flags ? *flags : 0;
+	if (s->flags & GROUP_OWN)
+		return false;
+	return (s->flags & GROUP_FOLLOWED) || scope_terms(s);
+}

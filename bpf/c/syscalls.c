@@ -1,0 +1,180 @@
+/*
+ * syscalls.c - system calls. At sys_exit the saved registers still hold the arguments, so one
+ * program serves all calls. What the exit does not tell is taken elsewhere: arguments of an execve that
+ * succeeded from the new image, exit and exit_group at their entry.
+ */
+#define SIG_BIT(n) (1ULL << ((n) - 1))
+#define SIGSYS 31
+#define SIZED_BY_RESULT 0xff
+
+static __always_inline void write_arguments(struct writer *w, const u64 *a, u32 arguments)
+{
+	u64 *cell = (u64 *)(w->head + 1);
+	w->head->arg0 = a[0];
+	if (arguments > 1) {
+		cell[0] = a[1];
+		cell[1] = a[2];
+		cell[2] = a[3];
+		cell[3] = a[4];
+	}
+	if (arguments > 5)
+		cell[4] = a[5];
+}
+
+/* Argument `i` as it stands in the record. */
+static __always_inline u64 written_argument(const struct writer *w, u32 i)
+{
+	u64 *cell = (u64 *)(w->head + 1);
+	return i ? *(volatile u64 *)&cell[(i - 1) & 7] : *(volatile u64 *)&w->head->arg0;
+}
+
+static __always_inline void write_blob(struct writer *w, const struct blob_spec *spec, s64 retval)
+{
+	u32 which = spec->arg, most = spec->bytes;
+	u64 address = written_argument(w, which), length = most;
+	if (spec->needs && retval < 0) {
+		address = 0;
+	} else if (spec->sized == SIZED_BY_RESULT) {
+		length = retval;
+	} else if (spec->kind == BLOB_SIZED) {
+		length = written_argument(w, spec->sized);
+	} else if (spec->kind == BLOB_SIZED_PTR) {
+		u32 behind = 0;
+		bpf_probe_read_user(&behind, sizeof(behind), (void *)written_argument(w, spec->sized));
+		length = behind;
+	}
+	if (spec->kind == BLOB_STRING)
+		blob_string(w, which, address, true);
+	else
+		blob_memory(w, which, address, length, most);
+}
+
+/* A failed execve: its strings are still the caller's. */
+static __always_inline void write_vectors(struct writer *w, u32 first, bool compat)
+{
+	u64 path = written_argument(w, first), argv = written_argument(w, first + 1);
+	u64 envp = written_argument(w, first + 2);
+	blob_string(w, first, path, true);
+	blob_vector(w, first + 1, argv, compat);
+	if (EXEC_ENVIRONMENT)
+		blob_vector(w, first + 2, envp, compat);
+}
+
+/* After a successful execve the registers are the new program's: read its image instead. */
+static __always_inline void write_image(struct writer *w, u64 task, u32 first)
+{
+	u64 mm = KREAD(u64, task + KERNEL_task_struct_mm);
+	u64 arg_start = KREAD(u64, mm + KERNEL_mm_struct_arg_start), arg_end = KREAD(u64, mm + KERNEL_mm_struct_arg_end);
+	u64 env_start = KREAD(u64, mm + KERNEL_mm_struct_env_start), env_end = KREAD(u64, mm + KERNEL_mm_struct_env_end);
+	w->head->flags |= HEAD_EXEC_IMAGE;
+	/* the path as it was passed stands behind the environment (fs/exec.c, bprm->exec) */
+	blob_string(w, first, env_end, true);
+	blob_image(w, first + 1, arg_start, arg_end, ARGV_BYTES);
+	if (EXEC_ENVIRONMENT)
+		blob_image(w, first + 2, env_start, env_end, ENVP_BYTES);
+}
+
+static __always_inline int syscall_event(struct bpf_raw_tracepoint_args *ctx, u64 task, u64 regs)
+{
+	s64 number = SYSCALL_NUMBER(regs), retval = ctx->args[1];
+	bool compat = SYSCALL_IS_COMPAT(task);
+	u32 at = number < 0 || number >= CALL_SLOTS - 1 ? CALL_SLOTS - 1 : (u32)number;
+	if (compat)
+		at += CALL_SLOTS;
+	struct call *call = calls.lookup(&at);
+	if (!call || !call->wanted || retval < call->retval_min || retval > call->retval_max)
+		return 0;
+	struct subject s;
+	bool in = in_scope(&s, task, bpf_get_current_pid_tgid());
+	if (!in)
+		return 0;
+	bool image = call->exec && retval == 0;
+	if (s.flags & GROUP_ARMED)
+		if (!call->exec || image)
+			return 0;
+	struct writer w;
+	u32 arguments = call->arguments;
+	if (arguments > 6)
+		arguments = 6;
+	u32 slot = call->urgent ? URGENT : s.tgid % SHARDS;
+	if (!record_begin(ctx, &w, &s, slot, call->event, arguments, call->room))
+		return 0;
+	w.head->retval = retval;
+	if (compat)
+		w.head->flags |= HEAD_COMPAT;
+	/* a call that seccomp refuses with SIGSYS "returns" its own number */
+	if (retval == number && (KREAD(u64, task + KERNEL_task_struct_pending_signal) & SIG_BIT(SIGSYS)))
+		w.head->flags |= HEAD_NOT_RUN;
+	if (at == CALL_SLOTS - 1 || at == CALL_SLOTS * 2 - 1) {
+		w.head->arg0 = number;
+	} else if (image) {
+		u64 none[6] = {};
+		write_arguments(&w, none, arguments);
+		write_image(&w, task, call->exec - 1);
+	} else {
+		u64 a[6];
+		if (compat)
+			SYSCALL_ARGUMENTS_COMPAT(a, regs);
+		else
+			SYSCALL_ARGUMENTS(a, regs);
+		write_arguments(&w, a, arguments);
+		if (call->exec)
+			write_vectors(&w, call->exec - 1, compat);
+		else
+			for (int i = 0; i < 5 && call->blobs[i].kind; i++)
+				write_blob(&w, &call->blobs[i], retval);
+	}
+	record_end(ctx, &w);
+	return 0;
+}
+
+static __always_inline int plain_event(void *ctx, u16 event, s64 retval, u64 arg0, u8 flags)
+{
+	struct subject s;
+	struct writer w;
+	u64 task = current_task_btf();
+	if (!in_scope(&s, task, bpf_get_current_pid_tgid()) || (s.flags & GROUP_ARMED))
+		return 0;
+	if (!record_begin(ctx, &w, &s, s.tgid % SHARDS, event, 1, 0))
+		return 0;
+	w.head->retval = retval;
+	w.head->arg0 = arg0;
+	w.head->flags = flags;
+	record_end(ctx, &w);
+	return 0;
+}
+
+#ifdef WANT_SYS_ENTER
+int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
+{
+	return plain_event(ctx, EVENT_sys_enter, 0, ctx->args[1], HEAD_ENTRY);
+}
+#endif
+
+int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 task = current_task_btf(), regs = task_pt_regs(task);
+#ifdef WANT_SYS_EXIT
+	plain_event(ctx, EVENT_sys_exit, ctx->args[1], SYSCALL_NUMBER(regs), 0);
+#endif
+	return syscall_event(ctx, task, regs);
+}
+
+
+#ifdef WANT_EXIT
+int enter_exit(void *ctx)
+{
+	u64 code = 0;
+	bpf_probe_read_kernel(&code, 8, (char *)ctx + 16);
+	return plain_event(ctx, EVENT_exit, 0, code, HEAD_ENTRY);
+}
+#endif
+
+#ifdef WANT_EXIT_GROUP
+int enter_exit_group(void *ctx)
+{
+	u64 code = 0;
+	bpf_probe_read_kernel(&code, 8, (char *)ctx + 16);
+	return plain_event(ctx, EVENT_exit_group, 0, code, HEAD_ENTRY);
+}
+#endif

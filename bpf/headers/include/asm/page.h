@@ -1,0 +1,1 @@
+/* empty on purpose: bcc includes it, headrace needs nothing of it */

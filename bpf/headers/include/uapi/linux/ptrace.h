@@ -1,0 +1,3 @@
+/* bcc names this type in the macros of programs that headrace does not use. */
+#pragma once
+struct pt_regs;

@@ -1,0 +1,148 @@
+"""The record layout: numpy's side of `bpf/c/layout.h`.
+
+One definition, checked twice: `static_asserts()` is compiled with the programs, so a field that
+moves in one place and not in the other stops the load; a test compares the sizes with the kernel's
+view of the maps. A drawing of a frame stands in layout.h.
+
+All integers are little-endian (x86-64, arm64). Times are nanoseconds of CLOCK_BOOTTIME.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+CELL_BYTES = 32
+FRAME_CELLS = 1016
+"""Cells of a frame. Per-CPU map values end at 32 KiB (PCPU_MIN_UNIT_SIZE, kernel/bpf/arraymap.c)."""
+BITMAP_WORDS = 16
+PRIVATE_BYTES = 64
+"""What stands before the wire part of `struct frame`: kernel pointers, never sent."""
+EVENTS = 1152
+"""Event ids are below this."""
+CALL_SLOTS = 512
+"""Numbers of system calls per table; the last slot stands for every number not in the table."""
+UNKNOWN_CALL = CALL_SLOTS - 1
+FRAME_VERSION = 1
+STRING_BYTES = 4096
+ARGV_BYTES = 16384
+ENVP_BYTES = 8192
+BROADCAST = 0xFFFF
+
+HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN, HEAD_SIGRETURN, HEAD_EXEC_IMAGE = 1, 2, 4, 8, 16
+BLOB_OK, BLOB_CUT, BLOB_FAULT, BLOB_NULL = 0, 1, 2, 3
+KIND_NONE, KIND_STRING, KIND_FIXED, KIND_SIZED, KIND_SIZED_PTR, KIND_VECTOR = 0, 1, 2, 3, 4, 5
+SIZED_BY_RESULT = 0xFF
+
+HEAD = np.dtype(
+    [
+        ("time_ns", "<u8"),
+        ("retval", "<i8"),
+        ("event", "<u2"),
+        ("context", "<u2"),
+        ("cells", "<u2"),
+        ("flags", "u1"),
+        ("blobs", "u1"),
+        ("arg0", "<u8"),
+    ]
+)
+BLOB = np.dtype([("bytes", "<u2"), ("arg", "u1"), ("status", "u1"), ("whole", "<u4")])
+CONTEXT = np.dtype(
+    [
+        ("thread_start_ns", "<u8"),
+        ("process_start_ns", "<u8"),
+        ("parent_start_ns", "<u8"),
+        ("cgroup_id", "<u8"),
+        ("tgid", "<u4"),
+        ("tid", "<u4"),
+        ("ppid", "<u4"),
+        ("ns_tgid", "<u4"),
+        ("ns_tid", "<u4"),
+        ("ns_ppid", "<u4"),
+        ("uid", "<u4"),
+        ("gid", "<u4"),
+        ("euid", "<u4"),
+        ("mntns", "<u4"),
+        ("pidns", "<u4"),
+        ("utsns", "<u4"),
+        ("comm", "S16"),
+        ("nodename", "S64"),
+    ]
+)
+FRAME = np.dtype(
+    [
+        ("size", "<u4"),
+        ("cpu", "<u4"),
+        ("sequence", "<u8"),
+        ("first_ns", "<u8"),
+        ("last_ns", "<u8"),
+        ("shard", "<u2"),
+        ("stream", "u1"),
+        ("version", "u1"),
+        ("heads", "<u2"),
+        ("context", "<u2"),
+        ("used", "<u4"),
+        ("shards", "<u4"),
+        ("bitmap", "<u8", BITMAP_WORDS),
+        ("reserved", "<u8"),
+    ]
+)
+"""The wire header of a frame; `used` bytes of cells follow it."""
+MARK = np.dtype(
+    [
+        ("busy", "<u8"),
+        ("first_ns", "<u8"),
+        ("frames", "<u8"),
+        ("lost_frames", "<u8"),
+        ("lost_full", "<u8"),
+        ("lost_other", "<u8"),
+        ("lost_nested", "<u8"),
+        ("lost_room", "<u8"),
+        ("lost_first_ns", "<u8"),
+        ("lost_last_ns", "<u8"),
+        ("last_error", "<u8"),
+        ("faults", "<u8"),
+        ("cut", "<u8"),
+        ("pad", "<u8", 3),
+    ]
+)
+BLOB_SPEC = np.dtype([("kind", "u1"), ("arg", "u1"), ("sized", "u1"), ("needs", "u1"), ("bytes", "<u4")])
+CALL = np.dtype(
+    [
+        ("wanted", "u1"),
+        ("arguments", "u1"),
+        ("urgent", "u1"),
+        ("exec", "u1"),
+        ("event", "<u2"),
+        ("room", "<u2"),
+        ("retval_min", "<i8"),
+        ("retval_max", "<i8"),
+        ("blobs", BLOB_SPEC, 5),
+    ]
+)
+STATUS = np.dtype([("tree_live", "<i8"), ("groups_overflow", "<u8"), ("pad", "<u8", 6)])
+LOST_REASONS = ("lost_full", "lost_other", "lost_nested", "lost_room")
+
+FRAME_BYTES = PRIVATE_BYTES + FRAME.itemsize + FRAME_CELLS * CELL_BYTES
+_STRUCTS = {
+    "head": (HEAD, 0, HEAD.itemsize),
+    "blob": (BLOB, 0, BLOB.itemsize),
+    "context": (CONTEXT, 0, CONTEXT.itemsize),
+    "frame": (FRAME, PRIVATE_BYTES, FRAME_BYTES),
+    "mark": (MARK, 0, MARK.itemsize),
+    "blob_spec": (BLOB_SPEC, 0, BLOB_SPEC.itemsize),
+    "call": (CALL, 0, CALL.itemsize),
+    "status": (STATUS, 0, STATUS.itemsize),
+}
+
+
+def static_asserts() -> str:
+    """C that fails to compile unless layout.h has these dtypes' offsets and sizes."""
+    lines = []
+    for name, (dtype, shift, size) in _STRUCTS.items():
+        assert dtype.fields is not None
+        for field, (_, offset, *_rest) in dtype.fields.items():
+            lines.append(
+                f'_Static_assert(__builtin_offsetof(struct {name}, {field}) == {shift + offset}, "{name}.{field}");'
+            )
+        lines.append(f'_Static_assert(sizeof(struct {name}) == {size}, "{name}");')
+    return "\n".join(lines) + "\n"

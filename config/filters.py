@@ -1,0 +1,136 @@
+"""Event expressions with conditions: `openat.args.pathname=/tmp/*`, `openat.retval<0`.
+
+A condition on a result that is one range goes to the kernel; the rest becomes a column predicate in the
+workers (workers/filters.py). Conditions of one event are ANDed; the values of one condition are ORed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bpf.catalogue import Catalogue, Event, UnknownName, nearest
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+CONDITION = re.compile(r"^(!?[\w*?\[\]]+)\.(?:(args|data)\.(\w+)|(retval)|(\w+))\s*(!=|<=|>=|=|<|>)(.*)$", re.S)
+TEXTUAL = ("const char*", "char*", "const char*const*")
+
+
+class FilterError(Exception):
+    """A condition that is malformed or can never match."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition on an argument (`argument` is its position) or on the result (None)."""
+
+    event: Event
+    argument: int | None
+    op: str
+    values: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was asked for: events, results that the kernel lets pass, and the workers' conditions."""
+
+    events: tuple[Event, ...]
+    skipped: tuple[Event, ...]
+    retval: tuple[tuple[str, int, int], ...]
+    conditions: tuple[Condition, ...]
+
+
+def _split(expression: str) -> list[str]:
+    """Parts at commas; a part that follows a condition and has no name of its own continues its values."""
+    parts: list[str] = []
+    for part in expression.split(","):
+        part = part.strip()
+        continues = parts and CONDITION.match(parts[-1]) and ("/" in part or re.fullmatch(r"-?\d+", part))
+        if continues:
+            parts[-1] += "," + part
+        elif part:
+            parts.append(part)
+    return parts
+
+
+def _condition(text: str, catalogue: Catalogue) -> Condition | None:
+    match = CONDITION.match(text)
+    if match is None:
+        return None
+    name, _, by_prefix, retval, plain, op, values = match.groups()
+    event = catalogue.event(name)
+    parts = tuple(v for v in values.split(",") if v)
+    if not parts:
+        raise FilterError(f"{text}: a value is missing")
+    if retval:
+        return _on_result(event, op, parts, text)
+    argument = by_prefix or plain
+    position = event.index(argument)
+    if position is None:
+        raise UnknownName(f"argument of {name}", argument, nearest(argument, [a.name for a in event.arguments]))
+    kind = event.arguments[position].type
+    if op not in ("=", "!=") and kind in TEXTUAL:
+        raise FilterError(f"{text}: {argument} is text, it takes = and !=")
+    return Condition(event, position, op, parts, text)
+
+
+def _on_result(event: Event, op: str, values: tuple[str, ...], text: str) -> Condition:
+    if not event.is_syscall or event.hook != "raw_tracepoint:sys_exit":
+        raise FilterError(f"{text}: {event.name} has no result, this can never match")
+    for value in values:
+        if not re.fullmatch(r"-?\d+", value) or not INT64_MIN <= int(value) <= INT64_MAX:
+            raise FilterError(f"{text}: {value!r} is not a 64-bit number")
+    if op not in ("=", "!=") and len(values) > 1:
+        raise FilterError(f"{text}: {op} takes one value")
+    return Condition(event, None, op, values, text)
+
+
+def _range(condition: Condition) -> tuple[int, int] | None:
+    """The range of results that the condition describes, if it is one."""
+    first = int(condition.values[0])
+    if len(condition.values) > 1 or condition.op == "!=":
+        return None
+    return {
+        "=": (first, first),
+        "<": (INT64_MIN, first - 1),
+        "<=": (INT64_MIN, first),
+        ">": (first + 1, INT64_MAX),
+        ">=": (first, INT64_MAX),
+    }[condition.op]
+
+
+def parse(expressions: Sequence[str], catalogue: Catalogue) -> Selection:
+    """What `--events` asks for. UnknownName and FilterError say what is wrong and what was meant."""
+    names: list[str] = []
+    conditions: list[Condition] = []
+    for part in _split(",".join(expressions)):
+        condition = _condition(part, catalogue)
+        if condition:
+            conditions.append(condition)
+            names.append(condition.event.name)
+        else:
+            names.append(part)
+    asked = catalogue.select(",".join(names))
+    for name in names:
+        event = catalogue.by_name.get(name)
+        if event and not event.hook:
+            raise FilterError(f"{name}: {event.missing}")
+    spans: dict[str, tuple[int, int]] = {}
+    left: list[Condition] = []
+    for condition in conditions:
+        span = _range(condition) if condition.argument is None else None
+        if span is None:
+            left.append(condition)
+            continue
+        low, high = spans.get(condition.event.name, (INT64_MIN, INT64_MAX))
+        spans[condition.event.name] = (max(low, span[0]), min(high, span[1]))
+        if max(low, span[0]) > min(high, span[1]):
+            raise FilterError(f"{condition.text}: the conditions contradict each other, nothing can match")
+    return Selection(
+        tuple(e for e in asked if e.hook),
+        tuple(e for e in asked if not e.hook),
+        tuple((name, low, high) for name, (low, high) in spans.items()),
+        tuple(left),
+    )

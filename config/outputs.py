@@ -1,0 +1,122 @@
+"""Output specifications: `FORMAT:DESTINATION[,OPTION=VALUE...]`, and Tracee's spelling of them.
+
+    table:-            a table on standard output
+    json:FILE          a JSON object a line; `json:-` is standard output
+    none               count only
+    zmq:ENDPOINT       publish; `ipc:///path` or `tcp://127.0.0.1:port`; format=json|columns
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+FORMATS = {
+    "table": "a table for people, on a terminal or in a file",
+    "json": "one JSON object a line (docs/schema.json)",
+    "none": "nothing but the ledger",
+    "zmq": "ZeroMQ publisher; format=json (default) or columns (docs/wire.md)",
+}
+POLICIES = ("block", "drop")
+OPTIONS = {
+    "policy": "block (wait, and lose at the ring) or drop (lose at this sink); default block, for zmq drop",
+    "format": "for zmq: json or columns",
+    "queue": "for zmq: messages that may wait for a slow subscriber; default 64",
+}
+SWITCHES = {
+    "parse-arguments": ("parse_arguments", True),
+    "no-parse-arguments": ("parse_arguments", False),
+    "detect-syscall": ("detect_syscall", True),
+    "no-detect-syscall": ("detect_syscall", False),
+    "exec-env": ("exec_environment", True),
+    "sort-events": (None, True),
+}
+"""`option:X` -> (setting, value); None: always so in headrace."""
+
+
+class OutputError(Exception):
+    """An output specification that cannot be understood or used."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One sink. `render` is what workers make for it: table, json, columns or none."""
+
+    format: str
+    target: str
+    render: str
+    policy: str
+    queue: int = 64
+
+    @property
+    def name(self) -> str:
+        """As it was asked for."""
+        return f"{self.format}:{self.target}" if self.target else self.format
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """All sinks, and the switches that Tracee's `-o option:X` carries."""
+
+    sinks: tuple[Output, ...]
+    switches: dict[str, bool] = field(default_factory=dict)
+
+
+def _one(text: str) -> Output:
+    spec, *rest = text.split(",")
+    kind, _, target = spec.partition(":")
+    options = {}
+    for part in rest:
+        key, eq, value = part.partition("=")
+        if not eq or key not in OPTIONS:
+            raise OutputError(f"output {text!r}: no such option {key!r} (there are: {', '.join(OPTIONS)})")
+        options[key] = value
+    if kind not in FORMATS:
+        raise OutputError(f"output {text!r}: no such format {kind!r} (there are: {', '.join(FORMATS)})")
+    if kind == "none" and target:
+        raise OutputError(f"output {text!r}: none takes no destination")
+    if kind == "zmq" and "://" not in target:
+        raise OutputError(f"output {text!r}: zmq needs an endpoint, such as zmq:ipc:///run/headrace.sock")
+    policy = options.get("policy", "drop" if kind == "zmq" else "block")
+    if policy not in POLICIES:
+        raise OutputError(f"output {text!r}: policy is block or drop, not {policy!r}")
+    render = options.get("format", "json") if kind == "zmq" else kind
+    if kind == "zmq" and render not in ("json", "columns"):
+        raise OutputError(f"output {text!r}: format is json or columns, not {render!r}")
+    queue = options.get("queue", "64")
+    if not queue.isdigit() or not 1 <= int(queue) <= 100000:
+        raise OutputError(f"output {text!r}: queue is a number from 1 to 100000")
+    return Output(kind, "" if kind == "none" else (target or "-"), render, policy, int(queue))
+
+
+def parse(specs: Sequence[str]) -> Outputs:
+    """All specifications together; OutputError says which part is wrong.
+
+    Tracee's `format:F`, `out-file:PATH` and `option:X` are understood: a format without a destination
+    goes to the out-file, or to standard output.
+    """
+    switches: dict[str, bool] = {}
+    plain: list[str] = []
+    formats: list[str] = []
+    target = "-"
+    for spec in specs:
+        key, _, value = spec.partition(":")
+        if key == "option":
+            if value not in SWITCHES:
+                raise OutputError(f"output {spec!r}: no such option (there are: {', '.join(SWITCHES)})")
+            setting, on = SWITCHES[value]
+            if setting:
+                switches[setting] = on
+        elif key == "format":
+            formats.append("table" if value == "table-verbose" else value)
+        elif key == "out-file":
+            target = value
+        else:
+            plain.append(spec)
+    plain += [f"{name}:{target}" if name != "none" else name for name in formats]
+    if not plain:
+        plain = [f"table:{target}"]
+    sinks = tuple(_one(spec) for spec in plain)
+    if len({s.target for s in sinks if s.target}) < len([s for s in sinks if s.target]):
+        raise OutputError("two outputs go to the same destination")
+    return Outputs(sinks, switches)

@@ -1,0 +1,92 @@
+"""Settings: defaults < configuration file < flags, resolved once in the supervisor.
+
+The file is TOML with the keys of `Settings`. An unknown key, a wrong type or a value out of range is a
+`SettingsError` that names the key, the file and the nearest valid key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+MAX_WORKERS = 64
+Pages = Annotated[int, msgspec.Meta(ge=8, le=16384)]
+RingBytes = Annotated[int, msgspec.Meta(ge=1 << 17, le=1 << 30)]
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used."""
+
+
+def default_workers() -> int:
+    """One worker for every two CPUs that this process may use, at least one, at most eight."""
+    return max(1, min(8, len(os.sched_getaffinity(0)) // 2))
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a run is made of. Sizes in bytes unless the name says otherwise."""
+
+    workers: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = msgspec.field(default_factory=default_workers)
+    events: str = "default"
+    scope: tuple[str, ...] = ()
+    output: tuple[str, ...] = ("table:-",)
+    perf_pages: Pages = 2048
+    urgent_pages: Pages = 256
+    ring_bytes: RingBytes = 32 << 20
+    result_bytes: RingBytes = 32 << 20
+    interval_ms: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 8
+    order_bound_ms: Annotated[int, msgspec.Meta(ge=1, le=60000)] = 200
+    parse_arguments: bool = True
+    detect_syscall: bool = True
+    exec_environment: bool = False
+    capture_bytes: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
+    record: str = ""
+    ledger: str = ""
+    log_level: str = "warning"
+
+
+def _named(text: str) -> str | None:
+    match = re.search(r"`\$\.?(\w*)|unknown field `(\w+)`", text)
+    return next((g for g in match.groups() if g), None) if match else None
+
+
+def _explain(error: msgspec.ValidationError, where: str) -> SettingsError:
+    text = str(error)
+    unknown = re.search(r"unknown field `(\w+)`", text)
+    if unknown:
+        near = difflib.get_close_matches(unknown[1], [f.name for f in msgspec.structs.fields(Settings)], n=1)
+        return SettingsError(f"{where}: no such key: {unknown[1]}" + (f"; did you mean {near[0]}?" if near else ""))
+    return SettingsError(f"{where}: {text.replace('$.', '')}")
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The keys of a configuration file; SettingsError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def resolve(file: Path | None, flags: dict[str, Any]) -> Settings:
+    """Defaults, then the file, then the flags that were given (values not None)."""
+    values = read_file(file) if file else {}
+    if file:
+        try:
+            msgspec.convert(values, Settings)
+        except msgspec.ValidationError as error:
+            raise _explain(error, str(file)) from error
+    values |= {key: value for key, value in flags.items() if value is not None}
+    try:
+        return msgspec.convert(values, Settings)
+    except msgspec.ValidationError as error:
+        key = _named(str(error))
+        raise _explain(error, f"--{key.replace('_', '-')}" if key else "options") from error

@@ -1,0 +1,378 @@
+"""The composition root: puts a run together, and takes it apart in flow order.
+
+    programs -> perf rings -> reader -> rings -> workers -> result rings -> publisher -> sinks
+
+Stop order: detach the programs, drain the reader, then the workers, then the publisher, then unlink.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import connection
+from pathlib import Path
+
+import msgspec
+
+from bpf import loader, scope
+from bpf.btf import Btf, BtfError
+from bpf.catalogue import catalogue
+from config import filters
+from config.outputs import Outputs
+from config.settings import Settings
+from pipeline import VERSION, perf, reader, recording, watermark
+from pipeline.books import Ledger, add_kernel
+from pipeline.clock import boot_epoch_ns, boottime_ns
+from pipeline.command import Command
+from pipeline.doorbell import InheritedFd
+from pipeline.logs import logger
+from pipeline.perf import PAGE, PerfRing
+from pipeline.supervise import Host, Pipeline, PipelineFailed, reader_stage, recorder_stage
+from workers.views.table import HEADER
+
+STOP_DEADLINE_S = 5.0
+START_DEADLINE_S = 60.0
+TICK_S = 0.05
+SIGPIPE_STATUS = 128 + signal.SIGPIPE
+EX_UNAVAILABLE, EX_SOFTWARE, EX_IOERR, EX_NOPERM = 69, 70, 74, 77
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked to do, resolved and checked."""
+
+    settings: Settings
+    selection: filters.Selection
+    outputs: Outputs
+    command: tuple[str, ...] = ()
+    ready_fd: int = -1
+
+
+@dataclass
+class Outcome:
+    """How a run ended."""
+
+    status: int
+    ledger: Ledger
+
+
+class Stopper:
+    """SIGINT and SIGTERM as something to wait for. A second one changes nothing: the drain is bounded."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self.signals: list[int] = []
+        self._before = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def _note(self, number: int, _frame: object) -> None:
+        self.signals.append(number)
+        with contextlib.suppress(OSError):
+            os.write(self._write, b"x")
+
+    @property
+    def fd(self) -> int:
+        """Readable once a signal has come."""
+        return self._read
+
+    def close(self) -> None:
+        """Put the handlers back."""
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        os.close(self._read)
+        os.close(self._write)
+
+
+class Kernel:
+    """The kernel's end: programs, perf events, and a mapping of every perf ring that outlives readers."""
+
+    def __init__(self, request: Request, span: scope.Scope) -> None:
+        settings = request.settings
+        try:
+            btf = Btf.of_kernel()
+        except BtfError as error:
+            raise loader.LoadError(str(error), "a kernel built with CONFIG_DEBUG_INFO_BTF") from error
+        wanted = loader.Wanted(
+            events=request.selection.events,
+            scope=span,
+            shards=settings.workers,
+            environment=settings.exec_environment,
+            capture_bytes=settings.capture_bytes,
+            retval=request.selection.retval,
+        )
+        self.programs = loader.Programs(wanted, loader.import_bcc(), btf)
+        self.cpus = self.programs.cpus
+        self._produced = watermark.produced(self.programs.map_fd("produced"), self.cpus)
+        self._marks = watermark.Marks(self.programs.map_fd("marks"), self.cpus, self.programs.slots)
+        self._status = watermark.status(self.programs.map_fd("status"))
+        self._fds: list[tuple[int, int]] = []
+        self._mappings: list[PerfRing] = []
+        for cpu in range(self.cpus):
+            self._fds.append(
+                (
+                    self._open("bulk", cpu, settings.perf_pages),
+                    self._open("urgent", cpu, settings.urgent_pages),
+                )
+            )
+        self.ends = reader.KernelEnds(
+            perf=tuple((InheritedFd(a), InheritedFd(b)) for a, b in self._fds),
+            perf_pages=settings.perf_pages,
+            urgent_pages=settings.urgent_pages,
+            marks=InheritedFd(self.programs.map_fd("marks")),
+            flush=InheritedFd(self.programs.flush_fd),
+        )
+
+    def _open(self, name: str, cpu: int, pages: int) -> int:
+        try:
+            fd = perf.open_output(cpu, pages * PAGE // 4)
+            self._mappings.append(PerfRing(fd, pages))
+        except OSError as error:
+            raise loader.LoadError(f"perf buffer of CPU {cpu}: {error.strerror}") from error
+        perf.enable(fd)
+        self.programs.set_perf_fd(name, cpu, fd)
+        return fd
+
+    @property
+    def tree_change(self) -> int:
+        """Thread groups that came into the traced trees less those that ended, as the kernel saw it."""
+        return int(self._status.array["tree_live"][0])
+
+    def add_to(self, ledger: Ledger) -> None:
+        """The kernel's part of the books."""
+        produced = self._produced.array["events"]
+        add_kernel(ledger, produced, self._marks.array, catalogue())
+        ledger.missed_runs = self.programs.missed_runs()
+        ledger.cross_checks["lost_frames"] = int(self._marks.array["lost_frames"].sum())
+        ledger.cross_checks["groups_overflow"] = int(self._status.array["groups_overflow"][0])
+
+    def close(self) -> None:
+        """Detach, unmap, free."""
+        self._produced.close()
+        self._marks.close()
+        self._status.close()
+        for mapping in self._mappings:
+            mapping.close()
+        for pair in self._fds:
+            for fd in pair:
+                os.close(fd)
+        self.programs.close()
+
+
+class Run:
+    """One live run."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        settings = request.settings
+        self.span = scope.parse(settings.scope, boottime_ns(), bool(request.command))
+        self.kernel = Kernel(request, self.span)
+        host = Host(self.kernel.cpus, boot_epoch_ns(), os.uname().nodename.encode(), self.kernel.programs.slots)
+        self.pipeline = Pipeline(
+            settings,
+            host,
+            request.outputs.sinks,
+            request.selection.conditions,
+            records=bool(settings.record),
+            colour=_coloured(request.outputs),
+        )
+        self._facts = recording.Facts(
+            boot_epoch_ns=host.boot_epoch_ns,
+            nodename=os.uname().nodename,
+            cpus=host.cpus,
+            shards=settings.workers,
+            machine=platform.machine(),
+            made_by=f"headrace {VERSION}",
+        )
+        self.command: Command | None = None
+        self.stopper = Stopper()
+        self.status = 0
+        self._seeded = 0
+
+    @property
+    def _tree_live(self) -> int:
+        """Thread groups of the traced trees that are alive: those entered here, and the kernel's count since."""
+        return self._seeded + self.kernel.tree_change
+
+    def run(self) -> Outcome:
+        """Trace until it is over; then drain, and close the books."""
+        try:
+            self._start()
+            self._attend()
+            self._stop()
+            return Outcome(self.status, self._ledger())
+        finally:
+            self.close()
+
+    def _start(self) -> None:
+        settings, programs = self.request.settings, self.kernel.programs
+        programs.set_group(os.getpid(), loader.GROUP_OWN)
+        recorder = recorder_stage(settings.record, self._facts) if settings.record else None
+        self.pipeline.start(reader_stage(reader.run, self.kernel.ends), recorder)
+        self.pipeline.wait_ready(START_DEADLINE_S)
+        self._own()
+        if self.request.command:
+            self.command = Command(self.request.command)
+            programs.set_group(self.command.pid, loader.GROUP_TREE | loader.GROUP_ARMED)
+            self._seeded += 1
+        for name in _text_sinks(self.request.outputs, "table"):
+            _print_header(name)
+        programs.attach()
+        for roots, flag in (
+            (self.span.trees, loader.GROUP_TREE),
+            (self.span.excluded_trees, loader.GROUP_NOT_TREE),
+        ):
+            count = loader.seed_tree(programs, roots, flag) if roots else 0
+            self._seeded += count if flag == loader.GROUP_TREE else 0
+        if self.request.ready_fd >= 0:
+            os.write(self.request.ready_fd, b"\n")
+            os.close(self.request.ready_fd)
+        if self.command:
+            self.command.go()
+
+    def _own(self) -> None:
+        for pid in self.pipeline.pids().values():
+            self.kernel.programs.set_group(pid, loader.GROUP_OWN)
+
+    def _attend(self) -> None:
+        """Wait for the end: a signal, the command's tree, the processes that the scope names."""
+        watched = [os.pidfd_open(pid) for pid in self.span.pids] if not self.command else []
+        try:
+            while not self._over(watched):
+                wait = [self.stopper.fd, *self.pipeline.sentinels()]
+                if self.command and not self.command.ended:
+                    wait.append(self.command.pidfd)
+                connection.wait(wait, TICK_S if self.command or self.span.names_processes else 0.5)
+                if self.pipeline.attend():
+                    self._own()
+        except PipelineFailed as failure:
+            self.status = failure.status
+        finally:
+            for fd in watched:
+                os.close(fd)
+
+    def _over(self, watched: Sequence[int]) -> bool:
+        if self.stopper.signals:
+            if self.command and not self.command.ended:
+                self.command.signal(self.stopper.signals[0])
+                connection.wait([self.command.pidfd], 1.0)
+            return True
+        closed = self.pipeline.control.closed_sinks
+        if closed and closed == (1 << len(self.pipeline.sinks)) - 1:
+            return True
+        if self.command:
+            return self.command.ended and self._tree_live <= 0
+        if self.span.trees and self._tree_live <= 0:
+            return True
+        return bool(watched) and not self.span.follow and len(connection.wait(watched, 0)) == len(watched)
+
+    def _stop(self) -> None:
+        self.kernel.programs.detach()
+        self.pipeline.control.stop()
+        try:
+            self.pipeline.finish(STOP_DEADLINE_S)
+        except TimeoutError as error:
+            logger("supervisor").error("supervisor.drain_abandoned", reason=str(error))
+            self.status = self.status or EX_SOFTWARE
+        except PipelineFailed as failure:
+            self.status = self.status or failure.status
+        if self.command and not self.status:
+            self.status = self.command.status if self.command.ended else 128 + self.stopper.signals[0]
+        self.status = self.status or _sink_status(self.pipeline)
+
+    def _ledger(self) -> Ledger:
+        ledger = self.pipeline.books(catalogue())
+        self.kernel.add_to(ledger)
+        ledger.close()
+        return ledger
+
+    def close(self) -> None:
+        """Leave nothing behind, whatever happened before."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.stopper.close)
+            stack.callback(self.kernel.close)
+            stack.callback(self.pipeline.close)
+            if self.command:
+                stack.callback(self.command.close)
+
+
+def _sink_status(pipeline: Pipeline) -> int:
+    """0, or the status that broken sinks call for: a closed pipe is a quiet SIGPIPE, the rest an I/O error."""
+    closed = pipeline.control.closed_sinks
+    if not closed:
+        return 0
+    pipes = all(s.target == "-" for i, s in enumerate(pipeline.sinks) if closed >> i & 1)
+    return SIGPIPE_STATUS if pipes else EX_IOERR
+
+
+def _coloured(outputs: Outputs) -> bool:
+    to_terminal = any(s.format == "table" and s.target == "-" for s in outputs.sinks)
+    return to_terminal and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _text_sinks(outputs: Outputs, kind: str) -> Iterator[str]:
+    return (s.target for s in outputs.sinks if s.format == kind)
+
+
+def _print_header(target: str) -> None:
+    if target == "-":
+        with contextlib.suppress(OSError):
+            os.write(1, (HEADER + "\n").encode())
+
+
+def live(request: Request) -> Outcome:
+    """Trace this host."""
+    return Run(request).run()
+
+
+def replay(request: Request, path: Path) -> Outcome:
+    """Run a recording through the same workers."""
+    data = recording.open_recording(path)
+    facts, _ = recording.read_facts(data, str(path))
+    host = Host(max(facts.cpus, 1), facts.boot_epoch_ns, facts.nodename.encode(), facts.shards + 1)
+    named = request.settings.events != "*"
+    pipeline = Pipeline(
+        request.settings,
+        host,
+        request.outputs.sinks,
+        request.selection.conditions,
+        only=request.selection.events if named else None,
+        colour=_coloured(request.outputs),
+    )
+    stopper = Stopper()
+    status = 0
+    try:
+        for name in _text_sinks(request.outputs, "table"):
+            _print_header(name)
+        pipeline.start(reader_stage(recording.replay, str(path)))
+        while not all(stage.finished for stage in pipeline.stages):
+            connection.wait([stopper.fd, *pipeline.sentinels()], 0.5)
+            if stopper.signals:
+                status = 128 + stopper.signals[0]
+                break
+            try:
+                pipeline.attend()
+            except PipelineFailed as failure:
+                status = failure.status
+        status = status or _sink_status(pipeline)
+        ledger = pipeline.books(catalogue())
+        ledger.produced = ledger.cross_checks["events_received"]
+        ledger.close()
+        return Outcome(status, ledger)
+    finally:
+        stopper.close()
+        pipeline.close()
+
+
+def write_ledger(ledger: Ledger, path: str) -> None:
+    """The ledger as JSON; OSError if the file cannot be written."""
+    data = msgspec.json.format(msgspec.json.encode(ledger), indent=2)
+    if path == "-":
+        sys.stdout.write(data.decode() + "\n")
+    else:
+        Path(path).write_bytes(data + b"\n")
+

@@ -1,0 +1,217 @@
+"""The ledger's raw material: what each process commits to its journal, and the sum over all of them.
+
+    produced = filtered + throttled + lost + dropped + rejected + delivered + in_flight
+
+`produced` and `lost` are counted in the kernel; `dropped` by the reader (a worker's ring was full); the
+rest by the workers. Every counter changes together with the position it belongs to, in one journal
+commit, so the sums are right at any moment that a process may die at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bpf.catalogue import LOSS, Catalogue
+from bpf.layout import EVENTS, LOST_REASONS
+
+Array = np.ndarray[Any, Any]
+
+
+def reader_journal(cpus: int, slots: int, rings: int) -> np.dtype[Any]:
+    """State of the reader: positions first, then counters."""
+    return np.dtype(
+        [
+            ("perf_tail", "<u8", (cpus, 2)),
+            ("ring_head", "<u8", rings),
+            ("watermark_ns", "<u8"),
+            ("received", "<u8", (cpus, slots)),
+            ("frames", "<u8", (cpus, slots)),
+            ("dropped", "<u8", (cpus, slots)),
+            ("copies_dropped", "<u8"),
+            ("record_dropped", "<u8"),
+            ("next_sequence", "<u8", (cpus, slots)),
+            ("gaps", "<u8", (cpus, slots)),
+            ("perf_lost", "<u8"),
+            ("announced", "<u8", (cpus, slots)),
+            ("losses_sent", "<u8"),
+            ("flushes", "<u8"),
+        ]
+    )
+
+
+def worker_journal(cpus: int) -> np.dtype[Any]:
+    """State of a worker: positions first, then counters."""
+    return np.dtype(
+        [
+            ("next", "<u8"),
+            ("release", "<u8"),
+            ("result_head", "<u8"),
+            ("written", "<u8"),
+            ("watermark_ns", "<u8"),
+            ("delivered", "<u8", EVENTS),
+            ("filtered", "<u8", EVENTS),
+            ("delivered_cpu", "<u8", cpus),
+            ("rejected", "<u8"),
+            ("observed", "<u8"),
+            ("late", "<u8"),
+            ("redelivered", "<u8"),
+            ("turns", "<u8"),
+            ("faulted", "<u8"),
+            ("ended", "<u8"),
+        ]
+    )
+
+
+def publisher_journal(workers: int, sinks: int) -> np.dtype[Any]:
+    """State of the publisher: positions in the workers' result rings, and a line per sink."""
+    line = np.dtype([(name, "<u8") for name in ("offered", "written", "filtered", "dropped", "repeated", "bytes")])
+    return np.dtype(
+        [
+            ("release", "<u8", workers),
+            ("read", "<u8", workers),
+            ("sinks", line, sinks),
+            ("ended", "<u8"),
+        ]
+    )
+
+
+class Line(msgspec.Struct, kw_only=True):
+    """One sink: `offered = written + filtered + dropped`."""
+
+    name: str
+    offered: int = 0
+    written: int = 0
+    filtered: int = 0
+    dropped: int = 0
+    bytes: int = 0
+
+
+class Ledger(msgspec.Struct, kw_only=True):
+    """The books of a run. `balanced` is the identity, every sink's line, and no skipped program."""
+
+    produced: int = 0
+    delivered: int = 0
+    filtered: int = 0
+    throttled: int = 0
+    lost: int = 0
+    dropped: int = 0
+    rejected: int = 0
+    in_flight: int = 0
+    redelivered: int = 0
+    late: int = 0
+    announced: int = 0
+    missed_runs: int = 0
+    balanced: bool = False
+    lost_by_reason: dict[str, int] = msgspec.field(default_factory=dict)
+    faults: int = 0
+    cut: int = 0
+    cross_checks: dict[str, int] = msgspec.field(default_factory=dict)
+    by_cpu: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    by_worker: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    by_event: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    sinks: list[Line] = msgspec.field(default_factory=list)
+    restarts: dict[str, int] = msgspec.field(default_factory=dict)
+
+    def close(self) -> None:
+        """Work out `in_flight` and `balanced` from the rest."""
+        gone = self.filtered + self.throttled + self.lost + self.dropped + self.rejected + self.delivered
+        self.in_flight = self.produced - gone
+        sinks_close = all(s.offered == s.written + s.filtered + s.dropped for s in self.sinks)
+        self.balanced = self.in_flight == 0 and sinks_close and self.missed_runs == 0
+
+    def text(self) -> str:
+        """For people, on standard error."""
+        shown = ("produced", "delivered", "filtered", "throttled", "lost", "dropped", "rejected")
+        extra = [(n, getattr(self, n)) for n in ("in_flight", "redelivered", "late", "missed_runs") if getattr(self, n)]
+        parts = [f"{name} {getattr(self, name)}" for name in shown] + [f"{name} {value}" for name, value in extra]
+        lines = ["ledger: " + "  ".join(parts) + ("  balanced" if self.balanced else "  NOT BALANCED")]
+        for sink in self.sinks:
+            lines.append(
+                f"  {sink.name}: offered {sink.offered}  written {sink.written}"
+                f"  filtered {sink.filtered}  dropped {sink.dropped}"
+            )
+        if self.restarts:
+            lines.append("  restarted: " + "  ".join(f"{name} {n}" for name, n in self.restarts.items()))
+        return "\n".join(lines)
+
+
+def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue) -> None:
+    """The workers' part: delivered, filtered, rejected, by worker, event and CPU."""
+    loss = catalogue.by_name[LOSS].id
+    for i, state in enumerate(journals):
+        delivered, filtered = state["delivered"][0].copy(), state["filtered"][0].copy()
+        ledger.announced += int(delivered[loss]) + int(filtered[loss])
+        delivered[loss] = filtered[loss] = 0
+        counts = {
+            "delivered": int(delivered.sum()),
+            "filtered": int(filtered.sum()),
+            "rejected": int(state["rejected"][0]),
+        }
+        ledger.delivered += counts["delivered"]
+        ledger.filtered += counts["filtered"]
+        ledger.rejected += counts["rejected"]
+        ledger.late += int(state["late"][0])
+        ledger.redelivered += int(state["redelivered"][0])
+        ledger.by_worker[str(i)] = counts | {"turns": int(state["turns"][0])}
+        for name, column in (("delivered", delivered), ("filtered", filtered)):
+            for event in np.flatnonzero(column).tolist():
+                ledger.by_event.setdefault(catalogue.by_id[event].name, {})[name] = int(column[event])
+        for cpu, n in enumerate(state["delivered_cpu"][0].tolist()):
+            if n:
+                row = ledger.by_cpu.setdefault(str(cpu), {})
+                row["delivered"] = row.get("delivered", 0) + int(n)
+
+
+def add_kernel(ledger: Ledger, produced: Array, marks: Array, catalogue: Catalogue) -> None:
+    """The kernel's part. `produced` is u64[cpus, EVENTS], `marks` MARK[cpus, slots]."""
+    ledger.produced = int(produced.sum())
+    for event in np.flatnonzero(produced.sum(axis=0)).tolist():
+        name = catalogue.by_id[event].name
+        ledger.by_event.setdefault(name, {})["produced"] = int(produced[:, event].sum())
+    for reason in LOST_REASONS:
+        count = int(marks[reason].sum())
+        ledger.lost += count
+        ledger.lost_by_reason[reason.removeprefix("lost_")] = count
+    ledger.faults, ledger.cut = int(marks["faults"].sum()), int(marks["cut"].sum())
+    for cpu in range(len(produced)):
+        if produced[cpu].any():
+            row = ledger.by_cpu.setdefault(str(cpu), {})
+            row["produced"] = int(produced[cpu].sum())
+            row["lost"] = sum(int(marks[reason][cpu].sum()) for reason in LOST_REASONS)
+
+
+def add_reader(ledger: Ledger, state: Array) -> None:
+    """The reader's part, and what it saw that must agree with the kernel's counts."""
+    row = state[0]
+    ledger.dropped = int(row["dropped"].sum())
+    ledger.cross_checks |= {
+        "frames_received": int(row["frames"].sum()),
+        "events_received": int(row["received"].sum()),
+        "sequence_gaps": int(row["gaps"].sum()),
+        "perf_lost_records": int(row["perf_lost"]),
+        "lifecycle_copies_dropped": int(row["copies_dropped"]),
+        "losses_announced": int(row["losses_sent"]),
+        "flushes": int(row["flushes"]),
+    }
+    for cpu in range(row["dropped"].shape[0]):
+        if row["dropped"][cpu].any():
+            ledger.by_cpu.setdefault(str(cpu), {})["dropped"] = int(row["dropped"][cpu].sum())
+
+
+def add_sinks(ledger: Ledger, state: Array, names: list[str]) -> None:
+    """A line per sink."""
+    for name, line in zip(names, state["sinks"][0], strict=True):
+        ledger.sinks.append(
+            Line(
+                name=name,
+                offered=int(line["offered"]),
+                written=int(line["written"]),
+                filtered=int(line["filtered"]),
+                dropped=int(line["dropped"]),
+                bytes=int(line["bytes"]),
+            )
+        )
+        ledger.redelivered += int(line["repeated"])

@@ -1,0 +1,295 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bpf.catalogue import Event, UnknownName, catalogue, nearest
+from bpf.loader import LoadError
+from bpf.scope import KEYS, ScopeError
+from config import filters, outputs, settings
+from config.settings import SettingsError
+from pipeline import VERSION, app, logs
+from pipeline.host import Finding, findings, hook_state
+from pipeline.recording import RecordingError
+from pipeline.shm import UnorderedMemory
+from pipeline.sinks import SinkError
+
+EX_USAGE, EX_DATAERR = 2, 65
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Failure(click.ClickException):
+    """A message and an exit status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.exit_code = status
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"headrace: {self.format_message()}", err=True)
+
+
+class Suggesting(click.Group):
+    """A group that suggests the command that was probably meant."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name = args[0] if args else ""
+        if name and self.get_command(ctx, name) is None:
+            near = nearest(name, self.list_commands(ctx))
+            raise Failure(f"no such command: {name}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Suggesting, context_settings=CONTEXT)
+@click.version_option(VERSION, prog_name="headrace")
+def main() -> None:
+    """See what processes do: eBPF events, decoded and published without losing one uncounted.
+
+    \b
+    Examples:
+      headrace run -- ls /tmp                     trace a command and all that it starts
+      headrace run -e 'open*,!openat2' -s uid=33  what user 33 opens
+      headrace run -s tree=1234 -o json:out.json  a running process and its children, as JSON
+      headrace list events openat                 what an event carries
+      headrace check                              what this host can do
+    """
+
+
+def _output_options(function: Any) -> Any:
+    options = [
+        click.option("-o", "--output", multiple=True, metavar="SPEC", help="table:-, json:FILE, none, zmq:ENDPOINT; repeatable."),
+        click.option("-e", "--events", multiple=True, metavar="LIST", help="Names, sets, globs, !name, conditions."),
+        click.option("--workers", type=int, metavar="N", help="Worker processes (1 to 64)."),
+        click.option("--ring-bytes", type=int, metavar="N", help="Size of each worker's ring."),
+        click.option("--ledger", metavar="FILE", help="Write the ledger as JSON."),
+        click.option("--log-level", type=click.Choice(logs.LEVELS), help="Default: warning."),
+        click.option("-c", "--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as TOML."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _resolve(config: Path | None, flags: dict[str, Any], command: tuple[str, ...], ready_fd: int = -1) -> app.Request:
+    """Settings, events and outputs; a Failure names what is wrong."""
+    try:
+        resolved = settings.resolve(config, flags)
+        out = outputs.parse(resolved.output)
+        if out.switches:
+            resolved = settings.resolve(config, flags | out.switches)
+        selection = filters.parse([resolved.events], catalogue())
+    except (SettingsError, outputs.OutputError, filters.FilterError, UnknownName) as error:
+        raise Failure(str(error), EX_USAGE) from error
+    if not selection.events:
+        raise Failure("no event is left to trace", EX_USAGE)
+    return app.Request(resolved, selection, out, command, ready_fd)
+
+
+def _joined(parts: tuple[str, ...]) -> str | None:
+    return ",".join(parts) if parts else None
+
+
+def _finish(outcome: app.Outcome, path: str) -> None:
+    """Ledger to standard error and to its file, and out with the status."""
+    click.echo(outcome.ledger.text(), err=True)
+    status = outcome.status
+    if path:
+        try:
+            app.write_ledger(outcome.ledger, path)
+        except OSError as error:
+            click.echo(f"headrace: ledger {path}: {error.strerror}", err=True)
+            status = status or app.EX_IOERR
+    sys.stderr.flush()
+    raise SystemExit(status)
+
+
+@main.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@_output_options
+@click.option("-s", "--scope", "--trace", "scope", multiple=True, metavar="EXPR", help="Who is traced; repeatable, ANDed.")
+@click.option("--record", metavar="FILE", help="Also record, to replay later.")
+@click.option("--perf-pages", type=int, metavar="N", help="Perf buffer per CPU, in pages (a power of two).")
+@click.option("--exec-env/--no-exec-env", "exec_environment", default=None, help="Carry the environment of exec events.")
+@click.option("--capture-bytes", type=int, metavar="N", help="First bytes of what is read and written.")
+@click.option("--interval-ms", type=int, metavar="N", help="How long an event may wait to be read.")
+@click.option("--order-bound-ms", type=int, metavar="N", help="How long order is waited for.")
+@click.option("--ready-fd", type=int, default=-1, metavar="N", help="Write a byte there when everything is attached.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG]...]")
+def run(config: Path | None, command: tuple[str, ...], ready_fd: int, **flags: Any) -> None:
+    """Trace.
+
+    With COMMAND: its process tree from its exec on, until the last of it has ended; its exit status is
+    passed on. Without: until SIGINT or SIGTERM, or until the processes that the scope names are gone.
+
+    \b
+    Examples:
+      headrace run -- sh -c 'cat /etc/hostname'
+      headrace run -e 'openat,openat.args.pathname=/etc/*,openat.retval<0' -- ls /nonexistent
+      headrace run -e execve,connect -o json:- -o zmq:ipc:///run/headrace.sock -s uid!=0
+      headrace run --record web.hrc -s 'tree=4711'
+    """
+    flags["events"] = _joined(flags["events"])
+    flags["scope"] = list(flags["scope"]) or None
+    flags["output"] = list(flags["output"]) or None
+    request = _resolve(config, flags, command, ready_fd)
+    pages = request.settings.perf_pages
+    if pages & (pages - 1):
+        raise Failure(f"--perf-pages: {pages} is not a power of two", EX_USAGE)
+    logs.configure(request.settings.log_level)
+    asked = request.settings.events
+    if request.selection.skipped and asked != "default":
+        names = ", ".join(e.name for e in request.selection.skipped[:5])
+        click.echo(f"headrace: not provided on this host, left out: {names}", err=True)
+    try:
+        outcome = app.live(request)
+    except ScopeError as error:
+        raise Failure(str(error), EX_USAGE) from error
+    except (SinkError,) as error:
+        raise Failure(str(error), app.EX_IOERR) from error
+    except (LoadError, UnorderedMemory, TimeoutError) as error:
+        hint = "\n".join(f"  {f.name}: {f.detail}; {f.remedy}" for f in findings() if not f.ok and f.remedy)
+        raise Failure(f"{error}" + (f"\n{hint}" if hint else ""), app.EX_UNAVAILABLE) from error
+    _finish(outcome, request.settings.ledger)
+
+
+@main.command()
+@_output_options
+@click.argument("recording", type=click.Path(path_type=Path), metavar="FILE")
+def replay(config: Path | None, recording: Path, **flags: Any) -> None:
+    """Run a recording through the same workers, as fast as they go.
+
+    The output depends on the recording alone: not on the number of workers, nor on this host.
+
+    \b
+    Examples:
+      headrace replay web.hrc
+      headrace replay web.hrc -e openat -o json:- | jq .args
+    """
+    flags["events"] = _joined(flags["events"]) or "*"
+    flags["output"] = list(flags["output"]) or None
+    request = _resolve(config, flags, ())
+    logs.configure(request.settings.log_level)
+    try:
+        outcome = app.replay(request, recording)
+    except RecordingError as error:
+        raise Failure(str(error), EX_DATAERR) from error
+    except SinkError as error:
+        raise Failure(str(error), app.EX_IOERR) from error
+    _finish(outcome, request.settings.ledger)
+
+
+@main.command()
+@click.argument("endpoint")
+@click.option("-t", "--topic", multiple=True, default=("all/",), show_default=True, help="Topic prefix; repeatable.")
+@click.option("-n", "--count", type=int, default=0, metavar="N", help="End after N events.")
+def subscribe(endpoint: str, topic: tuple[str, ...], count: int) -> None:
+    """Print what a publisher sends, and count gaps.
+
+    \b
+    Examples:
+      headrace subscribe ipc:///run/headrace.sock
+      headrace subscribe ipc:///run/headrace.sock -t event/openat/ -t event/loss/
+    """
+    from pipeline.subscribe import run as subscribe_run
+
+    try:
+        raise SystemExit(subscribe_run(endpoint, topic, count))
+    except BrokenPipeError:
+        raise SystemExit(app.SIGPIPE_STATUS) from None
+
+
+@main.group(name="list", cls=Suggesting)
+def list_() -> None:
+    """Show what can be asked for."""
+
+
+def _matching(names: list[str], wanted: str | None, kind: str) -> list[str]:
+    if wanted is None:
+        return names
+    if wanted not in names:
+        near = nearest(wanted, names)
+        raise Failure(f"no such {kind}: {wanted}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
+    return [wanted]
+
+
+@list_.command(name="events")
+@click.argument("name", required=False)
+def list_events(name: str | None) -> None:
+    """Events with their arguments; one event with types and hook."""
+    known = catalogue()
+    for each in _matching(sorted(known.by_name), name, "event"):
+        event = known.by_name[each]
+        if name is None:
+            mark = "" if event.hook else "  (not provided)"
+            click.echo(f"{each}({', '.join(a.name for a in event.arguments)}){mark}")
+        else:
+            _show_event(event)
+
+
+def _show_event(event: Event) -> None:
+    click.echo(f"{event.name}  (id {event.id})")
+    for argument in event.arguments:
+        click.echo(f"  {argument.type} {argument.name}")
+    click.echo(f"  sets: {', '.join(sorted(event.sets)) or 'none'}")
+    ok, detail = hook_state(event.hook)
+    if event.hook is None:
+        click.echo(f"  not on this host: {event.missing}")
+    else:
+        click.echo(f"  {'provided' if ok else 'not on this host'}: by {event.hook}{'; ' + detail if detail else ''}")
+
+
+@list_.command(name="sets")
+@click.argument("name", required=False)
+def list_sets(name: str | None) -> None:
+    """Sets of events; members that this host cannot give are marked."""
+    sets = catalogue().sets()
+    for each in _matching(sorted(sets), name, "set"):
+        if name is None:
+            missing = sum(e.hook is None for e in sets[each])
+            click.echo(f"{each:<16} {len(sets[each]):>4} events" + (f", {missing} not provided" if missing else ""))
+        else:
+            for event in sets[each]:
+                click.echo(event.name + ("" if event.hook else f"  (not on this host: {event.missing})"))
+
+
+@list_.command(name="filters")
+@click.argument("name", required=False)
+def list_filters(name: str | None) -> None:
+    """Scopes (--scope) and conditions on events (--events)."""
+    for each in _matching(sorted(KEYS), name, "scope"):
+        click.echo(f"{each:<8} {KEYS[each]}")
+    if name is None:
+        click.echo("EVENT.args.NAME=VALUE   EVENT.args.NAME!=VALUE   globs for text, < > <= >= for numbers")
+        click.echo("EVENT.retval<0          a range of results is decided in the kernel")
+
+
+@list_.command(name="outputs")
+@click.argument("name", required=False)
+def list_outputs(name: str | None) -> None:
+    """Output formats and their options."""
+    for each in _matching(sorted(outputs.FORMATS), name, "output"):
+        click.echo(f"{each:<8} {outputs.FORMATS[each]}")
+    if name is None:
+        for option, text in outputs.OPTIONS.items():
+            click.echo(f"  ,{option}=  {text}")
+
+
+@main.command()
+def check() -> None:
+    """What this host offers and lacks, with the remedy. Status 0 if tracing works here, 69 if not."""
+    found = findings()
+    width = max(len(f.name) for f in found)
+    for finding in found:
+        mark = "ok" if finding.ok else "--" if finding.optional else "NO"
+        click.echo(f"{mark:>2}  {finding.name:<{width}}  {finding.detail}" + _remedy(finding))
+    raise SystemExit(0 if all(f.ok or f.optional for f in found) else app.EX_UNAVAILABLE)
+
+
+def _remedy(finding: Finding) -> str:
+    return "" if finding.ok or not finding.remedy else f"\n      remedy: {finding.remedy}"
+
+

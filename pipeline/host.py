@@ -1,0 +1,129 @@
+"""What this host offers: asked feature by feature, never by version."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from bpf.btf import Btf, BtfError
+from bpf.loader import LoadError, has_raw_tracepoint, import_bcc
+from pipeline import privilege
+from pipeline.shm import UnorderedMemory, require_total_store_order
+
+TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+RAW_TRACEPOINTS = (
+    "sys_enter",
+    "sys_exit",
+    "sched_switch",
+    "sched_process_fork",
+    "sched_process_exec",
+    "sched_process_exit",
+    "task_rename",
+    "cgroup_mkdir",
+    "cgroup_rmdir",
+    "cgroup_attach_task",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked for."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    optional: bool = False
+
+
+def tracefs() -> Path | None:
+    """Where tracefs is mounted, or None."""
+    return next((path for path in TRACEFS if (path / "events").is_dir()), None)
+
+
+def _btf() -> tuple[Finding, Btf | None]:
+    try:
+        return Finding("BTF", True, "/sys/kernel/btf/vmlinux"), Btf.of_kernel()
+    except BtfError as error:
+        return Finding("BTF", False, str(error), "run a kernel built with CONFIG_DEBUG_INFO_BTF"), None
+
+
+def _bcc() -> Finding:
+    try:
+        version = getattr(import_bcc(), "__version__", "unknown version")
+    except LoadError as error:
+        return Finding("bcc", False, str(error), error.remedy)
+    return Finding("bcc", True, str(version))
+
+
+def _capabilities() -> Finding:
+    held = privilege.effective()
+    if held >> CAPABILITIES["CAP_SYS_ADMIN"] & 1:
+        return Finding("capabilities", True, "CAP_SYS_ADMIN")
+    missing = [name for name in ("CAP_BPF", "CAP_PERFMON") if not held >> CAPABILITIES[name] & 1]
+    if missing:
+        return Finding("capabilities", False, f"{', '.join(missing)} missing", "run as root, or with these capabilities")
+    return Finding("capabilities", True, "CAP_BPF, CAP_PERFMON")
+
+
+def _machine() -> Finding:
+    try:
+        require_total_store_order()
+    except UnorderedMemory as error:
+        return Finding("machine", False, str(error), "use an x86-64 host")
+    return Finding("machine", True, platform.machine())
+
+
+def findings() -> list[Finding]:
+    """Everything that tracing needs, and the hooks one by one."""
+    btf_finding, btf = _btf()
+    where = tracefs()
+    found = [
+        _machine(),
+        _capabilities(),
+        btf_finding,
+        _bcc(),
+        Finding(
+            "tracefs",
+            where is not None,
+            str(where) if where else "not mounted",
+            "mount -t tracefs tracefs /sys/kernel/tracing",
+            optional=True,
+        ),
+        _shm(),
+    ]
+    for name in RAW_TRACEPOINTS:
+        there = btf is not None and has_raw_tracepoint(btf, name)
+        found.append(Finding(f"raw tracepoint {name}", there, "" if there else "not in this kernel"))
+    return found
+
+
+def _shm() -> Finding:
+    try:
+        stat = os.statvfs("/dev/shm")
+    except OSError as error:
+        return Finding("/dev/shm", False, error.strerror or "", "mount -t tmpfs tmpfs /dev/shm")
+    free = stat.f_bavail * stat.f_frsize
+    enough = free > 256 << 20
+    return Finding("/dev/shm", enough, f"{free >> 20} MiB free", "enlarge it, or use smaller rings (--ring-bytes)")
+
+
+def hook_state(hook: str | None) -> tuple[bool, str]:
+    """Whether this host has a hook, and what is missing if not."""
+    if hook is None or hook == "pipeline":
+        return hook is not None, ""
+    kind, _, name = hook.partition(":")
+    if kind == "tracepoint":
+        where = tracefs()
+        if where is None:
+            return False, "tracefs is not mounted"
+        there = (where / "events" / name.replace(":", "/")).is_dir()
+        return there, "" if there else "no such tracepoint"
+    try:
+        there = has_raw_tracepoint(Btf.of_kernel(), name)
+    except BtfError as error:
+        return False, str(error)
+    return there, "" if there else "not in this kernel"

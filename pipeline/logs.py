@@ -1,0 +1,35 @@
+"""Logs: structlog on standard error, one line an event, never per traced event.
+
+Names are constant, `<stage>.<noun>_<participle>`. Nothing that was observed from a traced process
+(arguments, paths, environment) is logged at info or above.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def configure(level: str) -> None:
+    """Set up logging in this process."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], sort_keys=True),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def logger(process: str) -> Any:
+    """A logger that names its process."""
+    return structlog.get_logger().bind(process=process)

@@ -1,0 +1,125 @@
+"""The plan of a run: what every process must know to find its ends of the pipeline. Made once by the
+supervisor, handed to each process, never changed.
+
+    control segment:  stop, closed sinks (u64) | ready (u1[READY]) | interest (u1[EVENTS + 1]) |
+                      journals: reader | worker 0..N-1 | publisher
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bpf.catalogue import Event
+from bpf.layout import EVENTS
+from config.filters import Condition
+from config.outputs import Output
+from pipeline import books
+from pipeline.doorbell import Doorbell
+from pipeline.ring import Ring
+from pipeline.shm import Array, Journal, Segment
+
+FLAGS_BYTES = 64
+READY_BYTES = 128
+READY_PUBLISHER, READY_READER, READY_WORKER = 0, 1, 2
+"""Indices of `ready`; worker i is READY_WORKER + i."""
+ALL = EVENTS
+"""Index of `interest` that stands for the topic of all events."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes, names and doorbells. `only` narrows events in the workers (replay); None: all."""
+
+    workers: int
+    cpus: int
+    slots: int
+    boot_epoch_ns: int
+    nodename: bytes
+    sinks: tuple[Output, ...]
+    conditions: tuple[Condition, ...]
+    only: tuple[Event, ...] | None
+    parse_arguments: bool
+    detect_syscall: bool
+    control: str
+    rings: tuple[str, ...]
+    """Worker rings, and the recorder's behind them if there is one."""
+    results: tuple[str, ...]
+    bells: tuple[Doorbell, ...]
+    """One per ring."""
+    publisher_bell: Doorbell
+    interval_ms: int
+    order_bound_ms: int
+    log_level: str
+    publisher: str = ""
+    colour: bool = False
+
+    @property
+    def keyed(self) -> bool:
+        """Whether text lines of several workers must be merged by time."""
+        return self.workers > 1
+
+
+class Control:
+    """The control segment, attached or created."""
+
+    def __init__(self, segment: Segment, workers: int, cpus: int, slots: int, rings: int, sinks: int) -> None:
+        self._segment = segment  # views do not keep it alive
+        self._flags = segment.array("<u8", 2, 0)
+        self.ready: Array = segment.array("u1", READY_BYTES, FLAGS_BYTES)
+        self.interest: Array = segment.array("u1", EVENTS + 1, FLAGS_BYTES + READY_BYTES)
+        at = (FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 63) // 64 * 64
+        dtypes = [
+            books.reader_journal(cpus, slots, rings),
+            *[books.worker_journal(cpus)] * workers,
+            books.publisher_journal(workers, sinks),
+        ]
+        journals = []
+        for dtype in dtypes:
+            journals.append(Journal(segment, dtype, at))
+            at += Journal.bytes_for(dtype)
+        self.reader, self.workers, self.publisher = journals[0], journals[1:-1], journals[-1]
+
+    @staticmethod
+    def bytes_for(workers: int, cpus: int, slots: int, rings: int, sinks: int) -> int:
+        """Size of the segment."""
+        total = FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 64
+        total += Journal.bytes_for(books.reader_journal(cpus, slots, rings))
+        total += Journal.bytes_for(books.worker_journal(cpus)) * workers
+        return total + Journal.bytes_for(books.publisher_journal(workers, sinks))
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the reader shall drain what is there and end."""
+        return bool(self._flags[0])
+
+    def stop(self) -> None:
+        """Supervisor: programs are detached, drain and end."""
+        self._flags[0] = 1
+
+    @property
+    def closed_sinks(self) -> int:
+        """Bit per sink whose destination is gone (a closed pipe, a full disk)."""
+        return int(self._flags[1])
+
+    def close_sink(self, index: int) -> None:
+        """Publisher: this sink cannot be written any more."""
+        self._flags[1] = np.uint64(int(self._flags[1]) | 1 << index)
+
+    def close(self) -> None:
+        """Drop the views."""
+        for journal in (self.reader, *self.workers, self.publisher):
+            journal.close()
+        del self._flags, self.ready, self.interest
+
+
+def attach_control(plan: Plan) -> Control:
+    """The control segment of a running pipeline."""
+    segment = Segment(name=plan.control)
+    return Control(segment, plan.workers, plan.cpus, plan.slots, len(plan.rings), len(plan.sinks))
+
+
+def attach_ring(name: str) -> Ring:
+    """A ring by the name of its segment."""
+    return Ring(Segment(name=name))

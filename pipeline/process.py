@@ -1,0 +1,38 @@
+"""What every process of the pipeline does first and last."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from pipeline import logs, privilege
+from pipeline.plan import Plan
+
+
+def main(name: str, plan: Plan, run: Callable[..., None], *args: Any, keep_privilege: bool = False) -> None:
+    """Run one process: no signals of its own, no privilege, and its death is the supervisor's business.
+
+    SIGINT and SIGTERM are the supervisor's: it ends the stages in flow order. A bug ends the process
+    with its traceback; the supervisor starts it again.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    privilege.die_with_parent()
+    logs.configure(plan.log_level)
+    if not keep_privilege:
+        privilege.drop()
+    try:
+        run(plan, *args)
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(70)
+    # Views into shared memory may still be alive: skip the interpreter's teardown of mappings.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

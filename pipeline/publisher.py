@@ -1,0 +1,235 @@
+"""Publisher: takes what workers rendered, in the order of watermarks, and offers it to every sink.
+
+    result ring of each worker --read--> queue --all workers past W--> merge --> sinks --done--> release
+
+Result rings are released when every sink is done with a batch, never before: a publisher that dies is
+started again at the released position, and what it may have written already is written again, marked
+`repeated` and counted. With one worker nothing is merged, and batches go straight through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+
+from pipeline.doorbell import InheritedFd
+from pipeline.logs import logger
+from pipeline.merge import merge
+from pipeline.plan import READY_PUBLISHER, Plan, attach_control, attach_ring
+from pipeline.results import Result, read
+from pipeline.ring import BATCH
+from pipeline.sinks import FileSink, NoneSink, Offer, Sink, SinkError, ZmqSink
+
+WAIT_MS = 100
+RETRY_MS = 1
+
+
+@dataclass
+class Held:
+    """A record of a result ring until all sinks are done with it."""
+
+    end: int
+    users: int = 0
+
+
+@dataclass
+class Source:
+    """One worker's result ring and what was read from it but not released."""
+
+    read: int
+    held: deque[Held] = field(default_factory=deque)
+    queues: dict[int, deque[tuple[Result, Held]]] = field(default_factory=dict)
+    watermarks: dict[int, int] = field(default_factory=dict)
+
+
+class Publisher:
+    """State of the publisher process."""
+
+    def __init__(self, plan: Plan, targets: list[InheritedFd | None]) -> None:
+        self.plan = plan
+        self.control = attach_control(plan)
+        self.journal = self.control.publisher
+        self.state = self.journal.next[0]
+        self.rings = [attach_ring(name) for name in plan.results]
+        self.renders = sorted({(s.render, s.format == "zmq") for s in plan.sinks if s.render != "none"})
+        self.sinks: list[Sink] = [self._open(i, target) for i, target in enumerate(targets)]
+        self.sources = []
+        self._repeat_until = []
+        for i, ring in enumerate(self.rings):
+            position = int(self.state["release"][i])
+            ring.release(position)
+            self.sources.append(Source(position))
+            self._repeat_until.append(int(self.state["read"][i]))
+        self._lock = threading.Lock()
+        self._offers: deque[tuple[int, Offer]] = deque()
+        self._blocked: dict[int, deque[Offer]] = {i: deque() for i in range(len(self.sinks))}
+        self._poll = select.poll()
+        self._poll.register(plan.publisher_bell.fd, select.POLLIN)
+        for sink in self.sinks:
+            if isinstance(sink, ZmqSink):
+                self._poll.register(sink.fd, select.POLLIN)
+
+    def _open(self, index: int, target: InheritedFd | None) -> Sink:
+        output = self.plan.sinks[index]
+        sink: Sink
+        if output.format == "zmq":
+            sink = ZmqSink(output, self.control.interest, self.plan.publisher)
+        elif output.format == "none":
+            sink = NoneSink(output)
+        else:
+            assert target is not None
+            sink = FileSink(output, target.fd)
+        sink.counts.load(self.state["sinks"][index])
+        counts = sink.counts
+        # what a predecessor had taken and not finished is offered again
+        counts.offered = counts.written + counts.filtered + counts.dropped
+        return sink
+
+    def _release(self, held: list[Held]) -> None:
+        with self._lock:
+            for one in held:
+                one.users -= 1
+
+    def _take(self) -> bool:
+        """Read what workers wrote; offer what needs no merging."""
+        took = False
+        for index, (ring, source) in enumerate(zip(self.rings, self.sources, strict=True)):
+            while len(source.held) < 4096:
+                record = ring.read(source.read)
+                if record is None:
+                    break
+                took = True
+                source.read = record.next
+                held = Held(record.next)
+                source.held.append(held)
+                if record.kind == BATCH:
+                    self._sort_in(index, source, read(record.payload), held)
+        return took
+
+    def _sort_in(self, index: int, source: Source, result: Result, held: Held) -> None:
+        render = int(result.header["render"])
+        repeated = held.end <= self._repeat_until[index]
+        held.users = 1
+        if not self.plan.keyed or not self._is_text(render):
+            self._offer(render, [(result, held)], repeated)
+            return
+        if result.rows:
+            source.queues.setdefault(render, deque()).append((result, held))
+        else:
+            self._release([held])
+        if result.header["final"]:
+            source.watermarks[render] = int(result.header["watermark_ns"])
+
+    def _is_text(self, render: int) -> bool:
+        return bool(self.renders) and self.renders[render][0] != "columns" and not self.renders[render][1]
+
+    def _merge_ripe(self) -> None:
+        """Merge, watermark by watermark, what all workers have passed."""
+        for render in range(len(self.renders)):
+            if not self._is_text(render):
+                continue
+            frontier = min(source.watermarks.get(render, 0) for source in self.sources)
+            while True:
+                queues = [s.queues[render] for s in self.sources if s.queues.get(render)]
+                marks = [int(q[0][0].header["watermark_ns"]) for q in queues]
+                if not marks or min(marks) > frontier:
+                    break
+                ripe = []
+                for q in queues:
+                    while q and int(q[0][0].header["watermark_ns"]) == min(marks):
+                        ripe.append(q.popleft())
+                self._offer(render, ripe, False)
+
+    def _offer(self, render: int, parts: list[tuple[Result, Held]], repeated: bool) -> None:
+        """To every sink of this render; the ring's room is free when the last is done."""
+        results = [result for result, _ in parts]
+        held = [one for _, one in parts]
+        rows = sum(result.rows for result in results)
+        has_payload = len(results[0].payload) > 0
+        pieces = merge(results) if has_payload else []
+        key = self.renders[render] if self.renders else None
+        users = [i for i, s in enumerate(self.sinks) if self._uses(s, key, render)]
+        with self._lock:
+            for one in held:
+                one.users += len(users)
+        for i in users:
+            header = results[0].header
+            offer = Offer(list(pieces), rows, int(header["topic"]), int(header["covered"]), lambda: self._release(held))
+            offer.repeated = repeated
+            if repeated:
+                self.sinks[i].counts.repeated += rows
+            self._blocked[i].append(offer)
+        self._release(held)
+
+    def _uses(self, sink: Sink, key: tuple[str, bool] | None, render: int) -> bool:
+        if sink.output.render == "none":
+            # counted once a turn: with the first render's batches
+            return render == 0
+        return key == (sink.output.render, sink.output.format == "zmq")
+
+    def _push(self) -> bool:
+        """Hand offers to their sinks, each in order; True if one must wait."""
+        waiting = False
+        for i, offers in self._blocked.items():
+            while offers:
+                if not self.sinks[i].try_offer(offers[0]):
+                    waiting = True
+                    break
+                offers.popleft()
+        return waiting
+
+    def _commit(self) -> None:
+        for i, source in enumerate(self.sources):
+            with self._lock:
+                while source.held and source.held[0].users == 0:
+                    self.state["release"][i] = source.held.popleft().end
+            self.state["read"][i] = max(source.read, self._repeat_until[i])
+        for i, sink in enumerate(self.sinks):
+            sink.counts.store(self.state["sinks"][i])
+            if sink.broken and not self.control.closed_sinks & 1 << i:
+                self.control.close_sink(i)
+                if sink.broken != "EPIPE":
+                    logger("publisher").error("publisher.sink_broken", sink=sink.output.name, reason=sink.broken)
+        self.journal.commit()
+        for i, ring in enumerate(self.rings):
+            ring.release(int(self.state["release"][i]))
+
+    def run(self) -> None:
+        """Publish until all workers have ended and everything is written."""
+        pause = WAIT_MS
+        while True:
+            self._poll.poll(pause)
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self.plan.publisher_bell.fd)
+            for sink in self.sinks:
+                if isinstance(sink, ZmqSink):
+                    sink.read_subscriptions()
+            ended = all(bool(journal.committed()["ended"][0]) for journal in self.control.workers)
+            took = self._take()
+            self._merge_ripe()
+            waiting = self._push()
+            self._commit()
+            unfinished = any(source.held for source in self.sources)
+            if ended and not took and not unfinished:
+                break
+            pause = RETRY_MS if waiting or unfinished else WAIT_MS
+        for sink in self.sinks:
+            sink.close()
+        self._commit()
+        self.state["ended"] = 1
+        self.journal.commit()
+
+
+def run(plan: Plan, targets: list[InheritedFd | None]) -> None:
+    """The publisher process."""
+    try:
+        publisher = Publisher(plan, targets)
+        publisher.control.ready[READY_PUBLISHER] = 1
+        publisher.run()
+    except SinkError as error:
+        logger("publisher").error("publisher.sink_refused", reason=str(error))
+        os._exit(74)

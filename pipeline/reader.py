@@ -1,0 +1,237 @@
+"""Reader: drains the perf rings of all CPUs into the workers' rings, and keeps its part of the books.
+
+    perf ring (CPU, stream)  --copy-->  ring of worker (shard % N)      bulk frames
+                                        every worker's ring             urgent frames (lifecycle)
+                                        the recorder's ring             everything
+
+A cycle: sample the marks (pipeline/watermark.py), drain up to the data_heads read after that, write the
+watermark behind, commit. Commit order: payloads, journal, ring heads, data_tails. A reader that dies
+in between leaves its journal at the last whole cycle: the next one begins there, and what was copied
+beyond is overwritten. So nothing is lost or doubled by its death.
+
+A ring that is full costs the frame, counted as `dropped` by CPU and slot and announced as a `loss`
+event; the reader never waits for a worker.
+"""
+
+from __future__ import annotations
+
+import select
+from dataclasses import dataclass
+
+import numpy as np
+
+from bpf.layout import BROADCAST
+from pipeline.clock import boottime_ns
+from pipeline.doorbell import InheritedFd
+from pipeline.flush import Flusher
+from pipeline.frames import HEADER, Header, Loss, loss_frame, read_header
+from pipeline.logs import logger
+from pipeline.perf import PerfRing, Sample
+from pipeline.plan import READY_READER, Plan, attach_control, attach_ring
+from pipeline.ring import END, FRAME, U64, WATERMARK, put
+from pipeline.watermark import Marks
+
+BULK, URGENT = 0, 1
+FINAL_WATERMARK = 2**63
+ANNOUNCE_EVERY_NS = 100_000_000
+
+
+@dataclass(frozen=True)
+class KernelEnds:
+    """What the reader inherits: perf events per CPU as (bulk, urgent), maps and the flush program."""
+
+    perf: tuple[tuple[InheritedFd, InheritedFd], ...]
+    perf_pages: int
+    urgent_pages: int
+    marks: InheritedFd
+    flush: InheritedFd
+
+
+class Reader:
+    """State of the reader process."""
+
+    def __init__(self, plan: Plan, ends: KernelEnds) -> None:
+        self.plan = plan
+        self.control = attach_control(plan)
+        self.journal = self.control.reader
+        self.state = self.journal.next[0]
+        self.marks = Marks(ends.marks.fd, plan.cpus, plan.slots, plan.order_bound_ms * 1_000_000)
+        self.flusher = Flusher(ends.flush.fd)
+        self.perf = [
+            (PerfRing(bulk.fd, ends.perf_pages), PerfRing(urgent.fd, ends.urgent_pages)) for bulk, urgent in ends.perf
+        ]
+        self.rings = [attach_ring(name) for name in plan.rings]
+        self._poll = select.poll()
+        for bulk, urgent in ends.perf:
+            self._poll.register(bulk.fd, select.POLLIN)
+            self._poll.register(urgent.fd, select.POLLIN)
+        self._latest_ns = 0
+        self._watermark_owed = True
+        self._losses: dict[tuple[int, int], Loss] = {}
+        self._announced_ns = 0
+        self._recover()
+
+    def _recover(self) -> None:
+        """Take up where the committed state ends (all zero at the first start)."""
+        for i, ring in enumerate(self.rings):
+            ring.restore_head(int(self.state["ring_head"][i]))
+        for cpu, pair in enumerate(self.perf):
+            for stream, perf in enumerate(pair):
+                perf.release(int(self.state["perf_tail"][cpu, stream]))
+
+    def cycle(self) -> bool:
+        """Move what is there. True if anything was."""
+        watermark_ns, waiting = self.marks.sample()
+        moved = self._drain()
+        self._notice_losses()
+        if moved or self._watermark_owed or self._latest_ns > int(self.state["watermark_ns"]):
+            self._announce(watermark_ns)
+            self._mark(watermark_ns)
+            self._commit()
+        self._flush_stale(waiting)
+        return moved
+
+    def _drain(self) -> bool:
+        moved = False
+        tails = self.state["perf_tail"]
+        for cpu, pair in enumerate(self.perf):
+            for stream in (URGENT, BULK):
+                perf = pair[stream]
+                head = perf.head
+                tail = int(tails[cpu, stream])
+                if head == tail:
+                    continue
+                moved = True
+                for sample in perf.samples(tail, head):
+                    self._route(perf, sample, read_header(perf.header(sample, HEADER.size)))
+                self.state["perf_lost"] += perf.lost
+                perf.lost = 0
+                tails[cpu, stream] = head
+        return moved
+
+    def _route(self, perf: PerfRing, sample: Sample, header: Header) -> None:
+        plan, state = self.plan, self.state
+        slot = plan.slots - 1 if header.stream == URGENT else header.shard
+        cpu = header.cpu
+        owner = header.shard % plan.workers
+        state["frames"][cpu, slot] += 1
+        state["received"][cpu, slot] += header.heads
+        expected = int(state["next_sequence"][cpu, slot])
+        if header.sequence != expected:
+            state["gaps"][cpu, slot] += header.sequence - expected
+        state["next_sequence"][cpu, slot] = header.sequence + 1
+        self._latest_ns = max(self._latest_ns, header.last_ns)
+        targets = range(plan.workers) if header.stream == URGENT else (owner,)
+        for worker in targets:
+            room = self.rings[worker].try_reserve(sample.bytes, FRAME)
+            if room is not None:
+                perf.copy(sample, room)
+            elif worker == owner:
+                state["dropped"][cpu, slot] += header.heads
+                self._lose(Loss(cpu, header.shard, header.heads, header.first_ns, header.last_ns))
+            else:
+                state["copies_dropped"] += header.heads
+        if len(self.rings) > plan.workers:
+            room = self.rings[-1].try_reserve(sample.bytes, FRAME)
+            if room is not None:
+                perf.copy(sample, room)
+            else:
+                state["record_dropped"] += header.heads
+
+    def _lose(self, loss: Loss) -> None:
+        """Remember a loss until it is announced."""
+        key = (loss.cpu, loss.shard)
+        before = self._losses.get(key)
+        if before is not None:
+            first = min(before.first_ns, loss.first_ns)
+            loss = Loss(loss.cpu, loss.shard, before.count + loss.count, first, max(before.last_ns, loss.last_ns))
+        self._losses[key] = loss
+
+    def _notice_losses(self) -> None:
+        """Losses that the kernel counted since the last look."""
+        lost = self.marks.lost()
+        fresh = lost != self.state["announced"]
+        if not fresh.any():
+            return
+        for cpu, slot in np.argwhere(fresh).tolist():
+            mark = self.marks.array[cpu, slot]
+            count = int(lost[cpu, slot]) - int(self.state["announced"][cpu, slot])
+            shard = BROADCAST if slot == self.plan.slots - 1 else slot
+            self._lose(Loss(cpu, shard, count, int(mark["lost_first_ns"]), int(mark["lost_last_ns"])))
+        self.state["announced"] = lost
+
+    def _announce(self, watermark_ns: int, at_once: bool = False) -> None:
+        """Put `loss` events into worker 0's ring (and the recording), a few times a second at most."""
+        now = boottime_ns()
+        if not self._losses or (now - self._announced_ns < ANNOUNCE_EVERY_NS and not at_once):
+            return
+        self._announced_ns = now
+        for key, loss in list(self._losses.items()):
+            frame = loss_frame(loss, max(now, watermark_ns + 1), self.plan.boot_epoch_ns, self.plan.nodename)
+            if not put(self.rings[0], FRAME, frame):
+                return
+            if len(self.rings) > self.plan.workers:
+                put(self.rings[-1], FRAME, frame)
+            self._latest_ns = max(self._latest_ns, now)
+            self.state["losses_sent"] += 1
+            del self._losses[key]
+        logger("reader").warning("reader.events_lost", counts="see the ledger")
+
+    def _mark(self, watermark_ns: int) -> None:
+        """Write the watermark behind the frames of this cycle, in every ring."""
+        payload = U64.pack(watermark_ns)
+        done = [put(ring, WATERMARK, payload) for ring in self.rings]
+        self._watermark_owed = not all(done)
+        self.state["watermark_ns"] = watermark_ns
+
+    def _commit(self) -> None:
+        for i, ring in enumerate(self.rings):
+            self.state["ring_head"][i] = ring.write_position
+        self.journal.commit()
+        for ring in self.rings:
+            ring.publish()
+        for cpu, pair in enumerate(self.perf):
+            for stream, perf in enumerate(pair):
+                perf.release(int(self.state["perf_tail"][cpu, stream]))
+        for bell in self.plan.bells:
+            bell.ring()
+
+    def _flush_stale(self, waiting: np.ndarray) -> None:  # type: ignore[type-arg]
+        """Send for what has waited on a CPU for longer than the interval."""
+        if not waiting.any():
+            return
+        oldest = boottime_ns() - self.plan.interval_ms * 1_000_000
+        stale = ((waiting != 0) & (waiting < oldest)).any(axis=1)
+        for cpu in np.flatnonzero(stale).tolist():
+            self.flusher.flush(cpu)
+            self.state["flushes"] += 1
+
+    def run(self) -> None:
+        """Cycle until told to stop, then drain what is left and say so to the workers."""
+        interval = self.plan.interval_ms
+        while not self.control.stopping:
+            self._poll.poll(interval)
+            self.cycle()
+        for cpu in range(self.plan.cpus):
+            self.flusher.flush(cpu)
+        while self.cycle():
+            pass
+        self._announce(FINAL_WATERMARK - 2, at_once=True)
+        self._finish()
+
+    def _finish(self) -> None:
+        """The last watermark and END; this once the reader waits for room."""
+        for ring, bell in zip(self.rings, self.plan.bells, strict=True):
+            for kind in (WATERMARK, END):
+                while not put(ring, kind, U64.pack(FINAL_WATERMARK)):
+                    ring.publish()
+                    bell.ring()
+                    select.select([], [], [], 0.001)
+        self._commit()
+
+
+def run(plan: Plan, ends: KernelEnds) -> None:
+    """The reader process."""
+    reader = Reader(plan, ends)
+    reader.control.ready[READY_READER] = 1
+    reader.run()

@@ -1,0 +1,231 @@
+"""Recordings: frames and watermarks as the reader saw them, in a file, to run again anywhere.
+
+    magic "HEADRACE" | u32 version | u32 header bytes | header (JSON: what views need of the host)
+    block...   u32 bytes | u32 crc32 | u32 kind | u32 zero | payload padded to 8
+    the last block is of kind END; a file without it was cut off
+
+Kinds are those of the rings (pipeline/ring.py). The header carries the clock's offset, the number of
+CPUs and shards, and the ledger's `produced` is the sum of what stands in the file.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from pipeline.doorbell import InheritedFd
+from pipeline.frames import HEADER, read_header
+from pipeline.logs import logger
+from pipeline.plan import READY_READER, Plan, attach_control, attach_ring
+from pipeline.reader import FINAL_WATERMARK
+from pipeline.ring import END, FRAME, U64, WATERMARK
+
+MAGIC = b"HEADRACE"
+VERSION = 1
+LEAD = struct.Struct("<8sII")
+BLOCK = struct.Struct("<IIII")
+LONGEST_BLOCK = 1 << 16
+
+
+class RecordingError(Exception):
+    """A recording that cannot be read: not one, of another version, cut off or corrupted."""
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What a recording says about the host it was made on."""
+
+    boot_epoch_ns: int
+    nodename: str
+    cpus: int
+    shards: int
+    machine: str
+    made_by: str
+
+
+class Block(NamedTuple):
+    """One block; `payload` is a view of the file's bytes."""
+
+    kind: int
+    payload: memoryview
+
+
+def lead(facts: Facts) -> bytes:
+    """The first bytes of a recording."""
+    header = msgspec.json.encode(facts)
+    header += b" " * (-(LEAD.size + len(header)) % 8)
+    return LEAD.pack(MAGIC, VERSION, len(header)) + header
+
+
+def block(kind: int, payload: memoryview | bytes) -> bytes:
+    """One block's bytes."""
+    return BLOCK.pack(len(payload), zlib.crc32(payload), kind, 0) + bytes(payload) + bytes(-len(payload) % 8)
+
+
+def read_facts(data: memoryview, name: str) -> tuple[Facts, int]:
+    """Header of a recording and where its blocks begin; RecordingError if it is none."""
+    if len(data) < LEAD.size or bytes(data[:8]) != MAGIC:
+        raise RecordingError(f"{name}: not a headrace recording")
+    _, version, size = LEAD.unpack_from(data)
+    if version != VERSION:
+        raise RecordingError(f"{name}: recording of version {version}; this headrace reads version {VERSION}")
+    try:
+        return msgspec.json.decode(bytes(data[LEAD.size : LEAD.size + size]), type=Facts), LEAD.size + size
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise RecordingError(f"{name}: the header is corrupted: {error}") from error
+
+
+def blocks(data: memoryview, at: int, name: str) -> Iterator[Block]:
+    """All blocks; RecordingError where the file is cut off or a checksum does not fit."""
+    while True:
+        if at + BLOCK.size > len(data):
+            raise RecordingError(f"{name}: cut off at byte {at}: the end is missing")
+        size, checksum, kind, _ = BLOCK.unpack_from(data, at)
+        if size > LONGEST_BLOCK:
+            raise RecordingError(f"{name}: corrupted at byte {at}: a block of {size} bytes")
+        payload = data[at + BLOCK.size : at + BLOCK.size + size]
+        if len(payload) < size:
+            raise RecordingError(f"{name}: cut off at byte {at}: the end is missing")
+        if zlib.crc32(payload) != checksum:
+            raise RecordingError(f"{name}: corrupted at byte {at}: the checksum does not fit")
+        yield Block(kind, payload)
+        if kind == END:
+            return
+        at += BLOCK.size + size + (-size % 8)
+
+
+def open_recording(path: Path) -> memoryview:
+    """The file's bytes, mapped; RecordingError if it cannot be read."""
+    import mmap
+
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise RecordingError(f"{path}: not a headrace recording (empty)")
+            return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+    except OSError as error:
+        raise RecordingError(f"{path}: {error.strerror}") from error
+
+
+class Recorder:
+    """The recorder process: its ring to a file, whole blocks only."""
+
+    def __init__(self, plan: Plan, target: InheritedFd, facts: Facts) -> None:
+        self.plan, self._fd = plan, target.fd
+        self.control = attach_control(plan)
+        self.ring = attach_ring(plan.rings[-1])
+        self._write(lead(facts))
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    def run(self) -> None:
+        """Write until END."""
+        position = self.ring.tail
+        while True:
+            record = self.ring.read(position)
+            if record is None:
+                self.plan.bells[-1].wait(1000)
+                continue
+            self._write(block(record.kind, record.payload.data))
+            position = record.next
+            self.ring.release(position)
+            if record.kind == END:
+                return
+
+
+def record(plan: Plan, target: InheritedFd, facts: Facts) -> None:
+    """The recorder process; a full disk ends it and the supervisor says so."""
+    try:
+        Recorder(plan, target, facts).run()
+    except OSError as error:
+        logger("recorder").error("recorder.file_failed", reason=error.strerror)
+        os._exit(74)
+
+
+class Replayer:
+    """Stands in the reader's place: a recording into the workers' rings, as fast as they take it."""
+
+    def __init__(self, plan: Plan, data: memoryview, at: int, name: str) -> None:
+        self.plan = plan
+        self.control = attach_control(plan)
+        self.journal = self.control.reader
+        self.state = self.journal.next[0]
+        self.rings = [attach_ring(name) for name in plan.rings]
+        for i, ring in enumerate(self.rings):
+            ring.restore_head(int(self.state["ring_head"][i]))
+        self._blocks = blocks(data, at, name)
+        self._done = int(self.state["watermark_ns"])
+
+    def _targets(self, payload: memoryview) -> list[int]:
+        """Workers that own a thread group in this frame. Shards fit if their number is a multiple."""
+        if len(payload) < HEADER.size:
+            return [0]
+        header = read_header(bytes(payload[: HEADER.size]))
+        plan = self.plan
+        if header.stream == 0 and header.shards and header.shards % plan.workers == 0:
+            return [header.shard % plan.workers]
+        return list(range(plan.workers))
+
+    def _put(self, worker: int, kind: int, payload: memoryview) -> None:
+        import numpy as np
+
+        ring = self.rings[worker]
+        while (room := ring.try_reserve(len(payload), kind)) is None:
+            self._publish()
+            select.select([], [], [], 0.0005)
+        room[:] = np.frombuffer(payload, "u1")
+
+    def _publish(self) -> None:
+        for ring, bell in zip(self.rings, self.plan.bells, strict=True):
+            ring.publish()
+            bell.ring()
+
+    def run(self) -> int:
+        """All blocks; returns an exit status."""
+        status = 0
+        state = self.state
+        try:
+            for kind, payload in self._blocks:
+                if kind == FRAME:
+                    if len(payload) >= HEADER.size:
+                        header = read_header(bytes(payload[: HEADER.size]))
+                        state["received"][0, 0] += header.heads
+                        state["frames"][0, 0] += 1
+                    for worker in self._targets(payload):
+                        self._put(worker, FRAME, payload)
+                elif kind == WATERMARK:
+                    for worker in range(self.plan.workers):
+                        self._put(worker, WATERMARK, payload)
+                    self._publish()
+        except RecordingError as error:
+            logger("replay").error("replay.recording_damaged", reason=str(error))
+            status = 65
+        final = memoryview(U64.pack(FINAL_WATERMARK))
+        for worker in range(self.plan.workers):
+            self._put(worker, WATERMARK, final)
+            self._put(worker, END, final)
+        for i, ring in enumerate(self.rings):
+            state["ring_head"][i] = ring.write_position
+        self.journal.commit()
+        self._publish()
+        return status
+
+
+def replay(plan: Plan, path: str) -> None:
+    """The process that reads a recording."""
+    data = open_recording(Path(path))
+    _, at = read_facts(data, path)
+    replayer = Replayer(plan, data, at, path)
+    replayer.control.ready[READY_READER] = 1
+    status = replayer.run()
+    if status:
+        os._exit(status)

@@ -1,0 +1,103 @@
+"""Shared-memory segments and what stands in them: typed arrays and a two-slot journal.
+
+A segment has one owner, the supervisor, which creates and unlinks it; every other process attaches.
+All numpy views are made by `np.frombuffer`, so that closing a segment that is still in use raises
+instead of leaving a dangling view.
+
+Ordering. Plain Python has no fence. x86-64 keeps stores in program order and loads in program order,
+and an aligned 8-byte numpy store is one `mov`: payload before cursor is what a reader sees. Other
+machines reorder; `require_total_store_order()` refuses to start there.
+"""
+
+from __future__ import annotations
+
+import platform
+from multiprocessing import shared_memory
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+class UnorderedMemory(Exception):
+    """This machine may reorder stores, and plain Python cannot fence them."""
+
+
+def require_total_store_order() -> None:
+    """Raise UnorderedMemory unless plain stores are seen in order by other cores."""
+    if platform.machine() != "x86_64":
+        raise UnorderedMemory(f"the rings need x86-64's store order; {platform.machine()} would need a fence")
+
+
+class Segment:
+    """One shared-memory segment. `close()` after all views are gone; `unlink()` by the owner."""
+
+    def __init__(self, size: int = 0, name: str | None = None) -> None:
+        self._memory = shared_memory.SharedMemory(name=name, create=name is None, size=size)
+        self.name = self._memory.name
+        self.owner = name is None
+
+    @property
+    def size(self) -> int:
+        """Bytes, at least what was asked for."""
+        return self._memory.size
+
+    def array(self, dtype: np.dtype[Any] | str, count: int, offset: int = 0) -> Array:
+        """View of `count` items at `offset`; dead after close()."""
+        assert self._memory.buf is not None
+        return np.frombuffer(self._memory.buf, dtype, count, offset)
+
+    def close(self) -> None:
+        """Unmap, and remove the segment if this process owns it."""
+        if self.owner:
+            self._memory.unlink()
+        try:
+            self._memory.close()
+        except BufferError:
+            # A view is alive: the mapping goes with the process. The name is gone already.
+            self._memory._mmap = None  # type: ignore[attr-defined]
+            self._memory._buf = None  # type: ignore[attr-defined]
+
+
+class Journal:
+    """State that changes as a whole or not at all, whatever moment its writer dies at.
+
+        generation (u64) | slot 0 | slot 1
+                           ^ the slot `generation & 1` is the committed one
+
+    One writer: it fills the other slot, then stores `generation`. `committed()` may be called by
+    anyone; a reader that sees the generation move by two or more meanwhile reads again.
+    """
+
+    HEADER_BYTES = 64
+
+    def __init__(self, segment: Segment, dtype: np.dtype[Any], offset: int) -> None:
+        self._generation = segment.array("<u8", 1, offset)
+        self._slots = segment.array(dtype, 2, offset + self.HEADER_BYTES)
+        self.next = self.committed()
+
+    @classmethod
+    def bytes_for(cls, dtype: np.dtype[Any]) -> int:
+        """Space that a journal of this dtype takes, rounded up to cache lines."""
+        return (cls.HEADER_BYTES + 2 * dtype.itemsize + 63) // 64 * 64
+
+    def committed(self) -> Array:
+        """Copy of the committed state, as an array of one item."""
+        while True:
+            before = int(self._generation[0])
+            at = before & 1
+            state = self._slots[at : at + 1].copy()
+            if int(self._generation[0]) - before < 2:
+                return state
+
+    def commit(self) -> None:
+        """Make `next` the committed state. About 1 µs and a copy of the state."""
+        generation = int(self._generation[0]) + 1
+        at = generation & 1
+        self._slots[at : at + 1] = self.next
+        self._generation[0] = generation
+
+    def close(self) -> None:
+        """Drop the views."""
+        del self._generation, self._slots

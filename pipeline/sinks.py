@@ -1,0 +1,293 @@
+"""Sinks: where the publisher puts what workers rendered. Each closes a line of the ledger of its own:
+offered = written + filtered + dropped.
+
+A sink never blocks the publisher's loop: a file or pipe is written by a thread of its own (a write
+holds no lock of the interpreter), a ZeroMQ socket is asked without waiting. What a sink does when it
+cannot keep up is its policy: `block` keeps the batch, so that its result ring fills and the workers
+wait; `drop` lets it go and counts it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import queue
+import stat
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import zmq
+
+from bpf.catalogue import catalogue
+from bpf.layout import EVENTS
+from config.outputs import Output
+from pipeline.plan import ALL
+from pipeline.shm import Array
+
+BACKLOG_BATCHES = 64
+IOV_MAX = 1024
+LINGER_MS = 2000
+
+
+class SinkError(Exception):
+    """A sink that cannot be opened."""
+
+
+@dataclass
+class Offer:
+    """One batch for a sink. `done` is called once, from any thread, when its views are free."""
+
+    pieces: list[memoryview]
+    rows: int
+    topic: int
+    covered: int
+    done: Callable[[], None]
+    repeated: bool = False
+
+
+@dataclass
+class Counts:
+    """A sink's line of the ledger."""
+
+    offered: int = 0
+    written: int = 0
+    filtered: int = 0
+    dropped: int = 0
+    repeated: int = 0
+    bytes: int = 0
+
+    def store(self, line: Any) -> None:
+        """Into the journal."""
+        for name in ("offered", "written", "filtered", "dropped", "repeated", "bytes"):
+            line[name] = getattr(self, name)
+
+    def load(self, line: Any) -> None:
+        """From the journal."""
+        for name in ("offered", "written", "filtered", "dropped", "repeated", "bytes"):
+            setattr(self, name, int(line[name]))
+
+
+class Sink(Protocol):
+    """What the publisher asks of a sink."""
+
+    output: Output
+    counts: Counts
+    broken: str
+
+    def try_offer(self, offer: Offer) -> bool:
+        """Take a batch; False if it must be offered again later (policy block)."""
+
+    def close(self) -> None:
+        """Write out what was taken, then close."""
+
+
+@dataclass
+class NoneSink:
+    """Counts, and nothing else."""
+
+    output: Output
+    counts: Counts = field(default_factory=Counts)
+    broken: str = ""
+
+    def try_offer(self, offer: Offer) -> bool:
+        if offer.topic == ALL:
+            self.counts.offered += offer.rows
+            self.counts.written += offer.rows
+        offer.done()
+        return True
+
+    def close(self) -> None:
+        return
+
+
+def open_target(target: str) -> int:
+    """Descriptor of a file sink; SinkError says why it cannot be opened."""
+    if target == "-":
+        return os.dup(1)
+    try:
+        return os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise SinkError(f"output {target}: {error.strerror}") from error
+
+
+class FileSink:
+    """A file, a pipe or a terminal, written by a thread."""
+
+    def __init__(self, output: Output, fd: int) -> None:
+        self.output, self.counts, self.broken = output, Counts(), ""
+        self._fd = fd
+        self._queue: queue.Queue[Offer | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._write_all, name=f"sink {output.name}")
+        self._thread.start()
+
+    def try_offer(self, offer: Offer) -> bool:
+        waiting = self._queue.qsize() >= BACKLOG_BATCHES
+        if waiting and self.output.policy == "block" and not self.broken:
+            return False
+        self.counts.offered += offer.rows
+        if self.broken or waiting:
+            self.counts.dropped += offer.rows
+            offer.done()
+        else:
+            self._queue.put(offer)
+        return True
+
+    def _write_all(self) -> None:
+        while (offer := self._queue.get()) is not None:
+            try:
+                if not self.broken:
+                    self._write(offer)
+                    self.counts.written += offer.rows
+                else:
+                    self.counts.dropped += offer.rows
+            except OSError as error:
+                self.counts.dropped += offer.rows
+                self.broken = errno.errorcode.get(error.errno or 0, str(error))
+            offer.pieces.clear()
+            offer.done()
+
+    def _write(self, offer: Offer) -> None:
+        pieces = offer.pieces
+        while pieces:
+            sent = os.writev(self._fd, pieces[:IOV_MAX])
+            self.counts.bytes += sent
+            gone = 0
+            while gone < len(pieces) and sent >= len(pieces[gone]):
+                sent -= len(pieces[gone])
+                gone += 1
+            del pieces[:gone]
+            if sent:
+                pieces[0] = pieces[0][sent:]
+
+    def close(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+
+
+class ZmqSink:
+    """An XPUB socket. XPUB tells who subscribed to what; NODROP makes a full queue visible.
+
+    Message: topic | header (JSON) | payload. See docs/wire.md.
+    """
+
+    def __init__(self, output: Output, interest: Array, publisher: str) -> None:
+        self.output, self.counts, self.broken = output, Counts(), ""
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.XPUB)
+        self._socket.set(zmq.XPUB_NODROP, 1)
+        self._socket.set(zmq.SNDHWM, output.queue)
+        self._socket.set(zmq.LINGER, LINGER_MS)
+        self._interest, self._publisher = interest, publisher
+        self._sequences: dict[int, int] = {}
+        self._subscriptions: set[bytes] = set()
+        self._topics = {e.id: f"event/{e.name}/".encode() for e in catalogue().by_id.values()}
+        self._topics[ALL] = b"all/"
+        bind(self._socket, output.target)
+
+    @property
+    def fd(self) -> int:
+        """Becomes readable when there may be subscriptions to read."""
+        return int(self._socket.get(zmq.FD))
+
+    def read_subscriptions(self) -> None:
+        """Take in who came and went; workers render what is in `interest`."""
+        changed = False
+        while True:
+            try:
+                message = self._socket.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                break
+            changed = True
+            if message[:1] == b"\x01":
+                self._subscriptions.add(message[1:])
+            else:
+                self._subscriptions.discard(message[1:])
+        if changed:
+            for event in range(EVENTS):
+                topic = self._topics.get(event)
+                self._interest[event] = topic is not None and any(s and topic.startswith(s) for s in self._subscriptions)
+            self._interest[ALL] = any(b"all/".startswith(s) or s.startswith(b"all/") for s in self._subscriptions)
+
+    def try_offer(self, offer: Offer) -> bool:
+        if offer.topic == ALL:
+            self.counts.offered += offer.rows
+        if not offer.pieces:
+            self.counts.filtered += offer.rows - offer.covered
+            offer.done()
+            return True
+        sent = self._send(offer)
+        if not sent and self.output.policy == "block":
+            if offer.topic == ALL:
+                self.counts.offered -= offer.rows
+            return False
+        if sent:
+            self.counts.written += offer.rows
+        else:
+            self.counts.dropped += offer.rows
+        offer.done()
+        return True
+
+    def _send(self, offer: Offer) -> bool:
+        sequence = self._sequences.get(offer.topic, 0)
+        header = msgspec.json.encode(
+            {
+                "publisher": self._publisher,
+                "sequence": sequence,
+                "count": offer.rows,
+                "format": self.output.render,
+                "repeated": offer.repeated,
+            }
+        )
+        payload = offer.pieces[0] if len(offer.pieces) == 1 else b"".join(offer.pieces)
+        try:
+            self._socket.send_multipart([self._topics[offer.topic], header, payload], zmq.DONTWAIT)
+        except zmq.Again:
+            # the number is used up, so that the gap shows
+            if self.output.policy == "drop":
+                self._sequences[offer.topic] = sequence + 1
+            return False
+        self._sequences[offer.topic] = sequence + 1
+        self.counts.bytes += len(payload)
+        return True
+
+    def close(self) -> None:
+        self._socket.close()
+        self._context.term()
+
+
+def bind(socket: Any, endpoint: str) -> None:
+    """Bind; SinkError if the endpoint is taken or not valid. An ipc socket is its owner's alone.
+
+    ZeroMQ unlinks a path before it binds, whoever listens there: so it is tried first.
+    """
+    path = Path(endpoint.removeprefix("ipc://"))
+    if endpoint.startswith("ipc://"):
+        if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
+            raise SinkError(f"output zmq:{endpoint}: exists and is not a socket")
+        if _listened(path):
+            raise SinkError(f"output zmq:{endpoint}: address already in use")
+    before = os.umask(0o177)
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        raise SinkError(f"output zmq:{endpoint}: {error.strerror}") from error
+    finally:
+        os.umask(before)
+
+
+def _listened(path: Path) -> bool:
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True

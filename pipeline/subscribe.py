@@ -1,0 +1,72 @@
+"""A subscriber that prints and counts gaps: what `headrace subscribe` runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+import msgspec
+import zmq
+
+EX_PROTOCOL = 76
+
+
+class Stop(Exception):
+    """A signal ended the subscription."""
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise Stop
+
+
+def _columns_text(payload: bytes) -> str:
+    from pipeline.wire import read_columns
+
+    columns = read_columns(payload)
+    names = [name for name in ("timestamp", "event", "context", "cpu", "retval", "flags") if name in columns]
+    rows = zip(*(columns[name].tolist() for name in names), strict=True)
+    return "".join(msgspec.json.encode(dict(zip(names, row, strict=True))).decode() + "\n" for row in rows)
+
+
+def run(endpoint: str, topics: Sequence[str], count: int) -> int:
+    """Print until a signal or `count` events; returns the exit status."""
+    context: Any = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    try:
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        print(f"headrace: {endpoint}: {error.strerror}", file=sys.stderr)
+        context.destroy(linger=0)
+        return 2
+    for topic in topics:
+        socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
+    expected: dict[tuple[str, bytes], int] = {}
+    events = gaps = 0
+    status = 0
+    try:
+        while not count or events < count:
+            parts = socket.recv_multipart()
+            if len(parts) != 3:
+                status = EX_PROTOCOL
+                print(f"headrace: a message of {len(parts)} parts, expected 3", file=sys.stderr)
+                break
+            topic_part, header_part, payload = parts
+            header = msgspec.json.decode(header_part)
+            key = (header["publisher"], topic_part)
+            if key in expected and header["sequence"] != expected[key]:
+                gaps += header["sequence"] - expected[key]
+            expected[key] = header["sequence"] + 1
+            events += header["count"]
+            sys.stdout.write(_columns_text(payload) if header["format"] == "columns" else payload.decode())
+            sys.stdout.flush()
+    except Stop:
+        pass
+    finally:
+        context.destroy(linger=0)
+        print(f"subscribed: events {events}  messages missed {gaps}", file=sys.stderr)
+    return status

@@ -1,0 +1,225 @@
+"""Supervisor: makes the segments, starts the processes, starts again what dies, ends in flow order.
+
+    supervisor (the only one with privilege)
+      |- reader, or replayer     drains or reads into the rings
+      |- recorder                if a recording is made
+      |- worker 0..N-1
+      |- publisher
+
+The journals (pipeline/shm.py) make a restart exact; here is only who is started again and when it is
+given up: MAX_RESTARTS within a run, or an exit status that says a start makes no sense.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import connection
+from typing import Any
+
+from bpf.catalogue import Event
+from config.filters import Condition
+from config.outputs import Output
+from config.settings import Settings
+from pipeline import process, publisher, recording
+from pipeline.books import Ledger, add_reader, add_sinks, add_workers
+from pipeline.doorbell import Doorbell, InheritedFd
+from pipeline.logs import logger
+from pipeline.plan import READY_WORKER, Control, Plan
+from pipeline.ring import Ring
+from pipeline.shm import Segment, require_total_store_order
+from pipeline.sinks import open_target
+from workers import process as worker_process
+
+MAX_RESTARTS = 20
+SPAWN = multiprocessing.get_context("spawn")
+GIVE_UP = frozenset({64, 65, 74})
+
+
+class PipelineFailed(Exception):
+    """A process of the pipeline could not go on; `status` is its exit status."""
+
+    def __init__(self, name: str, status: int) -> None:
+        super().__init__(f"{name} ended with status {status}")
+        self.name, self.status = name, status
+
+
+@dataclass
+class Stage:
+    """One process and how to start it."""
+
+    name: str
+    target: Callable[..., None]
+    args: tuple[Any, ...]
+    running: Any = None
+    restarts: int = 0
+    finished: bool = False
+    status: int = 0
+
+
+@dataclass
+class Host:
+    """What a plan needs to know of the traced host."""
+
+    cpus: int
+    boot_epoch_ns: int
+    nodename: bytes
+    slots: int
+
+
+@dataclass
+class Pipeline:
+    """Segments and processes of a run. `close()` leaves nothing behind."""
+
+    settings: Settings
+    host: Host
+    sinks: tuple[Output, ...]
+    conditions: tuple[Condition, ...] = ()
+    only: tuple[Event, ...] | None = None
+    records: bool = False
+    colour: bool = False
+
+    def __post_init__(self) -> None:
+        require_total_store_order()
+        workers = self.settings.workers
+        rings = workers + self.records
+        self._segments: list[Segment] = []
+        self._targets = [
+            InheritedFd(open_target(s.target)) if s.format not in ("zmq", "none") else None for s in self.sinks
+        ]
+        size = Control.bytes_for(workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
+        control = self._segment(size)
+        self.control = Control(control, workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
+        self.stages: list[Stage] = []
+        self.plan = Plan(
+            workers=workers,
+            cpus=self.host.cpus,
+            slots=self.host.slots,
+            boot_epoch_ns=self.host.boot_epoch_ns,
+            nodename=self.host.nodename,
+            sinks=self.sinks,
+            conditions=self.conditions,
+            only=self.only,
+            parse_arguments=self.settings.parse_arguments,
+            detect_syscall=self.settings.detect_syscall,
+            control=control.name,
+            rings=tuple(self._segment(Ring.bytes_for(self.settings.ring_bytes)).name for _ in range(rings)),
+            results=tuple(self._segment(Ring.bytes_for(self.settings.result_bytes)).name for _ in range(workers)),
+            bells=tuple(Doorbell() for _ in range(rings)),
+            publisher_bell=Doorbell(),
+            interval_ms=self.settings.interval_ms,
+            order_bound_ms=self.settings.order_bound_ms,
+            log_level=self.settings.log_level,
+            publisher=uuid.uuid4().hex[:12],
+            colour=self.colour,
+        )
+
+    def _segment(self, size: int) -> Segment:
+        segment = Segment(size)
+        self._segments.append(segment)
+        return segment
+
+    def start(self, source: Stage, recorder: Stage | None = None) -> None:
+        """Start every process; the source last, so that its first frames find their readers."""
+        self.stages = [
+            Stage("publisher", publisher.run, (self._targets,)),
+            *(Stage(f"worker-{i}", worker_process.run, (i,)) for i in range(self.plan.workers)),
+            *([recorder] if recorder else []),
+            source,
+        ]
+        for stage in self.stages:
+            self._spawn(stage)
+
+    def _spawn(self, stage: Stage) -> None:
+        running = SPAWN.Process(
+            target=process.main, name=f"headrace {stage.name}", args=(stage.name, self.plan, stage.target, *stage.args)
+        )
+        running.start()
+        stage.running = running
+
+    def wait_ready(self, deadline_s: float) -> None:
+        """Wait until every process has its ends; TimeoutError at the deadline."""
+        until = time.monotonic() + deadline_s
+        while not self.control.ready[: READY_WORKER + self.plan.workers].all():
+            if time.monotonic() > until:
+                raise TimeoutError("the pipeline's processes did not start")
+            self.attend()
+            time.sleep(0.005)
+
+    def pids(self) -> dict[str, int]:
+        """Process ids of what runs, by name."""
+        return {s.name: int(s.running.pid) for s in self.stages if s.running is not None and not s.finished}
+
+    def sentinels(self) -> list[int]:
+        """Descriptors that become readable when a process ends."""
+        return [s.running.sentinel for s in self.stages if not s.finished and s.running is not None]
+
+    def attend(self) -> list[str]:
+        """Look after what has ended: start it again, or PipelineFailed. Names of what was restarted."""
+        again = []
+        for stage in self.stages:
+            if stage.finished or stage.running is None or stage.running.is_alive():
+                continue
+            stage.running.join()
+            stage.status = stage.running.exitcode or 0
+            if stage.status == 0:
+                stage.finished = True
+            elif stage.status in GIVE_UP or stage.restarts >= MAX_RESTARTS:
+                stage.finished = True
+                raise PipelineFailed(stage.name, stage.status)
+            else:
+                stage.restarts += 1
+                logger("supervisor").warning("supervisor.process_restarted", name=stage.name, status=stage.status)
+                self._spawn(stage)
+                again.append(stage.name)
+        return again
+
+    def finish(self, deadline_s: float | None) -> None:
+        """Wait until every stage has drained and ended; TimeoutError at the deadline."""
+        until = None if deadline_s is None else time.monotonic() + deadline_s
+        while not all(stage.finished for stage in self.stages):
+            left = 1.0 if until is None else until - time.monotonic()
+            if left <= 0:
+                names = [s.name for s in self.stages if not s.finished]
+                raise TimeoutError(f"still running: {', '.join(names)}")
+            connection.wait(self.sentinels(), min(left, 1.0))
+            self.attend()
+
+    def books(self, catalogue: Any) -> Ledger:
+        """The ledger as far as user space has it."""
+        ledger = Ledger()
+        add_reader(ledger, self.control.reader.committed())
+        add_workers(ledger, [j.committed() for j in self.control.workers], catalogue)
+        add_sinks(ledger, self.control.publisher.committed(), [s.name for s in self.sinks])
+        ledger.restarts = {s.name: s.restarts for s in self.stages if s.restarts}
+        return ledger
+
+    def close(self) -> None:
+        """End what still runs, by id, and remove the segments."""
+        for stage in self.stages:
+            if stage.running is not None and stage.running.is_alive():
+                stage.running.kill()
+                stage.running.join()
+        self.control.close()
+        for segment in self._segments:
+            segment.close()
+        for bell in (*self.plan.bells, self.plan.publisher_bell):
+            bell.close()
+        for target in self._targets:
+            if target is not None:
+                target.close()
+
+
+def reader_stage(target: Callable[..., None], *args: Any) -> Stage:
+    """The stage that feeds the rings."""
+    return Stage("reader", target, args)
+
+
+def recorder_stage(path: str, facts: recording.Facts) -> Stage:
+    """The stage that writes a recording; the file is opened here, with the supervisor's rights."""
+    return Stage("recorder", recording.record, (InheritedFd(open_target(path)), facts))
+
+

@@ -1,0 +1,98 @@
+"""Arguments and blobs of rows, as columns.
+
+`arguments()` gives the raw values, flattened; `blobs()` walks what pointers pointed to. Both work on
+`Rows.data` by position and check every position first: a record that runs over its own cells yields no
+blob, and is counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bpf.layout import BLOB, CELL_BYTES, EVENTS, HEAD
+from workers.rows import CELL_WORDS, Rows
+
+Array = np.ndarray[Any, Any]
+BLOB_BYTES = BLOB.itemsize
+ARG0_WORD = HEAD.fields["arg0"][1] // 8 if HEAD.fields else 3
+
+
+def argument_cells(counts: Array) -> Array:
+    """Cells of a record before its blobs: the head, and one for every four arguments after the first."""
+    return 1 + (counts + 2) // 4
+
+
+def argument(rows: Rows, index: int, chosen: Array | slice = slice(None)) -> Array:
+    """Raw value of argument `index` of the chosen rows, u64. The events must have that many arguments."""
+    words = rows.data.view(np.uint64)
+    base = rows.at[chosen].astype(np.int64) * CELL_WORDS
+    position = base + (ARG0_WORD if index == 0 else CELL_WORDS + index - 1)
+    return words[np.minimum(position, max(len(words) - 1, 0))]
+
+
+@dataclass
+class Blobs:
+    """One entry per blob, ordered by row then position. `start` and `bytes` index `Rows.data`."""
+
+    row: Array
+    arg: Array
+    status: Array
+    start: Array
+    bytes: Array
+    whole: Array
+    broken: int = 0
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def blobs(rows: Rows, argument_counts: Array) -> Blobs:
+    """All blobs of `rows`; `argument_counts` is the arguments per event id, u8[EVENTS]."""
+    heads = rows.data.view(HEAD)
+    count = heads["blobs"][rows.at].astype(np.int64)
+    having = np.flatnonzero(count)
+    parts: list[tuple[Array, ...]] = []
+    broken = 0
+    if len(having):
+        at = rows.at[having].astype(np.int64)
+        cells = heads["cells"][at].astype(np.int64)
+        event = np.minimum(rows.event[having], EVENTS - 1)
+        position = (at + argument_cells(argument_counts[event].astype(np.int64))) * CELL_BYTES
+        end = (at + cells) * CELL_BYTES
+        left = count[having]
+        row = having
+        data = rows.data
+        while len(row):
+            fits = position + BLOB_BYTES <= end
+            if not fits.all():
+                broken += int((~fits).sum())
+                row, position, end, left = row[fits], position[fits], end[fits], left[fits]
+            header = data[position[:, None] + np.arange(BLOB_BYTES)].view(BLOB).reshape(-1)
+            size = header["bytes"].astype(np.int64)
+            start = position + BLOB_BYTES
+            fits = start + size <= end
+            if not fits.all():
+                broken += int((~fits).sum())
+                row, end, left, header, size, start = (
+                    row[fits],
+                    end[fits],
+                    left[fits],
+                    header[fits],
+                    size[fits],
+                    start[fits],
+                )
+            parts.append((row, header["arg"], header["status"], start, size, header["whole"]))
+            more = left > 1
+            position = (start + ((size + 7) & ~7))[more]
+            row, end, left = row[more], end[more], left[more] - 1
+    if not parts:
+        none = np.zeros(0, np.int64)
+        return Blobs(none, none.astype(np.uint8), none.astype(np.uint8), none, none, none.astype(np.uint32), broken)
+    columns = [np.concatenate([part[i] for part in parts]) for i in range(6)]
+    if len(parts) > 1:
+        order = np.argsort(columns[0], kind="stable")
+        columns = [column[order] for column in columns]
+    return Blobs(*columns, broken=broken)

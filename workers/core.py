@@ -1,0 +1,131 @@
+"""The worker's core: frames in, batches of rows out. Pure: no I/O and no clock of its own.
+
+Order. Rows are held until the watermark has passed them: a promise of the reader that nothing older is
+still to come (pipeline/watermark.py). What is let go is sorted by (time, CPU, thread group). A row
+that arrives below a watermark already passed is let go with the next batch, marked `late`.
+
+    feed(frame)...   ->  pending
+    advance(W)       ->  Batch of all pending rows with time <= W, and the late ones
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bpf.catalogue import Catalogue
+from bpf.layout import EVENTS
+from workers.rows import Contexts, Rows, concatenate, empty_rows, read_frames
+
+Array = np.ndarray[Any, Any]
+Predicate = Callable[[Rows, Contexts], Array]
+"""Rows and contexts to a mask of rows that stay."""
+
+
+@dataclass
+class Batch:
+    """What one turn lets go. `rows` share `contexts`; the counts close the worker's part of the books."""
+
+    rows: Rows
+    watermark_ns: int
+    rejected: int = 0
+    filtered_events: Array | None = None
+    """Events that a condition took out, by event id; None if none was."""
+    observed: int = 0
+    rejected_reasons: dict[str, int] = field(default_factory=dict)
+
+
+class Core:
+    """State of one worker: pending rows, known contexts."""
+
+    def __init__(self, catalogue: Catalogue, worker: int, workers: int, keep: Predicate | None = None) -> None:
+        self.worker, self.workers = worker, workers
+        self.contexts = Contexts()
+        self.watermark_ns = 0
+        self._frames: list[Array] = []
+        self._pending: Rows | None = None
+        self._keep = keep
+        self._known = np.zeros(EVENTS, bool)
+        self._known[list(catalogue.by_id)] = True
+        self._owned = np.zeros(0, bool)
+        self._generation = 0
+
+    def feed(self, frame: Array) -> None:
+        """Take a whole frame. The view must stay valid until the next advance()."""
+        self._frames.append(frame)
+
+    @property
+    def holds_rows(self) -> bool:
+        """Whether rows wait for a later watermark."""
+        return self._pending is not None
+
+    def advance(self, watermark_ns: int) -> Batch:
+        """Let go of everything up to `watermark_ns`. Frames fed before are copied by then."""
+        if self._pending is None:
+            self.contexts.shrink()
+        decoded = read_frames(self._frames, self.contexts)
+        self._frames = []
+        batch = Batch(empty_rows(), watermark_ns, decoded.rejected, rejected_reasons=decoded.reasons)
+        fresh = self._own(decoded.rows, batch)
+        if len(fresh):
+            fresh.late = fresh.time_ns <= self.watermark_ns
+        parts = [part for part in (self._pending, fresh) if part is not None and len(part)]
+        self._pending = None
+        self.watermark_ns = max(self.watermark_ns, watermark_ns)
+        if not parts:
+            return batch
+        rows = concatenate(parts)
+        ripe = rows.time_ns <= watermark_ns
+        if not ripe.all():
+            self._pending = rows.select(~ripe).compact()
+            rows = rows.select(ripe)
+        rows = self._ordered(rows)
+        if self._keep is not None and len(rows):
+            stays = self._keep(rows, self.contexts)
+            if not stays.all():
+                batch.filtered_events = np.bincount(rows.event[~stays], minlength=EVENTS)
+                rows = rows.select(stays)
+        batch.rows = rows
+        return batch
+
+    def recover(self, watermark_ns: int) -> None:
+        """After a death: of the frames fed so far, rows above the committed watermark are pending again."""
+        decoded = read_frames(self._frames, self.contexts)
+        self._frames = []
+        self.watermark_ns = watermark_ns
+        rows = self._own(decoded.rows, Batch(decoded.rows, watermark_ns))
+        rows = rows.select(rows.time_ns > watermark_ns)
+        self._pending = rows.compact() if len(rows) else None
+
+    def _own(self, rows: Rows, batch: Batch) -> Rows:
+        """Only rows of this worker's thread groups, of known events."""
+        if not len(rows):
+            return rows
+        table = self.contexts.table
+        if self._generation != self.contexts.generation:
+            self._generation, self._owned = self.contexts.generation, np.zeros(0, bool)
+        if len(self._owned) < len(table):
+            self._owned = table["tgid"] % np.uint32(self.workers) == self.worker
+        owned = self._owned[rows.who]
+        known = self._known[np.minimum(rows.event, EVENTS - 1)] & (rows.event < EVENTS)
+        if owned.all() and known.all():
+            return rows
+        batch.observed = len(rows) - int(owned.sum())
+        unknown = int((owned & ~known).sum())
+        if unknown:
+            batch.rejected += unknown
+            batch.rejected_reasons["event"] = batch.rejected_reasons.get("event", 0) + unknown
+        return rows.select(owned & known)
+
+    def _ordered(self, rows: Rows) -> Rows:
+        time = rows.time_ns
+        if len(time) < 2:
+            return rows
+        later = time[1:] > time[:-1]
+        if later.all():
+            return rows
+        tgid = self.contexts.table["tgid"][rows.who]
+        return rows.select(np.lexsort((tgid, rows.cpu, time)))

@@ -1,0 +1,72 @@
+"""Socket addresses as maps of strings, as Tracee shows them (include/uapi/linux/socket.h and friends)."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+
+from workers.decode.tables import ADDRESS_FAMILY
+
+AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET = 1, 2, 10, 16, 17
+
+
+def _unix(data: bytes) -> dict[str, str]:
+    path = data[2:]
+    if path[:1] == b"\0" and len(path) > 1:
+        return {"sun_path": "@" + path[1:].decode("utf-8", "backslashreplace")}
+    return {"sun_path": path.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")}
+
+
+def _inet(data: bytes) -> dict[str, str]:
+    port, address = struct.unpack_from("!H4s", data, 2)
+    return {"sin_port": str(port), "sin_addr": str(ipaddress.IPv4Address(address))}
+
+
+def _inet6(data: bytes) -> dict[str, str]:
+    port, flow, address = struct.unpack_from("!HI16s", data, 2)
+    scope = struct.unpack_from("<I", data, 24)[0] if len(data) >= 28 else 0
+    return {
+        "sin6_port": str(port),
+        "sin6_flowinfo": str(flow),
+        "sin6_addr": str(ipaddress.IPv6Address(address)),
+        "sin6_scopeid": str(scope),
+    }
+
+
+def _netlink(data: bytes) -> dict[str, str]:
+    port, groups = struct.unpack_from("<II", data, 4)
+    return {"nl_pid": str(port), "nl_groups": hex(groups)}
+
+
+def _packet(data: bytes) -> dict[str, str]:
+    protocol, interface, hardware, kind, length = struct.unpack_from("!H", data, 2) + struct.unpack_from(
+        "<iHBB", data, 4
+    )
+    return {
+        "sll_protocol": hex(protocol),
+        "sll_ifindex": str(interface),
+        "sll_hatype": str(hardware),
+        "sll_pkttype": str(kind),
+        "sll_addr": data[12 : 12 + min(length, 8)].hex(":"),
+    }
+
+
+_DECODERS = {
+    AF_UNIX: (_unix, 2),
+    AF_INET: (_inet, 8),
+    AF_INET6: (_inet6, 24),
+    AF_NETLINK: (_netlink, 12),
+    AF_PACKET: (_packet, 12),
+}
+
+
+def decode(data: bytes) -> dict[str, str]:
+    """The address; one that is too short for its family, or of another family, is shown raw."""
+    if len(data) < 2:
+        return {"raw": data.hex()}
+    family = struct.unpack_from("<H", data)[0]
+    name = ADDRESS_FAMILY.get(family, str(family))
+    decoder, least = _DECODERS.get(family, (None, 0))
+    if decoder is None or len(data) < least:
+        return {"sa_family": name, "raw": data[2:].hex()}
+    return {"sa_family": name, **decoder(data)}

@@ -1,0 +1,113 @@
+"""Argument conditions as column predicates: evaluated on distinct values, remembered, applied as masks.
+
+Three-valued underneath: an argument that could not be read makes a condition unknown, and unknown does
+not match, negated or not.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from bpf.catalogue import Catalogue, Event
+from bpf.layout import BLOB_CUT, BLOB_OK, HEAD_COMPAT
+from config.filters import Condition
+from workers.blobs import argument, blobs
+from workers.decode.flags import parser_of
+from workers.decode.values import number
+from workers.rows import Contexts, Rows
+from workers.views.pieces import CACHE_ENTRIES, TEXT_TYPES, VECTOR_TYPE, argument_counts
+
+Array = np.ndarray[Any, Any]
+Test = Callable[[Any], bool]
+
+
+def _number_test(condition: Condition, kind: str) -> Test:
+    parser = parser_of(condition.event.name, condition.event.arguments[condition.argument or 0].name, kind)
+
+    def test(raw: int) -> bool:
+        value = number(raw, kind, False)
+        if condition.op in ("=", "!="):
+            words = parser(raw) if parser else ""
+            hit = any(v == words or v in words.split("|") or _same_number(v, value) for v in condition.values)
+            return hit == (condition.op == "=")
+        other = int(condition.values[0], 0)
+        return {"<": value < other, "<=": value <= other, ">": value > other, ">=": value >= other}[condition.op]
+
+    return test
+
+
+def _same_number(text: str, value: int) -> bool:
+    try:
+        return int(text, 0) == value
+    except ValueError:
+        return False
+
+
+def _text_test(condition: Condition) -> Test:
+    def test(data: bytes) -> bool:
+        shown = data.decode("utf-8", "replace")
+        hit = any(fnmatch.fnmatchcase(shown, pattern) for pattern in condition.values)
+        return hit == (condition.op == "=")
+
+    return test
+
+
+class Predicates:
+    """All conditions of a run. Call it with rows and contexts to get the mask of rows that stay."""
+
+    def __init__(self, catalogue: Catalogue, conditions: Sequence[Condition], only: Sequence[Event] | None = None) -> None:
+        self._counts = argument_counts(catalogue)
+        self._conditions = [(c, self._test(c), {}) for c in conditions]
+        self._only = None if only is None else np.isin(np.arange(1 << 16), [e.id for e in only])
+
+    def _test(self, condition: Condition) -> Test:
+        if condition.argument is None:
+            wanted = {int(v) for v in condition.values}
+            return lambda value: (value in wanted) == (condition.op == "=")
+        kind = condition.event.arguments[condition.argument].type
+        return _text_test(condition) if kind in TEXT_TYPES or kind == VECTOR_TYPE else _number_test(condition, kind)
+
+    def __call__(self, rows: Rows, contexts: Contexts) -> Array:
+        stays = np.ones(len(rows), bool) if self._only is None else self._only[rows.event].copy()
+        found = None
+        for condition, test, memory in self._conditions:
+            chosen = np.flatnonzero((rows.event == condition.event.id) & stays)
+            if not len(chosen):
+                continue
+            if condition.argument is None:
+                values: list[Any] = rows.retval[chosen].tolist()
+            elif condition.event.arguments[condition.argument].type in (*TEXT_TYPES, VECTOR_TYPE):
+                found = found if found is not None else blobs(rows, self._counts)
+                values = self._texts(rows, chosen, found, condition.argument)
+            else:
+                raw = argument(rows, condition.argument, chosen)
+                compat = (rows.flags[chosen] & HEAD_COMPAT).astype(bool)
+                raw = np.where(compat, raw & np.uint64(0xFFFFFFFF), raw)
+                values = raw.tolist()
+            stays[chosen] = [self._verdict(test, memory, v) for v in values]
+        return stays
+
+    @staticmethod
+    def _verdict(test: Test, memory: dict[Any, bool], value: Any) -> bool:
+        if value is None:
+            return False
+        verdict = memory.get(value)
+        if verdict is None:
+            if len(memory) >= CACHE_ENTRIES:
+                memory.clear()
+            verdict = memory[value] = test(value)
+        return verdict
+
+    @staticmethod
+    def _texts(rows: Rows, chosen: Array, found: Any, index: int) -> list[bytes | None]:
+        of_row: dict[int, bytes | None] = {}
+        mine = np.flatnonzero((found.arg == index) & np.isin(found.row, chosen))
+        for at in mine.tolist():
+            start, size, status = int(found.start[at]), int(found.bytes[at]), int(found.status[at])
+            whole = status == BLOB_OK and status != BLOB_CUT
+            of_row[int(found.row[at])] = rows.data[start : start + size].tobytes() if whole else None
+        return [of_row.get(row) for row in chosen.tolist()]

@@ -1,0 +1,239 @@
+"""Worker: the loop around the core. Takes frames from its ring, renders what comes out, hands it on.
+
+    ring --feed--> Core --advance at each watermark--> Batch --views--> result ring --> publisher
+
+A turn ends with one journal commit that holds the position in the ring, the position in the result
+ring and the counters. A worker that dies is started again and goes on from its last commit: frames
+that still had unripe rows are read again, and of them only the rows above the committed watermark are
+taken. So nothing is lost or repeated between the two rings.
+"""
+
+from __future__ import annotations
+
+import select
+from dataclasses import dataclass
+
+import numpy as np
+
+from bpf.catalogue import catalogue
+from pipeline.frames import HEADER, read_header
+from pipeline.logs import logger
+from pipeline.plan import ALL, READY_WORKER, Plan, attach_control, attach_ring
+from pipeline.results import RESULT, key_bytes, try_write
+from pipeline.ring import END, FRAME, U64, WATERMARK
+from pipeline.shm import Array
+from workers.core import Batch, Core
+from workers.filters import Predicates
+from workers.rows import Rows
+from workers.views.columns import ColumnsView
+from workers.views.json_lines import JsonStyle
+from workers.views.pieces import Facts, Lines
+from workers.views.table import TableStyle
+
+ROWS_PER_RECORD = 4096
+COLUMN_ROWS_PER_RECORD = 65536
+WAIT_MS = 1000
+FULL_WAIT_S = 0.0005
+
+
+@dataclass
+class Fed:
+    """A frame that the core has: where its record ends, and its last time."""
+
+    start: int
+    last_ns: int
+
+
+class Worker:
+    """State of one worker process."""
+
+    def __init__(self, plan: Plan, index: int) -> None:
+        self.plan, self.index = plan, index
+        self.control = attach_control(plan)
+        self.journal = self.control.workers[index]
+        self.state = self.journal.next[0]
+        self.ring = attach_ring(plan.rings[index])
+        self.results = attach_ring(plan.results[index])
+        keep = Predicates(catalogue(), plan.conditions, plan.only) if plan.conditions or plan.only else None
+        self.core = Core(catalogue(), index, plan.workers, keep)
+        facts = Facts(plan.boot_epoch_ns)
+        self.renders = sorted({(s.render, s.format == "zmq") for s in plan.sinks if s.render != "none"})
+        self.views: dict[str, Lines | ColumnsView] = {}
+        for name, _ in self.renders:
+            if name == "json":
+                self.views[name] = Lines(catalogue(), JsonStyle(facts, plan.detect_syscall), plan.parse_arguments)
+            elif name == "table":
+                self.views[name] = Lines(catalogue(), TableStyle(facts, plan.colour), plan.parse_arguments)
+            else:
+                self.views[name] = ColumnsView(catalogue(), facts, plan.parse_arguments)
+        self._fed: list[Fed] = []
+        self.position = 0
+        self._written = 0
+        self._already = int(self.state["written"])
+        """Records of the turn at hand that a predecessor has written."""
+        self._recover()
+
+    def _recover(self) -> None:
+        """Take up where the committed state ends."""
+        self.results.restore_head(int(self.state["result_head"]))
+        position, resume = int(self.state["release"]), int(self.state["next"])
+        self.position = position
+        self.ring.release(position)
+        while position < resume:
+            record = self.ring.read(position)
+            if record is None:
+                break
+            if record.kind == FRAME:
+                self._feed(record.payload, position)
+            position = record.next
+        self.core.recover(int(self.state["watermark_ns"]))
+        self.position = resume
+
+    def _feed(self, payload: Array, position: int) -> None:
+        last_ns = read_header(payload[: HEADER.size].tobytes()).last_ns if len(payload) >= HEADER.size else 0
+        self._fed.append(Fed(position, last_ns))
+        self.core.feed(payload)
+
+    def turn(self) -> bool:
+        """Everything up to the next watermark. False if there is none yet; END ends the process."""
+        position = self.position
+        while True:
+            record = self.ring.read(position)
+            if record is None:
+                self.position = position
+                return False
+            if record.kind == FRAME:
+                self._feed(record.payload, position)
+            elif record.kind == WATERMARK:
+                self._advance(U64.unpack(record.payload.tobytes())[0], record.next)
+                self.position = record.next
+                return True
+            elif record.kind == END:
+                self.state["ended"] = 1
+                self._commit(record.next, record.next)
+                return False
+            position = record.next
+
+    def _advance(self, watermark_ns: int, position: int) -> None:
+        batch = self.core.advance(watermark_ns)
+        self._written = 0
+        self._emit(batch)
+        self._count(batch)
+        # frames whose last row has not ripened must stay: after a death they are read again
+        unripe = [fed for fed in self._fed if fed.last_ns > watermark_ns]
+        release = unripe[0].start if unripe else position
+        self._fed = [fed for fed in self._fed if fed.start >= release]
+        self._commit(position, release)
+
+    def _count(self, batch: Batch) -> None:
+        state, rows = self.state, batch.rows
+        if len(rows):
+            state["delivered"] += np.bincount(rows.event, minlength=len(state["delivered"])).astype(np.uint64)
+            state["delivered_cpu"] += np.bincount(rows.cpu, minlength=self.plan.cpus)[: self.plan.cpus].astype(np.uint64)
+            state["late"] += np.uint64(rows.late.sum())
+        if batch.filtered_events is not None:
+            state["filtered"] += batch.filtered_events.astype(np.uint64)
+        state["rejected"] += np.uint64(batch.rejected)
+        state["observed"] += np.uint64(batch.observed)
+        state["turns"] += np.uint64(1)
+        state["watermark_ns"] = batch.watermark_ns
+        if batch.rejected_reasons:
+            logger(f"worker-{self.index}").warning("worker.records_rejected", **batch.rejected_reasons)
+
+    def _emit(self, batch: Batch) -> None:
+        for number, (name, is_topic) in enumerate(self.renders):
+            if is_topic:
+                self._emit_topics(number, name, batch)
+            else:
+                self._emit_all(number, name, batch, batch.rows)
+        if not self.renders and len(batch.rows):
+            self._write(self._header(batch, 0, len(batch.rows)), b"", b"")
+
+    def _emit_all(self, number: int, name: str, batch: Batch, rows: Rows, topic: int = ALL) -> None:
+        step = COLUMN_ROWS_PER_RECORD if name == "columns" else ROWS_PER_RECORD
+        starts = range(0, len(rows), step) or (range(1) if self.plan.keyed else ())
+        for start in starts:
+            part = rows.select(slice(start, start + step)) if len(rows) > step else rows  # type: ignore[arg-type]
+            self._emit_part(number, name, batch, part, topic, final=start + step >= len(rows))
+
+    def _emit_part(self, number: int, name: str, batch: Batch, rows: Rows, topic: int, final: bool) -> None:
+        payload = self.views[name].render(rows, self.core.contexts) if len(rows) else b""
+        header = self._header(batch, number, len(rows), topic, final)
+        keys = b""
+        if self.plan.keyed and name != "columns" and len(rows):
+            ends = np.flatnonzero(np.frombuffer(payload, "u1") == 10) + 1
+            tgid = self.core.contexts.table["tgid"][rows.who].astype(np.uint64)
+            keys = key_bytes(rows.time_ns, rows.cpu.astype(np.uint64) << np.uint64(32) | tgid, ends)
+            header["keyed"] = 1
+        if len(rows) > 1 and not self.results.fits(RESULT.itemsize + len(keys) + len(payload)):
+            half = len(rows) // 2
+            self._emit_part(number, name, batch, rows.select(slice(0, half)), topic, False)  # type: ignore[arg-type]
+            self._emit_part(number, name, batch, rows.select(slice(half, None)), topic, final)  # type: ignore[arg-type]
+            return
+        self._write(header, keys, payload)
+
+    def _emit_topics(self, number: int, name: str, batch: Batch) -> None:
+        """For a ZeroMQ sink: only what someone subscribed to is rendered."""
+        interest = self.control.interest
+        rows = batch.rows
+        if not len(rows):
+            return
+        present = np.flatnonzero(np.bincount(rows.event, minlength=ALL)[:ALL])
+        wanted = [int(e) for e in present if interest[e]]
+        everything = bool(interest[ALL])
+        covered = 0
+        for event in wanted:
+            chosen = rows.select(rows.event == event)
+            covered += len(chosen)
+            self._emit_all(number, name, batch, chosen, event)
+        if everything:
+            self._emit_all(number, name, batch, rows)
+        else:
+            header = self._header(batch, number, len(rows))
+            header["covered"] = covered
+            self._write(header, b"", b"")
+
+    def _header(self, batch: Batch, number: int, rows: int, topic: int = ALL, final: bool = True) -> Array:
+        header = np.zeros(1, RESULT)
+        header["watermark_ns"], header["rows"], header["render"] = batch.watermark_ns, rows, number
+        header["topic"], header["final"] = topic, final
+        return header
+
+    def _write(self, header: Array, keys: bytes, payload: bytes) -> None:
+        """Into the result ring; waits while it is full, so that a slow sink stops here and not before.
+
+        What is written so far is made visible then, and the journal says how many records of this turn
+        that is: a successor renders the turn again and leaves those out.
+        """
+        self._written += 1
+        if self._written <= self._already:
+            return
+        while not try_write(self.results, header, keys, payload):
+            self.state["written"] = self._written - 1
+            self.state["result_head"] = self.results.write_position
+            self.journal.commit()
+            self.results.publish()
+            self.plan.publisher_bell.ring()
+            select.select([], [], [], FULL_WAIT_S)
+
+    def _commit(self, position: int, release: int) -> None:
+        state = self.state
+        state["next"], state["release"], state["result_head"] = position, release, self.results.write_position
+        state["written"] = self._already = 0
+        self.journal.commit()
+        self.results.publish()
+        self.ring.release(release)
+        self.plan.publisher_bell.ring()
+
+    def run(self) -> None:
+        """Turn after turn until END."""
+        while not self.state["ended"]:
+            if not self.turn() and not self.state["ended"]:
+                self.plan.bells[self.index].wait(WAIT_MS)
+
+
+def run(plan: Plan, index: int) -> None:
+    """One worker process."""
+    worker = Worker(plan, index)
+    worker.control.ready[READY_WORKER + index] = 1
+    worker.run()

@@ -1,0 +1,255 @@
+"""Frames to rows: the first step of a worker, a few numpy passes over all frames of a turn.
+
+    frames (views into the ring)                 Rows
+    [header|cells][header|cells]...   ->   data: the cells of all frames, one array of bytes
+                                           at:   cell of each head in it           u32[n]
+                                           time_ns, event, retval, flags, cpu      columns
+                                           who:  row of `Contexts`                 u32[n]
+
+Nothing from a frame is trusted: counts, cell numbers and lengths are checked before they are used as
+an index, and a frame that contradicts itself is rejected whole, with the number of events that its
+header claims.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bpf.layout import BITMAP_WORDS, CELL_BYTES, CONTEXT, FRAME, FRAME_CELLS, FRAME_VERSION, HEAD
+
+Array = np.ndarray[Any, Any]
+
+CONTEXT_CELLS = CONTEXT.itemsize // CELL_BYTES
+CONTEXT_WORDS = CONTEXT.itemsize // 8
+CELL_WORDS = CELL_BYTES // 8
+MAX_CONTEXTS = 65536
+"""Contexts remembered before the table begins anew (160 bytes each, and what views cache for them)."""
+
+
+class Contexts:
+    """Distinct process contexts, in order of arrival. A row's `who` indexes `table`.
+
+    Bounded: when it is full, `generation` moves on and the table begins anew; caches keyed by `who`
+    follow `generation`.
+    """
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._index: dict[bytes, int] = {}
+        self._table = np.zeros(1024, CONTEXT)
+
+    @property
+    def table(self) -> Array:
+        """CONTEXT[n], a view; valid until the next `intern`."""
+        return self._table[: len(self._index)]
+
+    def intern(self, raw: bytes) -> int:
+        """Row of this context; new ones are added."""
+        found = self._index.get(raw)
+        if found is not None:
+            return found
+        at = len(self._index)
+        if at == len(self._table):
+            self._table = np.concatenate([self._table, np.zeros(at, CONTEXT)])
+        self._table[at] = np.frombuffer(raw, CONTEXT)[0]
+        self._index[raw] = at
+        return at
+
+    def shrink(self) -> None:
+        """Begin anew if full. Only between turns, when no rows are held."""
+        if len(self._index) > MAX_CONTEXTS:
+            self.generation += 1
+            self._index.clear()
+            self._table = np.zeros(1024, CONTEXT)
+
+
+@dataclass
+class Rows:
+    """Events as columns; `data` holds their cells."""
+
+    data: Array
+    at: Array
+    time_ns: Array
+    event: Array
+    retval: Array
+    flags: Array
+    cpu: Array
+    who: Array
+    late: Array
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    @property
+    def heads(self) -> Array:
+        """HEAD[n], gathered (a copy)."""
+        return self.data.view(HEAD)[self.at]
+
+    def select(self, chosen: Array) -> Rows:
+        """These rows only (mask or order); `data` is shared."""
+        return Rows(
+            self.data,
+            self.at[chosen],
+            self.time_ns[chosen],
+            self.event[chosen],
+            self.retval[chosen],
+            self.flags[chosen],
+            self.cpu[chosen],
+            self.who[chosen],
+            self.late[chosen],
+        )
+
+    def compact(self) -> Rows:
+        """The same rows on a `data` of their own, so that the frames can go."""
+        cells = self.data.view(HEAD)["cells"][self.at].astype(np.int64)
+        ends = np.cumsum(cells)
+        starts = ends - cells
+        total = int(ends[-1]) if len(ends) else 0
+        source = np.arange(total) + np.repeat(self.at - starts, cells)
+        data = self.data.reshape(-1, CELL_BYTES)[source].reshape(-1)
+        kept = self.select(slice(None))  # type: ignore[arg-type]
+        kept.data, kept.at = data, starts.astype(np.uint32)
+        return kept
+
+
+def empty_rows() -> Rows:
+    """No rows."""
+    none = np.zeros(0, np.uint64)
+    return Rows(
+        np.zeros(0, np.uint8),
+        none.astype(np.uint32),
+        none,
+        none.astype(np.uint16),
+        none.astype(np.int64),
+        none.astype(np.uint8),
+        none.astype(np.uint16),
+        none.astype(np.uint32),
+        none.astype(bool),
+    )
+
+
+def concatenate(parts: list[Rows]) -> Rows:
+    """Rows of several parts, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    bases = np.cumsum([0] + [len(part.data) // CELL_BYTES for part in parts[:-1]])
+    return Rows(
+        np.concatenate([part.data for part in parts]),
+        np.concatenate([part.at + np.uint32(base) for part, base in zip(parts, bases, strict=True)]),
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("time_ns", "event", "retval", "flags", "cpu", "who", "late")
+        ),
+    )
+
+
+@dataclass
+class Decoded:
+    """What came of some frames. `rejected` and `rejected_cpu` count events of frames that were refused."""
+
+    rows: Rows
+    rejected: int
+    rejected_by_cpu: dict[int, int]
+    reasons: dict[str, int]
+
+
+def _frame_problem(header: Array, payload_bytes: int, heads_found: int) -> str | None:
+    """Why a frame cannot be believed, or None."""
+    if header["version"] != FRAME_VERSION:
+        return "version"
+    if int(header["used"]) % CELL_BYTES or int(header["used"]) + FRAME.itemsize != payload_bytes:
+        return "length"
+    if heads_found != int(header["heads"]):
+        return "bitmap"
+    return None
+
+
+def read_frames(payloads: list[Array], contexts: Contexts) -> Decoded:
+    """Rows of all frames in `payloads` (views of whole frames, from `size` on), in their order.
+
+    Rows come with `late` false. Cost: about 1.5 µs a frame, and some 60 ns an event.
+    """
+    rejected: dict[int, int] = {}
+    reasons: dict[str, int] = {}
+
+    def reject(reason: str, header: Array) -> None:
+        cpu = int(header["cpu"])
+        rejected[cpu] = rejected.get(cpu, 0) + int(header["heads"])
+        reasons[reason] = reasons.get(reason, 0) + 1
+
+    whole = [p for p in payloads if len(p) >= FRAME.itemsize]
+    if len(whole) < len(payloads):
+        reasons["short"] = len(payloads) - len(whole)
+    if not whole:
+        return Decoded(empty_rows(), 0, rejected, reasons)
+    headers = np.concatenate([p[: FRAME.itemsize] for p in whole]).view(FRAME)
+    bits = np.unpackbits(headers["bitmap"].reshape(-1, BITMAP_WORDS).view(np.uint8), axis=1, bitorder="little")
+    bits[:, FRAME_CELLS:] = 0
+    counts = bits.sum(axis=1, dtype=np.int64)
+    good = np.ones(len(whole), bool)
+    for i, payload in enumerate(whole):
+        problem = _frame_problem(headers[i], len(payload), int(counts[i]))
+        if problem:
+            good[i] = False
+            reject(problem, headers[i])
+    while True:
+        frames = [p for p, ok in zip(whole, good.tolist(), strict=True) if ok]
+        if not frames:
+            return Decoded(empty_rows(), sum(rejected.values()), rejected, reasons)
+        kept = headers[good]
+        rows, bad = _gather(frames, kept, bits[good], contexts)
+        if rows is not None:
+            return Decoded(rows, sum(rejected.values()), rejected, reasons)
+        for i in np.flatnonzero(good)[bad].tolist():
+            good[i] = False
+            reject("record", headers[i])
+
+
+def _gather(frames: list[Array], headers: Array, bits: Array, contexts: Contexts) -> tuple[Rows | None, Array]:
+    """Rows of frames whose headers are sound, or the frames (mask) whose records are not."""
+    data = np.concatenate([p[FRAME.itemsize :] for p in frames])
+    used = headers["used"].astype(np.int64) // CELL_BYTES
+    ends = np.cumsum(used)
+    bases = ends - used
+    frame, cell = np.nonzero(bits)
+    bad = np.zeros(len(frames), bool)
+    np.logical_or.at(bad, frame[cell >= used[frame]], True)
+    if bad.any():
+        return None, bad
+    at = bases[frame] + cell
+    heads = data.view(HEAD)[at]
+    limit = used[frame]
+    context = heads["context"].astype(np.int64)
+    wrong = (heads["cells"] == 0) | (cell + heads["cells"] > limit) | (context + CONTEXT_CELLS > limit)
+    if wrong.any():
+        bad[np.unique(frame[wrong])] = True
+        return None, bad
+    who = _intern(data, context + bases[frame], contexts)
+    return Rows(
+        data,
+        at.astype(np.uint32),
+        np.ascontiguousarray(heads["time_ns"]),
+        np.ascontiguousarray(heads["event"]),
+        np.ascontiguousarray(heads["retval"]),
+        np.ascontiguousarray(heads["flags"]),
+        headers["cpu"].astype(np.uint16)[frame],
+        who,
+        np.zeros(len(at), bool),
+    ), bad
+
+
+def _intern(data: Array, context_cell: Array, contexts: Contexts) -> Array:
+    """`who` per row. Rows of one context stand together, so only the changes are looked at."""
+    if not len(context_cell):
+        return np.zeros(0, np.uint32)
+    change = np.empty(len(context_cell), bool)
+    change[0] = True
+    np.not_equal(context_cell[1:], context_cell[:-1], out=change[1:])
+    firsts = context_cell[change].tolist()
+    buffer = memoryview(data)
+    size = CONTEXT.itemsize
+    known = [contexts.intern(bytes(buffer[c * CELL_BYTES : c * CELL_BYTES + size])) for c in firsts]
+    return np.array(known, np.uint32)[np.cumsum(change) - 1]

@@ -1,0 +1,99 @@
+"""Batches as columns: the binary layout that subscribers read in place with numpy (docs/wire.md).
+
+A message is a JSON header and a payload of sections, each 8-aligned, at offsets that the header gives.
+Rows are never folded: every event has its own row, with its own time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bpf.catalogue import Catalogue
+from bpf.layout import CONTEXT
+from workers.blobs import argument, blobs
+from workers.decode.flags import Parser, parser_of
+from workers.rows import Contexts, Rows
+from workers.views.pieces import Facts, argument_counts
+
+Array = np.ndarray[Any, Any]
+DISTINCT = 4096
+
+
+class ColumnsView:
+    """Rows as sections. One per worker."""
+
+    def __init__(self, catalogue: Catalogue, facts: Facts, parse: bool = True) -> None:
+        self._counts = argument_counts(catalogue).astype(np.int64)
+        self._offset = np.uint64(facts.boot_epoch_ns)
+        self._parsers: dict[int, list[tuple[int, str, Parser]]] = {}
+        for event in catalogue.by_id.values() if parse else ():
+            found = [(i, a.name, parser_of(event.name, a.name, a.type)) for i, a in enumerate(event.arguments)]
+            with_parser = [(i, name, parser) for i, name, parser in found if parser is not None]
+            if with_parser:
+                self._parsers[event.id] = with_parser
+        self._names = {event.id: event.name for event in catalogue.by_id.values()}
+
+    def sections(self, rows: Rows, contexts: Contexts) -> dict[str, Array]:
+        """The columns by name. Contexts are those of this batch; `context` indexes them."""
+        counts = self._counts[rows.event]
+        used = np.zeros(len(contexts.table), bool)
+        used[rows.who] = True
+        local = np.cumsum(used, dtype=np.uint32) - np.uint32(1)
+        found = {
+            "timestamp": rows.time_ns + self._offset,
+            "event": rows.event,
+            "context": local[rows.who],
+            "cpu": rows.cpu,
+            "retval": rows.retval,
+            "flags": rows.flags | (rows.late.astype(np.uint8) << 7),
+            "contexts": contexts.table[used],
+        }
+        found["args_end"], found["args"] = self._arguments(rows, counts)
+        text = blobs(rows, self._counts)
+        if len(text):
+            found["blob_row"] = text.row.astype(np.uint32)
+            found["blob_arg"] = text.arg
+            found["blob_status"] = text.status
+            found["blob_start"] = text.start.astype(np.uint32)
+            found["blob_bytes"] = text.bytes.astype(np.uint16)
+            found["arena"] = rows.data
+        return found
+
+    def _arguments(self, rows: Rows, counts: Array) -> tuple[Array, Array]:
+        ends = np.cumsum(counts, dtype=np.uint32)
+        flat = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint64)
+        first = ends - counts.astype(np.uint32)
+        for i in range(int(counts.max()) if len(counts) else 0):
+            having = counts > i
+            where = slice(None) if having.all() else np.flatnonzero(having)
+            flat[first[where] + np.uint32(i)] = argument(rows, i, where)
+        return ends, flat
+
+    def words(self, rows: Rows) -> dict[str, dict[str, str]]:
+        """What parsed arguments say: "event.argument" -> raw value -> words, for this batch's values."""
+        found: dict[str, dict[str, str]] = {}
+        for event in np.flatnonzero(np.bincount(rows.event)).tolist():
+            for i, name, parser in self._parsers.get(event, ()):
+                raw = np.unique(argument(rows, i, rows.event == event))[:DISTINCT]
+                found[f"{self._names[event]}.{name}"] = {str(v): parser(v) for v in raw.tolist()}
+        return found
+
+    def render(self, rows: Rows, contexts: Contexts) -> bytes:
+        """Header length (u32), header, padding to 8, sections."""
+        sections = self.sections(rows, contexts)
+        at, layout, parts = 0, [], []
+        for name, column in sections.items():
+            data = np.ascontiguousarray(column)
+            kind = "context" if data.dtype == CONTEXT else data.dtype.str
+            layout.append({"name": name, "dtype": kind, "offset": at, "count": len(data)})
+            pad = -data.nbytes % 8
+            parts.append(data.view(np.uint8).reshape(-1).data)
+            if pad:
+                parts.append(memoryview(bytes(pad)))
+            at += data.nbytes + pad
+        header = msgspec.json.encode({"count": len(rows), "sections": layout, "words": self.words(rows)})
+        lead = len(header).to_bytes(4, "little") + b"\0\0\0\0" + header
+        return b"".join([lead, bytes(-len(lead) % 8), *parts])

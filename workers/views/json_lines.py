@@ -1,0 +1,108 @@
+"""Events as JSON, one object a line: the shape of Tracee's `trace.Event` (docs/schema.json)."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bpf.catalogue import Argument, Event
+from bpf.layout import HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN
+from workers.decode.flags import error_name
+from workers.views.pieces import Facts, Value, text
+
+Array = np.ndarray[Any, Any]
+
+
+def encode(value: object) -> str:
+    """JSON text of a plain value."""
+    return msgspec.json.encode(value).decode()
+
+
+def entity_id(start_ns: int, number: int) -> int:
+    """32 bits that identify a task for as long as the host is up: CRC-32 of start time and id."""
+    return zlib.crc32(start_ns.to_bytes(8, "little") + number.to_bytes(4, "little"))
+
+
+def _plain(value: object) -> tuple[object, bool]:
+    """A value with its bytes as text, and whether something was not UTF-8."""
+    if isinstance(value, bytes):
+        shown = text(value)
+        return shown, "\ufffd" in shown
+    if isinstance(value, list):
+        parts = [_plain(item) for item in value]
+        return [p for p, _ in parts], any(bad for _, bad in parts)
+    return value, False
+
+
+class JsonStyle:
+    """Pieces of a JSON line."""
+
+    end = "]}\n"
+
+    def __init__(self, facts: Facts, detect_syscall: bool = True) -> None:
+        self._offset = np.uint64(facts.boot_epoch_ns)
+        self._detect = detect_syscall
+
+    def time(self, time_ns: Array) -> list[str]:
+        return list(map('{"timestamp":%d'.__mod__, (time_ns + self._offset).tolist()))
+
+    def who(self, context: Any, cpu: int) -> str:
+        c = context
+        comm, host = encode(text(bytes(c["comm"]))), encode(text(bytes(c["nodename"])))
+        thread, process = int(c["thread_start_ns"]), int(c["process_start_ns"])
+        return (
+            f',"threadStartTime":{thread},"processorId":{cpu},"processId":{c["ns_tgid"]}'
+            f',"cgroupId":{c["cgroup_id"]},"threadId":{c["ns_tid"]},"parentProcessId":{c["ns_ppid"]}'
+            f',"hostProcessId":{c["tgid"]},"hostThreadId":{c["tid"]},"hostParentProcessId":{c["ppid"]}'
+            f',"userId":{c["uid"]},"mountNamespace":{c["mntns"]},"pidNamespace":{c["pidns"]}'
+            f',"processName":{comm},"executable":{{"path":""}},"hostName":{host},"containerId":""'
+            ',"container":{},"containerImage":"","containerName":"","podName":"","podNamespace":"","podUID":""'
+            f',"kubernetes":{{}},"processStartTime":{process}'
+            f',"threadEntityId":{entity_id(thread, int(c["tid"]))}'
+            f',"processEntityId":{entity_id(process, int(c["tgid"]))}'
+            f',"parentEntityId":{entity_id(int(c["parent_start_ns"]), int(c["ppid"]))}'
+        )
+
+    def event(self, event: Event, flags: int, late: bool, retval: int) -> str:
+        syscall = event.name if event.is_syscall and self._detect else ""
+        parts = [
+            f',"eventId":"{event.id}","eventName":"{event.name}","matchedPolicies":[]'
+            f',"argsNum":{len(event.arguments)},"returnValue":{_result(flags, retval)}'
+        ]
+        error = error_name(retval)
+        if error:
+            parts.append(f',"error":"{error}"')
+        parts.append(
+            f',"syscall":"{syscall}","stackAddresses":null,"contextFlags":{{"containerStarted":false'
+            f',"isCompat":{"true" if flags & HEAD_COMPAT else "false"}}}'
+        )
+        if flags & HEAD_NOT_RUN:
+            parts.append(',"notRun":"seccomp"')
+        if flags & HEAD_ENTRY:
+            parts.append(',"takenAt":"entry"')
+        if late:
+            parts.append(',"late":true')
+        return "".join(parts) + ',"args":['
+
+    def argument(self, argument: Argument, index: int, value: Value) -> str:
+        shown, lossy = _plain(value.shown)
+        kind = "string" if value.raw is not None and isinstance(shown, str) else argument.type
+        parts: dict[str, object] = {"name": argument.name, "type": kind, "value": shown}
+        if value.raw is not None:
+            parts["raw"] = value.raw
+        if value.reason:
+            parts["reason"] = value.reason
+        if value.cut:
+            parts["cut"] = True
+        if lossy:
+            whole = value.shown if isinstance(value.shown, bytes) else b"\0".join(value.shown)  # type: ignore[arg-type]
+            parts["base64"] = base64.b64encode(whole).decode()
+        return ("," if index else "") + encode(parts)
+
+
+def _result(flags: int, retval: int) -> str:
+    return "null" if flags & HEAD_NOT_RUN else str(retval)

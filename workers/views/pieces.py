@@ -1,0 +1,279 @@
+"""Rows to text, piece by piece: what JSON lines and the table have in common.
+
+A line is a join of pieces: time | who | event and result | an argument each | end. All but the time
+repeat, so each distinct piece is rendered once and looked up from then on; a batch is then a few
+passes of numpy and dictionary look-ups in C, and one join. What a piece looks like is a Style's
+business (views/json_lines.py, views/table.py).
+
+Caches are bounded: at `CACHE_ENTRIES` one begins anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from bpf.catalogue import Argument, Catalogue, Event
+from bpf.layout import (
+    BLOB_CUT,
+    BLOB_FAULT,
+    BLOB_NULL,
+    BLOB_OK,
+    EVENTS,
+    HEAD_COMPAT,
+    HEAD_EXEC_IMAGE,
+)
+from workers.blobs import Blobs, argument, blobs
+from workers.decode.flags import Parser, parser_of, pointer
+from workers.decode.structs import STRUCTS
+from workers.decode.values import byte_strings, is_pointer, number
+from workers.rows import Contexts, Rows
+
+Array = np.ndarray[Any, Any]
+CACHE_ENTRIES = 1 << 16
+REASONS = {BLOB_FAULT: "fault", BLOB_NULL: "null", None: "not read"}
+TEXT_TYPES = frozenset({"const char*", "char*"})
+VECTOR_TYPE = "const char*const*"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the views must know of the traced host; a recording carries it."""
+
+    boot_epoch_ns: int
+    """CLOCK_REALTIME minus CLOCK_BOOTTIME."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One argument's value: `shown` for people and JSON, `raw` the number if `shown` is words."""
+
+    shown: object
+    raw: int | None = None
+    reason: str = ""
+    cut: bool = False
+
+
+class Style(Protocol):
+    """How the pieces of a line look."""
+
+    end: str
+
+    def time(self, time_ns: Array) -> list[str]:
+        """First piece of every row, from CLOCK_BOOTTIME."""
+
+    def who(self, context: Any, cpu: int) -> str:
+        """Piece of one process context (a CONTEXT scalar)."""
+
+    def event(self, event: Event, flags: int, late: bool, retval: int) -> str:
+        """Piece of an event and its result."""
+
+    def argument(self, argument: Argument, index: int, value: Value) -> str:
+        """Piece of one argument; `index` tells the first from the others."""
+
+
+class Cache(dict[Any, str]):
+    """Pieces by key; renders what is missing."""
+
+    def __init__(self, render: Callable[[Any], str]) -> None:
+        super().__init__()
+        self._render = render
+
+    def __missing__(self, key: Any) -> str:
+        if len(self) >= CACHE_ENTRIES:
+            self.clear()
+        piece = self[key] = self._render(key)
+        return piece
+
+
+def text(data: bytes) -> str:
+    """Bytes of a string as text; what is not UTF-8 shows as the replacement character."""
+    return data.decode("utf-8", "replace")
+
+
+class ArgumentPieces:
+    """Pieces of one argument of one event, for one set of head flags."""
+
+    def __init__(self, event: Event, index: int, flags: int, style: Style, parse: bool, syscalls: dict[int, str]) -> None:
+        self.argument = event.arguments[index]
+        self.index = index
+        self._style, self._parse = style, parse
+        self._compat = bool(flags & HEAD_COMPAT)
+        self._parser = self._choose_parser(event, syscalls) if parse else None
+        kind = self.argument.type
+        self.is_blob = any(b.arg == index for b in event.blobs) or (
+            not event.is_syscall and (kind in TEXT_TYPES or kind == VECTOR_TYPE)
+        )
+        self.is_text = kind in TEXT_TYPES
+        self._image = bool(flags & HEAD_EXEC_IMAGE)
+        self.numbers = Cache(self._number_piece)
+        self.texts = Cache(self._text_piece)
+        self._others = Cache(self._other_piece)
+
+    def _choose_parser(self, event: Event, syscalls: dict[int, str]) -> Parser | None:
+        if self.argument.name == "syscall":
+            return lambda raw: syscalls.get(raw & 0xFFFFFFFF, str(number(raw, "int", False)))
+        return parser_of(event.name, self.argument.name, self.argument.type)
+
+    def _piece(self, value: Value) -> str:
+        return self._style.argument(self.argument, self.index, value)
+
+    def _number_piece(self, raw: int) -> str:
+        kind = self.argument.type
+        value = number(raw, kind, self._compat)
+        if self._parser is not None:
+            return self._piece(Value(self._parser(raw), value))
+        if is_pointer(kind):
+            return self._piece(Value(pointer(raw)) if self._parse else Value(raw))
+        return self._piece(Value(bool(value) if kind == "bool" else value))
+
+    def _text_piece(self, data: bytes) -> str:
+        return self._piece(Value(data))
+
+    def _other_piece(self, key: tuple[int | None, int, bytes]) -> str:
+        status, raw, data = key
+        if status not in (BLOB_OK, BLOB_CUT):
+            reason = REASONS.get(status, "not read")
+            if self._image and status is None:
+                reason = "exec"
+            return self._piece(Value(None, raw or None, reason))
+        return self._piece(self._blob_value(data, raw, status == BLOB_CUT))
+
+    def _blob_value(self, data: bytes, raw: int, cut: bool) -> Value:
+        kind = self.argument.type
+        if self.is_text:
+            return Value(data, cut=cut)
+        if kind == VECTOR_TYPE:
+            return Value(data.removesuffix(b"\0").split(b"\0") if data else [], cut=cut)
+        decoder, least = STRUCTS.get(kind, (None, 0))
+        if decoder is None:
+            return Value(data, cut=cut)
+        if len(data) < least:
+            return Value(None, raw, "short")
+        return Value(decoder(data), cut=cut)
+
+    def render(self, rows: Rows, chosen: Array, found: Blobs) -> list[str]:
+        """A piece for each chosen row."""
+        if self.argument.name == "pathname" and self.is_text and self._reversed:
+            return self._slow(rows, chosen, found)
+        if not self.is_blob:
+            return list(map(self.numbers.__getitem__, argument(rows, self.index, chosen).tolist()))
+        entry = self._entries(rows, chosen, found)
+        if self.is_text and (entry >= 0).all() and (found.status[entry] == BLOB_OK).all():
+            return list(map(self.texts.__getitem__, byte_strings(rows.data, found.start[entry], found.bytes[entry])))
+        return self._slow(rows, chosen, found)
+
+    _reversed = False
+
+    def _entries(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
+        """Position of each chosen row's blob in `found`, -1 if it has none."""
+        of_row = np.full(len(rows), -1, np.int64)
+        mine = np.flatnonzero(found.arg == self.index)
+        of_row[found.row[mine]] = mine
+        return of_row[chosen]
+
+    def _slow(self, rows: Rows, chosen: Array, found: Blobs) -> list[str]:
+        raws = argument(rows, self.index, chosen).tolist()
+        pieces = []
+        for raw, at in zip(raws, self._entries(rows, chosen, found).tolist(), strict=True):
+            if at < 0:
+                pieces.append(self._others[None, raw, b""])
+                continue
+            start, status = int(found.start[at]), int(found.status[at])
+            data = rows.data[start : start + int(found.bytes[at])].tobytes()
+            if self._reversed and data:
+                data = b"/" + b"/".join(reversed(data.removesuffix(b"\0").split(b"\0")))
+            pieces.append(self._others[status, raw, data])
+        return pieces
+
+
+class PathPieces(ArgumentPieces):
+    """A path that the kernel side walked leaf first."""
+
+    _reversed = True
+
+
+"""Arguments whose blob is a walked path (bpf/c/lifecycle.c, blob_path)."""
+WALKED = frozenset({("sched_process_exec", "pathname")})
+
+
+@dataclass
+class Group:
+    """Rows of one event with the same flags."""
+
+    event: Event
+    results: Cache
+    arguments: list[ArgumentPieces]
+
+
+class Lines:
+    """Renders rows as lines of text. One per worker and output format."""
+
+    def __init__(self, catalogue: Catalogue, style: Style, parse: bool = True) -> None:
+        self._catalogue, self._style, self._parse = catalogue, style, parse
+        self._groups: dict[int, Group] = {}
+        self._who = Cache(self._who_piece)
+        self._generation = 0
+        self._contexts: Contexts | None = None
+        self._native = {c.number: c.event.name for c in catalogue.calls if not c.compat}
+        self._compat = {c.number: c.event.name for c in catalogue.calls if c.compat}
+        self.counts = argument_counts(catalogue)
+
+    def _who_piece(self, key: int) -> str:
+        assert self._contexts is not None
+        return self._style.who(self._contexts.table[key >> 16], key & 0xFFFF)
+
+    def _group(self, key: int) -> Group:
+        group = self._groups.get(key)
+        if group is None:
+            event = self._catalogue.by_id[key & 0xFFFF]
+            flags, late = (key >> 16) & 0xFF, bool(key >> 24)
+            style, syscalls = self._style, self._compat if flags & HEAD_COMPAT else self._native
+
+            def result(retval: int) -> str:
+                return style.event(event, flags, late, retval)
+
+            pieces: list[ArgumentPieces] = []
+            for i, argument_ in enumerate(event.arguments):
+                kind = PathPieces if (event.name, argument_.name) in WALKED else ArgumentPieces
+                pieces.append(kind(event, i, flags, style, self._parse, syscalls))
+            group = self._groups[key] = Group(event, Cache(result), pieces)
+        return group
+
+    def render(self, rows: Rows, contexts: Contexts) -> bytes:
+        """All rows, a line each, UTF-8."""
+        if not len(rows):
+            return b""
+        if self._contexts is not contexts or self._generation != contexts.generation:
+            self._contexts, self._generation = contexts, contexts.generation
+            self._who.clear()
+        keys = rows.event.astype(np.uint32) | rows.flags.astype(np.uint32) << 16 | rows.late.astype(np.uint32) << 24
+        distinct, inverse = np.unique(keys, return_inverse=True)
+        groups = [self._group(int(key)) for key in distinct]
+        pieces_of = np.array([4 + len(g.arguments) for g in groups], np.int64)[inverse]
+        ends = np.cumsum(pieces_of)
+        first = ends - pieces_of
+        flat = np.empty(int(ends[-1]), object)
+        flat[first] = self._style.time(rows.time_ns)
+        who = rows.who.astype(np.int64) << 16 | rows.cpu.astype(np.int64)
+        flat[first + 1] = list(map(self._who.__getitem__, who.tolist()))
+        flat[ends - 1] = self._style.end
+        found = blobs(rows, self.counts)
+        for i, group in enumerate(groups):
+            chosen = np.flatnonzero(inverse == i)
+            at = first[chosen]
+            flat[at + 2] = list(map(group.results.__getitem__, rows.retval[chosen].tolist()))
+            for k, pieces in enumerate(group.arguments):
+                flat[at + 3 + k] = pieces.render(rows, chosen, found)
+        return "".join(flat.tolist()).encode("utf-8", "replace")
+
+
+def argument_counts(catalogue: Catalogue) -> Array:
+    """Arguments per event id, u8[EVENTS]."""
+    counts = np.zeros(EVENTS, np.uint8)
+    for event in catalogue.by_id.values():
+        counts[event.id] = len(event.arguments)
+    return counts

@@ -1,0 +1,77 @@
+"""Events as a table for people: one line each, columns that fit a terminal, colour where it is one."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from typing import Any
+
+import numpy as np
+
+from bpf.catalogue import Argument, Event
+from bpf.layout import HEAD_ENTRY, HEAD_NOT_RUN
+from workers.decode.flags import error_name
+from workers.views.pieces import Facts, Value, text
+
+Array = np.ndarray[Any, Any]
+HEADER = f"{'TIME':<15} {'UID':>5} {'COMM':<15} {'PID':>7} {'TID':>7} {'EVENT':<20} {'RET':>10}  ARGS"
+RED, DIM, RESET = "\x1b[31m", "\x1b[2m", "\x1b[0m"
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+LONGEST_VALUE = 200
+
+
+def _safe(value: str) -> str:
+    """Text that cannot move a terminal's cursor or colour it."""
+    return CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", value)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bytes):
+        return _safe(text(value))
+    if isinstance(value, list):
+        return "[" + ", ".join(_shown(v) for v in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {_shown(v)}" for k, v in value.items()) + "}"
+    return _safe(str(value))
+
+
+class TableStyle:
+    """Pieces of a table line."""
+
+    def __init__(self, facts: Facts, colour: bool = False) -> None:
+        self._offset = facts.boot_epoch_ns
+        self._colour = colour
+        self.end = "\n"
+
+    def time(self, time_ns: Array) -> list[str]:
+        """Time of day in UTC, to the microsecond."""
+        found = []
+        for ns in time_ns.tolist():
+            seconds, rest = divmod(ns + self._offset, 10**9)
+            clock = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+            found.append(f"{clock:%H:%M:%S}.{rest // 1000:06d} ")
+        return found
+
+    def who(self, context: Any, cpu: int) -> str:
+        c = context
+        comm = _safe(text(bytes(c["comm"])))
+        return f"{c['uid']:>5} {comm:<15} {c['tgid']:>7} {c['tid']:>7} "
+
+    def event(self, event: Event, flags: int, late: bool, retval: int) -> str:
+        error = error_name(retval)
+        result = "?" if flags & HEAD_NOT_RUN else "" if flags & HEAD_ENTRY or not event.is_syscall else str(retval)
+        if error:
+            result = f"-{error}"
+        elif abs(retval) >= 10**9:
+            result = hex(retval)
+        shown = f"{result:>10}"
+        if self._colour and error:
+            shown = f"{RED}{shown}{RESET}"
+        return f"{event.name:<20} {shown}  " + ("(late) " if late else "")
+
+    def argument(self, argument: Argument, index: int, value: Value) -> str:
+        shown = f"<{value.reason}>" if value.reason else _shown(value.shown)
+        if len(shown) > LONGEST_VALUE:
+            shown = shown[:LONGEST_VALUE] + "..."
+        mark = "..." if value.cut else ""
+        return (", " if index else "") + f"{argument.name}={shown}{mark}"
