@@ -11,6 +11,7 @@ machines reorder; `require_total_store_order()` refuses to start there.
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from multiprocessing import shared_memory
 from typing import Any
@@ -30,11 +31,18 @@ def require_total_store_order() -> None:
         raise UnorderedMemory(f"the rings need x86-64's store order; {platform.machine()} would need a fence")
 
 
+class _Mapping(shared_memory.SharedMemory):
+    """A mapping that is unmapped with its last view, not by a finalizer that finds views alive."""
+
+    def __del__(self) -> None:
+        return
+
+
 class Segment:
     """One shared-memory segment. `close()` after all views are gone; `unlink()` by the owner."""
 
     def __init__(self, size: int = 0, name: str | None = None) -> None:
-        self._memory = shared_memory.SharedMemory(name=name, create=name is None, size=size)
+        self._memory = _Mapping(name=name, create=name is None, size=size)
         self.name = self._memory.name
         self.owner = name is None
 
@@ -52,12 +60,8 @@ class Segment:
         """Unmap, and remove the segment if this process owns it."""
         if self.owner:
             self._memory.unlink()
-        try:
+        with contextlib.suppress(BufferError):  # a view is alive: the mapping goes with it
             self._memory.close()
-        except BufferError:
-            # A view is alive: the mapping goes with the process. The name is gone already.
-            self._memory._mmap = None  # type: ignore[attr-defined]
-            self._memory._buf = None  # type: ignore[attr-defined]
 
 
 class Journal:
