@@ -119,7 +119,9 @@ CALL = np.dtype(
         ("blobs", BLOB_SPEC, 5),
     ]
 )
-STATUS = np.dtype([("tree_live", "<i8"), ("groups_overflow", "<u8"), ("pad", "<u8", 6)])
+STATUS = np.dtype(
+    [("tree_live", "<i8"), ("groups_overflow", "<u8"), ("epoch", "<u8"), ("user_epoch", "<u8"), ("pad", "<u8", 4)]
+)
 LOST_REASONS = ("lost_full", "lost_other", "lost_nested", "lost_room")
 
 FRAME_BYTES = PRIVATE_BYTES + FRAME.itemsize + FRAME_CELLS * CELL_BYTES

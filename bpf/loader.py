@@ -21,6 +21,7 @@ import numpy as np
 from bpf import layout, offsets
 from bpf.btf import Btf, BtfError
 from bpf.catalogue import LIFECYCLE, Call, Event, catalogue
+from bpf.mapped import MappedArray
 from bpf.scope import Scope
 
 HERE = Path(__file__).parent
@@ -154,6 +155,7 @@ class Programs:
             self._bpf = bcc.BPF(text=source, cflags=flags)
         except Exception as error:  # bcc raises bare Exception
             raise LoadError(f"bcc could not compile or load the programs: {error}") from error
+        self._status = MappedArray(self.map_fd("status"), layout.STATUS, 1, writable=True)
         self._fill_calls()
         self._attached = False
         self._functions: dict[str, Any] = {}
@@ -166,6 +168,16 @@ class Programs:
     def map_fd(self, name: str) -> int:
         """Descriptor of a map, valid until close()."""
         return int(self._bpf[name].map_fd)
+
+    @property
+    def tree_change(self) -> int:
+        """Thread groups that came into the traced trees less those that ended, as the kernel saw it."""
+        return int(self._status.array["tree_live"][0])
+
+    @property
+    def groups_overflow(self) -> int:
+        """Thread groups that found no place in the kernel's table."""
+        return int(self._status.array["groups_overflow"][0])
 
     @property
     def flush_fd(self) -> int:
@@ -220,6 +232,10 @@ class Programs:
         """Enter a thread group in `groups` (bpf/c/maps.h)."""
         table = self._bpf["groups"]
         table[ctypes.c_uint(tgid)] = ctypes.c_uint(flags)
+        self._groups_changed()
+
+    def _groups_changed(self) -> None:
+        self._status.array["user_epoch"] += np.uint64(1)
 
     def groups(self) -> dict[int, int]:
         """Thread groups that the kernel side knows, with their flags. For tests and seeding."""
@@ -229,6 +245,7 @@ class Programs:
         """Take a thread group out again, if it is still there."""
         with contextlib.suppress(KeyError):
             del self._bpf["groups"][ctypes.c_uint(tgid)]
+        self._groups_changed()
 
     def attach(self) -> None:
         """Attach every program; LoadError names the hook that was refused."""
@@ -256,6 +273,7 @@ class Programs:
     def close(self) -> None:
         """Detach and free programs and maps."""
         self.detach()
+        self._status.close()
         self._bpf.cleanup()
 
 

@@ -109,7 +109,6 @@ class Kernel:
         self.cpus = self.programs.cpus
         self._produced = watermark.produced(self.programs.map_fd("produced"), self.cpus)
         self._marks = watermark.Marks(self.programs.map_fd("marks"), self.cpus, self.programs.slots)
-        self._status = watermark.status(self.programs.map_fd("status"))
         self._fds: list[tuple[int, int]] = []
         self._mappings: list[PerfRing] = []
         for cpu in range(self.cpus):
@@ -137,24 +136,18 @@ class Kernel:
         self.programs.set_perf_fd(name, cpu, fd)
         return fd
 
-    @property
-    def tree_change(self) -> int:
-        """Thread groups that came into the traced trees less those that ended, as the kernel saw it."""
-        return int(self._status.array["tree_live"][0])
-
     def add_to(self, ledger: Ledger) -> None:
         """The kernel's part of the books."""
         produced = self._produced.array["events"]
         add_kernel(ledger, produced, self._marks.array, catalogue())
         ledger.missed_runs = self.programs.missed_runs()
         ledger.cross_checks["lost_frames"] = int(self._marks.array["lost_frames"].sum())
-        ledger.cross_checks["groups_overflow"] = int(self._status.array["groups_overflow"][0])
+        ledger.cross_checks["groups_overflow"] = self.programs.groups_overflow
 
     def close(self) -> None:
         """Detach, unmap, free."""
         self._produced.close()
         self._marks.close()
-        self._status.close()
         for mapping in self._mappings:
             mapping.close()
         for pair in self._fds:
@@ -196,7 +189,7 @@ class Run:
     @property
     def _tree_live(self) -> int:
         """Thread groups of the traced trees that are alive: those entered here, and the kernel's count since."""
-        return self._seeded + self.kernel.tree_change
+        return self._seeded + self.kernel.programs.tree_change
 
     def run(self) -> Outcome:
         """Trace until it is over; then drain, and close the books."""

@@ -14,30 +14,16 @@ stays so, the watermark waits. A record begun after step 2 has read the clock af
 
 from __future__ import annotations
 
-import mmap
 from typing import Any
 
 import numpy as np
 
-from bpf.layout import EVENTS, LOST_REASONS, MARK, STATUS
+from bpf.layout import EVENTS, LOST_REASONS, MARK
+from bpf.mapped import MappedArray
 from pipeline.clock import boottime_ns
 
 Array = np.ndarray[Any, Any]
 TRIES = 50
-
-
-class MappedArray:
-    """An array map (BPF_F_MMAPABLE) mapped for reading."""
-
-    def __init__(self, fd: int, dtype: np.dtype[Any], count: int) -> None:
-        size = (dtype.itemsize * count + mmap.PAGESIZE - 1) & ~(mmap.PAGESIZE - 1)
-        self._map = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
-        self.array = np.frombuffer(self._map, dtype, count)
-
-    def close(self) -> None:
-        """Unmap."""
-        del self.array
-        self._map.close()
 
 
 class Marks:
@@ -84,8 +70,3 @@ class Marks:
 def produced(fd: int, cpus: int) -> MappedArray:
     """Events that programs counted, u64[EVENTS] per CPU (as a structured array of one field)."""
     return MappedArray(fd, np.dtype([("events", "<u8", EVENTS)]), cpus)
-
-
-def status(fd: int) -> MappedArray:
-    """The programs' status: STATUS[1]."""
-    return MappedArray(fd, STATUS, 1)

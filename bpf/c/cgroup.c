@@ -3,7 +3,7 @@ static __always_inline void write_cgroup(void *ctx, u16 event, u64 cgroup, u64 p
 {
 	struct subject s;
 	struct writer w;
-	if (!in_scope(&s, current_task_btf(), bpf_get_current_pid_tgid()) || (s.flags & GROUP_ARMED))
+	if (!in_scope(&s, current_task_btf()) || (s.flags & GROUP_ARMED))
 		return;
 	if (!record_begin(ctx, &w, &s, URGENT, event, 3, BLOB_ROOM))
 		return;
@@ -37,7 +37,7 @@ int on_cgroup_attach_task(struct bpf_raw_tracepoint_args *ctx)
 	struct subject s;
 	struct writer w;
 	u64 path = ctx->args[1], task = ctx->args[2];
-	if (!in_scope(&s, current_task_btf(), bpf_get_current_pid_tgid()) || (s.flags & GROUP_ARMED))
+	if (!in_scope(&s, current_task_btf()) || (s.flags & GROUP_ARMED))
 		return 0;
 	if (!record_begin(ctx, &w, &s, URGENT, EVENT_cgroup_attach_task, 3, 2 * BLOB_ROOM))
 		return 0;

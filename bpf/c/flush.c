@@ -17,7 +17,7 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 #ifdef WANT_SCHED_SWITCH
 	struct subject s;
 	struct writer w;
-	if (in_scope(&s, current_task_btf(), bpf_get_current_pid_tgid()) && !(s.flags & GROUP_ARMED) &&
+	if (in_scope(&s, current_task_btf()) && !(s.flags & GROUP_ARMED) &&
 	    record_begin(ctx, &w, &s, s.tgid % SHARDS, EVENT_sched_switch, 5, 2 * 64)) {
 		u64 *a = (u64 *)(w.head + 1);
 		w.head->arg0 = bpf_get_smp_processor_id();

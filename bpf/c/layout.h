@@ -157,5 +157,14 @@ struct counts {
 struct status {
 	u64 tree_live;       /* thread groups that are in scope by --scope tree= or as the command */
 	u64 groups_overflow; /* thread groups that found no place in `groups` */
-	u64 pad[6];
+	u64 epoch;      /* moves with every change of `groups` by a program */
+	u64 user_epoch; /* moves with every change by user space, which alone writes it */
+	u64 pad[4];
+};
+
+/* What was last looked up in `groups` on this CPU; good while both epochs stand still. */
+struct group_cache {
+	u64 epochs;
+	u32 tgid;
+	u32 flags;
 };

@@ -26,7 +26,9 @@ static __always_inline void groups_enter(const struct subject *parent, bool pare
 		flags |= GROUP_FOLLOWED;
 	if (!flags)
 		return;
-	if (groups.update(&tgid, &flags)) {
+	long refused = groups.update(&tgid, &flags);
+	groups_changed();
+	if (refused) {
 		struct status *st = status.lookup(&zero);
 		if (st)
 			__sync_fetch_and_add(&st->groups_overflow, 1);
@@ -39,7 +41,7 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 child = ctx->args[1], task = current_task_btf();
 	struct subject s;
-	bool in = in_scope(&s, task, bpf_get_current_pid_tgid());
+	bool in = in_scope(&s, task);
 	u32 child_tgid = KREAD(u32, child + KERNEL_task_struct_tgid);
 	if (child_tgid != s.tgid)
 		groups_enter(&s, in, child_tgid);
@@ -167,12 +169,14 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	u64 task = current_task_btf(), bprm = ctx->args[2], pid_tgid = bpf_get_current_pid_tgid();
 	u32 tgid = pid_tgid >> 32;
 	u32 *flags = groups.lookup(&tgid);
-	if (flags && (*flags & GROUP_ARMED))
+	if (flags && (*flags & GROUP_ARMED)) {
 		*flags &= ~GROUP_ARMED;
+		groups_changed();
+	}
 #ifdef WANT_SCHED_PROCESS_EXEC
 	struct subject s;
 	struct writer w;
-	if (!in_scope(&s, task, pid_tgid))
+	if (!in_scope(&s, task))
 		return 0;
 	if (!record_begin(ctx, &w, &s, URGENT, EVENT_sched_process_exec, 15, CELLS_BYTES / 2))
 		return 0;
@@ -214,7 +218,7 @@ int on_task_rename(struct bpf_raw_tracepoint_args *ctx)
 #ifdef EVENT_task_rename
 	struct subject s;
 	struct writer w;
-	if (!in_scope(&s, current, bpf_get_current_pid_tgid()) || (s.flags & GROUP_ARMED))
+	if (!in_scope(&s, current) || (s.flags & GROUP_ARMED))
 		return 0;
 	if (!record_begin(ctx, &w, &s, s.tgid % SHARDS, EVENT_task_rename, 3, 64))
 		return 0;
@@ -234,7 +238,7 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	u64 signal = KREAD(u64, task + KERNEL_task_struct_signal);
 	bool last = KREAD(u32, signal + KERNEL_signal_struct_live_counter) == 0;
 	struct subject s;
-	bool in = in_scope(&s, task, pid_tgid);
+	bool in = in_scope(&s, task);
 #ifdef WANT_SCHED_PROCESS_EXIT
 	struct writer w;
 	if (in && !(s.flags & GROUP_ARMED) &&
@@ -246,7 +250,11 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	}
 #endif
 	previous_comms.delete(&pid_tgid);
-	if (last && s.flags && !groups.delete(&s.tgid) && (s.flags & (GROUP_TREE | GROUP_FOLLOWED)))
-		tree_count(-1);
+	if (last && s.flags) {
+		long absent = groups.delete(&s.tgid);
+		groups_changed();
+		if (!absent && (s.flags & (GROUP_TREE | GROUP_FOLLOWED)))
+			tree_count(-1);
+	}
 	return 0;
 }

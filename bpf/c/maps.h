@@ -15,6 +15,7 @@ BPF_F_TABLE("array", u32, struct counts, produced, CPUS, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct status, status, 1, BPF_F_MMAPABLE);
 BPF_ARRAY(calls, struct call, CALL_SLOTS * 2);
 BPF_HASH(groups, u32, u32, GROUPS);
+BPF_PERCPU_ARRAY(group_caches, struct group_cache, 1);
 BPF_TABLE("lru_hash", u64, struct comm, previous_comms, 8192);
 
 /* What `groups` knows of a thread group. */

@@ -66,15 +66,39 @@ static __always_inline bool task_exe_is(u64 task, u64 inode_number, u32 device)
 
 SCOPE_TERMS
 
-/* True if the current task is traced. `s` is filled in either case. */
-static __always_inline bool in_scope(struct subject *s, u64 task, u64 pid_tgid)
+/* A look-up in `groups`, remembered per CPU: the hash costs 60 ns a call here, this 10. */
+static __always_inline u32 group_flags(u32 tgid)
 {
-	u32 tgid = pid_tgid >> 32;
+	u32 zero = 0;
+	struct status *st = status.lookup(&zero);
+	struct group_cache *c = group_caches.lookup(&zero);
+	if (!st || !c)
+		return GROUP_OWN;
+	u64 epochs = *(volatile u64 *)&st->epoch + *(volatile u64 *)&st->user_epoch;
+	if (c->tgid == tgid && c->epochs == epochs)
+		return c->flags;
 	u32 *flags = groups.lookup(&tgid);
+	c->flags = flags ? *flags : 0;
+	c->tgid = tgid;
+	c->epochs = epochs;
+	return c->flags;
+}
+
+static __always_inline void groups_changed(void)
+{
+	u32 zero = 0;
+	struct status *st = status.lookup(&zero);
+	if (st)
+		__sync_fetch_and_add(&st->epoch, 1);
+}
+
+/* True if the current task is traced. `s` is filled in either case. */
+static __always_inline bool in_scope(struct subject *s, u64 task)
+{
 	s->task = task;
-	s->tgid = tgid;
-	s->tid = pid_tgid;
-	s->flags = flags ? *flags : 0;
+	s->tgid = LOAD4(task, KERNEL_task_struct_tgid);
+	s->tid = LOAD4(task, KERNEL_task_struct_pid);
+	s->flags = group_flags(s->tgid);
 	if (s->flags & GROUP_OWN)
 		return false;
 	return (s->flags & GROUP_FOLLOWED) || scope_terms(s);

@@ -85,7 +85,7 @@ static __always_inline int syscall_event(struct bpf_raw_tracepoint_args *ctx, u6
 	if (!call || !call->wanted || retval < call->retval_min || retval > call->retval_max)
 		return 0;
 	struct subject s;
-	bool in = in_scope(&s, task, bpf_get_current_pid_tgid());
+	bool in = in_scope(&s, task);
 	if (!in)
 		return 0;
 	bool image = call->exec && retval == 0;
@@ -133,7 +133,7 @@ static __always_inline int plain_event(void *ctx, u16 event, s64 retval, u64 arg
 	struct subject s;
 	struct writer w;
 	u64 task = current_task_btf();
-	if (!in_scope(&s, task, bpf_get_current_pid_tgid()) || (s.flags & GROUP_ARMED))
+	if (!in_scope(&s, task) || (s.flags & GROUP_ARMED))
 		return 0;
 	if (!record_begin(ctx, &w, &s, s.tgid % SHARDS, event, 1, 0))
 		return 0;
