@@ -38,6 +38,7 @@ def reader_journal(cpus: int, slots: int, rings: int) -> np.dtype[Any]:
             ("announced", "<u8", (cpus, slots)),
             ("losses_sent", "<u8"),
             ("flushes", "<u8"),
+            ("cpu_ns", "<u8"),
         ]
     )
 
@@ -59,7 +60,7 @@ def worker_journal(cpus: int) -> np.dtype[Any]:
             ("late", "<u8"),
             ("redelivered", "<u8"),
             ("turns", "<u8"),
-            ("faulted", "<u8"),
+            ("cpu_ns", "<u8"),
             ("ended", "<u8"),
         ]
     )
@@ -73,6 +74,7 @@ def publisher_journal(workers: int, sinks: int) -> np.dtype[Any]:
             ("release", "<u8", workers),
             ("read", "<u8", workers),
             ("sinks", line, sinks),
+            ("cpu_ns", "<u8"),
             ("ended", "<u8"),
         ]
     )
@@ -113,6 +115,7 @@ class Ledger(msgspec.Struct, kw_only=True):
     by_worker: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
     by_event: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
     sinks: list[Line] = msgspec.field(default_factory=list)
+    cpu_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     restarts: dict[str, int] = msgspec.field(default_factory=dict)
 
     def close(self) -> None:
@@ -155,6 +158,7 @@ def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue) -> 
         ledger.rejected += counts["rejected"]
         ledger.late += int(state["late"][0])
         ledger.redelivered += int(state["redelivered"][0])
+        ledger.cpu_seconds[f"worker-{i}"] = int(state["cpu_ns"][0]) / 1e9
         ledger.by_worker[str(i)] = counts | {"turns": int(state["turns"][0])}
         for name, column in (("delivered", delivered), ("filtered", filtered)):
             for event in np.flatnonzero(column).tolist():
@@ -186,6 +190,7 @@ def add_kernel(ledger: Ledger, produced: Array, marks: Array, catalogue: Catalog
 def add_reader(ledger: Ledger, state: Array) -> None:
     """The reader's part, and what it saw that must agree with the kernel's counts."""
     row = state[0]
+    ledger.cpu_seconds["reader"] = int(row["cpu_ns"]) / 1e9
     ledger.dropped = int(row["dropped"].sum())
     ledger.cross_checks |= {
         "frames_received": int(row["frames"].sum()),
@@ -203,6 +208,7 @@ def add_reader(ledger: Ledger, state: Array) -> None:
 
 def add_sinks(ledger: Ledger, state: Array, names: list[str]) -> None:
     """A line per sink."""
+    ledger.cpu_seconds["publisher"] = int(state["cpu_ns"][0]) / 1e9
     for name, line in zip(names, state["sinks"][0], strict=True):
         ledger.sinks.append(
             Line(

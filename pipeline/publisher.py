@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 
+from pipeline.clock import CpuClock
 from pipeline.doorbell import InheritedFd
 from pipeline.logs import logger
 from pipeline.merge import merge
@@ -54,6 +55,7 @@ class Publisher:
         self.control = attach_control(plan)
         self.journal = self.control.publisher
         self.state = self.journal.next[0]
+        self._cpu = CpuClock(int(self.state["cpu_ns"]))
         self.rings = [attach_ring(name) for name in plan.results]
         self.renders = sorted({(s.render, s.format == "zmq") for s in plan.sinks if s.render != "none"})
         self.sinks: list[Sink] = [self._open(i, target) for i, target in enumerate(targets)]
@@ -194,6 +196,7 @@ class Publisher:
                 self.control.close_sink(i)
                 if sink.broken != "EPIPE":
                     logger("publisher").error("publisher.sink_broken", sink=sink.output.name, reason=sink.broken)
+        self.state["cpu_ns"] = self._cpu.now_ns()
         self.journal.commit()
         for i, ring in enumerate(self.rings):
             ring.release(int(self.state["release"][i]))

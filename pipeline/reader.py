@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bpf.layout import BROADCAST
-from pipeline.clock import boottime_ns
+from pipeline.clock import CpuClock, boottime_ns
 from pipeline.doorbell import InheritedFd
 from pipeline.flush import Flusher
 from pipeline.frames import HEADER, Header, Loss, loss_frame, read_header
@@ -55,6 +55,7 @@ class Reader:
         self.control = attach_control(plan)
         self.journal = self.control.reader
         self.state = self.journal.next[0]
+        self._cpu = CpuClock(int(self.state["cpu_ns"]))
         self.marks = Marks(ends.marks.fd, plan.cpus, plan.slots, plan.order_bound_ms * 1_000_000)
         self.flusher = Flusher(ends.flush.fd)
         self.perf = [
@@ -187,6 +188,7 @@ class Reader:
     def _commit(self) -> None:
         for i, ring in enumerate(self.rings):
             self.state["ring_head"][i] = ring.write_position
+        self.state["cpu_ns"] = self._cpu.now_ns()
         self.journal.commit()
         for ring in self.rings:
             ring.publish()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bpf.catalogue import catalogue
+from pipeline.clock import CpuClock
 from pipeline.frames import HEADER, read_header
 from pipeline.logs import logger
 from pipeline.plan import ALL, READY_WORKER, Plan, attach_control, attach_ring
@@ -52,6 +53,7 @@ class Worker:
         self.control = attach_control(plan)
         self.journal = self.control.workers[index]
         self.state = self.journal.next[0]
+        self._cpu = CpuClock(int(self.state["cpu_ns"]))
         self.ring = attach_ring(plan.rings[index])
         self.results = attach_ring(plan.results[index])
         keep = Predicates(catalogue(), plan.conditions, plan.only) if plan.conditions or plan.only else None
@@ -220,6 +222,7 @@ class Worker:
         state = self.state
         state["next"], state["release"], state["result_head"] = position, release, self.results.write_position
         state["written"] = self._already = 0
+        state["cpu_ns"] = self._cpu.now_ns()
         self.journal.commit()
         self.results.publish()
         self.ring.release(release)
