@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import BLOB, CELL_BYTES, EVENTS, HEAD
+from bpf.layout import BLOB, CELL_BYTES, EVENTS
 from workers.rows import CELL_WORDS, Rows
 
 Array = np.ndarray[Any, Any]
 BLOB_BYTES = BLOB.itemsize
-ARG0_WORD = HEAD.fields["arg0"][1] // 8 if HEAD.fields else 3
 
 
 def argument_cells(counts: Array) -> Array:
@@ -27,10 +26,10 @@ def argument_cells(counts: Array) -> Array:
 
 def argument(rows: Rows, index: int, chosen: Array | slice = slice(None)) -> Array:
     """Raw value of argument `index` of the chosen rows, u64. The events must have that many arguments."""
-    words = rows.data.view(np.uint64)
-    base = rows.at[chosen].astype(np.int64) * CELL_WORDS
-    position = base + (ARG0_WORD if index == 0 else CELL_WORDS + index - 1)
-    return words[np.minimum(position, max(len(words) - 1, 0))]
+    if index == 0:
+        return rows.arg0[chosen]
+    position = rows.at[chosen] * CELL_WORDS + (CELL_WORDS + index - 1)
+    return rows.data.view(np.uint64).take(position, mode="clip")
 
 
 @dataclass
@@ -51,26 +50,24 @@ class Blobs:
 
 def blobs(rows: Rows, argument_counts: Array) -> Blobs:
     """All blobs of `rows`; `argument_counts` is the arguments per event id, u8[EVENTS]."""
-    heads = rows.data.view(HEAD)
-    count = heads["blobs"][rows.at].astype(np.int64)
-    having = np.flatnonzero(count)
+    having = np.flatnonzero(rows.blobs)
     parts: list[tuple[Array, ...]] = []
     broken = 0
     if len(having):
-        at = rows.at[having].astype(np.int64)
-        cells = heads["cells"][at].astype(np.int64)
+        at = rows.at[having]
+        cells = rows.cells[having].astype(np.int64)
         event = np.minimum(rows.event[having], EVENTS - 1)
         position = (at + argument_cells(argument_counts[event].astype(np.int64))) * CELL_BYTES
         end = (at + cells) * CELL_BYTES
-        left = count[having]
+        left = rows.blobs[having].astype(np.int64)
         row = having
-        data = rows.data
+        words = rows.data.view(np.uint64)
         while len(row):
             fits = position + BLOB_BYTES <= end
             if not fits.all():
                 broken += int((~fits).sum())
                 row, position, end, left = row[fits], position[fits], end[fits], left[fits]
-            header = data[position[:, None] + np.arange(BLOB_BYTES)].view(BLOB).reshape(-1)
+            header = words.take(position // 8).view(BLOB)
             size = header["bytes"].astype(np.int64)
             start = position + BLOB_BYTES
             fits = start + size <= end

@@ -48,7 +48,7 @@ class Core:
         self._frames: list[Array] = []
         self._pending: Rows | None = None
         self._keep = keep
-        self._known = np.zeros(EVENTS, bool)
+        self._known = np.zeros(1 << 16, bool)
         self._known[list(catalogue.by_id)] = True
         self._owned = np.zeros(0, bool)
         self._generation = 0
@@ -64,25 +64,23 @@ class Core:
 
     def advance(self, watermark_ns: int) -> Batch:
         """Let go of everything up to `watermark_ns`. Frames fed before are copied by then."""
-        if self._pending is None:
-            self.contexts.shrink()
+        self._shrink()
         decoded = read_frames(self._frames, self.contexts)
         self._frames = []
         batch = Batch(empty_rows(), watermark_ns, decoded.rejected, rejected_reasons=decoded.reasons)
         fresh = self._own(decoded.rows, batch)
-        if len(fresh):
+        if len(fresh) and int(fresh.time_ns.min()) <= self.watermark_ns:
             fresh.late = fresh.time_ns <= self.watermark_ns
         parts = [part for part in (self._pending, fresh) if part is not None and len(part)]
         self._pending = None
         self.watermark_ns = max(self.watermark_ns, watermark_ns)
         if not parts:
             return batch
-        rows = concatenate(parts)
-        ripe = rows.time_ns <= watermark_ns
-        if not ripe.all():
-            self._pending = rows.select(~ripe).compact()
-            rows = rows.select(ripe)
-        rows = self._ordered(rows)
+        rows = self._ordered(concatenate(parts))
+        ripe = int(np.searchsorted(rows.time_ns, watermark_ns, "right"))
+        if ripe < len(rows):
+            self._pending = rows.select(slice(ripe, None)).compact()
+            rows = rows.select(slice(0, ripe))
         if self._keep is not None and len(rows):
             stays = self._keep(rows, self.contexts)
             if not stays.all():
@@ -90,6 +88,16 @@ class Core:
                 rows = rows.select(stays)
         batch.rows = rows
         return batch
+
+    def _shrink(self) -> None:
+        """Bound the table of contexts: begin it anew, with those of the pending rows."""
+        if not self.contexts.full:
+            return
+        held = self._pending
+        raw = [] if held is None else [self.contexts.table[w].tobytes() for w in held.who.tolist()]
+        self.contexts.clear()
+        if held is not None:
+            held.who = np.array([self.contexts.intern(r) for r in raw], np.uint32)
 
     def recover(self, watermark_ns: int) -> None:
         """After a death: of the frames fed so far, rows above the committed watermark are pending again."""
@@ -109,8 +117,10 @@ class Core:
             self._generation, self._owned = self.contexts.generation, np.zeros(0, bool)
         if len(self._owned) < len(table):
             self._owned = table["tgid"] % np.uint32(self.workers) == self.worker
+        known = self._known[rows.event]
+        if self._owned.all() and known.all():
+            return rows
         owned = self._owned[rows.who]
-        known = self._known[np.minimum(rows.event, EVENTS - 1)] & (rows.event < EVENTS)
         if owned.all() and known.all():
             return rows
         batch.observed = len(rows) - int(owned.sum())

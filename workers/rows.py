@@ -2,7 +2,7 @@
 
     frames (views into the ring)                 Rows
     [header|cells][header|cells]...   ->   data: the cells of all frames, one array of bytes
-                                           at:   cell of each head in it           u32[n]
+                                           at:   cell of each head in it           i64[n]
                                            time_ns, event, retval, flags, cpu      columns
                                            who:  row of `Contexts`                 u32[n]
 
@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import BITMAP_WORDS, CELL_BYTES, CONTEXT, FRAME, FRAME_CELLS, FRAME_VERSION, HEAD
+from bpf.layout import BITMAP_WORDS, CELL_BYTES, CONTEXT, FRAME, FRAME_CELLS, FRAME_VERSION
 
 Array = np.ndarray[Any, Any]
 
 CONTEXT_CELLS = CONTEXT.itemsize // CELL_BYTES
-CONTEXT_WORDS = CONTEXT.itemsize // 8
 CELL_WORDS = CELL_BYTES // 8
 MAX_CONTEXTS = 65536
 """Contexts remembered before the table begins anew (160 bytes each, and what views cache for them)."""
@@ -58,17 +57,24 @@ class Contexts:
         self._index[raw] = at
         return at
 
-    def shrink(self) -> None:
-        """Begin anew if full. Only between turns, when no rows are held."""
-        if len(self._index) > MAX_CONTEXTS:
-            self.generation += 1
-            self._index.clear()
-            self._table = np.zeros(1024, CONTEXT)
+    @property
+    def full(self) -> bool:
+        """Whether it is time to begin anew."""
+        return len(self._index) > MAX_CONTEXTS
+
+    def clear(self) -> None:
+        """Begin anew: every `who` handed out so far is dead."""
+        self.generation += 1
+        self._index.clear()
+        self._table = np.zeros(1024, CONTEXT)
+
+
+COLUMNS = ("at", "time_ns", "event", "retval", "flags", "cpu", "who", "late", "cells", "blobs", "arg0")
 
 
 @dataclass
 class Rows:
-    """Events as columns; `data` holds their cells."""
+    """Events as columns; `data` holds their cells. Columns may be strided views."""
 
     data: Array
     at: Array
@@ -79,56 +85,45 @@ class Rows:
     cpu: Array
     who: Array
     late: Array
+    cells: Array
+    blobs: Array
+    arg0: Array
 
     def __len__(self) -> int:
         return len(self.at)
 
-    @property
-    def heads(self) -> Array:
-        """HEAD[n], gathered (a copy)."""
-        return self.data.view(HEAD)[self.at]
-
-    def select(self, chosen: Array) -> Rows:
-        """These rows only (mask or order); `data` is shared."""
-        return Rows(
-            self.data,
-            self.at[chosen],
-            self.time_ns[chosen],
-            self.event[chosen],
-            self.retval[chosen],
-            self.flags[chosen],
-            self.cpu[chosen],
-            self.who[chosen],
-            self.late[chosen],
-        )
+    def select(self, chosen: Array | slice) -> Rows:
+        """These rows only (mask, order or slice); `data` is shared, a slice copies nothing."""
+        return Rows(self.data, *(getattr(self, name)[chosen] for name in COLUMNS))
 
     def compact(self) -> Rows:
         """The same rows on a `data` of their own, so that the frames can go."""
-        cells = self.data.view(HEAD)["cells"][self.at].astype(np.int64)
+        cells = self.cells.astype(np.int64)
         ends = np.cumsum(cells)
         starts = ends - cells
         total = int(ends[-1]) if len(ends) else 0
         source = np.arange(total) + np.repeat(self.at - starts, cells)
         data = self.data.reshape(-1, CELL_BYTES)[source].reshape(-1)
-        kept = self.select(slice(None))  # type: ignore[arg-type]
-        kept.data, kept.at = data, starts.astype(np.uint32)
-        return kept
+        columns = {name: getattr(self, name).copy() for name in COLUMNS}
+        return Rows(data, **(columns | {"at": starts}))
+
+
+_DTYPES: dict[str, type] = {
+    "at": np.int64,
+    "event": np.uint16,
+    "retval": np.int64,
+    "flags": np.uint8,
+    "cpu": np.uint16,
+    "who": np.uint32,
+    "late": np.bool_,
+    "cells": np.uint16,
+    "blobs": np.uint8,
+}
 
 
 def empty_rows() -> Rows:
     """No rows."""
-    none = np.zeros(0, np.uint64)
-    return Rows(
-        np.zeros(0, np.uint8),
-        none.astype(np.uint32),
-        none,
-        none.astype(np.uint16),
-        none.astype(np.int64),
-        none.astype(np.uint8),
-        none.astype(np.uint16),
-        none.astype(np.uint32),
-        none.astype(bool),
-    )
+    return Rows(np.zeros(0, np.uint8), *(np.zeros(0, _DTYPES.get(name, np.uint64)) for name in COLUMNS))
 
 
 def concatenate(parts: list[Rows]) -> Rows:
@@ -136,14 +131,9 @@ def concatenate(parts: list[Rows]) -> Rows:
     if len(parts) == 1:
         return parts[0]
     bases = np.cumsum([0] + [len(part.data) // CELL_BYTES for part in parts[:-1]])
-    return Rows(
-        np.concatenate([part.data for part in parts]),
-        np.concatenate([part.at + np.uint32(base) for part, base in zip(parts, bases, strict=True)]),
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("time_ns", "event", "retval", "flags", "cpu", "who", "late")
-        ),
-    )
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
+    columns["at"] = np.concatenate([part.at + base for part, base in zip(parts, bases.tolist(), strict=True)])
+    return Rows(np.concatenate([part.data for part in parts]), **columns)
 
 
 @dataclass
@@ -199,8 +189,7 @@ def read_frames(payloads: list[Array], contexts: Contexts) -> Decoded:
         frames = [p for p, ok in zip(whole, good.tolist(), strict=True) if ok]
         if not frames:
             return Decoded(empty_rows(), sum(rejected.values()), rejected, reasons)
-        kept = headers[good]
-        rows, bad = _gather(frames, kept, bits[good], contexts)
+        rows, bad = _gather(frames, headers[good], bits[good], counts[good], contexts)
         if rows is not None:
             return Decoded(rows, sum(rejected.values()), rejected, reasons)
         for i in np.flatnonzero(good)[bad].tolist():
@@ -208,37 +197,44 @@ def read_frames(payloads: list[Array], contexts: Contexts) -> Decoded:
             reject("record", headers[i])
 
 
-def _gather(frames: list[Array], headers: Array, bits: Array, contexts: Contexts) -> tuple[Rows | None, Array]:
+def _gather(
+    frames: list[Array], headers: Array, bits: Array, counts: Array, contexts: Contexts
+) -> tuple[Rows | None, Array]:
     """Rows of frames whose headers are sound, or the frames (mask) whose records are not."""
     data = np.concatenate([p[FRAME.itemsize :] for p in frames])
     used = headers["used"].astype(np.int64) // CELL_BYTES
-    ends = np.cumsum(used)
-    bases = ends - used
-    frame, cell = np.nonzero(bits)
-    bad = np.zeros(len(frames), bool)
-    np.logical_or.at(bad, frame[cell >= used[frame]], True)
-    if bad.any():
+    bases = np.cumsum(used) - used
+    flat = np.flatnonzero(bits.view(bool))
+    width = bits.shape[1]
+    shift = np.repeat(bases - width * np.arange(len(frames)), counts)
+    at = flat + shift
+    limit = np.repeat(bases + used, counts)
+    # a head beyond the frame's end must not be read: it is looked at where it cannot do harm
+    inside = at < limit
+    words = data.view(np.uint64).reshape(-1, CELL_WORDS)
+    heads = words.take(at, axis=0, mode="clip")
+    packed = heads[:, 2]
+    context = ((packed >> np.uint64(16)) & np.uint64(0xFFFF)).astype(np.int64) + np.repeat(bases, counts)
+    cells = ((packed >> np.uint64(32)) & np.uint64(0xFFFF)).astype(np.uint16)
+    sound = inside & (cells > 0) & (at + cells <= limit) & (context + CONTEXT_CELLS <= limit)
+    if not sound.all():
+        bad = np.zeros(len(frames), bool)
+        bad[flat[~sound] // width] = True
         return None, bad
-    at = bases[frame] + cell
-    heads = data.view(HEAD)[at]
-    limit = used[frame]
-    context = heads["context"].astype(np.int64)
-    wrong = (heads["cells"] == 0) | (cell + heads["cells"] > limit) | (context + CONTEXT_CELLS > limit)
-    if wrong.any():
-        bad[np.unique(frame[wrong])] = True
-        return None, bad
-    who = _intern(data, context + bases[frame], contexts)
     return Rows(
-        data,
-        at.astype(np.uint32),
-        np.ascontiguousarray(heads["time_ns"]),
-        np.ascontiguousarray(heads["event"]),
-        np.ascontiguousarray(heads["retval"]),
-        np.ascontiguousarray(heads["flags"]),
-        headers["cpu"].astype(np.uint16)[frame],
-        who,
-        np.zeros(len(at), bool),
-    ), bad
+        data=data,
+        at=at,
+        time_ns=heads[:, 0],
+        event=packed.astype(np.uint16),
+        retval=heads[:, 1].view(np.int64),
+        flags=(packed >> np.uint64(48)).astype(np.uint8),
+        cpu=np.repeat(headers["cpu"].astype(np.uint16), counts),
+        who=_intern(data, context, contexts),
+        late=np.zeros(len(at), bool),
+        cells=cells,
+        blobs=(packed >> np.uint64(56)).astype(np.uint8),
+        arg0=heads[:, 3],
+    ), np.zeros(0, bool)
 
 
 def _intern(data: Array, context_cell: Array, contexts: Contexts) -> Array:
