@@ -279,6 +279,14 @@ def list_outputs(name: str | None) -> None:
 
 
 @main.command()
+def demo() -> None:
+    """Trace a small workload of headrace's own; where BPF is not to be had, show a recording."""
+    from pipeline.demo import run as run_demo
+
+    _finish(run_demo(), "")
+
+
+@main.command()
 def check() -> None:
     """What this host offers and lacks, with the remedy. Status 0 if tracing works here, 69 if not."""
     found = findings()

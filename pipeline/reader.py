@@ -34,6 +34,7 @@ from pipeline.watermark import Marks
 BULK, URGENT = 0, 1
 FINAL_WATERMARK = 2**63
 ANNOUNCE_EVERY_NS = 100_000_000
+LOG_EVERY_NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Reader:
         self._watermark_owed = True
         self._losses: dict[tuple[int, int], Loss] = {}
         self._announced_ns = 0
+        self._logged_ns = 0
+        self._lost_unlogged = 0
         self._recover()
 
     def _recover(self) -> None:
@@ -175,8 +178,11 @@ class Reader:
                 put(self.rings[-1], FRAME, frame)
             self._latest_ns = max(self._latest_ns, now)
             self.state["losses_sent"] += 1
+            self._lost_unlogged += loss.count
             del self._losses[key]
-        logger("reader").warning("reader.events_lost", counts="see the ledger")
+        if now - self._logged_ns > LOG_EVERY_NS:
+            logger("reader").warning("reader.events_lost", events=self._lost_unlogged)
+            self._logged_ns, self._lost_unlogged = now, 0
 
     def _mark(self, watermark_ns: int) -> None:
         """Write the watermark behind the frames of this cycle, in every ring."""

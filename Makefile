@@ -1,0 +1,28 @@
+# Two commands matter: `make demo` and `make test`. Both install what is missing first.
+.PHONY: setup demo test check bench clean recording
+
+setup: .venv/.ready
+
+.venv/.ready: setup.sh pyproject.toml requirements.lock
+	./setup.sh
+
+demo: setup
+	.venv/bin/headrace demo
+
+test: setup
+	.venv/bin/python -m pytest
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: setup
+	.venv/bin/python -m bench.all
+
+# the recording that `make demo` shows where BPF is not to be had
+recording: setup
+	.venv/bin/python -m pipeline.demo --record examples/demo.hrc
+
+clean:
+	rm -rf .venv *.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,66 @@
+"""The demonstration: a small workload of its own, traced, as a table, then the ledger.
+
+Where this host or the user's rights do not allow BPF it says what is missing and shows the same from
+the recording that ships.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from bpf.loader import LoadError
+from config import filters, outputs
+from config.settings import resolve
+from pipeline import app, logs
+from pipeline.host import findings
+
+RECORDING = Path(__file__).parent.parent / "examples" / "demo.hrc"
+EVENTS = "sched_process_fork,sched_process_exec,sched_process_exit,execve,openat,socket,connect,kill,unlinkat"
+WORKLOAD = """
+cat /etc/hostname >/dev/null
+(exec ls /nonexistent) 2>/dev/null
+touch /tmp/headrace-demo.$$ && rm /tmp/headrace-demo.$$
+sh -c 'kill -TERM $$' 2>/dev/null
+exit 0
+"""
+COMMAND = ("/bin/sh", "-c", WORKLOAD)
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+
+
+def _request(events: str, command: tuple[str, ...] = (), record: str = "") -> app.Request:
+    settings = resolve(None, {"events": events, "workers": 1, "record": record})
+    from bpf.catalogue import catalogue
+
+    return app.Request(settings, filters.parse([events], catalogue()), outputs.parse(["table:-"]), command)
+
+
+def run(record: str = "") -> app.Outcome:
+    """Trace the workload if that works here, else show the recording."""
+    logs.configure("warning")
+    missing = [f for f in findings() if not f.ok and not f.optional]
+    if not missing:
+        os.environ.clear()
+        os.environ.update(ENVIRONMENT)
+        os.chdir("/")
+        try:
+            return app.live(_request(EVENTS, COMMAND, record))
+        except LoadError as error:
+            print(f"headrace: this host does not let BPF programs run: {error}", file=sys.stderr)
+    for finding in missing:
+        print(f"headrace: {finding.name}: {finding.detail}\n  remedy: {finding.remedy}", file=sys.stderr)
+    print("headrace: showing a recording instead of this host", file=sys.stderr)
+    return app.replay(_request("*"), RECORDING)
+
+
+def main() -> None:
+    """`python -m pipeline.demo --record FILE` makes the recording."""
+    record = sys.argv[2] if sys.argv[1:2] == ["--record"] else ""
+    outcome = run(str(Path(record).absolute()) if record else "")
+    print(outcome.ledger.text(), file=sys.stderr)
+    raise SystemExit(outcome.status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+#!/bin/sh
+# What headrace needs on a Debian 12 machine, installed where it is missing: Debian's bcc (its namesake
+# on PyPI is something else), a C compiler for the tests' loads, and a virtual environment in the
+# checkout with the locked Python packages.
+set -eu
+cd "$(dirname "$0")"
+
+need=""
+add() { need="$need $1"; }
+[ -d /usr/lib/python3/dist-packages/bcc ] || add python3-bpfcc
+python3 -c 'import ensurepip, venv' 2>/dev/null || add python3-venv
+command -v cc >/dev/null 2>&1 || add gcc
+[ -e /usr/include/stdio.h ] || add libc6-dev
+echo 'int main(void){return 0;}' | cc -m32 -x c -o /dev/null - 2>/dev/null || add gcc-multilib
+if [ -n "$need" ]; then
+	if [ "$(id -u)" != 0 ]; then
+		echo "setup: these packages are missing and only root can install them:$need" >&2
+		exit 77
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get update -qq
+	# shellcheck disable=SC2086
+	apt-get install -y -qq --no-install-recommends $need >/dev/null
+fi
+
+[ -x .venv/bin/python ] || python3 -m venv .venv
+.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+.venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+# only bcc of Debian's packages becomes visible, not all of dist-packages
+site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+ln -sfn /usr/lib/python3/dist-packages/bcc "$site/bcc"
+
+# exit and exit_group are taken from tracepoints that tracefs names
+if [ "$(id -u)" = 0 ] && [ ! -d /sys/kernel/tracing/events ]; then
+	mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null || true
+fi
+touch .venv/.ready
