@@ -1,9 +1,9 @@
 """Floods: what a traced program keeps of its speed, what the pipeline loses, what an event costs.
 
-    load (CPU 0) -> programs -> reader -> 1 worker -> publisher -> counting subscriber   (all on the last CPU)
-    baseline: the same load untraced, alternating
+load (CPU 0) -> programs -> reader -> 1 worker -> publisher -> counting subscriber   (all on the last CPU)
+baseline: the same load untraced, alternating
 
-    python -m bench.floods [--seconds 30] [--rounds 5] [--only getppid|openat]
+python -m bench.floods [--seconds 30] [--rounds 5] [--only getppid|openat]
 """
 
 from __future__ import annotations

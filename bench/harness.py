@@ -6,6 +6,7 @@ Every figure is a ratio of two sides measured alternately in one run; medians an
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -20,12 +21,21 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
+RESULTS = Path(os.environ.get("HEADRACE_BENCH_RESULTS", HERE / "results"))
+"""Results go elsewhere with HEADRACE_BENCH_RESULTS: short runs that try a program are no results."""
 LOAD_CPU, USER_CPU = 0, (os.cpu_count() or 1) - 1
 
 
 class Void(Exception):
     """A run whose result does not hold: counts that do not match."""
+
+
+def options(text: str, seconds: float, rounds: int = 5) -> argparse.ArgumentParser:
+    """What every program takes. `text` is the module's docstring."""
+    parser = argparse.ArgumentParser(description=text.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=seconds, help=f"of a run; default {seconds:g}")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"default {rounds}")
+    return parser
 
 
 def pin() -> None:
@@ -48,11 +58,24 @@ class Load:
     pid: int
 
     @classmethod
-    def start(cls, binary: Path, mode: str, count: int = 0, threads: int = 1, rate: int = 0, cpu: int = LOAD_CPU) -> Load:
-        """Start it; it makes no call that counts until go()."""
-        arguments = [str(binary), mode, str(count), str(cpu), str(threads), str(rate)]
+    def start(
+        cls,
+        binary: Path,
+        mode: str,
+        count: int = 0,
+        threads: int = 1,
+        rate: int = 0,
+        cpu: int = LOAD_CPU,
+        processes: int = 0,
+    ) -> Load:
+        """Start it; it makes no call that counts until go(). It ends when this process does."""
+        numbers = (count, cpu, threads, rate, processes)
         process = subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [str(binary), mode, *map(str, numbers)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert process.stderr is not None
         return cls(process, int(process.stderr.readline()))
@@ -95,10 +118,58 @@ class Traced:
         return sum(self.ledger["cpu_seconds"].values()) * 1e6 / max(self.ledger["delivered"], 1)
 
 
-def headrace(arguments: Sequence[str], ready_fd: int, **options: Any) -> subprocess.Popen[str]:
-    """Start `headrace run`."""
-    command = [str(Path(sys.executable).with_name("headrace")), "run", "--ready-fd", str(ready_fd), *arguments]
-    return subprocess.Popen(command, pass_fds=(ready_fd,), text=True, **options)
+@dataclass
+class Tracer:
+    """One `headrace run` with everything attached. It ends when the processes of its scope are gone."""
+
+    process: subprocess.Popen[str]
+    ledger_path: Path
+
+    @classmethod
+    def start(cls, folder: Path, scope: str, events: str, output: str, extra: Sequence[str] = ()) -> Tracer:
+        """Start it and wait until it traces; Void with what it says if it does not."""
+        ledger_path = folder / "ledger.json"
+        ledger_path.unlink(missing_ok=True)
+        read_end, write_end = os.pipe()
+        command = [str(Path(sys.executable).with_name("headrace")), "run", "--ready-fd", str(write_end)]
+        command += ["-e", events, "-s", scope, "-o", output, "--ledger", str(ledger_path), *extra]
+        process = subprocess.Popen(command, pass_fds=(write_end,), text=True, stderr=subprocess.PIPE)
+        os.close(write_end)
+        ready = os.read(read_end, 1)
+        os.close(read_end)
+        if not ready:
+            raise Void(f"headrace did not start: {process.communicate()[1]}")
+        return cls(process, ledger_path)
+
+    def pids(self) -> list[int]:
+        """The supervisor and all that descend from it."""
+        found = [self.process.pid]
+        for pid in found:
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                found.extend(int(child) for child in (task / "children").read_text().split())
+        return found
+
+    def finish(self) -> dict[str, Any]:
+        """Wait until it has drained; its ledger. Void if it failed or does not balance."""
+        _, errors = self.process.communicate(timeout=120)
+        if not self.ledger_path.exists():
+            raise Void(f"headrace failed: {errors}")
+        ledger: dict[str, Any] = json.loads(self.ledger_path.read_text())
+        if not ledger["balanced"]:
+            raise Void(f"the ledger does not balance: {ledger}")
+        return ledger
+
+
+def lost(ledger: dict[str, Any]) -> int:
+    """Events that did not come out at the other end, wherever they were lost."""
+    return int(ledger["lost"] + ledger["dropped"] + ledger["rejected"] + sum(s["dropped"] for s in ledger["sinks"]))
+
+
+def require_produced(ledger: dict[str, Any], events: str, calls: int) -> None:
+    """Void if the kernel counted fewer than the calls that were made."""
+    for name in events.split(","):
+        if ledger["by_event"].get(name, {}).get("produced", 0) < calls:
+            raise Void(f"{name}: produced less than the {calls} calls made")
 
 
 def traced(
@@ -116,31 +187,25 @@ def traced(
     with tempfile.TemporaryDirectory() as folder:
         endpoint = f"ipc://{folder}/bench.sock"
         load = Load.start(binary, mode, threads=threads, rate=rate)
-        ledger_path = Path(folder, "ledger.json")
-        read_end, write_end = os.pipe()
-        arguments = ["-e", events, "-s", f"tree={load.pid}", "-o", output.replace("ENDPOINT", endpoint)]
-        tracer = headrace([*arguments, "--ledger", str(ledger_path), *extra], write_end, stderr=subprocess.PIPE)
-        os.close(write_end)
-        if not os.read(read_end, 1):
-            raise Void(f"headrace did not start: {tracer.communicate()[1]}")
-        os.close(read_end)
-        counter = _subscriber(endpoint, load.pid, events) if subscriber else None
+        tracer = Tracer.start(Path(folder), f"tree={load.pid}", events, output.replace("ENDPOINT", endpoint), extra)
+        counter = subscribe("bench.counting", endpoint, str(load.pid), events) if subscriber else None
         load.go()
         calls, took = load.finish(seconds)
-        _, errors = tracer.communicate(timeout=120)
+        ledger = tracer.finish()
         report = json.loads(counter.communicate()[0]) if counter else {}
-        if not ledger_path.exists():
-            raise Void(f"headrace failed: {errors}")
-        ledger = json.loads(ledger_path.read_text())
     result = Traced(calls / took, calls, ledger, report)
     _verify(result, events)
     return result
 
 
-def _subscriber(endpoint: str, pid: int, events: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "bench.counting", endpoint, str(pid), events]
+def subscribe(module: str, *arguments: str) -> subprocess.Popen[str]:
+    """A subscriber in a process of its own; it reports when its standard input is closed."""
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE.parent
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=HERE.parent,
     )
     time.sleep(1.5)  # let it import and connect before the load begins
     return process
@@ -148,11 +213,7 @@ def _subscriber(endpoint: str, pid: int, events: str) -> subprocess.Popen[str]:
 
 def _verify(result: Traced, events: str) -> None:
     ledger, report = result.ledger, result.report
-    if not ledger["balanced"]:
-        raise Void(f"the ledger does not balance: {ledger}")
-    for name in events.split(","):
-        if ledger["by_event"].get(name, {}).get("produced", 0) < result.calls:
-            raise Void(f"{name}: produced less than the {result.calls} calls made")
+    require_produced(ledger, events, result.calls)
     if report:
         missing = ledger["delivered"] - report["rows"]
         if report["wrong"] or report["backwards"]:
@@ -168,7 +229,8 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def environment() -> dict[str, Any]:
     """Where a result was measured."""
-    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
     return {
         "kernel": platform.release(),
         "cpus": os.cpu_count(),
@@ -178,9 +240,14 @@ def environment() -> dict[str, Any]:
     }
 
 
+def spreads(rounds: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Median and range of each named figure of the rounds."""
+    return {name: spread([one[name] for one in rounds]) for name in names}
+
+
 def save(name: str, figures: dict[str, Any]) -> None:
     """Write bench/results/NAME.json and say what stands in it."""
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"environment": environment(), **figures}, indent=2) + "\n")
     print(f"{name}: {json.dumps(figures.get('figures', figures))}")

@@ -163,7 +163,8 @@ SOCKADDR_IN = {"bind": (1, 2), "connect": (1, 2), "sendto": (4, 5)}
 SOCKADDR_BYTES = 128
 """Structs read whole: type -> (bytes at most, argument with its size)."""
 SIZED_STRUCTS = {("clone3", "struct clone_args*"): (88, 1), ("openat2", "struct open_how*"): (64, 3)}
-TRACEPOINT_CALLS = {"exit": "exit", "exit_group": "exit_group"}
+"""Calls that do not return, or not as themselves: taken at their entry."""
+ENTRY_CALLS = ("exit", "exit_group", "rt_sigreturn")
 
 _HOOKS: tuple[tuple[str, str | None, str], ...] = (
     ("sys_enter", "raw_tracepoint:sys_enter", "int syscall"),
@@ -262,7 +263,7 @@ def _blobs(name: str, arguments: tuple[Argument, ...], compat: bool) -> tuple[Bl
 
 
 def _syscall(number: int, name: str, arguments: tuple[Argument, ...], only_32: bool) -> Event:
-    hook = f"tracepoint:syscalls:sys_enter_{name}" if name in TRACEPOINT_CALLS else "raw_tracepoint:sys_exit"
+    hook = f"tracepoint:syscalls:sys_enter_{name}" if name in ENTRY_CALLS else "raw_tracepoint:sys_exit"
     sets = {"syscalls"} | {s for s, members in SETS.items() if name in members}
     return Event(
         id=UNIQUE_32_BASE + number if only_32 else number,

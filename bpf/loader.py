@@ -20,7 +20,7 @@ import numpy as np
 
 from bpf import layout, offsets
 from bpf.btf import Btf, BtfError
-from bpf.catalogue import LIFECYCLE, Call, Event, catalogue
+from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, Call, Event, catalogue
 from bpf.mapped import MappedArray
 from bpf.scope import Scope
 
@@ -96,8 +96,8 @@ def _defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: bo
         defines[f"EVENT_{name}"] = catalogue().by_name[name].id
     if any(e.hook == "raw_tracepoint:sys_exit" for e in wanted.events):
         defines["WANT_SYSCALLS"] = 1
-    hooks = ("sys_enter", "sys_exit", "exit", "exit_group", "sched_switch", "cgroup_mkdir", "cgroup_rmdir")
-    for name in (*hooks, "cgroup_attach_task", *LIFECYCLE):
+    hooks = ("sys_enter", "sys_exit", "sched_switch", "cgroup_mkdir", "cgroup_rmdir", "cgroup_attach_task")
+    for name in (*hooks, *ENTRY_CALLS, *LIFECYCLE):
         if name in names:
             defines[f"WANT_{name.upper()}"] = 1
     if "task_rename" in names or not prepare_exec:
@@ -157,7 +157,8 @@ class Programs:
             raise LoadError(f"bcc could not compile or load the programs: {error}") from error
         self._status = MappedArray(self.map_fd("status"), layout.STATUS, 1, writable=True)
         self._fill_calls()
-        self._attached = False
+        self._entries_attached: list[str] = []
+        self._raw_attached: list[str] = []
         self._functions: dict[str, Any] = {}
         for function, _ in [*_programs(self._defines), ("flush_now", "")]:
             try:
@@ -183,6 +184,10 @@ class Programs:
     def flush_fd(self) -> int:
         """Descriptor of the program that sends what waits on a CPU (BPF_PROG_TEST_RUN)."""
         return int(self._functions["flush_now"].fd)
+
+    @property
+    def _entry_calls(self) -> list[str]:
+        return [name for name in ENTRY_CALLS if f"WANT_{name.upper()}" in self._defines]
 
     def missed_runs(self) -> int:
         """Program runs that the kernel skipped because one was running on the CPU already."""
@@ -249,26 +254,27 @@ class Programs:
 
     def attach(self) -> None:
         """Attach every program; LoadError names the hook that was refused."""
-        self._attached = True
         for function, tracepoint in _programs(self._defines):
             try:
                 self._bpf.attach_raw_tracepoint(tp=tracepoint, fn_name=function)
             except Exception as error:
                 raise LoadError(f"cannot attach to the raw tracepoint {tracepoint}: {error}") from error
-        for name in ("exit", "exit_group"):
-            if f"WANT_{name.upper()}" in self._defines:
+            self._raw_attached.append(tracepoint)
+        for name in self._entry_calls:
+            try:
                 self._bpf.attach_tracepoint(tp=f"syscalls:sys_enter_{name}", fn_name=f"enter_{name}")
+            except Exception as error:
+                remedy = "mount -t tracefs tracefs /sys/kernel/tracing"
+                raise LoadError(f"cannot attach to the entry of {name}: {error}", remedy) from error
+            self._entries_attached.append(name)
 
     def detach(self) -> None:
         """Detach every program. Records already in frames stay there: flush them afterwards."""
-        if not self._attached:
-            return
-        self._attached = False
-        for name in ("exit", "exit_group"):
-            if f"WANT_{name.upper()}" in self._defines:
-                self._bpf.detach_tracepoint(tp=f"syscalls:sys_enter_{name}")
-        for _, tracepoint in {t: (f, t) for f, t in _programs(self._defines)}.values():
+        for name in self._entries_attached:
+            self._bpf.detach_tracepoint(tp=f"syscalls:sys_enter_{name}")
+        for tracepoint in self._raw_attached:
             self._bpf.detach_raw_tracepoint(tp=tracepoint)
+        self._entries_attached, self._raw_attached = [], []
 
     def close(self) -> None:
         """Detach and free programs and maps."""

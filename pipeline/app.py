@@ -12,7 +12,7 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -163,8 +163,13 @@ class Run:
         self.request = request
         settings = request.settings
         self.span = scope.parse(settings.scope, boottime_ns(), bool(request.command))
-        self.kernel = Kernel(request, self.span)
-        host = Host(self.kernel.cpus, boot_epoch_ns(), os.uname().nodename.encode(), self.kernel.programs.slots)
+        self._watched = [] if request.command else [_watch(pid) for pid in self.span.pids]
+        self.stopper = Stopper()
+        self.command: Command | None = None
+        self.kernel: Kernel | None = None
+        self.status = 0
+        self._seeded = 0
+        host = Host(loader.possible_cpus(), boot_epoch_ns(), os.uname().nodename.encode(), settings.workers + 1)
         self.pipeline = Pipeline(
             settings,
             host,
@@ -181,15 +186,11 @@ class Run:
             machine=platform.machine(),
             made_by=f"headrace {VERSION}",
         )
-        self.command: Command | None = None
-        self.stopper = Stopper()
-        self.status = 0
-        self._seeded = 0
 
     @property
     def _tree_live(self) -> int:
         """Thread groups of the traced trees that are alive: those entered here, and the kernel's count since."""
-        return self._seeded + self.kernel.programs.tree_change
+        return self._seeded + (self.kernel.programs.tree_change if self.kernel else 0)
 
     def run(self) -> Outcome:
         """Trace until it is over; then drain, and close the books."""
@@ -198,14 +199,20 @@ class Run:
             self._attend()
             self._stop()
             return Outcome(self.status, self._ledger())
+        except PipelineFailed as failure:
+            raise loader.LoadError(str(failure)) from failure
         finally:
             self.close()
 
     def _start(self) -> None:
-        settings, programs = self.request.settings, self.kernel.programs
-        programs.set_group(os.getpid(), loader.GROUP_OWN)
+        """Processes start while the programs are compiled, which takes longest."""
+        settings = self.request.settings
         recorder = recorder_stage(settings.record, self._facts) if settings.record else None
-        self.pipeline.start(reader_stage(reader.run, self.kernel.ends), recorder)
+        self.pipeline.start(recorder)
+        self.kernel = kernel = Kernel(self.request, self.span)
+        programs = kernel.programs
+        programs.set_group(os.getpid(), loader.GROUP_OWN)
+        self.pipeline.start_source(reader_stage(reader.run, kernel.ends))
         self.pipeline.wait_ready(START_DEADLINE_S)
         self._own()
         if self.request.command:
@@ -228,14 +235,14 @@ class Run:
             self.command.go()
 
     def _own(self) -> None:
+        assert self.kernel is not None
         for pid in self.pipeline.pids().values():
             self.kernel.programs.set_group(pid, loader.GROUP_OWN)
 
     def _attend(self) -> None:
         """Wait for the end: a signal, the command's tree, the processes that the scope names."""
-        watched = [os.pidfd_open(pid) for pid in self.span.pids] if not self.command else []
         try:
-            while not self._over(watched):
+            while not self._over():
                 wait = [self.stopper.fd, *self.pipeline.sentinels()]
                 if self.command and not self.command.ended:
                     wait.append(self.command.pidfd)
@@ -244,11 +251,8 @@ class Run:
                     self._own()
         except PipelineFailed as failure:
             self.status = failure.status
-        finally:
-            for fd in watched:
-                os.close(fd)
 
-    def _over(self, watched: Sequence[int]) -> bool:
+    def _over(self) -> bool:
         if self.stopper.signals:
             if self.command and not self.command.ended:
                 self.command.signal(self.stopper.signals[0])
@@ -261,9 +265,11 @@ class Run:
             return self.command.ended and self._tree_live <= 0
         if self.span.trees and self._tree_live <= 0:
             return True
+        watched = self._watched
         return bool(watched) and not self.span.follow and len(connection.wait(watched, 0)) == len(watched)
 
     def _stop(self) -> None:
+        assert self.kernel is not None
         self.kernel.programs.detach()
         self.pipeline.control.stop()
         try:
@@ -278,6 +284,7 @@ class Run:
         self.status = self.status or _sink_status(self.pipeline)
 
     def _ledger(self) -> Ledger:
+        assert self.kernel is not None
         ledger = self.pipeline.books(catalogue())
         self.kernel.add_to(ledger)
         ledger.close()
@@ -286,11 +293,22 @@ class Run:
     def close(self) -> None:
         """Leave nothing behind, whatever happened before."""
         with contextlib.ExitStack() as stack:
+            for fd in self._watched:
+                stack.callback(os.close, fd)
             stack.callback(self.stopper.close)
-            stack.callback(self.kernel.close)
+            if self.kernel:
+                stack.callback(self.kernel.close)
             stack.callback(self.pipeline.close)
             if self.command:
                 stack.callback(self.command.close)
+
+
+def _watch(pid: int) -> int:
+    """A descriptor that becomes readable when the process ends."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError as error:
+        raise scope.ScopeError(f"scope pid={pid}: no such process") from error
 
 
 def _sink_status(pipeline: Pipeline) -> int:
@@ -341,7 +359,8 @@ def replay(request: Request, path: Path) -> Outcome:
     try:
         for name in _text_sinks(request.outputs, "table"):
             _print_header(name)
-        pipeline.start(reader_stage(recording.replay, str(path)))
+        pipeline.start()
+        pipeline.start_source(reader_stage(recording.replay, str(path)))
         while not all(stage.finished for stage in pipeline.stages):
             connection.wait([stopper.fd, *pipeline.sentinels()], 0.5)
             if stopper.signals:

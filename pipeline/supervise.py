@@ -122,18 +122,21 @@ class Pipeline:
         self._segments.append(segment)
         return segment
 
-    def start(self, source: Stage, recorder: Stage | None = None) -> None:
-        """Start every process; the source last, so that its first frames find their readers."""
-        self.stages = [
-            Stage("publisher", publisher.run, (self._targets,)),
-            *(Stage(f"worker-{i}", worker_process.run, (i,)) for i in range(self.plan.workers)),
-            *([recorder] if recorder else []),
-            source,
-        ]
-        for stage in self.stages:
-            self._spawn(stage)
+    def start(self, recorder: Stage | None = None) -> None:
+        """Start every process but the source."""
+        self._spawn(Stage("publisher", publisher.run, (self._targets,)))
+        for i in range(self.plan.workers):
+            self._spawn(Stage(f"worker-{i}", worker_process.run, (i,)))
+        if recorder:
+            self._spawn(recorder)
+
+    def start_source(self, source: Stage) -> None:
+        """Start what feeds the rings."""
+        self._spawn(source)
 
     def _spawn(self, stage: Stage) -> None:
+        if stage not in self.stages:
+            self.stages.append(stage)
         running = SPAWN.Process(
             target=process.main, name=f"headrace {stage.name}", args=(stage.name, self.plan, stage.target, *stage.args)
         )

@@ -22,7 +22,6 @@ enum head_flag {
 	HEAD_COMPAT = 1,      /* a 32-bit call: names and pointers are those of the i386 table */
 	HEAD_ENTRY = 2,       /* taken where the call was entered: there is no result */
 	HEAD_NOT_RUN = 4,     /* seccomp refused it with a signal: there is no result */
-	HEAD_SIGRETURN = 8,   /* orig_ax is -1 because a signal handler returned */
 	HEAD_EXEC_IMAGE = 16, /* arguments were read from the new image's memory */
 };
 

@@ -93,12 +93,18 @@ static __always_inline void blob_path(struct writer *w, u32 arg, u64 file)
 			u64 above = KREAD(u64, mount + KERNEL_mount_mnt_parent);
 			if (above == mount || dentry != root) {
 				status = BLOB_OK;
-				/* memfd and the like have no directory: their name stands alone */
-				if (!b->whole && dentry != root) {
-					u64 name = KREAD(u64, dentry + KERNEL_dentry_d_name_name);
-					long n = bpf_probe_read_kernel_str(data, COMPONENT_BYTES, (void *)name);
+				/*
+				 * An empty last component stands for the root. memfd and the like
+				 * have no directory: their name stands alone.
+				 */
+				u64 end = *(volatile u32 *)&b->whole;
+				u64 name = dentry != root ? KREAD(u64, dentry + KERNEL_dentry_d_name_name) : 0;
+				if (end <= 4096 - COMPONENT_BYTES) {
+					long n = name ? bpf_probe_read_kernel_str(data + end, COMPONENT_BYTES, (void *)name) : 1;
+					if (!name)
+						data[end] = 0;
 					if (n > 0)
-						b->whole = n;
+						*(volatile u32 *)&b->whole = end + n;
 				}
 				break;
 			}

@@ -17,6 +17,9 @@ BPF_ARRAY(calls, struct call, CALL_SLOTS * 2);
 BPF_HASH(groups, u32, u32, GROUPS);
 BPF_PERCPU_ARRAY(group_caches, struct group_cache, 1);
 BPF_TABLE("lru_hash", u64, struct comm, previous_comms, 8192);
+#ifdef WANT_RT_SIGRETURN
+BPF_TABLE("lru_hash", u64, u8, sigreturns, 4096);
+#endif
 
 /* What `groups` knows of a thread group. */
 enum group_flag {

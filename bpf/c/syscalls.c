@@ -32,9 +32,9 @@ static __always_inline void write_blob(struct writer *w, const struct blob_spec 
 {
 	u32 which = spec->arg, most = spec->bytes;
 	u64 address = written_argument(w, which), length = most;
-	if (spec->needs && retval < 0) {
-		address = 0;
-	} else if (spec->sized == SIZED_BY_RESULT) {
+	if (spec->needs && retval < 0)
+		return;
+	if (spec->sized == SIZED_BY_RESULT) {
 		length = retval;
 	} else if (spec->kind == BLOB_SIZED) {
 		length = written_argument(w, spec->sized);
@@ -74,6 +74,20 @@ static __always_inline void write_image(struct writer *w, u64 task, u32 first)
 		blob_image(w, first + 2, env_start, env_end, ENVP_BYTES);
 }
 
+/*
+ * The end of rt_sigreturn shows the number -1 and the registers of the call that was interrupted. Only
+ * a mark set at its entry tells it from syscall(-1): without one it shows as that.
+ */
+static __always_inline bool sigreturn_ended(const struct subject *s)
+{
+#ifdef WANT_RT_SIGRETURN
+	u64 pid_tgid = ((u64)s->tgid << 32) | s->tid;
+	return !sigreturns.delete(&pid_tgid);
+#else
+	return false;
+#endif
+}
+
 static __always_inline int syscall_event(struct bpf_raw_tracepoint_args *ctx, u64 task, u64 regs)
 {
 	s64 number = SYSCALL_NUMBER(regs), retval = ctx->args[1];
@@ -87,6 +101,8 @@ static __always_inline int syscall_event(struct bpf_raw_tracepoint_args *ctx, u6
 	struct subject s;
 	bool in = in_scope(&s, task);
 	if (!in)
+		return 0;
+	if (number == -1 && sigreturn_ended(&s))
 		return 0;
 	bool image = call->exec && retval == 0;
 	if (s.flags & GROUP_ARMED)
@@ -161,20 +177,34 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 }
 
 
+/* Calls that do not return are taken at their entry. The argument stands behind the tracepoint's own fields. */
+static __always_inline int entry_event(void *ctx, u16 event)
+{
+	u64 argument = 0;
+	bpf_probe_read_kernel(&argument, sizeof(argument), (char *)ctx + 16);
+	return plain_event(ctx, event, 0, argument, HEAD_ENTRY);
+}
+
 #ifdef WANT_EXIT
 int enter_exit(void *ctx)
 {
-	u64 code = 0;
-	bpf_probe_read_kernel(&code, 8, (char *)ctx + 16);
-	return plain_event(ctx, EVENT_exit, 0, code, HEAD_ENTRY);
+	return entry_event(ctx, EVENT_exit);
 }
 #endif
 
 #ifdef WANT_EXIT_GROUP
 int enter_exit_group(void *ctx)
 {
-	u64 code = 0;
-	bpf_probe_read_kernel(&code, 8, (char *)ctx + 16);
-	return plain_event(ctx, EVENT_exit_group, 0, code, HEAD_ENTRY);
+	return entry_event(ctx, EVENT_exit_group);
+}
+#endif
+
+#ifdef WANT_RT_SIGRETURN
+int enter_rt_sigreturn(void *ctx)
+{
+	u64 pid_tgid = bpf_get_current_pid_tgid();
+	u8 one = 1;
+	sigreturns.update(&pid_tgid, &one);
+	return plain_event(ctx, EVENT_rt_sigreturn, 0, 0, HEAD_ENTRY);
 }
 #endif

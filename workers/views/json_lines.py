@@ -47,8 +47,12 @@ class JsonStyle:
         self._offset = np.uint64(facts.boot_epoch_ns)
         self._detect = detect_syscall
 
-    def time(self, time_ns: Array) -> list[str]:
-        return list(map('{"timestamp":%d'.__mod__, (time_ns + self._offset).tolist()))
+    def time(self, time_ns: Array, flags: Array) -> list[str]:
+        times = (time_ns + self._offset).tolist()
+        pieces = list(map('{"timestamp":%d'.__mod__, times))
+        for i in np.flatnonzero(flags & HEAD_ENTRY).tolist():
+            pieces[i] += f',"entryTime":{times[i]}'
+        return pieces
 
     def who(self, context: Any, cpu: int) -> str:
         c = context
@@ -73,7 +77,7 @@ class JsonStyle:
             f',"eventId":"{event.id}","eventName":"{event.name}","matchedPolicies":[]'
             f',"argsNum":{len(event.arguments)},"returnValue":{_result(flags, retval)}'
         ]
-        error = error_name(retval)
+        error = None if flags & HEAD_NOT_RUN else error_name(retval)
         if error:
             parts.append(f',"error":"{error}"')
         parts.append(
@@ -82,8 +86,6 @@ class JsonStyle:
         )
         if flags & HEAD_NOT_RUN:
             parts.append(',"notRun":"seccomp"')
-        if flags & HEAD_ENTRY:
-            parts.append(',"takenAt":"entry"')
         if late:
             parts.append(',"late":true')
         return "".join(parts) + ',"args":['
@@ -105,4 +107,4 @@ class JsonStyle:
 
 
 def _result(flags: int, retval: int) -> str:
-    return "null" if flags & HEAD_NOT_RUN else str(retval)
+    return "null" if flags & (HEAD_NOT_RUN | HEAD_ENTRY) else str(retval)

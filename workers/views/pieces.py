@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bpf.catalogue import Argument, Catalogue, Event
+from bpf.catalogue import BUFFERS, Argument, Catalogue, Event
 from bpf.layout import (
     BLOB_CUT,
     BLOB_FAULT,
@@ -62,7 +62,7 @@ class Style(Protocol):
 
     end: str
 
-    def time(self, time_ns: Array) -> list[str]:
+    def time(self, time_ns: Array, flags: Array) -> list[str]:
         """First piece of every row, from CLOCK_BOOTTIME."""
 
     def who(self, context: Any, cpu: int) -> str:
@@ -108,6 +108,8 @@ class ArgumentPieces:
             not event.is_syscall and (kind in TEXT_TYPES or kind == VECTOR_TYPE)
         )
         self.is_text = kind in TEXT_TYPES
+        # the first bytes of a buffer are there only if they were asked for
+        self._is_buffer = BUFFERS.get(event.name, (None,))[0] == index
         self._image = bool(flags & HEAD_EXEC_IMAGE)
         self.numbers = Cache(self._number_piece)
         self.texts = Cache(self._text_piece)
@@ -159,6 +161,8 @@ class ArgumentPieces:
         """A piece for each chosen row."""
         if self.argument.name == "pathname" and self.is_text and self._reversed:
             return self._slow(rows, chosen, found)
+        if self._is_buffer and (found.arg == self.index).any():
+            return self._slow(rows, chosen, found)
         if not self.is_blob:
             return list(map(self.numbers.__getitem__, argument(rows, self.index, chosen).tolist()))
         entry = self._entries(rows, chosen, found)
@@ -180,12 +184,12 @@ class ArgumentPieces:
         pieces = []
         for raw, at in zip(raws, self._entries(rows, chosen, found).tolist(), strict=True):
             if at < 0:
-                pieces.append(self._others[None, raw, b""])
+                pieces.append(self.numbers[raw] if self._is_buffer else self._others[None, raw, b""])
                 continue
             start, status = int(found.start[at]), int(found.status[at])
             data = rows.data[start : start + int(found.bytes[at])].tobytes()
             if self._reversed and data:
-                data = b"/" + b"/".join(reversed(data.removesuffix(b"\0").split(b"\0")))
+                data = b"/".join(reversed(data.removesuffix(b"\0").split(b"\0"))) or b"/"
             pieces.append(self._others[status, raw, data])
         return pieces
 
@@ -257,7 +261,7 @@ class Lines:
         ends = np.cumsum(pieces_of)
         first = ends - pieces_of
         flat = np.empty(int(ends[-1]), object)
-        flat[first] = self._style.time(rows.time_ns)
+        flat[first] = self._style.time(rows.time_ns, rows.flags)
         who = rows.who.astype(np.int64) << 16 | rows.cpu.astype(np.int64)
         flat[first + 1] = list(map(self._who.__getitem__, who.tolist()))
         flat[ends - 1] = self._style.end

@@ -43,7 +43,7 @@ class TableStyle:
         self._colour = colour
         self.end = "\n"
 
-    def time(self, time_ns: Array) -> list[str]:
+    def time(self, time_ns: Array, flags: Array) -> list[str]:
         """Time of day in UTC, to the microsecond."""
         found = []
         for ns in time_ns.tolist():
@@ -58,7 +58,7 @@ class TableStyle:
         return f"{c['uid']:>5} {comm:<15} {c['tgid']:>7} {c['tid']:>7} "
 
     def event(self, event: Event, flags: int, late: bool, retval: int) -> str:
-        error = error_name(retval)
+        error = None if flags & HEAD_NOT_RUN else error_name(retval)
         result = "?" if flags & HEAD_NOT_RUN else "" if flags & HEAD_ENTRY or not event.is_syscall else str(retval)
         if error:
             result = f"-{error}"

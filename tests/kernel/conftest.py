@@ -1,0 +1,31 @@
+"""One traced run of quirks.c serves all tests that look at single events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.live import Traced, compile_c, trace
+
+HERE = Path(__file__).parent
+EVENTS = "syscalls,sched_process_fork,sched_process_exec,sched_process_exit,task_rename,unknown_syscall"
+
+
+@pytest.fixture(scope="session")
+def binaries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Test programs: the quirks, the benchmarks' load, and an empty program of the other word size."""
+    folder = tmp_path_factory.mktemp("binaries")
+    empty = folder / "empty.c"
+    empty.write_text("int main(void) { return 0; }\n")
+    return {
+        "quirks": compile_c(HERE / "quirks.c", folder / "quirks"),
+        "load": compile_c(HERE.parents[1] / "bench" / "load.c", folder / "load"),
+        "other32": compile_c(empty, folder / "other32", "-m32"),
+    }
+
+
+@pytest.fixture(scope="session")
+def quirks(binaries: dict[str, Path]) -> Traced:
+    """All cases of quirks.c, traced."""
+    return trace([str(binaries["quirks"]), str(binaries["other32"])], "--workers", "2", "-e", EVENTS)

@@ -1,0 +1,112 @@
+"""Running headrace for real: the fixtures' building blocks for tests/kernel and tests/process.
+
+Every run limits its scope to processes that the test started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HEADRACE = str(Path(sys.executable).with_name("headrace"))
+DEADLINE_S = 90
+Event = dict[str, Any]
+
+
+@dataclass
+class Traced:
+    """What a finished run left."""
+
+    events: list[Event]
+    ledger: dict[str, Any]
+    status: int
+    errors: str
+    out: str
+
+    def of(self, comm: str, name: str | None = None) -> list[Event]:
+        """Events of tasks of that name, in order."""
+        return [e for e in self.events if e["processName"] == comm and name in (None, e["eventName"])]
+
+
+def arguments(event: Event) -> dict[str, Any]:
+    """Argument values by name."""
+    return {a["name"]: a["value"] for a in event["args"]}
+
+
+def details(event: Event, name: str) -> dict[str, Any]:
+    """One argument whole: value, raw, reason, cut."""
+    return next(a for a in event["args"] if a["name"] == name)
+
+
+def trace(command: Sequence[str], *options: str, stdin: str | None = None, env: dict[str, str] | None = None) -> Traced:
+    """`headrace run OPTIONS -o json:FILE -- COMMAND`, to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        events, ledger = Path(folder, "events"), Path(folder, "ledger")
+        line = [HEADRACE, "run", *options, "-o", f"json:{events}", "--ledger", str(ledger), "--", *command]
+        done = subprocess.run(
+            line,
+            input=stdin,
+            stdin=None if stdin is not None else subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+            env=env,
+        )
+        if not ledger.exists():
+            raise AssertionError(f"headrace ended with {done.returncode}: {done.stderr}")
+        lines = events.read_text().splitlines()
+        return Traced(
+            [json.loads(text) for text in lines],
+            json.loads(ledger.read_text()),
+            done.returncode,
+            done.stderr,
+            done.stdout,
+        )
+
+
+def compile_c(source: Path, into: Path, *flags: str) -> Path:
+    """A test program, compiled."""
+    subprocess.run(["cc", "-O1", "-w", "-pthread", *flags, str(source), "-o", str(into)], check=True)
+    return into
+
+
+def headrace(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Any headrace command, to its end."""
+    return subprocess.run(
+        [HEADRACE, *args], capture_output=True, text=True, timeout=DEADLINE_S, check=False, **{"stdin": subprocess.DEVNULL} | options
+    )
+
+
+class Running:
+    """A `headrace run` that goes on, ready when made: everything is attached."""
+
+    def __init__(self, *options: str, **popen: Any) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self.ledger_path = Path(self._folder.name, "ledger")
+        read_end, write_end = os.pipe()
+        line = [HEADRACE, "run", "--ready-fd", str(write_end), "--ledger", str(self.ledger_path), *options]
+        self.process = subprocess.Popen(line, pass_fds=(write_end,), stderr=subprocess.PIPE, text=True, **popen)
+        os.close(write_end)
+        self.ready = os.read(read_end, 1) == b"\n"
+        os.close(read_end)
+
+    def stages(self) -> dict[str, int]:
+        """Process ids of the pipeline's processes, by what they do, in order of their start."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        spawned = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return dict(enumerate(sorted(spawned)))  # type: ignore[arg-type]
+
+    def end(self, deadline_s: float = DEADLINE_S) -> tuple[int, dict[str, Any], str]:
+        """(status, ledger, standard error) once it has ended."""
+        _, errors = self.process.communicate(timeout=deadline_s)
+        ledger = json.loads(self.ledger_path.read_text()) if self.ledger_path.exists() else {}
+        self._folder.cleanup()
+        return self.process.returncode, ledger, errors
