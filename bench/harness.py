@@ -86,6 +86,10 @@ class Load:
         self.process.stdin.write("x")
         self.process.stdin.flush()
 
+    def cancel(self) -> None:
+        """End one that was never let go: it makes no call that counts."""
+        self.process.communicate()
+
     def finish(self, seconds: float | None = None) -> tuple[int, float]:
         """(calls, seconds); after `seconds`, or when its count is reached."""
         if seconds is not None:
@@ -215,8 +219,10 @@ def _verify(result: Traced, events: str) -> None:
     ledger, report = result.ledger, result.report
     require_produced(ledger, events, result.calls)
     if report:
-        missing = ledger["delivered"] - report["rows"]
-        if report["wrong"] or report["backwards"]:
+        # announced losses are rows too: of no thread group, and of an event that was not asked for
+        announced = ledger["announced"]
+        missing = ledger["delivered"] + announced - report["rows"]
+        if report["wrong"] > 2 * announced or report["backwards"]:
             raise Void(f"rows are wrong: {report}")
         if missing != sum(s["dropped"] + s["filtered"] for s in ledger["sinks"]):
             raise Void(f"the subscriber misses {missing} rows: {report} {ledger['sinks']}")

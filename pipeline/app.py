@@ -199,8 +199,6 @@ class Run:
             self._attend()
             self._stop()
             return Outcome(self.status, self._ledger())
-        except PipelineFailed as failure:
-            raise loader.LoadError(str(failure)) from failure
         finally:
             self.close()
 
@@ -273,7 +271,7 @@ class Run:
         self.kernel.programs.detach()
         self.pipeline.control.stop()
         try:
-            self.pipeline.finish(STOP_DEADLINE_S)
+            self.pipeline.finish(lambda: bool(self.stopper.signals), STOP_DEADLINE_S)
         except TimeoutError as error:
             logger("supervisor").error("supervisor.drain_abandoned", reason=str(error))
             self.status = self.status or EX_SOFTWARE

@@ -18,6 +18,7 @@ from pipeline.host import Finding, findings, hook_state
 from pipeline.recording import RecordingError
 from pipeline.shm import UnorderedMemory
 from pipeline.sinks import SinkError
+from pipeline.supervise import PipelineFailed
 
 EX_USAGE, EX_DATAERR = 2, 65
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -148,8 +149,10 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int, **flags: A
         outcome = app.live(request)
     except ScopeError as error:
         raise Failure(str(error), EX_USAGE) from error
-    except (SinkError,) as error:
+    except SinkError as error:
         raise Failure(str(error), app.EX_IOERR) from error
+    except PipelineFailed as error:
+        raise Failure(str(error), error.status if error.status > 0 else app.EX_SOFTWARE) from error
     except (LoadError, UnorderedMemory, TimeoutError) as error:
         hint = "\n".join(f"  {f.name}: {f.detail}; {f.remedy}" for f in findings() if not f.ok and f.remedy)
         raise Failure(f"{error}" + (f"\n{hint}" if hint else ""), app.EX_UNAVAILABLE) from error

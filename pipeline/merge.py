@@ -1,11 +1,20 @@
 """Lines of several workers in the order of time.
 
-Workers hand over batches up to the same watermarks. Once all have passed one, its batches are merged by
-(time, CPU, thread group): a key that no two workers share, so the result does not depend on how many
-there are.
+Workers let go of rows turn by turn: a turn is what lies between two watermarks, and the watermarks are the
+same for all. Within a turn every worker's rows are sorted; a turn may come in several records. `Merger`
+takes the turns one after the other and merges rows by (time, CPU, thread group), a key that no two
+workers share: what comes out does not depend on how many there are.
+
+A worker that has not finished a turn limits it to the last time it has shown, so a turn may be larger
+than any ring.
 """
 
 from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,36 +22,108 @@ from pipeline.results import Result
 from pipeline.shm import Array
 
 Pieces = list[memoryview]
+NEVER, ALWAYS = -1, 2**64
 
 
-def merge(results: list[Result]) -> Pieces:
-    """The lines of all results in order, as views: runs of one worker's lines stay in one piece."""
-    if len(results) == 1:
-        return [results[0].payload.data]
-    keys = [result.key_columns() for result in results]
-    time = np.concatenate([k[0] for k in keys])
-    tie = np.concatenate([k[1] for k in keys])
-    source = np.repeat(np.arange(len(results)), [len(k[0]) for k in keys])
-    line = np.concatenate([np.arange(len(k[0])) for k in keys])
-    order = np.lexsort((line, tie, time))
+class Part(NamedTuple):
+    """Lines [first, last) of one record; `token` is the caller's, `whole` says that none follow."""
+
+    result: Result
+    first: int
+    last: int
+    token: Any
+    whole: bool
+
+
+@dataclass
+class _Waiting:
+    result: Result
+    token: Any
+    first: int = 0
+
+    @property
+    def watermark_ns(self) -> int:
+        return int(self.result.header["watermark_ns"])
+
+
+@dataclass
+class _Source:
+    finished_ns: int = 0
+    """Watermark of the last turn that is all here."""
+    queue: deque[_Waiting] = field(default_factory=deque)
+
+    def limit(self, turn_ns: int) -> int:
+        """Up to which time this worker has shown its rows of the turn."""
+        if self.finished_ns >= turn_ns:
+            return ALWAYS
+        last = next((w for w in reversed(self.queue) if w.watermark_ns == turn_ns), None)
+        return NEVER if last is None else int(last.result.key_columns()[0][-1]) - 1
+
+    def take(self, turn_ns: int, limit_ns: int) -> Iterator[Part]:
+        """Lines of the turn up to the limit."""
+        while self.queue and self.queue[0].watermark_ns == turn_ns:
+            head = self.queue[0]
+            times = head.result.key_columns()[0]
+            last = len(times) if limit_ns == ALWAYS else int(np.searchsorted(times, limit_ns, "right"))
+            whole = last == len(times)
+            if last > head.first:
+                yield Part(head.result, head.first, last, head.token, whole)
+            head.first = last
+            if not whole:
+                return
+            self.queue.popleft()
+
+
+class Merger:
+    """Merges the records of one output format."""
+
+    def __init__(self, workers: int) -> None:
+        self._sources = [_Source() for _ in range(workers)]
+
+    def add(self, worker: int, result: Result, token: Any) -> bool:
+        """Take a record; False if it has no rows and needs no keeping."""
+        source = self._sources[worker]
+        if result.header["final"]:
+            source.finished_ns = int(result.header["watermark_ns"])
+        if not result.rows:
+            return False
+        source.queue.append(_Waiting(result, token))
+        return True
+
+    def ripe(self) -> Iterator[list[Part]]:
+        """Parts to be merged with each other, in order, until more must be known."""
+        while True:
+            turn = min((s.queue[0].watermark_ns for s in self._sources if s.queue), default=None)
+            if turn is None:
+                return
+            limit = min(source.limit(turn) for source in self._sources)
+            parts = [] if limit == NEVER else [p for source in self._sources for p in source.take(turn, limit)]
+            if not parts:
+                return
+            yield parts
+
+
+def merge(parts: list[Part]) -> Pieces:
+    """The lines of all parts in order, as views: runs of one worker's lines stay in one piece."""
+    ends = [part.result.key_columns()[2] for part in parts]
+    if len(parts) == 1:
+        return [_cut(parts[0], ends[0], parts[0].first, parts[0].last - 1)]
+    keys = [part.result.key_columns() for part in parts]
+    time = np.concatenate([k[0][p.first : p.last] for k, p in zip(keys, parts, strict=True)])
+    tie = np.concatenate([k[1][p.first : p.last] for k, p in zip(keys, parts, strict=True)])
+    source = np.repeat(np.arange(len(parts)), [p.last - p.first for p in parts])
+    line = np.concatenate([np.arange(p.first, p.last) for p in parts])
+    order = np.lexsort((line, source, tie, time))
     source, line = source[order], line[order]
     breaks = np.flatnonzero((np.diff(source) != 0) | (np.diff(line) != 1)) + 1
     firsts = np.concatenate([[0], breaks])
     lasts = np.concatenate([breaks, [len(order)]]) - 1
-    return _slices(results, keys, source[firsts].tolist(), line[firsts].tolist(), line[lasts].tolist())
+    runs = zip(source[firsts].tolist(), line[firsts].tolist(), line[lasts].tolist(), strict=True)
+    lists = [e.tolist() for e in ends]
+    views = [part.result.payload.data for part in parts]
+    return [views[s][lists[s][a - 1] if a else 0 : lists[s][b]] for s, a, b in runs]
 
 
-def _slices(
-    results: list[Result],
-    keys: list[tuple[Array, Array, Array]],
-    sources: list[int],
-    firsts: list[int],
-    lasts: list[int],
-) -> Pieces:
-    ends = [k[2].tolist() for k in keys]
-    views = [result.payload.data for result in results]
-    found = []
-    for source, first, last in zip(sources, firsts, lasts, strict=True):
-        end = ends[source]
-        found.append(views[source][end[first - 1] if first else 0 : end[last]])
-    return found
+def _cut(part: Part, ends: Array, first: int, last: int) -> memoryview:
+    start = int(ends[first - 1]) if first else 0
+    return part.result.payload.data[start : int(ends[last])]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pipeline.clock import CpuClock
 from pipeline.doorbell import InheritedFd
 from pipeline.logs import logger
-from pipeline.merge import merge
+from pipeline.merge import Merger, merge
 from pipeline.plan import READY_PUBLISHER, Plan, attach_control, attach_ring
 from pipeline.results import Result, read
 from pipeline.ring import BATCH
@@ -43,8 +43,6 @@ class Source:
 
     read: int
     held: deque[Held] = field(default_factory=deque)
-    queues: dict[int, deque[tuple[Result, Held]]] = field(default_factory=dict)
-    watermarks: dict[int, int] = field(default_factory=dict)
 
 
 class Publisher:
@@ -67,7 +65,11 @@ class Publisher:
             self.sources.append(Source(position))
             self._repeat_until.append(int(self.state["read"][i]))
         self._lock = threading.Lock()
-        self._offers: deque[tuple[int, Offer]] = deque()
+        self._mergers = {
+            i: Merger(plan.workers)
+            for i, (name, is_topic) in enumerate(self.renders)
+            if plan.keyed and name != "columns" and not is_topic
+        }
         self._blocked: dict[int, deque[Offer]] = {i: deque() for i in range(len(self.sinks))}
         self._poll = select.poll()
         self._poll.register(plan.publisher_bell.fd, select.POLLIN)
@@ -109,69 +111,52 @@ class Publisher:
                 held = Held(record.next)
                 source.held.append(held)
                 if record.kind == BATCH:
-                    self._sort_in(index, source, read(record.payload), held)
+                    self._sort_in(index, read(record.payload), held)
         return took
 
-    def _sort_in(self, index: int, source: Source, result: Result, held: Held) -> None:
+    def _sort_in(self, index: int, result: Result, held: Held) -> None:
         render = int(result.header["render"])
         repeated = held.end <= self._repeat_until[index]
         held.users = 1
-        if not self.plan.keyed or not self._is_text(render):
-            self._offer(render, [(result, held)], repeated)
-            return
-        if result.rows:
-            source.queues.setdefault(render, deque()).append((result, held))
-        else:
+        merger = self._mergers.get(render)
+        if merger is None:
+            pieces = [result.payload.data] if len(result.payload) else []
+            self._offer(result, pieces, result.rows, [held], repeated)
             self._release([held])
-        if result.header["final"]:
-            source.watermarks[render] = int(result.header["watermark_ns"])
-
-    def _is_text(self, render: int) -> bool:
-        return bool(self.renders) and self.renders[render][0] != "columns" and not self.renders[render][1]
+        elif not merger.add(index, result, (held, repeated)):
+            self._release([held])
 
     def _merge_ripe(self) -> None:
-        """Merge, watermark by watermark, what all workers have passed."""
-        for render in range(len(self.renders)):
-            if not self._is_text(render):
-                continue
-            frontier = min(source.watermarks.get(render, 0) for source in self.sources)
-            while True:
-                queues = [s.queues[render] for s in self.sources if s.queues.get(render)]
-                marks = [int(q[0][0].header["watermark_ns"]) for q in queues]
-                if not marks or min(marks) > frontier:
-                    break
-                ripe = []
-                for q in queues:
-                    while q and int(q[0][0].header["watermark_ns"]) == min(marks):
-                        ripe.append(q.popleft())
-                self._offer(render, ripe, False)
+        """Offer what all workers have passed."""
+        for merger in self._mergers.values():
+            for parts in merger.ripe():
+                rows = sum(part.last - part.first for part in parts)
+                held = [part.token[0] for part in parts]
+                repeated = any(part.token[1] for part in parts)
+                self._offer(parts[0].result, merge(parts), rows, held, repeated)
+                self._release([part.token[0] for part in parts if part.whole])
 
-    def _offer(self, render: int, parts: list[tuple[Result, Held]], repeated: bool) -> None:
+    def _offer(
+        self, result: Result, pieces: list[memoryview], rows: int, held: list[Held], repeated: bool
+    ) -> None:
         """To every sink of this render; the ring's room is free when the last is done."""
-        results = [result for result, _ in parts]
-        held = [one for _, one in parts]
-        rows = sum(result.rows for result in results)
-        has_payload = len(results[0].payload) > 0
-        pieces = merge(results) if has_payload else []
-        key = self.renders[render] if self.renders else None
-        users = [i for i, s in enumerate(self.sinks) if self._uses(s, key, render)]
+        render = int(result.header["render"])
+        topic, covered = int(result.header["topic"]), int(result.header["covered"])
+        users = [i for i, s in enumerate(self.sinks) if self._uses(s, render)]
         with self._lock:
             for one in held:
                 one.users += len(users)
         for i in users:
-            header = results[0].header
-            offer = Offer(list(pieces), rows, int(header["topic"]), int(header["covered"]), lambda: self._release(held))
-            offer.repeated = repeated
+            offer = Offer(list(pieces), rows, topic, covered, lambda: self._release(held), repeated)
             if repeated:
                 self.sinks[i].counts.repeated += rows
             self._blocked[i].append(offer)
-        self._release(held)
 
-    def _uses(self, sink: Sink, key: tuple[str, bool] | None, render: int) -> bool:
+    def _uses(self, sink: Sink, render: int) -> bool:
         if sink.output.render == "none":
             # counted once a turn: with the first render's batches
             return render == 0
-        return key == (sink.output.render, sink.output.format == "zmq")
+        return self.renders[render] == (sink.output.render, sink.output.format == "zmq")
 
     def _push(self) -> bool:
         """Hand offers to their sinks, each in order; True if one must wait."""

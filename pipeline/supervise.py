@@ -12,10 +12,12 @@ given up: MAX_RESTARTS within a run, or an exit status that says a start makes n
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
@@ -37,6 +39,18 @@ from workers import process as worker_process
 MAX_RESTARTS = 20
 SPAWN = multiprocessing.get_context("spawn")
 GIVE_UP = frozenset({64, 65, 74})
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Spawn would import the command line again in every child; the stages do not need it."""
+    main = sys.modules["__main__"]
+    kept = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__dict__.update(kept)
 
 
 class PipelineFailed(Exception):
@@ -140,7 +154,8 @@ class Pipeline:
         running = SPAWN.Process(
             target=process.main, name=f"headrace {stage.name}", args=(stage.name, self.plan, stage.target, *stage.args)
         )
-        running.start()
+        with _without_main():
+            running.start()
         stage.running = running
 
     def wait_ready(self, deadline_s: float) -> None:
@@ -180,15 +195,18 @@ class Pipeline:
                 again.append(stage.name)
         return again
 
-    def finish(self, deadline_s: float | None) -> None:
-        """Wait until every stage has drained and ended; TimeoutError at the deadline."""
-        until = None if deadline_s is None else time.monotonic() + deadline_s
+    def finish(self, hurry: Callable[[], bool], deadline_s: float) -> None:
+        """Wait until every stage has drained and ended. Once `hurry` is true there are `deadline_s` left,
+        then TimeoutError.
+        """
+        until = None
         while not all(stage.finished for stage in self.stages):
-            left = 1.0 if until is None else until - time.monotonic()
-            if left <= 0:
+            if until is None and hurry():
+                until = time.monotonic() + deadline_s
+            if until is not None and time.monotonic() > until:
                 names = [s.name for s in self.stages if not s.finished]
                 raise TimeoutError(f"still running: {', '.join(names)}")
-            connection.wait(self.sentinels(), min(left, 1.0))
+            connection.wait(self.sentinels(), 0.1)
             self.attend()
 
     def books(self, catalogue: Any) -> Ledger:

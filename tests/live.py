@@ -10,7 +10,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,11 +99,21 @@ class Running:
         self.ready = os.read(read_end, 1) == b"\n"
         os.close(read_end)
 
-    def stages(self) -> dict[str, int]:
-        """Process ids of the pipeline's processes, by what they do, in order of their start."""
+    def stages(self) -> list[int]:
+        """Process ids in the order of starting: publisher, workers, (recorder,) reader."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        spawned = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        return dict(enumerate(sorted(spawned)))  # type: ignore[arg-type]
+        return sorted(int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+    def segments(self) -> set[str]:
+        """Names of the shared-memory segments that the supervisor has mapped."""
+        maps = Path(f"/proc/{self.process.pid}/maps").read_text().splitlines()
+        return {line.split("/dev/shm/")[1].split()[0] for line in maps if "/dev/shm/" in line}
+
+    def kill(self) -> None:
+        """kill -9 of the supervisor."""
+        self.process.kill()
+        self.process.communicate()
+        self._folder.cleanup()
 
     def end(self, deadline_s: float = DEADLINE_S) -> tuple[int, dict[str, Any], str]:
         """(status, ledger, standard error) once it has ended."""
@@ -110,3 +121,12 @@ class Running:
         ledger = json.loads(self.ledger_path.read_text()) if self.ledger_path.exists() else {}
         self._folder.cleanup()
         return self.process.returncode, ledger, errors
+
+
+def wait_for(condition: Callable[[], object], what: str, deadline_s: float = 30) -> None:
+    """Poll until it holds; AssertionError with `what` at the deadline."""
+    until = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > until:
+            raise AssertionError(f"waited {deadline_s} s for {what}")
+        time.sleep(0.005)

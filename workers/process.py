@@ -153,7 +153,7 @@ class Worker:
 
     def _emit_all(self, number: int, name: str, batch: Batch, rows: Rows, topic: int = ALL) -> None:
         step = COLUMN_ROWS_PER_RECORD if name == "columns" else ROWS_PER_RECORD
-        starts = range(0, len(rows), step) or (range(1) if self.plan.keyed else ())
+        starts = range(0, len(rows), step) or (range(1) if self.plan.keyed and name != "columns" else ())
         for start in starts:
             part = rows.select(slice(start, start + step)) if len(rows) > step else rows  # type: ignore[arg-type]
             self._emit_part(number, name, batch, part, topic, final=start + step >= len(rows))

@@ -120,12 +120,11 @@ def test_headrace_is_never_traced() -> None:
     # the scope holds the test's own tree, of which headrace is a part
     running = Running("-s", f"tree={os.getpid()}", "-e", "getppid,close,openat,write", "-o", "none")
     assert running.ready
-    own = set(running.stages().values()) | {running.process.pid}
     done = subprocess.run(["sh", "-c", "exit 0"], check=False)
     assert done.returncode == 0
     running.process.terminate()
     status, ledger, _ = running.end()
-    assert status == 0 and ledger["balanced"] and own
+    assert status == 0 and ledger["balanced"]
     # headrace's own stages make thousands of calls in that time; the shell some dozens
     assert 0 < ledger["produced"] < 2000
 

@@ -1,0 +1,16 @@
+"""What all tests share: property tests that give the same verdict every time, on any machine."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "headrace",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=60,
+    # a fixture that all examples share is read only here
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("headrace")

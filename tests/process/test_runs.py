@@ -1,0 +1,270 @@
+"""Commands, outputs and what can go wrong with them, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zmq
+
+from pipeline.wire import read_columns
+from tests.live import HEADRACE, Running, arguments, headrace, trace, wait_for
+
+pytestmark = pytest.mark.kernel
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (("sh", "-c", "exit 0"), 0),
+        (("sh", "-c", "exit 7"), 7),
+        (("sh", "-c", "kill -TERM $$"), 128 + 15),
+        (("/nonexistent/command",), 127),
+        (("NOT EXECUTABLE",), 126),
+    ],
+)
+def test_the_commands_status_is_passed_on(command: tuple[str, ...], status: int, tmp_path: Path) -> None:
+    if status == 126:
+        (tmp_path / "plain").write_text("no program")
+        command = (str(tmp_path / "plain"),)
+    run = trace(command, "-e", "execve,sched_process_exec")
+    assert run.status == status
+    assert run.ledger["balanced"]
+    if status in (126, 127):
+        failed = [e for e in run.events if e["eventName"] == "execve"]
+        assert [arguments(e)["pathname"] for e in failed] == [command[0]]
+        assert failed[0]["error"] == {127: "ENOENT", 126: "EACCES"}[status]
+
+
+def test_nothing_of_the_launcher_shows() -> None:
+    run = trace(["true"], "-e", "syscalls,sched_process_exec")
+    assert run.events[0]["eventName"] == "sched_process_exec"
+    assert {e["processName"] for e in run.events} == {"true"}
+
+
+def test_the_tree_is_waited_for() -> None:
+    run = trace(["sh", "-c", "(sleep 0.2; exec ls / >/dev/null) & exit 4"], "-e", "sched_process_exec,sched_process_exit")
+    assert run.status == 4
+    assert run.events[-1]["processName"] == "ls"
+
+
+def test_a_closed_pipe_ends_the_run_quietly() -> None:
+    line = f"{HEADRACE} run -o json:- -- sh -c 'for i in 1 2 3 4 5 6 7 8 9; do ls / >/dev/null; done' | head -n 1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True, timeout=60)
+    assert json.loads(done.stdout)["eventName"] == "sched_process_exec"
+    assert "Traceback" not in done.stderr and "Error" not in done.stderr
+
+
+def test_a_full_disk_is_said_and_counted(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    done = headrace("run", "-o", "json:/dev/full", "-o", "none", "--ledger", str(ledger), "--", "ls", "/")
+    books = json.loads(ledger.read_text())
+    assert done.returncode == 74
+    assert "ENOSPC" in done.stderr
+    assert books["balanced"] and books["sinks"][0]["dropped"] == books["produced"]
+    assert books["sinks"][1]["written"] == books["produced"]
+
+
+def test_a_full_disk_under_a_recording_is_said(tmp_path: Path) -> None:
+    done = headrace("run", "-o", "none", "--record", "/dev/full", "--", "true")
+    assert done.returncode == 74
+    assert "recorder" in done.stderr and "No space left" in done.stderr
+
+
+def test_an_output_that_cannot_be_opened_is_named() -> None:
+    done = headrace("run", "-o", "json:/nonexistent/events", "--", "true")
+    assert done.returncode == 74
+    assert "/nonexistent/events: No such file or directory" in done.stderr
+
+
+def test_an_endpoint_already_taken_is_refused(tmp_path: Path) -> None:
+    taken = tmp_path / "taken.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(taken))
+        other.listen()
+        done = headrace("run", "-o", f"zmq:ipc://{taken}", "--", "true")
+    assert done.returncode == 74
+    assert "already in use" in done.stderr
+
+
+def test_without_privilege_it_says_what_is_missing() -> None:
+    without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    line = [*without, HEADRACE, "run", "-o", "none", "--", "true"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 69
+    assert "CAP_BPF" in done.stderr
+    assert "run as root" in done.stderr
+
+
+def subscriber(endpoint: str, topic: bytes = b"all/") -> Any:
+    found = zmq.Context.instance().socket(zmq.SUB)
+    found.connect(endpoint)
+    found.setsockopt(zmq.SUBSCRIBE, topic)
+    found.set(zmq.RCVTIMEO, 10000)
+    return found
+
+
+def connected(endpoint: str, running: Running, topic: bytes = b"all/") -> Any:
+    """A subscriber that is known to receive: it has seen an event."""
+    found = subscriber(endpoint, topic)
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        subprocess.run(["true"], check=True)
+        if found.poll(50):
+            return found
+    raise AssertionError(f"no event arrived: {running.process.poll()}")
+
+
+def test_a_lone_event_on_any_cpu_arrives_in_time(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/lone.sock"
+    running = Running("-s", f"tree={os.getpid()}", "-e", "getppid", "-o", f"zmq:{endpoint},format=columns")
+    assert running.ready
+    found = subscriber(endpoint)
+    worst: dict[int, float] = {}
+    usable = sorted(os.sched_getaffinity(0))
+    try:
+        # the subscription is in force once a first event came through
+        wait_for(lambda: (os.getppid(), found.poll(20))[1], "a first event")
+        for cpu in usable * 10:
+            while found.poll(30):
+                found.recv_multipart()
+            os.sched_setaffinity(0, {cpu})
+            before = time.time()
+            os.getppid()
+            columns = read_columns(found.recv_multipart()[2])
+            took = time.time() - before
+            assert columns["cpu"].tolist() == [cpu]
+            worst[cpu] = max(worst.get(cpu, 0), took)
+    finally:
+        os.sched_setaffinity(0, set(usable))
+        running.process.terminate()
+        status, ledger, errors = running.end()
+        found.close()
+    assert status == 0 and ledger["balanced"], errors
+    assert set(worst) == set(usable)
+    assert max(worst.values()) < 0.25, worst
+
+
+def test_a_subscriber_that_never_reads_costs_itself_only_and_is_counted(
+    tmp_path: Path, binaries: dict[str, Path]
+) -> None:
+    endpoint = f"ipc://{tmp_path}/slow.sock"
+    load = subprocess.Popen(
+        [str(binaries["load"]), "getppid", "1500000", "-1", "1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert load.stderr is not None
+    load.stderr.readline()
+    running = Running(
+        "-s", f"pid={load.pid}", "-e", "getppid", "-o", f"zmq:{endpoint},format=json,queue=2", "-o", "none"
+    )  # fmt: skip
+    assert running.ready
+    slow = zmq.Context.instance().socket(zmq.SUB)
+    slow.set(zmq.RCVHWM, 2)
+    slow.connect(endpoint)
+    slow.setsockopt(zmq.SUBSCRIBE, b"all/")
+    time.sleep(0.3)  # the subscription must be there before the load: nothing tells a subscriber that it is
+    load.communicate("x")
+    status, ledger, errors = running.end()
+    slow.close(linger=0)
+    assert status == 0 and ledger["balanced"], errors
+    published, counted = ledger["sinks"]
+    assert published["dropped"] > 0
+    assert published["offered"] == published["written"] + published["dropped"] + published["filtered"]
+    assert counted["written"] == ledger["delivered"] + ledger["announced"]
+
+
+def test_topics_are_whole_event_names(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/topics.sock"
+    running = Running("-s", f"tree={os.getpid()}", "-e", "openat,openat2,execve", "-o", f"zmq:{endpoint}")
+    assert running.ready
+    found = connected(endpoint, running, b"event/openat/")
+    names = set()
+    while found.poll(300):
+        topic, header, payload = found.recv_multipart()
+        assert topic == b"event/openat/"
+        lines = [json.loads(line) for line in payload.splitlines()]
+        assert json.loads(header)["count"] == len(lines)
+        names |= {line["eventName"] for line in lines}
+    running.process.terminate()
+    status, ledger, _ = running.end()
+    found.close()
+    assert names == {"openat"}
+    assert status == 0 and ledger["balanced"] and ledger["sinks"][0]["filtered"] > 0
+
+
+def test_the_example_subscriber_prints_events(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/example.sock"
+    running = Running("-s", f"tree={os.getpid()}", "-e", "execve", "-o", f"zmq:{endpoint}")
+    assert running.ready
+    example = subprocess.Popen(
+        [sys.executable, str(ROOT / "examples" / "subscriber.py"), endpoint, "3"], stdout=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 20
+    while example.poll() is None and time.monotonic() < until:
+        subprocess.run(["true"], check=True)
+    out, _ = example.communicate(timeout=5)
+    running.process.terminate()
+    running.end()
+    events = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    assert len(events) >= 3
+    assert {e["eventName"] for e in events} == {"execve"}
+
+
+def test_columns_carry_what_json_carries(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/columns.sock"
+    output = tmp_path / "events"
+    running = Running(
+        "-s", f"tree={os.getpid()}", "-e", "openat,execve",
+        "-o", f"zmq:{endpoint},format=columns", "-o", f"json:{output}",
+    )  # fmt: skip
+    assert running.ready
+    found = connected(endpoint, running)
+    rows = []
+    while found.poll(300):
+        columns = read_columns(found.recv_multipart()[2])
+        who = columns["contexts"][columns["context"]]
+        rows += list(zip(columns["timestamp"].tolist(), who["tid"].tolist(), columns["retval"].tolist(), strict=True))
+    running.process.terminate()
+    running.end()
+    found.close()
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    shown = {(e["timestamp"], e["hostThreadId"], e["returnValue"]) for e in lines}
+    assert rows and set(rows) <= shown
+    assert np.all(np.diff([r[0] for r in rows]) >= 0)
+
+
+def test_a_recording_replays_to_the_same_bytes(tmp_path: Path) -> None:
+    recording, live = tmp_path / "run.hrc", tmp_path / "live"
+    options = ("--record", str(recording), "--workers", "2", "-o", f"json:{live}")
+    assert headrace("run", *options, "--", "sh", "-c", "ls / >/dev/null; cat /etc/hostname").returncode == 0
+    for workers in ("1", "3"):
+        again = headrace("replay", str(recording), "--workers", workers, "-o", "json:-")
+        assert again.stdout == live.read_text()
+
+
+def test_losses_are_announced_on_every_output(tmp_path: Path, binaries: dict[str, Path]) -> None:
+    # a ring far too small for the flood: the reader must drop, count, and say so
+    run = trace(
+        [str(binaries["load"]), "getppid", "2000000", "-1", "2"],
+        "-e", "getppid", "--ring-bytes", str(1 << 17), "--perf-pages", "8",
+        stdin="x",
+    )  # fmt: skip
+    gone = run.ledger["dropped"] + run.ledger["lost"]
+    assert gone > 0 and run.ledger["balanced"]
+    losses = [arguments(e) for e in run.events if e["eventName"] == "loss"]
+    assert sum(loss["count"] for loss in losses) == gone
+    assert all(loss["first_time"] <= loss["last_time"] for loss in losses)
+    assert run.ledger["cross_checks"]["sequence_gaps"] == run.ledger["cross_checks"]["lost_frames"]

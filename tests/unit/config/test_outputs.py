@@ -1,0 +1,143 @@
+"""Output specifications, headrace's and Tracee's."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from config.outputs import FORMATS, OPTIONS, Output, OutputError, Outputs, parse
+
+
+def one(text: str) -> Output:
+    found = parse([text])
+    assert len(found.sinks) == 1
+    return found.sinks[0]
+
+
+def refused(*specs: str) -> str:
+    with pytest.raises(OutputError) as raised:
+        parse(specs)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("table", Output("table", "-", "table", "block")),
+        ("table:-", Output("table", "-", "table", "block")),
+        ("json:/tmp/x", Output("json", "/tmp/x", "json", "block")),
+        ("json:-,policy=drop", Output("json", "-", "json", "drop")),
+        ("none", Output("none", "", "none", "block")),
+        ("zmq:ipc:///run/h", Output("zmq", "ipc:///run/h", "json", "drop")),
+        (
+            "zmq:tcp://127.0.0.1:5,format=columns,queue=7,policy=block",
+            Output("zmq", "tcp://127.0.0.1:5", "columns", "block", 7),
+        ),
+    ],
+)
+def test_a_specification_is_a_sink(text: str, expected: Output) -> None:
+    assert one(text) == expected
+
+
+def test_nothing_asked_for_is_a_table_on_standard_output() -> None:
+    assert parse([]).sinks == (Output("table", "-", "table", "block"),)
+
+
+def test_a_name_is_what_was_asked_for() -> None:
+    assert one("json:-").name == "json:-"
+    assert one("none").name == "none"
+
+
+def test_several_sinks_keep_their_order() -> None:
+    assert [s.name for s in parse(["json:/a", "table:-", "none"]).sinks] == ["json:/a", "table:-", "none"]
+
+
+@pytest.mark.parametrize(
+    ("specs", "name"),
+    [
+        (["format:json"], "json:-"),
+        (["format:json", "out-file:/tmp/x"], "json:/tmp/x"),
+        (["out-file:/tmp/x"], "table:/tmp/x"),
+        (["format:table-verbose"], "table:-"),
+        (["format:none", "out-file:/tmp/x"], "none"),
+    ],
+)
+def test_tracees_format_and_out_file_are_understood(specs: list[str], name: str) -> None:
+    assert [s.name for s in parse(specs).sinks] == [name]
+
+
+@pytest.mark.parametrize(
+    ("option", "switches"),
+    [
+        ("parse-arguments", {"parse_arguments": True}),
+        ("no-parse-arguments", {"parse_arguments": False}),
+        ("detect-syscall", {"detect_syscall": True}),
+        ("exec-env", {"exec_environment": True}),
+        ("sort-events", {}),
+    ],
+)
+def test_tracees_options_are_switches(option: str, switches: dict[str, bool]) -> None:
+    assert parse([f"option:{option}"]) == Outputs((Output("table", "-", "table", "block"),), switches)
+
+
+@pytest.mark.parametrize("text", ["jsn:-", "format:gob", "xml"])
+def test_a_format_that_does_not_exist_is_answered_with_those_that_do(text: str) -> None:
+    message = refused(text)
+    assert all(name in message for name in FORMATS)
+
+
+def test_an_option_that_does_not_exist_is_answered_with_those_that_do() -> None:
+    assert all(name in refused("json:-,polcy=drop") for name in OPTIONS)
+    assert "parse-arguments" in refused("option:parse-argument")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("json:-,policy=wait", "block or drop, not 'wait'"),
+        ("zmq:ipc:///x,format=table", "json or columns, not 'table'"),
+        ("zmq:ipc:///x,queue=0", "from 1 to 100000"),
+        ("zmq:ipc:///x,queue=many", "from 1 to 100000"),
+        ("zmq:ipc:///x,queue=100001", "from 1 to 100000"),
+        ("zmq:/run/x", "needs an endpoint"),
+        ("zmq", "needs an endpoint"),
+        ("none:-", "takes no destination"),
+        ("json:-,policy", "no such option"),
+    ],
+)
+def test_what_is_wrong_is_said(text: str, reason: str) -> None:
+    assert reason in refused(text)
+
+
+@pytest.mark.parametrize("text", ["json:-,format=columns", "json:-,queue=5", "none,queue=5"])
+def test_an_option_that_does_nothing_there_is_refused(text: str) -> None:
+    assert refused(text)
+
+
+@pytest.mark.parametrize("specs", [("json:-", "table:-"), ("json:/a", "json:/a"), ("json", "format:table")])
+def test_two_sinks_cannot_share_a_destination(specs: tuple[str, ...]) -> None:
+    assert "same destination" in refused(*specs)
+
+
+def test_counting_beside_a_sink_is_no_conflict() -> None:
+    assert len(parse(["none", "json:-"]).sinks) == 2
+
+
+SPEC = st.builds(
+    "{}:{}{}".format,
+    st.sampled_from([*FORMATS, "format", "out-file", "option", ""]),
+    st.text(max_size=5) | st.just("ipc:///x"),
+    st.sampled_from(["", ",policy=drop", ",queue=9", ",format=json", ","]),
+)
+
+
+@given(st.lists(SPEC | st.text(max_size=9), max_size=3))
+@example(["zmq:ipc:///x,queue=²"])
+def test_anything_is_outputs_or_an_output_error(specs: list[str]) -> None:
+    try:
+        found = parse(specs)
+    except OutputError:
+        return
+    assert found.sinks
+    assert all(s.format in FORMATS for s in found.sinks)
