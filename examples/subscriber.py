@@ -13,7 +13,7 @@ events = missed = expected = 0
 while not count or events < count:
     topic, header, lines = socket.recv_multipart()
     about = json.loads(header)
-    missed += about["sequence"] - expected if events else 0
+    missed += max(0, about["sequence"] - expected) if events else 0
     expected = about["sequence"] + 1
     events += about["count"]
     sys.stdout.write(lines.decode())

@@ -28,7 +28,7 @@ from pipeline.frames import HEADER, Header, Loss, loss_frame, read_header
 from pipeline.logs import logger
 from pipeline.perf import PerfRing, Sample
 from pipeline.plan import READY_READER, Plan, attach_control, attach_ring
-from pipeline.ring import END, FRAME, U64, WATERMARK, put
+from pipeline.ring import END, FRAME, U64, WATERMARK, Ring, put
 from pipeline.watermark import Marks
 
 BULK, URGENT = 0, 1
@@ -68,7 +68,7 @@ class Reader:
             self._poll.register(bulk.fd, select.POLLIN)
             self._poll.register(urgent.fd, select.POLLIN)
         self._latest_ns = 0
-        self._watermark_owed = True
+        self._owed: list[Ring] = []
         self._losses: dict[tuple[int, int], Loss] = {}
         self._announced_ns = 0
         self._logged_ns = 0
@@ -88,7 +88,7 @@ class Reader:
         watermark_ns, waiting = self.marks.sample()
         moved = self._drain()
         self._notice_losses()
-        if moved or self._watermark_owed or self._latest_ns > int(self.state["watermark_ns"]):
+        if moved or self._owed or self._latest_ns > int(self.state["watermark_ns"]):
             self._announce(watermark_ns)
             self._mark(watermark_ns)
             self._commit()
@@ -187,8 +187,7 @@ class Reader:
     def _mark(self, watermark_ns: int) -> None:
         """Write the watermark behind the frames of this cycle, in every ring."""
         payload = U64.pack(watermark_ns)
-        done = [put(ring, WATERMARK, payload) for ring in self.rings]
-        self._watermark_owed = not all(done)
+        self._owed = [ring for ring in self.rings if not put(ring, WATERMARK, payload)]
         self.state["watermark_ns"] = watermark_ns
 
     def _commit(self) -> None:
@@ -198,6 +197,8 @@ class Reader:
         self.journal.commit()
         for ring in self.rings:
             ring.publish()
+        for ring in self._owed:
+            ring.promise(int(self.state["watermark_ns"]))
         for cpu, pair in enumerate(self.perf):
             for stream, perf in enumerate(pair):
                 perf.release(int(self.state["perf_tail"][cpu, stream]))

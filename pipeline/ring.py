@@ -1,6 +1,7 @@
 """Ring: one producer, one consumer, records of any length, in a shared-memory segment.
 
     byte 0     head: bytes ever written   (the producer stores it, after the records)
+    byte 8     promise: a watermark that found no room as a record (the producer, after head)
     byte 64    tail: bytes ever released  (the consumer stores it, after it has copied what it needs)
     byte 128   data, a power of two of bytes
 
@@ -47,6 +48,7 @@ class Ring:
         self._segment = segment
         self.capacity = 1 << ((segment.size - DATA_AT).bit_length() - 1)
         self._head = segment.array("<u8", 1, 0)
+        self._promise = segment.array("<u8", 1, 8)
         self._tail = segment.array("<u8", 1, 64)
         self._data = segment.array("u1", self.capacity, DATA_AT)
         self._view = memoryview(self._data)
@@ -96,6 +98,18 @@ class Ring:
         """Make everything written so far visible. Producer; pairs with `head` in read()."""
         self._head[0] = self.write_position
 
+    def promise(self, watermark_ns: int) -> None:
+        """Say what a WATERMARK record behind `head` would say, when a full ring has no room for one.
+
+        A consumer that waits for the watermark before it releases would otherwise wait for ever.
+        """
+        self._promise[0] = watermark_ns
+
+    @property
+    def promised(self) -> int:
+        """Holds for all records up to a `head` that is read after it. Consumer."""
+        return int(self._promise[0])
+
     def restore_head(self, position: int) -> None:
         """Producer, at start: go on from a journalled position."""
         self.write_position = position
@@ -119,7 +133,7 @@ class Ring:
     def close(self) -> None:
         """Drop the views; the segment stays with its owner."""
         self._view.release()
-        del self._head, self._tail, self._data
+        del self._head, self._promise, self._tail, self._data
 
 
 def put(ring: Ring, kind: int, payload: bytes) -> bool:

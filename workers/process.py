@@ -100,10 +100,14 @@ class Worker:
         """Everything up to the next watermark. False if there is none yet; END ends the process."""
         position = self.position
         while True:
+            promised = self.ring.promised
             record = self.ring.read(position)
             if record is None:
                 self.position = position
-                return False
+                if promised <= self.core.watermark_ns:
+                    return False
+                self._advance(promised, position)
+                return True
             if record.kind == FRAME:
                 self._feed(record.payload, position)
             elif record.kind == WATERMARK:
