@@ -15,6 +15,8 @@ Beside it: the same load untraced and traced, without the counting of run time, 
 from __future__ import annotations
 
 import contextlib
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,8 +35,9 @@ MOST_OTHERS = 1.0
 
 @contextlib.contextmanager
 def stats() -> Iterator[None]:
-    """Run times are counted inside; the switch is put back afterwards."""
+    """Run times are counted inside; the switch is put back afterwards, after SIGTERM too."""
     before = SWITCH.read_text()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     SWITCH.write_text("1")
     try:
         yield

@@ -8,7 +8,7 @@ examples/demo.hrc, some dozens of events) and `ratio_without_startup` has it sub
 That both give the same bytes is checked once, by a checksum of standard output, outside the clock;
 bytes and events of every round are compared with it.
 
-    python -m bench.replay [--rounds 5] [--seconds 20]    (of recording, at 150,000 events a second)
+    python -m bench.replay [--rounds 5] [--seconds 30]    (of recording, at 150,000 events a second)
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def one(recording: Recording, sent: int, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and write the results."""
-    options = harness.options(__doc__, seconds=20).parse_args()
+    options = harness.options(__doc__, seconds=30).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recording = make(harness.build(folder), folder, int(options.seconds * EVENTS_PER_S))

@@ -38,7 +38,9 @@ class Blob:
     @property
     def room(self) -> int:
         """Bytes of a frame that this may take at worst."""
-        return 8 + (layout.STRING_BYTES + 8 if self.kind in (layout.KIND_STRING, layout.KIND_VECTOR) else self.bytes + 8)
+        return 8 + (
+            layout.STRING_BYTES + 8 if self.kind in (layout.KIND_STRING, layout.KIND_VECTOR) else self.bytes + 8
+        )
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,12 @@ _HOOKS: tuple[tuple[str, str | None, str], ...] = (
         "int sockfd, int level, int optname, struct sockaddr* local_addr",
     ),
     ("security_sb_mount", None, "const char* dev_name, const char* path, const char* type, unsigned long flags"),
+)
+"""Arguments whose blob is a path walked leaf first (bpf/c/lifecycle.c, blob_path)."""
+WALKED = frozenset({("sched_process_exec", "pathname")})
+"""Arguments that Tracee's event has and no hook of this version reads: null, never a made-up value."""
+UNREAD = frozenset(
+    ("sched_process_exec", name) for name in ("interpreter_pathname", "interpreter_dev", "interpreter_inode")
 )
 NOT_YET = "not provided yet: headrace does not read the kernel's objects in this version"
 LIFECYCLE = frozenset({"sched_process_fork", "sched_process_exec", "sched_process_exit"})

@@ -109,7 +109,7 @@ def _alive(key: str, pid: int, proc: Path) -> None:
 
 
 def _quote(data: bytes) -> str:
-    return '"' + "".join(f"\\x{b:02x}\" \"" for b in data) + '"'
+    return '"' + "".join(f'\\x{b:02x}" "' for b in data) + '"'
 
 
 def _comm(value: str) -> str:
@@ -172,6 +172,7 @@ class _Builder:
         self.terms: list[str] = []
         self.ranges: dict[str, Range] = {}
         self.strings: dict[str, set[str]] = {}
+        self.unwanted: dict[str, set[str]] = {}
         self.trees: list[int] = []
         self.excluded: list[int] = []
         self.pids: list[int] = []
@@ -181,7 +182,9 @@ class _Builder:
         if self.flags.setdefault(name, wanted) != wanted:
             raise ScopeError(f"scope {name} and !{name} contradict each other")
         if name == "new":
-            start = "KREAD(u64, KREAD(u64, s->task + KERNEL_task_struct_group_leader) + KERNEL_task_struct_start_boottime)"
+            start = (
+                "KREAD(u64, KREAD(u64, s->task + KERNEL_task_struct_group_leader) + KERNEL_task_struct_start_boottime)"
+            )
             self.terms.append(f"({start} {'>=' if wanted else '<'} {self.now_ns}ULL)")
 
     def tree(self, op: str, pids: list[int]) -> None:
@@ -207,10 +210,12 @@ class _Builder:
     def text(self, key: str, op: str, values: list[str]) -> None:
         if op not in ("=", "!="):
             raise ScopeError(f"scope {key} takes = or !=, not {op}")
-        if op == "=":
-            left = set(values) & self.strings.get(key, set(values))
-            self.strings[key] = left
-            if not left:
+        if op == "!=":
+            self.unwanted.setdefault(key, set()).update(values)
+        else:
+            self.strings[key] = set(values) & self.strings.get(key, set(values))
+        if key in self.strings:
+            if not self.strings[key] - self.unwanted.get(key, set()):
                 raise ScopeError(f"scope {key}: the expressions contradict each other, nothing can match")
         either = " || ".join(_TERMS[key](v) for v in values)
         self.terms.append(f"({either})" if op == "=" else f"!({either})")
@@ -221,7 +226,9 @@ class _Builder:
         match = EXPRESSION.match(text)
         if match is None:
             hint = nearest(text, KEYS)
-            raise ScopeError(f"scope {text!r}: expected KEY=VALUE or a flag" + (f"; did you mean {hint}?" if hint else ""))
+            raise ScopeError(
+                f"scope {text!r}: expected KEY=VALUE or a flag" + (f"; did you mean {hint}?" if hint else "")
+            )
         key, op, values = match[1], match[2], [v for v in match[3].split(",") if v]
         if key in ("pid", "p") and values == ["new"]:
             return self.flag("new", op == "=")

@@ -47,7 +47,7 @@ def _split(expression: str) -> list[str]:
     parts: list[str] = []
     for part in expression.split(","):
         part = part.strip()
-        continues = parts and CONDITION.match(parts[-1]) and ("/" in part or re.fullmatch(r"-?\d+", part))
+        continues = parts and CONDITION.match(parts[-1]) and re.fullmatch(r".*/.*|-?\d+|[A-Z][A-Z0-9_|]*", part)
         if continues:
             parts[-1] += "," + part
         elif part:
@@ -73,7 +73,23 @@ def _condition(text: str, catalogue: Catalogue) -> Condition | None:
     kind = event.arguments[position].type
     if op not in ("=", "!=") and kind in TEXTUAL:
         raise FilterError(f"{text}: {argument} is text, it takes = and !=")
+    if kind not in TEXTUAL:
+        _check_number(event, position, op, parts, text)
     return Condition(event, position, op, parts, text)
+
+
+def _check_number(event: Event, position: int, op: str, values: tuple[str, ...], text: str) -> None:
+    """Only what a number can be compared with."""
+    argument = event.arguments[position]
+    if any(blob.arg == position for blob in event.blobs) or argument.type.startswith(("struct", "union", "int[")):
+        raise FilterError(f"{text}: {argument.name} is a {argument.type}, which conditions cannot look into")
+    if op not in ("=", "!=") and len(values) > 1:
+        raise FilterError(f"{text}: {op} takes one value")
+    for value in values:
+        number = re.fullmatch(r"-?(0[xX][0-9a-fA-F]+|0[oO]?[0-7]*|[0-9]+)", value)
+        word = op in ("=", "!=") and re.fullmatch(r"[A-Z][A-Z0-9_|]*", value)
+        if not number and not word:
+            raise FilterError(f"{text}: {value!r} is neither a number nor a name like O_RDONLY")
 
 
 def _on_result(event: Event, op: str, values: tuple[str, ...], text: str) -> Condition:

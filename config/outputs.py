@@ -1,9 +1,9 @@
 """Output specifications: `FORMAT:DESTINATION[,OPTION=VALUE...]`, and Tracee's spelling of them.
 
-    table:-            a table on standard output
-    json:FILE          a JSON object a line; `json:-` is standard output
-    none               count only
-    zmq:ENDPOINT       publish; `ipc:///path` or `tcp://127.0.0.1:port`; format=json|columns
+table:-            a table on standard output
+json:FILE          a JSON object a line; `json:-` is standard output
+none               count only
+zmq:ENDPOINT       publish; `ipc:///path` or `tcp://127.0.0.1:port`; format=json|columns
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings: defaults < configuration file < flags, resolved once in the supervisor.
+"""Settings: defaults < configuration file < environment < flags, resolved once in the supervisor.
 
 The file is TOML with the keys of `Settings`. An unknown key, a wrong type or a value out of range is a
 `SettingsError` that names the key, the file and the nearest valid key.
@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,7 +63,9 @@ def _explain(error: msgspec.ValidationError, where: str) -> SettingsError:
     if unknown:
         near = difflib.get_close_matches(unknown[1], [f.name for f in msgspec.structs.fields(Settings)], n=1)
         return SettingsError(f"{where}: no such key: {unknown[1]}" + (f"; did you mean {near[0]}?" if near else ""))
-    return SettingsError(f"{where}: {text.replace('$.', '')}")
+    return SettingsError(
+        f"{where}: {text.split(' - at ')[0]}" if where.startswith("--") else f"{where}: {text.replace('$.', '')}"
+    )
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -76,17 +79,40 @@ def read_file(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: {error}") from error
 
 
+def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Settings from HEADRACE_WORKERS and the like: those that are a number, a word or a switch."""
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        text = environment.get(f"HEADRACE_{field.name.upper()}")
+        if text is None or field.name in ("scope", "output"):
+            continue
+        try:
+            found[field.name] = msgspec.convert(text, field.type, strict=False)
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"HEADRACE_{field.name.upper()}: {error}") from error
+    return found
+
+
+def _check_pages(settings: Settings) -> Settings:
+    for name in ("perf_pages", "urgent_pages"):
+        pages = getattr(settings, name)
+        if pages & (pages - 1):
+            raise SettingsError(f"{name.replace('_', '-')}: {pages} is not a power of two")
+    return settings
+
+
 def resolve(file: Path | None, flags: dict[str, Any]) -> Settings:
-    """Defaults, then the file, then the flags that were given (values not None)."""
+    """Defaults, then the file, then the environment, then the flags that were given (values not None)."""
     values = read_file(file) if file else {}
     if file:
         try:
             msgspec.convert(values, Settings)
         except msgspec.ValidationError as error:
             raise _explain(error, str(file)) from error
+    values |= from_environment(os.environ)
     values |= {key: value for key, value in flags.items() if value is not None}
     try:
-        return msgspec.convert(values, Settings)
+        return _check_pages(msgspec.convert(values, Settings))
     except msgspec.ValidationError as error:
         key = _named(str(error))
         raise _explain(error, f"--{key.replace('_', '-')}" if key else "options") from error

@@ -39,7 +39,7 @@ STOP_DEADLINE_S = 5.0
 START_DEADLINE_S = 60.0
 TICK_S = 0.05
 SIGPIPE_STATUS = 128 + signal.SIGPIPE
-EX_UNAVAILABLE, EX_SOFTWARE, EX_IOERR, EX_NOPERM = 69, 70, 74, 77
+EX_UNAVAILABLE, EX_SOFTWARE, EX_IOERR = 69, 70, 74
 
 
 @dataclass(frozen=True)
@@ -311,11 +311,10 @@ def _watch(pid: int) -> int:
 
 def _sink_status(pipeline: Pipeline) -> int:
     """0, or the status that broken sinks call for: a closed pipe is a quiet SIGPIPE, the rest an I/O error."""
-    closed = pipeline.control.closed_sinks
-    if not closed:
+    control = pipeline.control
+    if not control.closed_sinks:
         return 0
-    pipes = all(s.target == "-" for i, s in enumerate(pipeline.sinks) if closed >> i & 1)
-    return SIGPIPE_STATUS if pipes else EX_IOERR
+    return SIGPIPE_STATUS if control.closed_sinks == control.closed_pipes else EX_IOERR
 
 
 def _coloured(outputs: Outputs) -> bool:
@@ -370,7 +369,7 @@ def replay(request: Request, path: Path) -> Outcome:
                 status = failure.status
         status = status or _sink_status(pipeline)
         ledger = pipeline.books(catalogue())
-        ledger.produced = ledger.cross_checks["events_received"]
+        ledger.produced = ledger.cross_checks["events_received"] - ledger.announced
         ledger.close()
         return Outcome(status, ledger)
     finally:
@@ -385,4 +384,3 @@ def write_ledger(ledger: Ledger, path: str) -> None:
         sys.stdout.write(data.decode() + "\n")
     else:
         Path(path).write_bytes(data + b"\n")
-

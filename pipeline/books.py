@@ -206,6 +206,13 @@ def add_reader(ledger: Ledger, state: Array) -> None:
             ledger.by_cpu.setdefault(str(cpu), {})["dropped"] = int(row["dropped"][cpu].sum())
 
 
+def add_recording(ledger: Ledger, state: Array, path: str, whole: bool) -> None:
+    """The recording's line: what the reader had for it, and what found no room. A torn file counts as none."""
+    offered = int(state["received"][0].sum())
+    dropped = int(state["record_dropped"][0]) if whole else offered
+    ledger.sinks.append(Line(name=f"record:{path}", offered=offered, written=offered - dropped, dropped=dropped))
+
+
 def add_sinks(ledger: Ledger, state: Array, names: list[str]) -> None:
     """A line per sink."""
     ledger.cpu_seconds["publisher"] = int(state["cpu_ns"][0]) / 1e9

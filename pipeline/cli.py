@@ -29,10 +29,14 @@ class Failure(click.ClickException):
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
-        self.exit_code = status
+        self.status = status
 
     def show(self, file: Any = None) -> None:
         click.echo(f"headrace: {self.format_message()}", err=True)
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # click has it as a class variable
+        return self.status
 
 
 class Suggesting(click.Group):
@@ -63,8 +67,11 @@ def main() -> None:
 
 def _output_options(function: Any) -> Any:
     options = [
-        click.option("-o", "--output", multiple=True, metavar="SPEC", help="table:-, json:FILE, none, zmq:ENDPOINT; repeatable."),
+        click.option(
+            "-o", "--output", multiple=True, metavar="SPEC", help="table:-, json:FILE, none, zmq:ENDPOINT; repeatable."
+        ),
         click.option("-e", "--events", multiple=True, metavar="LIST", help="Names, sets, globs, !name, conditions."),
+        click.option("--parse-arguments/--no-parse-arguments", default=None, help="Flags in words (the default)."),
         click.option("--workers", type=int, metavar="N", help="Worker processes (1 to 64)."),
         click.option("--ring-bytes", type=int, metavar="N", help="Size of each worker's ring."),
         click.option("--ledger", metavar="FILE", help="Write the ledger as JSON."),
@@ -111,10 +118,14 @@ def _finish(outcome: app.Outcome, path: str) -> None:
 
 @main.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @_output_options
-@click.option("-s", "--scope", "--trace", "scope", multiple=True, metavar="EXPR", help="Who is traced; repeatable, ANDed.")
+@click.option(
+    "-s", "--scope", "--trace", "scope", multiple=True, metavar="EXPR", help="Who is traced; repeatable, ANDed."
+)
 @click.option("--record", metavar="FILE", help="Also record, to replay later.")
 @click.option("--perf-pages", type=int, metavar="N", help="Perf buffer per CPU, in pages (a power of two).")
-@click.option("--exec-env/--no-exec-env", "exec_environment", default=None, help="Carry the environment of exec events.")
+@click.option(
+    "--exec-env/--no-exec-env", "exec_environment", default=None, help="Carry the environment of exec events."
+)
 @click.option("--capture-bytes", type=int, metavar="N", help="First bytes of what is read and written.")
 @click.option("--interval-ms", type=int, metavar="N", help="How long an event may wait to be read.")
 @click.option("--order-bound-ms", type=int, metavar="N", help="How long order is waited for.")
@@ -137,9 +148,6 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int, **flags: A
     flags["scope"] = list(flags["scope"]) or None
     flags["output"] = list(flags["output"]) or None
     request = _resolve(config, flags, command, ready_fd)
-    pages = request.settings.perf_pages
-    if pages & (pages - 1):
-        raise Failure(f"--perf-pages: {pages} is not a power of two", EX_USAGE)
     logs.configure(request.settings.log_level)
     asked = request.settings.events
     if request.selection.skipped and asked != "default":
@@ -152,7 +160,7 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int, **flags: A
     except SinkError as error:
         raise Failure(str(error), app.EX_IOERR) from error
     except PipelineFailed as error:
-        raise Failure(str(error), error.status if error.status > 0 else app.EX_SOFTWARE) from error
+        raise Failure(str(error), error.status) from error
     except (LoadError, UnorderedMemory, TimeoutError) as error:
         hint = "\n".join(f"  {f.name}: {f.detail}; {f.remedy}" for f in findings() if not f.ok and f.remedy)
         raise Failure(f"{error}" + (f"\n{hint}" if hint else ""), app.EX_UNAVAILABLE) from error
@@ -302,5 +310,3 @@ def check() -> None:
 
 def _remedy(finding: Finding) -> str:
     return "" if finding.ok or not finding.remedy else f"\n      remedy: {finding.remedy}"
-
-

@@ -16,7 +16,7 @@ class InheritedFd:
         self.fd = fd
 
     def __reduce__(self) -> Any:
-        return _rebuild, (type(self), reduction.DupFd(self.fd))  # type: ignore[attr-defined]
+        return _rebuild, (type(self), reduction.DupFd(self.fd))
 
     def close(self) -> None:
         """Close the descriptor."""

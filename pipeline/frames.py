@@ -6,6 +6,7 @@ Also the one frame that the pipeline makes itself: the announcement of a loss.
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +41,8 @@ def read_header(data: bytes) -> Header:
     return Header._make(HEADER.unpack_from(data))
 
 
-class Loss(NamedTuple):
+@dataclass(frozen=True)
+class Loss:
     """Events that were lost, to be announced on every output. Times are CLOCK_BOOTTIME."""
 
     cpu: int

@@ -65,7 +65,9 @@ def _capabilities() -> Finding:
         return Finding("capabilities", True, "CAP_SYS_ADMIN")
     missing = [name for name in ("CAP_BPF", "CAP_PERFMON") if not held >> CAPABILITIES[name] & 1]
     if missing:
-        return Finding("capabilities", False, f"{', '.join(missing)} missing", "run as root, or with these capabilities")
+        return Finding(
+            "capabilities", False, f"{', '.join(missing)} missing", "run as root, or with these capabilities"
+        )
     return Finding("capabilities", True, "CAP_BPF, CAP_PERFMON")
 
 

@@ -14,7 +14,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,7 @@ SYS_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 HEADER = struct.Struct("<IHH")
 LOST = struct.Struct("<QQ")
 HEAD_WORD, TAIL_WORD = 128, 129
+Array = np.ndarray[Any, Any]
 
 
 class _Attr(ctypes.Structure):
@@ -124,7 +125,7 @@ class PerfRing:
         """The first `count` bytes of a sample's frame."""
         return self._wrapped(sample.position, count)
 
-    def copy(self, sample: Sample, into: np.ndarray) -> None:  # type: ignore[type-arg]
+    def copy(self, sample: Sample, into: Array) -> None:
         """Copy a sample's bytes; `into` is exactly as long."""
         at = sample.position & (self.size - 1)
         first = self.size - at

@@ -1,7 +1,7 @@
 """The plan of a run: what every process must know to find its ends of the pipeline. Made once by the
 supervisor, handed to each process, never changed.
 
-    control segment:  stop, closed sinks (u64) | ready (u1[READY]) | interest (u1[EVENTS + 1]) |
+    control segment:  stop, closed sinks, closed pipes (u64) | ready (u1[READY]) | interest (u1[EVENTS + 1]) |
                       journals: reader | worker 0..N-1 | publisher
 """
 
@@ -66,7 +66,7 @@ class Control:
 
     def __init__(self, segment: Segment, workers: int, cpus: int, slots: int, rings: int, sinks: int) -> None:
         self._segment = segment  # views do not keep it alive
-        self._flags = segment.array("<u8", 2, 0)
+        self._flags = segment.array("<u8", 3, 0)
         self.ready: Array = segment.array("u1", READY_BYTES, FLAGS_BYTES)
         self.interest: Array = segment.array("u1", EVENTS + 1, FLAGS_BYTES + READY_BYTES)
         at = (FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 63) // 64 * 64
@@ -103,9 +103,15 @@ class Control:
         """Bit per sink whose destination is gone (a closed pipe, a full disk)."""
         return int(self._flags[1])
 
-    def close_sink(self, index: int) -> None:
+    @property
+    def closed_pipes(self) -> int:
+        """Of those, the ones whose reader has gone away."""
+        return int(self._flags[2])
+
+    def close_sink(self, index: int, is_pipe: bool) -> None:
         """Publisher: this sink cannot be written any more."""
-        self._flags[1] = np.uint64(int(self._flags[1]) | 1 << index)
+        self._flags[2] |= np.uint64(is_pipe << index)
+        self._flags[1] |= np.uint64(1 << index)
 
     def close(self) -> None:
         """Drop the views."""

@@ -81,7 +81,7 @@ class Publisher:
         output = self.plan.sinks[index]
         sink: Sink
         if output.format == "zmq":
-            sink = ZmqSink(output, self.control.interest, self.plan.publisher)
+            sink = ZmqSink(output, self.control.interest, f"{self.plan.publisher}-{os.getpid()}")
         elif output.format == "none":
             sink = NoneSink(output)
         else:
@@ -136,9 +136,7 @@ class Publisher:
                 self._offer(parts[0].result, merge(parts), rows, held, repeated)
                 self._release([part.token[0] for part in parts if part.whole])
 
-    def _offer(
-        self, result: Result, pieces: list[memoryview], rows: int, held: list[Held], repeated: bool
-    ) -> None:
+    def _offer(self, result: Result, pieces: list[memoryview], rows: int, held: list[Held], repeated: bool) -> None:
         """To every sink of this render; the ring's room is free when the last is done."""
         render = int(result.header["render"])
         topic, covered = int(result.header["topic"]), int(result.header["covered"])
@@ -178,7 +176,7 @@ class Publisher:
         for i, sink in enumerate(self.sinks):
             sink.counts.store(self.state["sinks"][i])
             if sink.broken and not self.control.closed_sinks & 1 << i:
-                self.control.close_sink(i)
+                self.control.close_sink(i, sink.broken == "EPIPE")
                 if sink.broken != "EPIPE":
                     logger("publisher").error("publisher.sink_broken", sink=sink.output.name, reason=sink.broken)
         self.state["cpu_ns"] = self._cpu.now_ns()

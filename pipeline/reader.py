@@ -16,6 +16,7 @@ event; the reader never waits for a worker.
 from __future__ import annotations
 
 import select
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,12 +30,14 @@ from pipeline.logs import logger
 from pipeline.perf import PerfRing, Sample
 from pipeline.plan import READY_READER, Plan, attach_control, attach_ring
 from pipeline.ring import END, FRAME, U64, WATERMARK, Ring, put
+from pipeline.shm import Array
 from pipeline.watermark import Marks
 
 BULK, URGENT = 0, 1
 FINAL_WATERMARK = 2**63
 ANNOUNCE_EVERY_NS = 100_000_000
 LOG_EVERY_NS = 1_000_000_000
+RECORDER_PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,7 @@ class Reader:
         for bell in self.plan.bells:
             bell.ring()
 
-    def _flush_stale(self, waiting: np.ndarray) -> None:  # type: ignore[type-arg]
+    def _flush_stale(self, waiting: Array) -> None:
         """Send for what has waited on a CPU for longer than the interval."""
         if not waiting.any():
             return
@@ -229,10 +232,13 @@ class Reader:
         self._finish()
 
     def _finish(self) -> None:
-        """The last watermark and END; this once the reader waits for room."""
-        for ring, bell in zip(self.rings, self.plan.bells, strict=True):
+        """The last watermark and END; this once the reader waits for room. A recorder may be dead."""
+        patience = time.monotonic() + RECORDER_PATIENCE_S
+        for i, (ring, bell) in enumerate(zip(self.rings, self.plan.bells, strict=True)):
             for kind in (WATERMARK, END):
                 while not put(ring, kind, U64.pack(FINAL_WATERMARK)):
+                    if i >= self.plan.workers and time.monotonic() > patience:
+                        break
                     ring.publish()
                     bell.ring()
                     select.select([], [], [], 0.001)

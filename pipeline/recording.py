@@ -163,7 +163,6 @@ class Replayer:
         for i, ring in enumerate(self.rings):
             ring.restore_head(int(self.state["ring_head"][i]))
         self._blocks = blocks(data, at, name)
-        self._done = int(self.state["watermark_ns"])
 
     def _targets(self, payload: memoryview) -> list[int]:
         """Workers that own a thread group in this frame. Shards fit if their number is a multiple."""
@@ -205,6 +204,7 @@ class Replayer:
                 elif kind == WATERMARK:
                     for worker in range(self.plan.workers):
                         self._put(worker, WATERMARK, payload)
+                    self.journal.commit()
                     self._publish()
         except RecordingError as error:
             logger("replay").error("replay.recording_damaged", reason=str(error))

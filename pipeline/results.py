@@ -1,8 +1,8 @@
 """What a worker hands to the publisher: one BATCH record a rendered piece of a turn.
 
-    RESULT header | keys (only if lines must be merged) | payload
+RESULT header | keys (only if lines must be merged) | payload
 
-    keys:  time u64[rows] | tie u64[rows] (CPU << 32 | thread group) | end of each line u32[rows], padded to 8
+keys:  time u64[rows] | tie u64[rows] (CPU << 32 | thread group) | end of each line u32[rows], padded to 8
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ RESULT = np.dtype(
         ("payload_bytes", "<u4"),
     ]
 )
-"""`covered`: rows of the turn that went out under a topic of their own instead."""
+"""`covered`: of an empty record, rows of the turn that went out under topics of their own instead; of such a
+topic's record, the rows to be counted there."""
 
 
 class Result(NamedTuple):

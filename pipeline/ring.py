@@ -23,7 +23,7 @@ import numpy as np
 
 from pipeline.shm import Array, Segment
 
-PAD, FRAME, WATERMARK, LOSS, END, BATCH = range(6)
+PAD, FRAME, WATERMARK, END, BATCH = range(5)
 DATA_AT = 128
 RECORD = struct.Struct("<II")
 U64 = struct.Struct("<Q")
@@ -51,7 +51,7 @@ class Ring:
         self._promise = segment.array("<u8", 1, 8)
         self._tail = segment.array("<u8", 1, 64)
         self._data = segment.array("u1", self.capacity, DATA_AT)
-        self._view = memoryview(self._data)
+        self._view = self._data.data
         self.write_position = int(self._head[0])
 
     @staticmethod

@@ -212,7 +212,9 @@ class ZmqSink:
         if changed:
             for event in range(EVENTS):
                 topic = self._topics.get(event)
-                self._interest[event] = topic is not None and any(s and topic.startswith(s) for s in self._subscriptions)
+                self._interest[event] = topic is not None and any(
+                    s and topic.startswith(s) for s in self._subscriptions
+                )
             self._interest[ALL] = any(b"all/".startswith(s) or s.startswith(b"all/") for s in self._subscriptions)
 
     def try_offer(self, offer: Offer) -> bool:
@@ -227,10 +229,11 @@ class ZmqSink:
             if offer.topic == ALL:
                 self.counts.offered -= offer.rows
             return False
+        counted = offer.rows if offer.topic == ALL else offer.covered
         if sent:
-            self.counts.written += offer.rows
+            self.counts.written += counted
         else:
-            self.counts.dropped += offer.rows
+            self.counts.dropped += counted
         offer.done()
         return True
 

@@ -27,7 +27,7 @@ from config.filters import Condition
 from config.outputs import Output
 from config.settings import Settings
 from pipeline import process, publisher, recording
-from pipeline.books import Ledger, add_reader, add_sinks, add_workers
+from pipeline.books import Ledger, add_reader, add_recording, add_sinks, add_workers
 from pipeline.doorbell import Doorbell, InheritedFd
 from pipeline.logs import logger
 from pipeline.plan import READY_WORKER, Control, Plan
@@ -38,6 +38,7 @@ from workers import process as worker_process
 
 MAX_RESTARTS = 20
 SPAWN = multiprocessing.get_context("spawn")
+EX_SOFTWARE = 70
 GIVE_UP = frozenset({64, 65, 74})
 
 
@@ -45,8 +46,8 @@ GIVE_UP = frozenset({64, 65, 74})
 def _without_main() -> Iterator[None]:
     """Spawn would import the command line again in every child; the stages do not need it."""
     main = sys.modules["__main__"]
-    kept = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
-    main.__spec__ = None
+    kept: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+    main.__dict__["__spec__"] = None
     try:
         yield
     finally:
@@ -57,8 +58,9 @@ class PipelineFailed(Exception):
     """A process of the pipeline could not go on; `status` is its exit status."""
 
     def __init__(self, name: str, status: int) -> None:
-        super().__init__(f"{name} ended with status {status}")
-        self.name, self.status = name, status
+        how = f"status {status}" if status >= 0 else f"signal {-status}"
+        super().__init__(f"{name} ended with {how}")
+        self.name, self.status = name, status if status > 0 else EX_SOFTWARE
 
 
 @dataclass
@@ -69,6 +71,8 @@ class Stage:
     target: Callable[..., None]
     args: tuple[Any, ...]
     running: Any = None
+    once: bool = False
+    """Its work cannot be taken up again after a death (a file that was half written)."""
     restarts: int = 0
     finished: bool = False
     status: int = 0
@@ -185,7 +189,7 @@ class Pipeline:
             stage.status = stage.running.exitcode or 0
             if stage.status == 0:
                 stage.finished = True
-            elif stage.status in GIVE_UP or stage.restarts >= MAX_RESTARTS:
+            elif stage.status in GIVE_UP or stage.restarts >= MAX_RESTARTS or stage.once:
                 stage.finished = True
                 raise PipelineFailed(stage.name, stage.status)
             else:
@@ -215,6 +219,9 @@ class Pipeline:
         add_reader(ledger, self.control.reader.committed())
         add_workers(ledger, [j.committed() for j in self.control.workers], catalogue)
         add_sinks(ledger, self.control.publisher.committed(), [s.name for s in self.sinks])
+        if self.records:
+            whole = any(s.name == "recorder" and s.finished and s.status == 0 for s in self.stages)
+            add_recording(ledger, self.control.reader.committed(), self.settings.record, whole)
         ledger.restarts = {s.name: s.restarts for s in self.stages if s.restarts}
         return ledger
 
@@ -241,6 +248,4 @@ def reader_stage(target: Callable[..., None], *args: Any) -> Stage:
 
 def recorder_stage(path: str, facts: recording.Facts) -> Stage:
     """The stage that writes a recording; the file is opened here, with the supervisor's rights."""
-    return Stage("recorder", recording.record, (InheritedFd(open_target(path)), facts))
-
-
+    return Stage("recorder", recording.record, (InheritedFd(open_target(path)), facts), once=True)

@@ -82,7 +82,12 @@ def compile_c(source: Path, into: Path, *flags: str) -> Path:
 def headrace(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Any headrace command, to its end."""
     return subprocess.run(
-        [HEADRACE, *args], capture_output=True, text=True, timeout=DEADLINE_S, check=False, **{"stdin": subprocess.DEVNULL} | options
+        [HEADRACE, *args],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+        **{"stdin": subprocess.DEVNULL} | options,
     )
 
 

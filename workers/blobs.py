@@ -92,4 +92,4 @@ def blobs(rows: Rows, argument_counts: Array) -> Blobs:
     if len(parts) > 1:
         order = np.argsort(columns[0], kind="stable")
         columns = [column[order] for column in columns]
-    return Blobs(*columns, broken=broken)
+    return Blobs(columns[0], columns[1], columns[2], columns[3], columns[4], columns[5], broken)

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from bpf.catalogue import Catalogue, Event
-from bpf.layout import BLOB_CUT, BLOB_OK, HEAD_COMPAT
+from bpf.catalogue import WALKED, Catalogue, Event
+from bpf.layout import BLOB_OK, HEAD_COMPAT
 from config.filters import Condition
-from workers.blobs import argument, blobs
+from workers.blobs import Blobs, argument, blobs
 from workers.decode.flags import parser_of
-from workers.decode.values import number
+from workers.decode.values import number, walked_path
 from workers.rows import Contexts, Rows
 from workers.views.pieces import CACHE_ENTRIES, TEXT_TYPES, VECTOR_TYPE, argument_counts
 
@@ -59,9 +59,11 @@ def _text_test(condition: Condition) -> Test:
 class Predicates:
     """All conditions of a run. Call it with rows and contexts to get the mask of rows that stay."""
 
-    def __init__(self, catalogue: Catalogue, conditions: Sequence[Condition], only: Sequence[Event] | None = None) -> None:
+    def __init__(
+        self, catalogue: Catalogue, conditions: Sequence[Condition], only: Sequence[Event] | None = None
+    ) -> None:
         self._counts = argument_counts(catalogue)
-        self._conditions = [(c, self._test(c), {}) for c in conditions]
+        self._conditions: list[tuple[Condition, Test, dict[Any, bool]]] = [(c, self._test(c), {}) for c in conditions]
         self._only = None if only is None else np.isin(np.arange(1 << 16), [e.id for e in only])
 
     def _test(self, condition: Condition) -> Test:
@@ -82,7 +84,7 @@ class Predicates:
                 values: list[Any] = rows.retval[chosen].tolist()
             elif condition.event.arguments[condition.argument].type in (*TEXT_TYPES, VECTOR_TYPE):
                 found = found if found is not None else blobs(rows, self._counts)
-                values = self._texts(rows, chosen, found, condition.argument)
+                values = self._texts(rows, chosen, found, condition)
             else:
                 raw = argument(rows, condition.argument, chosen)
                 compat = (rows.flags[chosen] & HEAD_COMPAT).astype(bool)
@@ -103,11 +105,15 @@ class Predicates:
         return verdict
 
     @staticmethod
-    def _texts(rows: Rows, chosen: Array, found: Any, index: int) -> list[bytes | None]:
+    def _texts(rows: Rows, chosen: Array, found: Blobs, condition: Condition) -> list[bytes | None]:
+        index = condition.argument
+        walked = index is not None and (condition.event.name, condition.event.arguments[index].name) in WALKED
         of_row: dict[int, bytes | None] = {}
         mine = np.flatnonzero((found.arg == index) & np.isin(found.row, chosen))
         for at in mine.tolist():
             start, size, status = int(found.start[at]), int(found.bytes[at]), int(found.status[at])
-            whole = status == BLOB_OK and status != BLOB_CUT
-            of_row[int(found.row[at])] = rows.data[start : start + size].tobytes() if whole else None
+            data = rows.data[start : start + size].tobytes()
+            if walked:
+                data = walked_path(data)
+            of_row[int(found.row[at])] = data if status == BLOB_OK else None
         return [of_row.get(row) for row in chosen.tolist()]

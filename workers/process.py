@@ -68,6 +68,8 @@ class Worker:
                 self.views[name] = Lines(catalogue(), TableStyle(facts, plan.colour), plan.parse_arguments)
             else:
                 self.views[name] = ColumnsView(catalogue(), facts, plan.parse_arguments)
+        self._hides = bool(plan.conditions or plan.only)
+        """Columns carry their cells whole: what a condition took out must not go along."""
         self._fed: list[Fed] = []
         self.position = 0
         self._written = 0
@@ -135,7 +137,9 @@ class Worker:
         state, rows = self.state, batch.rows
         if len(rows):
             state["delivered"] += np.bincount(rows.event, minlength=len(state["delivered"])).astype(np.uint64)
-            state["delivered_cpu"] += np.bincount(rows.cpu, minlength=self.plan.cpus)[: self.plan.cpus].astype(np.uint64)
+            state["delivered_cpu"] += np.bincount(rows.cpu, minlength=self.plan.cpus)[: self.plan.cpus].astype(
+                np.uint64
+            )
             state["late"] += np.uint64(rows.late.sum())
         if batch.filtered_events is not None:
             state["filtered"] += batch.filtered_events.astype(np.uint64)
@@ -155,16 +159,23 @@ class Worker:
         if not self.renders and len(batch.rows):
             self._write(self._header(batch, 0, len(batch.rows)), b"", b"")
 
-    def _emit_all(self, number: int, name: str, batch: Batch, rows: Rows, topic: int = ALL) -> None:
+    def _emit_all(
+        self, number: int, name: str, batch: Batch, rows: Rows, topic: int = ALL, counted: bool = False
+    ) -> None:
         step = COLUMN_ROWS_PER_RECORD if name == "columns" else ROWS_PER_RECORD
         starts = range(0, len(rows), step) or (range(1) if self.plan.keyed and name != "columns" else ())
         for start in starts:
-            part = rows.select(slice(start, start + step)) if len(rows) > step else rows  # type: ignore[arg-type]
-            self._emit_part(number, name, batch, part, topic, final=start + step >= len(rows))
+            part = rows.select(slice(start, start + step)) if len(rows) > step else rows
+            self._emit_part(number, name, batch, part, topic, start + step >= len(rows), counted)
 
-    def _emit_part(self, number: int, name: str, batch: Batch, rows: Rows, topic: int, final: bool) -> None:
+    def _emit_part(
+        self, number: int, name: str, batch: Batch, rows: Rows, topic: int, final: bool, counted: bool
+    ) -> None:
+        if name == "columns" and self._hides:
+            rows = rows.compact()
         payload = self.views[name].render(rows, self.core.contexts) if len(rows) else b""
         header = self._header(batch, number, len(rows), topic, final)
+        header["covered"] = len(rows) if counted else 0
         keys = b""
         if self.plan.keyed and name != "columns" and len(rows):
             ends = np.flatnonzero(np.frombuffer(payload, "u1") == 10) + 1
@@ -173,8 +184,8 @@ class Worker:
             header["keyed"] = 1
         if len(rows) > 1 and not self.results.fits(RESULT.itemsize + len(keys) + len(payload)):
             half = len(rows) // 2
-            self._emit_part(number, name, batch, rows.select(slice(0, half)), topic, False)  # type: ignore[arg-type]
-            self._emit_part(number, name, batch, rows.select(slice(half, None)), topic, final)  # type: ignore[arg-type]
+            self._emit_part(number, name, batch, rows.select(slice(0, half)), topic, False, counted)
+            self._emit_part(number, name, batch, rows.select(slice(half, None)), topic, final, counted)
             return
         self._write(header, keys, payload)
 
@@ -189,9 +200,10 @@ class Worker:
         everything = bool(interest[ALL])
         covered = 0
         for event in wanted:
-            chosen = rows.select(rows.event == event)
+            chosen = rows.select(rows.event == event).compact()
             covered += len(chosen)
-            self._emit_all(number, name, batch, chosen, event)
+            # who gets all topics has these rows counted there
+            self._emit_all(number, name, batch, chosen, event, counted=not everything)
         if everything:
             self._emit_all(number, name, batch, rows)
         else:

@@ -245,7 +245,8 @@ def _intern(data: Array, context_cell: Array, contexts: Contexts) -> Array:
     change[0] = True
     np.not_equal(context_cell[1:], context_cell[:-1], out=change[1:])
     firsts = context_cell[change].tolist()
-    buffer = memoryview(data)
+    buffer = data.data
     size = CONTEXT.itemsize
     known = [contexts.intern(bytes(buffer[c * CELL_BYTES : c * CELL_BYTES + size])) for c in firsts]
-    return np.array(known, np.uint32)[np.cumsum(change) - 1]
+    found: Array = np.array(known, np.uint32)[np.cumsum(change) - 1]
+    return found

@@ -160,10 +160,15 @@ static __always_inline int plain_event(void *ctx, u16 event, s64 retval, u64 arg
 	return 0;
 }
 
+static __always_inline u8 compat_flag(void)
+{
+	return SYSCALL_IS_COMPAT(current_task_btf()) ? HEAD_COMPAT : 0;
+}
+
 #ifdef WANT_SYS_ENTER
 int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 {
-	return plain_event(ctx, EVENT_sys_enter, 0, ctx->args[1], HEAD_ENTRY);
+	return plain_event(ctx, EVENT_sys_enter, 0, ctx->args[1], HEAD_ENTRY | compat_flag());
 }
 #endif
 
@@ -171,7 +176,7 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = current_task_btf(), regs = task_pt_regs(task);
 #ifdef WANT_SYS_EXIT
-	plain_event(ctx, EVENT_sys_exit, ctx->args[1], SYSCALL_NUMBER(regs), 0);
+	plain_event(ctx, EVENT_sys_exit, ctx->args[1], SYSCALL_NUMBER(regs), compat_flag());
 #endif
 	return syscall_event(ctx, task, regs);
 }

@@ -43,7 +43,7 @@ def test_a_call_of_number_minus_one_is_shown_as_such(quirks: Traced) -> None:
 
 
 def test_a_restarted_call_names_erestartsys_then_the_result(quirks: Traced) -> None:
-    parent = [e for e in quirks.of("restart", "read")]
+    parent = list(quirks.of("restart", "read"))
     assert [(e["returnValue"], e.get("error")) for e in parent] == [(-512, "ERESTARTSYS"), (1, None)]
 
 
@@ -98,7 +98,7 @@ def test_bytes_that_are_not_utf8_keep_their_base64(quirks: Traced) -> None:
     import base64
 
     path = details(only(quirks.of("bytes", "openat")), "pathname")
-    assert base64.b64decode(path["base64"]) == b"/\xff\x01\"\\\n\xe2\x82\xac"
+    assert base64.b64decode(path["base64"]) == b'/\xff\x01"\\\n\xe2\x82\xac'
 
 
 def test_socket_addresses_of_every_family(quirks: Traced) -> None:
@@ -129,7 +129,8 @@ def test_structs_behind_pointers(quirks: Traced) -> None:
     clone = arguments(quirks.of("structs", "clone3")[0])["cl_args"]
     assert (clone["flags"], clone["exit_signal"]) == ("CLONE_PARENT_SETTID", "SIGCHLD")
     pair = arguments(only(quirks.of("structs", "socketpair")))["sv"]
-    assert len(pair) == 2 and pair[1] == pair[0] + 1
+    assert len(pair) == 2
+    assert pair[1] == pair[0] + 1
     assert arguments(only(quirks.of("structs", "readlink")))["buf"].endswith("/quirks")
 
 
@@ -220,4 +221,5 @@ def test_acceptance_command_shows_everything_in_order() -> None:
     assert at == sorted(at)
     opened = run.events[at[2]]
     assert arguments(opened)["flags"].startswith("O_RDONLY")
-    assert run.status == 2 and run.ledger["balanced"]
+    assert run.status == 2
+    assert run.ledger["balanced"]

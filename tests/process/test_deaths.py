@@ -73,7 +73,8 @@ def test_a_signal_ends_in_flow_order_and_leaves_nothing(number: int, binaries: d
     load.stdin.write("x")
     load.stdin.flush()
     stages, segments = running.stages(), running.segments()
-    assert len(stages) == 4 and segments
+    assert len(stages) == 4
+    assert segments
     running.process.send_signal(number)
     status, ledger, errors = running.end(deadline_s=10)
     load.communicate()

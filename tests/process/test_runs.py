@@ -52,7 +52,9 @@ def test_nothing_of_the_launcher_shows() -> None:
 
 
 def test_the_tree_is_waited_for() -> None:
-    run = trace(["sh", "-c", "(sleep 0.2; exec ls / >/dev/null) & exit 4"], "-e", "sched_process_exec,sched_process_exit")
+    run = trace(
+        ["sh", "-c", "(sleep 0.2; exec ls / >/dev/null) & exit 4"], "-e", "sched_process_exec,sched_process_exit"
+    )
     assert run.status == 4
     assert run.events[-1]["processName"] == "ls"
 
@@ -61,7 +63,8 @@ def test_a_closed_pipe_ends_the_run_quietly() -> None:
     line = f"{HEADRACE} run -o json:- -- sh -c 'for i in 1 2 3 4 5 6 7 8 9; do ls / >/dev/null; done' | head -n 1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True, timeout=60)
     assert json.loads(done.stdout)["eventName"] == "sched_process_exec"
-    assert "Traceback" not in done.stderr and "Error" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr
 
 
 def test_a_full_disk_is_said_and_counted(tmp_path: Path) -> None:
@@ -70,14 +73,16 @@ def test_a_full_disk_is_said_and_counted(tmp_path: Path) -> None:
     books = json.loads(ledger.read_text())
     assert done.returncode == 74
     assert "ENOSPC" in done.stderr
-    assert books["balanced"] and books["sinks"][0]["dropped"] == books["produced"]
+    assert books["balanced"]
+    assert books["sinks"][0]["dropped"] == books["produced"]
     assert books["sinks"][1]["written"] == books["produced"]
 
 
 def test_a_full_disk_under_a_recording_is_said(tmp_path: Path) -> None:
     done = headrace("run", "-o", "none", "--record", "/dev/full", "--", "true")
     assert done.returncode == 74
-    assert "recorder" in done.stderr and "No space left" in done.stderr
+    assert "recorder" in done.stderr
+    assert "No space left" in done.stderr
 
 
 def test_an_output_that_cannot_be_opened_is_named() -> None:
@@ -202,7 +207,9 @@ def test_topics_are_whole_event_names(tmp_path: Path) -> None:
     status, ledger, _ = running.end()
     found.close()
     assert names == {"openat"}
-    assert status == 0 and ledger["balanced"] and ledger["sinks"][0]["filtered"] > 0
+    assert status == 0
+    assert ledger["balanced"]
+    assert ledger["sinks"][0]["filtered"] > 0
 
 
 def test_the_example_subscriber_prints_events(tmp_path: Path) -> None:
@@ -242,7 +249,8 @@ def test_columns_carry_what_json_carries(tmp_path: Path) -> None:
     found.close()
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     shown = {(e["timestamp"], e["hostThreadId"], e["returnValue"]) for e in lines}
-    assert rows and set(rows) <= shown
+    assert rows
+    assert set(rows) <= shown
     assert np.all(np.diff([r[0] for r in rows]) >= 0)
 
 
@@ -263,7 +271,8 @@ def test_losses_are_announced_on_every_output(tmp_path: Path, binaries: dict[str
         stdin="x",
     )  # fmt: skip
     gone = run.ledger["dropped"] + run.ledger["lost"]
-    assert gone > 0 and run.ledger["balanced"]
+    assert gone > 0
+    assert run.ledger["balanced"]
     losses = [arguments(e) for e in run.events if e["eventName"] == "loss"]
     assert sum(loss["count"] for loss in losses) == gone
     assert all(loss["first_time"] <= loss["last_time"] for loss in losses)

@@ -76,7 +76,7 @@ class ColumnsView:
         found: dict[str, dict[str, str]] = {}
         for event in np.flatnonzero(np.bincount(rows.event)).tolist():
             parsers = self._parsers.get(event, ())
-            chosen = np.flatnonzero(rows.event == event) if parsers else ()
+            chosen = np.flatnonzero(rows.event == event)
             for i, name, parser in parsers:
                 raw = argument(rows, i, chosen)
                 # most batches know one value: seen much faster than sorted out

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bpf.catalogue import BUFFERS, Argument, Catalogue, Event
+from bpf.catalogue import BUFFERS, UNREAD, WALKED, Argument, Catalogue, Event
 from bpf.layout import (
     BLOB_CUT,
     BLOB_FAULT,
@@ -29,7 +29,7 @@ from bpf.layout import (
 from workers.blobs import Blobs, argument, blobs
 from workers.decode.flags import Parser, parser_of, pointer
 from workers.decode.structs import STRUCTS
-from workers.decode.values import byte_strings, is_pointer, number
+from workers.decode.values import byte_strings, is_pointer, number, walked_path
 from workers.rows import Contexts, Rows
 
 Array = np.ndarray[Any, Any]
@@ -97,7 +97,9 @@ def text(data: bytes) -> str:
 class ArgumentPieces:
     """Pieces of one argument of one event, for one set of head flags."""
 
-    def __init__(self, event: Event, index: int, flags: int, style: Style, parse: bool, syscalls: dict[int, str]) -> None:
+    def __init__(
+        self, event: Event, index: int, flags: int, style: Style, parse: bool, syscalls: dict[int, str]
+    ) -> None:
         self.argument = event.arguments[index]
         self.index = index
         self._style, self._parse = style, parse
@@ -108,6 +110,8 @@ class ArgumentPieces:
             not event.is_syscall and (kind in TEXT_TYPES or kind == VECTOR_TYPE)
         )
         self.is_text = kind in TEXT_TYPES
+        self._walked = (event.name, self.argument.name) in WALKED
+        self._unread = (event.name, self.argument.name) in UNREAD
         # the first bytes of a buffer are there only if they were asked for
         self._is_buffer = BUFFERS.get(event.name, (None,))[0] == index
         self._image = bool(flags & HEAD_EXEC_IMAGE)
@@ -159,7 +163,9 @@ class ArgumentPieces:
 
     def render(self, rows: Rows, chosen: Array, found: Blobs) -> list[str]:
         """A piece for each chosen row."""
-        if self.argument.name == "pathname" and self.is_text and self._reversed:
+        if self._unread:
+            return [self._others[None, 0, b""]] * len(chosen)
+        if self._walked:
             return self._slow(rows, chosen, found)
         if self._is_buffer and (found.arg == self.index).any():
             return self._slow(rows, chosen, found)
@@ -169,8 +175,6 @@ class ArgumentPieces:
         if self.is_text and (entry >= 0).all() and (found.status[entry] == BLOB_OK).all():
             return list(map(self.texts.__getitem__, byte_strings(rows.data, found.start[entry], found.bytes[entry])))
         return self._slow(rows, chosen, found)
-
-    _reversed = False
 
     def _entries(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
         """Position of each chosen row's blob in `found`, -1 if it has none."""
@@ -188,20 +192,10 @@ class ArgumentPieces:
                 continue
             start, status = int(found.start[at]), int(found.status[at])
             data = rows.data[start : start + int(found.bytes[at])].tobytes()
-            if self._reversed and data:
-                data = b"/".join(reversed(data.removesuffix(b"\0").split(b"\0"))) or b"/"
+            if self._walked:
+                data = walked_path(data)
             pieces.append(self._others[status, raw, data])
         return pieces
-
-
-class PathPieces(ArgumentPieces):
-    """A path that the kernel side walked leaf first."""
-
-    _reversed = True
-
-
-"""Arguments whose blob is a walked path (bpf/c/lifecycle.c, blob_path)."""
-WALKED = frozenset({("sched_process_exec", "pathname")})
 
 
 @dataclass
@@ -241,9 +235,8 @@ class Lines:
                 return style.event(event, flags, late, retval)
 
             pieces: list[ArgumentPieces] = []
-            for i, argument_ in enumerate(event.arguments):
-                kind = PathPieces if (event.name, argument_.name) in WALKED else ArgumentPieces
-                pieces.append(kind(event, i, flags, style, self._parse, syscalls))
+            for i in range(len(event.arguments)):
+                pieces.append(ArgumentPieces(event, i, flags, style, self._parse, syscalls))
             group = self._groups[key] = Group(event, Cache(result), pieces)
         return group
 
