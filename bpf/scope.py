@@ -214,9 +214,8 @@ class _Builder:
             self.unwanted.setdefault(key, set()).update(values)
         else:
             self.strings[key] = set(values) & self.strings.get(key, set(values))
-        if key in self.strings:
-            if not self.strings[key] - self.unwanted.get(key, set()):
-                raise ScopeError(f"scope {key}: the expressions contradict each other, nothing can match")
+        if key in self.strings and not self.strings[key] - self.unwanted.get(key, set()):
+            raise ScopeError(f"scope {key}: the expressions contradict each other, nothing can match")
         either = " || ".join(_TERMS[key](v) for v in values)
         self.terms.append(f"({either})" if op == "=" else f"!({either})")
 

@@ -40,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     perf_pages: Pages = 2048
     urgent_pages: Pages = 256
     ring_bytes: RingBytes = 32 << 20
-    result_bytes: RingBytes = 32 << 20
+    result_bytes: RingBytes = 16 << 20
     interval_ms: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 8
     order_bound_ms: Annotated[int, msgspec.Meta(ge=1, le=60000)] = 200
     parse_arguments: bool = True

@@ -31,13 +31,13 @@ from pipeline.clock import boot_epoch_ns, boottime_ns
 from pipeline.command import Command
 from pipeline.doorbell import InheritedFd
 from pipeline.logs import logger
-from pipeline.perf import PAGE, PerfRing
+from pipeline.perf import PerfRing
 from pipeline.supervise import Host, Pipeline, PipelineFailed, reader_stage, recorder_stage
 from workers.views.table import HEADER
 
 STOP_DEADLINE_S = 5.0
 START_DEADLINE_S = 60.0
-TICK_S = 0.05
+TICK_S, IDLE_TICK_S = 0.02, 0.5
 SIGPIPE_STATUS = 128 + signal.SIGPIPE
 EX_UNAVAILABLE, EX_SOFTWARE, EX_IOERR = 69, 70, 74
 
@@ -128,7 +128,7 @@ class Kernel:
 
     def _open(self, name: str, cpu: int, pages: int) -> int:
         try:
-            fd = perf.open_output(cpu, pages * PAGE // 4)
+            fd = perf.open_output(cpu, 1)
             self._mappings.append(PerfRing(fd, pages))
         except OSError as error:
             raise loader.LoadError(f"perf buffer of CPU {cpu}: {error.strerror}") from error
@@ -163,7 +163,8 @@ class Run:
         self.request = request
         settings = request.settings
         self.span = scope.parse(settings.scope, boottime_ns(), bool(request.command))
-        self._watched = [] if request.command else [_watch(pid) for pid in self.span.pids]
+        named = () if request.command else (*self.span.pids, *self.span.trees)
+        self._watched = [_watch(pid) for pid in named]
         self.stopper = Stopper()
         self.command: Command | None = None
         self.kernel: Kernel | None = None
@@ -242,13 +243,20 @@ class Run:
         try:
             while not self._over():
                 wait = [self.stopper.fd, *self.pipeline.sentinels()]
-                if self.command and not self.command.ended:
-                    wait.append(self.command.pidfd)
-                connection.wait(wait, TICK_S if self.command or self.span.names_processes else 0.5)
+                wait += self._watched_fds()
+                draining = self.command is not None and self.command.ended
+                connection.wait(wait, TICK_S if draining else IDLE_TICK_S)
                 if self.pipeline.attend():
                     self._own()
         except PipelineFailed as failure:
             self.status = failure.status
+
+    def _watched_fds(self) -> list[int]:
+        """Descriptors of the processes whose end may be the run's."""
+        if self.command:
+            return [] if self.command.ended else [self.command.pidfd]
+        ended = set(connection.wait(self._watched, 0))
+        return [fd for fd in self._watched if fd not in ended]
 
     def _over(self) -> bool:
         if self.stopper.signals:
@@ -263,8 +271,9 @@ class Run:
             return self.command.ended and self._tree_live <= 0
         if self.span.trees and self._tree_live <= 0:
             return True
-        watched = self._watched
-        return bool(watched) and not self.span.follow and len(connection.wait(watched, 0)) == len(watched)
+        if self.span.trees or self.span.follow or not self._watched:
+            return False
+        return len(connection.wait(self._watched, 0)) == len(self._watched)
 
     def _stop(self) -> None:
         assert self.kernel is not None
@@ -306,7 +315,7 @@ def _watch(pid: int) -> int:
     try:
         return os.pidfd_open(pid)
     except ProcessLookupError as error:
-        raise scope.ScopeError(f"scope pid={pid}: no such process") from error
+        raise scope.ScopeError(f"scope: process {pid} has ended") from error
 
 
 def _sink_status(pipeline: Pipeline) -> int:

@@ -25,7 +25,8 @@ from pipeline.results import Result, read
 from pipeline.ring import BATCH
 from pipeline.sinks import FileSink, NoneSink, Offer, Sink, SinkError, ZmqSink
 
-WAIT_MS = 100
+WAIT_MS = 500
+UNFINISHED_MS = 5
 RETRY_MS = 1
 
 
@@ -186,7 +187,7 @@ class Publisher:
 
     def run(self) -> None:
         """Publish until all workers have ended and everything is written."""
-        pause = WAIT_MS
+        pause, unfinished = WAIT_MS, True
         while True:
             self._poll.poll(pause)
             with contextlib.suppress(BlockingIOError):
@@ -194,15 +195,16 @@ class Publisher:
             for sink in self.sinks:
                 if isinstance(sink, ZmqSink):
                     sink.read_subscriptions()
-            ended = all(bool(journal.committed()["ended"][0]) for journal in self.control.workers)
+            ended = all(bool(journal.peek("ended")) for journal in self.control.workers)
             took = self._take()
             self._merge_ripe()
             waiting = self._push()
-            self._commit()
+            if took or waiting or unfinished:
+                self._commit()
             unfinished = any(source.held for source in self.sources)
             if ended and not took and not unfinished:
                 break
-            pause = RETRY_MS if waiting or unfinished else WAIT_MS
+            pause = RETRY_MS if waiting else UNFINISHED_MS if unfinished else WAIT_MS
         for sink in self.sinks:
             sink.close()
         self._commit()

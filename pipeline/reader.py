@@ -30,7 +30,6 @@ from pipeline.logs import logger
 from pipeline.perf import PerfRing, Sample
 from pipeline.plan import READY_READER, Plan, attach_control, attach_ring
 from pipeline.ring import END, FRAME, U64, WATERMARK, Ring, put
-from pipeline.shm import Array
 from pipeline.watermark import Marks
 
 BULK, URGENT = 0, 1
@@ -38,6 +37,8 @@ FINAL_WATERMARK = 2**63
 ANNOUNCE_EVERY_NS = 100_000_000
 LOG_EVERY_NS = 1_000_000_000
 RECORDER_PATIENCE_S = 2.0
+IDLE_MS = 40
+"""How often an idle reader looks for records that wait on a busy CPU, which no sample announces."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,14 @@ class Reader:
 
     def cycle(self) -> bool:
         """Move what is there. True if anything was."""
-        watermark_ns, waiting = self.marks.sample()
+        self._flush_stale()
+        watermark_ns = self.marks.sample()
         moved = self._drain()
         self._notice_losses()
         if moved or self._owed or self._latest_ns > int(self.state["watermark_ns"]):
             self._announce(watermark_ns)
             self._mark(watermark_ns)
             self._commit()
-        self._flush_stale(waiting)
         return moved
 
     def _drain(self) -> bool:
@@ -208,11 +209,19 @@ class Reader:
         for bell in self.plan.bells:
             bell.ring()
 
-    def _flush_stale(self, waiting: Array) -> None:
-        """Send for what has waited on a CPU for longer than the interval."""
+    @property
+    def _idle(self) -> bool:
+        """Whether nothing waits: no unsent record, no sample, no row of a worker below a watermark."""
+        if self._owed or self._losses or self._latest_ns > int(self.state["watermark_ns"]) or self.marks.any_waiting():
+            return False
+        return all(perf.head == perf.tail for pair in self.perf for perf in pair)
+
+    def _flush_stale(self) -> None:
+        """Send for what has waited on a CPU for half an interval; it is drained in this cycle."""
+        waiting = self.marks.waiting()
         if not waiting.any():
             return
-        oldest = boottime_ns() - self.plan.interval_ms * 1_000_000
+        oldest = boottime_ns() - self.plan.interval_ms * 500_000
         stale = ((waiting != 0) & (waiting < oldest)).any(axis=1)
         for cpu in np.flatnonzero(stale).tolist():
             self.flusher.flush(cpu)
@@ -220,10 +229,18 @@ class Reader:
 
     def run(self) -> None:
         """Cycle until told to stop, then drain what is left and say so to the workers."""
-        interval = self.plan.interval_ms
+        interval_s = self.plan.interval_ms / 1000
+        due, idle = time.monotonic(), False
         while not self.control.stopping:
-            self._poll.poll(interval)
-            self.cycle()
+            # a sample wakes at once; cycles keep their distance, so that a flood comes in batches
+            self._poll.poll(IDLE_MS if idle else self.plan.interval_ms)
+            early = due - time.monotonic()
+            if early > 0:
+                time.sleep(early)
+            idle = self._idle
+            if not idle:
+                self.cycle()
+                due = time.monotonic() + interval_s
         for cpu in range(self.plan.cpus):
             self.flusher.flush(cpu)
         while self.cycle():

@@ -95,6 +95,11 @@ class Journal:
             if int(self._generation[0]) - before < 2:
                 return state
 
+    def peek(self, field: str) -> Array:
+        """One field of the committed state, a view: for flags that only ever go one way."""
+        column: Array = self._slots[field][int(self._generation[0]) & 1]
+        return column
+
     def commit(self) -> None:
         """Make `next` the committed state. About 1 µs and a copy of the state."""
         generation = int(self._generation[0]) + 1

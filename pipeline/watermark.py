@@ -37,8 +37,16 @@ class Marks:
         self._first = self.array["first_ns"]
         self._watermark_ns = 0
 
-    def sample(self) -> tuple[int, Array]:
-        """(watermark, first_ns per CPU and slot). Take it before reading data_head.
+    def any_waiting(self) -> bool:
+        """Whether a CPU has a record that it has not sent."""
+        return bool(self._first.any())
+
+    def waiting(self) -> Array:
+        """Time of the oldest unsent record, per CPU and slot; 0 where there is none."""
+        return self._first.copy()
+
+    def sample(self) -> int:
+        """The watermark. Take it before reading data_head.
 
         It never goes back, and never lags by more than `bound_ns`: what arrives later is late.
         """
@@ -50,9 +58,9 @@ class Marks:
                 waiting = first[first != 0]
                 oldest = int(waiting.min()) if waiting.size else now
                 self._watermark_ns = max(self._watermark_ns, min(now, oldest) - 1, now - self.bound_ns)
-                return self._watermark_ns, first
+                return self._watermark_ns
         self._watermark_ns = max(self._watermark_ns, now - self.bound_ns)
-        return self._watermark_ns, first
+        return self._watermark_ns
 
     def lost(self) -> Array:
         """Events lost in the kernel, u64[cpus, slots]."""

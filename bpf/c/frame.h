@@ -12,6 +12,7 @@
 #define WIRE_BYTES (sizeof(struct frame) - FRAME_CELLS * CELL_BYTES - 64)
 #define CELLS_BYTES (FRAME_CELLS * CELL_BYTES)
 #define CONTEXT_CELLS (sizeof(struct context) / CELL_BYTES)
+#define RECORD_CELLS 6 /* of a head and its arguments, at most */
 #define FRAME_VERSION 1
 
 struct writer {
@@ -160,7 +161,7 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 		return false;
 	}
 	u32 cells = 1 + (arguments + 2) / 4;
-	u32 most = sizeof(struct context) + cells * CELL_BYTES + round_up(room, CELL_BYTES);
+	u32 most = sizeof(struct context) + RECORD_CELLS * CELL_BYTES + round_up(room, CELL_BYTES);
 	if (f->used + most > CELLS_BYTES)
 		frame_send(ctx, f, m, slot);
 	u64 now = ktime_boot_ns();
@@ -172,7 +173,7 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	u16 context = context_cell(f, s);
 	u32 start = f->used;
 	OPAQUE(start);
-	if (start > CELLS_BYTES - 6 * CELL_BYTES) {
+	if (start > CELLS_BYTES - RECORD_CELLS * CELL_BYTES) {
 		m->lost_room++;
 		count_loss(m, now, now);
 		m->busy = 0;

@@ -152,8 +152,10 @@ def test_an_unread_argument_matches_neither_way(binaries: dict[str, Path]) -> No
         assert run.ledger["filtered"] == 2
 
 
-def test_a_known_number_of_calls_on_several_threads_and_cpus(binaries: dict[str, Path]) -> None:
-    run = trace([str(binaries["load"]), "getppid", "20000", "-1", "4"], "-e", "getppid", "--workers", "2", stdin="x")
+@pytest.mark.parametrize("cpu", ["-1", "0"])
+def test_a_known_number_of_calls_on_several_threads_and_cpus(cpu: str, binaries: dict[str, Path]) -> None:
+    run = trace([str(binaries["load"]), "getppid", "20000", cpu, "4"], "-e", "getppid", "--workers", "2", stdin="x")
+    assert run.ledger["lost"] == 0, run.ledger["lost_by_reason"]
     assert Counter(e["eventName"] for e in run.events) == {"getppid": 80000}
     assert run.ledger["by_event"]["getppid"] == {"produced": 80000, "delivered": 80000}
     assert sum(row["produced"] for row in run.ledger["by_cpu"].values()) == 80000

@@ -78,6 +78,12 @@ def test_a_part_that_looks_like_a_value_continues_the_condition_before() -> None
     assert asked("close.args.fd=1,2").conditions[0].values == ("1", "2")
 
 
+def test_words_continue_a_condition_and_names_do_not() -> None:
+    found = asked("openat.args.flags=O_RDWR,O_WRONLY|O_CREAT,close")
+    assert found.conditions[0].values == ("O_RDWR", "O_WRONLY|O_CREAT")
+    assert names(found) == {"openat", "close"}
+
+
 def test_sets_and_conditions_combine() -> None:
     found = asked("openat.retval<0,signals")
     assert "openat" in names(found)
@@ -101,7 +107,7 @@ def test_what_cannot_be_provided_is_refused_when_it_was_named() -> None:
         ("opnat.args.pathname=x", "opnat", "openat"),
         ("openat.args.pathnam=x", "pathnam", "pathname"),
         ("openat.flag=1", "flag", "flags"),
-        ("openat.retva<0", "retva", None),
+        ("openat.retva=0", "retva", None),
         ("proc_lif", "proc_lif", "proc_life"),
     ],
 )

@@ -16,6 +16,12 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "headrace.toml"
 
 
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("HEADRACE_")]:
+        monkeypatch.delenv(name)
+
+
 def test_defaults_stand_where_nothing_is_said() -> None:
     assert resolve(None, {}) == Settings()
 
@@ -25,6 +31,22 @@ def test_the_file_wins_over_defaults_and_flags_over_the_file(file: Path) -> None
     found = resolve(file, {"workers": 5, "events": None})
     assert (found.workers, found.events, found.scope) == (5, "openat", ("uid=0",))
     assert found.interval_ms == Settings().interval_ms
+
+
+def test_the_environment_stands_between_file_and_flags(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("workers = 3\ninterval_ms = 4\n")
+    monkeypatch.setenv("HEADRACE_WORKERS", "7")
+    monkeypatch.setenv("HEADRACE_PARSE_ARGUMENTS", "false")
+    found = resolve(file, {})
+    assert (found.workers, found.interval_ms, found.parse_arguments) == (7, 4, False)
+    assert resolve(file, {"workers": 2}).workers == 2
+
+
+@pytest.mark.parametrize("value", ["many", "0", ""])
+def test_a_variable_that_makes_no_sense_is_named(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_WORKERS", value)
+    with pytest.raises(SettingsError, match="^HEADRACE_WORKERS: "):
+        resolve(None, {})
 
 
 def test_settings_are_frozen() -> None:
@@ -95,7 +117,7 @@ def test_a_log_level_that_does_not_exist_is_refused(file: Path) -> None:
 def test_pages_that_are_no_power_of_two_are_refused(file: Path, key: str) -> None:
     # perf_event_open(2): 1 + 2^n pages
     file.write_text(f"{key} = 24")
-    with pytest.raises(SettingsError, match=key):
+    with pytest.raises(SettingsError, match=key.replace("_", "[_-]")):
         resolve(file, {})
 
 

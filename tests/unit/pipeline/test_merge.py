@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.merge import merge
+from pipeline.merge import Merger, Part, merge
 from pipeline.results import RESULT, Result, key_bytes, read, try_write
 from pipeline.ring import BATCH, Ring
 from pipeline.shm import Segment
@@ -17,62 +17,107 @@ Line = tuple[int, int, bytes]
 """(time, CPU << 32 | thread group, text)"""
 
 
-def result(lines: list[Line]) -> Result:
+def result(lines: list[Line], watermark_ns: int = 0, final: bool = True) -> Result:
     payload = b"".join(text for _, _, text in lines)
     ends = np.cumsum([len(text) for _, _, text in lines])
-    keys = key_bytes(np.array([t for t, _, _ in lines]), np.array([tie for _, tie, _ in lines]), ends)
+    times = np.array([t for t, _, _ in lines], np.uint64)
+    keys = key_bytes(times, np.array([tie for _, tie, _ in lines], np.uint64), ends)
     header = np.zeros(1, RESULT)
-    header["rows"] = len(lines)
+    header["rows"], header["watermark_ns"], header["final"] = len(lines), watermark_ns, final
     return Result(header[0], np.frombuffer(keys, "u1"), np.frombuffer(payload, "u1"))
 
 
-def joined(pieces: list[memoryview]) -> bytes:
-    return b"".join(pieces)
+def merged(*records: Result) -> bytes:
+    return b"".join(merge([Part(r, 0, r.rows, None, True) for r in records]))
 
 
 def test_lines_are_ordered_by_time_then_cpu_then_thread_group() -> None:
     first = result([(5, 1 << 32 | 9, b"b\n"), (7, 3, b"d\n")])
     second = result([(5, 1 << 32 | 8, b"a\n"), (6, 9 << 32, b"c\n"), (8, 0, b"e\n")])
-    assert joined(merge([first, second])) == b"a\nb\nc\nd\ne\n"
-
-
-def test_times_beyond_a_doubles_precision_keep_their_order() -> None:
-    late = 2**62
-    first, second = result([(late + 1, 0, b"b\n")]), result([(late, 0, b"a\n"), (late + 2, 0, b"c\n")])
-    assert joined(merge([first, second])) == b"a\nb\nc\n"
+    assert merged(first, second) == b"a\nb\nc\nd\ne\n"
 
 
 def test_one_workers_lines_stay_as_they_are() -> None:
-    lines = [(9, 0, b"z\n"), (1, 0, b"a\n")]
-    pieces = merge([result(lines)])
-    assert joined(pieces) == b"z\na\n"
-    assert len(pieces) == 1
+    one = result([(9, 0, b"z\n"), (1, 0, b"a\n")])
+    assert [bytes(p) for p in merge([Part(one, 0, 2, None, True)])] == [b"z\na\n"]
+
+
+def test_a_part_is_cut_at_its_lines() -> None:
+    one = result([(1, 0, b"a\n"), (2, 0, b"bb\n"), (3, 0, b"ccc\n")])
+    two = result([(2, 1, b"x\n"), (9, 1, b"y\n")])
+    assert b"".join(merge([Part(one, 1, 3, None, True)])) == b"bb\nccc\n"
+    assert b"".join(merge([Part(one, 1, 3, None, True), Part(two, 0, 1, None, False)])) == b"bb\nx\nccc\n"
 
 
 def test_runs_of_one_worker_stay_in_one_piece() -> None:
     first = result([(t, 1, b"x\n") for t in range(100)])
     second = result([(t, 2, b"y\n") for t in range(100, 200)])
-    assert len(merge([second, first])) == 2
+    assert len(merge([Part(second, 0, 100, None, True), Part(first, 0, 100, None, True)])) == 2
 
 
-LINES = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 2)), min_size=1, max_size=12)
+def test_a_turn_waits_for_every_worker() -> None:
+    merger = Merger(2)
+    assert merger.add(0, result([(1, 0, b"a\n")], 10), "token")
+    assert list(merger.ripe()) == []
+    assert not merger.add(1, result([], 10), "empty")
+    assert [[p.token for p in parts] for parts in merger.ripe()] == [["token"]]
 
 
-@given(st.lists(LINES, min_size=1, max_size=5))
-def test_the_merge_is_the_sorted_union_whatever_the_split(workers: list[list[tuple[int, int]]]) -> None:
-    everything: list[Line] = []
-    results = []
-    for worker, keys in enumerate(workers):
-        # ties belong to one worker: a thread group has one owner
-        lines = [
-            (time, cpu << 32 | worker, f"{time} {cpu} {worker} {i}\n".encode())
-            for i, (time, cpu) in enumerate(sorted(keys))
-        ]
-        everything += lines
-        results.append(result(lines))
-    expected = b"".join(text for _, _, text in sorted(everything, key=lambda line: line[:2]))
-    assert joined(merge(results)) == expected
-    assert joined(merge(results[::-1])) == expected
+def test_what_an_unfinished_worker_has_shown_limits_the_turn() -> None:
+    merger = Merger(2)
+    merger.add(0, result([(t, 0, b"%d\n" % t) for t in range(10)], 10), 0)
+    merger.add(1, result([(5, 1, b"five\n")], 10, final=False), 1)
+    out = b"".join(piece for parts in merger.ripe() for piece in merge(parts))
+    assert out == b"0\n1\n2\n3\n4\n"
+    merger.add(1, result([(7, 1, b"seven\n")], 10), 2)
+    out = b"".join(piece for parts in merger.ripe() for piece in merge(parts))
+    assert out == b"5\nfive\n6\n7\nseven\n8\n9\n"
+
+
+LINES = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 2), st.booleans()), max_size=10)
+"""(time, CPU, whether a record ends here)"""
+
+
+@given(
+    st.lists(st.lists(LINES, min_size=1, max_size=3), min_size=1, max_size=4),
+    st.sampled_from([0, 2**62]),
+    st.randoms(use_true_random=False),
+)
+def test_the_merge_is_the_sorted_union_whatever_the_split(
+    turns: list[list[list[tuple[int, int, bool]]]], base: int, random: Any
+) -> None:
+    workers = max(len(turn) for turn in turns)
+    streams: list[list[Result]] = [[] for _ in range(workers)]
+    expected = b""
+    for number, turn in enumerate(turns, start=1):
+        union: list[Line] = []
+        for worker in range(workers):
+            # ties belong to one worker: a thread group has one owner
+            keys = sorted(turn[worker], key=lambda k: k[:2]) if worker < len(turn) else []
+            record: list[Line] = []
+            for i, (time, cpu, ends) in enumerate(keys):
+                line = (base + time, cpu << 32 | worker, f"{number} {time} {cpu} {worker} {i}\n".encode())
+                union.append(line)
+                record.append(line)
+                if ends:
+                    streams[worker].append(result(record, number, final=False))
+                    record = []
+            streams[worker].append(result(record, number))
+        expected += b"".join(text for _, _, text in sorted(union, key=lambda line: line[:2]))
+
+    merger, out, tokens, finished = Merger(workers), b"", [], []
+    arrivals = [worker for worker, stream in enumerate(streams) for _ in stream]
+    random.shuffle(arrivals)
+    for worker in arrivals:
+        record_ = streams[worker].pop(0)
+        token = (worker, len(streams[worker]))
+        if merger.add(worker, record_, token):
+            tokens.append(token)
+        for parts in merger.ripe():
+            out += b"".join(merge(parts))
+            finished += [part.token for part in parts if part.whole]
+    assert out == expected
+    assert sorted(finished) == sorted(tokens), "every record is given back once"
 
 
 def test_a_result_reads_back_from_its_ring() -> None:

@@ -20,7 +20,7 @@ from pipeline.recording import (
     open_recording,
     read_facts,
 )
-from pipeline.ring import END, FRAME, LOSS, WATERMARK
+from pipeline.ring import END, FRAME, WATERMARK
 
 NAME = "some.hrc"
 FACTS = Facts(boot_epoch_ns=123, nodename="host", cpus=2, shards=3, machine="x86_64", made_by="headrace 0")
@@ -51,7 +51,7 @@ def test_the_file_begins_as_its_drawing_says() -> None:
     assert isinstance(checksum, int)
 
 
-@given(st.lists(st.tuples(st.sampled_from([FRAME, LOSS]), st.binary(max_size=200)), max_size=8))
+@given(st.lists(st.tuples(st.sampled_from([FRAME]), st.binary(max_size=200)), max_size=8))
 def test_any_blocks_read_back_in_order(parts: list[tuple[int, bytes]]) -> None:
     whole = [*parts, (END, b"")]
     assert everything(made(whole))[1] == whole
