@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from pipeline.clock import CpuClock
 from pipeline.doorbell import InheritedFd
 from pipeline.frames import HEADER, read_header
 from pipeline.logs import logger
@@ -32,6 +33,9 @@ VERSION = 1
 LEAD = struct.Struct("<8sII")
 BLOCK = struct.Struct("<IIII")
 LONGEST_BLOCK = 1 << 16
+TURN_BYTES = 1 << 20
+"""A replay leaves out watermarks until so much has gone by: turns of a live run are short for the sake
+of latency, and a turn has a cost of its own. Which ones are left out depends on the file alone."""
 
 
 class RecordingError(Exception):
@@ -159,6 +163,7 @@ class Replayer:
         self.control = attach_control(plan)
         self.journal = self.control.reader
         self.state = self.journal.next[0]
+        self._cpu = CpuClock(int(self.state["cpu_ns"]))
         self.rings = [attach_ring(name) for name in plan.rings]
         for i, ring in enumerate(self.rings):
             ring.restore_head(int(self.state["ring_head"][i]))
@@ -192,6 +197,7 @@ class Replayer:
         """All blocks; returns an exit status."""
         status = 0
         state = self.state
+        since = 0
         try:
             for kind, payload in self._blocks:
                 if kind == FRAME:
@@ -199,9 +205,12 @@ class Replayer:
                         header = read_header(bytes(payload[: HEADER.size]))
                         state["received"][0, 0] += header.heads
                         state["frames"][0, 0] += 1
+                    since += len(payload)
                     for worker in self._targets(payload):
                         self._put(worker, FRAME, payload)
-                elif kind == WATERMARK:
+                elif kind == WATERMARK and since >= TURN_BYTES:
+                    since = 0
+                    state["cpu_ns"] = self._cpu.now_ns()
                     for worker in range(self.plan.workers):
                         self._put(worker, WATERMARK, payload)
                     self.journal.commit()
@@ -215,6 +224,7 @@ class Replayer:
             self._put(worker, END, final)
         for i, ring in enumerate(self.rings):
             state["ring_head"][i] = ring.write_position
+        state["cpu_ns"] = self._cpu.now_ns()
         self.journal.commit()
         self._publish()
         return status

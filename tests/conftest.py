@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile(
     "headrace",
@@ -10,6 +10,8 @@ settings.register_profile(
     derandomize=True,
     database=None,
     max_examples=60,
+    # without Phase.explain, which traces every line
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
     # a fixture that all examples share is read only here
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
