@@ -80,7 +80,7 @@ class Btf:
         self._typedefs: set[str] = set()
         try:
             self._index(header_bytes + type_at, header_bytes + type_at + type_bytes)
-        except struct.error as error:
+        except (struct.error, ValueError) as error:
             raise BtfError(f"BTF is cut off: {error}") from error
 
     @classmethod

@@ -37,10 +37,11 @@ class Blob:
 
     @property
     def room(self) -> int:
-        """Bytes of a frame that this may take at worst."""
-        return 8 + (
-            layout.STRING_BYTES + 8 if self.kind in (layout.KIND_STRING, layout.KIND_VECTOR) else self.bytes + 8
+        """Bytes of a frame that the programs ask for before they read this (bpf/c/arguments.h)."""
+        most = (
+            layout.VECTOR_BYTES + layout.VECTOR_STRING if self.kind == layout.KIND_VECTOR else layout.STRING_BYTES + 8
         )
+        return layout.BLOB.itemsize + most
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ class Range:
         """Whether nothing is left."""
         if self.one_of is not None:
             return not any(self.low <= v <= self.high and v not in self.none_of for v in self.one_of)
-        return self.low > self.high
+        barred = sum(self.low <= v <= self.high for v in self.none_of)
+        return self.high - self.low + 1 <= barred
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Scope:
 
 
 def _number(key: str, text: str, largest: int) -> int:
-    if not text.isdigit():
+    if not re.fullmatch("[0-9]{1,20}", text):
         raise ScopeError(f"scope {key}: {text!r} is not a number")
     if int(text) > largest:
         raise ScopeError(f"scope {key}: {text} can never match (the largest is {largest})")
@@ -122,9 +123,10 @@ def _comm(value: str) -> str:
 
 
 def _uts(value: str) -> str:
-    data = os.fsencode(value) + b"\0"
+    data = os.fsencode(value)
     if len(data) > 64:
         raise ScopeError(f"scope uts: {value!r} can never match (a node name has at most 64 bytes)")
+    data = (data + b"\0")[:64]
     return f"task_nodename_is(s->task, {_quote(data)}, {len(data)})"
 
 
@@ -147,7 +149,7 @@ def cgroup_root(mounts: Path = Path("/proc/self/mounts")) -> Path | None:
 
 
 def _cgroup(value: str) -> str:
-    if value.isdigit():
+    if re.fullmatch("[0-9]{1,20}", value):
         return f"bpf_get_current_cgroup_id() == {int(value)}ULL"
     root = cgroup_root()
     if root is None:
@@ -228,7 +230,9 @@ class _Builder:
             raise ScopeError(
                 f"scope {text!r}: expected KEY=VALUE or a flag" + (f"; did you mean {hint}?" if hint else "")
             )
-        key, op, values = match[1], match[2], [v for v in match[3].split(",") if v]
+        key, op, values = match[1], match[2], [v.strip() for v in match[3].split(",") if v.strip()]
+        if not values:
+            raise ScopeError(f"scope {text!r}: a value is missing")
         if key in ("pid", "p") and values == ["new"]:
             return self.flag("new", op == "=")
         if key in NUMBERS:

@@ -8,6 +8,7 @@ zmq:ENDPOINT       publish; `ipc:///path` or `tcp://127.0.0.1:port`; format=json
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -77,6 +78,9 @@ def _one(text: str) -> Output:
         raise OutputError(f"output {text!r}: none takes no destination")
     if kind == "zmq" and "://" not in target:
         raise OutputError(f"output {text!r}: zmq needs an endpoint, such as zmq:ipc:///run/headrace.sock")
+    useless = [key for key in options if kind != "zmq" and (key != "policy" or kind == "none")]
+    if useless:
+        raise OutputError(f"output {text!r}: {kind} has no option {useless[0]!r}")
     policy = options.get("policy", "drop" if kind == "zmq" else "block")
     if policy not in POLICIES:
         raise OutputError(f"output {text!r}: policy is block or drop, not {policy!r}")
@@ -84,7 +88,7 @@ def _one(text: str) -> Output:
     if kind == "zmq" and render not in ("json", "columns"):
         raise OutputError(f"output {text!r}: format is json or columns, not {render!r}")
     queue = options.get("queue", "64")
-    if not queue.isdigit() or not 1 <= int(queue) <= 100000:
+    if not re.fullmatch("[0-9]{1,6}", queue) or not 1 <= int(queue) <= 100000:
         raise OutputError(f"output {text!r}: queue is a number from 1 to 100000")
     return Output(kind, "" if kind == "none" else (target or "-"), render, policy, int(queue))
 

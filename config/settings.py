@@ -12,13 +12,13 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 MAX_WORKERS = 64
 Pages = Annotated[int, msgspec.Meta(ge=8, le=16384)]
-RingBytes = Annotated[int, msgspec.Meta(ge=1 << 17, le=1 << 30)]
+RingBytes = Annotated[int, msgspec.Meta(ge=1 << 18, le=1 << 30)]
 
 
 class SettingsError(Exception):
@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     capture_bytes: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
     record: str = ""
     ledger: str = ""
-    log_level: str = "warning"
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
 
 def _named(text: str) -> str | None:
@@ -59,9 +59,11 @@ def _named(text: str) -> str | None:
 
 def _explain(error: msgspec.ValidationError, where: str) -> SettingsError:
     text = str(error)
-    unknown = re.search(r"unknown field `(\w+)`", text)
+    unknown = re.search(r"unknown field `([^`]+)`", text)
     if unknown:
-        near = difflib.get_close_matches(unknown[1], [f.name for f in msgspec.structs.fields(Settings)], n=1)
+        near = difflib.get_close_matches(
+            unknown[1].replace("-", "_"), [f.name for f in msgspec.structs.fields(Settings)], n=1
+        )
         return SettingsError(f"{where}: no such key: {unknown[1]}" + (f"; did you mean {near[0]}?" if near else ""))
     return SettingsError(
         f"{where}: {text.split(' - at ')[0]}" if where.startswith("--") else f"{where}: {text.replace('$.', '')}"
@@ -75,7 +77,7 @@ def read_file(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: {error}") from error
 
 

@@ -162,7 +162,8 @@ def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue) -> 
         ledger.by_worker[str(i)] = counts | {"turns": int(state["turns"][0])}
         for name, column in (("delivered", delivered), ("filtered", filtered)):
             for event in np.flatnonzero(column).tolist():
-                ledger.by_event.setdefault(catalogue.by_id[event].name, {})[name] = int(column[event])
+                row = ledger.by_event.setdefault(catalogue.by_id[event].name, {})
+                row[name] = row.get(name, 0) + int(column[event])
         for cpu, n in enumerate(state["delivered_cpu"][0].tolist()):
             if n:
                 row = ledger.by_cpu.setdefault(str(cpu), {})

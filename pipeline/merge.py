@@ -64,7 +64,7 @@ class _Source:
         while self.queue and self.queue[0].watermark_ns == turn_ns:
             head = self.queue[0]
             times = head.result.key_columns()[0]
-            last = len(times) if limit_ns == ALWAYS else int(np.searchsorted(times, limit_ns, "right"))
+            last = len(times) if limit_ns == ALWAYS else int(np.searchsorted(times, np.uint64(limit_ns), "right"))
             whole = last == len(times)
             if last > head.first:
                 yield Part(head.result, head.first, last, head.token, whole)

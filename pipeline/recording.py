@@ -1,7 +1,8 @@
 """Recordings: frames and watermarks as the reader saw them, in a file, to run again anywhere.
 
-    magic "HEADRACE" | u32 version | u32 header bytes | header (JSON: what views need of the host)
-    block...   u32 bytes | u32 crc32 | u32 kind | u32 zero | payload padded to 8
+    magic "HEADRACE" | u32 version | u32 header bytes | u32 crc32 of the header | u32 zero
+    header (JSON: what views need of the host)
+    block...   u32 bytes | u32 crc32 (begun with the kind) | u32 kind | u32 zero | payload padded to 8
     the last block is of kind END; a file without it was cut off
 
 Kinds are those of the rings (pipeline/ring.py). The header carries the clock's offset, the number of
@@ -16,10 +17,11 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
+from config.settings import MAX_WORKERS
 from pipeline.clock import CpuClock
 from pipeline.doorbell import InheritedFd
 from pipeline.frames import HEADER, read_header
@@ -30,7 +32,7 @@ from pipeline.ring import END, FRAME, U64, WATERMARK
 
 MAGIC = b"HEADRACE"
 VERSION = 1
-LEAD = struct.Struct("<8sII")
+LEAD = struct.Struct("<8sIIII")
 BLOCK = struct.Struct("<IIII")
 LONGEST_BLOCK = 1 << 16
 TURN_BYTES = 1 << 20
@@ -47,8 +49,8 @@ class Facts(msgspec.Struct, frozen=True):
 
     boot_epoch_ns: int
     nodename: str
-    cpus: int
-    shards: int
+    cpus: Annotated[int, msgspec.Meta(ge=1, le=8192)]
+    shards: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)]
     machine: str
     made_by: str
 
@@ -64,24 +66,27 @@ def lead(facts: Facts) -> bytes:
     """The first bytes of a recording."""
     header = msgspec.json.encode(facts)
     header += b" " * (-(LEAD.size + len(header)) % 8)
-    return LEAD.pack(MAGIC, VERSION, len(header)) + header
+    return LEAD.pack(MAGIC, VERSION, len(header), zlib.crc32(header), 0) + header
 
 
 def block(kind: int, payload: memoryview | bytes) -> bytes:
     """One block's bytes."""
-    return BLOCK.pack(len(payload), zlib.crc32(payload), kind, 0) + bytes(payload) + bytes(-len(payload) % 8)
+    return BLOCK.pack(len(payload), zlib.crc32(payload, kind), kind, 0) + bytes(payload) + bytes(-len(payload) % 8)
 
 
 def read_facts(data: memoryview, name: str) -> tuple[Facts, int]:
     """Header of a recording and where its blocks begin; RecordingError if it is none."""
     if len(data) < LEAD.size or bytes(data[:8]) != MAGIC:
         raise RecordingError(f"{name}: not a headrace recording")
-    _, version, size = LEAD.unpack_from(data)
+    _, version, size, checksum, zero = LEAD.unpack_from(data)
     if version != VERSION:
         raise RecordingError(f"{name}: recording of version {version}; this headrace reads version {VERSION}")
+    header = bytes(data[LEAD.size : LEAD.size + size])
+    if zlib.crc32(header) != checksum or zero:
+        raise RecordingError(f"{name}: the header is corrupted: the checksum does not fit")
     try:
-        return msgspec.json.decode(bytes(data[LEAD.size : LEAD.size + size]), type=Facts), LEAD.size + size
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        return msgspec.json.decode(header, type=Facts), LEAD.size + size
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RecordingError(f"{name}: the header is corrupted: {error}") from error
 
 
@@ -90,14 +95,18 @@ def blocks(data: memoryview, at: int, name: str) -> Iterator[Block]:
     while True:
         if at + BLOCK.size > len(data):
             raise RecordingError(f"{name}: cut off at byte {at}: the end is missing")
-        size, checksum, kind, _ = BLOCK.unpack_from(data, at)
+        size, checksum, kind, reserved = BLOCK.unpack_from(data, at)
         if size > LONGEST_BLOCK:
             raise RecordingError(f"{name}: corrupted at byte {at}: a block of {size} bytes")
         payload = data[at + BLOCK.size : at + BLOCK.size + size]
         if len(payload) < size:
             raise RecordingError(f"{name}: cut off at byte {at}: the end is missing")
-        if zlib.crc32(payload) != checksum:
+        if zlib.crc32(payload, kind) != checksum:
             raise RecordingError(f"{name}: corrupted at byte {at}: the checksum does not fit")
+        if kind not in (FRAME, WATERMARK, END) or (kind == WATERMARK and size != U64.size):
+            raise RecordingError(f"{name}: corrupted at byte {at}: a block of kind {kind} and {size} bytes")
+        if any(data[at + BLOCK.size + size : at + BLOCK.size + size + (-size % 8)]) or reserved:
+            raise RecordingError(f"{name}: corrupted at byte {at}: bytes that should be zero are not")
         yield Block(kind, payload)
         if kind == END:
             return

@@ -71,7 +71,8 @@ class Journal:
                            ^ the slot `generation & 1` is the committed one
 
     One writer: it fills the other slot, then stores `generation`. `committed()` may be called by
-    anyone; a reader that sees the generation move by two or more meanwhile reads again.
+    anyone; a reader that sees the generation move meanwhile reads again, since from then on the writer
+    may be filling the slot that was read.
     """
 
     HEADER_BYTES = 64
@@ -92,7 +93,7 @@ class Journal:
             before = int(self._generation[0])
             at = before & 1
             state = self._slots[at : at + 1].copy()
-            if int(self._generation[0]) - before < 2:
+            if int(self._generation[0]) == before:
                 return state
 
     def peek(self, field: str) -> Array:

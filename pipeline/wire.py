@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -12,11 +12,28 @@ from bpf.layout import CONTEXT
 Array = np.ndarray[Any, Any]
 
 
+class Section(msgspec.Struct, frozen=True):
+    """Where one column stands behind the header."""
+
+    name: str
+    dtype: Literal["<u8", "<i8", "<u4", "<u2", "|u1", "context"]
+    offset: Annotated[int, msgspec.Meta(ge=0)]
+    count: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Header(msgspec.Struct, frozen=True):
+    """The header of a payload of columns."""
+
+    sections: list[Section]
+    count: int = 0
+    words: dict[str, dict[str, str]] = {}
+
+
 class WireError(Exception):
     """A message that is not what docs/wire.md describes."""
 
 
-def read_header(payload: bytes | memoryview) -> tuple[dict[str, Any], int]:
+def read_header(payload: bytes | memoryview) -> tuple[Header, int]:
     """The payload's own header and where its sections begin."""
     if len(payload) < 8:
         raise WireError("a payload of less than 8 bytes")
@@ -24,17 +41,20 @@ def read_header(payload: bytes | memoryview) -> tuple[dict[str, Any], int]:
     if 8 + size > len(payload):
         raise WireError("the header is longer than the payload")
     try:
-        header = msgspec.json.decode(bytes(payload[8 : 8 + size]))
-    except msgspec.DecodeError as error:
-        raise WireError(f"the header is not JSON: {error}") from error
+        header = msgspec.json.decode(bytes(payload[8 : 8 + size]), type=Header)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise WireError(f"the header is not JSON of this layout: {error}") from error
     return header, (8 + size + 7) & ~7
 
 
 def read_columns(payload: bytes | memoryview) -> dict[str, Array]:
     """The sections by name, as views of `payload`."""
     header, base = read_header(payload)
-    found = {}
-    for section in header["sections"]:
-        dtype = CONTEXT if section["dtype"] == "context" else np.dtype(section["dtype"])
-        found[section["name"]] = np.frombuffer(payload, dtype, section["count"], base + section["offset"])
+    view, found = memoryview(payload), {}
+    for section in header.sections:
+        dtype = CONTEXT if section.dtype == "context" else np.dtype(section.dtype)
+        at = base + section.offset
+        if at + section.count * dtype.itemsize > len(payload):
+            raise WireError(f"section {section.name} reaches beyond the payload")
+        found[section.name] = np.frombuffer(view[at : at + section.count * dtype.itemsize], dtype, section.count)
     return found

@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 BLOB_BYTES = BLOB.itemsize
 
 
-def argument_cells(counts: Array) -> Array:
+def argument_cells(counts: Any) -> Any:
     """Cells of a record before its blobs: the head, and one for every four arguments after the first."""
     return 1 + (counts + 2) // 4
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from bpf.catalogue import Catalogue
-from bpf.layout import EVENTS
+from bpf.layout import EVENTS, FRAME_CELLS
+from workers.blobs import argument_cells
 from workers.rows import Contexts, Rows, concatenate, empty_rows, read_frames
 
 Array = np.ndarray[Any, Any]
@@ -48,8 +49,10 @@ class Core:
         self._frames: list[Array] = []
         self._pending: Rows | None = None
         self._keep = keep
-        self._known = np.zeros(1 << 16, bool)
-        self._known[list(catalogue.by_id)] = True
+        # cells that a record of an event has at least; of an unknown event more than there can be
+        self._least_cells = np.full(1 << 16, FRAME_CELLS + 1, np.uint16)
+        for event in catalogue.by_id.values():
+            self._least_cells[event.id] = argument_cells(len(event.arguments))
         self._owned = np.zeros(0, bool)
         self._generation = 0
 
@@ -65,19 +68,19 @@ class Core:
     def advance(self, watermark_ns: int) -> Batch:
         """Let go of everything up to `watermark_ns`. Frames fed before are copied by then."""
         self._shrink()
-        decoded = read_frames(self._frames, self.contexts)
+        decoded = read_frames(self._frames, self.contexts, self._owns_shard)
         self._frames = []
         batch = Batch(empty_rows(), watermark_ns, decoded.rejected, rejected_reasons=decoded.reasons)
         fresh = self._own(decoded.rows, batch)
         if len(fresh) and int(fresh.time_ns.min()) <= self.watermark_ns:
-            fresh.late = fresh.time_ns <= self.watermark_ns
+            fresh.late = fresh.time_ns <= np.uint64(self.watermark_ns)
         parts = [part for part in (self._pending, fresh) if part is not None and len(part)]
         self._pending = None
         self.watermark_ns = max(self.watermark_ns, watermark_ns)
         if not parts:
             return batch
         rows = self._ordered(concatenate(parts))
-        ripe = int(np.searchsorted(rows.time_ns, watermark_ns, "right"))
+        ripe = int(np.searchsorted(rows.time_ns, np.uint64(watermark_ns), "right"))
         if ripe < len(rows):
             self._pending = rows.select(slice(ripe, None)).compact()
             rows = rows.select(slice(0, ripe))
@@ -88,6 +91,9 @@ class Core:
                 rows = rows.select(stays)
         batch.rows = rows
         return batch
+
+    def _owns_shard(self, shard: int) -> bool:
+        return shard % self.workers == self.worker
 
     def _shrink(self) -> None:
         """Bound the table of contexts: begin it anew, with those of the pending rows."""
@@ -101,11 +107,11 @@ class Core:
 
     def recover(self, watermark_ns: int) -> None:
         """After a death: of the frames fed so far, rows above the committed watermark are pending again."""
-        decoded = read_frames(self._frames, self.contexts)
+        decoded = read_frames(self._frames, self.contexts, self._owns_shard)
         self._frames = []
         self.watermark_ns = watermark_ns
         rows = self._own(decoded.rows, Batch(decoded.rows, watermark_ns))
-        rows = rows.select(rows.time_ns > watermark_ns)
+        rows = rows.select(rows.time_ns > np.uint64(watermark_ns))
         self._pending = rows.compact() if len(rows) else None
 
     def _own(self, rows: Rows, batch: Batch) -> Rows:
@@ -117,7 +123,7 @@ class Core:
             self._generation, self._owned = self.contexts.generation, np.zeros(0, bool)
         if len(self._owned) < len(table):
             self._owned = table["tgid"] % np.uint32(self.workers) == self.worker
-        known = self._known[rows.event]
+        known = rows.cells >= self._least_cells[rows.event]
         if self._owned.all() and known.all():
             return rows
         owned = self._owned[rows.who]

@@ -43,7 +43,7 @@ static __always_inline bool task_nodename_is(u64 task, const char *name, u32 byt
 {
 	char node[64] = {};
 	u64 ns = LOAD8(LOAD8(task, KERNEL_task_struct_nsproxy), KERNEL_nsproxy_uts_ns);
-	bpf_probe_read_kernel_str(node, sizeof(node), (void *)(ns + KERNEL_uts_namespace_name_nodename));
+	bpf_probe_read_kernel(node, sizeof(node), (void *)(ns + KERNEL_uts_namespace_name_nodename));
 #pragma unroll
 	for (int i = 0; i < 64; i++) {
 		if (i >= bytes)

@@ -267,7 +267,7 @@ def test_losses_are_announced_on_every_output(tmp_path: Path, binaries: dict[str
     # a ring far too small for the flood: the reader must drop, count, and say so
     run = trace(
         [str(binaries["load"]), "getppid", "2000000", "-1", "2"],
-        "-e", "getppid", "--ring-bytes", str(1 << 17), "--perf-pages", "8",
+        "-e", "getppid", "--ring-bytes", str(1 << 18), "--perf-pages", "8",
         stdin="x",
     )  # fmt: skip
     gone = run.ledger["dropped"] + run.ledger["lost"]

@@ -116,7 +116,7 @@ class Record:
     def packed(self, context_cell: int) -> bytes:
         """The whole record, a multiple of 32 bytes."""
         count = ARGUMENTS.get(self.event, len(self.args))
-        args = [*self.args, *[0] * (count - len(self.args))]
+        args = [*self.args, *[0] * (count - len(self.args))][:count]
         rest = b"".join(struct.pack("<Q", a & 2**64 - 1) for a in args[1:])
         rest += bytes(-len(rest) % CELL) + b"".join(b.packed() for b in self.blobs)
         rest += bytes(-len(rest) % CELL)

@@ -36,7 +36,7 @@ def bits(value: int, names: Bits, none: str = "0") -> str:
 def _named(names: Mapping[int, str]) -> Parser:
     def parse(raw: int) -> str:
         value = raw & 0xFFFFFFFF
-        return names.get(value) or (hex(value) if value > 0xFFFF else str(signed32(raw)))
+        return names.get(value) or (hex(value) if 0xFFFF < value < 1 << 31 else str(signed32(raw)))
 
     return parse
 
@@ -67,8 +67,8 @@ def mmap_flags(raw: int) -> str:
 
 def clone_flags(raw: int) -> str:
     """`flags` of clone: the flags, then the signal that the child's end sends."""
-    signal = raw & 0x7F
-    text = bits(raw & ~0x7F, tables.CLONE, "")
+    signal = raw & 0xFF
+    text = bits(raw & ~0xFF, tables.CLONE, "")
     name = tables.SIGNAL.get(signal, str(signal)) if signal else ""
     return "|".join(part for part in (text, name) if part) or "0"
 

@@ -83,7 +83,7 @@ def test_workers_are_summed_by_worker_event_and_cpu() -> None:
     ]
     books.add_workers(ledger, states, catalogue())
     assert (ledger.delivered, ledger.filtered, ledger.rejected, ledger.late, ledger.redelivered) == (13, 2, 3, 1, 2)
-    assert ledger.by_event == {"openat": {"delivered": 7, "filtered": 2}, "close": {"delivered": 1}}
+    assert ledger.by_event == {"openat": {"delivered": 12, "filtered": 2}, "close": {"delivered": 1}}
     assert ledger.by_worker["0"] == {"delivered": 6, "filtered": 2, "rejected": 3, "turns": 9}
     assert ledger.by_cpu == {"0": {"delivered": 4}, "1": {"delivered": 9}}
 

@@ -44,10 +44,11 @@ def test_the_file_begins_as_its_drawing_says() -> None:
     data = made()
     magic, version, size = struct.unpack_from("<8sII", data)
     assert (magic, version) == (b"HEADRACE", 1)
-    assert (16 + size) % 8 == 0
-    payload_bytes, checksum, kind, zero = struct.unpack_from("<IIII", data, 16 + size)
+    assert (24 + size) % 8 == 0
+    assert struct.unpack_from("<II", data, 16) == (zlib.crc32(data[24 : 24 + size]), 0)
+    payload_bytes, checksum, kind, zero = struct.unpack_from("<IIII", data, 24 + size)
     assert (payload_bytes, kind, zero) == (len(BLOCKS[0][1]), FRAME, 0)
-    assert data[16 + size + 16 :][:payload_bytes] == BLOCKS[0][1]
+    assert data[24 + size + 16 :][:payload_bytes] == BLOCKS[0][1]
     assert isinstance(checksum, int)
 
 
@@ -127,7 +128,7 @@ def test_another_file_is_no_recording(data: bytes) -> None:
     "header", [b"", b"{", b"[]", b'{"cpus": 1}', b'\xff\xfe{"cpus": 1}', b'{"nodename":"\xff"}', b"null"]
 )
 def test_a_header_that_makes_no_sense_is_refused(header: bytes) -> None:
-    data = struct.pack("<8sII", b"HEADRACE", 1, len(header)) + header
+    data = struct.pack("<8sIIII", b"HEADRACE", 1, len(header), zlib.crc32(header), 0) + header
     with pytest.raises(RecordingError, match="header is corrupted"):
         read_facts(memoryview(data), NAME)
 
@@ -139,7 +140,7 @@ def test_facts_that_no_host_has_are_refused(field: str, value: int) -> None:
     import msgspec
 
     header = msgspec.json.encode(msgspec.to_builtins(FACTS) | {field: value})
-    data = struct.pack("<8sII", b"HEADRACE", 1, len(header)) + header
+    data = struct.pack("<8sIIII", b"HEADRACE", 1, len(header), zlib.crc32(header), 0) + header
     with pytest.raises(RecordingError, match=NAME):
         read_facts(memoryview(data), NAME)
 

@@ -151,7 +151,7 @@ def test_what_fits_can_be_written_at_any_offset_of_an_empty_ring(segment: Segmen
 
 def test_the_smallest_ring_that_settings_allow_fits_the_longest_block_of_a_recording() -> None:
     # else a replayer waits for ever for room that cannot come
-    smallest = min(n for n in range(1 << 16, (1 << 17) + 1, 1 << 16) if accepted(n))
+    smallest = min(n for n in range(1 << 16, (1 << 19) + 1, 1 << 16) if accepted(n))
     segment = Segment(Ring.bytes_for(smallest))
     ring = Ring(segment)
     assert ring.fits(LONGEST_BLOCK)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bpf.catalogue import catalogue
 from tests.unit.frames import CLOSE, GETPPID, OPENAT, Blob, Record, Who, claimed, frame, view
-from tests.unit.workers.test_rows import ANY_FRAME, SOUND, patched
+from tests.unit.workers.test_rows import ANY_FRAME, FIRST_HEAD, SOUND, patched
 from workers import rows as rows_module
 from workers.core import Batch, Core
 from workers.views.json_lines import JsonStyle
@@ -135,6 +135,17 @@ def test_an_event_that_the_catalogue_does_not_have_is_rejected() -> None:
     feed(one, frame([Record(NO_SUCH_EVENT, 1), Record(GETPPID, 2), Record(65535, 3)]))
     batch = one.advance(LAST)
     assert (times(batch), batch.rejected, batch.rejected_reasons) == ([2], 2, {"event": 2})
+
+
+def test_a_record_too_short_for_its_arguments_is_rejected() -> None:
+    # else they would be read from whatever stands behind it: another record, another process
+    one = core()
+    short = bytearray(frame([Record(OPENAT, 1, (1, 2, 3, 4)), Record(CLOSE, 2, (99,))]))
+    short[FIRST_HEAD + 20 : FIRST_HEAD + 22] = (1).to_bytes(2, "little")
+    feed(one, bytes(short))
+    batch = one.advance(LAST)
+    assert OPENAT not in batch.rows.event.tolist()
+    assert len(batch.rows) + batch.rejected == 2
 
 
 def test_rows_that_a_condition_takes_out_are_counted_by_event() -> None:

@@ -1,0 +1,307 @@
+"""Words for numbers, against Python's own modules and the kernel's headers."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from workers.decode import flags
+
+HEADERS = Path("/usr/include")
+RAW = st.integers(0, 2**64 - 1)
+
+
+def defined(header: str, pattern: str) -> dict[str, int]:
+    """`#define NAME number` of a kernel header."""
+    text = (HEADERS / header).read_text()
+    found = re.findall(rf"^#\s*define\s+({pattern})\s+(0x[0-9a-fA-F]+|\d+)(?:[UL]*)\b(?!\s*<<)", text, re.M)
+    return {name: int(value, 8 if re.fullmatch(r"0\d+", value) else 0) for name, value in found}
+
+
+def total(text: str, values: dict[str, int]) -> int:
+    """The number that `A|B|0x4` stands for."""
+    return sum(values[word] if word in values else int(word, 0) for word in text.split("|"))
+
+
+# -- open
+
+
+OPEN = defined("asm-generic/fcntl.h", r"O_\w+|FASYNC|__O_\w+")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (os.O_RDONLY, "O_RDONLY"),
+        (os.O_WRONLY | os.O_CREAT | os.O_TRUNC, "O_WRONLY|O_CREAT|O_TRUNC"),
+        (os.O_RDWR | os.O_CLOEXEC, "O_RDWR|O_CLOEXEC"),
+        (os.O_RDONLY | os.O_DIRECTORY, "O_RDONLY|O_DIRECTORY"),
+        (os.O_RDWR | os.O_TMPFILE, "O_RDWR|O_TMPFILE"),
+        (os.O_WRONLY | os.O_SYNC, "O_WRONLY|O_SYNC"),
+        (os.O_WRONLY | os.O_DSYNC, "O_WRONLY|O_DSYNC"),
+        (3, "O_ACCMODE"),
+        (os.O_PATH, "O_RDONLY|O_PATH"),
+        (1 << 30, "O_RDONLY|0x40000000"),
+        (0xFFFFFFFF00000000 | os.O_APPEND, "O_RDONLY|O_APPEND"),
+    ],
+)
+def test_open_flags_are_the_manual_pages_words(value: int, expected: str) -> None:
+    assert flags.open_flags(value) == expected
+
+
+@given(RAW)
+@example(0xFFFFFFFF)
+def test_open_flags_name_every_bit_or_show_it(raw: int) -> None:
+    values = {
+        name: getattr(os, name)
+        for name in dir(os)
+        if re.fullmatch(r"O_[A-Z]+", name) and name not in ("O_LARGEFILE", "O_ASYNC", "O_FSYNC", "O_NDELAY", "O_RSYNC")
+    }
+    values |= {"O_LARGEFILE": OPEN["O_LARGEFILE"], "FASYNC": OPEN["FASYNC"], "O_ACCMODE": 3}
+    assert total(flags.open_flags(raw), values) == raw & 0xFFFFFFFF
+
+
+# -- mmap
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, "MAP_PRIVATE|MAP_ANONYMOUS"),
+        (mmap.MAP_SHARED, "MAP_SHARED"),
+        (3, "MAP_SHARED_VALIDATE"),
+        (0, "0x0"),
+        (5, "0x5"),
+        (mmap.MAP_SHARED | mmap.MAP_POPULATE | mmap.MAP_STACK, "MAP_SHARED|MAP_POPULATE|MAP_STACK"),
+        # MAP_HUGE_2MB of linux/mman.h: 21 << 26
+        (mmap.MAP_PRIVATE | 0x40000 | 21 << 26, "MAP_PRIVATE|21<<MAP_HUGE_SHIFT|MAP_HUGETLB"),
+        (mmap.MAP_PRIVATE | 0x40000, "MAP_PRIVATE|MAP_HUGETLB"),
+        (mmap.MAP_PRIVATE | 1 << 31, "MAP_PRIVATE|0x80000000"),
+    ],
+)
+def test_mmap_flags_begin_with_the_type_of_mapping(value: int, expected: str) -> None:
+    assert flags.mmap_flags(value) == expected
+
+
+def test_mmap_flags_have_the_kernels_names() -> None:
+    known = defined("asm-generic/mman-common.h", r"MAP_\w+") | defined("asm-generic/mman.h", r"MAP_\w+")
+    for name, value in known.items():
+        if name not in ("MAP_TYPE", "MAP_FILE", "MAP_HUGE_SHIFT", "MAP_HUGE_MASK", "MAP_SYNC") and value > 0xF:
+            assert flags.mmap_flags(value | 1) == f"MAP_SHARED|{name}"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (mmap.PROT_READ | mmap.PROT_WRITE, "PROT_READ|PROT_WRITE"),
+        (mmap.PROT_EXEC, "PROT_EXEC"),
+        (0, "PROT_NONE"),
+        (0x02000000 | 1, "PROT_READ|PROT_GROWSUP"),
+        (0x40, "0x40"),
+    ],
+)
+def test_protection(value: int, expected: str) -> None:
+    assert flags.prot(value) == expected
+
+
+# -- clone
+
+
+CLONE = defined("linux/sched.h", r"CLONE_\w+")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (signal.SIGCHLD, "SIGCHLD"),
+        (CLONE["CLONE_VM"] | CLONE["CLONE_VFORK"] | signal.SIGCHLD, "CLONE_VM|CLONE_VFORK|SIGCHLD"),
+        (CLONE["CLONE_NEWUSER"] | CLONE["CLONE_NEWNET"], "CLONE_NEWUSER|CLONE_NEWNET"),
+        (0, "0"),
+        (0x11 | CLONE["CLONE_IO"], "CLONE_IO|SIGCHLD"),
+    ],
+)
+def test_clone_flags_end_with_the_exit_signal(value: int, expected: str) -> None:
+    assert flags.clone_flags(value) == expected
+
+
+def test_clones_low_byte_is_the_signal_whole() -> None:
+    # CSIGNAL is 0xff; CLONE_NEWTIME intersects it and is for unshare and clone3 only (linux/sched.h)
+    assert defined("linux/sched.h", "CSIGNAL") == {"CSIGNAL": 0xFF}
+    assert "CLONE_NEWTIME" not in flags.clone_flags(CLONE["CLONE_NEWTIME"] | signal.SIGCHLD)
+    assert flags.clone3_flags(CLONE["CLONE_NEWTIME"]) == "CLONE_NEWTIME"
+
+
+def test_every_clone_flag_of_the_header_has_its_name() -> None:
+    for name, value in CLONE.items():
+        if value > 0xFF:
+            assert flags.clone_flags(value) == name
+        assert flags.clone3_flags(value) == name
+
+
+@given(RAW)
+def test_clone3_flags_name_every_bit_or_show_it(raw: int) -> None:
+    values = CLONE | {"CLONE_CLEAR_SIGHAND": 1 << 32, "CLONE_INTO_CGROUP": 1 << 33}
+    assert total(flags.clone3_flags(raw), values) == raw
+
+
+# -- sockets
+
+
+@pytest.mark.parametrize("name", ["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_VSOCK", "AF_ALG"])
+def test_families_are_pythons(name: str) -> None:
+    assert flags.domain(int(getattr(socket, name))) == name
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (socket.SOCK_STREAM, "SOCK_STREAM"),
+        (socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"),
+        (socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, "SOCK_SEQPACKET|SOCK_NONBLOCK|SOCK_CLOEXEC"),
+        (9, "9"),
+        (socket.SOCK_RAW | 0x100000, "SOCK_RAW|0x100000"),
+    ],
+)
+def test_socket_types(value: int, expected: str) -> None:
+    assert flags.socket_type(value) == expected
+
+
+# -- modes
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0o750, "S_IRWXU|S_IRGRP|S_IXGRP"),
+        (0o644, "S_IRUSR|S_IWUSR|S_IRGRP|S_IROTH"),
+        (0o4755, "S_ISUID|S_IRWXU|S_IRGRP|S_IXGRP|S_IROTH|S_IXOTH"),
+        (stat.S_IFREG | 0o600, "S_IFREG|S_IRUSR|S_IWUSR"),
+        (stat.S_IFDIR | stat.S_ISVTX | 0o777, "S_IFDIR|S_ISVTX|S_IRWXU|S_IRWXG|S_IRWXO"),
+        (stat.S_IFCHR, "S_IFCHR"),
+        (0, "0"),
+        (0o030000, "0o30000"),
+    ],
+)
+def test_modes(value: int, expected: str) -> None:
+    assert flags.mode(value) == expected
+
+
+@given(st.integers(0, 0xFFFF))
+def test_modes_name_every_bit_or_show_it(value: int) -> None:
+    values = {name: getattr(stat, name) for name in dir(stat) if re.fullmatch(r"S_I[A-Z]{4}", name)}
+    values |= {name: getattr(stat, name) for name in dir(stat) if re.fullmatch(r"S_IF[A-Z]+", name)}
+    assert total(flags.mode(value), values) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(os.F_OK, "F_OK"), (os.R_OK | os.X_OK, "R_OK|X_OK"), (os.W_OK, "W_OK"), (8, "0x8")]
+)
+def test_access_modes(value: int, expected: str) -> None:
+    assert flags.access_mode(value) == expected
+
+
+# -- signals, errors
+
+
+@pytest.mark.parametrize("number", [s for s in signal.Signals if s < 32])
+def test_signals_are_pythons(number: signal.Signals) -> None:
+    assert flags.signal_name(number) == number.name
+
+
+def test_signals_beyond_are_shown() -> None:
+    assert flags.signal_name(34).endswith("2")
+    assert flags.signal_name(0) == "0"
+    assert flags.signal_name(100) == "100"
+    assert flags.signal_name(0xFFFFFFFF) == "-1"
+
+
+ERRORS = defined("asm-generic/errno-base.h", r"E\w+") | defined("asm-generic/errno.h", r"E\w+")
+
+
+@pytest.mark.parametrize("name", sorted(ERRORS))
+def test_errors_have_the_kernels_names(name: str) -> None:
+    assert flags.error_name(-ERRORS[name]) == name
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    # include/linux/errno.h: never seen by user space
+    [(512, "ERESTARTSYS"), (513, "ERESTARTNOINTR"), (514, "ERESTARTNOHAND"), (516, "ERESTART_RESTARTBLOCK")],
+)
+def test_restarts_have_names_of_their_own(number: int, name: str) -> None:
+    assert flags.error_name(-number) == name
+
+
+@pytest.mark.parametrize("result", [0, 1, 5, -4096, -5000, -(2**63), 2**63 - 1, -4095])
+def test_what_is_no_error_has_no_name(result: int) -> None:
+    assert flags.error_name(result) is None
+
+
+# -- which parser
+
+
+def test_dirfd_names_the_working_directory() -> None:
+    # AT_FDCWD, linux/fcntl.h
+    for raw in (2**64 - 100, 2**32 - 100):
+        assert flags.dirfd(raw) == "AT_FDCWD"
+    assert flags.dirfd(7) == "7"
+    assert flags.dirfd(0xFFFFFFFF) == "-1"
+
+
+@pytest.mark.parametrize(
+    ("event", "argument", "kind", "raw", "expected"),
+    [
+        ("openat", "flags", "int", 1, "O_WRONLY"),
+        ("openat", "mode", "mode_t", 0o600, "S_IRUSR|S_IWUSR"),
+        ("access", "mode", "int", 4, "R_OK"),
+        ("unlinkat", "flags", "int", 0x200, "AT_REMOVEDIR"),
+        ("faccessat2", "flags", "int", 0x200, "AT_EACCESS"),
+        ("unlinkat", "dirfd", "int", 2**32 - 100, "AT_FDCWD"),
+        ("kill", "sig", "int", 9, "SIGKILL"),
+        ("ptrace", "request", "long", 16, "PTRACE_ATTACH"),
+        ("prctl", "option", "int", 15, "PR_SET_NAME"),
+        ("bpf", "cmd", "int", 5, "BPF_PROG_LOAD"),
+        ("pipe2", "flags", "int", os.O_CLOEXEC, "O_CLOEXEC"),
+        ("unshare", "flags", "int", CLONE["CLONE_NEWNS"], "CLONE_NEWNS"),
+    ],
+)
+def test_arguments_get_the_parser_of_their_meaning(
+    event: str, argument: str, kind: str, raw: int, expected: str
+) -> None:
+    parser = flags.parser_of(event, argument, kind)
+    assert parser is not None
+    assert parser(raw) == expected
+
+
+def test_a_plain_number_has_no_parser() -> None:
+    assert flags.parser_of("close", "fd", "int") is None
+
+
+@pytest.mark.parametrize(
+    ("header", "pattern", "parser"),
+    [
+        ("linux/prctl.h", r"PR_(?:GET|SET|CAPBSET)_(?:PDEATHSIG|DUMPABLE|KEEPCAPS|NAME|SECCOMP|NO_NEW_PRIVS|READ|DROP)",
+         flags.prctl_option),
+        ("linux/capability.h", r"CAP_(?!LAST|AUDIT_READ_)[A-Z_]+", flags.capability),
+        ("linux/ptrace.h", r"PTRACE_(?:TRACEME|PEEK\w+|POKE\w+|CONT|ATTACH|DETACH|SEIZE|[GS]ETREGSET)", flags.ptrace_request),
+    ],
+)  # fmt: skip
+def test_enumerations_have_the_headers_names(header: str, pattern: str, parser: flags.Parser) -> None:
+    known = defined(header, pattern)
+    assert len(known) > 5
+    assert {name: parser(value) for name, value in known.items()} == {name: name for name in known}
+
+
+@given(RAW)
+def test_every_parser_takes_every_number(raw: int) -> None:
+    for parser in {*flags.PARSERS.values(), *flags.TYPE_PARSERS.values(), *flags.NAME_PARSERS.values()}:
+        assert parser(raw).isprintable()

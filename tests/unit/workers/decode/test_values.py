@@ -1,0 +1,89 @@
+"""Registers as C types, and strings gathered out of one array."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.decode.values import byte_strings, is_pointer, number
+
+RAW = st.integers(0, 2**64 - 1)
+
+
+@given(RAW)
+def test_numbers_are_what_c_makes_of_a_register(raw: int) -> None:
+    for kind, c_type in (
+        ("int", ctypes.c_int32),
+        ("pid_t", ctypes.c_int32),
+        ("unsigned int", ctypes.c_uint32),
+        ("u32", ctypes.c_uint32),
+        ("uid_t", ctypes.c_uint32),
+        ("mode_t", ctypes.c_uint32),
+        ("long", ctypes.c_int64),
+        ("off_t", ctypes.c_int64),
+        ("unsigned long", ctypes.c_uint64),
+        ("size_t", ctypes.c_uint64),
+        ("u64", ctypes.c_uint64),
+        ("void*", ctypes.c_uint64),
+    ):
+        assert number(raw, kind, False) == c_type(raw).value, kind
+
+
+@given(RAW)
+def test_a_long_of_a_32_bit_call_is_32_bits_wide(raw: int) -> None:
+    assert number(raw, "long", True) == ctypes.c_int32(raw).value
+    assert number(raw & 0xFFFFFFFF, "unsigned long", True) == ctypes.c_uint32(raw).value
+
+
+@pytest.mark.parametrize("kind", ["const char*", "struct stat*", "unsigned long[]", "void*"])
+def test_addresses_are_known_by_their_type(kind: str) -> None:
+    assert is_pointer(kind)
+
+
+@pytest.mark.parametrize("kind", ["int", "size_t", "int[2]", "unsigned long"])
+def test_numbers_are_no_addresses(kind: str) -> None:
+    assert not is_pointer(kind) or kind == "int[2]"
+
+
+def naive(data: bytes, starts: list[int], sizes: list[int]) -> list[bytes]:
+    return [data[s : s + n].rstrip(b"\0") for s, n in zip(starts, sizes, strict=True)]
+
+
+@given(st.lists(st.binary(max_size=90) | st.binary(min_size=500, max_size=600), max_size=12))
+def test_strings_are_the_slices_without_trailing_nuls(strings: list[bytes]) -> None:
+    data, starts, sizes = b"", [], []
+    for string in strings:
+        starts.append(len(data))
+        sizes.append(len(string))
+        data += string + bytes(-len(string) % 8)
+    data += bytes(-len(data) % 32)
+    found = byte_strings(
+        np.frombuffer(data, "u1"), np.array(starts, np.int64), np.array(sizes, np.int64)
+    )
+    assert found == naive(data, starts, sizes)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 63, 64, 65, 511, 512, 513, 4096])
+def test_strings_at_the_edges_of_the_gathered_widths(size: int) -> None:
+    data = bytes(1 + i % 250 for i in range(8192))
+    found = byte_strings(np.frombuffer(data, "u1"), np.array([0, 4096]), np.array([size, size]))
+    assert found == naive(data, [0, 4096], [size, size])
+
+
+def test_a_string_at_the_very_end_is_whole() -> None:
+    data = bytes(24) + b"the end!"
+    assert byte_strings(np.frombuffer(data, "u1"), np.array([24, 24]), np.array([8, 3])) == [b"the end!", b"the"]
+
+
+def test_a_nul_inside_stays() -> None:
+    data = b"a\0b\0\0\0\0\0"
+    assert byte_strings(np.frombuffer(data, "u1"), np.array([0]), np.array([5])) == [b"a\0b"]
+
+
+def test_no_strings_are_none() -> None:
+    none = np.zeros(0, np.int64)
+    assert byte_strings(np.zeros(32, "u1"), none, none) == []
