@@ -278,6 +278,10 @@ BPF_COMMAND = dict(
     )
 )
 ERRNO = dict(errno.errorcode) | {
+    11: "EAGAIN",
+    35: "EDEADLK",
+    95: "EOPNOTSUPP",
+    133: "EHWPOISON",
     512: "ERESTARTSYS",
     513: "ERESTARTNOINTR",
     514: "ERESTARTNOHAND",

@@ -44,9 +44,9 @@ def test_addresses_are_known_by_their_type(kind: str) -> None:
     assert is_pointer(kind)
 
 
-@pytest.mark.parametrize("kind", ["int", "size_t", "int[2]", "unsigned long"])
+@pytest.mark.parametrize("kind", ["int", "size_t", "off_t", "unsigned long"])
 def test_numbers_are_no_addresses(kind: str) -> None:
-    assert not is_pointer(kind) or kind == "int[2]"
+    assert not is_pointer(kind)
 
 
 def naive(data: bytes, starts: list[int], sizes: list[int]) -> list[bytes]:
@@ -60,7 +60,7 @@ def test_strings_are_the_slices_without_trailing_nuls(strings: list[bytes]) -> N
         starts.append(len(data))
         sizes.append(len(string))
         data += string + bytes(-len(string) % 8)
-    data += bytes(-len(data) % 32)
+    data += bytes(32 - len(data) % 32)
     found = byte_strings(
         np.frombuffer(data, "u1"), np.array(starts, np.int64), np.array(sizes, np.int64)
     )
