@@ -67,12 +67,15 @@ def worker_journal(cpus: int) -> np.dtype[Any]:
 
 
 def publisher_journal(workers: int, sinks: int) -> np.dtype[Any]:
-    """State of the publisher: positions in the workers' result rings, and a line per sink."""
+    """State of the publisher: positions in the workers' result rings, the last whole turn of each before
+    the released position (per output format), and a line per sink.
+    """
     line = np.dtype([(name, "<u8") for name in ("offered", "written", "filtered", "dropped", "repeated", "bytes")])
     return np.dtype(
         [
             ("release", "<u8", workers),
             ("read", "<u8", workers),
+            ("finished", "<u8", (workers, sinks)),
             ("sinks", line, sinks),
             ("cpu_ns", "<u8"),
             ("ended", "<u8"),

@@ -12,7 +12,7 @@ than any ring.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -77,8 +77,9 @@ class _Source:
 class Merger:
     """Merges the records of one output format."""
 
-    def __init__(self, workers: int) -> None:
-        self._sources = [_Source() for _ in range(workers)]
+    def __init__(self, finished_ns: Sequence[int]) -> None:
+        """`finished_ns`: for each worker, the last turn that was all handed on before."""
+        self._sources = [_Source(ns) for ns in finished_ns]
 
     def add(self, worker: int, result: Result, token: Any) -> bool:
         """Take a record; False if it has no rows and needs no keeping."""

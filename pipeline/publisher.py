@@ -36,6 +36,9 @@ class Held:
 
     end: int
     users: int = 0
+    render: int = 0
+    finished_ns: int = 0
+    """Watermark of the turn that this record ends; 0 if more of it follows."""
 
 
 @dataclass
@@ -67,7 +70,7 @@ class Publisher:
             self._repeat_until.append(int(self.state["read"][i]))
         self._lock = threading.Lock()
         self._mergers = {
-            i: Merger(plan.workers)
+            i: Merger(self.state["finished"][:, i].tolist())
             for i, (name, is_topic) in enumerate(self.renders)
             if plan.keyed and name != "columns" and not is_topic
         }
@@ -118,7 +121,9 @@ class Publisher:
     def _sort_in(self, index: int, result: Result, held: Held) -> None:
         render = int(result.header["render"])
         repeated = held.end <= self._repeat_until[index]
-        held.users = 1
+        held.users, held.render = 1, render
+        if result.header["final"]:
+            held.finished_ns = int(result.header["watermark_ns"])
         merger = self._mergers.get(render)
         if merger is None:
             pieces = [result.payload.data] if len(result.payload) else []
@@ -172,7 +177,10 @@ class Publisher:
         for i, source in enumerate(self.sources):
             with self._lock:
                 while source.held and source.held[0].users == 0:
-                    self.state["release"][i] = source.held.popleft().end
+                    done = source.held.popleft()
+                    self.state["release"][i] = done.end
+                    if done.finished_ns:
+                        self.state["finished"][i, done.render] = done.finished_ns
             self.state["read"][i] = max(source.read, self._repeat_until[i])
         for i, sink in enumerate(self.sinks):
             sink.counts.store(self.state["sinks"][i])

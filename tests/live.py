@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -91,12 +92,33 @@ def headrace(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
+def start_load(binary: Path, mode: str, count: int, threads: int = 1, cpu: int = -1) -> subprocess.Popen[str]:
+    """The benchmarks' load: its process is known, and waits for a byte before its first call."""
+    process = subprocess.Popen(
+        [str(binary), mode, str(count), str(cpu), str(threads)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    process.stderr.readline()
+    return process
+
+
+def let_go(load: subprocess.Popen[str]) -> None:
+    """Let it make its calls; its standard input stays open."""
+    assert load.stdin is not None
+    load.stdin.write("x")
+    load.stdin.flush()
+
+
 class Running:
     """A `headrace run` that goes on, ready when made: everything is attached."""
 
     def __init__(self, *options: str, **popen: Any) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        self.ledger_path = Path(self._folder.name, "ledger")
+        self._folder = tempfile.mkdtemp()
+        self.ledger_path = Path(self._folder, "ledger")
         read_end, write_end = os.pipe()
         line = [HEADRACE, "run", "--ready-fd", str(write_end), "--ledger", str(self.ledger_path), *options]
         self.process = subprocess.Popen(line, pass_fds=(write_end,), stderr=subprocess.PIPE, text=True, **popen)
@@ -118,13 +140,13 @@ class Running:
         """kill -9 of the supervisor."""
         self.process.kill()
         self.process.communicate()
-        self._folder.cleanup()
+        shutil.rmtree(self._folder)
 
     def end(self, deadline_s: float = DEADLINE_S) -> tuple[int, dict[str, Any], str]:
         """(status, ledger, standard error) once it has ended."""
         _, errors = self.process.communicate(timeout=deadline_s)
         ledger = json.loads(self.ledger_path.read_text()) if self.ledger_path.exists() else {}
-        self._folder.cleanup()
+        shutil.rmtree(self._folder)
         return self.process.returncode, ledger, errors
 
 

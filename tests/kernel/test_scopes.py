@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import Running, arguments, headrace, trace
+from tests.live import Running, arguments, headrace, let_go, start_load, trace
 
 pytestmark = pytest.mark.kernel
 CALLS = 1000
@@ -19,15 +19,7 @@ CALLS = 1000
 @pytest.fixture
 def load(binaries: dict[str, Path]) -> Iterator[subprocess.Popen[str]]:
     """A load of CALLS getppid calls on each of two threads, waiting to be let go; its pid is known."""
-    process = subprocess.Popen(
-        [str(binaries["load"]), "getppid", str(CALLS), "-1", "2"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    process.stderr.readline()
+    process = start_load(binaries["load"], "getppid", CALLS, threads=2)
     yield process
     if process.poll() is None:
         process.kill()
@@ -39,9 +31,7 @@ def counted(load: subprocess.Popen[str], *scopes: str) -> int:
     options = [part for scope in scopes for part in ("-s", scope)]
     running = Running(*options, "-e", "getppid", "-o", "none")
     assert running.ready, running.end()
-    assert load.stdin is not None
-    load.stdin.write("x")
-    load.stdin.flush()
+    let_go(load)
     load.wait(timeout=30)
     if running.process.poll() is None:
         running.process.terminate()

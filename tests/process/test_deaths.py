@@ -4,42 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.live import Running, wait_for
+from tests.live import Running, let_go, start_load, wait_for
 
 pytestmark = pytest.mark.kernel
 STAGES = {"publisher": 0, "worker-0": 1, "worker-1": 2, "reader": 3}
-
-
-def flood(binary: Path, threads: int = 2) -> subprocess.Popen[str]:
-    """Calls until its standard input is closed."""
-    process = subprocess.Popen(
-        [str(binary), "getppid", "0", "-1", str(threads)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    process.stderr.readline()
-    return process
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_stage_is_started_again_and_the_ledger_balances(
     stage: str, binaries: dict[str, Path], tmp_path: Path
 ) -> None:
-    load = flood(binaries["load"])
+    load = start_load(binaries["load"], "getppid", 0, threads=2)
     output = tmp_path / "events"
     running = Running("--workers", "2", "-s", f"pid={load.pid}", "-e", "getppid", "-o", "none", "-o", f"json:{output}")
     assert running.ready, running.end()
-    assert load.stdin is not None
-    load.stdin.write("x")
-    load.stdin.flush()
+    let_go(load)
     wait_for(lambda: output.stat().st_size > 1 << 20, "events")
     for _ in range(2):
         before = running.stages()
@@ -66,12 +49,10 @@ def test_a_killed_stage_is_started_again_and_the_ledger_balances(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_in_flow_order_and_leaves_nothing(number: int, binaries: dict[str, Path]) -> None:
-    load = flood(binaries["load"], threads=1)
+    load = start_load(binaries["load"], "getppid", 0)
     running = Running("--workers", "2", "-s", f"pid={load.pid}", "-e", "getppid", "-o", "none")
     assert running.ready
-    assert load.stdin is not None
-    load.stdin.write("x")
-    load.stdin.flush()
+    let_go(load)
     stages, segments = running.stages(), running.segments()
     assert len(stages) == 4
     assert segments
@@ -84,7 +65,7 @@ def test_a_signal_ends_in_flow_order_and_leaves_nothing(number: int, binaries: d
 
 
 def test_a_killed_supervisor_takes_its_stages_along(binaries: dict[str, Path]) -> None:
-    load = flood(binaries["load"], threads=1)
+    load = start_load(binaries["load"], "getppid", 0)
     running = Running("-s", f"pid={load.pid}", "-e", "getppid", "-o", "none")
     assert running.ready
     stages, segments = running.stages(), running.segments()

@@ -16,7 +16,7 @@ import pytest
 import zmq
 
 from pipeline.wire import read_columns
-from tests.live import HEADRACE, Running, arguments, headrace, trace, wait_for
+from tests.live import HEADRACE, Running, arguments, headrace, start_load, trace, wait_for
 
 pytestmark = pytest.mark.kernel
 ROOT = Path(__file__).parents[2]
@@ -154,7 +154,7 @@ def test_a_lone_event_on_any_cpu_arrives_in_time(tmp_path: Path) -> None:
         running.process.terminate()
         status, ledger, errors = running.end()
         found.close()
-    assert status == 0 and ledger["balanced"], errors
+    assert (status, ledger["balanced"]) == (0, True), errors
     assert set(worst) == set(usable)
     assert max(worst.values()) < 0.25, worst
 
@@ -163,15 +163,7 @@ def test_a_subscriber_that_never_reads_costs_itself_only_and_is_counted(
     tmp_path: Path, binaries: dict[str, Path]
 ) -> None:
     endpoint = f"ipc://{tmp_path}/slow.sock"
-    load = subprocess.Popen(
-        [str(binaries["load"]), "getppid", "1500000", "-1", "1"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert load.stderr is not None
-    load.stderr.readline()
+    load = start_load(binaries["load"], "getppid", 1500000)
     running = Running(
         "-s", f"pid={load.pid}", "-e", "getppid", "-o", f"zmq:{endpoint},format=json,queue=2", "-o", "none"
     )  # fmt: skip
@@ -184,7 +176,7 @@ def test_a_subscriber_that_never_reads_costs_itself_only_and_is_counted(
     load.communicate("x")
     status, ledger, errors = running.end()
     slow.close(linger=0)
-    assert status == 0 and ledger["balanced"], errors
+    assert (status, ledger["balanced"]) == (0, True), errors
     published, counted = ledger["sinks"]
     assert published["dropped"] > 0
     assert published["offered"] == published["written"] + published["dropped"] + published["filtered"]

@@ -1,7 +1,7 @@
 """Frames made by hand: packed with `struct` as bpf/c/layout.h draws them, without bpf/layout.py.
 
-    frame:   header 184 bytes (bitmap included) | cells of 32 bytes
-    context  5 cells;  record  head (argument 0), other arguments 4 a cell, blobs 8-aligned, padded to 32
+frame:   header 184 bytes (bitmap included) | cells of 32 bytes
+context  5 cells;  record  head (argument 0), other arguments 4 a cell, blobs 8-aligned, padded to 32
 """
 
 from __future__ import annotations
@@ -122,9 +122,7 @@ class Record:
         rest += bytes(-len(rest) % CELL)
         first = args[0] & 2**64 - 1 if args else 0
         cells = 1 + len(rest) // CELL
-        head = HEAD.pack(
-            self.time_ns, self.retval, self.event, context_cell, cells, self.flags, len(self.blobs), first
-        )
+        head = HEAD.pack(self.time_ns, self.retval, self.event, context_cell, cells, self.flags, len(self.blobs), first)
         return head + rest
 
 

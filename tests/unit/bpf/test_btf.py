@@ -168,7 +168,7 @@ def test_btf_cut_off_at_any_byte_is_refused_or_still_right(made: bytes) -> None:
 
 
 def test_a_kernel_without_btf_is_told_by_path(tmp_path: Path) -> None:
-    with pytest.raises(BtfError, match="vmlinux.*No such file"):
+    with pytest.raises(BtfError, match=r"vmlinux.*No such file"):
         Btf.of_kernel(tmp_path / "vmlinux")
 
 

@@ -120,7 +120,7 @@ def test_a_misspelt_name_gets_a_suggestion(misspelt: str, meant: str) -> None:
 
 
 def test_a_name_like_no_other_gets_none() -> None:
-    with pytest.raises(UnknownName, match="zzzzqqqq$"):
+    with pytest.raises(UnknownName, match=r"zzzzqqqq$"):
         catalogue().event("zzzzqqqq")
 
 

@@ -13,9 +13,7 @@ from tests.unit import frames
 
 HEADER = Path(layout.__file__).parent / "c" / "layout.h"
 TYPES = "".join(
-    f"typedef __{sign}{bits} {letter}{bits};\n"
-    for letter, sign in (("u", "u"), ("s", "s"))
-    for bits in (8, 16, 32, 64)
+    f"typedef __{sign}{bits} {letter}{bits};\n" for letter, sign in (("u", "u"), ("s", "s")) for bits in (8, 16, 32, 64)
 )
 
 

@@ -57,7 +57,8 @@ def test_expressions_are_anded(proc: Path) -> None:
 
 def test_comm_compares_the_sixteen_bytes_of_the_task(proc: Path) -> None:
     first, second = (int.from_bytes(part, "little") for part in (b"systemd-", b"journal\0"))
-    assert f"task_comm_is(s->task, {first}ULL, {second}ULL)" in parse(["comm=systemd-journal"], NOW, proc=proc).condition
+    condition = parse(["comm=systemd-journal"], NOW, proc=proc).condition
+    assert f"task_comm_is(s->task, {first}ULL, {second}ULL)" in condition
 
 
 def test_comm_of_fifteen_bytes_is_the_longest_that_can_match(proc: Path) -> None:
@@ -142,7 +143,14 @@ def test_a_process_that_is_gone_is_named(proc: Path, key: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [("ui=0", "uid"), ("com=sh", "comm"), ("mntsn=1", "mntns"), ("tre=1", "tree"), ("folow", "follow"), ("pidd=1", "pid")],
+    [
+        ("ui=0", "uid"),
+        ("com=sh", "comm"),
+        ("mntsn=1", "mntns"),
+        ("tre=1", "tree"),
+        ("folow", "follow"),
+        ("pidd=1", "pid"),
+    ],
 )
 def test_a_misspelt_key_gets_a_suggestion(proc: Path, text: str, hint: str) -> None:
     assert f"did you mean {hint}?" in refused(proc, text)

@@ -160,11 +160,10 @@ PART = st.builds(
 
 
 @given(st.lists(PART | st.text(max_size=8), max_size=3))
-def test_anything_is_a_selection_or_an_error_with_words(expressions: list[str]) -> None:
+def test_anything_is_a_selection_or_an_error(expressions: list[str]) -> None:
     try:
         found = parse(expressions, catalogue())
-    except (FilterError, UnknownName) as error:
-        assert str(error)
+    except (FilterError, UnknownName):
         return
     assert isinstance(found, Selection)
     assert all(low <= high for _, low, high in found.retval)

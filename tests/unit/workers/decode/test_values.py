@@ -61,9 +61,7 @@ def test_strings_are_the_slices_without_trailing_nuls(strings: list[bytes]) -> N
         sizes.append(len(string))
         data += string + bytes(-len(string) % 8)
     data += bytes(32 - len(data) % 32)
-    found = byte_strings(
-        np.frombuffer(data, "u1"), np.array(starts, np.int64), np.array(sizes, np.int64)
-    )
+    found = byte_strings(np.frombuffer(data, "u1"), np.array(starts, np.int64), np.array(sizes, np.int64))
     assert found == naive(data, starts, sizes)
 
 

@@ -124,7 +124,8 @@ def test_a_late_row_is_flagged_in_the_top_bit() -> None:
 
 
 def test_status_tells_what_was_not_read_whole() -> None:
-    found = read_columns(message(*rows_of(Record(OPENAT, blobs=(Blob(1, b"x", CUT),)), Record(CONNECT, blobs=(Blob(1, b"", FAULT),)))))
+    cut, fault = Record(OPENAT, blobs=(Blob(1, b"x", CUT),)), Record(CONNECT, blobs=(Blob(1, b"", FAULT),))
+    found = read_columns(message(*rows_of(cut, fault)))
     assert blobs(found) == [(0, 1, CUT, b"x"), (1, 1, FAULT, b"")]
 
 
@@ -177,8 +178,6 @@ RECORDS = st.lists(
 @given(RECORDS)
 def test_sound_rows_read_back_whole(records: list[Record]) -> None:
     found = read_columns(message(*rows_of(*records)))
-    assert arguments(found) == [
-        [*r.args, 0, 0, 0, 0][: int(COUNTS[r.event])] for r in records
-    ]
+    assert arguments(found) == [[*r.args, 0, 0, 0, 0][: int(COUNTS[r.event])] for r in records]
     assert blobs(found) == [(i, b.arg, b.status, b.data) for i, r in enumerate(records) for b in r.blobs]
     assert np.array_equal(found["contexts"]["tgid"][found["context"]], [r.who.tgid for r in records])

@@ -56,7 +56,8 @@ Event = dict[str, Any]
 FIELDS = """timestamp threadStartTime processorId processId cgroupId threadId parentProcessId hostProcessId
     hostThreadId hostParentProcessId userId mountNamespace pidNamespace processName executable hostName containerId
     container containerImage containerName podName podNamespace podUID kubernetes eventId eventName matchedPolicies
-    argsNum returnValue syscall stackAddresses contextFlags threadEntityId processEntityId parentEntityId args""".split()
+    argsNum returnValue syscall stackAddresses contextFlags threadEntityId processEntityId parentEntityId
+    args""".split()
 
 
 def render(*records: Record, cpu: int = 0, parse: bool = True, detect: bool = True, late: bool = False) -> list[Event]:
@@ -208,7 +209,11 @@ def test_addresses_are_hex_when_parsed() -> None:
 
 
 def test_a_string_is_its_text() -> None:
-    assert details(opened(b"/etc/\xc3\xa9"), "pathname") == {"name": "pathname", "type": "const char*", "value": "/etc/é"}
+    assert details(opened(b"/etc/\xc3\xa9"), "pathname") == {
+        "name": "pathname",
+        "type": "const char*",
+        "value": "/etc/é",
+    }
 
 
 def test_bytes_that_are_no_text_keep_their_base64() -> None:
@@ -277,7 +282,9 @@ def test_a_line_does_not_depend_on_its_neighbours(among: bool) -> None:
 
 
 def test_captured_bytes_are_shown_where_they_were_asked_for() -> None:
-    events = render(Record(WRITE, args=(1, 4096, 9), blobs=(Blob(1, b"hello", CUT, 9),)), Record(WRITE, args=(1, 4096, 9)))
+    events = render(
+        Record(WRITE, args=(1, 4096, 9), blobs=(Blob(1, b"hello", CUT, 9),)), Record(WRITE, args=(1, 4096, 9))
+    )
     assert events[0]["args"][1]["value"] == "hello"
     assert events[0]["args"][1]["cut"] is True
     assert events[1]["args"][1]["value"] == "0x1000"
