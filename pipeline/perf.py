@@ -33,7 +33,7 @@ Array = np.ndarray[Any, Any]
 
 
 class _Attr(ctypes.Structure):
-    """struct perf_event_attr, version 5 (112 bytes)."""
+    """struct perf_event_attr, version 6 (120 bytes)."""
 
     _fields_ = (
         ("type", ctypes.c_uint32),

@@ -245,7 +245,7 @@ class Reader:
             self.flusher.flush(cpu)
         while self.cycle():
             pass
-        self._announce(FINAL_WATERMARK - 2, at_once=True)
+        self._announce(boottime_ns(), at_once=True)
         self._finish()
 
     def _finish(self) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bpf.catalogue import catalogue
+from bpf.catalogue import LOSS, catalogue
 from pipeline.clock import CpuClock
 from pipeline.frames import HEADER, read_header
 from pipeline.logs import logger
@@ -137,9 +137,9 @@ class Worker:
         state, rows = self.state, batch.rows
         if len(rows):
             state["delivered"] += np.bincount(rows.event, minlength=len(state["delivered"])).astype(np.uint64)
-            state["delivered_cpu"] += np.bincount(rows.cpu, minlength=self.plan.cpus)[: self.plan.cpus].astype(
-                np.uint64
-            )
+            cpus = rows.cpu[rows.event != catalogue().by_name[LOSS].id]
+            by_cpu = np.bincount(cpus, minlength=self.plan.cpus)[: self.plan.cpus]
+            state["delivered_cpu"] += by_cpu.astype(np.uint64)
             state["late"] += np.uint64(rows.late.sum())
         if batch.filtered_events is not None:
             state["filtered"] += batch.filtered_events.astype(np.uint64)

@@ -163,17 +163,18 @@ def test_a_subscriber_that_never_reads_costs_itself_only_and_is_counted(
     tmp_path: Path, binaries: dict[str, Path]
 ) -> None:
     endpoint = f"ipc://{tmp_path}/slow.sock"
-    load = start_load(binaries["load"], "getppid", 1500000)
     running = Running(
-        "-s", f"pid={load.pid}", "-e", "getppid", "-o", f"zmq:{endpoint},format=json,queue=2", "-o", "none"
+        "-s", f"tree={os.getpid()}", "-e", "getppid", "-o", f"zmq:{endpoint},format=json,queue=2", "-o", "none"
     )  # fmt: skip
     assert running.ready
     slow = zmq.Context.instance().socket(zmq.SUB)
     slow.set(zmq.RCVHWM, 2)
     slow.connect(endpoint)
     slow.setsockopt(zmq.SUBSCRIBE, b"all/")
-    time.sleep(0.3)  # the subscription must be there before the load: nothing tells a subscriber that it is
-    load.communicate("x")
+    # from the first message on it is known to be subscribed; it is not read
+    wait_for(lambda: (os.getppid(), slow.poll(20))[1], "a first message")
+    start_load(binaries["load"], "getppid", 1500000).communicate("x")
+    running.process.terminate()
     status, ledger, errors = running.end()
     slow.close(linger=0)
     assert (status, ledger["balanced"]) == (0, True), errors
@@ -268,4 +269,6 @@ def test_losses_are_announced_on_every_output(tmp_path: Path, binaries: dict[str
     losses = [arguments(e) for e in run.events if e["eventName"] == "loss"]
     assert sum(loss["count"] for loss in losses) == gone
     assert all(loss["first_time"] <= loss["last_time"] for loss in losses)
-    assert run.ledger["cross_checks"]["sequence_gaps"] == run.ledger["cross_checks"]["lost_frames"]
+    # a frame that was refused shows as a gap once another one gets through
+    checks = run.ledger["cross_checks"]
+    assert 0 <= checks["lost_frames"] - checks["sequence_gaps"] <= 8

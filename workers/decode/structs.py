@@ -43,7 +43,7 @@ def _open_how(data: bytes) -> Value:
         (32, "RESOLVE_CACHED"),
     )
     return {
-        "flags": flags.open_flags(open_flags),
+        "flags": "|".join([flags.open_flags(open_flags), *([hex(open_flags >> 32 << 32)] if open_flags >> 32 else [])]),
         "mode": flags.mode(mode) if mode else "0",
         "resolve": flags.bits(resolve, names),
     }

@@ -194,6 +194,8 @@ class ArgumentPieces:
             data = rows.data[start : start + int(found.bytes[at])].tobytes()
             if self._walked:
                 data = walked_path(data)
+            elif self.is_text:
+                data = data.rstrip(b"\0")  # as byte_strings() does: some results count their NUL
             pieces.append(self._others[status, raw, data])
         return pieces
 

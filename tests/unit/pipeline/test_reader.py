@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.clock import boottime_ns
 from pipeline.frames import Loss
-from pipeline.reader import FINAL_WATERMARK, Reader
+from pipeline.reader import Reader
 from pipeline.ring import Ring
 from pipeline.shm import Segment
 from tests.unit.frames import HEAD, HEADER
@@ -68,5 +68,5 @@ def test_a_loss_announced_at_the_end_carries_the_time_of_then(ring: Ring) -> Non
     one = reader(ring)
     one._lose(Loss(0, 0, 1, 1, 1))
     before = boottime_ns()
-    one._announce(FINAL_WATERMARK - 2, at_once=True)
+    one._announce(before, at_once=True)
     assert before <= heads(ring)[0][0] <= boottime_ns()
