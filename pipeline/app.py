@@ -32,14 +32,14 @@ from pipeline.command import Command
 from pipeline.doorbell import InheritedFd
 from pipeline.logs import logger
 from pipeline.perf import PerfRing
-from pipeline.supervise import Host, Pipeline, PipelineFailed, reader_stage, recorder_stage
+from pipeline.supervise import EX_SOFTWARE, Host, Pipeline, PipelineFailed, reader_stage, recorder_stage
 from workers.views.table import HEADER
 
 STOP_DEADLINE_S = 5.0
 START_DEADLINE_S = 60.0
 TICK_S, IDLE_TICK_S = 0.02, 0.5
 SIGPIPE_STATUS = 128 + signal.SIGPIPE
-EX_UNAVAILABLE, EX_SOFTWARE, EX_IOERR = 69, 70, 74
+EX_UNAVAILABLE, EX_IOERR = 69, 74
 
 
 @dataclass(frozen=True)
