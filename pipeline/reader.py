@@ -245,8 +245,14 @@ class Reader:
             self.flusher.flush(cpu)
         while self.cycle():
             pass
+        self._close_sequences()
         self._announce(boottime_ns(), at_once=True)
         self._finish()
+
+    def _close_sequences(self) -> None:
+        """Refused frames behind the last one that came are gaps too: the marks have the next number."""
+        self.state["gaps"] += self.marks.array["frames"] - self.state["next_sequence"]
+        self.state["next_sequence"] = self.marks.array["frames"]
 
     def _finish(self) -> None:
         """The last watermark and END; this once the reader waits for room. A recorder may be dead."""

@@ -269,6 +269,5 @@ def test_losses_are_announced_on_every_output(tmp_path: Path, binaries: dict[str
     losses = [arguments(e) for e in run.events if e["eventName"] == "loss"]
     assert sum(loss["count"] for loss in losses) == gone
     assert all(loss["first_time"] <= loss["last_time"] for loss in losses)
-    # a frame that was refused shows as a gap once another one gets through
     checks = run.ledger["cross_checks"]
-    assert 0 <= checks["lost_frames"] - checks["sequence_gaps"] <= 8
+    assert checks["lost_frames"] == checks["sequence_gaps"] > 0
