@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from pipeline import logs, privilege
+from pipeline import heap, logs, privilege
 from pipeline.plan import Plan
 
 
@@ -23,6 +23,7 @@ def main(name: str, plan: Plan, run: Callable[..., None], *args: Any, keep_privi
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     privilege.die_with_parent()
+    heap.keep()
     logs.configure(plan.log_level)
     if not keep_privilege:
         privilege.drop()

@@ -37,6 +37,11 @@ FINAL_WATERMARK = 2**63
 ANNOUNCE_EVERY_NS = 100_000_000
 LOG_EVERY_NS = 1_000_000_000
 RECORDER_PATIENCE_S = 2.0
+LARGE_BYTES = 96 << 10
+STRETCH = 3
+"""Cycles that move LARGE_BYTES an interval are STRETCH intervals apart: large turns cost less an event."""
+HEADROOM = 4
+"""A stretched cycle must fit so many times into the perf ring that it fills most."""
 IDLE_MS = 40
 """How often an idle reader looks for records that wait on a busy CPU, which no sample announces."""
 
@@ -71,6 +76,9 @@ class Reader:
         for bulk, urgent in ends.perf:
             self._poll.register(bulk.fd, select.POLLIN)
             self._poll.register(urgent.fd, select.POLLIN)
+        self._moved: list[tuple[int, int]] = []
+        """(bytes, size) of the perf rings that the last cycle drained."""
+        self._stretch = 1
         self._latest_ns = 0
         self._owed: list[Ring] = []
         self._losses: dict[tuple[int, int], Loss] = {}
@@ -100,7 +108,7 @@ class Reader:
         return moved
 
     def _drain(self) -> bool:
-        moved = False
+        self._moved = []
         tails = self.state["perf_tail"]
         for cpu, pair in enumerate(self.perf):
             for stream in (URGENT, BULK):
@@ -109,13 +117,13 @@ class Reader:
                 tail = int(tails[cpu, stream])
                 if head == tail:
                     continue
-                moved = True
+                self._moved.append((head - tail, perf.size))
                 for sample in perf.samples(tail, head):
                     self._route(perf, sample, read_header(perf.header(sample, HEADER.size)))
                 self.state["perf_lost"] += perf.lost
                 perf.lost = 0
                 tails[cpu, stream] = head
-        return moved
+        return bool(self._moved)
 
     def _route(self, perf: PerfRing, sample: Sample, header: Header) -> None:
         plan, state = self.plan, self.state
@@ -227,6 +235,12 @@ class Reader:
             self.flusher.flush(cpu)
             self.state["flushes"] += 1
 
+    def _pace(self) -> None:
+        """How many intervals the next cycle is away, from what this one moved."""
+        an_interval = sum(moved for moved, _ in self._moved) / self._stretch
+        fits = all(moved / self._stretch * STRETCH * HEADROOM <= size for moved, size in self._moved)
+        self._stretch = STRETCH if an_interval >= LARGE_BYTES and fits else 1
+
     def run(self) -> None:
         """Cycle until told to stop, then drain what is left and say so to the workers."""
         interval_s = self.plan.interval_ms / 1000
@@ -240,7 +254,8 @@ class Reader:
             idle = self._idle
             if not idle:
                 self.cycle()
-                due = time.monotonic() + interval_s
+                self._pace()
+                due = time.monotonic() + interval_s * self._stretch
         for cpu in range(self.plan.cpus):
             self.flusher.flush(cpu)
         while self.cycle():
