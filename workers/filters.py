@@ -19,9 +19,11 @@ from workers.blobs import Blobs, argument, blobs
 from workers.decode.flags import parser_of
 from workers.decode.values import number, walked_path
 from workers.rows import Contexts, Rows
-from workers.views.pieces import CACHE_ENTRIES, TEXT_TYPES, VECTOR_TYPE, argument_counts
+from workers.views.pieces import TEXT_TYPES, VECTOR_TYPE, argument_counts
 
 Array = np.ndarray[Any, Any]
+CACHE_ENTRIES = 1 << 16
+"""Values that a condition remembers its verdict of, before it begins anew."""
 Test = Callable[[Any], bool]
 
 

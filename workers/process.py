@@ -173,12 +173,15 @@ class Worker:
     ) -> None:
         if name == "columns" and self._hides:
             rows = rows.compact()
-        payload = self.views[name].render(rows, self.core.contexts) if len(rows) else b""
+        view, ends = self.views[name], None
+        if isinstance(view, Lines):
+            payload, ends = view.render(rows, self.core.contexts)
+        else:
+            payload = view.render(rows, self.core.contexts) if len(rows) else b""
         header = self._header(batch, number, len(rows), topic, final)
         header["covered"] = len(rows) if counted else 0
         keys = b""
-        if self.plan.keyed and name != "columns" and len(rows):
-            ends = np.flatnonzero(np.frombuffer(payload, "u1") == 10) + 1
+        if self.plan.keyed and ends is not None and len(rows):
             tgid = self.core.contexts.table["tgid"][rows.who].astype(np.uint64)
             keys = key_bytes(rows.time_ns, rows.cpu.astype(np.uint64) << np.uint64(32) | tgid, ends)
             header["keyed"] = 1

@@ -12,6 +12,7 @@ import numpy as np
 from bpf.catalogue import Argument, Event
 from bpf.layout import HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN
 from workers.decode.flags import error_name
+from workers.decode.values import decimals
 from workers.views.pieces import Facts, Value, text
 
 Array = np.ndarray[Any, Any]
@@ -47,11 +48,15 @@ class JsonStyle:
         self._offset = np.uint64(facts.boot_epoch_ns)
         self._detect = detect_syscall
 
-    def time(self, time_ns: Array, flags: Array) -> list[str]:
-        times = (time_ns + self._offset).tolist()
-        pieces = list(map('{"timestamp":%d'.__mod__, times))
-        for i in np.flatnonzero(flags & HEAD_ENTRY).tolist():
-            pieces[i] += f',"entryTime":{times[i]}'
+    def time(self, time_ns: Array, flags: Array) -> Array:
+        times = time_ns + self._offset
+        pieces = decimals(b'{"timestamp":', times)
+        entries = np.flatnonzero(flags & HEAD_ENTRY)
+        if not len(entries):
+            return pieces
+        longer = [b'{"timestamp":%d,"entryTime":%d' % (t, t) for t in times[entries].tolist()]
+        pieces = pieces.astype(f"S{max(map(len, longer))}")
+        pieces[entries] = longer
         return pieces
 
     def who(self, context: Any, cpu: int) -> str:

@@ -43,14 +43,14 @@ class TableStyle:
         self._colour = colour
         self.end = "\n"
 
-    def time(self, time_ns: Array, flags: Array) -> list[str]:
+    def time(self, time_ns: Array, flags: Array) -> Array:
         """Time of day in UTC, to the microsecond."""
         found = []
         for ns in time_ns.tolist():
             seconds, rest = divmod(ns + self._offset, 10**9)
             clock = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
             found.append(f"{clock:%H:%M:%S}.{rest // 1000:06d} ")
-        return found
+        return np.array(found, "S")
 
     def who(self, context: Any, cpu: int) -> str:
         c = context

@@ -237,8 +237,8 @@ def lines_of(target: Core, frames: Iterable[bytes], watermarks: Sequence[int]) -
     for i, one in enumerate(frames):
         feed(target, one)
         if i % 10 == 9:
-            out += view_.render(target.advance(next(marks)).rows, target.contexts)
-    out += view_.render(target.advance(LAST).rows, target.contexts)
+            out += view_.render(target.advance(next(marks)).rows, target.contexts).data
+    out += view_.render(target.advance(LAST).rows, target.contexts).data
     return out.decode().splitlines()
 
 

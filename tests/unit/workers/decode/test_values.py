@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.decode.values import byte_strings, is_pointer, number
+from workers.decode.values import byte_strings, decimals, is_pointer, number
 
 RAW = st.integers(0, 2**64 - 1)
 
@@ -85,3 +85,14 @@ def test_a_nul_inside_stays() -> None:
 def test_no_strings_are_none() -> None:
     none = np.zeros(0, np.int64)
     assert byte_strings(np.zeros(32, "u1"), none, none) == []
+
+
+@pytest.mark.parametrize("lead", [b"", b"t", b"{12", b'{"timestamp":'])
+def test_decimals_of_nineteen_digits(lead: bytes) -> None:
+    numbers = [10**18, 1_790_000_000_000_000_001, 1_234_567_890_123_456_789, 10**19 - 1]
+    assert decimals(lead, np.array(numbers, np.uint64)).tolist() == [b"%s%d" % (lead, n) for n in numbers]
+
+
+@pytest.mark.parametrize("numbers", [[], [0], [10**18 - 1, 10**18], [10**19, 2**64 - 1]])
+def test_decimals_of_other_lengths(numbers: list[int]) -> None:
+    assert decimals(b"n=", np.array(numbers, np.uint64)).tolist() == [b"n=%d" % n for n in numbers]

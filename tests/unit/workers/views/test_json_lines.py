@@ -44,7 +44,7 @@ from tests.unit.frames import (
 from tests.unit.workers.test_rows import ANY_FRAME
 from workers.core import Core
 from workers.rows import Contexts, read_frames
-from workers.views import pieces
+from workers.views import store
 from workers.views.json_lines import JsonStyle
 from workers.views.pieces import Facts, Lines
 
@@ -64,7 +64,7 @@ def render(*records: Record, cpu: int = 0, parse: bool = True, detect: bool = Tr
     contexts = Contexts()
     rows = read_frames([view(frame(records, cpu=cpu))], contexts).rows
     rows.late[:] = late
-    out = Lines(catalogue(), JsonStyle(Facts(EPOCH), detect), parse).render(rows, contexts)
+    out = Lines(catalogue(), JsonStyle(Facts(EPOCH), detect), parse).render(rows, contexts).data
     assert out.endswith(b"\n")
     return [json.loads(line) for line in out.decode().splitlines()]
 
@@ -307,7 +307,7 @@ def test_rows_keep_their_order_and_their_number() -> None:
 
 
 def test_no_rows_are_no_bytes() -> None:
-    assert Lines(catalogue(), JsonStyle(Facts(0))).render(read_frames([], Contexts()).rows, Contexts()) == b""
+    assert Lines(catalogue(), JsonStyle(Facts(0))).render(read_frames([], Contexts()).rows, Contexts()).data == b""
 
 
 def test_a_reused_row_of_the_table_of_contexts_shows_who_is_there_now() -> None:
@@ -315,14 +315,20 @@ def test_a_reused_row_of_the_table_of_contexts_shows_who_is_there_now() -> None:
     contexts = Contexts()
     for tgid in (1, 2):
         rows = read_frames([view(frame([Record(who=Who(tgid=tgid))]))], contexts).rows
-        assert json.loads(lines.render(rows, contexts))["hostProcessId"] == tgid
+        assert json.loads(lines.render(rows, contexts).data)["hostProcessId"] == tgid
         contexts.clear()
 
 
-def test_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "CACHE_ENTRIES", 8)
-    events = render(*(Record(CLOSE, args=(fd,)) for fd in range(100)))
-    assert [e["args"][0]["value"] for e in events] == list(range(100))
+@pytest.mark.parametrize("bound", ["MAX_PIECES", "MAX_BYTES"])
+def test_caches_are_bounded(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, bound, 8)
+    lines = Lines(catalogue(), JsonStyle(Facts(0)))
+    contexts = Contexts()
+    for fd in range(100):
+        rows = read_frames([view(frame([Record(CLOSE, args=(fd,)), Record(CLOSE, args=(3,))]))], contexts).rows
+        events = [json.loads(line) for line in lines.render(rows, contexts).data.splitlines()]
+        assert [e["args"][0]["value"] for e in events] == [fd, 3]
+        assert lines._store._count < 20
 
 
 def test_clone_shows_flags_and_signal() -> None:
@@ -382,8 +388,18 @@ def test_any_frames_are_lines_of_json_one_a_row(payloads: list[bytes], parse: bo
     for payload in payloads:
         core.feed(view(payload))
     rows = core.advance(2**64 - 1).rows
-    out = Lines(catalogue(), JsonStyle(Facts(EPOCH)), parse).render(rows, core.contexts)
+    out = Lines(catalogue(), JsonStyle(Facts(EPOCH)), parse).render(rows, core.contexts).data
     lines = out.decode().split("\n")
     assert len(lines) == len(rows) + 1
     for line in lines[:-1]:
         assert json.loads(line)["eventId"] in {str(e) for e in catalogue().by_id}
+
+
+def test_the_ends_of_lines_are_known() -> None:
+    contexts = Contexts()
+    # a line feed within a value is escaped, another byte of more than one char is not
+    odd = [opened(b"a\nb"), opened("é".encode()), Record(EXIT, args=(3,), flags=ENTRY)]
+    records = [Record(CLOSE), *odd, Record(GETPPID)]
+    rows = read_frames([view(frame(records))], contexts).rows
+    data, ends = Lines(catalogue(), JsonStyle(Facts(EPOCH))).render(rows, contexts)
+    assert ends.tolist() == [i + 1 for i, byte in enumerate(data) if byte == 10]

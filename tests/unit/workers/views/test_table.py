@@ -42,7 +42,7 @@ def render(*records: Record, colour: bool = False, late: bool = False) -> list[s
     contexts = Contexts()
     rows = read_frames([view(frame(records))], contexts).rows
     rows.late[:] = late
-    out = Lines(catalogue(), TableStyle(Facts(EPOCH), colour)).render(rows, contexts).decode()
+    out = Lines(catalogue(), TableStyle(Facts(EPOCH), colour)).render(rows, contexts).data.decode()
     assert out.endswith("\n")
     return out[:-1].split("\n")
 
@@ -153,7 +153,7 @@ def test_any_frames_are_lines_one_a_row(payloads: list[bytes]) -> None:
     for payload in payloads:
         core.feed(view(payload))
     rows = core.advance(2**64 - 1).rows
-    out = Lines(catalogue(), TableStyle(Facts(EPOCH))).render(rows, core.contexts).decode()
+    out = Lines(catalogue(), TableStyle(Facts(EPOCH))).render(rows, core.contexts).data.decode()
     assert out.count("\n") == len(rows)
     assert controls(out.replace("\n", "")) == []
 
