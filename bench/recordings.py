@@ -74,7 +74,7 @@ def make(binary: Path, folder: Path, events: int) -> Recording:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What one replay gave. `cpu_s` is the CPU of all its processes, the replayer's and start-up included."""
+    """What one replay gave. `cpu_s` is the CPU of the supervisor, start-up included, and of all stages."""
 
     wall_s: float
     cpu_s: float
@@ -108,7 +108,9 @@ def replay(recording: Path, workers: int, output: str, folder: Path) -> Replayed
     ledger = json.loads(ledger_path.read_text())
     if not ledger["balanced"] or harness.lost(ledger):
         raise harness.Void(f"the replay's ledger does not balance: {ledger}")
-    return Replayed(wall, usage.ru_utime + usage.ru_stime, ledger, size, crc)
+    # the stages are children of the fork server, whom the supervisor does not wait for
+    cpu_s = usage.ru_utime + usage.ru_stime + sum(ledger["cpu_seconds"].values())
+    return Replayed(wall, cpu_s, ledger, size, crc)
 
 
 def _drain(process: subprocess.Popen[bytes]) -> tuple[int, int]:

@@ -210,10 +210,11 @@ class Run:
         self.pipeline.start(recorder)
         self.kernel = kernel = Kernel(self.request, self.span)
         programs = kernel.programs
-        programs.set_group(os.getpid(), loader.GROUP_OWN)
-        self.pipeline.start_source(reader_stage(reader.run, kernel.ends))
+        descriptors = 2 * len(kernel.ends.perf)
+        self.pipeline.start_source(reader_stage(reader.run, kernel.ends, descriptors=descriptors))
         self.pipeline.wait_ready(START_DEADLINE_S)
-        self._own()
+        # before there is a command; what these start later is theirs in the kernel's eyes
+        loader.seed_tree(programs, (os.getpid(),), loader.GROUP_OWN)
         if self.request.command:
             self.command = Command(self.request.command)
             programs.set_group(self.command.pid, loader.GROUP_TREE | loader.GROUP_ARMED)
@@ -233,11 +234,6 @@ class Run:
         if self.command:
             self.command.go()
 
-    def _own(self) -> None:
-        assert self.kernel is not None
-        for pid in self.pipeline.pids().values():
-            self.kernel.programs.set_group(pid, loader.GROUP_OWN)
-
     def _attend(self) -> None:
         """Wait for the end: a signal, the command's tree, the processes that the scope names."""
         try:
@@ -246,8 +242,7 @@ class Run:
                 wait += self._watched_fds()
                 draining = self.command is not None and self.command.ended
                 connection.wait(wait, TICK_S if draining else IDLE_TICK_S)
-                if self.pipeline.attend():
-                    self._own()
+                self.pipeline.attend()
         except PipelineFailed as failure:
             self.status = failure.status
 

@@ -1,4 +1,4 @@
-"""What a spawned process inherits: descriptors, and doorbells to wake another process with."""
+"""What a process of the pipeline is given: descriptors, and doorbells to wake another process with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class InheritedFd:
-    """A descriptor that goes along when it is an argument of a spawned process."""
+    """A descriptor that goes along when it is an argument of a process."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd

@@ -26,7 +26,6 @@ from pipeline.ring import BATCH
 from pipeline.sinks import FileSink, NoneSink, Offer, Sink, SinkError, ZmqSink
 
 WAIT_MS = 500
-UNFINISHED_MS = 5
 RETRY_MS = 1
 
 
@@ -102,6 +101,11 @@ class Publisher:
             for one in held:
                 one.users -= 1
 
+    def _finished(self, held: list[Held]) -> None:
+        """A sink is done: from its thread, so the loop is woken to give the room back."""
+        self._release(held)
+        self.plan.publisher_bell.ring()
+
     def _take(self) -> bool:
         """Read what workers wrote; offer what needs no merging."""
         took = False
@@ -151,7 +155,7 @@ class Publisher:
             for one in held:
                 one.users += len(users)
         for i in users:
-            offer = Offer(list(pieces), rows, topic, covered, lambda: self._release(held), repeated)
+            offer = Offer(list(pieces), rows, topic, covered, lambda: self._finished(held), repeated)
             if repeated:
                 self.sinks[i].counts.repeated += rows
             self._blocked[i].append(offer)
@@ -212,7 +216,7 @@ class Publisher:
             unfinished = any(source.held for source in self.sources)
             if ended and not took and not unfinished:
                 break
-            pause = RETRY_MS if waiting else UNFINISHED_MS if unfinished else WAIT_MS
+            pause = RETRY_MS if waiting else WAIT_MS
         for sink in self.sinks:
             sink.close()
         self._commit()

@@ -37,14 +37,18 @@ from pipeline.sinks import open_target
 from workers import process as worker_process
 
 MAX_RESTARTS = 20
-SPAWN = multiprocessing.get_context("spawn")
+START_TRIES = 100
+FORKED, SPAWNED = multiprocessing.get_context("forkserver"), multiprocessing.get_context("spawn")
+FORKED.set_forkserver_preload(["pipeline.nursery"])
+MOST_DESCRIPTORS = 200
+"""That a fork server takes for one process, with some left for its own (it refuses more than 253)."""
 EX_SOFTWARE = 70
 GIVE_UP = frozenset({64, 65, 74})
 
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """Spawn would import the command line again in every child; the stages do not need it."""
+    """Each process would import the command line again; the stages do not need it."""
     main = sys.modules["__main__"]
     kept: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
     main.__dict__["__spec__"] = None
@@ -52,6 +56,16 @@ def _without_main() -> Iterator[None]:
         yield
     finally:
         main.__dict__.update(kept)
+
+
+def _start(stage: Any) -> None:
+    """Start a process; a fork server that has just died is started again, as soon as its end can be seen."""
+    for _ in range(START_TRIES):
+        with contextlib.suppress(ConnectionError, EOFError):
+            stage.start()
+            return
+        time.sleep(0.01)
+    stage.start()
 
 
 class PipelineFailed(Exception):
@@ -70,6 +84,8 @@ class Stage:
     name: str
     target: Callable[..., None]
     args: tuple[Any, ...]
+    descriptors: int = 0
+    """How many descriptors its arguments hold, beyond a few."""
     running: Any = None
     once: bool = False
     """Its work cannot be taken up again after a death (a file that was half written)."""
@@ -142,24 +158,26 @@ class Pipeline:
 
     def start(self, recorder: Stage | None = None) -> None:
         """Start every process but the source."""
-        self._spawn(Stage("publisher", publisher.run, (self._targets,)))
+        self._launch(Stage("publisher", publisher.run, (self._targets,)))
         for i in range(self.plan.workers):
-            self._spawn(Stage(f"worker-{i}", worker_process.run, (i,)))
+            self._launch(Stage(f"worker-{i}", worker_process.run, (i,)))
         if recorder:
-            self._spawn(recorder)
+            self._launch(recorder)
 
     def start_source(self, source: Stage) -> None:
         """Start what feeds the rings."""
-        self._spawn(source)
+        self._launch(source)
 
-    def _spawn(self, stage: Stage) -> None:
+    def _launch(self, stage: Stage) -> None:
         if stage not in self.stages:
             self.stages.append(stage)
-        running = SPAWN.Process(
+        descriptors = stage.descriptors + len(self.plan.bells) + len(self._targets)
+        context: Any = FORKED if descriptors <= MOST_DESCRIPTORS else SPAWNED
+        running = context.Process(
             target=process.main, name=f"headrace {stage.name}", args=(stage.name, self.plan, stage.target, *stage.args)
         )
         with _without_main():
-            running.start()
+            _start(running)
         stage.running = running
 
     def wait_ready(self, deadline_s: float) -> None:
@@ -171,17 +189,12 @@ class Pipeline:
             self.attend()
             time.sleep(0.005)
 
-    def pids(self) -> dict[str, int]:
-        """Process ids of what runs, by name."""
-        return {s.name: int(s.running.pid) for s in self.stages if s.running is not None and not s.finished}
-
     def sentinels(self) -> list[int]:
         """Descriptors that become readable when a process ends."""
         return [s.running.sentinel for s in self.stages if not s.finished and s.running is not None]
 
-    def attend(self) -> list[str]:
-        """Look after what has ended: start it again, or PipelineFailed. Names of what was restarted."""
-        again = []
+    def attend(self) -> None:
+        """Look after what has ended: start it again, or PipelineFailed."""
         for stage in self.stages:
             if stage.finished or stage.running is None or stage.running.is_alive():
                 continue
@@ -195,9 +208,7 @@ class Pipeline:
             else:
                 stage.restarts += 1
                 logger("supervisor").warning("supervisor.process_restarted", name=stage.name, status=stage.status)
-                self._spawn(stage)
-                again.append(stage.name)
-        return again
+                self._launch(stage)
 
     def finish(self, hurry: Callable[[], bool], deadline_s: float) -> None:
         """Wait until every stage has drained and ended. Once `hurry` is true there are `deadline_s` left,
@@ -241,9 +252,9 @@ class Pipeline:
                 target.close()
 
 
-def reader_stage(target: Callable[..., None], *args: Any) -> Stage:
+def reader_stage(target: Callable[..., None], *args: Any, descriptors: int = 0) -> Stage:
     """The stage that feeds the rings."""
-    return Stage("reader", target, args)
+    return Stage("reader", target, args, descriptors)
 
 
 def recorder_stage(path: str, facts: recording.Facts) -> Stage:

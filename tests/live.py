@@ -5,6 +5,7 @@ Every run limits its scope to processes that the test started.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -113,6 +114,14 @@ def let_go(load: subprocess.Popen[str]) -> None:
     load.stdin.flush()
 
 
+def _descendants(pid: int) -> list[int]:
+    found = [pid]
+    for parent in found:
+        with contextlib.suppress(OSError):
+            found.extend(map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()))
+    return found[1:]
+
+
 class Running:
     """A `headrace run` that goes on, ready when made: everything is attached."""
 
@@ -126,10 +135,15 @@ class Running:
         self.ready = os.read(read_end, 1) == b"\n"
         os.close(read_end)
 
-    def stages(self) -> list[int]:
-        """Process ids in the order of starting: publisher, workers, (recorder,) reader."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return sorted(int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    def stages(self) -> dict[str, int]:
+        """Process ids by name: nursery, publisher, worker-0, ..., reader."""
+        found = {}
+        for pid in _descendants(self.process.pid):
+            with contextlib.suppress(OSError):
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+                if name.startswith("hr-"):
+                    found[name.removeprefix("hr-")] = pid
+        return found
 
     def segments(self) -> set[str]:
         """Names of the shared-memory segments that the supervisor has mapped."""
