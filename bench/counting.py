@@ -3,7 +3,8 @@
     python -m bench.counting ENDPOINT TGID EVENT[,EVENT]
 
 Prints one JSON object when the publisher has gone quiet after standard input is closed: rows, and what
-it checked: each row's event id and thread group, times that never go back, a sum of all results.
+it checked: each row's event id and thread group, times that never go back, a sum of all results. TGID 0
+stands for any: then the times of each thread group must not go back.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def main() -> None:
     poller.register(socket, zmq.POLLIN)
     poller.register(sys.stdin.fileno(), zmq.POLLIN)
     rows = wrong = backwards = messages = gaps = 0
-    checksum = last = expected = 0
+    checksum = expected = 0
+    last: dict[int, int] = {}
     by_event = np.zeros(1 << 16, np.int64)
     ending = 0.0
     lags: list[float] = []
@@ -50,13 +52,16 @@ def main() -> None:
         times, events = columns["timestamp"], columns["event"]
         rows += len(times)
         messages += 1
-        wrong += int((columns["contexts"]["tgid"] != tgid).sum())
+        groups = columns["contexts"]["tgid"]
+        wrong += int((groups != tgid).sum()) if tgid else 0
         counts = np.bincount(events, minlength=1)
         by_event[: len(counts)] += counts
-        backwards += int((times[1:] < times[:-1]).sum()) + int(times[0] < last)
-        last = int(times[-1])
+        for group in (tgid,) if tgid else np.unique(groups).tolist():
+            mine = times if tgid else times[groups[columns["context"]] == group]
+            backwards += int((mine[1:] < mine[:-1]).sum()) + int(mine[0] < last.get(group, 0))
+            last[group] = int(mine[-1])
         checksum = (checksum + int(columns["retval"].sum(dtype=np.int64))) & (2**64 - 1)
-        lags.append(time.time() - last / 1e9)
+        lags.append(time.time() - int(times[-1]) / 1e9)
         if ending:
             ending = time.monotonic() + 1
     wrong += int(by_event.sum() - by_event[ids].sum())

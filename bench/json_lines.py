@@ -43,8 +43,8 @@ POLL_S = 0.005
 
 
 def folder_for(seconds: float) -> str:
-    """/dev/shm if a file of the longest run fits there twice, else the usual place."""
-    need = int(2 * seconds * RATES[-1] * LINE_BYTES)
+    """/dev/shm if a file of the longest run fits there with room to spare, else the usual place."""
+    need = int(1.2 * seconds * RATES[-1] * LINE_BYTES)
     shm = Path("/dev/shm")
     fits = shm.is_dir() and min(shutil.disk_usage(shm).free, _available()) > need
     return str(shm) if fits else tempfile.gettempdir()
