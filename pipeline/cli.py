@@ -235,10 +235,18 @@ def list_events(name: str | None) -> None:
     for each in _matching(sorted(known.by_name), name, "event"):
         event = known.by_name[each]
         if name is None:
-            mark = "" if event.hook else "  (not provided)"
+            mark = "  (not on this host)" if _lack(event) else ""
             click.echo(f"{each}({', '.join(a.name for a in event.arguments)}){mark}")
         else:
             _show_event(event)
+
+
+def _lack(event: Event) -> str:
+    """Why this host cannot give an event; "" if it can."""
+    if event.hook is None:
+        return event.missing
+    ok, detail = hook_state(event.hook)
+    return "" if ok else detail
 
 
 def _show_event(event: Event) -> None:
@@ -246,11 +254,8 @@ def _show_event(event: Event) -> None:
     for argument in event.arguments:
         click.echo(f"  {argument.type} {argument.name}")
     click.echo(f"  sets: {', '.join(sorted(event.sets)) or 'none'}")
-    ok, detail = hook_state(event.hook)
-    if event.hook is None:
-        click.echo(f"  not on this host: {event.missing}")
-    else:
-        click.echo(f"  {'provided' if ok else 'not on this host'}: by {event.hook}{'; ' + detail if detail else ''}")
+    lack = _lack(event)
+    click.echo(f"  not on this host: {lack}" if lack else f"  provided: by {event.hook}")
 
 
 @list_.command(name="sets")
@@ -260,11 +265,11 @@ def list_sets(name: str | None) -> None:
     sets = catalogue().sets()
     for each in _matching(sorted(sets), name, "set"):
         if name is None:
-            missing = sum(e.hook is None for e in sets[each])
-            click.echo(f"{each:<16} {len(sets[each]):>4} events" + (f", {missing} not provided" if missing else ""))
+            missing = sum(bool(_lack(event)) for event in sets[each])
+            click.echo(f"{each:<16} {len(sets[each]):>4} events" + (f", {missing} not on this host" if missing else ""))
         else:
             for event in sets[each]:
-                click.echo(event.name + ("" if event.hook else f"  (not on this host: {event.missing})"))
+                click.echo(event.name + (f"  (not on this host: {_lack(event)})" if _lack(event) else ""))
 
 
 @list_.command(name="filters")

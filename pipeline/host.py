@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from dataclasses import dataclass
@@ -113,6 +114,11 @@ def _shm() -> Finding:
     return Finding("/dev/shm", enough, f"{free >> 20} MiB free", "enlarge it, or use smaller rings (--ring-bytes)")
 
 
+@functools.cache
+def _kernel_btf() -> Btf:
+    return Btf.of_kernel()
+
+
 def hook_state(hook: str | None) -> tuple[bool, str]:
     """Whether this host has a hook, and what is missing if not."""
     if hook is None or hook == "pipeline":
@@ -125,7 +131,7 @@ def hook_state(hook: str | None) -> tuple[bool, str]:
         there = (where / "events" / name.replace(":", "/")).is_dir()
         return there, "" if there else "no such tracepoint"
     try:
-        there = has_raw_tracepoint(Btf.of_kernel(), name)
+        there = has_raw_tracepoint(_kernel_btf(), name)
     except BtfError as error:
         return False, str(error)
     return there, "" if there else "not in this kernel"

@@ -22,9 +22,7 @@ RESULT = np.dtype(
         ("render", "<u2"),
         ("topic", "<u2"),
         ("final", "u1"),
-        ("keyed", "u1"),
-        ("repeated", "u1"),
-        ("pad", "u1"),
+        ("pad", "u1", 3),
         ("key_bytes", "<u4"),
         ("payload_bytes", "<u4"),
     ]

@@ -184,7 +184,6 @@ class Worker:
         if self.plan.keyed and ends is not None and len(rows):
             tgid = self.core.contexts.table["tgid"][rows.who].astype(np.uint64)
             keys = key_bytes(rows.time_ns, rows.cpu.astype(np.uint64) << np.uint64(32) | tgid, ends)
-            header["keyed"] = 1
         if len(rows) > 1 and not self.results.fits(RESULT.itemsize + len(keys) + len(payload)):
             half = len(rows) // 2
             self._emit_part(number, name, batch, rows.select(slice(0, half)), topic, False, counted)

@@ -223,7 +223,10 @@ def _gather(
     packed = heads[:, 2]
     context = ((packed >> np.uint64(16)) & np.uint64(0xFFFF)).astype(np.int64) + np.repeat(bases, counts)
     cells = ((packed >> np.uint64(32)) & np.uint64(0xFFFF)).astype(np.uint16)
-    sound = inside & (cells > 0) & (at + cells <= limit) & (context + CONTEXT_CELLS <= limit)
+    ends = at + cells
+    sound = inside & (cells > 0) & (ends <= limit) & (context + CONTEXT_CELLS <= limit)
+    # nor may a record run into the next: what is copied out of a frame is never more than the frame
+    sound[:-1] &= ends[:-1] <= at[1:]
     if not sound.all():
         bad = np.zeros(len(frames), bool)
         bad[flat[~sound] // width] = True

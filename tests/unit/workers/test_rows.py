@@ -137,6 +137,7 @@ LIES = {
     "a bit too many": (patched(SOUND, 48, "<Q", 1 << 5 | 1 << 8 | 1 << 14 | 1), "bitmap"),
     "a bit beyond the end": (frame([Record()], bitmap=(1 << 900).to_bytes(128, "little")), "record"),
     "a record of no cells": (patched(SOUND, FIRST_HEAD + 20, "<H", 0), "record"),
+    "a record that runs into the next": (patched(SOUND, FIRST_HEAD + 20, "<H", 4), "record"),
     "a record beyond the end": (patched(SOUND, FIRST_HEAD + 20, "<H", 60000), "record"),
     "a context beyond the end": (patched(SOUND, FIRST_HEAD + 18, "<H", 60000), "record"),
     "a context that ends beyond the end": (patched(SOUND, FIRST_HEAD + 18, "<H", 11), "record"),

@@ -1,0 +1,44 @@
+"""What `headrace list` says about a host that lacks a hook."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline import cli
+
+LACKING = "tracefs is not mounted"
+
+
+@pytest.fixture
+def without_tracefs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hook_state(hook: str | None) -> tuple[bool, str]:
+        lacks = hook is not None and hook.startswith("tracepoint:")
+        return not lacks, LACKING if lacks else ""
+
+    monkeypatch.setattr(cli, "hook_state", hook_state)
+
+
+def listed(*arguments: str) -> list[str]:
+    result = CliRunner().invoke(cli.main, ["list", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.output.splitlines()
+
+
+@pytest.mark.usefixtures("without_tracefs")
+def test_members_of_a_set_that_this_host_cannot_give_are_marked() -> None:
+    assert [line for line in listed("sets", "proc_life") if "exit" in line] == [
+        f"exit  (not on this host: {LACKING})",
+        f"exit_group  (not on this host: {LACKING})",
+        "sched_process_exit",
+    ]
+    assert next(line for line in listed("sets") if line.startswith("proc_life")).endswith(", 2 not on this host")
+
+
+@pytest.mark.usefixtures("without_tracefs")
+def test_events_that_this_host_cannot_give_are_marked() -> None:
+    lines = listed("events")
+    assert "exit(status)  (not on this host)" in lines
+    assert "close(fd)" in lines
+    assert listed("events", "exit")[-1] == f"  not on this host: {LACKING}"
+    assert listed("events", "close")[-1] == "  provided: by raw_tracepoint:sys_exit"
