@@ -256,6 +256,14 @@ def test_a_recording_replays_to_the_same_bytes(tmp_path: Path) -> None:
         assert again.stdout == live.read_text()
 
 
+def test_a_host_of_many_cpus_gets_its_stages_spawned() -> None:
+    # a fork server takes no more than 253 descriptors for a process: here none
+    code = "from pipeline import cli, supervise; supervise.MOST_DESCRIPTORS = -1; supervise.FORKED = None; cli.main()"
+    line = ["replay", "examples/demo.hrc", "--workers", "2", "-o", "json:-"]
+    spawned = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert spawned.stdout == headrace(*line, cwd=ROOT).stdout != ""
+
+
 def test_losses_are_announced_on_every_output(tmp_path: Path, binaries: dict[str, Path]) -> None:
     # a ring far too small for the flood: the reader must drop, count, and say so
     run = trace(
