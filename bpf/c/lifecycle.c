@@ -139,9 +139,15 @@ static __always_inline u64 file_inode(u64 file)
 	return KREAD(u64, file + KERNEL_file_f_inode);
 }
 
+/*
+ * Since 6.13 the highest bit of the nanoseconds says that somebody has asked for the time (I_CTIME_QUERIED
+ * of include/linux/fs.h); before, it is never set.
+ */
+#define CTIME_QUERIED (1U << 31)
 static __always_inline u64 inode_ctime_ns(u64 inode)
 {
-	return KREAD(u64, inode + KERNEL_inode_ctime_sec) * 1000000000ULL + KREAD(u32, inode + KERNEL_inode_ctime_nsec);
+	u32 ns = KREAD(u32, inode + KERNEL_inode_ctime_nsec) & ~CTIME_QUERIED;
+	return KREAD(u64, inode + KERNEL_inode_ctime_sec) * 1000000000ULL + ns;
 }
 
 /* The inode behind the task's standard input; 0 if it is closed. */
