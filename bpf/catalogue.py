@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 
 from bpf import layout
+from bpf.events import CALLS, EVENTS
+from bpf.sets import SETS
 
 TABLES = Path(__file__).parent / "tables"
 UNIQUE_32_BASE = 512
@@ -23,6 +25,10 @@ UNKNOWN_CALL_ID = HOOK_BASE - 1
 
 STRING, VECTOR, SOCKADDR, INT_PAIR = "const char*", "const char*const*", "struct sockaddr*", "int[2]"
 TIMESPEC, TIMESPEC_OUT = "const struct timespec*", "struct timespec*"
+PATH, NAME, ROOT, KERNEL, OBJECT, UNREAD = "path", "name", "root", "kernel", "object", "unread"
+"""Forms of an argument, see bpf/events.py."""
+LEXICAL = "lexical"
+SYS_EXIT = "raw_tracepoint:sys_exit"
 
 
 @dataclass(frozen=True)
@@ -46,15 +52,24 @@ class Blob:
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of an event: its name and its C type."""
+    """One argument of an event: its name and its C type; `form` as the marks of bpf/events.py."""
 
     name: str
     type: str
+    form: str = ""
+
+    @property
+    def in_record(self) -> bool:
+        """Whether the record has a cell for it. A path of the process's own root is made from another."""
+        return self.form != ROOT
 
 
 @dataclass(frozen=True)
 class Event:
-    """One event. `hook` is None where nothing can provide it yet; `missing` then says why."""
+    """One event. `hook` is None where nothing can provide it yet; `missing` then says why.
+
+    `programs` are those of bpf/c/objects.h that raise it.
+    """
 
     id: int
     name: str
@@ -65,6 +80,12 @@ class Event:
     blobs: tuple[Blob, ...] = ()
     is_syscall: bool = False
     urgent: bool = False
+    programs: tuple[str, ...] = ()
+
+    @property
+    def cells(self) -> int:
+        """Arguments that a record has a place for."""
+        return sum(a.in_record for a in self.arguments)
 
     def blobs_with(self, capture_bytes: int) -> tuple[Blob, ...]:
         """What to read when the first bytes of buffers are asked for, too."""
@@ -107,43 +128,6 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-"""The set `default`: the 75 events that Tracee 0.8.0 traces when nothing is asked for, and fork."""
-DEFAULT = frozenset(
-    """open close stat fstat lstat access dup socket connect accept bind listen getsockname clone fork vfork
-    execve kill getdents creat unlink symlink chmod fchmod chown fchown lchown ptrace setuid setgid setreuid
-    setregid setfsuid setfsgid mknod prctl mount umount2 init_module delete_module getdents64 openat mknodat
-    fchownat unlinkat symlinkat fchmodat faccessat accept4 dup3 process_vm_readv process_vm_writev finit_module
-    memfd_create bpf execveat pkey_mprotect move_mount clone3 close_range openat2 faccessat2 sched_process_exec
-    sched_process_exit cap_capable security_bprm_check security_file_open security_inode_unlink
-    security_socket_create security_socket_listen security_socket_connect security_socket_accept
-    security_socket_bind security_socket_setsockopt security_sb_mount sched_process_fork""".split()
-)
-SETS: dict[str, frozenset[str]] = {
-    "default": DEFAULT,
-    "proc_life": frozenset(
-        """clone clone3 fork vfork execve execveat exit exit_group wait4 waitid sched_process_fork
-        sched_process_exec sched_process_exit""".split()
-    ),
-    "fs_file_ops": frozenset(
-        """open openat openat2 creat close close_range unlink unlinkat rename renameat renameat2 truncate
-        ftruncate fallocate mknod mknodat symlink symlinkat link linkat readlink readlinkat""".split()
-    ),
-    "net_sock": frozenset(
-        """socket socketpair bind listen accept accept4 connect getsockname getpeername setsockopt getsockopt
-        shutdown""".split()
-    ),
-    "signals": frozenset(
-        """kill tkill tgkill rt_sigaction rt_sigprocmask rt_sigpending rt_sigtimedwait rt_sigqueueinfo
-        rt_sigsuspend rt_sigreturn rt_tgsigqueueinfo sigaltstack signalfd signalfd4 pidfd_send_signal
-        pause""".split()
-    ),
-    "proc_ids": frozenset(
-        """getpid getppid gettid getuid geteuid getgid getegid setuid setgid setreuid setregid setresuid
-        setresgid getresuid getresgid setfsuid setfsgid getgroups setgroups setpgid getpgid getpgrp setsid
-        getsid capget capset""".split()
-    ),
-    "system_module": frozenset("init_module finit_module delete_module create_module query_module".split()),
-}
 URGENT = frozenset(
     """ptrace process_vm_writev init_module finit_module delete_module mount umount2 move_mount setuid setgid
     setreuid setregid setresuid setresgid setfsuid setfsgid capset setns unshare bpf""".split()
@@ -169,73 +153,78 @@ SIZED_STRUCTS = {("clone3", "struct clone_args*"): (88, 1), ("openat2", "struct 
 """Calls that do not return, or not as themselves: taken at their entry."""
 ENTRY_CALLS = ("exit", "exit_group", "rt_sigreturn")
 
-_HOOKS: tuple[tuple[str, str | None, str], ...] = (
-    ("sys_enter", "raw_tracepoint:sys_enter", "int syscall"),
-    ("sys_exit", "raw_tracepoint:sys_exit", "int syscall"),
-    (
-        "sched_process_fork",
-        "raw_tracepoint:sched_process_fork",
-        "int parent_tid, int parent_ns_tid, int parent_pid, int parent_ns_pid, int child_tid, int child_ns_tid,"
-        "int child_pid, int child_ns_pid, u64 start_time, u64 child_process_start_time",
-    ),
-    (
-        "sched_process_exec",
-        "raw_tracepoint:sched_process_exec",
-        "const char* cmdpath, const char* pathname, const char*const* argv, const char*const* env, dev_t dev,"
-        "unsigned long inode, int invoked_from_kernel, unsigned long ctime, umode_t stdin_type,"
-        "umode_t inode_mode, const char* interp, const char* interpreter_pathname, dev_t interpreter_dev,"
-        "unsigned long interpreter_inode, const char* prev_comm",
-    ),
-    ("sched_process_exit", "raw_tracepoint:sched_process_exit", "long exit_code, bool process_group_exit"),
-    (
-        "sched_switch",
-        "raw_tracepoint:sched_switch",
-        "int cpu, int prev_tid, const char* prev_comm, int next_tid, const char* next_comm",
-    ),
-    ("task_rename", "raw_tracepoint:task_rename", "const char* old_name, const char* new_name, int syscall"),
-    ("cgroup_mkdir", "raw_tracepoint:cgroup_mkdir", "u64 cgroup_id, const char* cgroup_path, u32 hierarchy_id"),
-    ("cgroup_rmdir", "raw_tracepoint:cgroup_rmdir", "u64 cgroup_id, const char* cgroup_path, u32 hierarchy_id"),
-    (
-        "cgroup_attach_task",
-        "raw_tracepoint:cgroup_attach_task",
-        "const char* cgroup_path, const char* comm, pid_t pid",
-    ),
-    ("loss", "pipeline", "u32 cpu, u32 shard, u64 count, u64 first_time, u64 last_time"),
-    ("cap_capable", None, "int cap, int syscall"),
-    ("security_bprm_check", None, "const char* pathname, dev_t dev, unsigned long inode"),
-    (
-        "security_file_open",
-        None,
-        "const char* pathname, int flags, dev_t dev, unsigned long inode, unsigned long ctime,"
-        "const char* syscall_pathname, int syscall",
-    ),
-    ("security_inode_unlink", None, "const char* pathname"),
-    ("security_socket_create", None, "int family, int type, int protocol, int kern"),
-    ("security_socket_listen", None, "int sockfd, struct sockaddr* local_addr, int backlog"),
-    ("security_socket_connect", None, "int sockfd, struct sockaddr* remote_addr"),
-    ("security_socket_accept", None, "int sockfd, struct sockaddr* local_addr"),
-    ("security_socket_bind", None, "int sockfd, struct sockaddr* local_addr"),
-    (
-        "security_socket_setsockopt",
-        None,
-        "int sockfd, int level, int optname, struct sockaddr* local_addr",
-    ),
-    ("security_sb_mount", None, "const char* dev_name, const char* path, const char* type, unsigned long flags"),
+
+@dataclass(frozen=True)
+class Look:
+    """How a program of bpf/c/objects.h finds the objects of one call: arguments by number, or ARG_RESULT."""
+
+    program: str
+    call: str
+    native: bool = False
+    variant: str = ""
+    fd: int = layout.ARG_NONE
+    path: int = layout.ARG_NONE
+    dir: int = layout.ARG_NONE
+    path2: int = layout.ARG_NONE
+    dir2: int = layout.ARG_NONE
+    flags: int = layout.ARG_NONE
+
+
+def _looks() -> tuple[Look, ...]:
+    found = []
+    for line in CALLS.split("\n"):
+        if line:
+            program, call, *rest = line.split()
+            words = dict(word.split("=") for word in rest if "=" in word)
+            variant = words.pop("variant", "")
+            numbers = {k: layout.ARG_RESULT if v == "result" else int(v) for k, v in words.items()}
+            found.append(Look(program, call, "native" in rest, variant, **numbers))
+    return tuple(found)
+
+
+LOOKS = _looks()
+STEPS = {
+    "write": ("write_event",),
+    "mmap": ("mmap_shared", "mmap_file", "mmap_object"),
+    "mprotect": ("mprotect_file",),
+}
+"""Programs that others go on with: each raises one event at most."""
+WALK = "walk"
+PROGRAMS = (
+    WALK,
+    *dict.fromkeys(look.program for look in LOOKS),
+    *(s for steps in STEPS.values() for s in steps),
+    "exec",
 )
-"""Arguments whose blob is a path walked leaf first (bpf/c/lifecycle.c, blob_path)."""
-WALKED = frozenset({("sched_process_exec", "pathname")})
-"""Arguments that Tracee's event has and no hook of this version reads: null, never a made-up value."""
-UNREAD = frozenset(
-    ("sched_process_exec", name) for name in ("interpreter_pathname", "interpreter_dev", "interpreter_inode")
-)
-NOT_YET = "not provided yet: headrace does not read the kernel's objects in this version"
+"""Programs that tail calls reach, by number. 0, the walk, stands for none in a call's row."""
+VARIANTS = ("", "creat", "openat2", "pair", "fcntl", "vector", "move_mount")
+"""By number, as `enum variant` of bpf/c/layout.h has them."""
 LIFECYCLE = frozenset({"sched_process_fork", "sched_process_exec", "sched_process_exit"})
 LOSS = "loss"
 
 
 def _arguments(text: str) -> tuple[Argument, ...]:
     parts = [part.strip().rpartition(" ") for part in text.split(",") if part.strip()]
-    return tuple(Argument(name, kind) for kind, _, name in parts)
+    found = [Argument(name.partition("@")[0], kind.strip(), name.partition("@")[2]) for kind, _, name in parts]
+    own = [Argument(f"root_{a.name}", a.type, ROOT) for a in found if a.form in (PATH, NAME)]
+    return (*found, *own)
+
+
+def _hook_events() -> Iterable[tuple[str, str | None, str, tuple[str, ...], tuple[Argument, ...]]]:
+    """(name, hook, what is missing, programs, arguments) of every event of bpf/events.py."""
+    for line in EVENTS.replace("\n    ", " ").split("\n"):
+        if not line:
+            continue
+        name, source, arguments = (part.strip() for part in line.split("|"))
+        kind, _, rest = source.partition(":")
+        if kind == "none":
+            yield name, None, rest, (), _arguments(arguments)
+            continue
+        sources = [word.partition(":") for word in source.split()]
+        raw = [f"raw_tracepoint:{what}" for how, _, what in sources if how == "raw"]
+        programs = tuple(what for how, _, what in sources if how == "exit")
+        hook = raw[0] if raw else SYS_EXIT if programs else "pipeline"
+        yield name, hook, "", programs, _arguments(arguments)
 
 
 def _read_table(name: str) -> dict[int, tuple[str, tuple[Argument, ...]]]:
@@ -272,7 +261,7 @@ def _blobs(name: str, arguments: tuple[Argument, ...], compat: bool) -> tuple[Bl
 
 
 def _syscall(number: int, name: str, arguments: tuple[Argument, ...], only_32: bool) -> Event:
-    hook = f"tracepoint:syscalls:sys_enter_{name}" if name in ENTRY_CALLS else "raw_tracepoint:sys_exit"
+    hook = f"tracepoint:syscalls:sys_enter_{name}" if name in ENTRY_CALLS else SYS_EXIT
     sets = {"syscalls"} | {s for s, members in SETS.items() if name in members}
     return Event(
         id=UNIQUE_32_BASE + number if only_32 else number,
@@ -302,20 +291,21 @@ class Catalogue:
             UNKNOWN_CALL_ID,
             "unknown_syscall",
             (Argument("number", "long"),),
-            "raw_tracepoint:sys_exit",
+            SYS_EXIT,
             is_syscall=True,
         )
         for is_compat in (False, True):
             self._add_call(layout.UNKNOWN_CALL, is_compat, unknown, unknown.arguments)
-        for i, (name, hook, text) in enumerate(_HOOKS):
+        for i, (name, hook, missing, programs, arguments) in enumerate(_hook_events()):
             self.by_name[name] = Event(
                 HOOK_BASE + i,
                 name,
-                _arguments(text),
+                arguments,
                 hook,
                 frozenset(s for s, members in SETS.items() if name in members),
-                "" if hook else NOT_YET,
+                missing,
                 urgent=name in LIFECYCLE or name.startswith("cgroup_"),
+                programs=programs,
             )
         self.by_id = {event.id: event for event in self.by_name.values()}
         assert max(self.by_id) < layout.EVENTS

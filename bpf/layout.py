@@ -29,8 +29,16 @@ ARGV_BYTES = 16384
 ENVP_BYTES = 8192
 BROADCAST = 0xFFFF
 
-HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN, HEAD_EXEC_IMAGE = 1, 2, 4, 16
-BLOB_OK, BLOB_CUT, BLOB_FAULT, BLOB_NULL = 0, 1, 2, 3
+HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN, HEAD_NO_OBJECT, HEAD_EXEC_IMAGE, HEAD_OWN_ROOT = 1, 2, 4, 8, 16, 32
+BLOB_OK, BLOB_CUT, BLOB_FAULT, BLOB_NULL, BLOB_RACED, BLOB_BYPASS = 0, 1, 2, 3, 4, 5
+BLOB_STATUS = 15
+"""Mask of a blob's status; what is above it says where the blob was taken."""
+SOURCE_USER_EXIT, SOURCE_KERNEL, SOURCE_USER_ENTRY = 0 << 4, 1 << 4, 2 << 4
+BLOB_BASE = 0x80
+"""Added to a blob's argument: the blob is the directory from which that argument's path starts."""
+ROOT_NOT_MET = 0xFFFFFFFF
+"""`whole` of a walked path that is not below the root of the process."""
+ARG_NONE, ARG_RESULT = 0xFF, 0xFE
 KIND_NONE, KIND_STRING, KIND_FIXED, KIND_SIZED, KIND_SIZED_PTR, KIND_VECTOR = 0, 1, 2, 3, 4, 5
 SIZED_BY_RESULT = 0xFF
 
@@ -103,7 +111,8 @@ MARK = np.dtype(
         ("last_error", "<u8"),
         ("faults", "<u8"),
         ("cut", "<u8"),
-        ("pad", "<u8", 3),
+        ("raced", "<u8"),
+        ("pad", "<u8", 2),
     ]
 )
 BLOB_SPEC = np.dtype([("kind", "u1"), ("arg", "u1"), ("sized", "u1"), ("needs", "u1"), ("bytes", "<u4")])
@@ -118,6 +127,14 @@ CALL = np.dtype(
         ("retval_min", "<i8"),
         ("retval_max", "<i8"),
         ("blobs", BLOB_SPEC, 5),
+        ("object", "u1"),
+        ("variant", "u1"),
+        ("fd", "u1"),
+        ("path", "u1"),
+        ("dir", "u1"),
+        ("path2", "u1"),
+        ("dir2", "u1"),
+        ("flags", "u1"),
     ]
 )
 STATUS = np.dtype(

@@ -20,7 +20,20 @@ import numpy as np
 
 from bpf import layout, offsets
 from bpf.btf import Btf, BtfError
-from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, Call, Event, catalogue
+from bpf.catalogue import (
+    ENTRY_CALLS,
+    LIFECYCLE,
+    LOOKS,
+    PROGRAMS,
+    STEPS,
+    SYS_EXIT,
+    VARIANTS,
+    WALK,
+    Call,
+    Event,
+    Look,
+    catalogue,
+)
 from bpf.mapped import MappedArray
 from bpf.scope import Scope
 
@@ -33,7 +46,16 @@ SOURCES = (
     "scope.h",
     "frame.h",
     "arguments.h",
+    "path.h",
+    "file.h",
+    "objects.h",
     "syscalls.c",
+    "files.c",
+    "sockets.c",
+    "names.c",
+    "writes.c",
+    "memory.c",
+    "identity.c",
     "lifecycle.c",
     "cgroup.c",
     "flush.c",
@@ -41,6 +63,10 @@ SOURCES = (
 GROUPS = 65536
 GROUP_OWN, GROUP_TREE, GROUP_NOT_TREE, GROUP_FOLLOWED, GROUP_ARMED = 1, 2, 4, 8, 16
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+NEEDS = {"mmap": "WANT_MMAP", "mprotect": "WANT_REGIONS", "identity": "WANT_BEFORE"}
+"""What a program needs beside the events that it raises."""
+ENTRIES = {"mprotect": "enter_mprotect", "identity": "enter_identity"}
+"""Programs that must have seen the call's entry, and what looks at it."""
 FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
 
 
@@ -63,6 +89,16 @@ class Wanted:
     capture_bytes: int = 0
     retval: tuple[tuple[str, int, int], ...] = ()
     """(event name, least, largest) result that passes the kernel."""
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """Programs that look at the objects of calls."""
+        return tuple(p for p in PROGRAMS if any(p in event.programs for event in self.events))
+
+    @property
+    def tails(self) -> tuple[str, ...]:
+        """Programs that are entered by a tail call."""
+        return (WALK, "exec", *self.programs, *(step for p in self.programs for step in STEPS.get(p, ())))
 
 
 def _joined(terms: str, machine: str) -> str:
@@ -94,8 +130,12 @@ def _defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: bo
     }
     for name in names:
         defines[f"EVENT_{name}"] = catalogue().by_name[name].id
-    if any(e.hook == "raw_tracepoint:sys_exit" for e in wanted.events):
+    programs = wanted.programs
+    if programs or any(e.hook == SYS_EXIT for e in wanted.events):
         defines["WANT_SYSCALLS"] = 1
+    defines["PROGRAMS"] = len(PROGRAMS)
+    defines |= {f"PROGRAM_{name}": number for number, name in enumerate(PROGRAMS)}
+    defines |= {define: 1 for program, define in NEEDS.items() if program in programs}
     hooks = ("sys_enter", "sys_exit", "sched_switch", "cgroup_mkdir", "cgroup_rmdir", "cgroup_attach_task")
     for name in (*hooks, *ENTRY_CALLS, *LIFECYCLE):
         if name in names:
@@ -114,6 +154,7 @@ def _programs(defines: dict[str, int]) -> list[tuple[str, str]]:
         "WANT_SYSCALLS": ("on_sys_exit", "sys_exit"),
         "WANT_TASK_RENAME": ("on_task_rename", "task_rename"),
         "WANT_SCHED_PREPARE_EXEC": ("on_sched_prepare_exec", "sched_prepare_exec"),
+        "EVENT_cap_capable": ("on_cap_capable", "cap_capable"),
         "WANT_CGROUP_MKDIR": ("on_cgroup_mkdir", "cgroup_mkdir"),
         "WANT_CGROUP_RMDIR": ("on_cgroup_rmdir", "cgroup_rmdir"),
         "WANT_CGROUP_ATTACH_TASK": ("on_cgroup_attach_task", "cgroup_attach_task"),
@@ -160,11 +201,15 @@ class Programs:
         self._entries_attached: list[str] = []
         self._raw_attached: list[str] = []
         self._functions: dict[str, Any] = {}
-        for function, _ in [*_programs(self._defines), ("flush_now", "")]:
+        tails = [(f"on_{program}", "") for program in wanted.tails]
+        for function, _ in [*_programs(self._defines), *tails, ("flush_now", "")]:
             try:
                 self._functions[function] = self._bpf.load_func(function, bcc.BPF.RAW_TRACEPOINT)
             except Exception as error:
                 raise LoadError(f"the kernel refused the program {function}: {error}") from error
+        for program in wanted.tails:
+            number = ctypes.c_int(PROGRAMS.index(program))
+            self._bpf["objects"][number] = ctypes.c_int(self._functions[f"on_{program}"].fd)
 
     def map_fd(self, name: str) -> int:
         """Descriptor of a map, valid until close()."""
@@ -186,8 +231,11 @@ class Programs:
         return int(self._functions["flush_now"].fd)
 
     @property
-    def _entry_calls(self) -> list[str]:
-        return [name for name in ENTRY_CALLS if f"WANT_{name.upper()}" in self._defines]
+    def _entries(self) -> list[tuple[str, str]]:
+        """(call, function) of the entries that must be seen."""
+        calls = [(name, f"enter_{name}") for name in ENTRY_CALLS if f"WANT_{name.upper()}" in self._defines]
+        looks = [look for look in LOOKS if look.program in self.wanted.programs]
+        return calls + [(look.call, ENTRIES[look.program]) for look in looks if look.program in ENTRIES]
 
     def missed_runs(self) -> int:
         """Program runs that the kernel skipped because one was running on the CPU already."""
@@ -204,18 +252,26 @@ class Programs:
 
     def _fill_calls(self) -> None:
         names = {e.name for e in self.wanted.events}
+        looks = {look.call: look for look in LOOKS if look.program in self.wanted.programs}
         bounds = {name: (least, largest) for name, least, largest in self.wanted.retval}
         table = self._bpf["calls"]
         for call in catalogue().calls:
-            if call.event.name not in names or call.event.hook != "raw_tracepoint:sys_exit":
-                continue
-            row = self._call_row(call, bounds.get(call.event.name, (INT64_MIN, INT64_MAX)))
-            at = call.number + layout.CALL_SLOTS * call.compat
-            table[ctypes.c_int(at)] = table.Leaf.from_buffer_copy(row.tobytes())
+            name = call.event.name
+            wanted = name in names and call.event.hook == SYS_EXIT
+            look = looks.get(name)
+            if look and look.native and call.compat:
+                look = None
+            if wanted or look:
+                row = self._call_row(call, bounds.get(name, (INT64_MIN, INT64_MAX)))
+                row["wanted"] = wanted
+                if look:
+                    _add_look(row, look)
+                at = call.number + layout.CALL_SLOTS * call.compat
+                table[ctypes.c_int(at)] = table.Leaf.from_buffer_copy(row.tobytes())
 
     def _call_row(self, call: Call, bounds: tuple[int, int]) -> np.ndarray[Any, Any]:
         row = np.zeros(1, layout.CALL)
-        row["wanted"], row["arguments"], row["event"] = 1, len(call.arguments), call.event.id
+        row["arguments"], row["event"] = len(call.arguments), call.event.id
         row["urgent"] = call.event.urgent
         row["retval_min"], row["retval_max"] = bounds
         blobs = call.blobs if call.compat else call.event.blobs_with(self.wanted.capture_bytes)
@@ -260,9 +316,9 @@ class Programs:
             except Exception as error:
                 raise LoadError(f"cannot attach to the raw tracepoint {tracepoint}: {error}") from error
             self._raw_attached.append(tracepoint)
-        for name in self._entry_calls:
+        for name, function in self._entries:
             try:
-                self._bpf.attach_tracepoint(tp=f"syscalls:sys_enter_{name}", fn_name=f"enter_{name}")
+                self._bpf.attach_tracepoint(tp=f"syscalls:sys_enter_{name}", fn_name=function)
             except Exception as error:
                 remedy = "mount -t tracefs tracefs /sys/kernel/tracing"
                 raise LoadError(f"cannot attach to the entry of {name}: {error}", remedy) from error
@@ -281,6 +337,12 @@ class Programs:
         self.detach()
         self._status.close()
         self._bpf.cleanup()
+
+
+def _add_look(row: np.ndarray[Any, Any], look: Look) -> None:
+    row["object"], row["variant"] = PROGRAMS.index(look.program), VARIANTS.index(look.variant)
+    for name in ("fd", "path", "dir", "path2", "dir2", "flags"):
+        row[name] = getattr(look, name)
 
 
 def import_bcc() -> Any:

@@ -6,6 +6,8 @@ Where a member was renamed or moved over time, the alternatives stand in order o
 
 from __future__ import annotations
 
+import contextlib
+
 from bpf.btf import Btf, UnknownMember
 
 OFFSETS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -70,6 +72,48 @@ OFFSETS: dict[str, tuple[tuple[str, str], ...]] = {
         ("cgroup", "root"),
         ("cgroup_root", "hierarchy_id"),
         ("kernfs_node", "id"),
+        ("task_struct", "fs"),
+        ("fs_struct", "root"),
+        ("fs_struct", "pwd"),
+        ("fdtable", "max_fds"),
+        ("dentry", "d_seq"),
+        ("file", "f_flags"),
+        ("file", "f_pos"),
+        ("file", "private_data"),
+        ("vfsmount", "mnt_sb"),
+        ("mount", "mnt_devname"),
+        ("super_block", "s_type"),
+        ("file_system_type", "name"),
+        ("socket", "sk"),
+        ("sock", "__sk_common"),
+        ("sock", "sk_type"),
+        ("sock", "sk_protocol"),
+        ("sock_common", "skc_family"),
+        ("sock_common", "skc_dport"),
+        ("sock_common", "skc_num"),
+        ("sock_common", "skc_daddr"),
+        ("sock_common", "skc_rcv_saddr"),
+        ("sock_common", "skc_v6_daddr"),
+        ("sock_common", "skc_v6_rcv_saddr"),
+        ("sock_common", "skc_bound_dev_if"),
+        ("unix_sock", "addr"),
+        ("unix_sock", "peer"),
+        ("unix_address", "len"),
+        ("unix_address", "name"),
+        *(("cred", name) for name in ("suid", "sgid", "egid", "fsuid", "fsgid", "securebits", "user_ns")),
+        *(("cred", f"cap_{name}") for name in ("inheritable", "permitted", "effective", "bset", "ambient")),
+        ("user_namespace", "ns.inum"),
+        ("nsproxy", "pid_ns_for_children"),
+        ("nsproxy", "ipc_ns"),
+        ("nsproxy", "net_ns"),
+        ("nsproxy", "cgroup_ns"),
+        ("ipc_namespace", "ns.inum"),
+        ("net", "ns.inum"),
+        ("cgroup_namespace", "ns.inum"),
+        ("vm_area_struct", "vm_start"),
+        ("vm_area_struct", "vm_end"),
+        ("vm_area_struct", "vm_flags"),
+        ("vm_area_struct", "vm_file"),
     )
 }
 """Members that changed their name: since 6.11 an inode's times are plain numbers."""
@@ -77,6 +121,15 @@ OFFSETS["inode_ctime_sec"] = (("inode", "i_ctime_sec"), ("inode", "__i_ctime.tv_
 OFFSETS["inode_ctime_nsec"] = (("inode", "i_ctime_nsec"), ("inode", "__i_ctime.tv_nsec"), ("inode", "i_ctime.tv_nsec"))
 """Before 5.14 the start time since boot had another name."""
 OFFSETS["task_struct_start_boottime"] = (("task_struct", "start_boottime"), ("task_struct", "real_start_time"))
+"""Where the regions of a process stand in a maple tree, since 6.1."""
+MAPLE_TREE = (
+    ("mm_struct", "mm_mt"),
+    ("maple_tree", "ma_root"),
+    ("maple_range_64", "pivot"),
+    ("maple_range_64", "slot"),
+    ("maple_arange_64", "pivot"),
+    ("maple_arange_64", "slot"),
+)
 REGISTERS = {
     "x86_64": ("di", "si", "dx", "r10", "r8", "r9", "bx", "cx", "bp", "orig_ax"),
     "aarch64": ("regs", "orig_x0", "syscallno"),
@@ -90,6 +143,8 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
         wanted[f"pt_regs_{register}"] = (("pt_regs", register),)
     found = {f"KERNEL_{name}": _first(btf, places) for name, places in wanted.items()}
     found["KERNEL_upid_size"] = btf.size("upid")
+    with contextlib.suppress(UnknownMember):
+        found |= {f"KERNEL_{struct}_{member}": btf.offset(struct, member) for struct, member in MAPLE_TREE}
     return found
 
 

@@ -34,7 +34,11 @@ def argument(rows: Rows, index: int, chosen: Array | slice = slice(None)) -> Arr
 
 @dataclass
 class Blobs:
-    """One entry per blob, ordered by row then position. `start` and `bytes` index `Rows.data`."""
+    """One entry per blob, ordered by row then position. `start` and `bytes` index `Rows.data`.
+
+    `arg` is the argument it stands behind (or BLOB_BASE | argument), `status` holds the source as well
+    (bpf/c/layout.h).
+    """
 
     row: Array
     arg: Array
@@ -46,6 +50,19 @@ class Blobs:
 
     def __len__(self) -> int:
         return len(self.row)
+
+    def entries(self, arg: int, rows: int, chosen: Array) -> Array:
+        """Position of each chosen row's blob of that argument, -1 if it has none; `rows` is how many there are."""
+        of_row = np.full(rows, -1, np.int64)
+        mine = np.flatnonzero(self.arg == arg)
+        of_row[self.row[mine]] = mine
+        return of_row[chosen]
+
+
+def bytes_of(rows: Rows, found: Blobs, entry: int) -> bytes:
+    """The bytes of one blob."""
+    start = int(found.start[entry])
+    return rows.data[start : start + int(found.bytes[entry])].tobytes()
 
 
 def blobs(rows: Rows, argument_counts: Array) -> Blobs:

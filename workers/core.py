@@ -52,7 +52,7 @@ class Core:
         # cells that a record of an event has at least; of an unknown event more than there can be
         self._least_cells = np.full(1 << 16, FRAME_CELLS + 1, np.uint16)
         for event in catalogue.by_id.values():
-            self._least_cells[event.id] = argument_cells(len(event.arguments))
+            self._least_cells[event.id] = argument_cells(event.cells)
         self._owned = np.zeros(0, bool)
         self._generation = 0
 

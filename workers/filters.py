@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from bpf.catalogue import WALKED, Catalogue, Event
-from bpf.layout import BLOB_OK, HEAD_COMPAT
+from bpf.catalogue import NAME, PATH, Catalogue, Event
+from bpf.layout import HEAD_COMPAT, HEAD_OWN_ROOT
 from config.filters import Condition
 from workers.blobs import Blobs, argument, blobs
 from workers.decode.flags import parser_of
-from workers.decode.values import number, walked_path
+from workers.decode.texts import TEXT_TYPES, Texts
+from workers.decode.values import number
 from workers.rows import Contexts, Rows
-from workers.views.pieces import TEXT_TYPES, VECTOR_TYPE, argument_counts
+from workers.views.pieces import VECTOR_TYPE, argument_counts
 
 Array = np.ndarray[Any, Any]
 CACHE_ENTRIES = 1 << 16
@@ -50,9 +51,11 @@ def _same_number(text: str, value: int) -> bool:
 
 
 def _text_test(condition: Condition) -> Test:
-    def test(data: bytes) -> bool:
-        shown = data.decode("utf-8", "replace")
-        hit = any(fnmatch.fnmatchcase(shown, pattern) for pattern in condition.values)
+    """A test of the ways in which one text can be read: a path has one more where the process has its own root."""
+
+    def test(readings: tuple[bytes, ...]) -> bool:
+        shown = [data.decode("utf-8", "replace") for data in readings]
+        hit = any(fnmatch.fnmatchcase(text, pattern) for text in shown for pattern in condition.values)
         return hit == (condition.op == "=")
 
     return test
@@ -66,6 +69,9 @@ class Predicates:
     ) -> None:
         self._counts = argument_counts(catalogue)
         self._conditions: list[tuple[Condition, Test, dict[Any, bool]]] = [(c, self._test(c), {}) for c in conditions]
+        self._readers: dict[tuple[int, int], Texts] = {}
+        self.unknown = 0
+        """Conditions that could not be decided, since the text could not be read: they did not hold."""
         self._only = None if only is None else np.isin(np.arange(1 << 16), [e.id for e in only])
 
     def _test(self, condition: Condition) -> Test:
@@ -83,7 +89,7 @@ class Predicates:
             if not len(chosen):
                 continue
             if condition.argument is None:
-                values: list[Any] = rows.retval[chosen].tolist()
+                values: Sequence[Any] = rows.retval[chosen].tolist()
             elif condition.event.arguments[condition.argument].type in (*TEXT_TYPES, VECTOR_TYPE):
                 found = found if found is not None else blobs(rows, self._counts)
                 values = self._texts(rows, chosen, found, condition)
@@ -92,6 +98,7 @@ class Predicates:
                 compat = (rows.flags[chosen] & HEAD_COMPAT).astype(bool)
                 raw = np.where(compat, raw & np.uint64(0xFFFFFFFF), raw)
                 values = raw.tolist()
+            self.unknown += sum(v is None for v in values)
             stays[chosen] = [self._verdict(test, memory, v) for v in values]
         return stays
 
@@ -106,16 +113,25 @@ class Predicates:
             verdict = memory[value] = test(value)
         return verdict
 
-    @staticmethod
-    def _texts(rows: Rows, chosen: Array, found: Blobs, condition: Condition) -> list[bytes | None]:
-        index = condition.argument
-        walked = index is not None and (condition.event.name, condition.event.arguments[index].name) in WALKED
-        of_row: dict[int, bytes | None] = {}
-        mine = np.flatnonzero((found.arg == index) & np.isin(found.row, chosen))
-        for at in mine.tolist():
-            start, size, status = int(found.start[at]), int(found.bytes[at]), int(found.status[at])
-            data = rows.data[start : start + size].tobytes()
-            if walked:
-                data = walked_path(data)
-            of_row[int(found.row[at])] = data if status == BLOB_OK else None
-        return [of_row.get(row) for row in chosen.tolist()]
+    def _texts(
+        self, rows: Rows, chosen: Array, found: Blobs, condition: Condition
+    ) -> Sequence[tuple[bytes, ...] | None]:
+        texts = [text.known for text in self._reader(condition, "").read(rows, chosen, found)]
+        path = condition.event.arguments[condition.argument or 0]
+        own_root = (rows.flags[chosen] & HEAD_OWN_ROOT).astype(bool)
+        if path.form not in (PATH, NAME) or not own_root.any():
+            return [None if text is None else (text,) for text in texts]
+        own = [text.known for text in self._reader(condition, "root_").read(rows, chosen, found)]
+        return [
+            None if text is None else (text,) if below is None or not chrooted else (text, below)
+            for text, below, chrooted in zip(texts, own, own_root.tolist(), strict=True)
+        ]
+
+    def _reader(self, condition: Condition, prefix: str) -> Texts:
+        event = condition.event
+        index = event.index(prefix + event.arguments[condition.argument or 0].name)
+        assert index is not None
+        key = event.id, index
+        if key not in self._readers:
+            self._readers[key] = Texts(event, index)
+        return self._readers[key]

@@ -29,12 +29,15 @@ static __always_inline struct blob *blob_begin(struct writer *w, u32 arg, u32 ro
 
 static __always_inline void blob_end(struct writer *w, struct blob *b, u32 bytes, u32 status)
 {
+	u32 outcome = status & BLOB_STATUS;
 	b->bytes = bytes;
 	b->status = status;
-	if (status == BLOB_FAULT)
+	if (outcome == BLOB_FAULT)
 		w->mark->faults++;
-	if (status == BLOB_CUT)
+	if (outcome == BLOB_CUT)
 		w->mark->cut++;
+	if (outcome == BLOB_RACED)
+		w->mark->raced++;
 	BLOB_AT(w) += sizeof(*b) + round_up(bytes, 8);
 }
 
@@ -58,7 +61,7 @@ static __always_inline void blob_string(struct writer *w, u32 arg, u64 address, 
 			bytes = n - 1;
 		}
 	}
-	blob_end(w, b, bytes, status);
+	blob_end(w, b, bytes, status | (user ? SOURCE_USER_EXIT : SOURCE_KERNEL));
 }
 
 static __always_inline void blob_memory(struct writer *w, u32 arg, u64 address, u64 whole, u32 most)
@@ -122,7 +125,7 @@ static __always_inline void blob_vector(struct writer *w, u32 arg, u64 address, 
 }
 
 /* A range of the image's memory: argv or the environment, as the kernel laid them out at exec. */
-static __always_inline void blob_image(struct writer *w, u32 arg, u64 from, u64 to, u32 most)
+static __always_inline void blob_image(struct writer *w, u32 arg, u64 from, u64 to, u32 most, u32 source)
 {
 	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + most);
 	if (!b)
@@ -140,5 +143,5 @@ static __always_inline void blob_image(struct writer *w, u32 arg, u64 from, u64 
 	} else if (bytes < whole) {
 		status = BLOB_CUT;
 	}
-	blob_end(w, b, bytes, status);
+	blob_end(w, b, bytes, status | source);
 }

@@ -22,14 +22,26 @@ enum head_flag {
 	HEAD_COMPAT = 1,      /* a 32-bit call: names and pointers are those of the i386 table */
 	HEAD_ENTRY = 2,       /* taken where the call was entered: there is no result */
 	HEAD_NOT_RUN = 4,     /* seccomp refused it with a signal: there is no result */
+	HEAD_NO_OBJECT = 8,   /* what an object would have told stands as 0 */
 	HEAD_EXEC_IMAGE = 16, /* arguments were read from the new image's memory */
+	HEAD_OWN_ROOT = 32,   /* the process's root is not its namespace's: a path says where it is met */
 };
 
 enum blob_status {
 	BLOB_OK = 0,
-	BLOB_CUT = 1,   /* longer than what was read */
-	BLOB_FAULT = 2, /* the memory could not be read */
-	BLOB_NULL = 3,  /* the pointer was NULL */
+	BLOB_CUT = 1,    /* longer than what was read */
+	BLOB_FAULT = 2,  /* the memory could not be read */
+	BLOB_NULL = 3,   /* the pointer was NULL */
+	BLOB_RACED = 4,  /* it changed while it was read */
+	BLOB_BYPASS = 5, /* the data did not pass through memory that a program could read */
+	BLOB_STATUS = 15,
+};
+
+/* Where a blob was taken, in the upper half of its status. */
+enum blob_source {
+	SOURCE_USER_EXIT = 0 << 4,  /* the caller's memory, when the call ended */
+	SOURCE_KERNEL = 1 << 4,     /* the kernel's own objects */
+	SOURCE_USER_ENTRY = 2 << 4, /* the caller's memory, when the call began */
 };
 
 struct head {
@@ -45,8 +57,8 @@ struct head {
 
 struct blob {
 	u16 bytes; /* that follow, the NUL of a string not counted */
-	u8 arg;
-	u8 status;
+	u8 arg;    /* argument that it stands behind; 0x80 | argument: the directory that its path starts from */
+	u8 status; /* blob_status | blob_source */
 	u32 whole; /* length of the whole, where it is known */
 };
 
@@ -109,7 +121,8 @@ struct mark {
 	u64 last_error; /* errno of the last refusal */
 	u64 faults;     /* arguments that could not be read */
 	u64 cut;        /* arguments cut to their limit */
-	u64 pad[3];
+	u64 raced;      /* paths that changed while they were walked */
+	u64 pad[2];
 };
 
 /* What is wanted of one system call number. */
@@ -131,6 +144,26 @@ struct call {
 	s64 retval_min;
 	s64 retval_max;
 	struct blob_spec blobs[5];
+	/* for the program that looks at the objects (objects.h): arguments by number, 0xff none, 0xfe the result */
+	u8 object;
+	u8 variant;
+	u8 fd;
+	u8 path;
+	u8 dir;
+	u8 path2;
+	u8 dir2;
+	u8 flags;
+};
+
+/* Calls that one program tells apart. */
+enum variant {
+	VARIANT_PLAIN = 0,
+	VARIANT_CREAT = 1,
+	VARIANT_OPENAT2 = 2,
+	VARIANT_PAIR = 3,
+	VARIANT_FCNTL = 4,
+	VARIANT_VECTOR = 5,
+	VARIANT_MOVE_MOUNT = 6,
 };
 
 enum blob_kind {
@@ -159,6 +192,70 @@ struct status {
 	u64 epoch;      /* moves with every change of `groups` by a program */
 	u64 user_epoch; /* moves with every change by user space, which alone writes it */
 	u64 pad[4];
+};
+
+/* A node of the maple tree that holds a process's regions. */
+struct tree_node {
+	u64 words[32];
+};
+
+#define REGIONS 8
+/* What a call to mprotect is about to change. */
+struct regions {
+	u32 count;
+	u32 done;
+	struct {
+		u64 start;
+		u64 end;
+		u64 flags;
+	} was[REGIONS];
+};
+
+#define WALKS 2
+/* Paths that a record still lacks (path.h). */
+struct walks {
+	u32 slot;
+	u32 start;
+	u32 then;
+	u32 count;
+	struct {
+		u64 dentry;
+		u64 mount;
+		u64 arg;
+	} walk[WALKS];
+};
+
+struct credentials {
+	u32 uid;
+	u32 gid;
+	u32 suid;
+	u32 sgid;
+	u32 euid;
+	u32 egid;
+	u32 fsuid;
+	u32 fsgid;
+	u32 user_namespace;
+	u32 secure_bits;
+	u64 cap_inheritable;
+	u64 cap_permitted;
+	u64 cap_effective;
+	u64 cap_bounding;
+	u64 cap_ambient;
+};
+
+struct namespaces {
+	u32 mnt;
+	u32 pid;
+	u32 uts;
+	u32 ipc;
+	u32 net;
+	u32 cgroup;
+};
+
+/* Who a thread is, kept from the entry of a call that may change it to its exit. */
+struct identity {
+	struct credentials credentials;
+	struct namespaces namespaces;
 };
 
 /* What was last looked up in `groups` on this CPU; good while both epochs stand still. */

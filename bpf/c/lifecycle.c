@@ -67,95 +67,10 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-#define PATH_COMPONENTS 40
-#define COMPONENT_BYTES 256
-#define PATH_ROOM (4096 + COMPONENT_BYTES + sizeof(struct blob))
-
-/*
- * The path of a file, leaf first, each component with its NUL: user space turns it round. Walks
- * dentries, and mounts where a dentry is its mount's root, up to the root of the mount namespace.
- * The position is kept in the blob (`whole`), not in a variable: what the verifier cannot follow, it
- * cannot multiply its states by.
- */
-static __always_inline void blob_path(struct writer *w, u32 arg, u64 file)
-{
-	struct blob *b = blob_begin(w, arg, PATH_ROOM);
-	if (!b)
-		return;
-	u32 status = BLOB_CUT;
-	char *data = (char *)(b + 1);
-	u64 dentry = KREAD(u64, file + KERNEL_file_f_path + KERNEL_path_dentry);
-	u64 mount = KREAD(u64, file + KERNEL_file_f_path + KERNEL_path_mnt) - KERNEL_mount_mnt;
-	for (int i = 0; i < PATH_COMPONENTS; i++) {
-		u64 root = KREAD(u64, mount + KERNEL_mount_mnt + KERNEL_vfsmount_mnt_root);
-		u64 parent = KREAD(u64, dentry + KERNEL_dentry_d_parent);
-		if (dentry == root || dentry == parent) {
-			u64 above = KREAD(u64, mount + KERNEL_mount_mnt_parent);
-			if (above == mount || dentry != root) {
-				status = BLOB_OK;
-				/*
-				 * An empty last component stands for the root. memfd and the like
-				 * have no directory: their name stands alone.
-				 */
-				u64 end = *(volatile u32 *)&b->whole;
-				u64 name = dentry != root ? KREAD(u64, dentry + KERNEL_dentry_d_name_name) : 0;
-				if (end <= 4096 - COMPONENT_BYTES) {
-					long n = name ? bpf_probe_read_kernel_str(data + end, COMPONENT_BYTES, (void *)name) : 1;
-					if (!name)
-						data[end] = 0;
-					if (n > 0)
-						*(volatile u32 *)&b->whole = end + n;
-				}
-				break;
-			}
-			dentry = KREAD(u64, mount + KERNEL_mount_mnt_mountpoint);
-			mount = above;
-			continue;
-		}
-		u64 at = *(volatile u32 *)&b->whole;
-		if (at > 4096 - COMPONENT_BYTES)
-			break;
-		u64 name = KREAD(u64, dentry + KERNEL_dentry_d_name_name);
-		long n = bpf_probe_read_kernel_str(data + at, COMPONENT_BYTES, (void *)name);
-		if (n <= 0) {
-			status = BLOB_FAULT;
-			break;
-		}
-		*(volatile u32 *)&b->whole = at + n;
-		dentry = parent;
-	}
-	blob_end(w, b, b->whole, status);
-}
-
-/* As the kernel counts devices: major << 20 | minor. */
-static __always_inline u64 file_device(u64 inode)
-{
-	u32 dev = KREAD(u32, KREAD(u64, inode + KERNEL_inode_i_sb) + KERNEL_super_block_s_dev);
-	return dev;
-}
-
-static __always_inline u64 file_inode(u64 file)
-{
-	return KREAD(u64, file + KERNEL_file_f_inode);
-}
-
-/*
- * Since 6.13 the highest bit of the nanoseconds says that somebody has asked for the time (I_CTIME_QUERIED
- * of include/linux/fs.h); before, it is never set.
- */
-#define CTIME_QUERIED (1U << 31)
-static __always_inline u64 inode_ctime_ns(u64 inode)
-{
-	u32 ns = KREAD(u32, inode + KERNEL_inode_ctime_nsec) & ~CTIME_QUERIED;
-	return KREAD(u64, inode + KERNEL_inode_ctime_sec) * 1000000000ULL + ns;
-}
-
 /* The inode behind the task's standard input; 0 if it is closed. */
 static __always_inline u64 stdin_inode(u64 task)
 {
-	u64 files = KREAD(u64, task + KERNEL_task_struct_files);
-	u64 table = KREAD(u64, files + KERNEL_files_struct_fdt);
-	u64 file = KREAD(u64, KREAD(u64, table + KERNEL_fdtable_fd));
+	u64 file = task_file(task, 0);
 	return file ? file_inode(file) : 0;
 }
 
@@ -185,15 +100,36 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 		*flags &= ~GROUP_ARMED;
 		groups_changed();
 	}
-#ifdef WANT_SCHED_PROCESS_EXEC
+#ifdef EVENT_security_bprm_check
 	struct subject s;
 	struct writer w;
-	if (!in_scope(&s, task))
+	struct walks *j = walks_begin();
+	u64 file = KREAD(u64, bprm + KERNEL_linux_binprm_file), inode = file_inode(file);
+	if (j && in_scope(&s, task) && record_begin(ctx, &w, &s, URGENT, EVENT_security_bprm_check, 3, PATH_ROOM)) {
+		u64 *a = (u64 *)(w.head + 1);
+		a[0] = file_device(inode);
+		a[1] = KREAD(u64, inode + KERNEL_inode_i_ino);
+		path_later(j, 0, file_place(file));
+		record_walk(ctx, &w, j, PROGRAM_exec);
+	}
+#endif
+	objects.call(ctx, PROGRAM_exec);
+	return 0;
+}
+
+/* The second half of on_sched_process_exec. */
+int on_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+#ifdef WANT_SCHED_PROCESS_EXEC
+	u64 task = current_task_btf(), bprm = ctx->args[2], pid_tgid = bpf_get_current_pid_tgid();
+	struct subject s;
+	struct writer w;
+	struct walks *j = walks_begin();
+	if (!j || !in_scope(&s, task))
 		return 0;
 	if (!record_begin(ctx, &w, &s, URGENT, EVENT_sched_process_exec, 15, CELLS_BYTES / 2))
 		return 0;
-	u64 file = KREAD(u64, bprm + KERNEL_linux_binprm_file);
-	u64 inode = file_inode(file);
+	u64 file = KREAD(u64, bprm + KERNEL_linux_binprm_file), inode = file_inode(file);
 	u64 mm = KREAD(u64, task + KERNEL_task_struct_mm);
 	u64 parent = KREAD(u64, task + KERNEL_task_struct_real_parent);
 	u64 input = stdin_inode(task);
@@ -207,16 +143,16 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	a[8 - 1] = input ? KREAD(u16, input + KERNEL_inode_i_mode) : 0;
 	a[9 - 1] = KREAD(u16, inode + KERNEL_inode_i_mode);
 	blob_image(&w, 2, KREAD(u64, mm + KERNEL_mm_struct_arg_start), KREAD(u64, mm + KERNEL_mm_struct_arg_end),
-		   ARGV_BYTES);
+		   ARGV_BYTES, SOURCE_KERNEL);
 	if (EXEC_ENVIRONMENT)
 		blob_image(&w, 3, KREAD(u64, mm + KERNEL_mm_struct_env_start),
-			   KREAD(u64, mm + KERNEL_mm_struct_env_end), ENVP_BYTES);
+			   KREAD(u64, mm + KERNEL_mm_struct_env_end), ENVP_BYTES, SOURCE_KERNEL);
 	blob_string(&w, 0, KREAD(u64, bprm + KERNEL_linux_binprm_filename), false);
-	blob_path(&w, 1, file);
+	path_later(j, 1, file_place(file));
 	blob_string(&w, 10, KREAD(u64, bprm + KERNEL_linux_binprm_interp), false);
 	if (before)
 		blob_string(&w, 14, (u64)before->text, false);
-	record_end(ctx, &w);
+	record_walk(ctx, &w, j, 0);
 #endif
 	return 0;
 }

@@ -17,6 +17,17 @@ BPF_ARRAY(calls, struct call, CALL_SLOTS * 2);
 BPF_HASH(groups, u32, u32, GROUPS);
 BPF_PERCPU_ARRAY(group_caches, struct group_cache, 1);
 BPF_TABLE("lru_hash", u64, struct comm, previous_comms, 8192);
+BPF_PROG_ARRAY(objects, PROGRAMS); /* by PROGRAM_* and the number in a call's row; 0 there is none */
+BPF_PERCPU_ARRAY(walks, struct walks, 1);
+#ifdef WANT_REGIONS
+BPF_PERCPU_ARRAY(tree_nodes, struct tree_node, 1);
+BPF_PERCPU_ARRAY(regions_scratch, struct regions, 1);
+BPF_TABLE("lru_hash", u64, struct regions, regions, 4096); /* by thread, between entry and exit of a call */
+#endif
+#ifdef WANT_BEFORE
+BPF_PERCPU_ARRAY(identity_scratch, struct identity, 1);
+BPF_TABLE("lru_hash", u64, struct identity, identities, 4096); /* by thread, as above */
+#endif
 #ifdef WANT_RT_SIGRETURN
 BPF_TABLE("lru_hash", u64, u8, sigreturns, 4096);
 #endif

@@ -69,9 +69,9 @@ static __always_inline void write_image(struct writer *w, u64 task, u32 first)
 	w->head->flags |= HEAD_EXEC_IMAGE;
 	/* the path as it was passed stands behind the environment (fs/exec.c, bprm->exec) */
 	blob_string(w, first, env_end, true);
-	blob_image(w, first + 1, arg_start, arg_end, ARGV_BYTES);
+	blob_image(w, first + 1, arg_start, arg_end, ARGV_BYTES, SOURCE_USER_EXIT);
 	if (EXEC_ENVIRONMENT)
-		blob_image(w, first + 2, env_start, env_end, ENVP_BYTES);
+		blob_image(w, first + 2, env_start, env_end, ENVP_BYTES, SOURCE_USER_EXIT);
 }
 
 /*
@@ -88,33 +88,27 @@ static __always_inline bool sigreturn_ended(const struct subject *s)
 #endif
 }
 
-static __always_inline int syscall_event(struct bpf_raw_tracepoint_args *ctx, u64 task, u64 regs)
+static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, struct call *call, u32 at, u64 task,
+					  u64 regs)
 {
 	s64 number = SYSCALL_NUMBER(regs), retval = ctx->args[1];
-	bool compat = SYSCALL_IS_COMPAT(task);
-	u32 at = number < 0 || number >= CALL_SLOTS - 1 ? CALL_SLOTS - 1 : (u32)number;
-	if (compat)
-		at += CALL_SLOTS;
-	struct call *call = calls.lookup(&at);
-	if (!call || !call->wanted || retval < call->retval_min || retval > call->retval_max)
-		return 0;
+	bool compat = at >= CALL_SLOTS;
 	struct subject s;
-	bool in = in_scope(&s, task);
-	if (!in)
-		return 0;
+	if (retval < call->retval_min || retval > call->retval_max || !in_scope(&s, task))
+		return;
 	if (number == -1 && sigreturn_ended(&s))
-		return 0;
+		return;
 	bool image = call->exec && retval == 0;
 	if (s.flags & GROUP_ARMED)
 		if (!call->exec || image)
-			return 0;
+			return;
 	struct writer w;
 	u32 arguments = call->arguments;
 	if (arguments > 6)
 		arguments = 6;
 	u32 slot = call->urgent ? URGENT : s.tgid % SHARDS;
 	if (!record_begin(ctx, &w, &s, slot, call->event, arguments, call->room))
-		return 0;
+		return;
 	w.head->retval = retval;
 	if (compat)
 		w.head->flags |= HEAD_COMPAT;
@@ -141,7 +135,6 @@ static __always_inline int syscall_event(struct bpf_raw_tracepoint_args *ctx, u6
 				write_blob(&w, &call->blobs[i], retval);
 	}
 	record_end(ctx, &w);
-	return 0;
 }
 
 static __always_inline int plain_event(void *ctx, u16 event, s64 retval, u64 arg0, u8 flags)
@@ -178,7 +171,18 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 #ifdef WANT_SYS_EXIT
 	plain_event(ctx, EVENT_sys_exit, ctx->args[1], SYSCALL_NUMBER(regs), compat_flag());
 #endif
-	return syscall_event(ctx, task, regs);
+	s64 number = SYSCALL_NUMBER(regs);
+	u32 at = number < 0 || number >= CALL_SLOTS - 1 ? CALL_SLOTS - 1 : (u32)number;
+	if (SYSCALL_IS_COMPAT(task))
+		at += CALL_SLOTS;
+	struct call *call = calls.lookup(&at);
+	if (!call)
+		return 0;
+	if (call->wanted)
+		syscall_event(ctx, call, at, task, regs);
+	if (call->object)
+		objects.call(ctx, call->object);
+	return 0;
 }
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from workers.decode import tables
+from workers.decode import options, tables
 
 Parser = Callable[[int], str]
+Paired = Callable[[int, int], str]
+"""A parser that needs another argument's value, too."""
 Bits = Iterable[tuple[int, str]]
 
 
@@ -133,6 +135,35 @@ capability = _named(tables.CAPABILITY)
 signal_name = _named(tables.SIGNAL)
 bpf_command = _named(tables.BPF_COMMAND)
 
+fcntl_command = _named(options.FCNTL)
+socket_level = _named(options.LEVEL)
+
+
+def ioctl_request(raw: int) -> str:
+    """`request` of ioctl: a number of the terminal or network ones by name, others in hex."""
+    value = raw & 0xFFFFFFFF
+    return options.IOCTL.get(value) or hex(value)
+
+
+def mount_flags(raw: int) -> str:
+    """`flags` of mount, without the magic number that old programs put into the upper half."""
+    return bits(raw & 0xFFFF if raw & 0xFFFF0000 == options.MOUNT_MAGIC else raw, options.MOUNT)
+
+
+def socket_option(raw: int, level: int) -> str:
+    """`optname` of setsockopt, which means something else at each level."""
+    value = raw & 0xFFFFFFFF
+    return options.OPTIONS.get(level & 0xFFFFFFFF, {}).get(value) or str(signed32(raw))
+
+
+def _flags(names: Bits) -> Parser:
+    return lambda raw: bits(raw & 0xFFFFFFFF, names)
+
+
+"""(event, argument) -> (parser, the other argument)."""
+PAIRED: dict[tuple[str, str], tuple[Paired, str]] = {
+    (event, "optname"): (socket_option, "level") for event in ("setsockopt", "getsockopt", "security_socket_setsockopt")
+}
 PARSERS: dict[tuple[str, str], Parser] = {
     **{(event, "flags"): open_flags for event in ("open", "openat", "open_by_handle_at", "security_file_open")},
     ("mq_open", "oflag"): open_flags,
@@ -152,7 +183,25 @@ PARSERS: dict[tuple[str, str], Parser] = {
     **{(event, "sig"): signal_name for event in ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "pidfd_send_signal")},
     ("rt_sigaction", "signum"): signal_name,
     ("bpf", "cmd"): bpf_command,
+    ("security_bpf", "cmd"): bpf_command,
     ("cap_capable", "cap"): capability,
+    **{(event, "prot"): prot for event in ("security_mmap_file", "security_file_mprotect", "mem_prot_alert")},
+    ("mem_prot_alert", "prev_prot"): prot,
+    ("mem_prot_alert", "alert"): _named(options.ALERT),
+    ("security_mmap_file", "mmap_flags"): mmap_flags,
+    **{(event, "flags"): open_flags for event in ("security_mmap_file", "shared_object_loaded")},
+    ("security_socket_create", "family"): domain,
+    ("security_socket_create", "type"): socket_type,
+    **{(event, "level"): socket_level for event in ("setsockopt", "getsockopt", "security_socket_setsockopt")},
+    **{(event, "cmd"): fcntl_command for event in ("fcntl", "fcntl64")},
+    ("ioctl", "request"): ioctl_request,
+    **{(event, "flags"): mount_flags for event in ("mount", "security_sb_mount")},
+    **{(event, "flags"): _flags(options.UMOUNT) for event in ("umount2", "security_sb_umount")},
+    ("move_mount", "flags"): _flags(options.MOVE_MOUNT),
+    ("renameat2", "flags"): _flags(options.RENAME),
+    ("memfd_create", "flags"): _flags(options.MEMFD),
+    ("lseek", "whence"): _named(options.WHENCE),
+    ("shutdown", "how"): _named(options.SHUTDOWN),
     ("dup3", "flags"): lambda raw: bits(raw & 0xFFFFFFFF, tables.OPEN),
     ("pipe2", "flags"): lambda raw: bits(raw & 0xFFFFFFFF, tables.OPEN),
 }

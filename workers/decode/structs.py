@@ -49,6 +49,14 @@ def _open_how(data: bytes) -> Value:
     }
 
 
+IDS = ("Uid", "Gid", "Suid", "Sgid", "Euid", "Egid", "Fsuid", "Fsgid", "UserNamespace", "SecureBits")
+CAPABILITIES = ("CapInheritable", "CapPermitted", "CapEffective", "CapBounding", "CapAmbient")
+
+
+def _credentials(data: bytes) -> Value:
+    return dict(zip(IDS + CAPABILITIES, struct.unpack_from("<10I5Q", data), strict=True))
+
+
 """C type -> (decoder, bytes that it needs at least)."""
 STRUCTS: dict[str, tuple[Callable[[bytes], Value], int]] = {
     "struct sockaddr*": (decode_sockaddr, 2),
@@ -57,4 +65,5 @@ STRUCTS: dict[str, tuple[Callable[[bytes], Value], int]] = {
     "int[2]": (_int_pair, 8),
     "struct clone_args*": (_clone_args, 8),
     "struct open_how*": (_open_how, 24),
+    "slim_cred_t": (_credentials, 80),
 }

@@ -43,11 +43,6 @@ def number(raw: int, kind: str, compat: bool) -> int:
     return raw
 
 
-def walked_path(data: bytes) -> bytes:
-    """A path that the kernel side walked leaf first (bpf/c/lifecycle.c, blob_path), as paths are written."""
-    return b"/".join(reversed(data.removesuffix(b"\0").split(b"\0"))) or b"/" if data else data
-
-
 def byte_strings(data: Array, start: Array, size: Array) -> list[bytes]:
     """`data[start:start + size]` for each, as bytes without trailing NULs. `start` is 8-aligned."""
     out = np.empty(len(start), object)

@@ -76,11 +76,11 @@ class JsonStyle:
             f',"parentEntityId":{entity_id(int(c["parent_start_ns"]), int(c["ppid"]))}'
         )
 
-    def event(self, event: Event, flags: int, late: bool, retval: int) -> str:
+    def event(self, event: Event, flags: int, late: bool, retval: int, arguments: int) -> str:
         syscall = event.name if event.is_syscall and self._detect else ""
         parts = [
             f',"eventId":"{event.id}","eventName":"{event.name}","matchedPolicies":[]'
-            f',"argsNum":{len(event.arguments)},"returnValue":{_result(flags, retval)}'
+            f',"argsNum":{arguments},"returnValue":{_result(flags, retval)}'
         ]
         error = None if flags & HEAD_NOT_RUN else error_name(retval)
         if error:
@@ -101,6 +101,8 @@ class JsonStyle:
         parts: dict[str, object] = {"name": argument.name, "type": kind, "value": shown}
         if value.raw is not None:
             parts["raw"] = value.raw
+        if value.source:
+            parts["source"] = value.source
         if value.reason:
             parts["reason"] = value.reason
         if value.cut:

@@ -8,32 +8,45 @@ Style's business (views/json_lines.py, views/table.py); the last of a line has t
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bpf.catalogue import BUFFERS, UNREAD, WALKED, Argument, Catalogue, Event
+from bpf.catalogue import BUFFERS, KERNEL, OBJECT, UNREAD, Argument, Catalogue, Event
 from bpf.layout import (
+    BLOB_BYPASS,
     BLOB_CUT,
     BLOB_FAULT,
     BLOB_NULL,
     BLOB_OK,
+    BLOB_RACED,
     EVENTS,
     HEAD_COMPAT,
     HEAD_EXEC_IMAGE,
+    HEAD_NO_OBJECT,
+    HEAD_OWN_ROOT,
 )
 from workers.blobs import Blobs, argument, blobs
-from workers.decode.flags import Parser, parser_of, pointer
+from workers.decode.flags import PAIRED, Parser, parser_of, pointer
 from workers.decode.structs import STRUCTS
-from workers.decode.values import byte_strings, is_pointer, number, walked_path
+from workers.decode.texts import ABSENT, OUTSIDE, TEXT_TYPES, Text, Texts
+from workers.decode.values import byte_strings, is_pointer, number
 from workers.rows import Contexts, Rows
 from workers.views.store import Cache, Store
 
 Array = np.ndarray[Any, Any]
-REASONS = {BLOB_FAULT: "fault", BLOB_NULL: "null", None: "not read"}
-TEXT_TYPES = frozenset({"const char*", "char*"})
-VECTOR_TYPE = "const char*const*"
+REASONS = {
+    BLOB_FAULT: "fault",
+    BLOB_NULL: "null",
+    BLOB_RACED: "raced",
+    BLOB_BYPASS: "bypass",
+    OUTSIDE: "outside",
+    None: "not read",
+}
+VECTOR_TYPE, BYTES_TYPE = "const char*const*", "bytes"
+LOW = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,7 @@ class Value:
     raw: int | None = None
     reason: str = ""
     cut: bool = False
+    source: str = ""
 
 
 class Style(Protocol):
@@ -65,8 +79,8 @@ class Style(Protocol):
     def who(self, context: Any, cpu: int) -> str:
         """Piece of one process context (a CONTEXT scalar)."""
 
-    def event(self, event: Event, flags: int, late: bool, retval: int) -> str:
-        """Piece of an event and its result."""
+    def event(self, event: Event, flags: int, late: bool, retval: int, arguments: int) -> str:
+        """Piece of an event and its result; `arguments` is how many follow."""
 
     def argument(self, argument: Argument, index: int, value: Value) -> str:
         """Piece of one argument; `index` tells the first from the others."""
@@ -81,26 +95,40 @@ class ArgumentPieces:
     """Pieces of one argument of one event, for one set of head flags."""
 
     def __init__(
-        self, event: Event, index: int, flags: int, style: Style, parse: bool, syscalls: dict[int, str], store: Store
+        self,
+        event: Event,
+        index: int,
+        flags: int,
+        style: Style,
+        parse: bool,
+        syscalls: dict[int, str],
+        store: Store,
+        last: bool,
     ) -> None:
-        self.argument = event.arguments[index]
+        self.argument = argument = event.arguments[index]
         self.index = index
         self._style, self._parse = style, parse
-        self._end = style.end if index == len(event.arguments) - 1 else ""
+        self._end = style.end if last else ""
         self._compat = bool(flags & HEAD_COMPAT)
         self._parser = self._choose_parser(event, syscalls) if parse else None
-        kind = self.argument.type
+        kind = argument.type
         self.is_blob = any(b.arg == index for b in event.blobs) or (
-            not event.is_syscall and (kind in TEXT_TYPES or kind == VECTOR_TYPE)
+            not event.is_syscall and (kind in TEXT_TYPES or kind in (VECTOR_TYPE, BYTES_TYPE) or kind in STRUCTS)
         )
-        self.is_text = kind in TEXT_TYPES
-        self._walked = (event.name, self.argument.name) in WALKED
-        self._unread = (event.name, self.argument.name) in UNREAD
         # the first bytes of a buffer are there only if they were asked for
         self._is_buffer = BUFFERS.get(event.name, (None,))[0] == index
-        self._image = bool(flags & HEAD_EXEC_IMAGE)
+        self._texts = Texts(event, index)
+        self._source = KERNEL if argument.form in (KERNEL, OBJECT) else ""
+        no_object = bool(flags & HEAD_NO_OBJECT)
+        self._never = argument.form == UNREAD or (argument.form == OBJECT and no_object)
+        self._missing = "no object" if no_object else "exec" if flags & HEAD_EXEC_IMAGE else "not read"
+        self._paired, self._other = None, 0
+        pair = PAIRED.get((event.name, argument.name)) if parse else None
+        if pair:
+            self._paired, self._other = pair[0], event.index(pair[1]) or 0
         self.numbers = Cache(store, self._number_piece)
-        self.texts = Cache(store, self._text_piece)
+        self._pairs = Cache(store, self._pair_piece)
+        self.simple = Cache(store, self._simple_piece)
         self._others = Cache(store, self._other_piece)
 
     def _choose_parser(self, event: Event, syscalls: dict[int, str]) -> Parser | None:
@@ -115,72 +143,65 @@ class ArgumentPieces:
         kind = self.argument.type
         value = number(raw, kind, self._compat)
         if self._parser is not None:
-            return self._piece(Value(self._parser(raw), value))
+            return self._piece(Value(self._parser(raw), value, source=self._source))
         if is_pointer(kind):
-            return self._piece(Value(pointer(raw)) if self._parse else Value(raw))
-        return self._piece(Value(bool(value) if kind == "bool" else value))
+            return self._piece(Value(pointer(raw) if self._parse else raw, source=self._source))
+        return self._piece(Value(bool(value) if kind == "bool" else value, source=self._source))
 
-    def _text_piece(self, data: bytes) -> str:
-        return self._piece(Value(data))
+    def _pair_piece(self, key: int) -> str:
+        assert self._paired is not None
+        raw, other = key & LOW, key >> 32
+        value = number(raw, self.argument.type, self._compat)
+        return self._piece(Value(self._paired(raw, other), value, source=self._source))
 
-    def _other_piece(self, key: tuple[int | None, int, bytes]) -> str:
-        status, raw, data = key
-        if status not in (BLOB_OK, BLOB_CUT):
-            reason = REASONS.get(status, "not read")
-            if self._image and status is None:
-                reason = "exec"
-            return self._piece(Value(None, raw or None, reason))
-        return self._piece(self._blob_value(data, raw, status == BLOB_CUT))
+    def _simple_piece(self, data: bytes) -> str:
+        return self._other_piece((self._texts.shown(data), 0))
 
-    def _blob_value(self, data: bytes, raw: int, cut: bool) -> Value:
-        kind = self.argument.type
-        if self.is_text:
-            return Value(data, cut=cut)
+    def _other_piece(self, key: tuple[Text, int]) -> str:
+        text, raw = key
+        if text.status in (BLOB_OK, BLOB_CUT):
+            return self._piece(self._value(text, raw))
+        reason = self._missing if text.status is None else REASONS.get(text.status, "not read")
+        return self._piece(Value(None, raw or None, reason, source=text.source))
+
+    def _value(self, text: Text, raw: int) -> Value:
+        kind, data, cut = self.argument.type, text.data, text.status == BLOB_CUT
         if kind == VECTOR_TYPE:
-            return Value(data.removesuffix(b"\0").split(b"\0") if data else [], cut=cut)
+            return Value(data.removesuffix(b"\0").split(b"\0") if data else [], cut=cut, source=text.source)
+        if kind == BYTES_TYPE:
+            return Value(base64.b64encode(data).decode(), cut=cut, source=text.source)
         decoder, least = STRUCTS.get(kind, (None, 0))
         if decoder is None:
-            return Value(data, cut=cut)
+            return Value(data, cut=cut, source=text.source)
         if len(data) < least:
-            return Value(None, raw, "short")
-        return Value(decoder(data), cut=cut)
+            return Value(None, raw, "short", source=text.source)
+        return Value(decoder(data), cut=cut, source=text.source)
 
     def render(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
         """The number of a piece for each chosen row."""
-        if self._unread:
-            return np.full(len(chosen), self._others[None, 0, b""])
-        if self._walked:
-            return self._slow(rows, chosen, found)
+        if self._never:
+            return np.full(len(chosen), self._others[ABSENT, 0])
         if self._is_buffer and (found.arg == self.index).any():
             return self._slow(rows, chosen, found)
+        if self._paired:
+            other = argument(rows, self._other, chosen) << np.uint64(32)
+            return self._pairs.numbers(argument(rows, self.index, chosen) & np.uint64(LOW) | other)
         if not self.is_blob:
             return self.numbers.numbers(argument(rows, self.index, chosen))
-        entry = self._entries(rows, chosen, found)
-        if self.is_text and (entry >= 0).all() and (found.status[entry] == BLOB_OK).all():
-            return self.texts.numbers_of(byte_strings(rows.data, found.start[entry], found.bytes[entry]))
+        simple = self._texts.simple(rows, chosen, found)
+        if simple is not None:
+            return self.simple.numbers_of(byte_strings(rows.data, found.start[simple], found.bytes[simple]))
         return self._slow(rows, chosen, found)
 
-    def _entries(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
-        """Position of each chosen row's blob in `found`, -1 if it has none."""
-        of_row = np.full(len(rows), -1, np.int64)
-        mine = np.flatnonzero(found.arg == self.index)
-        of_row[found.row[mine]] = mine
-        return of_row[chosen]
-
     def _slow(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
-        raws = argument(rows, self.index, chosen).tolist()
+        # a path of the own root has no cell of its own
+        raws = argument(rows, self.index, chosen).tolist() if self.argument.in_record else [0] * len(chosen)
         pieces: list[int] = []
-        for raw, at in zip(raws, self._entries(rows, chosen, found).tolist(), strict=True):
-            if at < 0:
-                pieces.append(self.numbers[raw] if self._is_buffer else self._others[None, raw, b""])
-                continue
-            start, status = int(found.start[at]), int(found.status[at])
-            data = rows.data[start : start + int(found.bytes[at])].tobytes()
-            if self._walked:
-                data = walked_path(data)
-            elif self.is_text:
-                data = data.rstrip(b"\0")  # as byte_strings() does: some results count their NUL
-            pieces.append(self._others[status, raw, data])
+        for raw, text in zip(raws, self._texts.read(rows, chosen, found), strict=True):
+            if text is ABSENT and self._is_buffer:
+                pieces.append(self.numbers[raw])
+            else:
+                pieces.append(self._others[text, raw])
         return np.array(pieces, np.int64)
 
 
@@ -193,7 +214,7 @@ class Group:
     arguments: list[ArgumentPieces]
 
 
-class Text(NamedTuple):
+class Rendered(NamedTuple):
     """Rendered rows: all lines, UTF-8, and where each ends (i64, one a row)."""
 
     data: bytes
@@ -227,21 +248,23 @@ class Lines:
             event = self._catalogue.by_id[key & 0xFFFF]
             flags, late = (key >> 16) & 0xFF, bool(key >> 24)
             style, syscalls = self._style, self._compat if flags & HEAD_COMPAT else self._native
-            end = "" if event.arguments else style.end
+            shown = [i for i, a in enumerate(event.arguments) if a.in_record or flags & HEAD_OWN_ROOT]
+            end = "" if shown else style.end
 
             def result(retval: int) -> str:
-                return style.event(event, flags, late, retval) + end
+                return style.event(event, flags, late, retval, len(shown)) + end
 
             pieces: list[ArgumentPieces] = []
-            for i in range(len(event.arguments)):
-                pieces.append(ArgumentPieces(event, i, flags, style, self._parse, syscalls, self._store))
+            for i in shown:
+                last = i == shown[-1]
+                pieces.append(ArgumentPieces(event, i, flags, style, self._parse, syscalls, self._store, last))
             group = self._groups[key] = Group(event, Cache(self._store, result), pieces)
         return group
 
-    def render(self, rows: Rows, contexts: Contexts) -> Text:
+    def render(self, rows: Rows, contexts: Contexts) -> Rendered:
         """All rows, a line each."""
         if not len(rows):
-            return Text(b"", np.zeros(0, np.int64))
+            return Rendered(b"", np.zeros(0, np.int64))
         if self._store.full:
             self._begin_anew()
         if self._contexts is not contexts or self._generation != contexts.generation:
@@ -266,12 +289,12 @@ class Lines:
         times = self._style.time(rows.time_ns, rows.flags)
         parts, lengths = self._store.pieces(numbers), self._store.lengths(numbers)
         parts[first], lengths[first] = times, np.strings.str_len(times)
-        return Text(b"".join(parts.tolist()), np.cumsum(lengths)[ends - 1])
+        return Rendered(b"".join(parts.tolist()), np.cumsum(lengths)[ends - 1])
 
 
 def argument_counts(catalogue: Catalogue) -> Array:
-    """Arguments per event id, u8[EVENTS]."""
+    """Arguments that a record has cells for, per event id, u8[EVENTS]."""
     counts = np.zeros(EVENTS, np.uint8)
     for event in catalogue.by_id.values():
-        counts[event.id] = len(event.arguments)
+        counts[event.id] = event.cells
     return counts

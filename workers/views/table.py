@@ -57,7 +57,7 @@ class TableStyle:
         comm = _safe(text(bytes(c["comm"])))
         return f"{c['uid']:>5} {comm:<15} {c['tgid']:>7} {c['tid']:>7} "
 
-    def event(self, event: Event, flags: int, late: bool, retval: int) -> str:
+    def event(self, event: Event, flags: int, late: bool, retval: int, arguments: int) -> str:
         error = None if flags & HEAD_NOT_RUN else error_name(retval)
         result = "?" if flags & HEAD_NOT_RUN else "" if flags & HEAD_ENTRY or not event.is_syscall else str(retval)
         if error:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bpf import layout
-from bpf.catalogue import Call, Event, UnknownName, catalogue
+from bpf.catalogue import LOOKS, Call, Event, UnknownName, catalogue
+from bpf.sets import SETS
 
 HEADERS = Path("/usr/include/x86_64-linux-gnu/asm")
 C_SOURCES = Path(layout.__file__).parent / "c"
@@ -81,10 +82,36 @@ def test_the_default_set_is_tracees_75_and_fork() -> None:
     assert "read" not in names
 
 
-def test_system_module_has_tracees_five_and_its_members_exist() -> None:
-    assert len(catalogue().sets()["system_module"]) == 5
-    for name, events in catalogue().sets().items():
-        assert events, name
+"""Sets of Tracee 0.8.0 and how many events they have there."""
+TRACEES = """fs_read_write 13 fs_file_ops 23 fs_file_attr 32 fs_mux_io 12 fs_fd_ops 6 fs_sync 6 fs_dir_ops 10
+    fs_link_ops 8 fs_info 4 fs_async_io 6 fs_monitor 6 proc_mem 20 proc_sched 16 proc_ids 24 signals 19 ipc 26
+    ipc_pipe 5 ipc_shm 4 ipc_sem 4 ipc_msgq 10 ipc_futex 3 time 21 time_timer 12
+    time_tod 3 time_clock 6 net 26 net_sock 18 net_snd_rcv 6
+    system 31 system_module 6 system_numa 6 system_keys 3 lsm_hooks 19 network_events 3""".split()
+
+
+@pytest.mark.parametrize(("name", "size"), list(zip(TRACEES[::2], map(int, TRACEES[1::2]), strict=True)))
+def test_sets_have_as_many_events_as_tracees(name: str, size: int) -> None:
+    assert len(catalogue().sets()[name]) == size
+
+
+def test_the_life_of_processes_has_tracees_events_and_fork_and_exec() -> None:
+    added = {"sched_process_fork", "sched_process_exec"}
+    sets = catalogue().sets()
+    assert (len(sets["proc_life"]), len(sets["proc"])) == (13 + len(added), 99 + len(added - {"sched_process_exec"}))
+    assert added <= {event.name for event in sets["proc_life"]}
+
+
+def test_every_member_of_a_set_exists() -> None:
+    assert set().union(*SETS.values()) <= catalogue().by_name.keys()
+
+
+def test_one_program_looks_at_a_call() -> None:
+    calls = [look.call for look in LOOKS]
+    assert len(calls) == len(set(calls))
+    assert set(calls) <= catalogue().by_name.keys()
+    raised = {program for event in catalogue().by_name.values() for program in event.programs}
+    assert raised == {look.program for look in LOOKS}
 
 
 def asked(expression: str) -> set[str]:

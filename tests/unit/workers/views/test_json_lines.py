@@ -213,6 +213,7 @@ def test_a_string_is_its_text() -> None:
         "name": "pathname",
         "type": "const char*",
         "value": "/etc/é",
+        "source": "user-exit",
     }
 
 

@@ -1,0 +1,57 @@
+/* files.c - files opened, as the kernel has them. */
+#define O_CREATION 02001700 /* O_CREAT, O_EXCL, O_NOCTTY, O_TRUNC and O_CLOEXEC: an open file does not keep them in f_flags */
+
+/* The flags that the call asked for; those of openat2 stand in user memory. */
+static __always_inline u64 asked_flags(const struct occasion *o)
+{
+	u64 flags = occasion_argument(o, o->call->flags), how = 0;
+	if (o->call->variant == VARIANT_OPENAT2) {
+		bpf_probe_read_user(&how, sizeof(how), (void *)flags);
+		return how;
+	}
+	if (o->call->variant == VARIANT_CREAT)
+		return 01101; /* O_WRONLY | O_CREAT | O_TRUNC */
+	return flags;
+}
+
+#ifdef EVENT_security_file_open
+int on_file_open(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o))
+		return 0;
+	/* a socket's inode, a FIFO without a reader, a device without a driver: the check was made, no file is left */
+	bool gone = o.retval == -ENXIO;
+	if (o.retval < 0 && !gone)
+		return 0;
+	u64 file = gone ? 0 : occasion_file(&o);
+	u64 asked = asked_flags(&o), flags = asked;
+	if (file)
+		flags = KREAD(u32, file + KERNEL_file_f_flags) | (asked & O_CREATION);
+	if (flags & O_PATH)
+		return 0;
+	struct walks *j = walks_begin();
+	if (!j || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_file_open, 7, PATH_ROOM + LEXICAL_ROOM))
+		return 0;
+	u64 *a = (u64 *)(w.head + 1);
+	a[1 - 1] = flags;
+	a[2 - 1] = a[3 - 1] = a[4 - 1] = 0;
+	a[6 - 1] = SYSCALL_NUMBER(task_pt_regs(o.s.task));
+	u64 path = occasion_argument(&o, o.call->path);
+	if (file) {
+		u64 inode = file_inode(file);
+		a[2 - 1] = file_device(inode);
+		a[3 - 1] = KREAD(u64, inode + KERNEL_inode_i_ino);
+		a[4 - 1] = inode_ctime_ns(inode);
+		path_later(j, 0, file_place(file));
+	} else {
+		w.head->flags |= HEAD_NO_OBJECT;
+		blob_lexical(&w, j, 0, o.s.task, path, dirfd_of(&o, o.call->dir));
+	}
+	if (o.call->path != NONE)
+		blob_string(&w, 5, path, true);
+	record_walk(ctx, &w, j, 0);
+	return 0;
+}
+#endif

@@ -1,0 +1,186 @@
+/*
+ * names.c - calls that give, take and move names: rename, link, symlink, unlink, mknod, mount. Once they
+ * are done no object can be asked for the path, so it is put together from the directory, which is
+ * the kernel's, and the string that was passed (blob_lexical).
+ */
+#define AT_REMOVEDIR 0x200
+
+static __always_inline struct walks *names_begin(void *ctx, struct writer *w, const struct occasion *o, u16 event,
+						 u32 arguments)
+{
+	struct walks *j = walks_begin();
+	u32 slot = o->call->urgent ? URGENT : o->s.tgid % SHARDS;
+	if (!j || !record_begin(ctx, w, &o->s, slot, event, arguments, 2 * LEXICAL_ROOM))
+		return 0;
+	w->head->retval = o->retval;
+	return j;
+}
+
+static __always_inline void blob_name(struct writer *w, struct walks *j, u32 arg, const struct occasion *o, u32 path,
+				      u32 dir)
+{
+	blob_lexical(w, j, arg, o->s.task, occasion_argument(o, path), dirfd_of(o, dir));
+}
+
+#ifdef EVENT_security_inode_unlink
+int on_inode_unlink(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || o.retval < 0)
+		return 0;
+	if (o.call->flags != NONE && (occasion_argument(&o, o.call->flags) & AT_REMOVEDIR))
+		return 0;
+	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_unlink, 1);
+	if (!j)
+		return 0;
+	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
+	record_walk(ctx, &w, j, 0);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_security_inode_rename
+int on_inode_rename(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || o.retval < 0)
+		return 0;
+	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_rename, 2);
+	if (!j)
+		return 0;
+	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
+	blob_name(&w, j, 1, &o, o.call->path2, o.call->dir2);
+	record_walk(ctx, &w, j, 0);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_security_inode_link
+int on_inode_link(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || o.retval < 0)
+		return 0;
+	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_link, 2);
+	if (!j)
+		return 0;
+	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
+	blob_name(&w, j, 1, &o, o.call->path2, o.call->dir2);
+	record_walk(ctx, &w, j, 0);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_security_inode_symlink
+/* The target of a symbolic link is any text: it is shown as it was passed. */
+int on_inode_symlink(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || o.retval < 0)
+		return 0;
+	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_symlink, 2);
+	if (!j)
+		return 0;
+	blob_name(&w, j, 0, &o, o.call->path2, o.call->dir2);
+	blob_string(&w, 1, occasion_argument(&o, o.call->path), true);
+	record_walk(ctx, &w, j, 0);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_security_inode_mknod
+int on_inode_mknod(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || o.retval < 0)
+		return 0;
+	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_mknod, 3);
+	if (!j)
+		return 0;
+	u64 *a = (u64 *)(w.head + 1);
+	u32 encoded = occasion_argument(&o, o.call->flags + 1);
+	a[0] = occasion_argument(&o, o.call->flags);
+	/* as the call has devices (new_decode_dev() of include/linux/kdev_t.h) */
+	a[1] = (u64)((encoded & 0xfff00) >> 8) << 20 | (encoded & 0xff) | ((encoded >> 12) & 0xfff00);
+	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
+	record_walk(ctx, &w, j, 0);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_security_sb_mount
+/* mount: what was passed, whatever came of it once the strings were read. move_mount: what became of it. */
+int on_sb_mount(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || o.retval == -EFAULT)
+		return 0;
+	bool moved = o.call->variant == VARIANT_MOVE_MOUNT;
+	if (moved && o.retval < 0)
+		return 0;
+	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_sb_mount, 4);
+	if (!j)
+		return 0;
+	u64 *a = (u64 *)(w.head + 1);
+	if (moved) {
+		u64 file = task_file(o.s.task, o.a[0]);
+		struct place p = file_place(file);
+		u64 sb = KREAD(u64, p.mount + KERNEL_mount_mnt + KERNEL_vfsmount_mnt_sb);
+		u64 type = KREAD(u64, sb + KERNEL_super_block_s_type);
+		a[2] = 0;
+		blob_string(&w, 0, KREAD(u64, p.mount + KERNEL_mount_mnt_devname), false);
+		blob_string(&w, 2, KREAD(u64, type + KERNEL_file_system_type_name), false);
+	} else {
+		a[2] = o.a[3];
+		blob_string(&w, 0, o.a[0], true);
+		blob_string(&w, 2, o.a[2], true);
+	}
+	blob_name(&w, j, 1, &o, o.call->path, o.call->dir);
+	record_walk(ctx, &w, j, 0);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_security_sb_umount
+int on_sb_umount(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || o.retval < 0)
+		return 0;
+	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_sb_umount, 3);
+	if (!j)
+		return 0;
+	u64 *a = (u64 *)(w.head + 1);
+	a[1] = o.a[1];
+	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
+	record_walk(ctx, &w, j, 0);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_security_bprm_check
+/* An execve that failed although a file was found and checked; one that succeeded is told by its own hook. */
+int on_bprm_refused(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || (o.retval != -ENOEXEC && o.retval != -ELIBBAD && o.retval != -EINVAL))
+		return 0;
+	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_bprm_check, 3);
+	if (!j)
+		return 0;
+	u64 *a = (u64 *)(w.head + 1);
+	a[0] = a[1] = 0;
+	w.head->flags |= HEAD_NO_OBJECT;
+	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
+	record_walk(ctx, &w, j, 0);
+	return 0;
+}
+#endif

@@ -1,0 +1,108 @@
+/*
+ * objects.h - what a call was about. Events such as security_file_open are made at the exit of a call
+ * from the kernel's objects: the file or socket behind the descriptor, the working directory. Each kind
+ * is a program of its own, reached by a tail call from on_sys_exit, so that the verifier sees it alone.
+ * The row of `calls` says which program it is, and which arguments are descriptors and paths.
+ */
+#define NONE 0xff
+#define RESULT 0xfe
+#define AT_FDCWD (-100)
+#define MAX_ERRNO 4095
+
+/* The error numbers that decide whether a check was reached. */
+#define ENXIO 6
+#define ENOEXEC 8
+#define EBADF 9
+#define EINVAL 22
+#define ELIBBAD 80
+#define ENOTSOCK 88
+#define EINPROGRESS 115
+#define ERESTARTSYS 512
+
+struct occasion {
+	struct subject s;
+	struct call *call;
+	s64 retval;
+	u64 a[6];
+};
+
+/* The call that ends, if the task is in scope. */
+static __always_inline bool occasion_begin(struct bpf_raw_tracepoint_args *ctx, struct occasion *o)
+{
+	u64 task = current_task_btf(), regs = task_pt_regs(task);
+	bool compat = SYSCALL_IS_COMPAT(task);
+	u32 at = SYSCALL_NUMBER(regs);
+	if (at >= CALL_SLOTS)
+		return false;
+	if (compat)
+		at += CALL_SLOTS;
+	o->call = calls.lookup(&at);
+	o->retval = ctx->args[1];
+	if (!o->call || !in_scope(&o->s, task) || (o->s.flags & GROUP_ARMED))
+		return false;
+	if (compat)
+		SYSCALL_ARGUMENTS_COMPAT(o->a, regs);
+	else
+		SYSCALL_ARGUMENTS(o->a, regs);
+	return true;
+}
+
+/* An argument by its number in the row; 0 if the call has none. */
+static __always_inline u64 occasion_argument(const struct occasion *o, u32 which)
+{
+	switch (which) {
+	case 0:
+		return o->a[0];
+	case 1:
+		return o->a[1];
+	case 2:
+		return o->a[2];
+	case 3:
+		return o->a[3];
+	case 4:
+		return o->a[4];
+	case 5:
+		return o->a[5];
+	case RESULT:
+		return o->retval;
+	default:
+		return 0;
+	}
+}
+
+static __always_inline s32 dirfd_of(const struct occasion *o, u32 which)
+{
+	return which == NONE ? AT_FDCWD : (s32)occasion_argument(o, which);
+}
+
+static __always_inline struct place file_place(u64 file)
+{
+	return place_of(file + KERNEL_file_f_path);
+}
+
+static __always_inline u64 occasion_file(const struct occasion *o)
+{
+	return task_file(o->s.task, occasion_argument(o, o->call->fd));
+}
+
+/*
+ * A path of which no object is left: the string as it was passed, and the directory that it starts from
+ * as blob BASE | arg. Workers join the two. An absolute path starts from the process's own root.
+ */
+#define BASE 0x80
+static __always_inline void blob_lexical(struct writer *w, struct walks *j, u32 arg, u64 task, u64 address, s32 dirfd)
+{
+	char first = 0;
+	struct place from = task_root(task);
+	blob_string(w, arg, address, true);
+	bpf_probe_read_user(&first, 1, (void *)address);
+	if (first != '/') {
+		from = task_cwd(task);
+		if (dirfd != AT_FDCWD) {
+			u64 file = task_file(task, dirfd);
+			from = file_place(file);
+		}
+	}
+	path_later(j, BASE | arg, from);
+}
+#define LEXICAL_ROOM (BLOB_ROOM + PATH_ROOM)

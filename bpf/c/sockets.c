@@ -1,0 +1,290 @@
+/* sockets.c - what calls do with sockets: family, type and both addresses, as the kernel has them. */
+#define AF_UNIX 1
+#define AF_INET 2
+#define AF_INET6 10
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+#define SOCKADDR_UNIX_BYTES 110
+#define EAGAIN 11
+#define EINTR 4
+#define EALREADY 114
+#define F_DUPFD 0
+#define F_DUPFD_CLOEXEC 1030
+
+/* The struct sock behind a file; 0 if it is no socket. */
+static __always_inline u64 file_sock(u64 file)
+{
+	if (!file || (KREAD(u16, file_inode(file) + KERNEL_inode_i_mode) & S_IFMT) != S_IFSOCK)
+		return 0;
+	u64 socket = KREAD(u64, file + KERNEL_file_private_data);
+	return socket ? KREAD(u64, socket + KERNEL_socket_sk) : 0;
+}
+
+struct inet_address {
+	u16 family;
+	u16 port;
+	union {
+		struct {
+			u32 address;
+			u32 zero[2];
+		} v4;
+		struct {
+			u32 flow;
+			u32 address[4];
+			u32 scope;
+		} v6;
+	};
+};
+
+static __always_inline void blob_inet(struct writer *w, u32 arg, u64 sock, u16 family, bool remote)
+{
+	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + sizeof(struct inet_address));
+	if (!b)
+		return;
+	struct inet_address a = {.family = family};
+	u64 common = sock + KERNEL_sock___sk_common;
+	if (remote)
+		a.port = KREAD(u16, common + KERNEL_sock_common_skc_dport);
+	else
+		a.port = __builtin_bswap16(KREAD(u16, common + KERNEL_sock_common_skc_num));
+	u32 bytes = 16;
+	if (family == AF_INET) {
+		a.v4.address = KREAD(u32, common + (remote ? KERNEL_sock_common_skc_daddr : KERNEL_sock_common_skc_rcv_saddr));
+	} else {
+		u64 at = common + (remote ? KERNEL_sock_common_skc_v6_daddr : KERNEL_sock_common_skc_v6_rcv_saddr);
+		bpf_probe_read_kernel(&a.v6.address, 16, (void *)at);
+		a.v6.scope = KREAD(u32, common + KERNEL_sock_common_skc_bound_dev_if);
+		bytes = sizeof(a);
+	}
+	__builtin_memcpy(b + 1, &a, sizeof(a));
+	blob_end(w, b, bytes, BLOB_OK | SOURCE_KERNEL);
+}
+
+/* An unnamed unix socket has its family and nothing more. */
+static __always_inline void blob_unix(struct writer *w, u32 arg, u64 sock)
+{
+	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + 2 * SOCKADDR_UNIX_BYTES);
+	if (!b)
+		return;
+	u64 address = sock ? KREAD(u64, sock + KERNEL_unix_sock_addr) : 0;
+	u64 bytes = address ? KREAD(u32, address + KERNEL_unix_address_len) : 2;
+	u32 status = BLOB_OK;
+	OPAQUE(bytes);
+	if (bytes > SOCKADDR_UNIX_BYTES)
+		bytes = SOCKADDR_UNIX_BYTES;
+	*(u16 *)(b + 1) = AF_UNIX;
+	if (address && bpf_probe_read_kernel(b + 1, bytes, (void *)(address + KERNEL_unix_address_name))) {
+		status = BLOB_FAULT;
+		bytes = 0;
+	}
+	blob_end(w, b, bytes, status | SOURCE_KERNEL);
+}
+
+/* A family whose addresses are not known here: its number alone. */
+static __always_inline void blob_family(struct writer *w, u32 arg, u16 family)
+{
+	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + 8);
+	if (!b)
+		return;
+	*(u16 *)(b + 1) = family;
+	blob_end(w, b, 2, BLOB_OK | SOURCE_KERNEL);
+}
+
+static __always_inline void blob_socket_address(struct writer *w, u32 arg, u64 sock, bool remote)
+{
+	u16 family = KREAD(u16, sock + KERNEL_sock___sk_common + KERNEL_sock_common_skc_family);
+	if (family == AF_INET || family == AF_INET6)
+		blob_inet(w, arg, sock, family, remote);
+	else if (family == AF_UNIX)
+		blob_unix(w, arg, remote ? KREAD(u64, sock + KERNEL_unix_sock_peer) : sock);
+	else
+		blob_family(w, arg, family);
+}
+
+/* What the caller passed, where the kernel kept nothing of it. */
+static __always_inline void blob_passed_address(struct writer *w, u32 arg, u64 address, u32 bytes)
+{
+	blob_memory(w, arg, address, bytes, 128);
+}
+
+/* Whether the socket was looked at at all; if not, there is nothing to tell. */
+static __always_inline bool socket_was_there(s64 retval)
+{
+	return retval != -EBADF && retval != -ENOTSOCK && retval != -EFAULT;
+}
+
+#define SOCKET_ROOM 512
+
+#ifdef EVENT_security_socket_create
+int on_socket_create(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || o.retval < 0)
+		return 0;
+	if (!record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_create, 4, 0))
+		return 0;
+	u64 *a = (u64 *)(w.head + 1);
+	s32 pair = 0;
+	u64 sock = file_sock(occasion_file(&o));
+	if (o.call->variant == VARIANT_PAIR) {
+		bpf_probe_read_user(&pair, sizeof(pair), (void *)o.a[3]);
+		sock = file_sock(task_file(o.s.task, pair));
+	}
+	if (sock) {
+		w.head->arg0 = KREAD(u16, sock + KERNEL_sock___sk_common + KERNEL_sock_common_skc_family);
+		a[0] = KREAD(u16, sock + KERNEL_sock_sk_type);
+		a[1] = KREAD(u16, sock + KERNEL_sock_sk_protocol);
+	} else {
+		w.head->flags |= HEAD_NO_OBJECT;
+	}
+	a[2] = 0; /* not by the kernel itself */
+	record_end(ctx, &w);
+	return 0;
+}
+#endif
+
+/* bind and connect: the address that the socket has now if it took it, else the one that was passed. */
+static __always_inline void address_event(void *ctx, const struct occasion *o, u16 event, bool remote, bool taken)
+{
+	struct writer w;
+	if (!socket_was_there(o->retval))
+		return;
+	u64 sock = file_sock(occasion_file(o));
+	if (!sock || !record_begin(ctx, &w, &o->s, o->s.tgid % SHARDS, event, 2, SOCKET_ROOM))
+		return;
+	w.head->arg0 = o->a[0];
+	w.head->retval = o->retval;
+	u64 common = sock + KERNEL_sock___sk_common;
+	u16 family = KREAD(u16, common + KERNEL_sock_common_skc_family);
+	if (remote && family != AF_UNIX && !KREAD(u16, common + KERNEL_sock_common_skc_dport))
+		taken = false;
+	if (remote && family == AF_UNIX && !KREAD(u64, sock + KERNEL_unix_sock_peer))
+		taken = false;
+	if (taken && (family == AF_INET || family == AF_INET6 || family == AF_UNIX))
+		blob_socket_address(&w, 1, sock, remote);
+	else
+		blob_passed_address(&w, 1, o->a[1], o->a[2]);
+	record_end(ctx, &w);
+}
+
+#ifdef EVENT_security_socket_bind
+int on_socket_bind(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	if (occasion_begin(ctx, &o))
+		address_event(ctx, &o, EVENT_security_socket_bind, false, o.retval == 0);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_security_socket_connect
+int on_socket_connect(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	if (!occasion_begin(ctx, &o))
+		return 0;
+	s64 r = o.retval;
+	bool under_way = r == 0 || r == -EINPROGRESS || r == -EALREADY || r == -EINTR || r == -ERESTARTSYS;
+	address_event(ctx, &o, EVENT_security_socket_connect, true, under_way);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_security_socket_listen
+int on_socket_listen(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || !socket_was_there(o.retval))
+		return 0;
+	u64 sock = file_sock(occasion_file(&o));
+	if (!sock || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_listen, 3, SOCKET_ROOM))
+		return 0;
+	u64 *a = (u64 *)(w.head + 1);
+	w.head->arg0 = o.a[0];
+	w.head->retval = o.retval;
+	a[1] = o.a[1];
+	blob_socket_address(&w, 1, sock, false);
+	record_end(ctx, &w);
+	return 0;
+}
+#endif
+
+#if defined(EVENT_security_socket_accept) || defined(EVENT_socket_accept)
+int on_socket_accept(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || !socket_was_there(o.retval))
+		return 0;
+	u64 sock = file_sock(occasion_file(&o));
+	if (!sock)
+		return 0;
+#ifdef EVENT_security_socket_accept
+	if (record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_accept, 2, SOCKET_ROOM)) {
+		w.head->arg0 = o.a[0];
+		w.head->retval = o.retval;
+		blob_socket_address(&w, 1, sock, false);
+		record_end(ctx, &w);
+	}
+#endif
+#ifdef EVENT_socket_accept
+	u64 accepted = o.retval < 0 ? 0 : file_sock(task_file(o.s.task, o.retval));
+	if (accepted && record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_socket_accept, 3, SOCKET_ROOM)) {
+		w.head->arg0 = o.a[0];
+		w.head->retval = o.retval;
+		blob_socket_address(&w, 1, accepted, false);
+		blob_socket_address(&w, 2, accepted, true);
+		record_end(ctx, &w);
+	}
+#endif
+	return 0;
+}
+#endif
+
+#ifdef EVENT_security_socket_setsockopt
+int on_socket_setsockopt(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || !socket_was_there(o.retval))
+		return 0;
+	u64 sock = file_sock(occasion_file(&o));
+	if (!sock || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_setsockopt, 4, SOCKET_ROOM))
+		return 0;
+	u64 *a = (u64 *)(w.head + 1);
+	w.head->arg0 = o.a[0];
+	w.head->retval = o.retval;
+	a[0] = o.a[1];
+	a[1] = o.a[2];
+	blob_socket_address(&w, 3, sock, false);
+	record_end(ctx, &w);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_socket_dup
+/* dup, dup2, dup3, fcntl(F_DUPFD), pidfd_getfd: the new descriptor is the result. */
+int on_socket_dup(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || o.retval < 0)
+		return 0;
+	u32 command = o.a[1];
+	if (o.call->variant == VARIANT_FCNTL && command != F_DUPFD && command != F_DUPFD_CLOEXEC)
+		return 0;
+	u64 sock = file_sock(task_file(o.s.task, o.retval));
+	if (!sock || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_socket_dup, 3, SOCKET_ROOM))
+		return 0;
+	u64 *a = (u64 *)(w.head + 1);
+	/* of pidfd_getfd the old descriptor is one of another process */
+	w.head->arg0 = occasion_argument(&o, o.call->fd);
+	w.head->retval = o.retval;
+	a[0] = o.retval;
+	blob_socket_address(&w, 2, sock, true);
+	record_end(ctx, &w);
+	return 0;
+}
+#endif

@@ -1,0 +1,173 @@
+/*
+ * writes.c - data written into regular files. magic_write is the first bytes of a file, by which its
+ * type is known; vfs_write and vfs_writev are the writes as such. What copy_file_range, sendfile, splice
+ * and a shared mapping write passes no memory that could be read: the bytes are then null.
+ */
+#define S_IFREG 0100000
+#define MAGIC_BYTES 20
+#define MAGIC_VECTORS 8
+#define PROT_WRITE 2
+#define MAP_SHARED_TYPE 1 /* MAP_SHARED, and MAP_SHARED_VALIDATE has this bit, too */
+
+struct vector {
+	u64 base;
+	u64 bytes;
+};
+
+/* The first bytes, over as many buffers as it takes. */
+static __always_inline void blob_magic(struct writer *w, u32 arg, const struct occasion *o)
+{
+	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + 2 * MAGIC_BYTES + 8);
+	if (!b)
+		return;
+	u32 status = BLOB_OK;
+	char *data = (char *)(b + 1);
+	u64 left = o->retval < MAGIC_BYTES ? o->retval : MAGIC_BYTES;
+	if (o->call->variant == VARIANT_VECTOR) {
+		for (int i = 0; i < MAGIC_VECTORS; i++) {
+			struct vector v = {};
+			u64 at = *(volatile u32 *)&b->whole;
+			if (at >= left || at > MAGIC_BYTES || i >= o->a[2])
+				break;
+			if (bpf_probe_read_user(&v, sizeof(v), (void *)(o->a[1] + i * sizeof(v)))) {
+				status = BLOB_FAULT;
+				break;
+			}
+			u64 n = v.bytes < left - at ? v.bytes : left - at;
+			OPAQUE(n);
+			if (n > MAGIC_BYTES)
+				n = MAGIC_BYTES;
+			if (bpf_probe_read_user(data + at, n, (void *)v.base)) {
+				status = BLOB_FAULT;
+				break;
+			}
+			*(volatile u32 *)&b->whole = at + n;
+		}
+	} else {
+		OPAQUE(left);
+		if (left > MAGIC_BYTES)
+			left = MAGIC_BYTES;
+		if (bpf_probe_read_user(data, left, (void *)o->a[1]))
+			status = BLOB_FAULT;
+		*(volatile u32 *)&b->whole = left;
+	}
+	u32 bytes = status == BLOB_OK ? b->whole : 0;
+	b->whole = 0;
+	blob_end(w, b, bytes, status | SOURCE_USER_EXIT);
+}
+
+static __always_inline void blob_bypass(struct writer *w, u32 arg)
+{
+	struct blob *b = blob_begin(w, arg, sizeof(struct blob));
+	if (b)
+		blob_end(w, b, 0, BLOB_BYPASS | SOURCE_KERNEL);
+}
+
+static __always_inline bool is_regular(u64 inode)
+{
+	return (KREAD(u16, inode + KERNEL_inode_i_mode) & S_IFMT) == S_IFREG;
+}
+
+static __always_inline void magic_write(void *ctx, const struct occasion *o, u64 file, bool bypass, u32 then)
+{
+#ifdef EVENT_magic_write
+	struct writer w;
+	u64 inode = file_inode(file);
+	struct walks *j = walks_begin();
+	if (!j || !record_begin(ctx, &w, &o->s, o->s.tgid % SHARDS, EVENT_magic_write, 4, PATH_ROOM + 64))
+		return;
+	u64 *a = (u64 *)(w.head + 1);
+	w.head->retval = o->retval;
+	a[1] = file_device(inode);
+	a[2] = KREAD(u64, inode + KERNEL_inode_i_ino);
+	path_later(j, 0, file_place(file));
+	if (bypass)
+		blob_bypass(&w, 1);
+	else
+		blob_magic(&w, 1, o);
+	record_walk(ctx, &w, j, then);
+#endif
+}
+
+static __always_inline void write_event(void *ctx, const struct occasion *o, u64 file, u16 event, u64 at)
+{
+	struct writer w;
+	u64 inode = file_inode(file);
+	struct walks *j = walks_begin();
+	if (!j || !record_begin(ctx, &w, &o->s, o->s.tgid % SHARDS, event, 5, PATH_ROOM))
+		return;
+	u64 *a = (u64 *)(w.head + 1);
+	w.head->retval = o->retval;
+	a[0] = file_device(inode);
+	a[1] = KREAD(u64, inode + KERNEL_inode_i_ino);
+	a[2] = o->a[2];
+	a[3] = at;
+	path_later(j, 0, file_place(file));
+	record_walk(ctx, &w, j, 0);
+}
+
+#if defined(EVENT_magic_write) || defined(EVENT_vfs_write) || defined(EVENT_vfs_writev)
+/* The regular file that write, pwrite64, writev, pwritev or pwritev2 wrote to, and where; 0 if it is another. */
+static __always_inline u64 written_file(const struct occasion *o, u64 *at)
+{
+	u64 file = o->retval > 0 ? occasion_file(o) : 0;
+	if (!file || !is_regular(file_inode(file)))
+		return 0;
+	*at = occasion_argument(o, o->call->flags);
+	if (o->call->flags == NONE || (s64)*at == -1)
+		*at = KREAD(u64, file + KERNEL_file_f_pos) - o->retval;
+	return file;
+}
+
+int on_write(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	u64 at = 0;
+	if (!occasion_begin(ctx, &o))
+		return 0;
+	u64 file = written_file(&o, &at);
+	if (!file)
+		return 0;
+	if (!at)
+		magic_write(ctx, &o, file, false, PROGRAM_write_event);
+	objects.call(ctx, PROGRAM_write_event);
+	return 0;
+}
+
+int on_write_event(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	u64 at = 0;
+	if (!occasion_begin(ctx, &o))
+		return 0;
+	u64 file = written_file(&o, &at);
+#ifdef EVENT_vfs_write
+	if (file && o.call->variant == VARIANT_PLAIN)
+		write_event(ctx, &o, file, EVENT_vfs_write, at);
+#endif
+#ifdef EVENT_vfs_writev
+	if (file && o.call->variant == VARIANT_VECTOR)
+		write_event(ctx, &o, file, EVENT_vfs_writev, at);
+#endif
+	return 0;
+}
+#endif
+
+#ifdef EVENT_magic_write
+/* copy_file_range, sendfile, splice: `path` is the argument with the address of the offset, if there is one. */
+int on_copy(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	if (!occasion_begin(ctx, &o) || o.retval <= 0)
+		return 0;
+	u64 file = occasion_file(&o);
+	if (!file || !is_regular(file_inode(file)))
+		return 0;
+	u64 offset = occasion_argument(&o, o.call->path), end = KREAD(u64, file + KERNEL_file_f_pos);
+	if (offset)
+		bpf_probe_read_user(&end, sizeof(end), (void *)offset);
+	if (end == o.retval)
+		magic_write(ctx, &o, file, true, 0);
+	return 0;
+}
+#endif

@@ -1,0 +1,173 @@
+"""Events that are not system calls: where each comes from on which host, and its arguments.
+
+    NAME | SOURCE | ARGUMENTS
+
+Source:  raw:X       the raw tracepoint X
+         exit:P      the exit of the calls that program P looks at (CALLS below)
+         headrace    headrace itself
+         none:WHY    no source that headrace can use
+
+An argument is `type name`, then what it is made of: `@path` a path walked from a kernel object, leaf first
+(bpf/c/path.h); `@name` a string that was passed, joined with the directory that it starts from (`lexical`);
+`@kernel` from kernel objects; `@object` the same, and null where no object was left; `@unread` never read. Strings
+and structs without a mark carry their source in the record. A path `x` brings `root_x` along, the same path as the
+process's own root has it. Names, types and order of arguments are Tracee's; what headrace adds stands behind them.
+"""
+
+KPROBE = "none:needs a kprobe, which headrace does not use yet"
+EVENTS = f"""
+sys_enter | raw:sys_enter | int syscall
+sys_exit | raw:sys_exit | int syscall
+sched_process_fork | raw:sched_process_fork | int parent_tid@kernel, int parent_ns_tid@kernel, int parent_pid@kernel,
+    int parent_ns_pid@kernel, int child_tid@kernel, int child_ns_tid@kernel, int child_pid@kernel,
+    int child_ns_pid@kernel, u64 start_time@kernel, u64 child_process_start_time@kernel
+sched_process_exec | raw:sched_process_exec | const char* cmdpath, const char* pathname@path, const char*const* argv,
+    const char*const* env, dev_t dev@kernel, unsigned long inode@kernel, int invoked_from_kernel@kernel,
+    unsigned long ctime@kernel, umode_t stdin_type@kernel, umode_t inode_mode@kernel, const char* interp,
+    const char* interpreter_pathname@unread, dev_t interpreter_dev@unread, unsigned long interpreter_inode@unread,
+    const char* prev_comm
+sched_process_exit | raw:sched_process_exit | long exit_code@kernel, bool process_group_exit@kernel
+sched_switch | raw:sched_switch | int cpu@kernel, int prev_tid@kernel, const char* prev_comm, int next_tid@kernel,
+    const char* next_comm
+task_rename | raw:task_rename | const char* old_name, const char* new_name, int syscall@kernel
+cgroup_mkdir | raw:cgroup_mkdir | u64 cgroup_id@kernel, const char* cgroup_path, u32 hierarchy_id@kernel
+cgroup_rmdir | raw:cgroup_rmdir | u64 cgroup_id@kernel, const char* cgroup_path, u32 hierarchy_id@kernel
+cgroup_attach_task | raw:cgroup_attach_task | const char* cgroup_path, const char* comm, pid_t pid@kernel
+loss | headrace | u32 cpu, u32 shard, u64 count, u64 first_time, u64 last_time
+cap_capable | raw:cap_capable | int cap@kernel, int syscall@kernel
+
+security_file_open | exit:file_open | const char* pathname@path, int flags@kernel, dev_t dev@object,
+    unsigned long inode@object, unsigned long ctime@object, const char* syscall_pathname, int syscall@kernel
+security_bprm_check | raw:sched_process_exec exit:bprm_refused | const char* pathname@path, dev_t dev@object,
+    unsigned long inode@object
+security_inode_unlink | exit:inode_unlink | const char* pathname@name
+security_inode_rename | exit:inode_rename | const char* old_path@name, const char* new_path@name
+security_inode_link | exit:inode_link | const char* old_path@name, const char* new_path@name
+security_inode_symlink | exit:inode_symlink | const char* linkpath@name, const char* target
+security_inode_mknod | exit:inode_mknod | const char* file_name@name, umode_t mode, dev_t dev
+security_sb_mount | exit:sb_mount | const char* dev_name, const char* path@name, const char* type, unsigned long flags
+security_sb_umount | exit:sb_umount | const char* mountpoint@name, const char* type@unread, int flags
+
+security_socket_create | exit:socket_create | int family@object, int type@object, int protocol@object, int kern@kernel
+security_socket_listen | exit:socket_listen | int sockfd, struct sockaddr* local_addr, int backlog
+security_socket_connect | exit:socket_connect | int sockfd, struct sockaddr* remote_addr
+security_socket_accept | exit:socket_accept | int sockfd, struct sockaddr* local_addr
+security_socket_bind | exit:socket_bind | int sockfd, struct sockaddr* local_addr
+security_socket_setsockopt | exit:socket_setsockopt | int sockfd, int level, int optname, struct sockaddr* local_addr
+socket_accept | exit:socket_accept | int sockfd, struct sockaddr* local_addr, struct sockaddr* remote_addr
+socket_dup | exit:socket_dup | int oldfd, int newfd, struct sockaddr* remote_addr
+
+vfs_write | exit:write | const char* pathname@path, dev_t dev@kernel, unsigned long inode@kernel, size_t count,
+    off_t pos@kernel
+vfs_writev | exit:write | const char* pathname@path, dev_t dev@kernel, unsigned long inode@kernel, unsigned long vlen,
+    off_t pos@kernel
+magic_write | exit:write exit:copy exit:mmap | const char* pathname@path, bytes bytes, dev_t dev@kernel,
+    unsigned long inode@kernel
+mem_prot_alert | exit:mprotect exit:mmap | u32 alert@kernel, void* addr@kernel, size_t len@kernel, int prot@kernel,
+    int prev_prot@kernel, const char* pathname@path, dev_t dev@kernel, unsigned long inode@kernel,
+    unsigned long ctime@kernel
+security_mmap_file | exit:mmap | const char* pathname@path, int flags@kernel, dev_t dev@kernel,
+    unsigned long inode@kernel, unsigned long ctime@kernel, int prot, int mmap_flags, int syscall@kernel
+security_file_mprotect | exit:mprotect | const char* pathname@path, int prot, unsigned long ctime@kernel
+shared_object_loaded | exit:mmap | const char* pathname@path, int flags@kernel, dev_t dev@kernel,
+    unsigned long inode@kernel, unsigned long ctime@kernel
+
+commit_creds | exit:identity | slim_cred_t old_cred, slim_cred_t new_cred, int syscall@kernel
+switch_task_ns | exit:identity raw:sched_process_fork | pid_t pid@kernel, u32 new_mnt@kernel, u32 new_pid@kernel,
+    u32 new_uts@kernel, u32 new_ipc@kernel, u32 new_net@kernel, u32 new_cgroup@kernel
+
+do_exit | none:sched_process_exit tells the end of a task |
+security_bpf | {KPROBE} | int cmd
+security_bpf_map | {KPROBE} | unsigned int map_id, const char* map_name
+security_kernel_read_file | {KPROBE} | const char* pathname, dev_t dev, unsigned long inode, int type,
+    unsigned long ctime
+security_kernel_post_read_file | {KPROBE} | const char* pathname, long size, int type
+hidden_inodes | {KPROBE} | char* hidden_process
+__kernel_write | {KPROBE} | const char* pathname, dev_t dev, unsigned long inode, size_t count, off_t pos
+dirty_pipe_splice | {KPROBE} | unsigned long inode_in, umode_t in_file_type, const char* in_file_path,
+    loff_t exposed_data_start_offset, size_t exposed_data_len, unsigned long inode_out,
+    unsigned int out_pipe_last_buffer_flags
+proc_create | {KPROBE} | char* name, void* proc_ops_addr
+kprobe_attach | {KPROBE} | char* symbol_name, void* pre_handler_addr, void* post_handler_addr
+call_usermodehelper | {KPROBE} | const char* pathname, const char*const* argv, const char*const* envp, int wait
+debugfs_create_file | {KPROBE} | const char* file_name, const char* path, mode_t mode, void* proc_ops_addr
+debugfs_create_dir | {KPROBE} | const char* name, const char* path
+device_add | {KPROBE} | const char* name, const char* parent_name
+register_chrdev | {KPROBE} | unsigned int requested_major_number, unsigned int granted_major_number,
+    const char* char_device_name, struct file_operations* char_device_fops
+load_elf_phdrs | {KPROBE} | const char* pathname, dev_t dev, unsigned long inode
+hooked_syscalls | none:headrace does not look at the kernel's own tables yet | slim_hooks hooked_syscalls
+hooked_proc_fops | none:headrace does not look at the kernel's own tables yet | slim_hooks hooked_fops_pointers
+hooked_seq_ops | none:headrace does not look at the kernel's own tables yet | slim_hooks hooked_seq_ops
+net_packet | none:headrace does not look into packets yet | trace.PktMeta metadata
+dns_request | none:headrace does not look into packets yet | trace.PktMeta metadata, []trace.DnsQueryData dns_questions
+dns_response | none:headrace does not look into packets yet | trace.PktMeta metadata,
+    []trace.DnsResponseData dns_response
+"""
+
+"""Calls that a program looks at (bpf/c/objects.h): which argument is what; `result` is the call's result.
+
+    PROGRAM CALL [fd= path= dir= path2= dir2= flags= variant=] [native: not for 32-bit calls]
+"""
+CALLS = """
+file_open open fd=result path=0 flags=1
+file_open openat fd=result path=1 dir=0 flags=2
+file_open openat2 fd=result path=1 dir=0 flags=2 variant=openat2
+file_open creat fd=result path=0 variant=creat
+file_open open_by_handle_at fd=result flags=2
+bprm_refused execve path=0
+bprm_refused execveat path=1 dir=0
+inode_unlink unlink path=0
+inode_unlink unlinkat path=1 dir=0 flags=2
+inode_rename rename path=0 path2=1
+inode_rename renameat path=1 dir=0 path2=3 dir2=2
+inode_rename renameat2 path=1 dir=0 path2=3 dir2=2
+inode_link link path=0 path2=1
+inode_link linkat path=1 dir=0 path2=3 dir2=2
+inode_symlink symlink path=0 path2=1
+inode_symlink symlinkat path=0 path2=2 dir2=1
+inode_mknod mknod path=0 flags=1
+inode_mknod mknodat path=1 dir=0 flags=2
+sb_mount mount path=1
+sb_mount move_mount path=3 dir=2 variant=move_mount
+sb_umount umount2 path=0
+socket_create socket fd=result
+socket_create socketpair variant=pair
+socket_bind bind fd=0
+socket_connect connect fd=0
+socket_listen listen fd=0
+socket_accept accept fd=0
+socket_accept accept4 fd=0
+socket_setsockopt setsockopt fd=0
+socket_dup dup fd=0
+socket_dup dup2 fd=0
+socket_dup dup3 fd=0
+socket_dup fcntl fd=0 variant=fcntl
+socket_dup fcntl64 fd=0 variant=fcntl
+socket_dup pidfd_getfd fd=1
+write write fd=0
+write pwrite64 fd=0 flags=3 native
+write writev fd=0 variant=vector native
+write pwritev fd=0 flags=3 variant=vector native
+write pwritev2 fd=0 flags=3 variant=vector native
+copy copy_file_range fd=2 path=3
+copy sendfile fd=0
+copy sendfile64 fd=0
+copy splice fd=2 path=3
+mmap mmap
+mmap mmap2
+mprotect mprotect
+mprotect pkey_mprotect
+identity setuid
+identity setgid
+identity setreuid
+identity setregid
+identity setresuid
+identity setresgid
+identity setfsuid
+identity setfsgid
+identity setgroups
+identity capset
+identity setns
+identity unshare
+"""

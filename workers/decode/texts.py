@@ -1,0 +1,121 @@
+"""The texts of one argument, row by row: what stood behind a pointer, and paths put together.
+
+Views and conditions read texts here, so that both mean the same path.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bpf.catalogue import LEXICAL, NAME, PATH, ROOT, Event
+from bpf.layout import (
+    BLOB_BASE,
+    BLOB_CUT,
+    BLOB_OK,
+    BLOB_STATUS,
+    SOURCE_KERNEL,
+    SOURCE_USER_ENTRY,
+    SOURCE_USER_EXIT,
+)
+from workers.blobs import Blobs, bytes_of
+from workers.decode import paths
+from workers.rows import Rows
+
+Array = np.ndarray[Any, Any]
+SOURCES = {SOURCE_USER_EXIT: "user-exit", SOURCE_KERNEL: "kernel", SOURCE_USER_ENTRY: "user-entry"}
+TEXT_TYPES = frozenset({"const char*", "char*"})
+PASSED = frozenset({"syscall_pathname", "target"})
+"""Texts of other events that come from the caller's memory."""
+OUTSIDE = 16
+"""A status that no record has: the file is not below the process's own root."""
+
+
+class Text(NamedTuple):
+    """A text, or why there is none: `status` None if nothing was read."""
+
+    status: int | None
+    source: str = ""
+    data: bytes = b""
+
+    @property
+    def known(self) -> bytes | None:
+        """The whole text, or None: what was cut is not known."""
+        return self.data if self.status == BLOB_OK else None
+
+
+ABSENT = Text(None)
+
+
+class Texts:
+    """Reads one argument of one event."""
+
+    def __init__(self, event: Event, index: int) -> None:
+        argument = event.arguments[index]
+        self._own = argument.form == ROOT
+        self.index = index
+        if self._own:
+            of = event.index(argument.name.removeprefix("root_"))
+            assert of is not None
+            self.index = of
+        self._form = event.arguments[self.index].form
+        self._is_text = argument.type in TEXT_TYPES
+        self._usual = SOURCE_USER_EXIT if event.is_syscall or argument.name in PASSED else SOURCE_KERNEL
+
+    def simple(self, rows: Rows, chosen: Array, found: Blobs) -> Array | None:
+        """The blobs (positions in `found`) if their bytes alone decide all texts; `shown` makes them such."""
+        if not self._is_text or self._own or self._form == NAME:
+            return None
+        entries = found.entries(self.index, len(rows), chosen)
+        if (entries < 0).any() or (found.status[entries] != (BLOB_OK | self._usual)).any():
+            return None
+        return None if (found.arg == BLOB_BASE | self.index).any() else entries
+
+    def shown(self, data: bytes) -> Text:
+        """The text of a simple blob."""
+        return Text(BLOB_OK, SOURCES[self._usual], paths.walked(data) if self._form == PATH else data)
+
+    def read(self, rows: Rows, chosen: Array, found: Blobs) -> list[Text]:
+        """The text of each chosen row."""
+        entries = found.entries(self.index, len(rows), chosen).tolist()
+        if self._form not in (PATH, NAME) or not (found.arg == BLOB_BASE | self.index).any():
+            return [self._blob(rows, found, entry) for entry in entries]
+        bases = found.entries(BLOB_BASE | self.index, len(rows), chosen).tolist()
+        return [
+            self._joined(rows, found, entry, base) if base >= 0 else self._blob(rows, found, entry)
+            for entry, base in zip(entries, bases, strict=True)
+        ]
+
+    def _blob(self, rows: Rows, found: Blobs, entry: int) -> Text:
+        if entry < 0:
+            return ABSENT
+        packed = int(found.status[entry])
+        status, source = packed & BLOB_STATUS, SOURCES.get(packed & ~BLOB_STATUS, "")
+        data = bytes_of(rows, found, entry)
+        if status not in (BLOB_OK, BLOB_CUT):
+            return Text(status, source)
+        if self._own:
+            return self._of_own_root(data, int(found.whole[entry]), status, source)
+        if self._form == PATH:
+            data = paths.walked(data)
+        elif self._is_text:
+            data = data.rstrip(b"\0")  # as byte_strings() does: some results count their NUL
+        return Text(status, source, data)
+
+    @staticmethod
+    def _of_own_root(data: bytes, whole: int, status: int, source: str) -> Text:
+        own = paths.own_root(data, whole) if whole else paths.walked(data)
+        return Text(OUTSIDE, source) if own is None else Text(status, source, own)
+
+    def _joined(self, rows: Rows, found: Blobs, entry: int, base: int) -> Text:
+        for part in (entry, base):
+            if part < 0:
+                return ABSENT
+            status = int(found.status[part]) & BLOB_STATUS
+            if status != BLOB_OK:
+                return Text(status, LEXICAL)
+        path, own = paths.joined(bytes_of(rows, found, base), int(found.whole[base]), bytes_of(rows, found, entry))
+        if not self._own:
+            return Text(BLOB_OK, LEXICAL, path)
+        return Text(OUTSIDE, LEXICAL) if own is None else Text(BLOB_OK, LEXICAL, own)
