@@ -19,6 +19,8 @@ import msgspec
 MAX_WORKERS = 64
 Pages = Annotated[int, msgspec.Meta(ge=8, le=16384)]
 RingBytes = Annotated[int, msgspec.Meta(ge=1 << 18, le=1 << 30)]
+ResultBytes = Annotated[int, msgspec.Meta(ge=1 << 22, le=1 << 30)]
+"""A result ring must take the longest line several times (pipeline/ring.py, fits)."""
 
 
 class SettingsError(Exception):
@@ -40,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     perf_pages: Pages = 2048
     urgent_pages: Pages = 256
     ring_bytes: RingBytes = 32 << 20
-    result_bytes: RingBytes = 16 << 20
+    result_bytes: ResultBytes = 16 << 20
     interval_ms: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 8
     order_bound_ms: Annotated[int, msgspec.Meta(ge=1, le=60000)] = 200
     parse_arguments: bool = True

@@ -43,14 +43,16 @@ def reader_journal(cpus: int, slots: int, rings: int) -> np.dtype[Any]:
     )
 
 
-def worker_journal(cpus: int) -> np.dtype[Any]:
-    """State of a worker: positions first, then counters."""
+def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
+    """State of a worker: positions, the turn that it waits in (and its records written, by render), counters."""
     return np.dtype(
         [
             ("next", "<u8"),
             ("release", "<u8"),
             ("result_head", "<u8"),
-            ("written", "<u8"),
+            ("written", "<u8", (max(sinks, 1),)),
+            ("turn_ns", "<u8"),
+            ("turn_end", "<u8"),
             ("watermark_ns", "<u8"),
             ("delivered", "<u8", EVENTS),
             ("filtered", "<u8", EVENTS),

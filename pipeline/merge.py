@@ -1,16 +1,18 @@
 """Lines of several workers in the order of time.
 
-Workers let go of rows turn by turn: a turn is what lies between two watermarks, and the watermarks are the
-same for all. Within a turn every worker's rows are sorted; a turn may come in several records. `Merger`
-takes the turns one after the other and merges rows by (time, CPU, thread group), a key that no two
-workers share: what comes out does not depend on how many there are.
+Workers let go of rows turn by turn: a turn is what lies between two watermarks. Within a turn every worker's
+rows are sorted; a turn may come in several records. `Merger` takes the turns one after the other and merges
+rows by (time, CPU, thread group), a key that no two workers share: what comes out does not depend on how many
+there are.
 
-A worker that has not finished a turn limits it to the last time it has shown, so a turn may be larger
-than any ring.
+A worker that has not finished a turn limits it to the last time it has shown, so a turn may be larger than any
+ring. Watermarks are the same for all, but for a worker whose ring was full when one was written: it skips that
+turn, and its rows of it come in a later one. They are merged by their time, as far as they have been shown.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,25 +52,45 @@ class _Waiting:
 class _Source:
     finished_ns: int = 0
     """Watermark of the last turn that is all here."""
+    finished: list[int] = field(default_factory=list)
+    """Watermarks of turns that are all here, in order, without those that are over."""
     queue: deque[_Waiting] = field(default_factory=deque)
+
+    def finish(self, turn_ns: int) -> None:
+        """This turn is all here."""
+        self.finished_ns = turn_ns
+        self.finished.append(turn_ns)
+
+    def forget(self, turn_ns: int) -> None:
+        """Turns before this one are over."""
+        del self.finished[: bisect_left(self.finished, turn_ns)]
+
+    def _has_finished(self, turn_ns: int) -> bool:
+        at = bisect_left(self.finished, turn_ns)
+        return at < len(self.finished) and self.finished[at] == turn_ns
 
     def limit(self, turn_ns: int) -> int:
         """Up to which time this worker has shown its rows of the turn."""
-        if self.finished_ns >= turn_ns:
+        last_ns = self.queue[-1].watermark_ns if self.queue else turn_ns
+        if self._has_finished(turn_ns) or self.finished_ns >= last_ns:
             return ALWAYS
-        last = next((w for w in reversed(self.queue) if w.watermark_ns == turn_ns), None)
-        return NEVER if last is None else int(last.result.key_columns()[0][-1]) - 1
+        return int(self.queue[-1].result.key_columns()[0][-1]) - 1 if self.queue else NEVER
 
     def take(self, turn_ns: int, limit_ns: int) -> Iterator[Part]:
-        """Lines of the turn up to the limit."""
-        while self.queue and self.queue[0].watermark_ns == turn_ns:
+        """Lines of the turn up to the limit; of a later turn, if this one was skipped, those that fall into it."""
+        skipped = not self._has_finished(turn_ns)
+        while self.queue:
             head = self.queue[0]
+            later = head.watermark_ns > turn_ns
+            if later and not skipped:
+                return
+            until = min(limit_ns, turn_ns) if later else limit_ns
             times = head.result.key_columns()[0]
-            last = len(times) if limit_ns == ALWAYS else int(np.searchsorted(times, np.uint64(limit_ns), "right"))
+            last = len(times) if until == ALWAYS else int(np.searchsorted(times, np.uint64(until), "right"))
             whole = last == len(times)
             if last > head.first:
                 yield Part(head.result, head.first, last, head.token, whole)
-            head.first = last
+            head.first = max(head.first, last)
             if not whole:
                 return
             self.queue.popleft()
@@ -85,7 +107,7 @@ class Merger:
         """Take a record; False if it has no rows and needs no keeping."""
         source = self._sources[worker]
         if result.header["final"]:
-            source.finished_ns = int(result.header["watermark_ns"])
+            source.finish(int(result.header["watermark_ns"]))
         if not result.rows:
             return False
         source.queue.append(_Waiting(result, token))
@@ -95,6 +117,10 @@ class Merger:
         """Parts to be merged with each other, in order, until more must be known."""
         while True:
             turn = min((s.queue[0].watermark_ns for s in self._sources if s.queue), default=None)
+            # a turn that every worker has finished and that nothing is queued of is over
+            over = min(s.finished_ns for s in self._sources)
+            for source in self._sources:
+                source.forget(over if turn is None else min(turn, over))
             if turn is None:
                 return
             limit = min(source.limit(turn) for source in self._sources)

@@ -72,7 +72,7 @@ class Control:
         at = (FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 63) // 64 * 64
         dtypes = [
             books.reader_journal(cpus, slots, rings),
-            *[books.worker_journal(cpus)] * workers,
+            *[books.worker_journal(cpus, sinks)] * workers,
             books.publisher_journal(workers, sinks),
         ]
         journals = []
@@ -86,7 +86,7 @@ class Control:
         """Size of the segment."""
         total = FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 64
         total += Journal.bytes_for(books.reader_journal(cpus, slots, rings))
-        total += Journal.bytes_for(books.worker_journal(cpus)) * workers
+        total += Journal.bytes_for(books.worker_journal(cpus, sinks)) * workers
         return total + Journal.bytes_for(books.publisher_journal(workers, sinks))
 
     @property

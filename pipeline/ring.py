@@ -90,9 +90,9 @@ class Ring:
         self.write_position += need
         return self._data[at + RECORD.size : at + RECORD.size + payload_bytes]
 
-    def fits(self, payload_bytes: int) -> bool:
-        """Whether a record of this size can ever be written."""
-        return _padded(payload_bytes) <= self.capacity // 2
+    def fits(self, payload_bytes: int, held: int = 0) -> bool:
+        """Whether a record of this size always finds room: beside `held` such that are not released yet, and a gap."""
+        return _padded(payload_bytes) <= self.capacity // (2 + held)
 
     def publish(self) -> None:
         """Make everything written so far visible. Producer; pairs with `head` in read()."""

@@ -122,6 +122,11 @@ def _descendants(pid: int) -> list[int]:
     return found[1:]
 
 
+def _is_command(pid: int) -> bool:
+    """Not one of headrace's own helpers."""
+    return b"multiprocessing" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 class Running:
     """A `headrace run` that goes on, ready when made: everything is attached."""
 
@@ -145,6 +150,12 @@ class Running:
                     found[name.removeprefix("hr-")] = pid
         return found
 
+    def command(self) -> int:
+        """Process id of the command."""
+        stages = self.stages().values()
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return next(pid for pid in map(int, children) if pid not in stages and _is_command(pid))
+
     def segments(self) -> set[str]:
         """Names of the shared-memory segments that the supervisor has mapped."""
         maps = Path(f"/proc/{self.process.pid}/maps").read_text().splitlines()
@@ -158,7 +169,11 @@ class Running:
 
     def end(self, deadline_s: float = DEADLINE_S) -> tuple[int, dict[str, Any], str]:
         """(status, ledger, standard error) once it has ended."""
-        _, errors = self.process.communicate(timeout=deadline_s)
+        try:
+            _, errors = self.process.communicate(timeout=deadline_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
         ledger = json.loads(self.ledger_path.read_text()) if self.ledger_path.exists() else {}
         shutil.rmtree(self._folder)
         return self.process.returncode, ledger, errors

@@ -72,9 +72,10 @@ class Worker:
         """Columns carry their cells whole: what a condition took out must not go along."""
         self._fed: list[Fed] = []
         self.position = 0
-        self._written = 0
-        self._already = int(self.state["written"])
-        """Records of the turn at hand that a predecessor has written."""
+        self._written = np.zeros_like(self.state["written"])
+        """Records of the turn at hand, by render."""
+        self._already = self.state["written"].copy()
+        """Of these, what a predecessor has written."""
         self._recover()
 
     def _recover(self) -> None:
@@ -98,8 +99,21 @@ class Worker:
         self._fed.append(Fed(position, last_ns))
         self.core.feed(payload)
 
+    def _take_up_turn(self) -> None:
+        """A turn of which a predecessor has written some records must be cut where it was."""
+        position, end = self.position, int(self.state["turn_end"])
+        while position < end and (record := self.ring.read(position)) is not None:
+            if record.kind == FRAME:
+                self._feed(record.payload, position)
+            position = record.next
+        self._advance(int(self.state["turn_ns"]), end)
+        self.position = end
+
     def turn(self) -> bool:
         """Everything up to the next watermark. False if there is none yet; END ends the process."""
+        if self._already.any():
+            self._take_up_turn()
+            return True
         position = self.position
         while True:
             promised = self.ring.promised
@@ -123,8 +137,9 @@ class Worker:
             position = record.next
 
     def _advance(self, watermark_ns: int, position: int) -> None:
+        self.state["turn_ns"], self.state["turn_end"] = watermark_ns, position
         batch = self.core.advance(watermark_ns)
-        self._written = 0
+        self._written[:] = 0
         self._emit(batch)
         self._count(batch)
         # frames whose last row has not ripened must stay: after a death they are read again
@@ -184,7 +199,9 @@ class Worker:
         if self.plan.keyed and ends is not None and len(rows):
             tgid = self.core.contexts.table["tgid"][rows.who].astype(np.uint64)
             keys = key_bytes(rows.time_ns, rows.cpu.astype(np.uint64) << np.uint64(32) | tgid, ends)
-        if len(rows) > 1 and not self.results.fits(RESULT.itemsize + len(keys) + len(payload)):
+        # the publisher may hold one record of each render until it has seen another (pipeline/merge.py)
+        size = RESULT.itemsize + len(keys) + len(payload)
+        if len(rows) > 1 and not self.results.fits(size, held=len(self.renders)):
             half = len(rows) // 2
             self._emit_part(number, name, batch, rows.select(slice(0, half)), topic, False, counted)
             self._emit_part(number, name, batch, rows.select(slice(half, None)), topic, final, counted)
@@ -225,21 +242,24 @@ class Worker:
         What is written so far is made visible then, and the journal says how many records of this turn
         that is: a successor renders the turn again and leaves those out.
         """
-        self._written += 1
-        if self._written <= self._already:
+        render = int(header["render"][0])
+        if self._written[render] < self._already[render]:
+            self._written[render] += 1
             return
         while not try_write(self.results, header, keys, payload):
-            self.state["written"] = self._written - 1
+            self.state["written"] = self._written
             self.state["result_head"] = self.results.write_position
             self.journal.commit()
             self.results.publish()
             self.plan.publisher_bell.ring()
             select.select([], [], [], FULL_WAIT_S)
+        self._written[render] += 1
 
     def _commit(self, position: int, release: int) -> None:
         state = self.state
         state["next"], state["release"], state["result_head"] = position, release, self.results.write_position
-        state["written"] = self._already = 0
+        state["written"] = 0
+        self._already[:] = 0
         state["cpu_ns"] = self._cpu.now_ns()
         self.journal.commit()
         self.results.publish()

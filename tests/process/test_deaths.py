@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,50 @@ def test_a_killed_nursery_takes_its_stages_along_and_all_are_started_again(
     assert ledger["restarts"] == dict.fromkeys(STAGES, 1)
     assert ledger["balanced"], ledger
     assert ledger["by_event"]["getppid"]["produced"] == calls
+
+
+CLOSES = """
+import os
+for number in range(1000000, 1030000):
+    try:
+        os.close(number)
+    except OSError:
+        pass
+"""
+
+
+def test_a_worker_that_dies_in_front_of_a_full_ring_neither_loses_nor_repeats(tmp_path: Path) -> None:
+    # every event has a number of its own, the rings are small, and nobody reads until both workers have died
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    sizes = ("--workers", "2", "--ring-bytes", str(1 << 23))
+    wanted = ("-e", "close,close.args.fd>=1000000", "-o", f"json:{pipe}")
+    small = os.environ | {"HEADRACE_RESULT_BYTES": str(1 << 22)}
+    running = Running(*sizes, *wanted, "--", sys.executable, "-S", "-c", CLOSES, env=small)
+    assert running.ready, running.end()
+    busy = f"worker-{running.command() % 2}"
+    for _ in range(3):
+        wait_for(lambda: any(_is_full(name) for name in running.segments()), "a full ring of results")
+        # the command is one process, so one of the two has work
+        before = next(pid for name, pid in running.stages().items() if name == busy)
+        os.kill(before, signal.SIGKILL)
+        wait_for(lambda seen=before: running.stages().get(busy, seen) != seen, "a new process")
+    os.set_blocking(reading, True)
+    with open(reading, "rb") as lines:
+        numbers = [int(next(a for a in json.loads(line)["args"] if a["name"] == "fd")["value"]) for line in lines]
+    status, ledger, errors = running.end()
+    assert (status, ledger["balanced"]) == (0, True), (errors, ledger)
+    assert ledger["restarts"] == {busy: 3}
+    assert len(numbers) == len(set(numbers)) == ledger["sinks"][0]["written"] == ledger["delivered"]
+    assert numbers == sorted(numbers)
+
+
+def _is_full(segment: str) -> bool:
+    """Whether a ring of results is more than half full: its producer waits, or will."""
+    data = Path("/dev/shm", segment).read_bytes()
+    head, tail = (int.from_bytes(data[at : at + 8], "little") for at in (0, 64))
+    return len(data) in range(1 << 22, (1 << 22) + 4096) and (1 << 21) < head - tail <= 1 << 22
 
 
 def test_a_signal_to_the_process_group_ends_in_flow_order(binaries: dict[str, Path]) -> None:

@@ -20,7 +20,7 @@ LOSS = catalogue().by_name["loss"].id
 
 
 def worker(delivered: dict[int, int], filtered: dict[int, int] | None = None, **fields: Any) -> Any:
-    state = np.zeros(1, books.worker_journal(2))
+    state = np.zeros(1, books.worker_journal(2, 1))
     for event, count in delivered.items():
         state["delivered"][0, event] = count
     for event, count in (filtered or {}).items():

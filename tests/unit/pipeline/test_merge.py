@@ -152,3 +152,52 @@ def test_a_worker_that_ended_before_a_restart_does_not_hold_the_others_up() -> N
     merger = Merger([0, 20])
     merger.add(0, result([(1, 0, b"a\n")], 10), "token")
     assert [[p.token for p in parts] for parts in merger.ripe()] == [["token"]]
+
+
+def test_rows_of_a_skipped_turn_are_merged_by_their_time() -> None:
+    # worker 1's ring had no room for the watermark 10; its ring of results has room for one more record only
+    merger = Merger([0] * 2)
+    merger.add(0, result([(4, 0, b"four\n")], 10), 0)
+    merger.add(0, result([(14, 0, b"fourteen\n")], 20), 1)
+    merger.add(1, result([(1, 1, b"one\n"), (3, 1, b"three\n")], 20, final=False), 2)
+    out = [b"".join(merge(parts)) for parts in merger.ripe()]
+    assert out == [b"one\n"]
+    merger.add(1, result([(5, 1, b"five\n"), (15, 1, b"fifteen\n")], 20), 3)
+    assert b"".join(piece for parts in merger.ripe() for piece in merge(parts)) == (
+        b"three\nfour\nfive\nfourteen\nfifteen\n"
+    )
+
+
+@given(
+    st.lists(st.lists(LINES, min_size=3, max_size=3), min_size=1, max_size=5),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), max_size=6),
+    st.randoms(use_true_random=False),
+)
+def test_watermarks_that_a_worker_missed_change_nothing(
+    turns: list[list[list[tuple[int, int, bool]]]], missed: list[tuple[int, int]], random: Any
+) -> None:
+    streams: list[list[Result]] = [[], [], []]
+    union: list[Line] = []
+    for worker, stream in enumerate(streams):
+        lines: list[Line] = []
+        for number, turn in enumerate(turns):
+            keys = sorted(turn[worker], key=lambda k: k[:2])
+            mine = [
+                (number * 10 + t, cpu << 32 | worker, f"{number} {t} {cpu} {worker} {i}\n".encode())
+                for i, (t, cpu, _) in enumerate(keys)
+            ]
+            lines += mine
+            union += mine
+            if (worker, number) in missed and number < len(turns) - 1:
+                continue
+            for line in lines[:-1]:
+                stream.append(result([line], number * 10 + 9, final=False))
+            stream.append(result(lines[-1:], number * 10 + 9))
+            lines = []
+    merger, out = Merger([0] * 3), b""
+    arrivals = [worker for worker, stream in enumerate(streams) for _ in stream]
+    random.shuffle(arrivals)
+    for worker in arrivals:
+        merger.add(worker, streams[worker].pop(0), None)
+        out += b"".join(piece for parts in merger.ripe() for piece in merge(parts))
+    assert out == b"".join(text for _, _, text in sorted(union, key=lambda line: line[:2]))

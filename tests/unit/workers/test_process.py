@@ -20,7 +20,7 @@ def ledger_of(*frames: bytes) -> Ledger:
     """The books after one turn over these frames, on a host of two CPUs."""
     worker: Any = object.__new__(Worker)
     worker.plan, worker.index = SimpleNamespace(cpus=2), 0
-    state = np.zeros(1, books.worker_journal(2))
+    state = np.zeros(1, books.worker_journal(2, 1))
     worker.state = state[0]
     core = Core(catalogue(), 0, 1)
     for one in frames:
