@@ -1,15 +1,20 @@
 # Two commands matter: `make demo` and `make test`. Both install what is missing first.
-.PHONY: setup demo test check bench clean recording
+.PHONY: setup setup-tests demo test check bench clean recording
 
 setup: .venv/.ready
 
 .venv/.ready: setup.sh pyproject.toml requirements.lock
 	./setup.sh
 
+setup-tests: .venv/.ready-tests
+
+.venv/.ready-tests: setup.sh pyproject.toml requirements.lock
+	./setup.sh tests
+
 demo: setup
 	.venv/bin/headrace demo
 
-test: setup
+test: setup-tests
 	.venv/bin/python -m pytest
 
 check: setup

@@ -1,7 +1,8 @@
 #!/bin/sh
 # What headrace needs on a Debian 12 machine, installed where it is missing: Debian's bcc (its namesake
-# on PyPI is something else), a C compiler for the tests' loads, and a virtual environment in the
-# checkout with the locked Python packages.
+# on PyPI is something else), a C compiler for the demonstration's and the tests' loads, and a virtual
+# environment in the checkout with the locked Python packages. `setup.sh tests` installs what only the
+# tests need as well: a Docker Engine, which they start for themselves, and busybox for its image.
 set -eu
 cd "$(dirname "$0")"
 
@@ -12,6 +13,10 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || add python3-venv
 command -v cc >/dev/null 2>&1 || add gcc
 [ -e /usr/include/stdio.h ] || add libc6-dev
 echo 'int main(void){return 0;}' | cc -m32 -x c -o /dev/null - 2>/dev/null || add gcc-multilib
+if [ "${1:-}" = tests ]; then
+	command -v dockerd >/dev/null 2>&1 || add docker.io
+	[ -x /bin/busybox ] || add busybox-static
+fi
 if [ -n "$need" ]; then
 	if [ "$(id -u)" != 0 ]; then
 		echo "setup: these packages are missing and only root can install them:$need" >&2
@@ -35,3 +40,4 @@ if [ "$(id -u)" = 0 ] && [ ! -d /sys/kernel/tracing/events ]; then
 	mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null || true
 fi
 touch .venv/.ready
+[ "${1:-}" != tests ] || touch .venv/.ready-tests

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import harness
-from bpf import loader, scope
+from bpf import loader, scope, source
 from bpf.btf import Btf
 from bpf.catalogue import catalogue
 from config.settings import Settings
@@ -34,9 +34,9 @@ TRIES = 5
 
 
 @contextlib.contextmanager
-def source(with_context: bool) -> Iterator[None]:
+def compiled(with_context: bool) -> Iterator[None]:
     """Inside, programs compile as they are, or without the context step."""
-    joined = loader._joined
+    joined = source.joined
 
     def patched(*arguments: Any) -> str:
         text = joined(*arguments)
@@ -44,11 +44,11 @@ def source(with_context: bool) -> Iterator[None]:
             raise harness.Void(f"the programs have changed: {CALL!r} stands there {text.count(CALL)} times")
         return text.replace(CALL, WITHOUT)
 
-    loader._joined = joined if with_context else patched
+    source.joined = joined if with_context else patched
     try:
         yield
     finally:
-        loader._joined = joined
+        source.joined = joined
 
 
 class Drain:
@@ -97,9 +97,9 @@ def _counts(programs: loader.Programs) -> tuple[int, int]:
 def rate(binary: Path, btf: Btf, with_context: bool, seconds: float) -> float | None:
     """Calls a second under the programs; None if events were lost."""
     span = scope.Scope(condition="(s->flags & GROUP_TREE)")
-    wanted = loader.Wanted(events=tuple(catalogue().select("getppid")), scope=span, shards=1)
+    wanted = source.Wanted(events=tuple(catalogue().select("getppid")), scope=span, shards=1)
     with contextlib.ExitStack() as stack:
-        with source(with_context):
+        with compiled(with_context):
             programs = loader.Programs(wanted, loader.import_bcc(), btf)
         stack.callback(programs.close)
         drain = Drain(programs)

@@ -18,6 +18,7 @@ BTF_MAGIC = 0xEB9F
 HEADER = struct.Struct("<HBBIIIII")
 TYPE = struct.Struct("<III")
 MEMBER = struct.Struct("<III")
+ENUMERATOR = struct.Struct("<Ii")
 
 KIND_INT, KIND_PTR, KIND_ARRAY, KIND_STRUCT, KIND_UNION, KIND_ENUM = 1, 2, 3, 4, 5, 6
 KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT = 8, 9, 10, 11
@@ -78,6 +79,7 @@ class Btf:
         self._types: list[Type | None] = [None]
         self._by_name: dict[str, int] = {}
         self._typedefs: set[str] = set()
+        self._enums: dict[str, int] = {}
         try:
             self._index(header_bytes + type_at, header_bytes + type_at + type_bytes)
         except (struct.error, ValueError) as error:
@@ -98,6 +100,8 @@ class Btf:
             at += TYPE.size
             if kind in AGGREGATES and name:
                 self._by_name.setdefault(self._string(name), len(self._types))
+            elif kind == KIND_ENUM and name:
+                self._enums.setdefault(self._string(name), len(self._types))
             elif kind == KIND_TYPEDEF:
                 self._typedefs.add(self._string(name))
             self._types.append(Type(kind, vlen, bool(info >> 31), name, size_or_type, at))
@@ -144,6 +148,17 @@ class Btf:
             bits += found[0]
             current = found[1]
         return bits // 8
+
+    def enumerator(self, enum_name: str, name: str) -> int:
+        """Value of `name` in `enum enum_name`; UnknownMember if there is none."""
+        type_id = self._enums.get(enum_name)
+        found = self._types[type_id] if type_id is not None else None
+        for i in range(found.vlen if found else 0):
+            assert found is not None
+            offset, value = ENUMERATOR.unpack_from(self._data, found.at + i * ENUMERATOR.size)
+            if self._string(offset) == name:
+                return int(value)
+        raise UnknownMember(enum_name, name)
 
     def size(self, struct_name: str) -> int:
         """Size of `struct struct_name` in bytes; UnknownMember if there is none."""

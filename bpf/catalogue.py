@@ -223,7 +223,7 @@ def _hook_events() -> Iterable[tuple[str, str | None, str, tuple[str, ...], tupl
         sources = [word.partition(":") for word in source.split()]
         raw = [f"raw_tracepoint:{what}" for how, _, what in sources if how == "raw"]
         programs = tuple(what for how, _, what in sources if how == "exit")
-        hook = raw[0] if raw else SYS_EXIT if programs else "pipeline"
+        hook = raw[0] if raw else SYS_EXIT if programs else "start" if kind == "start" else "pipeline"
         yield name, hook, "", programs, _arguments(arguments)
 
 

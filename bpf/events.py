@@ -4,6 +4,7 @@
 
 Source:  raw:X       the raw tracepoint X
          exit:P      the exit of the calls that program P looks at (CALLS below)
+         start       told once, when headrace starts
          headrace    headrace itself
          none:WHY    no source that headrace can use
 
@@ -33,6 +34,15 @@ task_rename | raw:task_rename | const char* old_name, const char* new_name, int 
 cgroup_mkdir | raw:cgroup_mkdir | u64 cgroup_id@kernel, const char* cgroup_path, u32 hierarchy_id@kernel
 cgroup_rmdir | raw:cgroup_rmdir | u64 cgroup_id@kernel, const char* cgroup_path, u32 hierarchy_id@kernel
 cgroup_attach_task | raw:cgroup_attach_task | const char* cgroup_path, const char* comm, pid_t pid@kernel
+container_create | raw:cgroup_mkdir | const char* runtime, const char* container_id, unsigned long ctime@kernel,
+    const char* container_image@unread, const char* container_name@unread, const char* pod_name@unread,
+    const char* pod_namespace@unread, const char* pod_uid@unread
+container_remove | raw:cgroup_rmdir | const char* runtime, const char* container_id
+existing_container | start | const char* runtime, const char* container_id, unsigned long ctime@kernel,
+    const char* container_image@unread, const char* container_name@unread, const char* pod_name@unread,
+    const char* pod_namespace@unread, const char* pod_uid@unread
+init_namespaces | start | u32 cgroup@kernel, u32 ipc@kernel, u32 mnt@kernel, u32 net@kernel, u32 pid@kernel,
+    u32 pid_for_children@kernel, u32 time@kernel, u32 time_for_children@kernel, u32 user@kernel, u32 uts@kernel
 loss | headrace | u32 cpu, u32 shard, u64 count, u64 first_time, u64 last_time
 cap_capable | raw:cap_capable | int cap@kernel, int syscall@kernel
 

@@ -15,14 +15,14 @@ CELL_BYTES = 32
 FRAME_CELLS = 1016
 """Cells of a frame. Per-CPU map values end at 32 KiB (PCPU_MIN_UNIT_SIZE, kernel/bpf/arraymap.c)."""
 BITMAP_WORDS = 16
-PRIVATE_BYTES = 64
+PRIVATE_BYTES = 72
 """What stands before the wire part of `struct frame`: kernel pointers, never sent."""
 EVENTS = 1152
 """Event ids are below this."""
 CALL_SLOTS = 512
 """Numbers of system calls per table; the last slot stands for every number not in the table."""
 UNKNOWN_CALL = CALL_SLOTS - 1
-FRAME_VERSION = 1
+FRAME_VERSION = 2
 STRING_BYTES = 4096
 VECTOR_BYTES, VECTOR_STRING = 8192, 1024
 ARGV_BYTES = 16384
@@ -61,6 +61,9 @@ CONTEXT = np.dtype(
         ("process_start_ns", "<u8"),
         ("parent_start_ns", "<u8"),
         ("cgroup_id", "<u8"),
+        ("exe_inode", "<u8"),
+        ("cap_effective", "<u8"),
+        ("container", "u1", 32),
         ("tgid", "<u4"),
         ("tid", "<u4"),
         ("ppid", "<u4"),
@@ -73,6 +76,12 @@ CONTEXT = np.dtype(
         ("mntns", "<u4"),
         ("pidns", "<u4"),
         ("utsns", "<u4"),
+        ("exe_dev", "<u4"),
+        ("loginuid", "<u4"),
+        ("sessionid", "<u4"),
+        ("runtime", "u1"),
+        ("container_state", "u1"),
+        ("pad", "<u2"),
         ("comm", "S16"),
         ("nodename", "S64"),
     ]
@@ -138,8 +147,29 @@ CALL = np.dtype(
     ]
 )
 STATUS = np.dtype(
-    [("tree_live", "<i8"), ("groups_overflow", "<u8"), ("epoch", "<u8"), ("user_epoch", "<u8"), ("pad", "<u8", 4)]
+    [
+        ("tree_live", "<i8"),
+        ("groups_overflow", "<u8"),
+        ("epoch", "<u8"),
+        ("user_epoch", "<u8"),
+        ("containers_epoch", "<u8"),
+        ("containers_overflow", "<u8"),
+        ("pad", "<u8", 2),
+    ]
 )
+CONTAINER = np.dtype(
+    [
+        ("id", "u1", 32),
+        ("root", "<u8"),
+        ("ctime_ns", "<u8"),
+        ("runtime", "u1"),
+        ("state", "u1"),
+        ("pad", "u1", 6),
+    ]
+)
+CONTAINER_CREATED, CONTAINER_STARTED, CONTAINER_EXISTING = 1, 2, 3
+RUNTIMES = ("", "docker", "containerd", "crio", "podman")
+"""By number, as `enum runtime` of layout.h has them."""
 LOST_REASONS = ("lost_full", "lost_other", "lost_nested", "lost_room")
 
 FRAME_BYTES = PRIVATE_BYTES + FRAME.itemsize + FRAME_CELLS * CELL_BYTES
@@ -152,6 +182,7 @@ _STRUCTS = {
     "blob_spec": (BLOB_SPEC, 0, BLOB_SPEC.itemsize),
     "call": (CALL, 0, CALL.itemsize),
     "status": (STATUS, 0, STATUS.itemsize),
+    "container": (CONTAINER, 0, CONTAINER.itemsize),
 }
 
 

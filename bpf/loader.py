@@ -1,9 +1,4 @@
-"""Compile, load and attach the programs. Runs in the supervisor, the only process with privilege.
-
-The C files are joined into one source with `#line`, since bcc 0.26 rewrites map methods in the main
-file only; errors still name the right file and line. Constants come in by -D: offsets from BTF, sizes
-from bpf/layout.py, event ids from the catalogue, and what is wanted.
-"""
+"""Load and attach the programs. Runs in the supervisor, the only process with privilege."""
 
 from __future__ import annotations
 
@@ -11,60 +6,20 @@ import contextlib
 import ctypes
 import os
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bpf import layout, offsets
+from bpf import cgroups, layout, offsets, source
 from bpf.btf import Btf, BtfError
-from bpf.catalogue import (
-    ENTRY_CALLS,
-    LIFECYCLE,
-    LOOKS,
-    PROGRAMS,
-    STEPS,
-    SYS_EXIT,
-    VARIANTS,
-    WALK,
-    Call,
-    Event,
-    Look,
-    catalogue,
-)
+from bpf.catalogue import ENTRY_CALLS, LOOKS, PROGRAMS, SYS_EXIT, VARIANTS, Call, Look, catalogue
 from bpf.mapped import MappedArray
-from bpf.scope import Scope
+from bpf.source import HERE, Wanted
+from bpf.test_run import TestRun
 
-HERE = Path(__file__).parent
-SOURCES = (
-    "layout.h",
-    "kernel.h",
-    "arch",
-    "maps.h",
-    "scope.h",
-    "frame.h",
-    "arguments.h",
-    "path.h",
-    "file.h",
-    "objects.h",
-    "syscalls.c",
-    "files.c",
-    "sockets.c",
-    "names.c",
-    "writes.c",
-    "memory.c",
-    "identity.c",
-    "lifecycle.c",
-    "cgroup.c",
-    "flush.c",
-)
-GROUPS = 65536
 GROUP_OWN, GROUP_TREE, GROUP_NOT_TREE, GROUP_FOLLOWED, GROUP_ARMED = 1, 2, 4, 8, 16
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-NEEDS = {"mmap": "WANT_MMAP", "mprotect": "WANT_REGIONS", "identity": "WANT_BEFORE"}
-"""What a program needs beside the events that it raises."""
 ENTRIES = {"mprotect": "enter_mprotect", "identity": "enter_identity"}
 """Programs that must have seen the call's entry, and what looks at it."""
 FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
@@ -76,92 +31,6 @@ class LoadError(Exception):
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message + (f" ({remedy})" if remedy else ""))
         self.remedy = remedy
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the kernel is asked for."""
-
-    events: tuple[Event, ...]
-    scope: Scope
-    shards: int
-    environment: bool = False
-    capture_bytes: int = 0
-    retval: tuple[tuple[str, int, int], ...] = ()
-    """(event name, least, largest) result that passes the kernel."""
-
-    @property
-    def programs(self) -> tuple[str, ...]:
-        """Programs that look at the objects of calls."""
-        return tuple(p for p in PROGRAMS if any(p in event.programs for event in self.events))
-
-    @property
-    def tails(self) -> tuple[str, ...]:
-        """Programs that are entered by a tail call."""
-        return (WALK, "exec", *self.programs, *(step for p in self.programs for step in STEPS.get(p, ())))
-
-
-def _joined(terms: str, machine: str) -> str:
-    parts = []
-    for name in SOURCES:
-        path = HERE / "c" / (f"arch_{machine}.h" if name == "arch" else name)
-        text = path.read_text()
-        if name == "scope.h":
-            text = text.replace("\nSCOPE_TERMS\n", f"\n{terms}\n")
-        parts.append(f'#line 1 "{path.name}"\n{text}')
-        if name == "layout.h":
-            parts.append(f'#line 1 "static_asserts"\n{layout.static_asserts()}')
-    return "#include <linux/types.h>\n" + "\n".join(parts)
-
-
-def _defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: bool) -> dict[str, int]:
-    names = {e.name for e in wanted.events}
-    defines = dict(kernel)
-    defines |= {
-        "FRAME_CELLS": layout.FRAME_CELLS,
-        "EVENTS": layout.EVENTS,
-        "CALL_SLOTS": layout.CALL_SLOTS,
-        "SHARDS": wanted.shards,
-        "CPUS": cpus,
-        "GROUPS": GROUPS,
-        "SCOPE_FOLLOW": int(wanted.scope.follow),
-        "EXEC_ENVIRONMENT": int(wanted.environment),
-        "KEEP_COMM_AT_RENAME": int(not prepare_exec),
-    }
-    for name in names:
-        defines[f"EVENT_{name}"] = catalogue().by_name[name].id
-    programs = wanted.programs
-    if programs or any(e.hook == SYS_EXIT for e in wanted.events):
-        defines["WANT_SYSCALLS"] = 1
-    defines["PROGRAMS"] = len(PROGRAMS)
-    defines |= {f"PROGRAM_{name}": number for number, name in enumerate(PROGRAMS)}
-    defines |= {define: 1 for program, define in NEEDS.items() if program in programs}
-    hooks = ("sys_enter", "sys_exit", "sched_switch", "cgroup_mkdir", "cgroup_rmdir", "cgroup_attach_task")
-    for name in (*hooks, *ENTRY_CALLS, *LIFECYCLE):
-        if name in names:
-            defines[f"WANT_{name.upper()}"] = 1
-    if "task_rename" in names or not prepare_exec:
-        defines["WANT_TASK_RENAME"] = 1
-    if prepare_exec:
-        defines["WANT_SCHED_PREPARE_EXEC"] = 1
-    return defines
-
-
-def _programs(defines: dict[str, int]) -> list[tuple[str, str]]:
-    """(function, raw tracepoint) of what is attached, exit last so that trees stay complete."""
-    optional = {
-        "WANT_SYS_ENTER": ("on_sys_enter", "sys_enter"),
-        "WANT_SYSCALLS": ("on_sys_exit", "sys_exit"),
-        "WANT_TASK_RENAME": ("on_task_rename", "task_rename"),
-        "WANT_SCHED_PREPARE_EXEC": ("on_sched_prepare_exec", "sched_prepare_exec"),
-        "EVENT_cap_capable": ("on_cap_capable", "cap_capable"),
-        "WANT_CGROUP_MKDIR": ("on_cgroup_mkdir", "cgroup_mkdir"),
-        "WANT_CGROUP_RMDIR": ("on_cgroup_rmdir", "cgroup_rmdir"),
-        "WANT_CGROUP_ATTACH_TASK": ("on_cgroup_attach_task", "cgroup_attach_task"),
-    }
-    always = [(f"on_{name}", name) for name in ("sched_switch", "sched_process_fork", "sched_process_exec")]
-    chosen = [program for key, program in optional.items() if key in defines]
-    return [*always, *chosen, ("on_sched_process_exit", "sched_process_exit")]
 
 
 def possible_cpus() -> int:
@@ -185,15 +54,15 @@ class Programs:
         if machine not in offsets.REGISTERS:
             raise LoadError(f"headrace has no register table for {machine}")
         try:
-            kernel = offsets.resolve(btf, machine)
+            kernel = offsets.resolve(btf, machine) | source.hierarchy(btf)
         except BtfError as error:
             raise LoadError(str(error), "this kernel is older or newer than headrace knows") from error
-        self._defines = _defines(wanted, self.cpus, kernel, has_raw_tracepoint(btf, "sched_prepare_exec"))
-        source = _joined(wanted.scope.c_source(), machine)
+        self._defines = source.defines(wanted, self.cpus, kernel, has_raw_tracepoint(btf, "sched_prepare_exec"))
+        text = source.joined(wanted.scope, machine)
         flags = ["-w", f"-I{HERE / 'c'}", *(f"-D{k}={v}" for k, v in self._defines.items())]
         self._bcc = bcc
         try:
-            self._bpf = bcc.BPF(text=source, cflags=flags)
+            self._bpf = bcc.BPF(text=text, cflags=flags)
         except Exception as error:  # bcc raises bare Exception
             raise LoadError(f"bcc could not compile or load the programs: {error}") from error
         self._status = MappedArray(self.map_fd("status"), layout.STATUS, 1, writable=True)
@@ -202,7 +71,8 @@ class Programs:
         self._raw_attached: list[str] = []
         self._functions: dict[str, Any] = {}
         tails = [(f"on_{program}", "") for program in wanted.tails]
-        for function, _ in [*_programs(self._defines), *tails, ("flush_now", "")]:
+        asked = [(name, "") for name in ("flush_now", "enter_cgroup", *wanted.told)]
+        for function, _ in [*source.attached(self._defines), *tails, *asked]:
             try:
                 self._functions[function] = self._bpf.load_func(function, bcc.BPF.RAW_TRACEPOINT)
             except Exception as error:
@@ -284,6 +154,28 @@ class Programs:
         row["room"] = min(room, FRAME_ROOM)
         return row
 
+    def enter_containers(self) -> None:
+        """Make the containers known that are there already; after attach(), so that none is missed."""
+        found = cgroups.hierarchy()
+        if found is not None:
+            cgroups.enter_existing(found.path, TestRun(self._functions["enter_cgroup"].fd), self._forget_cgroup)
+        for name in self.wanted.told:
+            TestRun(self._functions[name].fd)()
+
+    def _forget_cgroup(self, number: int) -> None:
+        with contextlib.suppress(KeyError):
+            del self._bpf["containers"][ctypes.c_ulonglong(number)]
+
+    def containers(self) -> dict[int, np.ndarray[Any, Any]]:
+        """Known control groups of containers, CONTAINER[1] by id of the group. For tests and `stat`."""
+        items = self._bpf["containers"].items()
+        return {int(k.value): np.frombuffer(bytes(v), layout.CONTAINER) for k, v in items}
+
+    @property
+    def containers_overflow(self) -> int:
+        """Control groups of containers that found no place in the kernel's table."""
+        return int(self._status.array["containers_overflow"][0])
+
     def set_perf_fd(self, name: str, cpu: int, fd: int) -> None:
         """Let programs on `cpu` submit to this perf event. The entry lives as long as this map descriptor."""
         table = self._bpf[name]
@@ -310,7 +202,7 @@ class Programs:
 
     def attach(self) -> None:
         """Attach every program; LoadError names the hook that was refused."""
-        for function, tracepoint in _programs(self._defines):
+        for function, tracepoint in source.attached(self._defines):
             try:
                 self._bpf.attach_raw_tracepoint(tp=tracepoint, fn_name=function)
             except Exception as error:
@@ -353,48 +245,3 @@ def import_bcc() -> Any:
     except ImportError as error:
         raise LoadError(f"bcc cannot be imported: {error}", "apt install python3-bpfcc, then make setup") from error
     return bcc
-
-
-def seed_tree(programs: Programs, roots: Sequence[int], flags: int, proc: Path = Path("/proc")) -> int:
-    """Enter running processes and their descendants, again until nothing is new; how many there were.
-
-    Called after attaching: what a process forks from then on enters by itself, so a pass that finds
-    nothing new has all of them.
-    """
-    known: set[int] = set()
-    seeded = 0
-    while True:
-        parents = _parents(proc)
-        members = {pid for pid in parents if _descends(pid, parents, frozenset(roots))} - known
-        if not members:
-            return seeded
-        present = programs.groups()
-        for pid in members - present.keys():
-            programs.set_group(pid, flags)
-            if (proc / str(pid)).exists():
-                seeded += 1
-            else:
-                programs.forget_group(pid)
-        known |= members
-
-
-def _parents(proc: Path) -> dict[int, int]:
-    found = {}
-    for entry in os.listdir(proc):
-        if entry.isdigit():
-            try:
-                stat = (proc / entry / "stat").read_bytes()
-            except OSError:
-                continue
-            found[int(entry)] = int(stat[stat.rindex(b")") + 2 :].split()[1])
-    return found
-
-
-def _descends(pid: int, parents: dict[int, int], roots: frozenset[int]) -> bool:
-    seen = set()
-    while pid in parents and pid not in seen:
-        if pid in roots:
-            return True
-        seen.add(pid)
-        pid = parents[pid]
-    return False

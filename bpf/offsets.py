@@ -72,6 +72,12 @@ OFFSETS: dict[str, tuple[tuple[str, str], ...]] = {
         ("cgroup", "root"),
         ("cgroup_root", "hierarchy_id"),
         ("kernfs_node", "id"),
+        ("kernfs_node", "name"),
+        ("cgroup", "self"),
+        ("cgroup_subsys_state", "cgroup"),
+        ("cgroup_subsys_state", "parent"),
+        ("css_set", "subsys"),
+        ("css_set", "dfl_cgrp"),
         ("task_struct", "fs"),
         ("fs_struct", "root"),
         ("fs_struct", "pwd"),
@@ -107,6 +113,9 @@ OFFSETS: dict[str, tuple[tuple[str, str], ...]] = {
         ("nsproxy", "ipc_ns"),
         ("nsproxy", "net_ns"),
         ("nsproxy", "cgroup_ns"),
+        ("nsproxy", "time_ns"),
+        ("nsproxy", "time_ns_for_children"),
+        ("time_namespace", "ns.inum"),
         ("ipc_namespace", "ns.inum"),
         ("net", "ns.inum"),
         ("cgroup_namespace", "ns.inum"),
@@ -130,6 +139,8 @@ MAPLE_TREE = (
     ("maple_arange_64", "pivot"),
     ("maple_arange_64", "slot"),
 )
+"""Of kernels with CONFIG_AUDIT."""
+AUDIT = (("task_struct", "loginuid"), ("task_struct", "sessionid"))
 REGISTERS = {
     "x86_64": ("di", "si", "dx", "r10", "r8", "r9", "bx", "cx", "bp", "orig_ax"),
     "aarch64": ("regs", "orig_x0", "syscallno"),
@@ -143,8 +154,9 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
         wanted[f"pt_regs_{register}"] = (("pt_regs", register),)
     found = {f"KERNEL_{name}": _first(btf, places) for name, places in wanted.items()}
     found["KERNEL_upid_size"] = btf.size("upid")
-    with contextlib.suppress(UnknownMember):
-        found |= {f"KERNEL_{struct}_{member}": btf.offset(struct, member) for struct, member in MAPLE_TREE}
+    for members in (MAPLE_TREE, AUDIT):
+        with contextlib.suppress(UnknownMember):
+            found |= {f"KERNEL_{struct}_{member}": btf.offset(struct, member) for struct, member in members}
     return found
 
 

@@ -25,7 +25,9 @@ NUMBERS = {
 }
 """Key -> (C accessor, largest value)."""
 STRINGS = ("comm", "uts", "exe", "cgroup")
-FLAGS = ("new", "follow")
+FLAGS = ("new", "follow", "container")
+SPELLINGS = {"not-container": "!container", "pid=new": "new", "p=new": "new", "pid!=new": "!new", "p!=new": "!new"}
+"""Tracee's other ways to write a flag."""
 KEYS = {
     "pid": "process id on the host (thread group)",
     "tid": "thread id on the host",
@@ -36,6 +38,7 @@ KEYS = {
     "exe": "executable, by path: the file that stands there when headrace starts",
     "uts": "host name in the UTS namespace",
     "cgroup": "cgroup v2: a path below its mount (and all beneath it), or an id",
+    "container": "in a container: any, `new`, `started`, or by the beginning of its id; !container: the host",
     "tree": "a process and all that descend from it",
     "new": "processes started after headrace",
     "follow": "also the children of what matches, whatever becomes of them",
@@ -77,9 +80,12 @@ class Range:
 
 @dataclass(frozen=True)
 class Scope:
-    """A parsed scope. `condition` is C over `const struct subject *s`."""
+    """A parsed scope. `condition` is C over `const struct subject *s`, `container` C over a container's entries
+    (`k` the group's, `root` the container's own, both 0 on the host); "" if no term is about containers.
+    """
 
     condition: str = "true"
+    container: str = ""
     trees: tuple[int, ...] = ()
     excluded_trees: tuple[int, ...] = ()
     pids: tuple[int, ...] = ()
@@ -94,6 +100,13 @@ class Scope:
     def c_source(self) -> str:
         """The function that scope.h expects at SCOPE_TERMS."""
         return f"static __always_inline bool scope_terms(const struct subject *s)\n{{\n\treturn {self.condition};\n}}\n"
+
+    def c_container(self) -> str:
+        """The function that scope.h expects at SCOPE_CONTAINER, if there is one."""
+        if not self.container:
+            return ""
+        head = "bool scope_container(const struct container *k, const struct container *root)"
+        return f"#define SCOPE_CONTAINERS 1\nstatic __always_inline {head}\n{{\n\treturn {self.container};\n}}\n"
 
 
 def _number(key: str, text: str, largest: int) -> int:
@@ -163,6 +176,21 @@ def _cgroup(value: str) -> str:
     return f"bpf_get_current_ancestor_cgroup_id({level}) == {identity}ULL"
 
 
+def _container(value: str) -> str:
+    if value == "new":
+        return "(root && root->state != CONTAINER_EXISTING)"
+    if value == "started":
+        return "(root && root->state != CONTAINER_CREATED)"
+    if not re.fullmatch("[0-9a-f]{1,64}", value):
+        raise ScopeError(f"scope container: {value!r} is neither new, started, nor the beginning of a container's id")
+    terms = []
+    for i in range(0, len(value), 16):
+        part = value[i : i + 16]
+        word, mask = (int.from_bytes(bytes.fromhex(text.ljust(16, "0")), "little") for text in (part, "f" * len(part)))
+        terms.append(f"(*(u64 *)(k->id + {i // 2}) & {mask}ULL) == {word}ULL")
+    return f"(k && {' && '.join(terms)})"
+
+
 _TERMS = {"comm": _comm, "uts": _uts, "exe": _exe, "cgroup": _cgroup}
 
 
@@ -179,6 +207,18 @@ class _Builder:
         self.excluded: list[int] = []
         self.pids: list[int] = []
         self.flags: dict[str, bool] = {}
+        self.containers: list[str] = []
+        self.inside = False
+        """Whether only containers can match."""
+
+    def container(self, op: str, values: list[str]) -> None:
+        if op not in ("=", "!="):
+            raise ScopeError(f"scope container takes = or !=, not {op}")
+        if op == "=" and self.flags.get("container") is False:
+            raise ScopeError("scope container: the host alone is asked for, nothing can match")
+        self.inside |= op == "="
+        either = " || ".join(_container(v) for v in values)
+        self.containers.append(f"({either})" if op == "=" else f"!({either})")
 
     def flag(self, name: str, wanted: bool) -> None:
         if self.flags.setdefault(name, wanted) != wanted:
@@ -188,6 +228,10 @@ class _Builder:
                 "KREAD(u64, KREAD(u64, s->task + KERNEL_task_struct_group_leader) + KERNEL_task_struct_start_boottime)"
             )
             self.terms.append(f"({start} {'>=' if wanted else '<'} {self.now_ns}ULL)")
+        if name == "container":
+            if not wanted and self.inside:
+                raise ScopeError("scope !container: a container is asked for as well, nothing can match")
+            self.containers.append("k != 0" if wanted else "k == 0")
 
     def tree(self, op: str, pids: list[int]) -> None:
         for pid in pids:
@@ -222,6 +266,7 @@ class _Builder:
         self.terms.append(f"({either})" if op == "=" else f"!({either})")
 
     def add(self, text: str) -> None:
+        text = SPELLINGS.get(text.strip(), text)
         if text.lstrip("!") in FLAGS:
             return self.flag(text.lstrip("!"), not text.startswith("!"))
         match = EXPRESSION.match(text)
@@ -233,14 +278,14 @@ class _Builder:
         key, op, values = match[1], match[2], [v.strip() for v in match[3].split(",") if v.strip()]
         if not values:
             raise ScopeError(f"scope {text!r}: a value is missing")
-        if key in ("pid", "p") and values == ["new"]:
-            return self.flag("new", op == "=")
         if key in NUMBERS:
             return self.numbers(key, op, [_number(key, v, NUMBERS[key][1]) for v in values])
         if key == "tree":
             if op not in ("=", "!="):
                 raise ScopeError(f"scope tree takes = or !=, not {op}")
             return self.tree(op, [_number(key, v, 2**22) for v in values])
+        if key == "container":
+            return self.container(op, values)
         if key in _TERMS:
             return self.text(key, op, values)
         hint = nearest(key, KEYS)
@@ -258,12 +303,15 @@ def parse(expressions: Sequence[str], now_ns: int, command: bool = False, proc: 
     if set(builder.trees) & set(builder.excluded):
         raise ScopeError("scope tree: a tree is both asked for and excluded, nothing can match")
     terms = list(builder.terms)
+    if builder.containers:
+        terms.append("container_in_scope(s->task)")
     if builder.trees or command:
         terms.insert(0, "(s->flags & GROUP_TREE)")
     if builder.excluded:
         terms.insert(0, "!(s->flags & GROUP_NOT_TREE)")
     return Scope(
         condition=" && ".join(terms) or "true",
+        container=" && ".join(builder.containers),
         trees=tuple(builder.trees),
         excluded_trees=tuple(builder.excluded),
         pids=tuple(builder.pids),

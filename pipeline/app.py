@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from bpf import loader, scope
+from bpf import loader, scope, source, trees
 from bpf.btf import Btf, BtfError
 from bpf.catalogue import catalogue
 from config import filters
@@ -91,19 +91,20 @@ class Stopper:
 class Kernel:
     """The kernel's end: programs, perf events, and a mapping of every perf ring that outlives readers."""
 
-    def __init__(self, request: Request, span: scope.Scope) -> None:
+    def __init__(self, request: Request, span: scope.Scope, boot_ns: int) -> None:
         settings = request.settings
         try:
             btf = Btf.of_kernel()
         except BtfError as error:
             raise loader.LoadError(str(error), "a kernel built with CONFIG_DEBUG_INFO_BTF") from error
-        wanted = loader.Wanted(
+        wanted = source.Wanted(
             events=request.selection.events,
             scope=span,
             shards=settings.workers,
             environment=settings.exec_environment,
             capture_bytes=settings.capture_bytes,
             retval=request.selection.retval,
+            boot_epoch_ns=boot_ns,
         )
         self.programs = loader.Programs(wanted, loader.import_bcc(), btf)
         self.cpus = self.programs.cpus
@@ -143,6 +144,7 @@ class Kernel:
         ledger.missed_runs = self.programs.missed_runs()
         ledger.cross_checks["lost_frames"] = int(self._marks.array["lost_frames"].sum())
         ledger.cross_checks["groups_overflow"] = self.programs.groups_overflow
+        ledger.cross_checks["containers_overflow"] = self.programs.containers_overflow
 
     def close(self) -> None:
         """Detach, unmap, free."""
@@ -208,13 +210,13 @@ class Run:
         settings = self.request.settings
         recorder = recorder_stage(settings.record, self._facts) if settings.record else None
         self.pipeline.start(recorder)
-        self.kernel = kernel = Kernel(self.request, self.span)
+        self.kernel = kernel = Kernel(self.request, self.span, self.pipeline.host.boot_epoch_ns)
         programs = kernel.programs
         descriptors = 2 * len(kernel.ends.perf)
         self.pipeline.start_source(reader_stage(reader.run, kernel.ends, descriptors=descriptors))
         self.pipeline.wait_ready(START_DEADLINE_S)
         # before there is a command; what these start later is theirs in the kernel's eyes
-        loader.seed_tree(programs, (os.getpid(),), loader.GROUP_OWN)
+        trees.seed_tree(programs, (os.getpid(),), loader.GROUP_OWN)
         if self.request.command:
             self.command = Command(self.request.command)
             programs.set_group(self.command.pid, loader.GROUP_TREE | loader.GROUP_ARMED)
@@ -222,11 +224,12 @@ class Run:
         for name in _text_sinks(self.request.outputs, "table"):
             _print_header(name)
         programs.attach()
+        programs.enter_containers()
         for roots, flag in (
             (self.span.trees, loader.GROUP_TREE),
             (self.span.excluded_trees, loader.GROUP_NOT_TREE),
         ):
-            count = loader.seed_tree(programs, roots, flag) if roots else 0
+            count = trees.seed_tree(programs, roots, flag) if roots else 0
             self._seeded += count if flag == loader.GROUP_TREE else 0
         if self.request.ready_fd >= 0:
             os.write(self.request.ready_fd, b"\n")

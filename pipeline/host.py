@@ -8,6 +8,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from bpf import cgroups
 from bpf.btf import Btf, BtfError
 from bpf.loader import LoadError, has_raw_tracepoint, import_bcc
 from pipeline import privilege
@@ -97,11 +98,18 @@ def findings() -> list[Finding]:
             optional=True,
         ),
         _shm(),
+        _containers(),
     ]
     for name in RAW_TRACEPOINTS:
         there = btf is not None and has_raw_tracepoint(btf, name)
         found.append(Finding(f"raw tracepoint {name}", there, "" if there else "not in this kernel"))
     return found
+
+
+def _containers() -> Finding:
+    found = cgroups.hierarchy()
+    text = found.text if found else "no control groups are mounted"
+    return Finding("containers by", found is not None, text, "mount -t cgroup2 none /sys/fs/cgroup", optional=True)
 
 
 def _shm() -> Finding:
@@ -121,7 +129,7 @@ def _kernel_btf() -> Btf:
 
 def hook_state(hook: str | None) -> tuple[bool, str]:
     """Whether this host has a hook, and what is missing if not."""
-    if hook is None or hook == "pipeline":
+    if hook is None or hook in ("pipeline", "start"):
         return hook is not None, ""
     kind, _, name = hook.partition(":")
     if kind == "tracepoint":

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bpf.layout import BROADCAST
+from bpf.test_run import TestRun
 from pipeline.clock import CpuClock, boottime_ns
 from pipeline.doorbell import InheritedFd
-from pipeline.flush import Flusher
 from pipeline.frames import HEADER, Header, Loss, loss_frame, read_header
 from pipeline.logs import logger
 from pipeline.perf import PerfRing, Sample
@@ -67,7 +67,7 @@ class Reader:
         self.state = self.journal.next[0]
         self._cpu = CpuClock(int(self.state["cpu_ns"]))
         self.marks = Marks(ends.marks.fd, plan.cpus, plan.slots, plan.order_bound_ms * 1_000_000)
-        self.flusher = Flusher(ends.flush.fd)
+        self.flush = TestRun(ends.flush.fd)
         self.perf = [
             (PerfRing(bulk.fd, ends.perf_pages), PerfRing(urgent.fd, ends.urgent_pages)) for bulk, urgent in ends.perf
         ]
@@ -232,7 +232,7 @@ class Reader:
         oldest = boottime_ns() - self.plan.interval_ms * 500_000
         stale = ((waiting != 0) & (waiting < oldest)).any(axis=1)
         for cpu in np.flatnonzero(stale).tolist():
-            self.flusher.flush(cpu)
+            self.flush(cpu=cpu)
             self.state["flushes"] += 1
 
     def _pace(self) -> None:
@@ -257,7 +257,7 @@ class Reader:
                 self._pace()
                 due = time.monotonic() + interval_s * self._stretch
         for cpu in range(self.plan.cpus):
-            self.flusher.flush(cpu)
+            self.flush(cpu=cpu)
         while self.cycle():
             pass
         self._close_sequences()

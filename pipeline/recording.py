@@ -31,7 +31,7 @@ from pipeline.reader import FINAL_WATERMARK
 from pipeline.ring import END, FRAME, U64, WATERMARK
 
 MAGIC = b"HEADRACE"
-VERSION = 1
+VERSION = 2
 LEAD = struct.Struct("<8sIIII")
 BLOCK = struct.Struct("<IIII")
 LONGEST_BLOCK = 1 << 16

@@ -9,11 +9,12 @@
  * A program that interrupts another on the same CPU and finds `busy` set writes nothing: the flush
  * leaves the frame for its next turn, a record counts itself in lost_nested.
  */
-#define WIRE_BYTES (sizeof(struct frame) - FRAME_CELLS * CELL_BYTES - 64)
+#define PRIVATE_BYTES __builtin_offsetof(struct frame, size)
+#define WIRE_BYTES (sizeof(struct frame) - FRAME_CELLS * CELL_BYTES - PRIVATE_BYTES)
 #define CELLS_BYTES (FRAME_CELLS * CELL_BYTES)
 #define CONTEXT_CELLS (sizeof(struct context) / CELL_BYTES)
 #define RECORD_CELLS 6 /* of a head and its arguments, at most */
-#define FRAME_VERSION 1
+#define FRAME_VERSION 2
 
 struct writer {
 	struct frame *frame;
@@ -50,8 +51,8 @@ static __always_inline void frame_send(void *ctx, struct frame *f, struct mark *
 	f->shards = SHARDS;
 	long error;
 	OPAQUE(bytes);
-	if (bytes > sizeof(struct frame) - 64 - 4)
-		bytes = sizeof(struct frame) - 64 - 4;
+	if (bytes > sizeof(struct frame) - PRIVATE_BYTES - 4)
+		bytes = sizeof(struct frame) - PRIVATE_BYTES - 4;
 	if (slot == URGENT) {
 		f->stream = 1;
 		error = urgent.perf_submit(ctx, &f->cpu, bytes);
@@ -76,6 +77,37 @@ static __always_inline void frame_send(void *ctx, struct frame *f, struct mark *
 	*(volatile u64 *)&m->first_ns = 0;
 }
 
+/* Kernels without audit have no such members. */
+#ifdef KERNEL_task_struct_loginuid
+#define TASK_AUDIT(task, member) KREAD(u32, (task) + (member))
+#else
+#define TASK_AUDIT(task, member) 0xffffffffU
+#endif
+
+static __always_inline void context_container(struct context *c)
+{
+	u64 id = c->cgroup_id;
+	struct container *k = containers.lookup(&id), *root = k ? container_root(k, id) : 0;
+	c->runtime = k ? k->runtime : 0;
+	c->container_state = root ? root->state : k ? CONTAINER_EXISTING : CONTAINER_NONE;
+	c->pad = 0;
+	if (k)
+		__builtin_memcpy(c->container, k->id, sizeof(c->container));
+	else
+		__builtin_memset(c->container, 0, sizeof(c->container));
+}
+
+/* What this CPU's frames know of who is running must be read again. */
+static __always_inline void contexts_forget(void)
+{
+	for (u32 slot = 0; slot < SLOTS; slot++) {
+		u32 at = slot;
+		struct frame *f = frames.lookup(&at);
+		if (f)
+			f->key[0] = 0;
+	}
+}
+
 /* Write who is running, if it is not who ran before, and say in which cell it stands. */
 static __always_inline u16 context_cell(struct frame *f, const struct subject *s)
 {
@@ -84,8 +116,9 @@ static __always_inline u16 context_cell(struct frame *f, const struct subject *s
 	u64 cred = LOAD8(task, KERNEL_task_struct_cred), nsproxy = LOAD8(task, KERNEL_task_struct_nsproxy);
 	u64 css = LOAD8(task, KERNEL_task_struct_cgroups), parent = LOAD8(task, KERNEL_task_struct_real_parent);
 	u64 comm0 = LOAD8(task, KERNEL_task_struct_comm), comm1 = LOAD8(task, KERNEL_task_struct_comm + 8);
+	u64 mm = LOAD8(task, KERNEL_task_struct_mm);
 	if (f->used && f->key[0] == pid_tgid && f->key[1] == cred && f->key[2] == nsproxy && f->key[3] == css &&
-	    f->key[4] == parent && f->key[5] == comm0 && f->key[6] == comm1)
+	    f->key[4] == parent && f->key[5] == comm0 && f->key[6] == comm1 && f->key[7] == mm)
 		return f->context;
 
 	u32 at = f->used;
@@ -99,6 +132,7 @@ static __always_inline u16 context_cell(struct frame *f, const struct subject *s
 	f->key[4] = parent;
 	f->key[5] = comm0;
 	f->key[6] = comm1;
+	f->key[7] = mm;
 
 	struct context *c = (struct context *)(f->cells + at);
 	u64 leader = KREAD(u64, task + KERNEL_task_struct_group_leader);
@@ -115,7 +149,14 @@ static __always_inline u16 context_cell(struct frame *f, const struct subject *s
 	c->thread_start_ns = KREAD(u64, task + KERNEL_task_struct_start_boottime);
 	c->process_start_ns = KREAD(u64, leader + KERNEL_task_struct_start_boottime);
 	c->parent_start_ns = KREAD(u64, parent_leader + KERNEL_task_struct_start_boottime);
-	c->cgroup_id = bpf_get_current_cgroup_id();
+	c->cgroup_id = task_cgroup_id(task);
+	context_container(c);
+	u64 exe = KREAD(u64, mm + KERNEL_mm_struct_exe_file), inode = KREAD(u64, exe + KERNEL_file_f_inode);
+	c->exe_inode = KREAD(u64, inode + KERNEL_inode_i_ino);
+	c->exe_dev = KREAD(u32, KREAD(u64, inode + KERNEL_inode_i_sb) + KERNEL_super_block_s_dev);
+	c->cap_effective = KREAD(u64, cred + KERNEL_cred_cap_effective);
+	c->loginuid = TASK_AUDIT(task, KERNEL_task_struct_loginuid);
+	c->sessionid = TASK_AUDIT(task, KERNEL_task_struct_sessionid);
 	c->tgid = s->tgid;
 	c->tid = s->tid;
 	c->ppid = KREAD(u32, parent + KERNEL_task_struct_tgid);

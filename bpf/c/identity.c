@@ -1,5 +1,5 @@
 /*
- * identity.c - credentials and namespaces that change. What they were is read at the entry of the calls
+ * identity.c - credentials and namespaces that change, and those of the host. What they were is read at the entry of the calls
  * that may change them, what they are at the exit: an event says both, and only if they differ.
  */
 static __always_inline void read_credentials(struct credentials *c, u64 cred)
@@ -126,6 +126,35 @@ int on_cap_capable(struct bpf_raw_tracepoint_args *ctx)
 	w.head->retval = (s32)ctx->args[4];
 	w.head->arg0 = ctx->args[3];
 	a[0] = SYSCALL_NUMBER(task_pt_regs(task));
+	record_end(ctx, &w);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_init_namespaces
+#define ANCESTORS 32
+/* The namespaces of the host's first process: run by the loader, which descends from it. */
+int tell_namespaces(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct subject s;
+	struct writer w;
+	u64 task = current_task_btf();
+	in_scope(&s, task);
+	for (int i = 0; i < ANCESTORS && KREAD(u32, task + KERNEL_task_struct_tgid) != 1; i++)
+		task = KREAD(u64, task + KERNEL_task_struct_real_parent);
+	if (!record_begin(ctx, &w, &s, URGENT, EVENT_init_namespaces, 10, 0))
+		return 0;
+	u64 *a = (u64 *)(w.head + 1);
+	u64 proxy = KREAD(u64, task + KERNEL_task_struct_nsproxy), cred = KREAD(u64, task + KERNEL_task_struct_cred);
+	w.head->arg0 = KREAD(u32, KREAD(u64, proxy + KERNEL_nsproxy_cgroup_ns) + KERNEL_cgroup_namespace_ns_inum);
+	a[0] = KREAD(u32, KREAD(u64, proxy + KERNEL_nsproxy_ipc_ns) + KERNEL_ipc_namespace_ns_inum);
+	a[1] = KREAD(u32, KREAD(u64, proxy + KERNEL_nsproxy_mnt_ns) + KERNEL_mnt_namespace_ns_inum);
+	a[2] = KREAD(u32, KREAD(u64, proxy + KERNEL_nsproxy_net_ns) + KERNEL_net_ns_inum);
+	a[3] = a[4] = KREAD(u32, KREAD(u64, proxy + KERNEL_nsproxy_pid_ns_for_children) + KERNEL_pid_namespace_ns_inum);
+	a[5] = KREAD(u32, KREAD(u64, proxy + KERNEL_nsproxy_time_ns) + KERNEL_time_namespace_ns_inum);
+	a[6] = KREAD(u32, KREAD(u64, proxy + KERNEL_nsproxy_time_ns_for_children) + KERNEL_time_namespace_ns_inum);
+	a[7] = KREAD(u32, KREAD(u64, cred + KERNEL_cred_user_ns) + KERNEL_user_namespace_ns_inum);
+	a[8] = KREAD(u32, KREAD(u64, proxy + KERNEL_nsproxy_uts_ns) + KERNEL_uts_namespace_ns_inum);
 	record_end(ctx, &w);
 	return 0;
 }

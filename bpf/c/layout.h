@@ -4,12 +4,12 @@
  *
  * A frame is a run of 32-byte cells. Two kinds of thing stand in it, in the order of writing:
  *
- *   context   5 cells   who: ids, namespaces, comm. Written when it differs from the one before.
+ *   context   7 cells   who: ids, namespaces, container, comm. Written when it differs from the one before.
  *   record    n cells   what: a head (1 cell, holds argument 0), the other arguments (4 a cell),
  *                       then blobs (strings and structs), each 8-aligned, the whole padded to 32
  *
  *   frame:  [private][wire header][ctx][head][head|args|blob...][head]...[ctx][head]...
- *                                  0    5     6                  9       (cell numbers)
+ *                                  0    7     8                  11      (cell numbers)
  *
  * A bit a cell in `bitmap` says where heads are, so user space gathers them in one step. A frame
  * goes out as one perf sample from `size` on. The sample's payload starts at offset 12 of the perf
@@ -67,6 +67,9 @@ struct context {
 	u64 process_start_ns;
 	u64 parent_start_ns;
 	u64 cgroup_id;
+	u64 exe_inode;
+	u64 cap_effective;
+	u8 container[32]; /* id; zero on the host */
 	u32 tgid;
 	u32 tid;
 	u32 ppid;
@@ -79,13 +82,58 @@ struct context {
 	u32 mntns;
 	u32 pidns;
 	u32 utsns;
+	u32 exe_dev; /* as the kernel counts: major << 20 | minor */
+	u32 loginuid;
+	u32 sessionid;
+	u8 runtime;         /* enum runtime */
+	u8 container_state; /* enum container_state */
+	u16 pad;
 	char comm[16];
 	char nodename[64];
 };
 
+/* Names and numbers as workers/enrich/containers.py has them. */
+enum runtime {
+	RUNTIME_UNKNOWN = 0,
+	RUNTIME_DOCKER = 1,
+	RUNTIME_CONTAINERD = 2,
+	RUNTIME_CRIO = 3,
+	RUNTIME_PODMAN = 4,
+};
+
+enum container_state {
+	CONTAINER_NONE = 0,
+	CONTAINER_CREATED = 1,
+	CONTAINER_STARTED = 2,  /* something was run in it, in a mount namespace of its own */
+	CONTAINER_EXISTING = 3, /* it was there before headrace */
+};
+
+/* Of a control group that is a container's, or below one. */
+struct container {
+	u8 id[32];
+	u64 root; /* id of the container's own group: its entry has the state */
+	u64 ctime_ns;
+	u8 runtime;
+	u8 state;
+	u8 pad[6];
+};
+
+/* Where an entry is put together. */
+struct container_scratch {
+	struct container container;
+	u64 name[10];
+};
+
+/* Whether the control group last asked about is in the scope's containers; good while the epoch stands still. */
+struct container_cache {
+	u64 epoch;
+	u64 cgroup_id;
+	u64 verdict;
+};
+
 struct frame {
 	/* private: the objects that the current context was read from; never leaves the kernel */
-	u64 key[7];
+	u64 key[8];
 	u64 at; /* byte of cells where the next blob goes */
 	/* wire */
 	u32 size;
@@ -191,7 +239,9 @@ struct status {
 	u64 groups_overflow; /* thread groups that found no place in `groups` */
 	u64 epoch;      /* moves with every change of `groups` by a program */
 	u64 user_epoch; /* moves with every change by user space, which alone writes it */
-	u64 pad[4];
+	u64 containers_epoch; /* moves with every change of `containers` */
+	u64 containers_overflow; /* control groups that found no place in `containers` */
+	u64 pad[2];
 };
 
 /* A node of the maple tree that holds a process's regions. */

@@ -96,6 +96,8 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	u64 task = current_task_btf(), bprm = ctx->args[2], pid_tgid = bpf_get_current_pid_tgid();
 	u32 tgid = pid_tgid >> 32;
 	u32 *flags = groups.lookup(&tgid);
+	if (container_started(task))
+		contexts_forget();
 	if (flags && (*flags & GROUP_ARMED)) {
 		*flags &= ~GROUP_ARMED;
 		groups_changed();

@@ -16,6 +16,9 @@ BPF_F_TABLE("array", u32, struct status, status, 1, BPF_F_MMAPABLE);
 BPF_ARRAY(calls, struct call, CALL_SLOTS * 2);
 BPF_HASH(groups, u32, u32, GROUPS);
 BPF_PERCPU_ARRAY(group_caches, struct group_cache, 1);
+BPF_HASH(containers, u64, struct container, CONTAINERS); /* by control group; programs alone write it */
+BPF_PERCPU_ARRAY(container_scratches, struct container_scratch, 1);
+BPF_PERCPU_ARRAY(container_caches, struct container_cache, 1);
 BPF_TABLE("lru_hash", u64, struct comm, previous_comms, 8192);
 BPF_PROG_ARRAY(objects, PROGRAMS); /* by PROGRAM_* and the number in a call's row; 0 there is none */
 BPF_PERCPU_ARRAY(walks, struct walks, 1);

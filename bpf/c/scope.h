@@ -64,6 +64,29 @@ static __always_inline bool task_exe_is(u64 task, u64 inode_number, u32 device)
 	       KREAD(u32, sb + KERNEL_super_block_s_dev) == device;
 }
 
+SCOPE_CONTAINER
+
+#ifdef SCOPE_CONTAINERS
+/* The scope's terms about containers, remembered per CPU. */
+static __always_inline bool container_in_scope(u64 task)
+{
+	u32 zero = 0;
+	u64 id = task_cgroup_id(task);
+	struct status *st = status.lookup(&zero);
+	struct container_cache *c = container_caches.lookup(&zero);
+	if (!st || !c)
+		return false;
+	u64 epoch = *(volatile u64 *)&st->containers_epoch;
+	if (c->cgroup_id != id || c->epoch != epoch) {
+		struct container *k = containers.lookup(&id);
+		c->verdict = scope_container(k, k ? container_root(k, id) : 0);
+		c->cgroup_id = id;
+		c->epoch = epoch;
+	}
+	return c->verdict;
+}
+#endif
+
 SCOPE_TERMS
 
 /* A look-up in `groups`, remembered per CPU: the hash costs 60 ns a call here, this 10. */

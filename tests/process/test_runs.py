@@ -62,7 +62,7 @@ def test_the_tree_is_waited_for() -> None:
 def test_a_closed_pipe_ends_the_run_quietly() -> None:
     line = f"{HEADRACE} run -o json:- -- sh -c 'for i in 1 2 3 4 5 6 7 8 9; do ls / >/dev/null; done' | head -n 1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True, timeout=60)
-    assert json.loads(done.stdout)["eventName"] == "sched_process_exec"
+    assert json.loads(done.stdout)["eventName"] == "security_bprm_check"
     assert "Traceback" not in done.stderr
     assert "Error" not in done.stderr
 

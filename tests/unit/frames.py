@@ -1,7 +1,7 @@
 """Frames made by hand: packed with `struct` as bpf/c/layout.h draws them, without bpf/layout.py.
 
 frame:   header 184 bytes (bitmap included) | cells of 32 bytes
-context  5 cells;  record  head (argument 0), other arguments 4 a cell, blobs 8-aligned, padded to 32
+context  7 cells;  record  head (argument 0), other arguments 4 a cell, blobs 8-aligned, padded to 32
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 
 CELL = 32
 HEADER = struct.Struct("<IIQQQHBBHHII128sQ")
-CONTEXT = struct.Struct("<QQQQ12I16s64s")
+CONTEXT = struct.Struct("<6Q32s15IBBH16s64s")
 HEAD = struct.Struct("<QqHHHBBQ")
 BLOB = struct.Struct("<HBBI")
-VERSION = 1
+VERSION = 2
 
 COMPAT, ENTRY, NOT_RUN, EXEC_IMAGE = 1, 2, 4, 16
 OK, CUT, FAULT, NULL = 0, 1, 2, 3
@@ -55,6 +55,8 @@ ARGUMENTS = {
     CLONE3: 2,
 }
 
+CONTEXT_BYTES = CONTEXT.size
+
 
 @dataclass(frozen=True)
 class Who:
@@ -78,13 +80,23 @@ class Who:
     process_start_ns: int = 4_000
     parent_start_ns: int = 3_000
     cgroup_id: int = 77
+    exe_inode: int = 555
+    cap_effective: int = 0
+    container: bytes = b""
+    exe_dev: int = 8 << 20 | 1
+    loginuid: int = 2**32 - 1
+    sessionid: int = 2**32 - 1
+    runtime: int = 0
+    container_state: int = 0
 
     def packed(self) -> bytes:
-        """160 bytes."""
+        """224 bytes."""
         starts = (self.thread_start_ns, self.process_start_ns, self.parent_start_ns, self.cgroup_id)
+        objects = (self.exe_inode, self.cap_effective, self.container)
         ids = (self.tgid, self.tid, self.ppid, self.ns_tgid, self.ns_tid, self.ns_ppid)
         rest = (self.uid, self.gid, self.euid, self.mntns, self.pidns, self.utsns)
-        return CONTEXT.pack(*starts, *ids, *rest, self.comm, self.nodename)
+        audit = (self.exe_dev, self.loginuid, self.sessionid, self.runtime, self.container_state, 0)
+        return CONTEXT.pack(*starts, *objects, *ids, *rest, *audit, self.comm, self.nodename)
 
 
 @dataclass(frozen=True)

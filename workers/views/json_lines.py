@@ -10,10 +10,11 @@ import msgspec
 import numpy as np
 
 from bpf.catalogue import Argument, Event
-from bpf.layout import HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN
+from bpf.layout import HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN, RUNTIMES
 from workers.decode.flags import error_name
 from workers.decode.values import decimals
-from workers.views.pieces import Facts, Value, text
+from workers.enrich.containers import container_id
+from workers.views.pieces import Facts, Marks, Value, text
 
 Array = np.ndarray[Any, Any]
 
@@ -63,20 +64,22 @@ class JsonStyle:
         c = context
         comm, host = encode(text(bytes(c["comm"]))), encode(text(bytes(c["nodename"])))
         thread, process = int(c["thread_start_ns"]), int(c["process_start_ns"])
+        container = container_id(c)
+        about = f'{{"id":"{container}","runtime":"{RUNTIMES[c["runtime"]]}"}}' if container else "{}"
         return (
             f',"threadStartTime":{thread},"processorId":{cpu},"processId":{c["ns_tgid"]}'
             f',"cgroupId":{c["cgroup_id"]},"threadId":{c["ns_tid"]},"parentProcessId":{c["ns_ppid"]}'
             f',"hostProcessId":{c["tgid"]},"hostThreadId":{c["tid"]},"hostParentProcessId":{c["ppid"]}'
             f',"userId":{c["uid"]},"mountNamespace":{c["mntns"]},"pidNamespace":{c["pidns"]}'
-            f',"processName":{comm},"executable":{{"path":""}},"hostName":{host},"containerId":""'
-            ',"container":{},"containerImage":"","containerName":"","podName":"","podNamespace":"","podUID":""'
+            f',"processName":{comm},"executable":{{"path":""}},"hostName":{host},"containerId":"{container}"'
+            f',"container":{about},"containerImage":"","containerName":"","podName":"","podNamespace":"","podUID":""'
             f',"kubernetes":{{}},"processStartTime":{process}'
             f',"threadEntityId":{entity_id(thread, int(c["tid"]))}'
             f',"processEntityId":{entity_id(process, int(c["tgid"]))}'
             f',"parentEntityId":{entity_id(int(c["parent_start_ns"]), int(c["ppid"]))}'
         )
 
-    def event(self, event: Event, flags: int, late: bool, retval: int, arguments: int) -> str:
+    def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
         syscall = event.name if event.is_syscall and self._detect else ""
         parts = [
             f',"eventId":"{event.id}","eventName":"{event.name}","matchedPolicies":[]'
@@ -85,13 +88,14 @@ class JsonStyle:
         error = None if flags & HEAD_NOT_RUN else error_name(retval)
         if error:
             parts.append(f',"error":"{error}"')
+        started, compat = _word(marks.container_started), _word(bool(flags & HEAD_COMPAT))
         parts.append(
-            f',"syscall":"{syscall}","stackAddresses":null,"contextFlags":{{"containerStarted":false'
-            f',"isCompat":{"true" if flags & HEAD_COMPAT else "false"}}}'
+            f',"syscall":"{syscall}","stackAddresses":null'
+            f',"contextFlags":{{"containerStarted":{started},"isCompat":{compat}}}'
         )
         if flags & HEAD_NOT_RUN:
             parts.append(',"notRun":"seccomp"')
-        if late:
+        if marks.late:
             parts.append(',"late":true')
         return "".join(parts) + ',"args":['
 
@@ -111,6 +115,10 @@ class JsonStyle:
             whole = value.shown if isinstance(value.shown, bytes) else b"\0".join(value.shown)  # type: ignore[arg-type]
             parts["base64"] = base64.b64encode(whole).decode()
         return ("," if index else "") + encode(parts)
+
+
+def _word(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def _result(flags: int, retval: int) -> str:

@@ -22,6 +22,7 @@ from bpf.layout import (
     BLOB_NULL,
     BLOB_OK,
     BLOB_RACED,
+    CONTAINER_STARTED,
     EVENTS,
     HEAD_COMPAT,
     HEAD_EXEC_IMAGE,
@@ -68,6 +69,13 @@ class Value:
     source: str = ""
 
 
+class Marks(NamedTuple):
+    """What is said of a row beside its flags."""
+
+    late: bool = False
+    container_started: bool = False
+
+
 class Style(Protocol):
     """How the pieces of a line look."""
 
@@ -79,7 +87,7 @@ class Style(Protocol):
     def who(self, context: Any, cpu: int) -> str:
         """Piece of one process context (a CONTEXT scalar)."""
 
-    def event(self, event: Event, flags: int, late: bool, retval: int, arguments: int) -> str:
+    def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
         """Piece of an event and its result; `arguments` is how many follow."""
 
     def argument(self, argument: Argument, index: int, value: Value) -> str:
@@ -246,13 +254,13 @@ class Lines:
         group = self._groups.get(key)
         if group is None:
             event = self._catalogue.by_id[key & 0xFFFF]
-            flags, late = (key >> 16) & 0xFF, bool(key >> 24)
+            flags, marks = (key >> 16) & 0xFF, Marks(bool(key >> 24 & 1), bool(key >> 25))
             style, syscalls = self._style, self._compat if flags & HEAD_COMPAT else self._native
             shown = [i for i, a in enumerate(event.arguments) if a.in_record or flags & HEAD_OWN_ROOT]
             end = "" if shown else style.end
 
             def result(retval: int) -> str:
-                return style.event(event, flags, late, retval, len(shown)) + end
+                return style.event(event, flags, marks, retval, len(shown)) + end
 
             pieces: list[ArgumentPieces] = []
             for i in shown:
@@ -270,7 +278,9 @@ class Lines:
         if self._contexts is not contexts or self._generation != contexts.generation:
             self._contexts, self._generation = contexts, contexts.generation
             self._who.clear()
-        keys = rows.event.astype(np.uint32) | rows.flags.astype(np.uint32) << 16 | rows.late.astype(np.uint32) << 24
+        started = contexts.table["container_state"][rows.who] >= CONTAINER_STARTED
+        marks = rows.late.astype(np.uint32) | started.astype(np.uint32) << 1
+        keys = rows.event.astype(np.uint32) | rows.flags.astype(np.uint32) << 16 | marks << 24
         distinct, inverse = np.unique(keys, return_inverse=True)
         groups = [self._group(int(key)) for key in distinct]
         pieces_of = np.array([3 + len(g.arguments) for g in groups], np.int64)[inverse]

@@ -11,7 +11,7 @@ import numpy as np
 from bpf.catalogue import Argument, Event
 from bpf.layout import HEAD_ENTRY, HEAD_NOT_RUN
 from workers.decode.flags import error_name
-from workers.views.pieces import Facts, Value, text
+from workers.views.pieces import Facts, Marks, Value, text
 
 Array = np.ndarray[Any, Any]
 HEADER = f"{'TIME':<15} {'UID':>5} {'COMM':<15} {'PID':>7} {'TID':>7} {'EVENT':<20} {'RET':>10}  ARGS"
@@ -57,7 +57,7 @@ class TableStyle:
         comm = _safe(text(bytes(c["comm"])))
         return f"{c['uid']:>5} {comm:<15} {c['tgid']:>7} {c['tid']:>7} "
 
-    def event(self, event: Event, flags: int, late: bool, retval: int, arguments: int) -> str:
+    def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
         error = None if flags & HEAD_NOT_RUN else error_name(retval)
         result = "?" if flags & HEAD_NOT_RUN else "" if flags & HEAD_ENTRY or not event.is_syscall else str(retval)
         if error:
@@ -67,7 +67,7 @@ class TableStyle:
         shown = f"{result:>10}"
         if self._colour and error:
             shown = f"{RED}{shown}{RESET}"
-        return f"{event.name:<20} {shown}  " + ("(late) " if late else "")
+        return f"{event.name:<20} {shown}  " + ("(late) " if marks.late else "")
 
     def argument(self, argument: Argument, index: int, value: Value) -> str:
         shown = f"<{value.reason}>" if value.reason else _shown(value.shown)

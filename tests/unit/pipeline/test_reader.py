@@ -13,7 +13,7 @@ from pipeline.frames import Loss
 from pipeline.reader import LARGE_BYTES, STRETCH, Reader
 from pipeline.ring import Ring
 from pipeline.shm import Segment
-from tests.unit.frames import HEAD, HEADER
+from tests.unit.frames import CONTEXT_BYTES, HEAD, HEADER
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def heads(ring: Ring) -> list[tuple[Any, ...]]:
     ring.publish()
     found, position = [], 0
     while (record := ring.read(position)) is not None:
-        found.append(HEAD.unpack_from(record.payload.tobytes(), HEADER.size + 160))
+        found.append(HEAD.unpack_from(record.payload.tobytes(), HEADER.size + CONTEXT_BYTES))
         position = record.next
     return found
 

@@ -45,7 +45,7 @@ def test_a_recording_reads_back() -> None:
 def test_the_file_begins_as_its_drawing_says() -> None:
     data = made()
     magic, version, size = struct.unpack_from("<8sII", data)
-    assert (magic, version) == (b"HEADRACE", 1)
+    assert (magic, version) == (b"HEADRACE", 2)
     assert (24 + size) % 8 == 0
     assert struct.unpack_from("<II", data, 16) == (zlib.crc32(data[24 : 24 + size]), 0)
     payload_bytes, checksum, kind, zero = struct.unpack_from("<IIII", data, 24 + size)
@@ -109,11 +109,11 @@ def test_a_block_of_a_size_that_cannot_be_is_corruption() -> None:
         everything(data)
 
 
-@pytest.mark.parametrize("version", [0, 2, 9])
+@pytest.mark.parametrize("version", [0, 1, 9])
 def test_another_version_is_told_with_both(version: int) -> None:
     data = bytearray(made())
     data[8:12] = struct.pack("<I", version)
-    with pytest.raises(RecordingError, match=rf"version {version}\b.*version 1\b"):
+    with pytest.raises(RecordingError, match=rf"version {version}\b.*version 2\b"):
         everything(bytes(data))
 
 
@@ -127,7 +127,7 @@ def test_another_file_is_no_recording(data: bytes) -> None:
     "header", [b"", b"{", b"[]", b'{"cpus": 1}', b'\xff\xfe{"cpus": 1}', b'{"nodename":"\xff"}', b"null"]
 )
 def test_a_header_that_makes_no_sense_is_refused(header: bytes) -> None:
-    data = struct.pack("<8sIIII", b"HEADRACE", 1, len(header), zlib.crc32(header), 0) + header
+    data = struct.pack("<8sIIII", b"HEADRACE", 2, len(header), zlib.crc32(header), 0) + header
     with pytest.raises(RecordingError, match="header is corrupted"):
         read_facts(memoryview(data), NAME)
 
@@ -139,7 +139,7 @@ def test_facts_that_no_host_has_are_refused(field: str, value: int) -> None:
     import msgspec
 
     header = msgspec.json.encode(msgspec.to_builtins(FACTS) | {field: value})
-    data = struct.pack("<8sIIII", b"HEADRACE", 1, len(header), zlib.crc32(header), 0) + header
+    data = struct.pack("<8sIIII", b"HEADRACE", 2, len(header), zlib.crc32(header), 0) + header
     with pytest.raises(RecordingError, match=NAME):
         read_facts(memoryview(data), NAME)
 

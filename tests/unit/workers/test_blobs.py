@@ -8,7 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpf.catalogue import catalogue
-from tests.unit.frames import CLOSE, CONNECT, CUT, EXECVE, FAULT, GETPPID, MMAP, NULL, OPENAT, Blob, Record, frame, view
+from tests.unit.frames import (
+    CLOSE,
+    CONNECT,
+    CONTEXT_BYTES,
+    CUT,
+    EXECVE,
+    FAULT,
+    GETPPID,
+    MMAP,
+    NULL,
+    OPENAT,
+    Blob,
+    Record,
+    frame,
+    view,
+)
 from workers.blobs import Blobs, argument, argument_cells, blobs
 from workers.rows import Contexts, Rows, read_frames
 from workers.views.pieces import argument_counts
@@ -71,7 +86,7 @@ def test_no_blobs_are_none() -> None:
 def broken(record: Record, at: int, value: int) -> tuple[Rows, Blobs]:
     """The blobs of one record with two of its bytes changed; `at` counts from its head."""
     data = bytearray(frame([record, Record(OPENAT, blobs=(Blob(1, b"next"),))]))
-    start = 184 + 160 + at
+    start = 184 + CONTEXT_BYTES + at
     data[start : start + 2] = value.to_bytes(2, "little")
     rows = read_frames([view(bytes(data))], Contexts()).rows
     return rows, blobs(rows, COUNTS)
@@ -87,7 +102,7 @@ def test_a_blob_longer_than_its_record_is_left_out_and_counted(size: int) -> Non
 
 def test_a_record_that_claims_more_blobs_than_it_holds_keeps_those_that_are_there() -> None:
     data = bytearray(frame([Record(OPENAT, blobs=(Blob(1, b"/a"),))]))
-    data[184 + 160 + 23] = 200
+    data[184 + CONTEXT_BYTES + 23] = 200
     rows = read_frames([view(bytes(data))], Contexts()).rows
     found = blobs(rows, COUNTS)
     assert entries(rows, found)[0] == (0, 1, 0, b"/a", 0)

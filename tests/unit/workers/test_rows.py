@@ -15,6 +15,7 @@ from bpf.catalogue import catalogue
 from tests.unit.frames import (
     CLOSE,
     COMPAT,
+    CONTEXT_BYTES,
     CUT,
     FAULT,
     GETPPID,
@@ -60,8 +61,8 @@ def test_every_column_is_what_was_packed() -> None:
     assert rows.late.tolist() == [False, False]
     # a head and a cell for arguments 1 to 4 and a cell of blob
     assert rows.cells.tolist() == [1, 3]
-    # context 5 cells, record, context, record
-    assert rows.at.tolist() == [5, 11]
+    # context 7 cells, record, context, record
+    assert rows.at.tolist() == [7, 15]
     assert contexts.table["tgid"][rows.who].tolist() == [1, 2]
 
 
@@ -94,7 +95,7 @@ def test_a_context_seen_before_keeps_its_row() -> None:
 def test_contexts_that_differ_in_one_field_are_two() -> None:
     for field in dataclasses.fields(Who):
         contexts = Contexts()
-        other = dataclasses.replace(Who(), **{field.name: b"x" if isinstance(field.default, bytes) else 999})
+        other = dataclasses.replace(Who(), **{field.name: b"x" if isinstance(field.default, bytes) else 99})
         rows = decode(frame([Record(who=Who()), Record(who=other)]), contexts=contexts).rows
         assert len(set(rows.who.tolist())) == 2, field.name
 
@@ -127,20 +128,20 @@ def patched(data: bytes, offset: int, fmt: str, value: Any) -> bytes:
     return bytes(bad)
 
 
-FIRST_HEAD = HEADER.size + 5 * 32
+FIRST_HEAD = HEADER.size + CONTEXT_BYTES
 LIES = {
-    "another version": (patched(SOUND, 35, "<B", 2), "version"),
+    "another version": (patched(SOUND, 35, "<B", 1), "version"),
     "used is not whole cells": (patched(SOUND, 40, "<I", 33), "length"),
     "used is more than there is": (patched(SOUND, 40, "<I", len(SOUND)), "length"),
     "used is nothing": (patched(SOUND, 40, "<I", 0), "length"),
     "more heads than bits": (patched(SOUND, 36, "<H", 4), "bitmap"),
-    "a bit too many": (patched(SOUND, 48, "<Q", 1 << 5 | 1 << 8 | 1 << 14 | 1), "bitmap"),
+    "a bit too many": (patched(SOUND, 48, "<Q", 1 << 7 | 1 << 10 | 1 << 18 | 1), "bitmap"),
     "a bit beyond the end": (frame([Record()], bitmap=(1 << 900).to_bytes(128, "little")), "record"),
     "a record of no cells": (patched(SOUND, FIRST_HEAD + 20, "<H", 0), "record"),
     "a record that runs into the next": (patched(SOUND, FIRST_HEAD + 20, "<H", 4), "record"),
     "a record beyond the end": (patched(SOUND, FIRST_HEAD + 20, "<H", 60000), "record"),
     "a context beyond the end": (patched(SOUND, FIRST_HEAD + 18, "<H", 60000), "record"),
-    "a context that ends beyond the end": (patched(SOUND, FIRST_HEAD + 18, "<H", 11), "record"),
+    "a context that ends beyond the end": (patched(SOUND, FIRST_HEAD + 18, "<H", 13), "record"),
     "cut off": (SOUND[:-32], "length"),
     "longer than it says": (SOUND + bytes(32), "length"),
 }

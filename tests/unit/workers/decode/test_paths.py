@@ -52,19 +52,19 @@ def test_relative_names_are_joined_as_posixpath_does(base: list[bytes], name: li
 @pytest.mark.parametrize(
     ("name", "path", "own"),
     [
-        (b"x", b"/srv/root/dir/x", b"/dir/x"),
-        (b"../x", b"/srv/root/x", b"/x"),
-        (b"../../../x", b"/srv/root/x", b"/x"),
-        (b"", b"/srv/root/dir", b"/dir"),
+        (b"x", b"/srv/jail/dir/x", b"/dir/x"),
+        (b"../x", b"/srv/jail/x", b"/x"),
+        (b"../../../x", b"/srv/jail/x", b"/x"),
+        (b"", b"/srv/jail/dir", b"/dir"),
     ],
 )
 def test_dots_do_not_lead_above_the_own_root(name: bytes, path: bytes, own: bytes) -> None:
-    data = carried(b"/srv/root/dir")
+    data = carried(b"/srv/jail/dir")
     assert paths.joined(data, len(b"dir\0") + 1, name) == (path, own)
 
 
 def test_an_absolute_name_starts_from_the_own_root() -> None:
-    assert paths.joined(carried(b"/srv/root"), 1, b"/../etc/passwd") == (b"/srv/root/etc/passwd", b"/etc/passwd")
+    assert paths.joined(carried(b"/srv/jail"), 1, b"/../etc/passwd") == (b"/srv/jail/etc/passwd", b"/etc/passwd")
     assert paths.joined(carried(b"/"), 0, b"/etc//passwd") == (b"/etc/passwd", b"/etc/passwd")
 
 

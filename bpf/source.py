@@ -1,0 +1,156 @@
+"""The source of the programs: C files, constants, and what is attached where.
+
+The C files are joined into one source with `#line`, since bcc 0.26 rewrites map methods in the main
+file only; errors still name the right file and line. Constants come in by -D: offsets from BTF, sizes
+from bpf/layout.py, event ids from the catalogue, and what is wanted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bpf import cgroups, layout
+from bpf.btf import Btf
+from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, PROGRAMS, STEPS, SYS_EXIT, WALK, Event, catalogue
+from bpf.scope import Scope
+
+HERE = Path(__file__).parent
+SOURCES = (
+    "layout.h",
+    "kernel.h",
+    "arch",
+    "maps.h",
+    "containers.h",
+    "scope.h",
+    "frame.h",
+    "arguments.h",
+    "path.h",
+    "file.h",
+    "objects.h",
+    "syscalls.c",
+    "files.c",
+    "sockets.c",
+    "names.c",
+    "writes.c",
+    "memory.c",
+    "identity.c",
+    "lifecycle.c",
+    "cgroup.c",
+    "flush.c",
+)
+GROUPS = 65536
+CONTAINERS = 16384
+"""Control groups of containers that are known at a time."""
+NEEDS = {"mmap": "WANT_MMAP", "mprotect": "WANT_REGIONS", "identity": "WANT_BEFORE"}
+"""What a program needs beside the events that it raises."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the kernel is asked for."""
+
+    events: tuple[Event, ...]
+    scope: Scope
+    shards: int
+    environment: bool = False
+    capture_bytes: int = 0
+    retval: tuple[tuple[str, int, int], ...] = ()
+    """(event name, least, largest) result that passes the kernel."""
+    boot_epoch_ns: int = 0
+    """CLOCK_REALTIME minus CLOCK_BOOTTIME."""
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Programs that the loader runs once, at the start."""
+        return ("tell_namespaces",) if any(e.name == "init_namespaces" for e in self.events) else ()
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """Programs that look at the objects of calls."""
+        return tuple(p for p in PROGRAMS if any(p in event.programs for event in self.events))
+
+    @property
+    def tails(self) -> tuple[str, ...]:
+        """Programs that are entered by a tail call."""
+        return (WALK, "exec", *self.programs, *(step for p in self.programs for step in STEPS.get(p, ())))
+
+
+def joined(scope: Scope, machine: str) -> str:
+    """The whole source, with the scope's conditions compiled in."""
+    parts = []
+    for name in SOURCES:
+        path = HERE / "c" / (f"arch_{machine}.h" if name == "arch" else name)
+        text = path.read_text()
+        if name == "scope.h":
+            text = text.replace("\nSCOPE_CONTAINER\n", f"\n{scope.c_container()}\n")
+            text = text.replace("\nSCOPE_TERMS\n", f"\n{scope.c_source()}\n")
+        parts.append(f'#line 1 "{path.name}"\n{text}')
+        if name == "layout.h":
+            parts.append(f'#line 1 "static_asserts"\n{layout.static_asserts()}')
+    return "#include <linux/types.h>\n" + "\n".join(parts)
+
+
+def hierarchy(btf: Btf) -> dict[str, int]:
+    """Which hierarchy of control groups tells containers apart."""
+    found = cgroups.hierarchy()
+    if found is None:
+        return {"CGROUP_HIERARCHY": -1}
+    if found.controller is None:
+        return {"CGROUP_HIERARCHY": found.id}
+    return {
+        "CGROUP_HIERARCHY": found.id,
+        "CGROUP_CONTROLLER": btf.enumerator("cgroup_subsys_id", found.enumerator),
+    }
+
+
+def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: bool) -> dict[str, int]:
+    """Constants by name: offsets, sizes, ids of events, and what is wanted."""
+    names = {e.name for e in wanted.events}
+    found = dict(kernel)
+    found |= {
+        "FRAME_CELLS": layout.FRAME_CELLS,
+        "EVENTS": layout.EVENTS,
+        "CALL_SLOTS": layout.CALL_SLOTS,
+        "SHARDS": wanted.shards,
+        "CPUS": cpus,
+        "GROUPS": GROUPS,
+        "CONTAINERS": CONTAINERS,
+        "BOOT_EPOCH_NS": wanted.boot_epoch_ns,
+        "SCOPE_FOLLOW": int(wanted.scope.follow),
+        "EXEC_ENVIRONMENT": int(wanted.environment),
+        "KEEP_COMM_AT_RENAME": int(not prepare_exec),
+    }
+    for name in names:
+        found[f"EVENT_{name}"] = catalogue().by_name[name].id
+    programs = wanted.programs
+    if programs or any(e.hook == SYS_EXIT for e in wanted.events):
+        found["WANT_SYSCALLS"] = 1
+    found["PROGRAMS"] = len(PROGRAMS)
+    found |= {f"PROGRAM_{name}": number for number, name in enumerate(PROGRAMS)}
+    found |= {define: 1 for program, define in NEEDS.items() if program in programs}
+    hooks = ("sys_enter", "sys_exit", "sched_switch")
+    for name in (*hooks, *ENTRY_CALLS, *LIFECYCLE):
+        if name in names:
+            found[f"WANT_{name.upper()}"] = 1
+    if "task_rename" in names or not prepare_exec:
+        found["WANT_TASK_RENAME"] = 1
+    if prepare_exec:
+        found["WANT_SCHED_PREPARE_EXEC"] = 1
+    return found
+
+
+def attached(defined: dict[str, int]) -> list[tuple[str, str]]:
+    """(function, raw tracepoint) of what is attached, exit last so that trees stay complete."""
+    optional = {
+        "WANT_SYS_ENTER": ("on_sys_enter", "sys_enter"),
+        "WANT_SYSCALLS": ("on_sys_exit", "sys_exit"),
+        "WANT_TASK_RENAME": ("on_task_rename", "task_rename"),
+        "WANT_SCHED_PREPARE_EXEC": ("on_sched_prepare_exec", "sched_prepare_exec"),
+        "EVENT_cap_capable": ("on_cap_capable", "cap_capable"),
+        "EVENT_cgroup_attach_task": ("on_cgroup_attach_task", "cgroup_attach_task"),
+    }
+    always = [(f"on_{name}", name) for name in ("cgroup_mkdir", "cgroup_rmdir", "sched_switch")]
+    always += [(f"on_{name}", name) for name in ("sched_process_fork", "sched_process_exec")]
+    chosen = [program for key, program in optional.items() if key in defined]
+    return [*always, *chosen, ("on_sched_process_exit", "sched_process_exit")]

@@ -1,0 +1,241 @@
+"""Containers by their control groups, on the live kernel: names of every runtime, and a real Docker Engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bpf import cgroups
+from tests.engine import Engine
+from tests.live import Event, Running, arguments, headrace, trace, wait_for
+
+pytestmark = pytest.mark.kernel
+A, B, C = ("a1" * 32, "b2" * 32, "c3" * 32)
+
+
+@pytest.fixture
+def below() -> Iterator[Path]:
+    """A group of the test's own in the hierarchy that tells containers apart; what is in it is removed."""
+    found = cgroups.hierarchy()
+    assert found is not None
+    path = found.path / f"hr-test-{os.getpid()}"
+    path.mkdir()
+    yield path
+    for folder, _, _ in os.walk(path, topdown=False):
+        Path(folder).rmdir()
+
+
+def made(below: Path, *names: str) -> list[tuple[str, str]]:
+    """(runtime, id) of every container_create while these groups are made, and removed again, by one process."""
+    steps = [f"os.mkdir({str(below / name)!r})" for name in names]
+    steps += [f"os.rmdir({str(below / name)!r})" for name in reversed(names)]
+    done = trace(
+        [sys.executable, "-S", "-c", "import os; " + "; ".join(steps)], "-e", "container_create,container_remove"
+    )
+    assert (done.status, done.ledger["balanced"]) == (0, True), done.errors
+    created = [arguments(e) for e in done.events if e["eventName"] == "container_create"]
+    removed = [arguments(e) for e in done.events if e["eventName"] == "container_remove"]
+    assert [a["container_id"] for a in reversed(removed)] == [a["container_id"] for a in created]
+    return [(a["runtime"], a["container_id"]) for a in created]
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        (("docker", f"docker/{A}"), [("docker", A)]),
+        ((f"docker-{A}.scope",), [("docker", A)]),
+        ((f"cri-containerd-{A}.scope",), [("containerd", A)]),
+        ((f"crio-{A}.scope",), [("crio", A)]),
+        ((f"crio-{A}",), [("crio", A)]),
+        ((f"libpod-{A}.scope",), [("podman", A)]),
+        ((f"libpod-{A}",), [("podman", A)]),
+        (("kubepods", "kubepods/pod12-34", f"kubepods/pod12-34/{A}"), [("containerd", A)]),
+        (("other", f"other/{A}"), [("", A)]),
+        # none of these is a container
+        ((f"crio-conmon-{A}.scope", f"libpod-conmon-{A}.scope", "kubepods-besteffort-pod12.slice"), []),
+        ((f"docker-{A[:-1]}.scope", f"docker-{A}0.scope", f"docker-{A.upper()}.scope", f"docker-{A}.slice"), []),
+        ((f"{A[:-1]}g", f"{A}.scope", f"x-{A}.scope", "docker-", A[:63], f"{A}.scop"), []),
+        # the innermost is told, and what is below belongs to it
+        (("docker", f"docker/{A}", f"docker/{A}/docker", f"docker/{A}/docker/{B}"), [("docker", A), ("docker", B)]),
+    ],
+)
+def test_a_control_groups_name_says_whether_it_is_a_container(
+    below: Path, groups: tuple[str, ...], expected: list[tuple[str, str]]
+) -> None:
+    assert made(below, *groups) == expected
+
+
+MOVES = """
+import os, sys
+def enter(path):
+    with open(path + "/cgroup.procs", "w") as procs:
+        procs.write(str(os.getpid()))
+    os.getppid()
+home = sys.argv[1]
+for path in sys.argv[2:]:
+    os.makedirs(path, exist_ok=True)
+    enter(path)
+enter(home)
+"""
+
+
+def test_a_process_belongs_to_the_container_that_its_group_is_in(below: Path) -> None:
+    inner = below / f"docker-{A}.scope" / "init.scope" / "deep"
+    nested = below / f"docker-{A}.scope" / "docker" / B
+    plain = below / "plain"
+    done = trace(
+        [sys.executable, "-S", "-c", MOVES, str(below), *map(str, (plain, inner, nested, inner.parents[1], plain))],
+        *("-e", "getppid"),
+    )
+    assert done.status == 0, done.errors
+    seen = [e["containerId"] for e in done.events]
+    assert seen == ["", A, B, A, "", ""]
+    assert [e["container"] for e in done.events[:2]] == [{}, {"id": A, "runtime": "docker"}]
+    assert done.events[1]["cgroupId"] == inner.stat().st_ino
+
+
+def test_containers_that_are_there_already_are_told_and_count_as_started(below: Path) -> None:
+    group = below / f"libpod-{C}.scope" / "container"
+    group.mkdir(parents=True)
+    done = trace(
+        [sys.executable, "-S", "-c", MOVES, str(below), str(group)],
+        *("-e", "getppid,existing_container", "-s", f"container={C[:13]}"),
+    )
+    told = [e for e in done.events if e["eventName"] == "existing_container"]
+    assert [(arguments(e)["runtime"], arguments(e)["container_id"]) for e in told] == [("podman", C)]
+    assert [(e["containerId"], e["contextFlags"]["containerStarted"]) for e in done.events if e not in told] == [
+        (C, True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scope", "seen"),
+    [
+        ("container", [A, B]),
+        ("!container", ["", ""]),
+        ("not-container", ["", ""]),
+        (f"container={A[:5]}", [A]),
+        (f"container={A[:2]},{B}", [A, B]),
+        (f"container!={A[:40]}", ["", B, ""]),
+        ("container=new", [B]),
+        ("container!=new", ["", A, ""]),
+        # nothing was run in the new one
+        ("container=started", [A]),
+    ],
+)
+def test_scopes_of_containers(below: Path, scope: str, seen: list[str]) -> None:
+    old, new = below / f"docker-{A}.scope", below / f"docker-{B}.scope"
+    old.mkdir()
+    done = trace(
+        [sys.executable, "-S", "-c", MOVES, str(below), *map(str, (below, old, new))], "-e", "getppid", "-s", scope
+    )
+    assert (done.status, done.ledger["balanced"]) == (0, True), done.errors
+    assert [e["containerId"] for e in done.events] == seen
+    assert done.ledger["produced"] == len(seen), "decided in the kernel"
+
+
+@pytest.mark.parametrize(
+    ("scopes", "message"),
+    [
+        (("container=xyz",), "'xyz' is neither new, started, nor the beginning of a container's id"),
+        (("container", "!container"), "contradict"),
+        (("!container", "container=abc"), "nothing can match"),
+        (("container=abc", "!container"), "nothing can match"),
+        (("container<abc",), "takes = or !="),
+        (("contaner=abc",), "did you mean container?"),
+    ],
+)
+def test_scopes_of_containers_that_make_no_sense_are_refused(scopes: tuple[str, ...], message: str) -> None:
+    options = [part for scope in scopes for part in ("-s", scope)]
+    done = headrace("run", *options, "--", "true")
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+# -- a real engine
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    running = Engine()
+    yield running
+    running.close()
+
+
+class Watch:
+    """Containers traced until `end()`, whatever process they are of; the events of all that this test started."""
+
+    def __init__(self, path: Path, *options: str) -> None:
+        self.path = path
+        self.running = Running("-s", "container", *options, "-o", f"json:{path}")
+        assert self.running.ready, self.running.end()
+
+    def wait(self, text: str) -> None:
+        wait_for(lambda: text in self.path.read_text(), text)
+
+    def end(self, *ids: str) -> list[Event]:
+        self.running.process.send_signal(signal.SIGINT)
+        status, ledger, errors = self.running.end()
+        assert (status, ledger["balanced"], ledger["lost"]) == (0, True, 0), errors
+        events = [json.loads(line) for line in self.path.read_text().splitlines()]
+        mine = {*ids, ""}
+        return [e for e in events if e["containerId"] in mine]
+
+
+EVENTS = "container_create,container_remove,existing_container,sched_process_exec,sched_process_exit,openat"
+
+
+def test_a_docker_containers_events_carry_its_id_from_the_first_to_the_last(engine: Engine, tmp_path: Path) -> None:
+    watch = Watch(tmp_path / "events", "-e", EVENTS, "--workers", "2")
+    name = engine.run("busybox", "sh", "-c", "cat /proc/self/cgroup; :")
+    engine("wait", name)
+    engine("rm", name)
+    watch.wait("container_remove")
+    events = watch.end(name)
+    mine = [e for e in events if e["containerId"]]
+    assert {e["containerId"] for e in mine} == {name}
+    told = [(e["eventName"], arguments(e)["container_id"]) for e in events if e["eventName"].startswith("container_")]
+    assert told == [("container_create", name), ("container_remove", name)]
+    ran = [arguments(e)["argv"] for e in mine if e["eventName"] == "sched_process_exec"]
+    assert ran == [["sh", "-c", "cat /proc/self/cgroup; :"], ["cat", "/proc/self/cgroup"]]
+    started = [e["contextFlags"]["containerStarted"] for e in mine]
+    assert started == sorted(started), "once started, it stays so"
+    first = next(e for e in mine if e["contextFlags"]["containerStarted"])
+    assert (first["eventName"], first["processName"], first["processId"]) == ("sched_process_exec", "sh", 1)
+    assert {e["processName"] for e in mine if not e["contextFlags"]["containerStarted"]} <= {
+        name for e in mine if (name := e["processName"]).startswith("runc")
+    }
+
+
+def test_exec_restart_and_processes_of_the_host_keep_their_identity(engine: Engine, tmp_path: Path) -> None:
+    old = engine.run("busybox", "sleep", "1000")
+    watch = Watch(tmp_path / "events", "-e", EVENTS)
+    engine("exec", old, "true")
+    engine("restart", "-t", "0", old)
+    engine("rename", old, "another")
+    engine("exec", old, "ps")
+    wait_for(lambda: '"ps"' in watch.path.read_text(), "ps")
+    events = watch.end(old)
+    existing = [arguments(e)["container_id"] for e in events if e["eventName"] == "existing_container"]
+    assert old in existing
+    ran = [
+        (arguments(e)["argv"], e["containerId"], e["contextFlags"]["containerStarted"])
+        for e in events
+        if e["eventName"] == "sched_process_exec"
+    ]
+    assert [argv for argv, _, _ in ran] == [["true"], ["sleep", "1000"], ["ps"]]
+    assert {(name, started) for _, name, started in ran} == {(old, True)}
+    # the group of the restarted container is another one, of the same id
+    assert [e["eventName"] for e in events if e["eventName"].startswith("container_")] == [
+        "container_remove",
+        "container_create",
+    ]
+    engine("rm", "-f", old)
+    host = trace(["true"], "-e", EVENTS)
+    assert {e["containerId"] for e in host.events} == {""}

@@ -1,0 +1,1 @@
+"""What is known of the processes that events are of."""
