@@ -195,6 +195,8 @@ PROGRAMS = (
     *dict.fromkeys(look.program for look in LOOKS),
     *(s for steps in STEPS.values() for s in steps),
     "exec",
+    "tell",
+    "sys_exit",
 )
 """Programs that tail calls reach, by number. 0, the walk, stands for none in a call's row."""
 VARIANTS = ("", "creat", "openat2", "pair", "fcntl", "vector", "move_mount")

@@ -28,6 +28,9 @@ VECTOR_BYTES, VECTOR_STRING = 8192, 1024
 ARGV_BYTES = 16384
 ENVP_BYTES = 8192
 BROADCAST = 0xFFFF
+STREAM_BULK, STREAM_URGENT, STREAM_FACTS = 0, 1, 2
+EXTRA_SLOTS = 2
+"""Frames of a CPU beside those of the shards: the urgent one, then that of facts (bpf/c/maps.h)."""
 
 HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN, HEAD_NO_OBJECT, HEAD_EXEC_IMAGE, HEAD_OWN_ROOT = 1, 2, 4, 8, 16, 32
 BLOB_OK, BLOB_CUT, BLOB_FAULT, BLOB_NULL, BLOB_RACED, BLOB_BYPASS = 0, 1, 2, 3, 4, 5
@@ -121,7 +124,8 @@ MARK = np.dtype(
         ("faults", "<u8"),
         ("cut", "<u8"),
         ("raced", "<u8"),
-        ("pad", "<u8", 2),
+        ("facts", "<u8"),
+        ("pad", "<u8"),
     ]
 )
 BLOB_SPEC = np.dtype([("kind", "u1"), ("arg", "u1"), ("sized", "u1"), ("needs", "u1"), ("bytes", "<u4")])
@@ -154,7 +158,8 @@ STATUS = np.dtype(
         ("user_epoch", "<u8"),
         ("containers_epoch", "<u8"),
         ("containers_overflow", "<u8"),
-        ("pad", "<u8", 2),
+        ("told_epoch", "<u8"),
+        ("pad", "<u8"),
     ]
 )
 CONTAINER = np.dtype(

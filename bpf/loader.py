@@ -117,8 +117,8 @@ class Programs:
 
     @property
     def slots(self) -> int:
-        """Frames per CPU: one a shard, and the urgent one."""
-        return self.wanted.shards + 1
+        """Frames per CPU: one a shard, and the two others."""
+        return self.wanted.shards + layout.EXTRA_SLOTS
 
     def _fill_calls(self) -> None:
         names = {e.name for e in self.wanted.events}
@@ -189,6 +189,11 @@ class Programs:
 
     def _groups_changed(self) -> None:
         self._status.array["user_epoch"] += np.uint64(1)
+
+    def tell_again(self) -> None:
+        """Have the image of every process told of once more: a worker has forgotten them."""
+        self._status.array["told_epoch"] += np.uint64(1)
+        self._groups_changed()
 
     def groups(self) -> dict[int, int]:
         """Thread groups that the kernel side knows, with their flags. For tests and seeding."""

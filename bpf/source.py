@@ -23,6 +23,7 @@ SOURCES = (
     "maps.h",
     "containers.h",
     "scope.h",
+    "told.h",
     "frame.h",
     "arguments.h",
     "path.h",
@@ -73,7 +74,14 @@ class Wanted:
     @property
     def tails(self) -> tuple[str, ...]:
         """Programs that are entered by a tail call."""
-        return (WALK, "exec", *self.programs, *(step for p in self.programs for step in STEPS.get(p, ())))
+        return (
+            WALK,
+            "exec",
+            "tell",
+            "sys_exit",
+            *self.programs,
+            *(step for p in self.programs for step in STEPS.get(p, ())),
+        )
 
 
 def joined(scope: Scope, machine: str) -> str:
@@ -121,7 +129,8 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
         "EXEC_ENVIRONMENT": int(wanted.environment),
         "KEEP_COMM_AT_RENAME": int(not prepare_exec),
     }
-    for name in names:
+    # its shape is that of a fact as well
+    for name in (*names, *LIFECYCLE):
         found[f"EVENT_{name}"] = catalogue().by_name[name].id
     programs = wanted.programs
     if programs or any(e.hook == SYS_EXIT for e in wanted.events):

@@ -22,6 +22,7 @@ import msgspec
 from bpf import loader, scope, source, trees
 from bpf.btf import Btf, BtfError
 from bpf.catalogue import catalogue
+from bpf.layout import EXTRA_SLOTS
 from config import filters
 from config.outputs import Outputs
 from config.settings import Settings
@@ -172,7 +173,9 @@ class Run:
         self.kernel: Kernel | None = None
         self.status = 0
         self._seeded = 0
-        host = Host(loader.possible_cpus(), boot_epoch_ns(), os.uname().nodename.encode(), settings.workers + 1)
+        host = Host(
+            loader.possible_cpus(), boot_epoch_ns(), os.uname().nodename.encode(), settings.workers + EXTRA_SLOTS
+        )
         self.pipeline = Pipeline(
             settings,
             host,
@@ -213,6 +216,7 @@ class Run:
         self.kernel = kernel = Kernel(self.request, self.span, self.pipeline.host.boot_epoch_ns)
         programs = kernel.programs
         descriptors = 2 * len(kernel.ends.perf)
+        self.pipeline.on_restart = programs.tell_again
         self.pipeline.start_source(reader_stage(reader.run, kernel.ends, descriptors=descriptors))
         self.pipeline.wait_ready(START_DEADLINE_S)
         # before there is a command; what these start later is theirs in the kernel's eyes
@@ -348,7 +352,7 @@ def replay(request: Request, path: Path) -> Outcome:
     """Run a recording through the same workers."""
     data = recording.open_recording(path)
     facts, _ = recording.read_facts(data, str(path))
-    host = Host(max(facts.cpus, 1), facts.boot_epoch_ns, facts.nodename.encode(), facts.shards + 1)
+    host = Host(max(facts.cpus, 1), facts.boot_epoch_ns, facts.nodename.encode(), facts.shards + EXTRA_SLOTS)
     named = request.settings.events != "*"
     pipeline = Pipeline(
         request.settings,

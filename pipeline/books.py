@@ -59,6 +59,7 @@ def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
             ("delivered_cpu", "<u8", cpus),
             ("rejected", "<u8"),
             ("observed", "<u8"),
+            ("facts", "<u8"),
             ("late", "<u8"),
             ("redelivered", "<u8"),
             ("turns", "<u8"),
@@ -116,6 +117,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     faults: int = 0
     cut: int = 0
     cross_checks: dict[str, int] = msgspec.field(default_factory=dict)
+    facts: dict[str, int] = msgspec.field(default_factory=dict)
+    """Lifecycle records that no output asked for, and what became of them; outside of the sum."""
     by_cpu: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
     by_worker: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
     by_event: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
@@ -149,6 +152,8 @@ class Ledger(msgspec.Struct, kw_only=True):
 def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue) -> None:
     """The workers' part: delivered, filtered, rejected, by worker, event and CPU."""
     loss = catalogue.by_name[LOSS].id
+    # every worker takes all of them
+    ledger.facts["taken"] = min(int(state["facts"][0]) for state in journals)
     for i, state in enumerate(journals):
         delivered, filtered = state["delivered"][0].copy(), state["filtered"][0].copy()
         ledger.announced += int(delivered[loss]) + int(filtered[loss])
@@ -176,7 +181,10 @@ def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue) -> 
 
 
 def add_kernel(ledger: Ledger, produced: Array, marks: Array, catalogue: Catalogue) -> None:
-    """The kernel's part. `produced` is u64[cpus, EVENTS], `marks` MARK[cpus, slots]."""
+    """The kernel's part. `produced` is u64[cpus, EVENTS], `marks` MARK[cpus, slots], the last slot that of facts."""
+    ledger.facts["produced"] = int(marks["facts"].sum())
+    ledger.facts["lost"] = sum(int(marks[reason][:, -1].sum()) for reason in LOST_REASONS)
+    marks = marks[:, :-1]
     ledger.produced = int(produced.sum())
     for event in np.flatnonzero(produced.sum(axis=0)).tolist():
         name = catalogue.by_id[event].name
@@ -197,24 +205,26 @@ def add_reader(ledger: Ledger, state: Array) -> None:
     """The reader's part, and what it saw that must agree with the kernel's counts."""
     row = state[0]
     ledger.cpu_seconds["reader"] = int(row["cpu_ns"]) / 1e9
-    ledger.dropped = int(row["dropped"].sum())
+    dropped, received = row["dropped"][:, :-1], row["received"][:, :-1]
+    ledger.dropped = int(dropped.sum())
+    ledger.facts["dropped"] = int(row["dropped"][:, -1].sum())
     ledger.cross_checks |= {
         "frames_received": int(row["frames"].sum()),
-        "events_received": int(row["received"].sum()),
+        "events_received": int(received.sum()),
         "sequence_gaps": int(row["gaps"].sum()),
         "perf_lost_records": int(row["perf_lost"]),
         "lifecycle_copies_dropped": int(row["copies_dropped"]),
         "losses_announced": int(row["losses_sent"]),
         "flushes": int(row["flushes"]),
     }
-    for cpu in range(row["dropped"].shape[0]):
-        if row["dropped"][cpu].any():
-            ledger.by_cpu.setdefault(str(cpu), {})["dropped"] = int(row["dropped"][cpu].sum())
+    for cpu in range(len(dropped)):
+        if dropped[cpu].any():
+            ledger.by_cpu.setdefault(str(cpu), {})["dropped"] = int(dropped[cpu].sum())
 
 
 def add_recording(ledger: Ledger, state: Array, path: str, whole: bool) -> None:
     """The recording's line: what the reader had for it, and what found no room. A torn file counts as none."""
-    offered = int(state["received"][0].sum())
+    offered = int(state["received"][0][:, :-1].sum())
     dropped = int(state["record_dropped"][0]) if whole else offered
     ledger.sinks.append(Line(name=f"record:{path}", offered=offered, written=offered - dropped, dropped=dropped))
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bpf.layout import BROADCAST
+from bpf.layout import BROADCAST, EXTRA_SLOTS, STREAM_BULK, STREAM_FACTS
 from bpf.test_run import TestRun
 from pipeline.clock import CpuClock, boottime_ns
 from pipeline.doorbell import InheritedFd
@@ -127,7 +127,7 @@ class Reader:
 
     def _route(self, perf: PerfRing, sample: Sample, header: Header) -> None:
         plan, state = self.plan, self.state
-        slot = plan.slots - 1 if header.stream == URGENT else header.shard
+        slot = plan.slots - EXTRA_SLOTS - 1 + header.stream if header.stream else header.shard
         cpu = header.cpu
         owner = header.shard % plan.workers
         state["frames"][cpu, slot] += 1
@@ -137,21 +137,22 @@ class Reader:
             state["gaps"][cpu, slot] += header.sequence - expected
         state["next_sequence"][cpu, slot] = header.sequence + 1
         self._latest_ns = max(self._latest_ns, header.last_ns)
-        targets = range(plan.workers) if header.stream == URGENT else (owner,)
+        targets = (owner,) if header.stream == STREAM_BULK else range(plan.workers)
         for worker in targets:
             room = self.rings[worker].try_reserve(sample.bytes, FRAME)
             if room is not None:
                 perf.copy(sample, room)
             elif worker == owner:
                 state["dropped"][cpu, slot] += header.heads
-                self._lose(Loss(cpu, header.shard, header.heads, header.first_ns, header.last_ns))
+                if header.stream != STREAM_FACTS:
+                    self._lose(Loss(cpu, header.shard, header.heads, header.first_ns, header.last_ns))
             else:
                 state["copies_dropped"] += header.heads
         if len(self.rings) > plan.workers:
             room = self.rings[-1].try_reserve(sample.bytes, FRAME)
             if room is not None:
                 perf.copy(sample, room)
-            else:
+            elif header.stream != STREAM_FACTS:
                 state["record_dropped"] += header.heads
 
     def _lose(self, loss: Loss) -> None:
@@ -166,13 +167,14 @@ class Reader:
     def _notice_losses(self) -> None:
         """Losses that the kernel counted since the last look."""
         lost = self.marks.lost()
+        lost[:, -1] = 0  # facts are no events
         fresh = lost != self.state["announced"]
         if not fresh.any():
             return
         for cpu, slot in np.argwhere(fresh).tolist():
             mark = self.marks.array[cpu, slot]
             count = int(lost[cpu, slot]) - int(self.state["announced"][cpu, slot])
-            shard = BROADCAST if slot == self.plan.slots - 1 else slot
+            shard = BROADCAST if slot >= self.plan.workers else slot
             self._lose(Loss(cpu, shard, count, int(mark["lost_first_ns"]), int(mark["lost_last_ns"])))
         self.state["announced"] = lost
 

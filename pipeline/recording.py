@@ -21,6 +21,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from bpf.layout import STREAM_FACTS
 from config.settings import MAX_WORKERS
 from pipeline.clock import CpuClock
 from pipeline.doorbell import InheritedFd
@@ -212,7 +213,8 @@ class Replayer:
                 if kind == FRAME:
                     if len(payload) >= HEADER.size:
                         header = read_header(bytes(payload[: HEADER.size]))
-                        state["received"][0, 0] += header.heads
+                        slot = -1 if header.stream == STREAM_FACTS else 0
+                        state["received"][0, slot] += header.heads
                         state["frames"][0, 0] += 1
                     since += len(payload)
                     for worker in self._targets(payload):

@@ -115,6 +115,8 @@ class Pipeline:
     only: tuple[Event, ...] | None = None
     records: bool = False
     colour: bool = False
+    on_restart: Callable[[], None] = lambda: None
+    """Called when a process was started again: what workers knew of the traced processes is gone with them."""
 
     def __post_init__(self) -> None:
         require_total_store_order()
@@ -209,6 +211,7 @@ class Pipeline:
                 stage.restarts += 1
                 logger("supervisor").warning("supervisor.process_restarted", name=stage.name, status=stage.status)
                 self._launch(stage)
+                self.on_restart()
 
     def finish(self, hurry: Callable[[], bool], deadline_s: float) -> None:
         """Wait until every stage has drained and ended. Once `hurry` is true there are `deadline_s` left,

@@ -1,5 +1,8 @@
 """The worker's core: frames in, batches of rows out. Pure: no I/O and no clock of its own.
 
+Lifecycle records of all shards go into the process tree before any row of their turn is let go; those that
+nobody asked for (frames of facts) go nowhere else.
+
 Order. Rows are held until the watermark has passed them: a promise of the reader that nothing older is
 still to come (pipeline/watermark.py). What is let go is sorted by (time, CPU, thread group). A row
 that arrives below a watermark already passed is let go with the next batch, marked `late`.
@@ -17,11 +20,14 @@ from typing import Any
 import numpy as np
 
 from bpf.catalogue import Catalogue
-from bpf.layout import EVENTS, FRAME_CELLS
+from bpf.layout import EVENTS, FRAME, FRAME_CELLS, STREAM_FACTS
 from workers.blobs import argument_cells
-from workers.rows import Contexts, Rows, concatenate, empty_rows, read_frames
+from workers.enrich.tree import ProcessTree
+from workers.rows import Contexts, Decoded, Rows, concatenate, empty_rows, read_frames
 
 Array = np.ndarray[Any, Any]
+STREAM_AT = FRAME.fields["stream"][1] if FRAME.fields else 0
+"""Byte of a frame that says of which kind it is."""
 Predicate = Callable[[Rows, Contexts], Array]
 """Rows and contexts to a mask of rows that stay."""
 
@@ -37,6 +43,8 @@ class Batch:
     """Events that a condition took out, by event id; None if none was."""
     observed: int = 0
     rejected_reasons: dict[str, int] = field(default_factory=dict)
+    facts: int = 0
+    """Lifecycle records that the tree has taken from frames of facts."""
 
 
 class Core:
@@ -46,7 +54,9 @@ class Core:
         self.worker, self.workers = worker, workers
         self.contexts = Contexts()
         self.watermark_ns = 0
+        self.tree = ProcessTree(catalogue)
         self._frames: list[Array] = []
+        self._facts: list[Array] = []
         self._pending: Rows | None = None
         self._keep = keep
         # cells that a record of an event has at least; of an unknown event more than there can be
@@ -58,7 +68,8 @@ class Core:
 
     def feed(self, frame: Array) -> None:
         """Take a whole frame. The view must stay valid until the next advance()."""
-        self._frames.append(frame)
+        is_fact = len(frame) > STREAM_AT and frame[STREAM_AT] == STREAM_FACTS
+        (self._facts if is_fact else self._frames).append(frame)
 
     @property
     def holds_rows(self) -> bool:
@@ -68,9 +79,8 @@ class Core:
     def advance(self, watermark_ns: int) -> Batch:
         """Let go of everything up to `watermark_ns`. Frames fed before are copied by then."""
         self._shrink()
-        decoded = read_frames(self._frames, self.contexts, self._owns_shard)
-        self._frames = []
-        batch = Batch(empty_rows(), watermark_ns, decoded.rejected, rejected_reasons=decoded.reasons)
+        decoded, facts = self._decode()
+        batch = Batch(empty_rows(), watermark_ns, decoded.rejected, rejected_reasons=decoded.reasons, facts=facts)
         fresh = self._own(decoded.rows, batch)
         if len(fresh) and int(fresh.time_ns.min()) <= self.watermark_ns:
             fresh.late = fresh.time_ns <= np.uint64(self.watermark_ns)
@@ -92,6 +102,20 @@ class Core:
         batch.rows = rows
         return batch
 
+    def _decode(self) -> tuple[Decoded, int]:
+        """Rows of all frames fed, with the tree brought up to them; and how many facts it took."""
+        told = read_frames(self._facts, self.contexts).rows
+        decoded = read_frames(self._frames, self.contexts, self._owns_shard)
+        parts = [self._lifecycle(rows) for rows in (told, decoded.rows)]
+        self.tree.apply(concatenate(parts), self.contexts)
+        self._frames, self._facts = [], []
+        return decoded, len(parts[0])
+
+    def _lifecycle(self, rows: Rows) -> Rows:
+        """Lifecycle records that have all their arguments."""
+        chosen = self.tree.lifecycle(rows) & (rows.cells >= self._least_cells[rows.event])
+        return rows.select(chosen).compact() if chosen.any() else empty_rows()
+
     def _owns_shard(self, shard: int) -> bool:
         return shard % self.workers == self.worker
 
@@ -107,8 +131,7 @@ class Core:
 
     def recover(self, watermark_ns: int) -> None:
         """After a death: of the frames fed so far, rows above the committed watermark are pending again."""
-        decoded = read_frames(self._frames, self.contexts, self._owns_shard)
-        self._frames = []
+        decoded, _ = self._decode()
         self.watermark_ns = watermark_ns
         rows = self._own(decoded.rows, Batch(decoded.rows, watermark_ns))
         rows = rows.select(rows.time_ns > np.uint64(watermark_ns))

@@ -63,7 +63,9 @@ class Worker:
         self.views: dict[str, Lines | ColumnsView] = {}
         for name, _ in self.renders:
             if name == "json":
-                self.views[name] = Lines(catalogue(), JsonStyle(facts, plan.detect_syscall), plan.parse_arguments)
+                self.views[name] = Lines(
+                    catalogue(), JsonStyle(facts, plan.detect_syscall, self.core.tree.executable), plan.parse_arguments
+                )
             elif name == "table":
                 self.views[name] = Lines(catalogue(), TableStyle(facts, plan.colour), plan.parse_arguments)
             else:
@@ -160,6 +162,7 @@ class Worker:
             state["filtered"] += batch.filtered_events.astype(np.uint64)
         state["rejected"] += np.uint64(batch.rejected)
         state["observed"] += np.uint64(batch.observed)
+        state["facts"] += np.uint64(batch.facts)
         state["turns"] += np.uint64(1)
         state["watermark_ns"] = batch.watermark_ns
         if batch.rejected_reasons:

@@ -53,11 +53,11 @@ static __always_inline void frame_send(void *ctx, struct frame *f, struct mark *
 	OPAQUE(bytes);
 	if (bytes > sizeof(struct frame) - PRIVATE_BYTES - 4)
 		bytes = sizeof(struct frame) - PRIVATE_BYTES - 4;
-	if (slot == URGENT) {
-		f->stream = 1;
+	if (slot >= URGENT) {
+		f->stream = slot == FACTS ? STREAM_FACTS : STREAM_URGENT;
 		error = urgent.perf_submit(ctx, &f->cpu, bytes);
 	} else {
-		f->stream = 0;
+		f->stream = STREAM_BULK;
 		error = bulk.perf_submit(ctx, &f->cpu, bytes);
 	}
 	if (error) {
@@ -190,7 +190,10 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	struct frame *f = frames.lookup(&slot);
 	if (!counts || !m || event >= EVENTS)
 		return false;
-	counts->events[event]++;
+	if (slot == FACTS)
+		m->facts++;
+	else
+		counts->events[event]++;
 	if (!f) {
 		m->lost_room++;
 		return false;
@@ -248,7 +251,7 @@ static __always_inline void record_end(void *ctx, struct writer *w)
 	w->head->cells = (end - w->start) / CELL_BYTES;
 	f->used = end;
 	f->heads++;
-	if (w->slot == URGENT || end > CELLS_BYTES - sizeof(struct context) - 2 * CELL_BYTES)
+	if (w->slot >= URGENT || end > CELLS_BYTES - sizeof(struct context) - 2 * CELL_BYTES)
 		frame_send(ctx, f, w->mark, w->slot);
 	*(volatile u64 *)&w->mark->busy = 0;
 }

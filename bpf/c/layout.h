@@ -131,6 +131,12 @@ struct container_cache {
 	u64 verdict;
 };
 
+enum stream {
+	STREAM_BULK = 0,
+	STREAM_URGENT = 1,
+	STREAM_FACTS = 2,
+};
+
 struct frame {
 	/* private: the objects that the current context was read from; never leaves the kernel */
 	u64 key[8];
@@ -142,7 +148,7 @@ struct frame {
 	u64 first_ns;
 	u64 last_ns;
 	u16 shard;
-	u8 stream; /* 0 bulk, 1 urgent */
+	u8 stream; /* enum stream */
 	u8 version;
 	u16 heads;
 	u16 context; /* cell of the current context */
@@ -170,7 +176,8 @@ struct mark {
 	u64 faults;     /* arguments that could not be read */
 	u64 cut;        /* arguments cut to their limit */
 	u64 raced;      /* paths that changed while they were walked */
-	u64 pad[2];
+	u64 facts;      /* records of the frame of facts, which `produced` does not count */
+	u64 pad;
 };
 
 /* What is wanted of one system call number. */
@@ -241,7 +248,8 @@ struct status {
 	u64 user_epoch; /* moves with every change by user space, which alone writes it */
 	u64 containers_epoch; /* moves with every change of `containers` */
 	u64 containers_overflow; /* control groups that found no place in `containers` */
-	u64 pad[2];
+	u64 told_epoch; /* user space moves it when a worker must be told again */
+	u64 pad;
 };
 
 /* A node of the maple tree that holds a process's regions. */
@@ -313,4 +321,12 @@ struct group_cache {
 	u64 epochs;
 	u32 tgid;
 	u32 flags;
+	u64 told_mm; /* of the image that workers know of; 0 if that has not been looked up */
+};
+
+/* The image of a thread group that a record has told of: another exec has another mm. */
+struct told {
+	u64 mm;
+	u64 start_ns;
+	u64 epoch;
 };

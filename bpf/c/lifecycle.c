@@ -1,8 +1,24 @@
 /*
  * lifecycle.c - fork, exec, exit, rename. These programs also keep `groups`: a tree's new process is
  * entered before it runs and removed when its last thread ends. Their records are urgent: they go out at
- * once, by perf buffers of their own, and reach every worker.
+ * once, by perf buffers of their own, and reach every worker. Those that nobody asked for are facts.
  */
+#ifdef WANT_SCHED_PROCESS_FORK
+#define FORK_SLOT URGENT
+#else
+#define FORK_SLOT FACTS
+#endif
+#ifdef WANT_SCHED_PROCESS_EXEC
+#define EXEC_SLOT URGENT
+#else
+#define EXEC_SLOT FACTS
+#endif
+#ifdef WANT_SCHED_PROCESS_EXIT
+#define EXIT_SLOT URGENT
+#else
+#define EXIT_SLOT FACTS
+#endif
+
 static __always_inline u32 ns_number(u64 pid)
 {
 	u32 level = KREAD(u32, pid + KERNEL_pid_level);
@@ -45,9 +61,14 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	u32 child_tgid = KREAD(u32, child + KERNEL_task_struct_tgid);
 	if (child_tgid != s.tgid)
 		groups_enter(&s, in, child_tgid);
-#ifdef WANT_SCHED_PROCESS_FORK
+	if (!in || (s.flags & GROUP_ARMED))
+		return 0;
+	if (child_tgid != s.tgid)
+		told_inherit(task, s.tgid, child, child_tgid);
+	else if (FORK_SLOT == FACTS)
+		return 0;
 	struct writer w;
-	if (!in || (s.flags & GROUP_ARMED) || !record_begin(ctx, &w, &s, URGENT, EVENT_sched_process_fork, 10, 0))
+	if (!record_begin(ctx, &w, &s, FORK_SLOT, EVENT_sched_process_fork, 10, 0))
 		return 0;
 	u64 leader = KREAD(u64, task + KERNEL_task_struct_group_leader);
 	u64 child_leader = KREAD(u64, child + KERNEL_task_struct_group_leader);
@@ -63,7 +84,6 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	a[7] = KREAD(u64, child + KERNEL_task_struct_start_boottime);
 	a[8] = KREAD(u64, child_leader + KERNEL_task_struct_start_boottime);
 	record_end(ctx, &w);
-#endif
 	return 0;
 }
 
@@ -119,25 +139,22 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* The second half of on_sched_process_exec. */
-int on_exec(struct bpf_raw_tracepoint_args *ctx)
+/*
+ * The image of the task: sched_process_exec, or a fact of the same shape for a process whose exec was not
+ * seen. Numbered as in the catalogue; cmdpath, pathname, argv, env, interp, prev_comm and pwd are blobs.
+ */
+static __always_inline void image_record(void *ctx, const struct subject *s, u32 slot, u64 bprm, u32 then)
 {
-#ifdef WANT_SCHED_PROCESS_EXEC
-	u64 task = current_task_btf(), bprm = ctx->args[2], pid_tgid = bpf_get_current_pid_tgid();
-	struct subject s;
 	struct writer w;
+	u64 task = s->task, pid_tgid = bpf_get_current_pid_tgid();
 	struct walks *j = walks_begin();
-	if (!j || !in_scope(&s, task))
-		return 0;
-	if (!record_begin(ctx, &w, &s, URGENT, EVENT_sched_process_exec, 15, CELLS_BYTES / 2))
-		return 0;
-	u64 file = KREAD(u64, bprm + KERNEL_linux_binprm_file), inode = file_inode(file);
+	if (!j || !record_begin(ctx, &w, s, slot, EVENT_sched_process_exec, 16, CELLS_BYTES / 2))
+		return;
 	u64 mm = KREAD(u64, task + KERNEL_task_struct_mm);
+	u64 file = KREAD(u64, mm + KERNEL_mm_struct_exe_file), inode = file_inode(file);
 	u64 parent = KREAD(u64, task + KERNEL_task_struct_real_parent);
 	u64 input = stdin_inode(task);
-	struct comm *before = previous_comms.lookup(&pid_tgid);
 	u64 *a = (u64 *)(w.head + 1);
-	/* numbered as in the catalogue; cmdpath, pathname, argv, env, interp and prev_comm are blobs */
 	a[4 - 1] = file_device(inode);
 	a[5 - 1] = KREAD(u64, inode + KERNEL_inode_i_ino);
 	a[6 - 1] = (KREAD(u32, parent + KERNEL_task_struct_flags) & PF_KTHREAD) != 0;
@@ -149,13 +166,38 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	if (EXEC_ENVIRONMENT)
 		blob_image(&w, 3, KREAD(u64, mm + KERNEL_mm_struct_env_start),
 			   KREAD(u64, mm + KERNEL_mm_struct_env_end), ENVP_BYTES, SOURCE_KERNEL);
-	blob_string(&w, 0, KREAD(u64, bprm + KERNEL_linux_binprm_filename), false);
 	path_later(j, 1, file_place(file));
-	blob_string(&w, 10, KREAD(u64, bprm + KERNEL_linux_binprm_interp), false);
-	if (before)
-		blob_string(&w, 14, (u64)before->text, false);
-	record_walk(ctx, &w, j, 0);
-#endif
+	path_later(j, 15, task_cwd(task));
+	if (bprm) {
+		struct comm *before = previous_comms.lookup(&pid_tgid);
+		blob_string(&w, 0, KREAD(u64, bprm + KERNEL_linux_binprm_filename), false);
+		blob_string(&w, 10, KREAD(u64, bprm + KERNEL_linux_binprm_interp), false);
+		if (before)
+			blob_string(&w, 14, (u64)before->text, false);
+	}
+	record_walk(ctx, &w, j, then);
+}
+
+/* The second half of on_sched_process_exec. */
+int on_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct subject s;
+	if (!in_scope(&s, current_task_btf()))
+		return 0;
+	told_image(s.task, s.tgid);
+	image_record(ctx, &s, EXEC_SLOT, ctx->args[2], 0);
+	return 0;
+}
+
+/* From on_sys_exit: a process is seen whose image no record has told of. It goes on there. */
+int on_tell(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct subject s;
+	if (in_scope(&s, current_task_btf()) && !(s.flags & GROUP_ARMED)) {
+		told_image(s.task, s.tgid);
+		image_record(ctx, &s, FACTS, 0, PROGRAM_sys_exit);
+	}
+	objects.call(ctx, PROGRAM_sys_exit);
 	return 0;
 }
 
@@ -189,17 +231,17 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	bool last = KREAD(u32, signal + KERNEL_signal_struct_live_counter) == 0;
 	struct subject s;
 	bool in = in_scope(&s, task);
-#ifdef WANT_SCHED_PROCESS_EXIT
 	struct writer w;
-	if (in && !(s.flags & GROUP_ARMED) &&
-	    record_begin(ctx, &w, &s, URGENT, EVENT_sched_process_exit, 2, 0)) {
+	if (in && !(s.flags & GROUP_ARMED) && (last || EXIT_SLOT == URGENT) &&
+	    record_begin(ctx, &w, &s, EXIT_SLOT, EVENT_sched_process_exit, 2, 0)) {
 		u64 *a = (u64 *)(w.head + 1);
 		w.head->arg0 = KREAD(u32, task + KERNEL_task_struct_exit_code);
 		a[0] = last;
 		record_end(ctx, &w);
 	}
-#endif
 	previous_comms.delete(&pid_tgid);
+	if (last)
+		told.delete(&s.tgid);
 	if (last && s.flags) {
 		long absent = groups.delete(&s.tgid);
 		groups_changed();

@@ -3,8 +3,13 @@
  * mapped by user space, which only reads them. `calls` and `groups` are filled by the loader;
  * programs add and remove thread groups.
  */
-#define SLOTS (SHARDS + 1) /* a bulk frame a shard, and the urgent one */
+#define SLOTS (SHARDS + 2) /* a bulk frame a shard, the urgent one, and that of facts */
 #define URGENT SHARDS
+/*
+ * Facts are lifecycle records that nobody asked to see: workers need them to know of what image a process
+ * is, and who created it. They are sent like urgent ones, and stand outside of the ledger's sum.
+ */
+#define FACTS (SHARDS + 1)
 #define BPF_F_MMAPABLE (1 << 10)
 
 BPF_PERF_OUTPUT(bulk);
@@ -20,6 +25,7 @@ BPF_HASH(containers, u64, struct container, CONTAINERS); /* by control group; pr
 BPF_PERCPU_ARRAY(container_scratches, struct container_scratch, 1);
 BPF_PERCPU_ARRAY(container_caches, struct container_cache, 1);
 BPF_TABLE("lru_hash", u64, struct comm, previous_comms, 8192);
+BPF_TABLE("lru_hash", u32, struct told, told, 16384); /* by thread group: the image that workers know of */
 BPF_PROG_ARRAY(objects, PROGRAMS); /* by PROGRAM_* and the number in a call's row; 0 there is none */
 BPF_PERCPU_ARRAY(walks, struct walks, 1);
 #ifdef WANT_REGIONS

@@ -102,6 +102,7 @@ static __always_inline u32 group_flags(u32 tgid)
 		return c->flags;
 	u32 *flags = groups.lookup(&tgid);
 	c->flags = flags ? *flags : 0;
+	c->told_mm = 0;
 	c->tgid = tgid;
 	c->epochs = epochs;
 	return c->flags;

@@ -96,6 +96,7 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, s
 	struct subject s;
 	if (retval < call->retval_min || retval > call->retval_max || !in_scope(&s, task))
 		return;
+	tell_first(ctx, &s);
 	if (number == -1 && sigreturn_ended(&s))
 		return;
 	bool image = call->exec && retval == 0;
@@ -168,9 +169,6 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = current_task_btf(), regs = task_pt_regs(task);
-#ifdef WANT_SYS_EXIT
-	plain_event(ctx, EVENT_sys_exit, ctx->args[1], SYSCALL_NUMBER(regs), compat_flag());
-#endif
 	s64 number = SYSCALL_NUMBER(regs);
 	u32 at = number < 0 || number >= CALL_SLOTS - 1 ? CALL_SLOTS - 1 : (u32)number;
 	if (SYSCALL_IS_COMPAT(task))
@@ -180,6 +178,12 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	if (call->wanted)
 		syscall_event(ctx, call, at, task, regs);
+#ifdef WANT_SYS_EXIT
+	struct subject s;
+	if (!call->wanted && in_scope(&s, task))
+		tell_first(ctx, &s);
+	plain_event(ctx, EVENT_sys_exit, ctx->args[1], number, compat_flag());
+#endif
 	if (call->object)
 		objects.call(ctx, call->object);
 	return 0;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -45,8 +46,12 @@ class JsonStyle:
 
     end = "]}\n"
 
-    def __init__(self, facts: Facts, detect_syscall: bool = True) -> None:
+    def __init__(
+        self, facts: Facts, detect_syscall: bool = True, executable: Callable[[Any], bytes] = lambda context: b""
+    ) -> None:
+        """`executable` gives the path of what a process context was running."""
         self._offset = np.uint64(facts.boot_epoch_ns)
+        self._executable = executable
         self._detect = detect_syscall
 
     def time(self, time_ns: Array, flags: Array) -> Array:
@@ -64,14 +69,14 @@ class JsonStyle:
         c = context
         comm, host = encode(text(bytes(c["comm"]))), encode(text(bytes(c["nodename"])))
         thread, process = int(c["thread_start_ns"]), int(c["process_start_ns"])
-        container = container_id(c)
+        container, executable = container_id(c), encode(text(self._executable(c)))
         about = f'{{"id":"{container}","runtime":"{RUNTIMES[c["runtime"]]}"}}' if container else "{}"
         return (
             f',"threadStartTime":{thread},"processorId":{cpu},"processId":{c["ns_tgid"]}'
             f',"cgroupId":{c["cgroup_id"]},"threadId":{c["ns_tid"]},"parentProcessId":{c["ns_ppid"]}'
             f',"hostProcessId":{c["tgid"]},"hostThreadId":{c["tid"]},"hostParentProcessId":{c["ppid"]}'
             f',"userId":{c["uid"]},"mountNamespace":{c["mntns"]},"pidNamespace":{c["pidns"]}'
-            f',"processName":{comm},"executable":{{"path":""}},"hostName":{host},"containerId":"{container}"'
+            f',"processName":{comm},"executable":{{"path":{executable}}},"hostName":{host},"containerId":"{container}"'
             f',"container":{about},"containerImage":"","containerName":"","podName":"","podNamespace":"","podUID":""'
             f',"kubernetes":{{}},"processStartTime":{process}'
             f',"threadEntityId":{entity_id(thread, int(c["tid"]))}'

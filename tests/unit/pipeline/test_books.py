@@ -105,24 +105,28 @@ def test_announced_losses_stand_outside_the_identity() -> None:
 def test_the_kernels_part_is_summed_by_cpu_event_and_reason() -> None:
     produced = np.zeros((2, EVENTS), np.uint64)
     produced[0, OPENAT], produced[1, OPENAT], produced[1, CLOSE] = 10, 20, 5
-    marks = np.zeros((2, 3), MARK)
+    marks = np.zeros((2, 4), MARK)
     marks["lost_full"][0, 1], marks["lost_nested"][1, 2], marks["lost_room"][1, 0] = 4, 2, 1
     marks["lost_other"][0, 0], marks["faults"][0, 0], marks["cut"][1, 1] = 3, 8, 9
+    # the last slot is that of facts: outside of the sum
+    marks["facts"][:, 3], marks["lost_full"][0, 3], marks["cut"][0, 3] = (70, 7), 5, 6
     ledger = Ledger()
     books.add_kernel(ledger, produced, marks, catalogue())
     assert (ledger.produced, ledger.lost, ledger.faults, ledger.cut) == (35, 10, 8, 9)
     assert ledger.lost_by_reason == {"full": 4, "other": 3, "nested": 2, "room": 1}
     assert ledger.by_event == {"openat": {"produced": 30}, "close": {"produced": 5}}
     assert ledger.by_cpu == {"0": {"produced": 10, "lost": 7}, "1": {"produced": 25, "lost": 3}}
+    assert ledger.facts == {"produced": 77, "lost": 5}
 
 
 def test_the_readers_part_is_dropped_and_cross_checks() -> None:
-    state = np.zeros(1, books.reader_journal(2, 3, 4))
+    state = np.zeros(1, books.reader_journal(2, 4, 4))
     state["dropped"][0, 1, 2], state["dropped"][0, 0, 0] = 5, 1
+    state["dropped"][0, 1, 3], state["received"][0, 1, 3] = 8, 9  # facts
     state["received"][0, 0, 0], state["gaps"][0, 1, 1], state["perf_lost"] = 100, 2, 7
     ledger = Ledger()
     books.add_reader(ledger, state)
-    assert ledger.dropped == 6
+    assert (ledger.dropped, ledger.facts) == (6, {"dropped": 8})
     checks = ledger.cross_checks
     assert (checks["events_received"], checks["sequence_gaps"], checks["perf_lost_records"]) == (100, 2, 7)
     assert ledger.by_cpu == {"0": {"dropped": 1}, "1": {"dropped": 5}}
@@ -142,12 +146,12 @@ def test_every_sink_has_a_line_and_redelivery_is_outside_the_identity() -> None:
 def test_a_whole_run_balances_and_one_event_less_does_not() -> None:
     def run(delivered: int) -> Ledger:
         ledger = Ledger()
-        reader = np.zeros(1, books.reader_journal(1, 1, 1))
-        reader["dropped"] = 4
+        reader = np.zeros(1, books.reader_journal(1, 2, 1))
+        reader["dropped"][0, 0, 0] = 4
         produced = np.zeros((1, EVENTS), np.uint64)
         produced[0, OPENAT] = 20
-        marks = np.zeros((1, 1), MARK)
-        marks["lost_full"] = 3
+        marks = np.zeros((1, 2), MARK)
+        marks["lost_full"][0, 0] = 3
         books.add_reader(ledger, reader)
         books.add_workers(ledger, [worker({OPENAT: delivered}, {OPENAT: 2}, rejected=1)], catalogue())
         books.add_kernel(ledger, produced, marks, catalogue())
