@@ -39,6 +39,8 @@ from workers.views.table import HEADER
 STOP_DEADLINE_S = 5.0
 START_DEADLINE_S = 60.0
 TICK_S, IDLE_TICK_S = 0.02, 0.5
+WAKE_FRACTION = 8
+"""Of a bulk perf ring, what wakes the reader if nothing else does."""
 SIGPIPE_STATUS = 128 + signal.SIGPIPE
 EX_UNAVAILABLE, EX_IOERR = 69, 74
 
@@ -116,8 +118,8 @@ class Kernel:
         for cpu in range(self.cpus):
             self._fds.append(
                 (
-                    self._open("bulk", cpu, settings.perf_pages),
-                    self._open("urgent", cpu, settings.urgent_pages),
+                    self._open("bulk", cpu, settings.perf_pages, settings.perf_pages * perf.PAGE // WAKE_FRACTION),
+                    self._open("urgent", cpu, settings.urgent_pages, 1),
                 )
             )
         self.ends = reader.KernelEnds(
@@ -128,9 +130,9 @@ class Kernel:
             flush=InheritedFd(self.programs.flush_fd),
         )
 
-    def _open(self, name: str, cpu: int, pages: int) -> int:
+    def _open(self, name: str, cpu: int, pages: int, wakeup_bytes: int) -> int:
         try:
-            fd = perf.open_output(cpu, 1)
+            fd = perf.open_output(cpu, wakeup_bytes)
             self._mappings.append(PerfRing(fd, pages))
         except OSError as error:
             raise loader.LoadError(f"perf buffer of CPU {cpu}: {error.strerror}") from error

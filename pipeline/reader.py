@@ -119,6 +119,8 @@ class Reader:
                     continue
                 self._moved.append((head - tail, perf.size))
                 for sample in perf.samples(tail, head):
+                    if sample.bytes < HEADER.size:
+                        continue  # a bell (bpf/c/flush.c)
                     self._route(perf, sample, read_header(perf.header(sample, HEADER.size)))
                 self.state["perf_lost"] += perf.lost
                 perf.lost = 0

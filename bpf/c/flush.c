@@ -3,11 +3,13 @@
  * has (raw sched_switch to pid 0). For a busy CPU the reader runs flush_now there, by BPF_PROG_TEST_RUN,
  * when its oldest unsent record is older than the bound (pipeline/watermark.py).
  */
-static __always_inline void flush_all(void *ctx)
+static __always_inline bool flush_all(void *ctx)
 {
 	u32 cpu = bpf_get_smp_processor_id();
+	bool sent = false;
 	for (u32 slot = 0; slot < SLOTS; slot++)
-		flush_slot(ctx, cpu, slot);
+		sent |= flush_slot(ctx, cpu, slot);
+	return sent;
 }
 
 int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
@@ -28,8 +30,15 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 		record_end(ctx, &w);
 	}
 #endif
-	if (next_tid == 0)
-		flush_all(ctx);
+	if (next_tid == 0 && flush_all(ctx)) {
+		/*
+		 * A bulk sample wakes nobody by itself: in a flood the interrupt for it costs more than the
+		 * events in it. This one, too short for a frame, wakes the reader. If it finds no room, one that
+		 * was not read yet has done so.
+		 */
+		u32 bell = 0;
+		urgent.perf_submit(ctx, &bell, sizeof(bell));
+	}
 	return 0;
 }
 

@@ -256,17 +256,18 @@ static __always_inline void record_end(void *ctx, struct writer *w)
 	*(volatile u64 *)&w->mark->busy = 0;
 }
 
-/* Send what waits in this CPU's frames; called before idling and on demand. */
-static __always_inline void flush_slot(void *ctx, u32 cpu, u32 slot)
+/* Send what waits in this CPU's frames; called before idling and on demand. True if something was sent. */
+static __always_inline bool flush_slot(void *ctx, u32 cpu, u32 slot)
 {
 	u32 at = cpu * SLOTS + slot;
 	struct mark *m = marks.lookup(&at);
 	if (!m || !m->first_ns)
-		return;
+		return false;
 	struct frame *f = frames.lookup(&slot);
 	if (!f || __sync_lock_test_and_set(&m->busy, 1))
-		return;
+		return false;
 	if (f->used)
 		frame_send(ctx, f, m, slot);
 	*(volatile u64 *)&m->busy = 0;
+	return true;
 }
