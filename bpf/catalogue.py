@@ -333,9 +333,9 @@ class Catalogue:
     def select(self, expression: str) -> list[Event]:
         """Events that a comma-separated list of names, sets, globs and `!name` selects.
 
-        A name that is both is the event. UnknownName if a part matches nothing; events that cannot be
-        provided stay in the answer when a set or a glob brought them (the caller says so), and are the
-        caller's error when they were named.
+        A name that is both is the event, `set=NAME` is the set. UnknownName if a part matches nothing; events
+        that cannot be provided stay in the answer when a set or a glob brought them (the caller says so), and
+        are the caller's error when they were named.
         """
         chosen: dict[str, Event] = {}
         sets = self.sets()
@@ -344,7 +344,10 @@ class Catalogue:
             chosen = {e.name: e for e in sets["default"]}
         for part in parts:
             name = part.removeprefix("!")
-            if name in self.by_name:
+            if name.startswith("set="):
+                name = name.removeprefix("set=")
+                found = sets.get(name, [])
+            elif name in self.by_name:
                 found = [self.by_name[name]]
             elif name in sets:
                 found = sets[name]

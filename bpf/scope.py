@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,8 @@ from bpf.catalogue import nearest
 
 EXPRESSION = re.compile(r"^\s*([a-z_]+)\s*(!=|<=|>=|=|<|>)\s*(.+?)\s*$")
 NUMBERS = {
-    "pid": ("s->tgid", 2**22),
-    "tid": ("s->tid", 2**22),
+    "pid": ("s->tgid", 2**22 - 1),
+    "tid": ("s->tid", 2**22 - 1),
     "uid": ("task_uid(s->task)", 2**32 - 1),
     "mntns": ("task_mntns(s->task)", 2**32 - 1),
     "pidns": ("task_pidns(s->task)", 2**32 - 1),
@@ -148,6 +149,8 @@ def _exe(value: str) -> str:
         found = os.stat(value)
     except OSError as error:
         raise ScopeError(f"scope exe: {value}: {error.strerror}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise ScopeError(f"scope exe: {value}: not a file that can be executed, nothing can match")
     device = os.major(found.st_dev) << 20 | os.minor(found.st_dev)
     return f"task_exe_is(s->task, {found.st_ino}ULL, {device}U)"
 
@@ -246,10 +249,10 @@ class _Builder:
         span.narrow(op, values)
         if span.empty:
             raise ScopeError(f"scope {key}: the expressions contradict each other, nothing can match")
-        if key == "pid" and op == "=":
+        if key in ("pid", "tid") and op == "=":
             for pid in values:
                 _alive(key, pid, self.proc)
-            self.pids.extend(values)
+            self.pids.extend(values if key == "pid" else ())
         compare, joint = ("==", " || ") if op == "=" else (op, " && ")
         self.terms.append("(" + joint.join(f"{accessor} {compare} {v}U" for v in values) + ")")
 
@@ -283,13 +286,24 @@ class _Builder:
         if key == "tree":
             if op not in ("=", "!="):
                 raise ScopeError(f"scope tree takes = or !=, not {op}")
-            return self.tree(op, [_number(key, v, 2**22) for v in values])
+            return self.tree(op, [_number(key, v, 2**22 - 1) for v in values])
         if key == "container":
             return self.container(op, values)
         if key in _TERMS:
             return self.text(key, op, values)
         hint = nearest(key, KEYS)
         raise ScopeError(f"no such scope: {key}" + (f"; did you mean {hint}?" if hint else ""))
+
+
+def _check_command(builder: _Builder) -> None:
+    """A command's own tree is traced, from its exec on: what can match nothing of it is refused."""
+    if builder.trees:
+        raise ScopeError("scope tree: with a COMMAND it is its own tree that is traced")
+    if builder.flags.get("new") is False:
+        raise ScopeError("scope !new: a COMMAND is new, nothing can match")
+    for key in ("pid", "tid"):
+        if key in builder.ranges and builder.ranges[key].one_of is not None:
+            raise ScopeError(f"scope {key}: with a COMMAND a process that runs already cannot match")
 
 
 def parse(expressions: Sequence[str], now_ns: int, command: bool = False, proc: Path = Path("/proc")) -> Scope:
@@ -302,6 +316,8 @@ def parse(expressions: Sequence[str], now_ns: int, command: bool = False, proc: 
         builder.add(text)
     if set(builder.trees) & set(builder.excluded):
         raise ScopeError("scope tree: a tree is both asked for and excluded, nothing can match")
+    if command:
+        _check_command(builder)
     terms = list(builder.terms)
     if builder.containers:
         terms.append("container_in_scope(s->task)")

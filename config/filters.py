@@ -14,6 +14,8 @@ from bpf.catalogue import Catalogue, Event, UnknownName, nearest
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 CONDITION = re.compile(r"^(!?[\w*?\[\]]+)\.(?:(args|data)\.(\w+)|(retval)|(\w+))\s*(!=|<=|>=|=|<|>)(.*)$", re.S)
+WIDE = ("long", "u64", "s64", "size_t", "off_t", "loff_t", "*")
+"""What is in the name of a type of 64 bits; the others have at most 32."""
 TEXTUAL = ("const char*", "char*", "const char*const*")
 
 
@@ -47,7 +49,8 @@ def _split(expression: str) -> list[str]:
     parts: list[str] = []
     for part in expression.split(","):
         part = part.strip()
-        continues = parts and CONDITION.match(parts[-1]) and re.fullmatch(r".*/.*|-?\d+|[A-Z][A-Z0-9_|]*", part)
+        value = not CONDITION.match(part) and re.fullmatch(r".*/.*|-?\d+|[A-Z][A-Z0-9_|]*", part)
+        continues = parts and CONDITION.match(parts[-1]) and value
         if continues:
             parts[-1] += "," + part
         elif part:
@@ -90,6 +93,50 @@ def _check_number(event: Event, position: int, op: str, values: tuple[str, ...],
         word = op in ("=", "!=") and re.fullmatch(r"[A-Z][A-Z0-9_|]*", value)
         if not number and not word:
             raise FilterError(f"{text}: {value!r} is neither a number nor a name like O_RDONLY")
+        bits = 64 if any(wide in argument.type for wide in WIDE) else 32
+        if number and not -(2 ** (bits - 1)) <= integer(value) < 2**bits:
+            raise FilterError(f"{text}: {value} can never match, {argument.name} is a {argument.type}")
+
+
+def integer(text: str) -> int:
+    """A number as conditions take it: decimal, 0x, 0o, or with a leading 0 as C writes octal."""
+    return int(text, 0) if not re.fullmatch("-?0[0-7]+", text) else int(text, 8)
+
+
+def _joins_words(condition: Condition) -> bool:
+    """Whether several of its like can hold: flags have more than one name, an array more than one string."""
+    if condition.argument is None:
+        return False
+    kind = condition.event.arguments[condition.argument].type
+    return kind == "const char*const*" or (
+        any(not v.lstrip("-")[:1].isdigit() for v in condition.values) and (kind not in TEXTUAL)
+    )
+
+
+def _contradiction(conditions: Sequence[Condition]) -> Condition | None:
+    """The first condition that leaves nothing of what those before it on the same argument allow."""
+    allowed: dict[tuple[str, int | None], set[str]] = {}
+    barred: dict[tuple[str, int | None], set[str]] = {}
+    least: dict[tuple[str, int | None], int] = {}
+    most: dict[tuple[str, int | None], int] = {}
+    for condition in conditions:
+        key = condition.event.name, condition.argument
+        plain = not any(c in value for value in condition.values for c in "*?[")
+        if condition.op == "=" and plain:
+            allowed[key] = allowed.get(key, set(condition.values)) & set(condition.values)
+        elif condition.op == "!=" and plain:
+            barred.setdefault(key, set()).update(condition.values)
+        elif condition.op in ("<", "<="):
+            bound = integer(condition.values[0]) - (condition.op == "<")
+            most[key] = min(bound, most.get(key, bound))
+        elif condition.op in (">", ">="):
+            bound = integer(condition.values[0]) + (condition.op == ">")
+            least[key] = max(bound, least.get(key, bound))
+        if key in allowed and not allowed[key] - barred.get(key, set()):
+            return condition
+        if key in least and key in most and least[key] > most[key]:
+            return condition
+    return None
 
 
 def _on_result(event: Event, op: str, values: tuple[str, ...], text: str) -> Condition:
@@ -133,6 +180,9 @@ def parse(expressions: Sequence[str], catalogue: Catalogue) -> Selection:
         event = catalogue.by_name.get(name)
         if event and not event.hook:
             raise FilterError(f"{name}: {event.missing}")
+    against = _contradiction([c for c in conditions if not _joins_words(c)])
+    if against:
+        raise FilterError(f"{against.text}: the conditions contradict each other, nothing can match")
     spans: dict[str, tuple[int, int]] = {}
     left: list[Condition] = []
     for condition in conditions:

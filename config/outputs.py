@@ -8,6 +8,8 @@ zmq:ENDPOINT       publish; `ipc:///path` or `tcp://127.0.0.1:port`; format=json
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,7 +75,9 @@ def _one(text: str) -> Output:
             raise OutputError(f"output {text!r}: no such option {key!r} (there are: {', '.join(OPTIONS)})")
         options[key] = value
     if kind not in FORMATS:
-        raise OutputError(f"output {text!r}: no such format {kind!r} (there are: {', '.join(FORMATS)})")
+        near = difflib.get_close_matches(kind, FORMATS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise OutputError(f"output {text!r}: no such format {kind!r} (there are: {', '.join(FORMATS)}){hint}")
     if kind == "none" and target:
         raise OutputError(f"output {text!r}: none takes no destination")
     if kind == "zmq" and "://" not in target:
@@ -121,6 +125,17 @@ def parse(specs: Sequence[str]) -> Outputs:
     if not plain:
         plain = [f"table:{target}"]
     sinks = tuple(_one(spec) for spec in plain)
-    if len({s.target for s in sinks if s.target}) < len([s for s in sinks if s.target]):
-        raise OutputError("two outputs go to the same destination")
+    check_distinct([(s.name, s.target) for s in sinks if s.target])
     return Outputs(sinks, switches)
+
+
+def check_distinct(targets: Sequence[tuple[str, str]]) -> None:
+    """OutputError if two of (what, destination) are one file, whatever they are called. Devices may be shared."""
+    seen: dict[str, str] = {}
+    for what, target in targets:
+        place = target if target == "-" or "://" in target else os.path.realpath(target)
+        if place.startswith("/dev/"):
+            place = target
+        if place in seen:
+            raise OutputError(f"{seen[place]} and {what} go to the same destination")
+        seen[place] = what

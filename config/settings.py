@@ -67,6 +67,9 @@ def _explain(error: msgspec.ValidationError, where: str) -> SettingsError:
             unknown[1].replace("-", "_"), [f.name for f in msgspec.structs.fields(Settings)], n=1
         )
         return SettingsError(f"{where}: no such key: {unknown[1]}" + (f"; did you mean {near[0]}?" if near else ""))
+    limit = re.search(r"Expected `int` (>=|<=) (-?[0-9]+)", text)
+    if limit:
+        text = text.replace(limit[0], f"at {'least' if limit[1] == '>=' else 'most'} {limit[2]}")
     return SettingsError(
         f"{where}: {text.split(' - at ')[0]}" if where.startswith("--") else f"{where}: {text.replace('$.', '')}"
     )
@@ -101,7 +104,7 @@ def _check_pages(settings: Settings) -> Settings:
     for name in ("perf_pages", "urgent_pages"):
         pages = getattr(settings, name)
         if pages & (pages - 1):
-            raise SettingsError(f"{name.replace('_', '-')}: {pages} is not a power of two")
+            raise SettingsError(f"--{name.replace('_', '-')}: {pages} is not a power of two")
     return settings
 
 

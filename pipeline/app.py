@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,28 +20,25 @@ from pathlib import Path
 
 import msgspec
 
-from bpf import loader, scope, source, trees
-from bpf.btf import Btf, BtfError
+from bpf import loader, scope, trees
 from bpf.catalogue import catalogue
 from bpf.layout import EXTRA_SLOTS
 from config import filters
 from config.outputs import Outputs
 from config.settings import Settings
-from pipeline import VERSION, perf, reader, recording, watermark
-from pipeline.books import Ledger, add_kernel
+from pipeline import VERSION, reader, recording
+from pipeline.books import Ledger
 from pipeline.clock import boot_epoch_ns, boottime_ns
 from pipeline.command import Command
-from pipeline.doorbell import InheritedFd
+from pipeline.host import pid_namespace
+from pipeline.kernel import Kernel
 from pipeline.logs import logger
-from pipeline.perf import PerfRing
 from pipeline.supervise import EX_SOFTWARE, Host, Pipeline, PipelineFailed, reader_stage, recorder_stage
-from workers.views.table import HEADER
+from workers.views.table import header
 
 STOP_DEADLINE_S = 5.0
 START_DEADLINE_S = 60.0
 TICK_S, IDLE_TICK_S = 0.02, 0.5
-WAKE_FRACTION = 8
-"""Of a bulk perf ring, what wakes the reader if nothing else does."""
 SIGPIPE_STATUS = 128 + signal.SIGPIPE
 EX_UNAVAILABLE, EX_IOERR = 69, 74
 
@@ -91,76 +89,6 @@ class Stopper:
         os.close(self._write)
 
 
-class Kernel:
-    """The kernel's end: programs, perf events, and a mapping of every perf ring that outlives readers."""
-
-    def __init__(self, request: Request, span: scope.Scope, boot_ns: int) -> None:
-        settings = request.settings
-        try:
-            btf = Btf.of_kernel()
-        except BtfError as error:
-            raise loader.LoadError(str(error), "a kernel built with CONFIG_DEBUG_INFO_BTF") from error
-        wanted = source.Wanted(
-            events=request.selection.events,
-            scope=span,
-            shards=settings.workers,
-            environment=settings.exec_environment,
-            capture_bytes=settings.capture_bytes,
-            retval=request.selection.retval,
-            boot_epoch_ns=boot_ns,
-        )
-        self.programs = loader.Programs(wanted, loader.import_bcc(), btf)
-        self.cpus = self.programs.cpus
-        self._produced = watermark.produced(self.programs.map_fd("produced"), self.cpus)
-        self._marks = watermark.Marks(self.programs.map_fd("marks"), self.cpus, self.programs.slots)
-        self._fds: list[tuple[int, int]] = []
-        self._mappings: list[PerfRing] = []
-        for cpu in range(self.cpus):
-            self._fds.append(
-                (
-                    self._open("bulk", cpu, settings.perf_pages, settings.perf_pages * perf.PAGE // WAKE_FRACTION),
-                    self._open("urgent", cpu, settings.urgent_pages, 1),
-                )
-            )
-        self.ends = reader.KernelEnds(
-            perf=tuple((InheritedFd(a), InheritedFd(b)) for a, b in self._fds),
-            perf_pages=settings.perf_pages,
-            urgent_pages=settings.urgent_pages,
-            marks=InheritedFd(self.programs.map_fd("marks")),
-            flush=InheritedFd(self.programs.flush_fd),
-        )
-
-    def _open(self, name: str, cpu: int, pages: int, wakeup_bytes: int) -> int:
-        try:
-            fd = perf.open_output(cpu, wakeup_bytes)
-            self._mappings.append(PerfRing(fd, pages))
-        except OSError as error:
-            raise loader.LoadError(f"perf buffer of CPU {cpu}: {error.strerror}") from error
-        perf.enable(fd)
-        self.programs.set_perf_fd(name, cpu, fd)
-        return fd
-
-    def add_to(self, ledger: Ledger) -> None:
-        """The kernel's part of the books."""
-        produced = self._produced.array["events"]
-        add_kernel(ledger, produced, self._marks.array, catalogue())
-        ledger.missed_runs = self.programs.missed_runs()
-        ledger.cross_checks["lost_frames"] = int(self._marks.array["lost_frames"].sum())
-        ledger.cross_checks["groups_overflow"] = self.programs.groups_overflow
-        ledger.cross_checks["containers_overflow"] = self.programs.containers_overflow
-
-    def close(self) -> None:
-        """Detach, unmap, free."""
-        self._produced.close()
-        self._marks.close()
-        for mapping in self._mappings:
-            mapping.close()
-        for pair in self._fds:
-            for fd in pair:
-                os.close(fd)
-        self.programs.close()
-
-
 class Run:
     """One live run."""
 
@@ -174,6 +102,8 @@ class Run:
         self.command: Command | None = None
         self.kernel: Kernel | None = None
         self.status = 0
+        self._abandoned = False
+        """The pipeline did not drain: what was under way is given up, and counted as dropped."""
         self._seeded = 0
         host = Host(
             loader.possible_cpus(), boot_epoch_ns(), os.uname().nodename.encode(), settings.workers + EXTRA_SLOTS
@@ -185,6 +115,7 @@ class Run:
             request.selection.conditions,
             records=bool(settings.record),
             colour=_coloured(request.outputs),
+            columns=_columns(request.outputs),
         )
         self._facts = recording.Facts(
             boot_epoch_ns=host.boot_epoch_ns,
@@ -213,9 +144,12 @@ class Run:
     def _start(self) -> None:
         """Processes start while the programs are compiled, which takes longest."""
         settings = self.request.settings
+        namespace = pid_namespace()
+        if not namespace.ok:
+            raise loader.LoadError(f"{namespace.name}: {namespace.detail}", namespace.remedy)
         recorder = recorder_stage(settings.record, self._facts) if settings.record else None
         self.pipeline.start(recorder)
-        self.kernel = kernel = Kernel(self.request, self.span, self.pipeline.host.boot_epoch_ns)
+        self.kernel = kernel = Kernel(settings, self.request.selection, self.span, self.pipeline.host.boot_epoch_ns)
         programs = kernel.programs
         descriptors = 2 * len(kernel.ends.perf)
         self.pipeline.on_restart = programs.tell_again
@@ -228,7 +162,7 @@ class Run:
             programs.set_group(self.command.pid, loader.GROUP_TREE | loader.GROUP_ARMED)
             self._seeded += 1
         for name in _text_sinks(self.request.outputs, "table"):
-            _print_header(name)
+            _print_header(name, self.pipeline.columns)
         programs.attach()
         programs.enter_containers()
         for roots, flag in (
@@ -288,8 +222,12 @@ class Run:
         except TimeoutError as error:
             logger("supervisor").error("supervisor.drain_abandoned", reason=str(error))
             self.status = self.status or EX_SOFTWARE
+            self.pipeline.kill()
+            self._abandoned = True
         except PipelineFailed as failure:
             self.status = self.status or failure.status
+            self.pipeline.kill()
+            self._abandoned = True
         if self.command and not self.status:
             self.status = self.command.status if self.command.ended else 128 + self.stopper.signals[0]
         self.status = self.status or _sink_status(self.pipeline)
@@ -298,7 +236,7 @@ class Run:
         assert self.kernel is not None
         ledger = self.pipeline.books(catalogue())
         self.kernel.add_to(ledger)
-        ledger.close()
+        ledger.close(self._abandoned)
         return ledger
 
     def close(self) -> None:
@@ -330,19 +268,32 @@ def _sink_status(pipeline: Pipeline) -> int:
     return SIGPIPE_STATUS if control.closed_sinks == control.closed_pipes else EX_IOERR
 
 
+def is_terminal() -> bool:
+    """Whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
+def _to_terminal(outputs: Outputs) -> bool:
+    """Whether the table is for a terminal alone."""
+    return is_terminal() and [s.target for s in outputs.sinks if s.format == "table"] == ["-"]
+
+
 def _coloured(outputs: Outputs) -> bool:
-    to_terminal = any(s.format == "table" and s.target == "-" for s in outputs.sinks)
-    return to_terminal and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return _to_terminal(outputs) and not os.environ.get("NO_COLOR")
+
+
+def _columns(outputs: Outputs) -> int:
+    return shutil.get_terminal_size().columns if _to_terminal(outputs) else 0
 
 
 def _text_sinks(outputs: Outputs, kind: str) -> Iterator[str]:
     return (s.target for s in outputs.sinks if s.format == kind)
 
 
-def _print_header(target: str) -> None:
+def _print_header(target: str, columns: int) -> None:
     if target == "-":
         with contextlib.suppress(OSError):
-            os.write(1, (HEADER + "\n").encode())
+            os.write(1, (header(columns) + "\n").encode())
 
 
 def live(request: Request) -> Outcome:
@@ -363,12 +314,13 @@ def replay(request: Request, path: Path) -> Outcome:
         request.selection.conditions,
         only=request.selection.events if named else None,
         colour=_coloured(request.outputs),
+        columns=_columns(request.outputs),
     )
     stopper = Stopper()
     status = 0
     try:
         for name in _text_sinks(request.outputs, "table"):
-            _print_header(name)
+            _print_header(name, pipeline.columns)
         pipeline.start()
         pipeline.start_source(reader_stage(recording.replay, str(path)))
         while not all(stage.finished for stage in pipeline.stages):
@@ -380,10 +332,14 @@ def replay(request: Request, path: Path) -> Outcome:
                 pipeline.attend()
             except PipelineFailed as failure:
                 status = failure.status
+                if status != recording.EX_DAMAGED:
+                    # nobody will say to the workers that this was the end
+                    pipeline.kill()
+                    break
         status = status or _sink_status(pipeline)
         ledger = pipeline.books(catalogue())
         ledger.produced = ledger.cross_checks["events_received"] - ledger.announced
-        ledger.close()
+        ledger.close(abandoned=bool(stopper.signals) or status == EX_SOFTWARE)
         return Outcome(status, ledger)
     finally:
         stopper.close()

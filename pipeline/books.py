@@ -108,6 +108,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     dropped: int = 0
     rejected: int = 0
     in_flight: int = 0
+    abandoned: int = 0
+    """Of `dropped`: what was still under way when the pipeline was given up."""
     redelivered: int = 0
     late: int = 0
     announced: int = 0
@@ -126,17 +128,26 @@ class Ledger(msgspec.Struct, kw_only=True):
     cpu_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     restarts: dict[str, int] = msgspec.field(default_factory=dict)
 
-    def close(self) -> None:
-        """Work out `in_flight` and `balanced` from the rest."""
+    def close(self, abandoned: bool = False) -> None:
+        """Work out `in_flight` and `balanced` from the rest. `abandoned`: what is under way will not come any more."""
         gone = self.filtered + self.throttled + self.lost + self.dropped + self.rejected + self.delivered
         self.in_flight = self.produced - gone
+        if abandoned and self.in_flight > 0:
+            self.abandoned, self.in_flight = self.in_flight, 0
+            self.dropped += self.abandoned
+        for sink in self.sinks if abandoned else ():
+            sink.dropped += max(0, sink.offered - sink.written - sink.filtered - sink.dropped)
         sinks_close = all(s.offered == s.written + s.filtered + s.dropped for s in self.sinks)
         self.balanced = self.in_flight == 0 and sinks_close and self.missed_runs == 0
 
     def text(self) -> str:
         """For people, on standard error."""
         shown = ("produced", "delivered", "filtered", "throttled", "lost", "dropped", "rejected")
-        extra = [(n, getattr(self, n)) for n in ("in_flight", "redelivered", "late", "missed_runs") if getattr(self, n)]
+        extra = [
+            (n, getattr(self, n))
+            for n in ("in_flight", "abandoned", "redelivered", "late", "missed_runs")
+            if getattr(self, n)
+        ]
         parts = [f"{name} {getattr(self, name)}" for name in shown] + [f"{name} {value}" for name, value in extra]
         lines = ["ledger: " + "  ".join(parts) + ("  balanced" if self.balanced else "  NOT BALANCED")]
         for sink in self.sinks:
@@ -222,11 +233,10 @@ def add_reader(ledger: Ledger, state: Array) -> None:
             ledger.by_cpu.setdefault(str(cpu), {})["dropped"] = int(dropped[cpu].sum())
 
 
-def add_recording(ledger: Ledger, state: Array, path: str, whole: bool) -> None:
-    """The recording's line: what the reader had for it, and what found no room. A torn file counts as none."""
+def add_recording(ledger: Ledger, state: Array, path: str, written: int) -> None:
+    """The recording's line: what the reader had for it, and what stands in whole blocks of the file."""
     offered = int(state["received"][0][:, :-1].sum())
-    dropped = int(state["record_dropped"][0]) if whole else offered
-    ledger.sinks.append(Line(name=f"record:{path}", offered=offered, written=offered - dropped, dropped=dropped))
+    ledger.sinks.append(Line(name=f"record:{path}", offered=offered, written=written, dropped=offered - written))
 
 
 def add_sinks(ledger: Ledger, state: Array, names: list[str]) -> None:

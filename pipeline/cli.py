@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from pipeline.recording import RecordingError
 from pipeline.shm import UnorderedMemory
 from pipeline.sinks import SinkError
 from pipeline.supervise import PipelineFailed
+from workers.filters import check_words
 
 EX_USAGE, EX_DATAERR = 2, 65
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -39,8 +43,35 @@ class Failure(click.ClickException):
         return self.status
 
 
+_closed: set[int] = set()
+"""Standard descriptors that were closed when headrace began."""
+
+
+def _hold_standard_descriptors() -> None:
+    """Put /dev/null where a standard descriptor is closed, so that no other file comes to stand there."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            _closed.add(os.open(os.devnull, os.O_RDWR))
+            os.set_inheritable(fd, True)
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115  (they stay open)
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
+
+
 class Suggesting(click.Group):
     """A group that suggests the command that was probably meant."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """A standard output that cannot be written is an I/O error like any other."""
+        _hold_standard_descriptors()
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                click.echo(f"headrace: standard output: {error.strerror}", err=True)
+            os._exit(app.EX_IOERR)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         name = args[0] if args else ""
@@ -91,11 +122,37 @@ def _resolve(config: Path | None, flags: dict[str, Any], command: tuple[str, ...
         if out.switches:
             resolved = settings.resolve(config, flags | out.switches)
         selection = filters.parse([resolved.events], catalogue())
+        check_words(selection.conditions)
+        _check_files(resolved, out)
     except (SettingsError, outputs.OutputError, filters.FilterError, UnknownName) as error:
         raise Failure(str(error), EX_USAGE) from error
     if not selection.events:
         raise Failure("no event is left to trace", EX_USAGE)
+    if 1 in _closed and (resolved.ledger == "-" or any(s.target == "-" for s in out.sinks)):
+        raise Failure("standard output is closed", app.EX_IOERR)
     return app.Request(resolved, selection, out, command, ready_fd)
+
+
+def _check_files(resolved: settings.Settings, out: outputs.Outputs, recording: Path | None = None) -> None:
+    """No file may be written by two, or written while it is read."""
+    found = [(s.name, s.target) for s in out.sinks if s.target]
+    found += [(f"--record {resolved.record}", resolved.record)] if resolved.record else []
+    found += [(f"--ledger {resolved.ledger}", resolved.ledger)] if resolved.ledger not in ("", "-") else []
+    found += [(f"the recording {recording}", str(recording))] if recording else []
+    outputs.check_distinct(found)
+
+
+def _check_ready_fd(fd: int | None) -> int:
+    """A descriptor that can be written, or -1; Failure if it is none."""
+    if fd is None:
+        return -1
+    try:
+        writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    except (OSError, ValueError, OverflowError):
+        raise Failure(f"--ready-fd: {fd} is not an open descriptor", EX_USAGE) from None
+    if not writable:
+        raise Failure(f"--ready-fd: {fd} cannot be written", EX_USAGE)
+    return fd
 
 
 def _joined(parts: tuple[str, ...]) -> str | None:
@@ -129,9 +186,9 @@ def _finish(outcome: app.Outcome, path: str) -> None:
 @click.option("--capture-bytes", type=int, metavar="N", help="First bytes of what is read and written.")
 @click.option("--interval-ms", type=int, metavar="N", help="How long an event may wait to be read.")
 @click.option("--order-bound-ms", type=int, metavar="N", help="How long order is waited for.")
-@click.option("--ready-fd", type=int, default=-1, metavar="N", help="Write a byte there when everything is attached.")
+@click.option("--ready-fd", type=int, metavar="N", help="Write a byte there when everything is attached.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG]...]")
-def run(config: Path | None, command: tuple[str, ...], ready_fd: int, **flags: Any) -> None:
+def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, **flags: Any) -> None:
     """Trace.
 
     With COMMAND: its process tree from its exec on, until the last of it has ended; its exit status is
@@ -147,7 +204,7 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int, **flags: A
     flags["events"] = _joined(flags["events"])
     flags["scope"] = list(flags["scope"]) or None
     flags["output"] = list(flags["output"]) or None
-    request = _resolve(config, flags, command, ready_fd)
+    request = _resolve(config, flags, command, _check_ready_fd(ready_fd))
     logs.configure(request.settings.log_level)
     asked = request.settings.events
     if request.selection.skipped and asked != "default":
@@ -164,6 +221,9 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int, **flags: A
     except (LoadError, UnorderedMemory, TimeoutError) as error:
         hint = "\n".join(f"  {f.name}: {f.detail}; {f.remedy}" for f in findings() if not f.ok and f.remedy)
         raise Failure(f"{error}" + (f"\n{hint}" if hint else ""), app.EX_UNAVAILABLE) from error
+    if not outcome.ledger.produced and request.settings.scope:
+        scopes = ", ".join(request.settings.scope)
+        click.echo(f"headrace: no event matched the scope {scopes} while it was traced", err=True)
     _finish(outcome, request.settings.ledger)
 
 
@@ -183,6 +243,10 @@ def replay(config: Path | None, recording: Path, **flags: Any) -> None:
     flags["events"] = _joined(flags["events"]) or "*"
     flags["output"] = list(flags["output"]) or None
     request = _resolve(config, flags, ())
+    try:
+        _check_files(request.settings, request.outputs, recording)
+    except outputs.OutputError as error:
+        raise Failure(str(error), EX_USAGE) from error
     logs.configure(request.settings.log_level)
     try:
         outcome = app.replay(request, recording)
@@ -215,7 +279,14 @@ def subscribe(endpoint: str, topic: tuple[str, ...], count: int) -> None:
 
 @main.group(name="list", cls=Suggesting)
 def list_() -> None:
-    """Show what can be asked for."""
+    """Show what can be asked for.
+
+    \b
+    Examples:
+      headrace list events              every event with its arguments
+      headrace list events openat       one event: types, sets, where it comes from on this host
+      headrace list sets default        members of a set
+    """
 
 
 def _matching(names: list[str], wanted: str | None, kind: str) -> list[str]:
@@ -304,7 +375,13 @@ def demo() -> None:
 
 @main.command()
 def check() -> None:
-    """What this host offers and lacks, with the remedy. Status 0 if tracing works here, 69 if not."""
+    """What this host offers and lacks, with the remedy. Status 0 if tracing works here, 69 if not.
+
+    \b
+    Examples:
+      headrace check
+      headrace check || echo "tracing does not work here"
+    """
     found = findings()
     width = max(len(f.name) for f in found)
     for finding in found:

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from bpf import cgroups
 from bpf.btf import Btf, BtfError
+from bpf.catalogue import ENTRY_CALLS
 from bpf.loader import LoadError, has_raw_tracepoint, import_bcc
 from pipeline import privilege
 from pipeline.shm import UnorderedMemory, require_total_store_order
 
 TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+INIT_PID_NAMESPACE = 0xEFFFFFFC
+"""PROC_PID_INIT_INO of include/linux/proc_ns.h."""
 CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 RAW_TRACEPOINTS = (
     "sys_enter",
@@ -27,7 +30,11 @@ RAW_TRACEPOINTS = (
     "cgroup_mkdir",
     "cgroup_rmdir",
     "cgroup_attach_task",
+    "sched_prepare_exec",
+    "cap_capable",
 )
+OPTIONAL_TRACEPOINTS = ("sched_prepare_exec", "cap_capable")
+"""Without them less is known: the name before an exec comes from task_rename, cap_capable is not provided."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,26 @@ class Finding:
 
 
 def tracefs() -> Path | None:
-    """Where tracefs is mounted, or None."""
-    return next((path for path in TRACEFS if (path / "events").is_dir()), None)
+    """Where tracefs is mounted, or None. Others than root may not look into it: then what is mounted there tells."""
+    for path in TRACEFS:
+        try:
+            if (path / "events").is_dir():
+                return path
+        except PermissionError:
+            return path
+    return None
+
+
+def pid_namespace() -> Finding:
+    """The kernel side counts processes as the host does; below it, none of them could be told."""
+    name = "PID namespace"
+    try:
+        inside = Path("/proc/self/ns/pid").stat().st_ino != INIT_PID_NAMESPACE
+    except OSError as error:
+        return Finding(name, False, f"/proc/self/ns/pid: {error.strerror}", "mount /proc")
+    if not inside:
+        return Finding(name, True, "the host's")
+    return Finding(name, False, "not the host's: processes have other numbers here", "use the host's (--pid=host)")
 
 
 def _btf() -> tuple[Finding, Btf | None]:
@@ -88,6 +113,7 @@ def findings() -> list[Finding]:
     found = [
         _machine(),
         _capabilities(),
+        pid_namespace(),
         btf_finding,
         _bcc(),
         Finding(
@@ -101,8 +127,15 @@ def findings() -> list[Finding]:
         _containers(),
     ]
     for name in RAW_TRACEPOINTS:
-        there = btf is not None and has_raw_tracepoint(btf, name)
-        found.append(Finding(f"raw tracepoint {name}", there, "" if there else "not in this kernel"))
+        if btf is None:
+            found.append(Finding(f"raw tracepoint {name}", False, "not known without BTF", optional=True))
+            continue
+        there = has_raw_tracepoint(btf, name)
+        optional = name in OPTIONAL_TRACEPOINTS
+        found.append(Finding(f"raw tracepoint {name}", there, "" if there else "not in this kernel", optional=optional))
+    for call in ENTRY_CALLS:
+        ok, detail = hook_state(f"tracepoint:syscalls:sys_enter_{call}")
+        found.append(Finding(f"tracepoint sys_enter_{call}", ok, detail, optional=True))
     return found
 
 
@@ -136,7 +169,10 @@ def hook_state(hook: str | None) -> tuple[bool, str]:
         where = tracefs()
         if where is None:
             return False, "tracefs is not mounted"
-        there = (where / "events" / name.replace(":", "/")).is_dir()
+        try:
+            there = (where / "events" / name.replace(":", "/")).is_dir()
+        except PermissionError:
+            return False, "tracefs may be read by root only"
         return there, "" if there else "no such tracepoint"
     try:
         there = has_raw_tracepoint(_kernel_btf(), name)

@@ -1,8 +1,8 @@
 """The plan of a run: what every process must know to find its ends of the pipeline. Made once by the
 supervisor, handed to each process, never changed.
 
-    control segment:  stop, closed sinks, closed pipes (u64) | ready (u1[READY]) | interest (u1[EVENTS + 1]) |
-                      journals: reader | worker 0..N-1 | publisher
+    control segment:  stop, closed sinks, closed pipes, events recorded (u64) | ready (u1[READY]) |
+                      interest (u1[EVENTS + 1]) | journals: reader | worker 0..N-1 | publisher
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class Plan:
     log_level: str
     publisher: str = ""
     colour: bool = False
+    columns: int = 0
+    """Width of the terminal that the table goes to; 0: lines are whole."""
 
     @property
     def keyed(self) -> bool:
@@ -66,7 +68,7 @@ class Control:
 
     def __init__(self, segment: Segment, workers: int, cpus: int, slots: int, rings: int, sinks: int) -> None:
         self._segment = segment  # views do not keep it alive
-        self._flags = segment.array("<u8", 3, 0)
+        self._flags = segment.array("<u8", 4, 0)
         self.ready: Array = segment.array("u1", READY_BYTES, FLAGS_BYTES)
         self.interest: Array = segment.array("u1", EVENTS + 1, FLAGS_BYTES + READY_BYTES)
         at = (FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 63) // 64 * 64
@@ -112,6 +114,15 @@ class Control:
         """Publisher: this sink cannot be written any more."""
         self._flags[2] |= np.uint64(is_pipe << index)
         self._flags[1] |= np.uint64(1 << index)
+
+    @property
+    def recorded(self) -> int:
+        """Events in whole blocks of the recording."""
+        return int(self._flags[3])
+
+    def add_recorded(self, events: int) -> None:
+        """Recorder, which alone writes it: a block with that many events was written."""
+        self._flags[3] += np.uint64(events)
 
     def close(self) -> None:
         """Drop the views."""

@@ -33,6 +33,8 @@ from pipeline.ring import END, FRAME, U64, WATERMARK
 
 MAGIC = b"HEADRACE"
 VERSION = 2
+EX_DAMAGED = 65
+"""Status of a replayer that has handed on all that stands before the damage."""
 LEAD = struct.Struct("<8sIIII")
 BLOCK = struct.Struct("<IIII")
 LONGEST_BLOCK = 1 << 16
@@ -150,18 +152,21 @@ class Recorder:
                 self.plan.bells[-1].wait(1000)
                 continue
             self._write(block(record.kind, record.payload.data))
+            if record.kind == FRAME and len(record.payload) >= HEADER.size:
+                header = read_header(record.payload[: HEADER.size].tobytes())
+                self.control.add_recorded(0 if header.stream == STREAM_FACTS else header.heads)
             position = record.next
             self.ring.release(position)
             if record.kind == END:
                 return
 
 
-def record(plan: Plan, target: InheritedFd, facts: Facts) -> None:
+def record(plan: Plan, target: InheritedFd, facts: Facts, path: str) -> None:
     """The recorder process; a full disk ends it and the supervisor says so."""
     try:
         Recorder(plan, target, facts).run()
     except OSError as error:
-        logger("recorder").error("recorder.file_failed", reason=error.strerror)
+        logger("recorder").error("recorder.file_failed", file=path, reason=error.strerror)
         os._exit(74)
 
 
@@ -228,7 +233,7 @@ class Replayer:
                     self._publish()
         except RecordingError as error:
             logger("replay").error("replay.recording_damaged", reason=str(error))
-            status = 65
+            status = EX_DAMAGED
         final = memoryview(U64.pack(FINAL_WATERMARK))
         for worker in range(self.plan.workers):
             self._put(worker, WATERMARK, final)

@@ -105,14 +105,14 @@ class NoneSink:
         return
 
 
-def open_target(target: str) -> int:
-    """Descriptor of a file sink; SinkError says why it cannot be opened."""
+def open_target(target: str, what: str) -> int:
+    """Descriptor of a file; SinkError says why `what` cannot be opened."""
     if target == "-":
         return os.dup(1)
     try:
         return os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
     except OSError as error:
-        raise SinkError(f"output {target}: {error.strerror}") from error
+        raise SinkError(f"{what}: {error.strerror}") from error
 
 
 class FileSink:
@@ -190,6 +190,7 @@ class ZmqSink:
         self._topics = {e.id: f"event/{e.name}/".encode() for e in catalogue().by_id.values()}
         self._topics[ALL] = b"all/"
         bind(self._socket, output.target)
+        self._path = _bound_path(output.target)
 
     @property
     def fd(self) -> int:
@@ -263,6 +264,10 @@ class ZmqSink:
     def close(self) -> None:
         self._socket.close()
         self._context.term()
+        # ZeroMQ leaves the file of an ipc socket behind
+        if self._path is not None and _bound_path(self.output.target) == self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path[0])
 
 
 def bind(socket: Any, endpoint: str) -> None:
@@ -283,6 +288,15 @@ def bind(socket: Any, endpoint: str) -> None:
         raise SinkError(f"output zmq:{endpoint}: {error.strerror}") from error
     finally:
         os.umask(before)
+
+
+def _bound_path(endpoint: str) -> tuple[Path, int] | None:
+    """(path, inode) of an ipc endpoint's socket, if it is there."""
+    path = Path(endpoint.removeprefix("ipc://"))
+    with contextlib.suppress(OSError):
+        if endpoint.startswith("ipc:///"):
+            return path, path.stat().st_ino
+    return None
 
 
 def _listened(path: Path) -> bool:

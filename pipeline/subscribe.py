@@ -31,6 +31,15 @@ def _columns_text(payload: bytes) -> str:
     return "".join(msgspec.json.encode(dict(zip(names, row, strict=True))).decode() + "\n" for row in rows)
 
 
+class Header(msgspec.Struct):
+    """The second part of a message (docs/wire.md)."""
+
+    publisher: str
+    sequence: int
+    count: int
+    format: str
+
+
 def run(endpoint: str, topics: Sequence[str], count: int) -> int:
     """Print until a signal or `count` events; returns the exit status."""
     context: Any = zmq.Context()
@@ -56,13 +65,18 @@ def run(endpoint: str, topics: Sequence[str], count: int) -> int:
                 print(f"headrace: a message of {len(parts)} parts, expected 3", file=sys.stderr)
                 break
             topic_part, header_part, payload = parts
-            header = msgspec.json.decode(header_part)
-            key = (header["publisher"], topic_part)
-            if key in expected and header["sequence"] != expected[key]:
-                gaps += header["sequence"] - expected[key]
-            expected[key] = header["sequence"] + 1
-            events += header["count"]
-            sys.stdout.write(_columns_text(payload) if header["format"] == "columns" else payload.decode())
+            try:
+                header = msgspec.json.decode(header_part, type=Header)
+                text = _columns_text(payload) if header.format == "columns" else payload.decode()
+            except (msgspec.DecodeError, ValueError, KeyError, TypeError) as error:
+                status = EX_PROTOCOL
+                print(f"headrace: {endpoint}: not a publisher of headrace: {error}", file=sys.stderr)
+                break
+            key = (header.publisher, topic_part)
+            gaps += header.sequence - expected.get(key, header.sequence)
+            expected[key] = header.sequence + 1
+            events += header.count
+            sys.stdout.write(text)
             sys.stdout.flush()
     except Stop:
         pass

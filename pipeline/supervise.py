@@ -115,6 +115,7 @@ class Pipeline:
     only: tuple[Event, ...] | None = None
     records: bool = False
     colour: bool = False
+    columns: int = 0
     on_restart: Callable[[], None] = lambda: None
     """Called when a process was started again: what workers knew of the traced processes is gone with them."""
 
@@ -124,7 +125,8 @@ class Pipeline:
         rings = workers + self.records
         self._segments: list[Segment] = []
         self._targets = [
-            InheritedFd(open_target(s.target)) if s.format not in ("zmq", "none") else None for s in self.sinks
+            InheritedFd(open_target(s.target, f"output {s.name}")) if s.format not in ("zmq", "none") else None
+            for s in self.sinks
         ]
         size = Control.bytes_for(workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
         control = self._segment(size)
@@ -151,6 +153,7 @@ class Pipeline:
             log_level=self.settings.log_level,
             publisher=uuid.uuid4().hex[:12],
             colour=self.colour,
+            columns=self.columns,
         )
 
     def _segment(self, size: int) -> Segment:
@@ -234,17 +237,20 @@ class Pipeline:
         add_workers(ledger, [j.committed() for j in self.control.workers], catalogue)
         add_sinks(ledger, self.control.publisher.committed(), [s.name for s in self.sinks])
         if self.records:
-            whole = any(s.name == "recorder" and s.finished and s.status == 0 for s in self.stages)
-            add_recording(ledger, self.control.reader.committed(), self.settings.record, whole)
+            add_recording(ledger, self.control.reader.committed(), self.settings.record, self.control.recorded)
         ledger.restarts = {s.name: s.restarts for s in self.stages if s.restarts}
         return ledger
 
-    def close(self) -> None:
-        """End what still runs, by id, and remove the segments."""
+    def kill(self) -> None:
+        """End what still runs, by id."""
         for stage in self.stages:
             if stage.running is not None and stage.running.is_alive():
                 stage.running.kill()
                 stage.running.join()
+
+    def close(self) -> None:
+        """End what still runs, and remove the segments."""
+        self.kill()
         self.control.close()
         for segment in self._segments:
             segment.close()
@@ -262,4 +268,6 @@ def reader_stage(target: Callable[..., None], *args: Any, descriptors: int = 0) 
 
 def recorder_stage(path: str, facts: recording.Facts) -> Stage:
     """The stage that writes a recording; the file is opened here, with the supervisor's rights."""
-    return Stage("recorder", recording.record, (InheritedFd(open_target(path)), facts), once=True)
+    return Stage(
+        "recorder", recording.record, (InheritedFd(open_target(path, f"record {path}")), facts, path), once=True
+    )

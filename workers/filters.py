@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from bpf.catalogue import NAME, PATH, Catalogue, Event
+from bpf.catalogue import NAME, PATH, Catalogue, Event, nearest
 from bpf.layout import HEAD_COMPAT, HEAD_OWN_ROOT
-from config.filters import Condition
+from config.filters import Condition, FilterError, integer
 from workers.blobs import Blobs, argument, blobs
 from workers.decode.flags import parser_of
 from workers.decode.texts import TEXT_TYPES, Texts
@@ -23,6 +23,8 @@ from workers.rows import Contexts, Rows
 from workers.views.pieces import VECTOR_TYPE, argument_counts
 
 Array = np.ndarray[Any, Any]
+PLAIN_VALUES = 0x9000
+"""Numbers below it, and single bits, are asked for their names: requests of ioctl are the largest of these."""
 CACHE_ENTRIES = 1 << 16
 """Values that a condition remembers its verdict of, before it begins anew."""
 Test = Callable[[Any], bool]
@@ -37,7 +39,7 @@ def _number_test(condition: Condition, kind: str) -> Test:
             words = parser(raw) if parser else ""
             hit = any(v == words or v in words.split("|") or _same_number(v, value) for v in condition.values)
             return hit == (condition.op == "=")
-        other = int(condition.values[0], 0)
+        other = integer(condition.values[0])
         return {"<": value < other, "<=": value <= other, ">": value > other, ">=": value >= other}[condition.op]
 
     return test
@@ -45,7 +47,7 @@ def _number_test(condition: Condition, kind: str) -> Test:
 
 def _same_number(text: str, value: int) -> bool:
     try:
-        return int(text, 0) == value
+        return integer(text) == value
     except ValueError:
         return False
 
@@ -59,6 +61,31 @@ def _text_test(condition: Condition) -> Test:
         return hit == (condition.op == "=")
 
     return test
+
+
+def _known_words(parser: Callable[[int], str]) -> set[str]:
+    """The names that a parser can give."""
+    values = [*range(PLAIN_VALUES), *(1 << bit for bit in range(64)), *((1 << 64) - n for n in range(1, 200))]
+    words = {word for value in values for word in parser(value).split("|")}
+    return {word for word in words if not word.lstrip("-")[:1].isdigit()}
+
+
+def check_words(conditions: Sequence[Condition]) -> None:
+    """FilterError if a condition names a flag or a value that its argument does not have."""
+    for condition in conditions:
+        if condition.argument is None:
+            continue
+        argument = condition.event.arguments[condition.argument]
+        named = [w for v in condition.values for w in v.split("|") if w and not w.lstrip("-")[0].isdigit()]
+        if argument.type in (*TEXT_TYPES, VECTOR_TYPE) or not named:
+            continue
+        parser = parser_of(condition.event.name, argument.name, argument.type)
+        known = _known_words(parser) if parser else set()
+        for word in named:
+            if word not in known and argument.name != "syscall":
+                near = nearest(word, known)
+                hint = f"; did you mean {near}?" if near else ""
+                raise FilterError(f"{condition.text}: {argument.name} has no {word}{hint}")
 
 
 class Predicates:

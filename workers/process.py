@@ -29,7 +29,7 @@ from workers.rows import Rows
 from workers.views.columns import ColumnsView
 from workers.views.json_lines import JsonStyle
 from workers.views.pieces import Facts, Lines
-from workers.views.table import TableStyle
+from workers.views.table import TableStyle, fitted
 
 ROWS_PER_RECORD = 4096
 COLUMN_ROWS_PER_RECORD = 65536
@@ -67,7 +67,9 @@ class Worker:
                     catalogue(), JsonStyle(facts, plan.detect_syscall, self.core.tree.executable), plan.parse_arguments
                 )
             elif name == "table":
-                self.views[name] = Lines(catalogue(), TableStyle(facts, plan.colour), plan.parse_arguments)
+                self.views[name] = Lines(
+                    catalogue(), TableStyle(facts, plan.colour, plan.columns), plan.parse_arguments
+                )
             else:
                 self.views[name] = ColumnsView(catalogue(), facts, plan.parse_arguments)
         self._hides = bool(plan.conditions or plan.only)
@@ -194,6 +196,8 @@ class Worker:
         view, ends = self.views[name], None
         if isinstance(view, Lines):
             payload, ends = view.render(rows, self.core.contexts)
+            if name == "table" and self.plan.columns:
+                payload, ends = fitted(payload, ends, self.plan.columns)
         else:
             payload = view.render(rows, self.core.contexts) if len(rows) else b""
         header = self._header(batch, number, len(rows), topic, final)

@@ -88,6 +88,14 @@ static __always_inline bool sigreturn_ended(const struct subject *s)
 #endif
 }
 
+/* A call that seccomp refuses with SIGSYS "returns" its own number. */
+static __always_inline u8 not_run_flag(u64 task, s64 number, s64 retval)
+{
+	if (retval == number && (KREAD(u64, task + KERNEL_task_struct_pending_signal) & SIG_BIT(SIGSYS)))
+		return HEAD_NOT_RUN;
+	return 0;
+}
+
 static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, struct call *call, u32 at, u64 task,
 					  u64 regs)
 {
@@ -113,9 +121,7 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, s
 	w.head->retval = retval;
 	if (compat)
 		w.head->flags |= HEAD_COMPAT;
-	/* a call that seccomp refuses with SIGSYS "returns" its own number */
-	if (retval == number && (KREAD(u64, task + KERNEL_task_struct_pending_signal) & SIG_BIT(SIGSYS)))
-		w.head->flags |= HEAD_NOT_RUN;
+	w.head->flags |= not_run_flag(task, number, retval);
 	if (at == CALL_SLOTS - 1 || at == CALL_SLOTS * 2 - 1) {
 		w.head->arg0 = number;
 	} else if (image) {
@@ -182,7 +188,8 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct subject s;
 	if (!call->wanted && in_scope(&s, task))
 		tell_first(ctx, &s);
-	plain_event(ctx, EVENT_sys_exit, ctx->args[1], number, compat_flag());
+	plain_event(ctx, EVENT_sys_exit, ctx->args[1], number,
+		    compat_flag() | not_run_flag(task, number, ctx->args[1]));
 #endif
 	if (call->object)
 		objects.call(ctx, call->object);

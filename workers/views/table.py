@@ -15,7 +15,11 @@ from workers.views.pieces import Facts, Marks, Value, text
 
 Array = np.ndarray[Any, Any]
 HEADER = f"{'TIME':<15} {'UID':>5} {'COMM':<15} {'PID':>7} {'TID':>7} {'EVENT':<20} {'RET':>10}  ARGS"
+NARROW_HEADER = f"{'TIME':<12} {'COMM':<15} {'PID':>7} {'EVENT':<17} {'RET':>7}  ARGS"
+NARROW = 120
+"""A terminal with fewer columns has no user, no thread, and no microseconds."""
 RED, DIM, RESET = "\x1b[31m", "\x1b[2m", "\x1b[0m"
+ESCAPE = re.compile(r"\x1b\[[0-9]*m")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 LONGEST_VALUE = 200
 
@@ -35,12 +39,40 @@ def _shown(value: object) -> str:
     return _safe(str(value))
 
 
-class TableStyle:
-    """Pieces of a table line."""
+def header(columns: int) -> str:
+    """The line above the table, for a terminal of that width (0: no terminal)."""
+    return NARROW_HEADER if 0 < columns < NARROW else HEADER
 
-    def __init__(self, facts: Facts, colour: bool = False) -> None:
+
+def _cut(line: str, columns: int) -> str:
+    """The line, no wider than the terminal; colours take no room."""
+    plain = len(line) - sum(len(m[0]) for m in ESCAPE.finditer(line))
+    if plain <= columns:
+        return line
+    kept: list[str] = []
+    room = columns - 1
+    for part in re.split(f"({ESCAPE.pattern})", line):
+        if ESCAPE.fullmatch(part):
+            kept.append(part)
+        elif room > 0:
+            kept.append(part[:room])
+            room -= len(part)
+    return "".join(kept) + "…"
+
+
+def fitted(data: bytes, ends: Array, columns: int) -> tuple[bytes, Array]:
+    """Rendered lines, each cut to the width of the terminal that they go to: for people, so a line at a time."""
+    lines = [(_cut(line, columns) + "\n").encode() for line in data.decode().splitlines()]
+    return b"".join(lines), np.cumsum([len(line) for line in lines])
+
+
+class TableStyle:
+    """Pieces of a table line, for a terminal of `columns` (0: for a file, all of it)."""
+
+    def __init__(self, facts: Facts, colour: bool = False, columns: int = 0) -> None:
         self._offset = facts.boot_epoch_ns
         self._colour = colour
+        self._narrow = 0 < columns < NARROW
         self.end = "\n"
 
     def time(self, time_ns: Array, flags: Array) -> Array:
@@ -49,12 +81,14 @@ class TableStyle:
         for ns in time_ns.tolist():
             seconds, rest = divmod(ns + self._offset, 10**9)
             clock = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-            found.append(f"{clock:%H:%M:%S}.{rest // 1000:06d} ")
+            found.append(f"{clock:%H:%M:%S}." + (f"{rest // 10**6:03d} " if self._narrow else f"{rest // 1000:06d} "))
         return np.array(found, "S")
 
     def who(self, context: Any, cpu: int) -> str:
         c = context
         comm = _safe(text(bytes(c["comm"])))
+        if self._narrow:
+            return f"{comm:<15} {c['tgid']:>7} "
         return f"{c['uid']:>5} {comm:<15} {c['tgid']:>7} {c['tid']:>7} "
 
     def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
@@ -64,10 +98,11 @@ class TableStyle:
             result = f"-{error}"
         elif abs(retval) >= 10**9:
             result = hex(retval)
-        shown = f"{result:>10}"
+        name, width = (17, 7) if self._narrow else (20, 10)
+        shown = f"{result:>{width}}"
         if self._colour and error:
             shown = f"{RED}{shown}{RESET}"
-        return f"{event.name:<20} {shown}  " + ("(late) " if marks.late else "")
+        return f"{event.name:<{name}} {shown}  " + ("(late) " if marks.late else "")
 
     def argument(self, argument: Argument, index: int, value: Value) -> str:
         shown = f"<{value.reason}>" if value.reason else _shown(value.shown)

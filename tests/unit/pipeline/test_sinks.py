@@ -117,7 +117,7 @@ def test_counting_writes_every_row_once(batches: Batches) -> None:
 
 def test_a_file_has_every_piece_in_order(batches: Batches, files: Files, tmp_path: Path) -> None:
     target = tmp_path / "out"
-    sink = files.open("json:x", open_target(str(target)))
+    sink = files.open("json:x", open_target(str(target), "output x"))
     for i in range(20):
         assert sink.try_offer(batches.offer(b"%d " % i, b"", b"line\n", rows=2))
     sink.close()
@@ -129,7 +129,7 @@ def test_a_file_has_every_piece_in_order(batches: Batches, files: Files, tmp_pat
 def test_more_pieces_than_writev_takes_are_written(batches: Batches, files: Files, tmp_path: Path) -> None:
     most = os.sysconf("SC_IOV_MAX")
     target = tmp_path / "out"
-    sink = files.open("json:x", open_target(str(target)))
+    sink = files.open("json:x", open_target(str(target), "output x"))
     pieces = [b"%d\n" % i for i in range(2 * most + 7)]
     sink.try_offer(batches.offer(*pieces))
     sink.close()
@@ -198,17 +198,17 @@ def test_a_closed_pipe_is_told_and_what_follows_is_dropped(batches: Batches, fil
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_told_by_its_error(batches: Batches, files: Files) -> None:
-    sink = files.open("json:x", open_target("/dev/full"))
+    sink = files.open("json:x", open_target("/dev/full", "output x"))
     sink.try_offer(batches.offer(b"x\n", rows=4))
     sink.close()
     assert (sink.broken, sink.counts.dropped, sink.counts.written) == ("ENOSPC", 4, 0)
 
 
 def test_a_file_that_cannot_be_opened_is_told_by_name(tmp_path: Path) -> None:
-    with pytest.raises(SinkError, match=r"/nonexistent/x: No such file"):
-        open_target("/nonexistent/x")
+    with pytest.raises(SinkError, match="output x: No such file"):
+        open_target("/nonexistent/x", "output x")
     with pytest.raises(SinkError, match="Is a directory"):
-        open_target(str(tmp_path))
+        open_target(str(tmp_path), "output x")
 
 
 def test_counts_keep_through_the_journal() -> None:

@@ -1,0 +1,88 @@
+"""The kernel's end of a run: programs, perf events, and a mapping of every perf ring. Held by the supervisor."""
+
+from __future__ import annotations
+
+import os
+
+from bpf import loader, scope, source
+from bpf.btf import Btf, BtfError
+from bpf.catalogue import catalogue
+from config import filters
+from config.settings import Settings
+from pipeline import perf, reader, watermark
+from pipeline.books import Ledger, add_kernel
+from pipeline.doorbell import InheritedFd
+from pipeline.perf import PerfRing
+
+WAKE_FRACTION = 8
+"""Of a bulk perf ring, what wakes the reader if nothing else does."""
+
+
+class Kernel:
+    """The kernel's end: programs, perf events, and a mapping of every perf ring that outlives readers."""
+
+    def __init__(self, settings: Settings, selection: filters.Selection, span: scope.Scope, boot_ns: int) -> None:
+        try:
+            btf = Btf.of_kernel()
+        except BtfError as error:
+            raise loader.LoadError(str(error), "a kernel built with CONFIG_DEBUG_INFO_BTF") from error
+        wanted = source.Wanted(
+            events=selection.events,
+            scope=span,
+            shards=settings.workers,
+            environment=settings.exec_environment,
+            capture_bytes=settings.capture_bytes,
+            retval=selection.retval,
+            boot_epoch_ns=boot_ns,
+        )
+        self.programs = loader.Programs(wanted, loader.import_bcc(), btf)
+        self.cpus = self.programs.cpus
+        self._produced = watermark.produced(self.programs.map_fd("produced"), self.cpus)
+        self._marks = watermark.Marks(self.programs.map_fd("marks"), self.cpus, self.programs.slots)
+        self._fds: list[tuple[int, int]] = []
+        self._mappings: list[PerfRing] = []
+        for cpu in range(self.cpus):
+            self._fds.append(
+                (
+                    self._open("bulk", cpu, settings.perf_pages, settings.perf_pages * perf.PAGE // WAKE_FRACTION),
+                    self._open("urgent", cpu, settings.urgent_pages, 1),
+                )
+            )
+        self.ends = reader.KernelEnds(
+            perf=tuple((InheritedFd(a), InheritedFd(b)) for a, b in self._fds),
+            perf_pages=settings.perf_pages,
+            urgent_pages=settings.urgent_pages,
+            marks=InheritedFd(self.programs.map_fd("marks")),
+            flush=InheritedFd(self.programs.flush_fd),
+        )
+
+    def _open(self, name: str, cpu: int, pages: int, wakeup_bytes: int) -> int:
+        try:
+            fd = perf.open_output(cpu, wakeup_bytes)
+            self._mappings.append(PerfRing(fd, pages))
+        except OSError as error:
+            remedy = "CAP_IPC_LOCK, fewer --perf-pages, or more of kernel.perf_event_mlock_kb"
+            raise loader.LoadError(f"perf buffer of CPU {cpu}: {error.strerror}", remedy) from error
+        perf.enable(fd)
+        self.programs.set_perf_fd(name, cpu, fd)
+        return fd
+
+    def add_to(self, ledger: Ledger) -> None:
+        """The kernel's part of the books."""
+        produced = self._produced.array["events"]
+        add_kernel(ledger, produced, self._marks.array, catalogue())
+        ledger.missed_runs = self.programs.missed_runs()
+        ledger.cross_checks["lost_frames"] = int(self._marks.array["lost_frames"].sum())
+        ledger.cross_checks["groups_overflow"] = self.programs.groups_overflow
+        ledger.cross_checks["containers_overflow"] = self.programs.containers_overflow
+
+    def close(self) -> None:
+        """Detach, unmap, free."""
+        self._produced.close()
+        self._marks.close()
+        for mapping in self._mappings:
+            mapping.close()
+        for pair in self._fds:
+            for fd in pair:
+                os.close(fd)
+        self.programs.close()
