@@ -8,11 +8,12 @@ zmq:ENDPOINT       publish; `ipc:///path` or `tcp://127.0.0.1:port`; format=json
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from bpf.catalogue import nearest
 
 FORMATS = {
     "table": "a table for people, on a terminal or in a file",
@@ -75,8 +76,8 @@ def _one(text: str) -> Output:
             raise OutputError(f"output {text!r}: no such option {key!r} (there are: {', '.join(OPTIONS)})")
         options[key] = value
     if kind not in FORMATS:
-        near = difflib.get_close_matches(kind, FORMATS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        near = nearest(kind, FORMATS)
+        hint = f"; did you mean {near}?" if near else ""
         raise OutputError(f"output {text!r}: no such format {kind!r} (there are: {', '.join(FORMATS)}){hint}")
     if kind == "none" and target:
         raise OutputError(f"output {text!r}: none takes no destination")

@@ -217,20 +217,32 @@ class Run:
         assert self.kernel is not None
         self.kernel.programs.detach()
         self.pipeline.control.stop()
-        try:
-            self.pipeline.finish(lambda: bool(self.stopper.signals), STOP_DEADLINE_S)
-        except TimeoutError as error:
-            logger("supervisor").error("supervisor.drain_abandoned", reason=str(error))
-            self.status = self.status or EX_SOFTWARE
-            self.pipeline.kill()
-            self._abandoned = True
-        except PipelineFailed as failure:
-            self.status = self.status or failure.status
-            self.pipeline.kill()
-            self._abandoned = True
+        self._drain()
         if self.command and not self.status:
             self.status = self.command.status if self.command.ended else 128 + self.stopper.signals[0]
         self.status = self.status or _sink_status(self.pipeline)
+
+    def _drain(self) -> None:
+        """Wait until everything is written. Once a stage has failed for good, the others get the time that they
+        would have after a signal: they may be waiting for it.
+        """
+        failures: list[PipelineFailed] = []
+
+        def hurry() -> bool:
+            return bool(failures or self.stopper.signals)
+
+        while True:
+            try:
+                self.pipeline.finish(hurry, STOP_DEADLINE_S)
+                return
+            except PipelineFailed as failure:
+                failures.append(failure)
+                self.status = self.status or failure.status
+            except TimeoutError as error:
+                logger("supervisor").error("supervisor.drain_abandoned", reason=str(error))
+                self.status, self._abandoned = self.status or EX_SOFTWARE, True
+                self.pipeline.kill()
+                return
 
     def _ledger(self) -> Ledger:
         assert self.kernel is not None
@@ -268,14 +280,9 @@ def _sink_status(pipeline: Pipeline) -> int:
     return SIGPIPE_STATUS if control.closed_sinks == control.closed_pipes else EX_IOERR
 
 
-def is_terminal() -> bool:
-    """Whether standard output is a terminal."""
-    return sys.stdout.isatty()
-
-
 def _to_terminal(outputs: Outputs) -> bool:
     """Whether the table is for a terminal alone."""
-    return is_terminal() and [s.target for s in outputs.sinks if s.format == "table"] == ["-"]
+    return sys.stdout.isatty() and [s.target for s in outputs.sinks if s.format == "table"] == ["-"]
 
 
 def _coloured(outputs: Outputs) -> bool:

@@ -31,7 +31,6 @@ def reader_journal(cpus: int, slots: int, rings: int) -> np.dtype[Any]:
             ("frames", "<u8", (cpus, slots)),
             ("dropped", "<u8", (cpus, slots)),
             ("copies_dropped", "<u8"),
-            ("record_dropped", "<u8"),
             ("next_sequence", "<u8", (cpus, slots)),
             ("gaps", "<u8", (cpus, slots)),
             ("perf_lost", "<u8"),

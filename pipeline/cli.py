@@ -114,7 +114,13 @@ def _output_options(function: Any) -> Any:
     return function
 
 
-def _resolve(config: Path | None, flags: dict[str, Any], command: tuple[str, ...], ready_fd: int = -1) -> app.Request:
+def _resolve(
+    config: Path | None,
+    flags: dict[str, Any],
+    command: tuple[str, ...] = (),
+    ready_fd: int = -1,
+    recording: Path | None = None,
+) -> app.Request:
     """Settings, events and outputs; a Failure names what is wrong."""
     try:
         resolved = settings.resolve(config, flags)
@@ -123,7 +129,7 @@ def _resolve(config: Path | None, flags: dict[str, Any], command: tuple[str, ...
             resolved = settings.resolve(config, flags | out.switches)
         selection = filters.parse([resolved.events], catalogue())
         check_words(selection.conditions)
-        _check_files(resolved, out)
+        _check_files(resolved, out, recording)
     except (SettingsError, outputs.OutputError, filters.FilterError, UnknownName) as error:
         raise Failure(str(error), EX_USAGE) from error
     if not selection.events:
@@ -133,7 +139,7 @@ def _resolve(config: Path | None, flags: dict[str, Any], command: tuple[str, ...
     return app.Request(resolved, selection, out, command, ready_fd)
 
 
-def _check_files(resolved: settings.Settings, out: outputs.Outputs, recording: Path | None = None) -> None:
+def _check_files(resolved: settings.Settings, out: outputs.Outputs, recording: Path | None) -> None:
     """No file may be written by two, or written while it is read."""
     found = [(s.name, s.target) for s in out.sinks if s.target]
     found += [(f"--record {resolved.record}", resolved.record)] if resolved.record else []
@@ -242,11 +248,7 @@ def replay(config: Path | None, recording: Path, **flags: Any) -> None:
     """
     flags["events"] = _joined(flags["events"]) or "*"
     flags["output"] = list(flags["output"]) or None
-    request = _resolve(config, flags, ())
-    try:
-        _check_files(request.settings, request.outputs, recording)
-    except outputs.OutputError as error:
-        raise Failure(str(error), EX_USAGE) from error
+    request = _resolve(config, flags, recording=recording)
     logs.configure(request.settings.log_level)
     try:
         outcome = app.replay(request, recording)

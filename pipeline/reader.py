@@ -154,8 +154,6 @@ class Reader:
             room = self.rings[-1].try_reserve(sample.bytes, FRAME)
             if room is not None:
                 perf.copy(sample, room)
-            elif header.stream != STREAM_FACTS:
-                state["record_dropped"] += header.heads
 
     def _lose(self, loss: Loss) -> None:
         """Remember a loss until it is announced."""

@@ -106,15 +106,19 @@ class Core:
         """Rows of all frames fed, with the tree brought up to them; and how many facts it took."""
         told = read_frames(self._facts, self.contexts).rows
         decoded = read_frames(self._frames, self.contexts, self._owns_shard)
-        parts = [self._lifecycle(rows) for rows in (told, decoded.rows)]
-        self.tree.apply(concatenate(parts), self.contexts)
+        facts, asked = self._lifecycle(told), self._lifecycle(decoded.rows)
+        if len(facts) or len(asked):
+            self.tree.apply(concatenate([facts, asked]), self.contexts)
         self._frames, self._facts = [], []
-        return decoded, len(parts[0])
+        return decoded, len(facts)
 
     def _lifecycle(self, rows: Rows) -> Rows:
         """Lifecycle records that have all their arguments."""
-        chosen = self.tree.lifecycle(rows) & (rows.cells >= self._least_cells[rows.event])
-        return rows.select(chosen).compact() if chosen.any() else empty_rows()
+        chosen = self.tree.lifecycle(rows)
+        if not len(chosen):
+            return empty_rows()
+        rows = rows.select(chosen)
+        return rows.select(rows.cells >= self._least_cells[rows.event]).compact()
 
     def _owns_shard(self, shard: int) -> bool:
         return shard % self.workers == self.worker

@@ -22,6 +22,22 @@ static __always_inline void blob_name(struct writer *w, struct walks *j, u32 arg
 	blob_lexical(w, j, arg, o->s.task, occasion_argument(o, path), dirfd_of(o, dir));
 }
 
+/* rename and link: from one name to another. */
+static __always_inline int two_names(struct bpf_raw_tracepoint_args *ctx, u16 event)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || o.retval < 0)
+		return 0;
+	struct walks *j = names_begin(ctx, &w, &o, event, 2);
+	if (!j)
+		return 0;
+	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
+	blob_name(&w, j, 1, &o, o.call->path2, o.call->dir2);
+	record_walk(ctx, &w, j, 0);
+	return 0;
+}
+
 #ifdef EVENT_security_inode_unlink
 int on_inode_unlink(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -43,34 +59,14 @@ int on_inode_unlink(struct bpf_raw_tracepoint_args *ctx)
 #ifdef EVENT_security_inode_rename
 int on_inode_rename(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
-	struct writer w;
-	if (!occasion_begin(ctx, &o) || o.retval < 0)
-		return 0;
-	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_rename, 2);
-	if (!j)
-		return 0;
-	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
-	blob_name(&w, j, 1, &o, o.call->path2, o.call->dir2);
-	record_walk(ctx, &w, j, 0);
-	return 0;
+	return two_names(ctx, EVENT_security_inode_rename);
 }
 #endif
 
 #ifdef EVENT_security_inode_link
 int on_inode_link(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
-	struct writer w;
-	if (!occasion_begin(ctx, &o) || o.retval < 0)
-		return 0;
-	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_link, 2);
-	if (!j)
-		return 0;
-	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
-	blob_name(&w, j, 1, &o, o.call->path2, o.call->dir2);
-	record_walk(ctx, &w, j, 0);
-	return 0;
+	return two_names(ctx, EVENT_security_inode_link);
 }
 #endif
 

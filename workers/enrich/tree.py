@@ -87,7 +87,9 @@ class ProcessTree:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._events = {catalogue.by_name[name].id: name for name in (FORK, EXEC, EXIT)}
-        self._ids = np.array(list(self._events), np.uint16)
+        self._ids = list(self._events)
+        self._is_lifecycle = np.zeros(1 << 16, bool)
+        self._is_lifecycle[self._ids] = True
         self._fork = catalogue.by_name[FORK]
         self._exec = catalogue.by_name[EXEC]
         self._texts = {name: self._reader(name) for name in ("pathname", "cmdpath", "argv", "pwd")}
@@ -118,13 +120,11 @@ class ProcessTree:
         return (image.path if image else None) or b""
 
     def lifecycle(self, rows: Rows) -> Array:
-        """Which rows are for the tree."""
-        return np.isin(rows.event, self._ids)
+        """Which rows are for the tree, as positions. Every row of a turn is asked: one look-up each."""
+        return np.flatnonzero(self._is_lifecycle[rows.event])
 
     def apply(self, rows: Rows, contexts: Contexts) -> None:
         """Take lifecycle records, of any shard, in the order of their time."""
-        if not len(rows):
-            return
         rows = rows.select(np.argsort(rows.time_ns, kind="stable"))
         found = blobs(rows, self._counts)
         table = contexts.table[rows.who]
