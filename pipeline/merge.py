@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.gather import IOVEC, Gather, address
 from pipeline.results import Result
 from pipeline.shm import Array
 
-Pieces = list[memoryview]
 NEVER, ALWAYS = -1, 2**64
 
 
@@ -130,27 +130,35 @@ class Merger:
             yield parts
 
 
-def merge(parts: list[Part]) -> Pieces:
-    """The lines of all parts in order, as views: runs of one worker's lines stay in one piece."""
-    ends = [part.result.key_columns()[2] for part in parts]
-    if len(parts) == 1:
-        return [_cut(parts[0], ends[0], parts[0].first, parts[0].last - 1)]
+def merge(parts: list[Part]) -> Gather:
+    """The lines of all parts in order: runs of one worker's lines stay in one piece."""
+    payloads = [part.result.payload for part in parts]
     keys = [part.result.key_columns() for part in parts]
-    time = np.concatenate([k[0][p.first : p.last] for k, p in zip(keys, parts, strict=True)])
-    tie = np.concatenate([k[1][p.first : p.last] for k, p in zip(keys, parts, strict=True)])
-    source = np.repeat(np.arange(len(parts)), [p.last - p.first for p in parts])
-    line = np.concatenate([np.arange(p.first, p.last) for p in parts])
-    order = np.lexsort((line, source, tie, time))
-    source, line = source[order], line[order]
-    breaks = np.flatnonzero((np.diff(source) != 0) | (np.diff(line) != 1)) + 1
-    firsts = np.concatenate([[0], breaks])
-    lasts = np.concatenate([breaks, [len(order)]]) - 1
-    runs = zip(source[firsts].tolist(), line[firsts].tolist(), line[lasts].tolist(), strict=True)
-    lists = [e.tolist() for e in ends]
-    views = [part.result.payload.data for part in parts]
-    return [views[s][lists[s][a - 1] if a else 0 : lists[s][b]] for s, a, b in runs]
+    # where each line begins in memory, and where it ends
+    ends = [address(payload) + ends.astype(np.uint64) for payload, (_, _, ends) in zip(payloads, keys, strict=True)]
+    begins = [np.r_[np.uint64(address(payload)), e[:-1]] for payload, e in zip(payloads, ends, strict=True)]
+    first, last = _joined(begins, parts), _joined(ends, parts)
+    if len(parts) > 1:
+        order = _order(_joined([k[0] for k in keys], parts), _joined([k[1] for k in keys], parts))
+        first, last = first[order], last[order]
+        breaks = np.flatnonzero(first[1:] != last[:-1])
+        first, last = first[np.r_[0, breaks + 1]], last[np.r_[breaks, len(last) - 1]]
+    else:
+        first, last = first[:1], last[-1:]
+    vectors = np.empty(len(first), IOVEC)
+    vectors["base"], vectors["bytes"] = first, last - first
+    return Gather(vectors, payloads)
 
 
-def _cut(part: Part, ends: Array, first: int, last: int) -> memoryview:
-    start = int(ends[first - 1]) if first else 0
-    return part.result.payload.data[start : int(ends[last])]
+def _joined(columns: list[Array], parts: list[Part]) -> Array:
+    return np.concatenate([c[p.first : p.last] for c, p in zip(columns, parts, strict=True)])
+
+
+def _order(time: Array, tie: Array) -> Array:
+    """Of sorted runs one after the other: by (time, tie), and as they stand where both are equal."""
+    # a stable sort finds the runs and merges them; the second key is seldom needed
+    order = np.argsort(time, kind="stable")
+    sorted_time = time[order]
+    if (sorted_time[1:] == sorted_time[:-1]).any():
+        order = np.lexsort((tie, time))
+    return order

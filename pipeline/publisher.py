@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from pipeline.clock import CpuClock
 from pipeline.doorbell import InheritedFd
+from pipeline.gather import Gather
 from pipeline.logs import logger
 from pipeline.merge import Merger, merge
 from pipeline.plan import READY_PUBLISHER, Plan, attach_control, attach_ring
@@ -130,8 +131,7 @@ class Publisher:
             held.finished_ns = int(result.header["watermark_ns"])
         merger = self._mergers.get(render)
         if merger is None:
-            pieces = [result.payload.data] if len(result.payload) else []
-            self._offer(result, pieces, result.rows, [held], repeated)
+            self._offer(result, Gather.of(result.payload), result.rows, [held], repeated)
             self._release([held])
         elif not merger.add(index, result, (held, repeated)):
             self._release([held])
@@ -146,7 +146,7 @@ class Publisher:
                 self._offer(parts[0].result, merge(parts), rows, held, repeated)
                 self._release([part.token[0] for part in parts if part.whole])
 
-    def _offer(self, result: Result, pieces: list[memoryview], rows: int, held: list[Held], repeated: bool) -> None:
+    def _offer(self, result: Result, gather: Gather, rows: int, held: list[Held], repeated: bool) -> None:
         """To every sink of this render; the ring's room is free when the last is done."""
         render = int(result.header["render"])
         topic, covered = int(result.header["topic"]), int(result.header["covered"])
@@ -155,7 +155,7 @@ class Publisher:
             for one in held:
                 one.users += len(users)
         for i in users:
-            offer = Offer(list(pieces), rows, topic, covered, lambda: self._finished(held), repeated)
+            offer = Offer(gather, rows, topic, covered, lambda: self._finished(held), repeated)
             if repeated:
                 self.sinks[i].counts.repeated += rows
             self._blocked[i].append(offer)

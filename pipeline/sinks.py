@@ -26,11 +26,11 @@ import zmq
 from bpf.catalogue import catalogue
 from bpf.layout import EVENTS
 from config.outputs import Output
+from pipeline.gather import Gather
 from pipeline.plan import ALL
 from pipeline.shm import Array
 
 BACKLOG_BATCHES = 64
-IOV_MAX = 1024
 LINGER_MS = 2000
 
 
@@ -42,7 +42,7 @@ class SinkError(Exception):
 class Offer:
     """One batch for a sink. `done` is called once, from any thread, when its views are free."""
 
-    pieces: list[memoryview]
+    gather: Gather
     rows: int
     topic: int
     covered: int
@@ -141,28 +141,14 @@ class FileSink:
         while (offer := self._queue.get()) is not None:
             try:
                 if not self.broken:
-                    self._write(offer)
+                    self.counts.bytes += offer.gather.write(self._fd)
                     self.counts.written += offer.rows
                 else:
                     self.counts.dropped += offer.rows
             except OSError as error:
                 self.counts.dropped += offer.rows
                 self.broken = errno.errorcode.get(error.errno or 0, str(error))
-            offer.pieces.clear()
             offer.done()
-
-    def _write(self, offer: Offer) -> None:
-        pieces = offer.pieces
-        while pieces:
-            sent = os.writev(self._fd, pieces[:IOV_MAX])
-            self.counts.bytes += sent
-            gone = 0
-            while gone < len(pieces) and sent >= len(pieces[gone]):
-                sent -= len(pieces[gone])
-                gone += 1
-            del pieces[:gone]
-            if sent:
-                pieces[0] = pieces[0][sent:]
 
     def close(self) -> None:
         self._queue.put(None)
@@ -221,7 +207,7 @@ class ZmqSink:
     def try_offer(self, offer: Offer) -> bool:
         if offer.topic == ALL:
             self.counts.offered += offer.rows
-        if not offer.pieces:
+        if not len(offer.gather):
             self.counts.filtered += offer.rows - offer.covered
             offer.done()
             return True
@@ -249,7 +235,7 @@ class ZmqSink:
                 "repeated": offer.repeated,
             }
         )
-        payload = offer.pieces[0] if len(offer.pieces) == 1 else b"".join(offer.pieces)
+        payload = offer.gather.joined()
         try:
             self._socket.send_multipart([self._topics[offer.topic], header, payload], zmq.DONTWAIT)
         except zmq.Again:

@@ -28,7 +28,7 @@ def result(lines: list[Line], watermark_ns: int = 0, final: bool = True) -> Resu
 
 
 def merged(*records: Result) -> bytes:
-    return b"".join(merge([Part(r, 0, r.rows, None, True) for r in records]))
+    return bytes(merge([Part(r, 0, r.rows, None, True) for r in records]).joined())
 
 
 def test_lines_are_ordered_by_time_then_cpu_then_thread_group() -> None:
@@ -39,14 +39,15 @@ def test_lines_are_ordered_by_time_then_cpu_then_thread_group() -> None:
 
 def test_one_workers_lines_stay_as_they_are() -> None:
     one = result([(9, 0, b"z\n"), (1, 0, b"a\n")])
-    assert [bytes(p) for p in merge([Part(one, 0, 2, None, True)])] == [b"z\na\n"]
+    gather = merge([Part(one, 0, 2, None, True)])
+    assert (len(gather), bytes(gather.joined())) == (1, b"z\na\n")
 
 
 def test_a_part_is_cut_at_its_lines() -> None:
     one = result([(1, 0, b"a\n"), (2, 0, b"bb\n"), (3, 0, b"ccc\n")])
     two = result([(2, 1, b"x\n"), (9, 1, b"y\n")])
-    assert b"".join(merge([Part(one, 1, 3, None, True)])) == b"bb\nccc\n"
-    assert b"".join(merge([Part(one, 1, 3, None, True), Part(two, 0, 1, None, False)])) == b"bb\nx\nccc\n"
+    assert merge([Part(one, 1, 3, None, True)]).joined() == b"bb\nccc\n"
+    assert merge([Part(one, 1, 3, None, True), Part(two, 0, 1, None, False)]).joined() == b"bb\nx\nccc\n"
 
 
 def test_runs_of_one_worker_stay_in_one_piece() -> None:
@@ -67,10 +68,10 @@ def test_what_an_unfinished_worker_has_shown_limits_the_turn() -> None:
     merger = Merger([0] * 2)
     merger.add(0, result([(t, 0, b"%d\n" % t) for t in range(10)], 10), 0)
     merger.add(1, result([(5, 1, b"five\n")], 10, final=False), 1)
-    out = b"".join(piece for parts in merger.ripe() for piece in merge(parts))
+    out = b"".join(merge(parts).joined() for parts in merger.ripe())
     assert out == b"0\n1\n2\n3\n4\n"
     merger.add(1, result([(7, 1, b"seven\n")], 10), 2)
-    out = b"".join(piece for parts in merger.ripe() for piece in merge(parts))
+    out = b"".join(merge(parts).joined() for parts in merger.ripe())
     assert out == b"5\nfive\n6\n7\nseven\n8\n9\n"
 
 
@@ -114,7 +115,7 @@ def test_the_merge_is_the_sorted_union_whatever_the_split(
         if merger.add(worker, record_, token):
             tokens.append(token)
         for parts in merger.ripe():
-            out += b"".join(merge(parts))
+            out += merge(parts).joined()
             finished += [part.token for part in parts if part.whole]
     assert out == expected
     assert sorted(finished) == sorted(tokens), "every record is given back once"
@@ -160,12 +161,10 @@ def test_rows_of_a_skipped_turn_are_merged_by_their_time() -> None:
     merger.add(0, result([(4, 0, b"four\n")], 10), 0)
     merger.add(0, result([(14, 0, b"fourteen\n")], 20), 1)
     merger.add(1, result([(1, 1, b"one\n"), (3, 1, b"three\n")], 20, final=False), 2)
-    out = [b"".join(merge(parts)) for parts in merger.ripe()]
+    out = [bytes(merge(parts).joined()) for parts in merger.ripe()]
     assert out == [b"one\n"]
     merger.add(1, result([(5, 1, b"five\n"), (15, 1, b"fifteen\n")], 20), 3)
-    assert b"".join(piece for parts in merger.ripe() for piece in merge(parts)) == (
-        b"three\nfour\nfive\nfourteen\nfifteen\n"
-    )
+    assert b"".join(merge(parts).joined() for parts in merger.ripe()) == (b"three\nfour\nfive\nfourteen\nfifteen\n")
 
 
 @given(
@@ -199,5 +198,5 @@ def test_watermarks_that_a_worker_missed_change_nothing(
     random.shuffle(arrivals)
     for worker in arrivals:
         merger.add(worker, streams[worker].pop(0), None)
-        out += b"".join(piece for parts in merger.ripe() for piece in merge(parts))
+        out += b"".join(merge(parts).joined() for parts in merger.ripe())
     assert out == b"".join(text for _, _, text in sorted(union, key=lambda line: line[:2]))

@@ -17,6 +17,7 @@ import zmq
 
 from bpf.layout import EVENTS
 from config.outputs import parse
+from pipeline.gather import Gather
 from pipeline.plan import ALL
 from pipeline.sinks import BACKLOG_BATCHES, Counts, FileSink, NoneSink, Offer, SinkError, ZmqSink, bind, open_target
 
@@ -37,7 +38,7 @@ class Batches:
         def done() -> None:
             self.done[at] += 1
 
-        return Offer([memoryview(p) for p in pieces], rows, topic, covered, done)
+        return Offer(Gather.of(*(np.frombuffer(p, "u1") for p in pieces)), rows, topic, covered, done)
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""Where the bytes of a batch lie: addresses and lengths in an array that writev(2) takes as it is.
+
+Lines of several workers alternate every few lines, so that a Python object for each run of them would cost
+more than merging does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.shm import Array
+
+IOVEC = np.dtype([("base", "<u8"), ("bytes", "<u8")])
+"""struct iovec of a 64-bit machine."""
+IOV_MAX = 1024
+_writev = ctypes.CDLL(None, use_errno=True).writev
+_writev.restype = ctypes.c_ssize_t
+_writev.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+
+
+class Gather:
+    """Pieces of memory in order, none of them empty. It keeps the buffers mapped that they lie in."""
+
+    def __init__(self, vectors: Array, buffers: Sequence[Array]) -> None:
+        """`vectors`: IOVEC[n]; `buffers`: whatever they point into."""
+        self.vectors, self._buffers = vectors, tuple(buffers)
+
+    @classmethod
+    def of(cls, *pieces: Array) -> Gather:
+        """Each a u8 array, whole."""
+        present = [piece for piece in pieces if piece.size]
+        return cls(np.array([(address(piece), piece.size) for piece in present], IOVEC), present)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def joined(self) -> memoryview | bytes:
+        """All bytes in one: a view if they are one piece, or else a copy."""
+        views = [memoryview((ctypes.c_char * n).from_address(at)).cast("B") for at, n in self.vectors.tolist()]
+        return views[0] if len(views) == 1 else b"".join(views)
+
+    def write(self, fd: int) -> int:
+        """Write everything to a descriptor that may take it in portions; returns the bytes. OSError as write(2)."""
+        rest, total = self.vectors.copy(), 0
+        while len(rest):
+            sent = _write_some(fd, rest)
+            total += sent
+            ends = np.cumsum(rest["bytes"][:IOV_MAX])
+            whole = int(np.searchsorted(ends, sent, "right"))
+            left = sent - int(ends[whole - 1]) if whole else sent
+            rest = rest[whole:]
+            if left:
+                rest["base"][0] += left
+                rest["bytes"][0] -= left
+        return total
+
+
+def address(array: Array) -> int:
+    """Of its first byte."""
+    return int(array.__array_interface__["data"][0])
+
+
+def _write_some(fd: int, vectors: Array) -> int:
+    """One writev(2), begun again when a signal interrupts it (PEP 475)."""
+    while True:
+        sent = int(_writev(fd, address(vectors), min(len(vectors), IOV_MAX)))
+        if sent >= 0:
+            return sent
+        code = ctypes.get_errno()
+        if code != errno.EINTR:
+            raise OSError(code, os.strerror(code))
