@@ -25,7 +25,7 @@ sched_process_fork | raw:sched_process_fork | int parent_tid@kernel, int parent_
 sched_process_exec | raw:sched_process_exec | const char* cmdpath, const char* pathname@path, const char*const* argv,
     const char*const* env, dev_t dev@kernel, unsigned long inode@kernel, int invoked_from_kernel@kernel,
     unsigned long ctime@kernel, umode_t stdin_type@kernel, umode_t inode_mode@kernel, const char* interp,
-    const char* interpreter_pathname@unread, dev_t interpreter_dev@unread, unsigned long interpreter_inode@unread,
+    const char* interpreter_pathname@path, dev_t interpreter_dev@object, unsigned long interpreter_inode@object,
     const char* prev_comm, const char* pwd@path
 sched_process_exit | raw:sched_process_exit | long exit_code@kernel, bool process_group_exit@kernel
 sched_switch | raw:sched_switch | int cpu@kernel, int prev_tid@kernel, const char* prev_comm, int next_tid@kernel,

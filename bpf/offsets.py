@@ -49,6 +49,7 @@ OFFSETS: dict[str, tuple[tuple[str, str], ...]] = {
         ("mm_struct", "env_start"),
         ("mm_struct", "env_end"),
         ("mm_struct", "exe_file"),
+        ("mm_struct", "saved_auxv"),
         ("linux_binprm", "file"),
         ("linux_binprm", "filename"),
         ("linux_binprm", "interp"),

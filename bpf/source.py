@@ -28,6 +28,7 @@ SOURCES = (
     "arguments.h",
     "path.h",
     "file.h",
+    "regions.h",
     "objects.h",
     "syscalls.c",
     "files.c",
@@ -127,7 +128,7 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
         "BOOT_EPOCH_NS": wanted.boot_epoch_ns,
         "SCOPE_FOLLOW": int(wanted.scope.follow),
         "EXEC_ENVIRONMENT": int(wanted.environment),
-        "KEEP_COMM_AT_RENAME": int(not prepare_exec),
+        "KEEP_BEFORE_EXEC_AT_RENAME": int(not prepare_exec),
     }
     # its shape is that of a fact as well
     for name in (*names, *LIFECYCLE):

@@ -3,6 +3,8 @@
  * x0 is overwritten by the result; the kernel keeps the first argument in orig_x0.
  */
 #define TIF_32BIT (1 << 22)
+#define SYSCALL_EXECVE(compat) ((compat) ? 11 : 221)
+#define SYSCALL_EXECVEAT(compat) ((compat) ? 387 : 281)
 #define SYSCALL_NUMBER(regs) ((s64)(s32)LOAD4(regs, KERNEL_pt_regs_syscallno))
 #define SYSCALL_IS_COMPAT(task) (LOAD8(task, KERNEL_task_struct_thread_info_flags) & TIF_32BIT)
 

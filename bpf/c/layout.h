@@ -233,8 +233,12 @@ enum blob_kind {
 	BLOB_IMAGE_ENVP = 8,
 };
 
-struct comm {
-	char text[16];
+/* What an exec replaces, kept from just before. */
+struct before_exec {
+	char comm[16];
+	u32 execveat; /* whether the call was that; its arguments that are not in the image */
+	u32 dirfd;
+	u64 flags;
 };
 
 struct counts {
@@ -269,7 +273,7 @@ struct regions {
 	} was[REGIONS];
 };
 
-#define WALKS 2
+#define WALKS 3
 /* Paths that a record still lacks (path.h). */
 struct walks {
 	u32 slot;

@@ -94,19 +94,33 @@ static __always_inline u64 stdin_inode(u64 task)
 	return file ? file_inode(file) : 0;
 }
 
-/* comm is the new one by the time of sched_process_exec; it is kept from just before. */
-static __always_inline void keep_comm(u64 task)
+/*
+ * By the time of sched_process_exec comm is the new one, and the kernel has renamed whatever call it was to
+ * execve (set_personality_64bit() in arch/x86/kernel/process_64.c): both are kept from just before.
+ */
+static __always_inline void keep_before_exec(u64 task)
 {
 	u64 pid_tgid = bpf_get_current_pid_tgid();
-	struct comm comm;
-	bpf_probe_read_kernel(&comm, sizeof(comm), (void *)(task + KERNEL_task_struct_comm));
-	previous_comms.update(&pid_tgid, &comm);
+	struct before_exec before = {};
+	bpf_probe_read_kernel(&before.comm, sizeof(before.comm), (void *)(task + KERNEL_task_struct_comm));
+	u64 a[6] = {}, regs = task_pt_regs(task);
+	bool compat = SYSCALL_IS_COMPAT(task);
+	if (SYSCALL_NUMBER(regs) == SYSCALL_EXECVEAT(compat)) {
+		if (compat)
+			SYSCALL_ARGUMENTS_COMPAT(a, regs);
+		else
+			SYSCALL_ARGUMENTS(a, regs);
+		before.execveat = 1;
+		before.dirfd = a[0];
+		before.flags = a[4];
+	}
+	before_execs.update(&pid_tgid, &before);
 }
 
 #ifdef WANT_SCHED_PREPARE_EXEC
 int on_sched_prepare_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	keep_comm(current_task_btf());
+	keep_before_exec(current_task_btf());
 	return 0;
 }
 #endif
@@ -141,7 +155,8 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 
 /*
  * The image of the task: sched_process_exec, or a fact of the same shape for a process whose exec was not
- * seen. Numbered as in the catalogue; cmdpath, pathname, argv, env, interp, prev_comm and pwd are blobs.
+ * seen. Numbered as in the catalogue; cmdpath, pathname, argv, env, interp, interpreter_pathname,
+ * prev_comm and pwd are blobs.
  */
 static __always_inline void image_record(void *ctx, const struct subject *s, u32 slot, u64 bprm, u32 then)
 {
@@ -153,7 +168,7 @@ static __always_inline void image_record(void *ctx, const struct subject *s, u32
 	u64 mm = KREAD(u64, task + KERNEL_task_struct_mm);
 	u64 file = KREAD(u64, mm + KERNEL_mm_struct_exe_file), inode = file_inode(file);
 	u64 parent = KREAD(u64, task + KERNEL_task_struct_real_parent);
-	u64 input = stdin_inode(task);
+	u64 input = stdin_inode(task), interpreter = interpreter_file(mm), linked = file_inode(interpreter);
 	u64 *a = (u64 *)(w.head + 1);
 	a[4 - 1] = file_device(inode);
 	a[5 - 1] = KREAD(u64, inode + KERNEL_inode_i_ino);
@@ -161,19 +176,25 @@ static __always_inline void image_record(void *ctx, const struct subject *s, u32
 	a[7 - 1] = inode_ctime_ns(inode);
 	a[8 - 1] = input ? KREAD(u16, input + KERNEL_inode_i_mode) : 0;
 	a[9 - 1] = KREAD(u16, inode + KERNEL_inode_i_mode);
+	a[12 - 1] = file_device(linked);
+	a[13 - 1] = KREAD(u64, linked + KERNEL_inode_i_ino);
+	if (!interpreter)
+		w.head->flags |= HEAD_NO_OBJECT;
 	blob_image(&w, 2, KREAD(u64, mm + KERNEL_mm_struct_arg_start), KREAD(u64, mm + KERNEL_mm_struct_arg_end),
 		   ARGV_BYTES, SOURCE_KERNEL);
 	if (EXEC_ENVIRONMENT)
 		blob_image(&w, 3, KREAD(u64, mm + KERNEL_mm_struct_env_start),
 			   KREAD(u64, mm + KERNEL_mm_struct_env_end), ENVP_BYTES, SOURCE_KERNEL);
 	path_later(j, 1, file_place(file));
+	if (interpreter)
+		path_later(j, 11, file_place(interpreter));
 	path_later(j, 15, task_cwd(task));
 	if (bprm) {
-		struct comm *before = previous_comms.lookup(&pid_tgid);
+		struct before_exec *before = before_execs.lookup(&pid_tgid);
 		blob_string(&w, 0, KREAD(u64, bprm + KERNEL_linux_binprm_filename), false);
 		blob_string(&w, 10, KREAD(u64, bprm + KERNEL_linux_binprm_interp), false);
 		if (before)
-			blob_string(&w, 14, (u64)before->text, false);
+			blob_string(&w, 14, (u64)before->comm, false);
 	}
 	record_walk(ctx, &w, j, then);
 }
@@ -205,8 +226,8 @@ int on_tell(struct bpf_raw_tracepoint_args *ctx)
 int on_task_rename(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = ctx->args[0], current = current_task_btf();
-	if (KEEP_COMM_AT_RENAME)
-		keep_comm(current);
+	if (KEEP_BEFORE_EXEC_AT_RENAME)
+		keep_before_exec(current);
 #ifdef EVENT_task_rename
 	struct subject s;
 	struct writer w;
@@ -239,7 +260,7 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 		a[0] = last;
 		record_end(ctx, &w);
 	}
-	previous_comms.delete(&pid_tgid);
+	before_execs.delete(&pid_tgid);
 	if (last)
 		told.delete(&s.tgid);
 	if (last && s.flags) {

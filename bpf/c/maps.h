@@ -24,12 +24,14 @@ BPF_PERCPU_ARRAY(group_caches, struct group_cache, 1);
 BPF_HASH(containers, u64, struct container, CONTAINERS); /* by control group; programs alone write it */
 BPF_PERCPU_ARRAY(container_scratches, struct container_scratch, 1);
 BPF_PERCPU_ARRAY(container_caches, struct container_cache, 1);
-BPF_TABLE("lru_hash", u64, struct comm, previous_comms, 8192);
+BPF_TABLE("lru_hash", u64, struct before_exec, before_execs, 8192); /* by thread */
 BPF_TABLE("lru_hash", u32, struct told, told, 16384); /* by thread group: the image that workers know of */
 BPF_PROG_ARRAY(objects, PROGRAMS); /* by PROGRAM_* and the number in a call's row; 0 there is none */
 BPF_PERCPU_ARRAY(walks, struct walks, 1);
-#ifdef WANT_REGIONS
+#ifdef KERNEL_mm_struct_mm_mt
 BPF_PERCPU_ARRAY(tree_nodes, struct tree_node, 1);
+#endif
+#ifdef WANT_REGIONS
 BPF_PERCPU_ARRAY(regions_scratch, struct regions, 1);
 BPF_TABLE("lru_hash", u64, struct regions, regions, 4096); /* by thread, between entry and exit of a call */
 #endif

@@ -7,10 +7,6 @@
 #define VM_WRITE 2
 #define VM_EXEC 4
 #define MAP_ANONYMOUS 0x20
-#define TREE_DEPTH 8
-#define NODE_SLOTS 16
-#define MAPLE_RANGE_64 2 /* below it are leaves */
-#define MAPLE_ARANGE_64 3
 
 enum alert {
 	ALERT_MAPPED_WRITE_EXEC = 1,
@@ -20,41 +16,6 @@ enum alert {
 };
 
 #ifdef WANT_REGIONS
-/*
- * The region that holds `address`, or 0. Since 6.1 regions stand in a maple tree: a node has pivots, the
- * last address of each slot, and slots; the low byte of a pointer to a node says which kind it is
- * (include/linux/maple_tree.h). Read without its lock: a node that goes is freed only after RCU.
- */
-static __always_inline u64 region_of(u64 mm, u64 address)
-{
-	u32 zero = 0;
-	struct tree_node *node = tree_nodes.lookup(&zero);
-	u64 entry = KREAD(u64, mm + KERNEL_mm_struct_mm_mt + KERNEL_maple_tree_ma_root);
-	if (!node)
-		return 0;
-	for (int depth = 0; depth < TREE_DEPTH; depth++) {
-		if (entry < 4096)
-			return 0;
-		u32 kind = (entry >> 3) & 15;
-		bpf_probe_read_kernel(node, sizeof(*node), (void *)(entry & ~255ULL));
-		u32 pivots = kind == MAPLE_ARANGE_64 ? KERNEL_maple_arange_64_pivot / 8 : KERNEL_maple_range_64_pivot / 8;
-		u32 slots = kind == MAPLE_ARANGE_64 ? KERNEL_maple_arange_64_slot / 8 : KERNEL_maple_range_64_slot / 8;
-		u32 last = slots - pivots, slot = 0;
-		for (int i = 0; i < NODE_SLOTS; i++) {
-			slot = i;
-			if (i >= last)
-				break;
-			u64 pivot = node->words[(pivots + i) & 31];
-			if (address <= pivot || (!pivot && i))
-				break;
-		}
-		entry = node->words[(slots + slot) & 31];
-		if (kind < MAPLE_RANGE_64)
-			return entry;
-	}
-	return 0;
-}
-
 /* Before mprotect: which regions it will touch, and what they may do. */
 static __always_inline int keep_regions(u64 start, u64 bytes)
 {

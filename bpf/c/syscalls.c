@@ -96,6 +96,20 @@ static __always_inline u8 not_run_flag(u64 task, s64 number, s64 retval)
 	return 0;
 }
 
+/* What was kept before the execve of this thread that has just replaced the image. */
+static __always_inline struct before_exec *kept_before_exec(void)
+{
+	u64 pid_tgid = bpf_get_current_pid_tgid();
+	return before_execs.lookup(&pid_tgid);
+}
+
+/* Whether it was an execveat when it began. */
+static __always_inline bool began_as_execveat(void)
+{
+	struct before_exec *before = kept_before_exec();
+	return before && before->execveat;
+}
+
 static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, struct call *call, u32 at, u64 task,
 					  u64 regs)
 {
@@ -125,8 +139,13 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, s
 	if (at == CALL_SLOTS - 1 || at == CALL_SLOTS * 2 - 1) {
 		w.head->arg0 = number;
 	} else if (image) {
-		u64 none[6] = {};
-		write_arguments(&w, none, arguments);
+		u64 kept[6] = {};
+		struct before_exec *before = kept_before_exec();
+		if (before && before->execveat) {
+			kept[0] = before->dirfd;
+			kept[4] = before->flags;
+		}
+		write_arguments(&w, kept, arguments);
 		write_image(&w, task, call->exec - 1);
 	} else {
 		u64 a[6];
@@ -176,8 +195,11 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = current_task_btf(), regs = task_pt_regs(task);
 	s64 number = SYSCALL_NUMBER(regs);
+	bool compat = SYSCALL_IS_COMPAT(task);
+	if (number == SYSCALL_EXECVE(compat) && !ctx->args[1] && began_as_execveat())
+		number = SYSCALL_EXECVEAT(compat);
 	u32 at = number < 0 || number >= CALL_SLOTS - 1 ? CALL_SLOTS - 1 : (u32)number;
-	if (SYSCALL_IS_COMPAT(task))
+	if (compat)
 		at += CALL_SLOTS;
 	struct call *call = calls.lookup(&at);
 	if (!call)

@@ -14,18 +14,22 @@ EVENTS = "syscalls,sched_process_fork,sched_process_exec,sched_process_exit,task
 
 @pytest.fixture(scope="session")
 def binaries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Test programs: the quirks, the benchmarks' load, and an empty program of the other word size."""
+    """Test programs: the quirks, the benchmarks' load, and two of the other word size."""
     folder = tmp_path_factory.mktemp("binaries")
     empty = folder / "empty.c"
     empty.write_text("int main(void) { return 0; }\n")
+    executes = folder / "executes.c"
+    executes.write_text("int main(int n, char **v) { char *e[] = {0}; execve(v[1], v + 1, e); return 1; }\n")
     return {
         "quirks": compile_c(HERE / "quirks.c", folder / "quirks"),
         "load": compile_c(HERE.parents[1] / "bench" / "load.c", folder / "load"),
         "other32": compile_c(empty, folder / "other32", "-m32"),
+        "from32": compile_c(executes, folder / "from32", "-m32"),
     }
 
 
 @pytest.fixture(scope="session")
 def quirks(binaries: dict[str, Path]) -> Traced:
     """All cases of quirks.c, traced."""
-    return trace([str(binaries["quirks"]), str(binaries["other32"])], "--workers", "2", "-e", EVENTS)
+    command = [str(binaries[name]) for name in ("quirks", "other32", "from32")]
+    return trace(command, "--workers", "2", "-e", EVENTS)

@@ -29,7 +29,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const char *other_abi; /* a program of the other word size, or NULL */
+static const char *other_abi;  /* a program of the other word size */
+static const char *from_other; /* one of that size that executes its argument */
 
 static void on_signal(int n)
 {
@@ -95,18 +96,60 @@ static void sleeping(void)
 	waitpid(child, 0, 0);
 }
 
-static void seccomp(void)
+static void refuse_getppid(unsigned action)
 {
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+		BPF_STMT(BPF_RET | BPF_K, action),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	struct sock_fprog prog = { .len = 4, .filter = code };
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog);
 	syscall(SYS_getppid);
+}
+
+static void seccomp(void)
+{
+	refuse_getppid(SECCOMP_RET_KILL_PROCESS);
+}
+
+static void trapped(void)
+{
+	handle(SIGSYS, 0);
+	refuse_getppid(SECCOMP_RET_TRAP);
+}
+
+static void refused(void)
+{
+	refuse_getppid(SECCOMP_RET_ERRNO | EACCES);
+}
+
+static void aliasing(void)
+{
+	char *p = calloc(1, 4096);
+	strcpy(p, "/proc/self/exe");
+	readlink(p, p, 4096);
+}
+
+static void children(void)
+{
+	pid_t child = vfork();
+	if (!child)
+		_exit(0);
+	waitpid(child, 0, 0);
+	child = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+	if (!child)
+		_exit(0);
+	waitpid(child, 0, 0);
+}
+
+static void execat(void)
+{
+	char *argv[] = { "true", "an argument", 0 }, *envp[] = { 0 };
+	int fd = open("/bin/true", O_PATH);
+	syscall(SYS_execveat, fd, "", argv, envp, AT_EMPTY_PATH);
 }
 
 static void int80(void)
@@ -205,8 +248,13 @@ static void badexec(void)
 static void otherabi(void)
 {
 	char *argv[] = { (char *)other_abi, "an argument", 0 }, *envp[] = { "SECRET=1", 0 };
-	if (other_abi)
-		execve(other_abi, argv, envp);
+	execve(other_abi, argv, envp);
+}
+
+static void bothabis(void)
+{
+	char *argv[] = { (char *)from_other, "/bin/true", 0 }, *envp[] = { 0 };
+	execve(from_other, argv, envp);
 }
 
 static void *second(void *unused)
@@ -237,12 +285,16 @@ static const struct {
 	{ "seccomp", seccomp },	    { "int80", int80 },	      { "fault", fault },	{ "longpath", longpath },
 	{ "bytes", bytes },	    { "sockets", sockets },   { "structs", structs },	{ "words", words },
 	{ "badexec", badexec },	    { "otherabi", otherabi }, { "threads", threads },	{ "killed", killed },
+	{ "trapped", trapped },	    { "refused", refused },   { "aliasing", aliasing }, { "children", children },
+	{ "execat", execat },	    { "bothabis", bothabis },
 };
 
 int main(int argc, char **argv)
 {
-	if (argc > 1)
-		other_abi = argv[1];
+	if (argc < 3)
+		return 2;
+	other_abi = argv[1];
+	from_other = argv[2];
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		pid_t child = fork();
 		if (!child) {

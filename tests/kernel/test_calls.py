@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,63 @@ def test_a_call_that_seccomp_killed_has_no_result(quirks: Traced) -> None:
     assert event["returnValue"] is None
     assert event["notRun"] == "seccomp"
     assert arguments(only(quirks.of("seccomp", "sched_process_exit")))["exit_code"] == 31
+
+
+def test_a_call_that_seccomp_trapped_has_no_result(quirks: Traced) -> None:
+    event = only(quirks.of("trapped", "getppid"))
+    assert (event["returnValue"], event["notRun"]) == (None, "seccomp")
+    assert arguments(only(quirks.of("trapped", "sched_process_exit")))["exit_code"] == 0
+
+
+def test_an_error_that_seccomp_gave_is_the_calls_result(quirks: Traced) -> None:
+    event = only(quirks.of("refused", "getppid"))
+    assert (event["returnValue"], event["error"]) == (-13, "EACCES")
+    assert "notRun" not in event
+
+
+def test_a_buffer_that_is_input_and_output_shows_the_output(quirks: Traced) -> None:
+    event = only(quirks.of("aliasing", "readlink"))
+    assert arguments(event)["pathname"][: event["returnValue"]] == arguments(event)["buf"]
+    assert arguments(event)["buf"].endswith("/quirks")
+
+
+@pytest.mark.parametrize("call", ["vfork", "clone"])
+def test_a_child_shows_the_call_that_made_it_with_result_0(quirks: Traced, call: str) -> None:
+    child, parent = sorted(quirks.of("children", call), key=lambda e: e["returnValue"])
+    assert child["returnValue"] == 0
+    assert parent["returnValue"] == child["hostProcessId"]
+    assert child["hostParentProcessId"] == parent["hostProcessId"]
+    assert arguments(child) == arguments(parent)
+
+
+def test_execveat_keeps_its_name_and_arguments(quirks: Traced) -> None:
+    events = [e for e in quirks.events if e["eventName"] == "execveat"]
+    event = only(events)
+    assert event["returnValue"] == 0
+    assert arguments(event)["argv"] == ["true", "an argument"]
+    opened = only(quirks.of("execat", "openat"))
+    assert details(event, "dirfd")["raw"] == opened["returnValue"]
+    assert arguments(event)["flags"] == "AT_EMPTY_PATH"
+    image = only(
+        [
+            e
+            for e in quirks.events
+            if e["eventName"] == "sched_process_exec" and e["hostProcessId"] == event["hostProcessId"]
+        ]
+    )
+    assert arguments(image)["pathname"].endswith("/true")
+
+
+def test_exec_of_a_64_bit_program_from_a_32_bit_one(quirks: Traced) -> None:
+    there = only(quirks.of("from32", "execve"))
+    assert there["contextFlags"]["isCompat"] is True
+    back = only([e for e in quirks.of("true", "execve") if e["hostProcessId"] == there["hostProcessId"]])
+    assert back["contextFlags"]["isCompat"] is False
+    assert (back["returnValue"], arguments(back)["pathname"], arguments(back)["argv"]) == (
+        0,
+        "/bin/true",
+        ["/bin/true"],
+    )
 
 
 def test_int80_in_a_64_bit_program_is_named_by_the_i386_table(quirks: Traced) -> None:
@@ -184,6 +242,20 @@ def test_exec_carries_the_file_and_the_previous_comm(binaries: dict[str, Path]) 
     assert arguments(interpreted)["pathname"] == str(Path("/bin/sh").resolve())
     assert arguments(interpreted)["argv"] == ["/bin/sh", str(script), "x"]
     assert arguments(interpreted)["interp"] == "/bin/sh"
+
+
+def test_exec_names_the_elf_interpreter(binaries: dict[str, Path]) -> None:
+    static = shutil.which("busybox")
+    assert static is not None
+    run = trace(["sh", "-c", f"{binaries['other32']}; {static} true"], "-e", "sched_process_exec")
+    wide, narrow, none = (
+        {name: arguments(e)[f"interpreter_{name}"] for name in ("pathname", "dev", "inode")} for e in run.events
+    )
+    for found, asked in ((wide, "/lib64/ld-linux-x86-64.so.2"), (narrow, "/lib/ld-linux.so.2")):
+        real = Path(asked).resolve()
+        assert (found["pathname"], found["inode"]) == (str(real), real.stat().st_ino)
+    assert set(none.values()) == {None}
+    assert details(run.events[2], "interpreter_inode")["reason"] == "no object"
 
 
 def test_memfd_program_has_a_name(tmp_path: Path) -> None:

@@ -1,0 +1,75 @@
+/*
+ * regions.h - which region of a process's memory holds an address, and of which file it is.
+ */
+#ifdef KERNEL_mm_struct_mm_mt
+#define TREE_DEPTH 8
+#define NODE_SLOTS 16
+#define MAPLE_RANGE_64 2 /* below it are leaves */
+#define MAPLE_ARANGE_64 3
+#define AT_NULL 0
+#define AT_BASE 7
+#define AUXILIARY_PAIRS 24
+
+/*
+ * The region that holds `address`, or 0. Since 6.1 regions stand in a maple tree: a node has pivots, the
+ * last address of each slot, and slots; the low byte of a pointer to a node says which kind it is
+ * (include/linux/maple_tree.h). Read without its lock: a node that goes is freed only after RCU.
+ */
+static __always_inline u64 region_of(u64 mm, u64 address)
+{
+	u32 zero = 0;
+	struct tree_node *node = tree_nodes.lookup(&zero);
+	u64 entry = KREAD(u64, mm + KERNEL_mm_struct_mm_mt + KERNEL_maple_tree_ma_root);
+	if (!node)
+		return 0;
+	for (int depth = 0; depth < TREE_DEPTH; depth++) {
+		if (entry < 4096)
+			return 0;
+		u32 kind = (entry >> 3) & 15;
+		bpf_probe_read_kernel(node, sizeof(*node), (void *)(entry & ~255ULL));
+		u32 pivots = kind == MAPLE_ARANGE_64 ? KERNEL_maple_arange_64_pivot / 8 : KERNEL_maple_range_64_pivot / 8;
+		u32 slots = kind == MAPLE_ARANGE_64 ? KERNEL_maple_arange_64_slot / 8 : KERNEL_maple_range_64_slot / 8;
+		u32 last = slots - pivots, slot = 0;
+		for (int i = 0; i < NODE_SLOTS; i++) {
+			slot = i;
+			if (i >= last)
+				break;
+			u64 pivot = node->words[(pivots + i) & 31];
+			if (address <= pivot || (!pivot && i))
+				break;
+		}
+		entry = node->words[(slots + slot) & 31];
+		if (kind < MAPLE_RANGE_64)
+			return entry;
+	}
+	return 0;
+}
+
+/*
+ * The ELF interpreter of an image, or 0 if it has none. load_elf_binary() keeps the file to itself, but
+ * tells the program where it has mapped it: AT_BASE of the auxiliary vector (create_elf_tables() in
+ * fs/binfmt_elf.c), a copy of which the mm keeps. Its pairs are words of the program's size; the first is
+ * never (type, 0), so that a 32-bit pair shows in the upper half of the first 8 bytes.
+ */
+static __always_inline u64 interpreter_file(u64 mm)
+{
+	u64 base = 0, vector = mm + KERNEL_mm_struct_saved_auxv;
+	bool narrow = KREAD(u64, vector) >> 32;
+	for (int i = 0; i < AUXILIARY_PAIRS; i++) {
+		u64 pair[2] = {};
+		bpf_probe_read_kernel(pair, sizeof(pair), (void *)(vector + i * (narrow ? 8 : 16)));
+		u64 type = narrow ? (u32)pair[0] : pair[0];
+		if (type == AT_NULL)
+			break;
+		if (type == AT_BASE)
+			base = narrow ? pair[0] >> 32 : pair[1];
+	}
+	u64 region = base ? region_of(mm, base) : 0;
+	return region ? KREAD(u64, region + KERNEL_vm_area_struct_vm_file) : 0;
+}
+#else
+static __always_inline u64 interpreter_file(u64 mm)
+{
+	return 0;
+}
+#endif

@@ -1,0 +1,55 @@
+"""`make demo`'s command: the host if it can be traced, else the recording, and the reason."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+
+import pytest
+
+from tests.live import DEADLINE_S, HEADRACE
+
+FIRST_EVENT_S = 5
+"""What the second run of `make demo` promises."""
+
+
+def demo(prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"COLUMNS": "200"}
+    command = [*prefix, HEADRACE, "demo"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False, env=env)
+
+
+@pytest.mark.kernel
+def test_the_workload_is_traced_and_its_ledger_shown() -> None:
+    done = demo()
+    assert done.returncode == 0, done.stderr
+    assert "/etc/hostname" in done.stdout
+    assert "SIGTERM" in done.stdout
+    for name in ("sched_process_fork", "sched_process_exec", "sched_process_exit", "openat", "unlinkat"):
+        assert name in done.stdout
+    assert "recording" not in done.stderr
+    assert "lost 0  dropped 0  rejected 0  balanced" in done.stderr
+
+
+@pytest.mark.kernel
+def test_the_first_event_comes_soon() -> None:
+    begin = time.monotonic()
+    with subprocess.Popen([HEADRACE, "demo"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        header, first = process.stdout.readline(), process.stdout.readline()
+        took = time.monotonic() - begin
+        process.stdout.read()
+    assert header
+    assert first
+    assert took < FIRST_EVENT_S
+
+
+def test_without_the_right_to_trace_the_recording_is_shown() -> None:
+    prefix = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.getuid() == 0 else ()
+    done = demo(prefix)
+    assert done.returncode == 0, done.stderr
+    assert "showing a recording instead of this host" in done.stderr
+    assert "remedy:" in done.stderr
+    assert "sched_process_exec" in done.stdout
+    assert "balanced" in done.stderr
