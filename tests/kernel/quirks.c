@@ -291,10 +291,8 @@ static const struct {
 
 int main(int argc, char **argv)
 {
-	if (argc < 3)
-		return 2;
-	other_abi = argv[1];
-	from_other = argv[2];
+	other_abi = argc > 1 ? argv[1] : "/nonexistent";
+	from_other = argc > 2 ? argv[2] : "/nonexistent";
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		pid_t child = fork();
 		if (!child) {
