@@ -45,6 +45,13 @@ init_namespaces | start | u32 cgroup@kernel, u32 ipc@kernel, u32 mnt@kernel, u32
     u32 pid_for_children@kernel, u32 time@kernel, u32 time_for_children@kernel, u32 user@kernel, u32 uts@kernel
 loss | headrace | u32 cpu, u32 shard, u64 count, u64 first_time, u64 last_time
 cap_capable | raw:cap_capable | int cap@kernel, int syscall@kernel
+module_load | raw:module_load | const char* name, const char* version, const char* src_version,
+    const char* pathname@path, dev_t dev@object, unsigned long inode@object, unsigned long ctime@object
+module_free | raw:module_free | const char* name, const char* version, const char* src_version
+io_uring_create | raw:io_uring_create | int fd@kernel, u32 sq_entries@kernel, u32 cq_entries@kernel, u32 flags@kernel,
+    bool polling@kernel
+io_uring_submit | raw:io_uring_submit_req | u8 opcode@kernel, int fd@kernel, const char* pathname@path,
+    dev_t dev@object, unsigned long inode@object, const char* name, const char* new_name, u64 user_data@kernel
 
 security_file_open | exit:file_open | const char* pathname@path, int flags@kernel, dev_t dev@object,
     unsigned long inode@object, unsigned long ctime@object, const char* syscall_pathname, int syscall@kernel
@@ -86,6 +93,8 @@ commit_creds | exit:identity | slim_cred_t old_cred, slim_cred_t new_cred, int s
 switch_task_ns | exit:identity raw:sched_process_fork | pid_t pid@kernel, u32 new_mnt@kernel, u32 new_pid@kernel,
     u32 new_uts@kernel, u32 new_ipc@kernel, u32 new_net@kernel, u32 new_cgroup@kernel
 
+do_init_module | {KPROBE} | const char* name, const char* version, const char* src_version, u64 prev, u64 next,
+    u64 prev_next, u64 next_prev
 do_exit | none:sched_process_exit tells the end of a task |
 security_bpf | {KPROBE} | int cmd
 security_bpf_map | {KPROBE} | unsigned int map_id, const char* map_name

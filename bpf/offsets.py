@@ -142,6 +142,33 @@ MAPLE_TREE = (
 )
 """Of kernels with CONFIG_AUDIT."""
 AUDIT = (("task_struct", "loginuid"), ("task_struct", "sessionid"))
+"""Of kernels with io_uring and the tracepoint of a submission as it is since 6.3."""
+IO_URING = (
+    ("io_kiocb", "opcode"),
+    ("io_kiocb", "flags"),
+    ("io_kiocb", "cqe.user_data"),
+    ("io_kiocb", "cqe.fd"),
+    ("filename", "name"),
+    ("io_close", "fd"),
+    *(
+        (struct, member)
+        for struct in ("io_open", "io_statx", "io_unlink", "io_mkdir")
+        for member in ("dfd", "filename")
+    ),
+    *(
+        (struct, member)
+        for struct in ("io_rename", "io_link")
+        for member in ("old_dfd", "new_dfd", "oldpath", "newpath")
+    ),
+)
+OPERATIONS = """READV WRITEV FSYNC READ_FIXED WRITE_FIXED POLL_ADD SYNC_FILE_RANGE SENDMSG RECVMSG ACCEPT CONNECT
+    FALLOCATE OPENAT CLOSE STATX READ WRITE FADVISE SEND RECV OPENAT2 SPLICE TEE SHUTDOWN RENAMEAT UNLINKAT MKDIRAT
+    SYMLINKAT LINKAT MSG_RING FSETXATTR FGETXATTR URING_CMD SEND_ZC SENDMSG_ZC READ_MULTISHOT FTRUNCATE BIND LISTEN
+    RECV_ZC EPOLL_WAIT READV_FIXED WRITEV_FIXED""".split()
+NO_OPERATION = 63
+"""Stands for an operation that this kernel does not have."""
+"""Of kernels with modules."""
+MODULES = (("module", "name"), ("module", "version"), ("module", "srcversion"))
 REGISTERS = {
     "x86_64": ("di", "si", "dx", "r10", "r8", "r9", "bx", "cx", "bp", "orig_ax"),
     "aarch64": ("regs", "orig_x0", "syscallno"),
@@ -155,9 +182,13 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
         wanted[f"pt_regs_{register}"] = (("pt_regs", register),)
     found = {f"KERNEL_{name}": _first(btf, places) for name, places in wanted.items()}
     found["KERNEL_upid_size"] = btf.size("upid")
-    for members in (MAPLE_TREE, AUDIT):
+    for members in (MAPLE_TREE, AUDIT, IO_URING, MODULES):
         with contextlib.suppress(UnknownMember):
-            found |= {f"KERNEL_{struct}_{member}": btf.offset(struct, member) for struct, member in members}
+            found |= {f"KERNEL_{s}_{path.replace('.', '_')}": btf.offset(s, path) for s, path in members}
+    for operation in OPERATIONS:
+        found[f"KERNEL_IORING_OP_{operation}"] = NO_OPERATION
+        with contextlib.suppress(UnknownMember):
+            found[f"KERNEL_IORING_OP_{operation}"] = btf.enumerator("io_uring_op", f"IORING_OP_{operation}")
     return found
 
 

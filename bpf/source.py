@@ -37,6 +37,8 @@ SOURCES = (
     "writes.c",
     "memory.c",
     "identity.c",
+    "uring.c",
+    "modules.c",
     "lifecycle.c",
     "cgroup.c",
     "flush.c",
@@ -158,6 +160,10 @@ def attached(defined: dict[str, int]) -> list[tuple[str, str]]:
         "WANT_TASK_RENAME": ("on_task_rename", "task_rename"),
         "WANT_SCHED_PREPARE_EXEC": ("on_sched_prepare_exec", "sched_prepare_exec"),
         "EVENT_cap_capable": ("on_cap_capable", "cap_capable"),
+        "EVENT_io_uring_create": ("on_io_uring_create", "io_uring_create"),
+        "EVENT_io_uring_submit": ("on_io_uring_submit_req", "io_uring_submit_req"),
+        "EVENT_module_load": ("on_module_load", "module_load"),
+        "EVENT_module_free": ("on_module_free", "module_free"),
         "EVENT_cgroup_attach_task": ("on_cgroup_attach_task", "cgroup_attach_task"),
     }
     always = [(f"on_{name}", name) for name in ("cgroup_mkdir", "cgroup_rmdir", "sched_switch")]

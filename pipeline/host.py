@@ -32,9 +32,13 @@ RAW_TRACEPOINTS = (
     "cgroup_attach_task",
     "sched_prepare_exec",
     "cap_capable",
+    "io_uring_create",
+    "io_uring_submit_req",
+    "module_load",
+    "module_free",
 )
-OPTIONAL_TRACEPOINTS = ("sched_prepare_exec", "cap_capable")
-"""Without them less is known: the name before an exec comes from task_rename, cap_capable is not provided."""
+OPTIONAL_TRACEPOINTS = RAW_TRACEPOINTS[RAW_TRACEPOINTS.index("sched_prepare_exec") :]
+"""Without them less is known: the name before an exec comes from task_rename, and events are not provided."""
 
 
 @dataclass(frozen=True)

@@ -190,6 +190,8 @@ PARSERS: dict[tuple[str, str], Parser] = {
     ("mem_prot_alert", "alert"): _named(options.ALERT),
     ("security_mmap_file", "mmap_flags"): mmap_flags,
     **{(event, "flags"): open_flags for event in ("security_mmap_file", "shared_object_loaded")},
+    ("io_uring_submit", "opcode"): _named(options.IO_URING_OPERATION),
+    ("io_uring_create", "flags"): _flags(options.IO_URING_SETUP),
     ("security_socket_create", "family"): domain,
     ("security_socket_create", "type"): socket_type,
     **{(event, "level"): socket_level for event in ("setsockopt", "getsockopt", "security_socket_setsockopt")},

@@ -1,0 +1,62 @@
+/*
+ * modules.c - kernel modules that come and go, on kernels that have any. NOT YET RUN: the kernel that this was
+ * written on has none, and so neither the tracepoints.
+ */
+#if defined(EVENT_module_load) || defined(EVENT_module_free)
+static __always_inline void blob_module(struct writer *w, u64 module)
+{
+	blob_string(w, 0, module + KERNEL_module_name, false);
+	blob_string(w, 1, KREAD(u64, module + KERNEL_module_version), false);
+	blob_string(w, 2, KREAD(u64, module + KERNEL_module_srcversion), false);
+}
+#endif
+
+#ifdef EVENT_module_load
+int on_module_load(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 task = current_task_btf(), regs = task_pt_regs(task), file = 0, inode = 0, a[6];
+	bool compat = SYSCALL_IS_COMPAT(task);
+	struct subject s;
+	struct writer w;
+	struct walks *j = walks_begin();
+	if (!j || !in_scope(&s, task) || (s.flags & GROUP_ARMED))
+		return 0;
+	if (!record_begin(ctx, &w, &s, URGENT, EVENT_module_load, 7, 3 * BLOB_ROOM + PATH_ROOM))
+		return 0;
+	if (SYSCALL_NUMBER(regs) == SYSCALL_FINIT_MODULE(compat)) {
+		if (compat)
+			SYSCALL_ARGUMENTS_COMPAT(a, regs);
+		else
+			SYSCALL_ARGUMENTS(a, regs);
+		file = task_file(task, a[0]);
+	}
+	if (file) {
+		inode = file_inode(file);
+		path_later(j, 3, file_place(file));
+	} else {
+		w.head->flags |= HEAD_NO_OBJECT;
+	}
+	u64 *cell = (u64 *)(w.head + 1);
+	cell[3] = file_device(inode);
+	cell[4] = KREAD(u64, inode + KERNEL_inode_i_ino);
+	cell[5] = inode_ctime_ns(inode);
+	blob_module(&w, ctx->args[0]);
+	record_walk(ctx, &w, j, 0);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_module_free
+int on_module_free(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct subject s;
+	struct writer w;
+	if (!in_scope(&s, current_task_btf()) || (s.flags & GROUP_ARMED))
+		return 0;
+	if (!record_begin(ctx, &w, &s, URGENT, EVENT_module_free, 3, 3 * BLOB_ROOM))
+		return 0;
+	blob_module(&w, ctx->args[0]);
+	record_end(ctx, &w);
+	return 0;
+}
+#endif

@@ -1,0 +1,103 @@
+/*
+ * uring.c - io_uring: what is submitted to a ring does the work of a system call without being one. A ring
+ * is told when it is made, an operation when the kernel takes it from the ring: its code, its descriptor,
+ * the file behind that, and the names that the kernel has copied (io_uring/opdef.c says which has what).
+ */
+#define IORING_SETUP_SQPOLL 2
+#define REQ_F_FIXED_FILE 1 /* fd is an index into the ring's own table of files */
+#define OP(name) (1ULL << KERNEL_IORING_OP_##name)
+
+#ifdef EVENT_io_uring_create
+int on_io_uring_create(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct subject s;
+	struct writer w;
+	if (!in_scope(&s, current_task_btf()) || (s.flags & GROUP_ARMED))
+		return 0;
+	if (!record_begin(ctx, &w, &s, s.tgid % SHARDS, EVENT_io_uring_create, 5, 0))
+		return 0;
+	u64 *a = (u64 *)(w.head + 1);
+	w.head->arg0 = ctx->args[0];
+	a[0] = ctx->args[2];
+	a[1] = ctx->args[3];
+	a[2] = ctx->args[4];
+	a[3] = (ctx->args[4] & IORING_SETUP_SQPOLL) != 0;
+	record_end(ctx, &w);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_io_uring_submit
+#define HAS_FILE                                                                                       \
+	(OP(READV) | OP(WRITEV) | OP(FSYNC) | OP(READ_FIXED) | OP(WRITE_FIXED) | OP(POLL_ADD) |        \
+	 OP(SYNC_FILE_RANGE) | OP(SENDMSG) | OP(RECVMSG) | OP(ACCEPT) | OP(CONNECT) | OP(FALLOCATE) |  \
+	 OP(READ) | OP(WRITE) | OP(FADVISE) | OP(SEND) | OP(RECV) | OP(SPLICE) | OP(TEE) |             \
+	 OP(SHUTDOWN) | OP(MSG_RING) | OP(FSETXATTR) | OP(FGETXATTR) | OP(URING_CMD) | OP(SEND_ZC) |   \
+	 OP(SENDMSG_ZC) | OP(READ_MULTISHOT) | OP(FTRUNCATE) | OP(BIND) | OP(LISTEN) | OP(RECV_ZC) |   \
+	 OP(EPOLL_WAIT) | OP(READV_FIXED) | OP(WRITEV_FIXED))
+
+static __always_inline s32 uring_names(struct writer *w, u64 request, u32 dirfd, u32 name, u32 new_name)
+{
+	u64 filename = KREAD(u64, request + name);
+	blob_string(w, 5, KREAD(u64, filename + KERNEL_filename_name), false);
+	if (new_name) {
+		filename = KREAD(u64, request + new_name);
+		blob_string(w, 6, KREAD(u64, filename + KERNEL_filename_name), false);
+	}
+	return KREAD(s32, request + dirfd);
+}
+
+/* The descriptor of an operation, and its names: in a union of the request, laid out by the operation. */
+static __always_inline s32 uring_operands(struct writer *w, u64 r, u64 op)
+{
+	if (op & HAS_FILE)
+		return KREAD(s32, r + KERNEL_io_kiocb_cqe_fd);
+	if (op & OP(CLOSE))
+		return KREAD(s32, r + KERNEL_io_close_fd);
+	if (op & (OP(OPENAT) | OP(OPENAT2)))
+		return uring_names(w, r, KERNEL_io_open_dfd, KERNEL_io_open_filename, 0);
+	if (op & OP(STATX))
+		return uring_names(w, r, KERNEL_io_statx_dfd, KERNEL_io_statx_filename, 0);
+	if (op & OP(UNLINKAT))
+		return uring_names(w, r, KERNEL_io_unlink_dfd, KERNEL_io_unlink_filename, 0);
+	if (op & OP(MKDIRAT))
+		return uring_names(w, r, KERNEL_io_mkdir_dfd, KERNEL_io_mkdir_filename, 0);
+	if (op & OP(RENAMEAT))
+		return uring_names(w, r, KERNEL_io_rename_old_dfd, KERNEL_io_rename_oldpath, KERNEL_io_rename_newpath);
+	if (op & OP(LINKAT))
+		return uring_names(w, r, KERNEL_io_link_old_dfd, KERNEL_io_link_oldpath, KERNEL_io_link_newpath);
+	if (op & OP(SYMLINKAT))
+		return uring_names(w, r, KERNEL_io_link_new_dfd, KERNEL_io_link_oldpath, KERNEL_io_link_newpath);
+	return -1;
+}
+
+int on_io_uring_submit_req(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 task = current_task_btf(), request = ctx->args[0];
+	struct subject s;
+	struct writer w;
+	struct walks *j = walks_begin();
+	if (!j || !in_scope(&s, task) || (s.flags & GROUP_ARMED))
+		return 0;
+	if (!record_begin(ctx, &w, &s, s.tgid % SHARDS, EVENT_io_uring_submit, 8, 2 * BLOB_ROOM + PATH_ROOM))
+		return 0;
+	u64 *a = (u64 *)(w.head + 1);
+	u32 code = KREAD(u8, request + KERNEL_io_kiocb_opcode);
+	s32 fd = uring_operands(&w, request, code < 64 ? 1ULL << code : 0);
+	bool indexed = KREAD(u64, request + KERNEL_io_kiocb_flags) & REQ_F_FIXED_FILE;
+	u64 file = indexed ? 0 : task_file(task, fd), inode = file_inode(file);
+	w.head->arg0 = code;
+	a[0] = fd;
+	a[2] = file ? file_device(inode) : 0;
+	a[3] = file ? KREAD(u64, inode + KERNEL_inode_i_ino) : 0;
+	a[6] = KREAD(u64, request + KERNEL_io_kiocb_cqe_user_data);
+	if (!file)
+		w.head->flags |= HEAD_NO_OBJECT;
+	if (file)
+		path_later(j, 2, file_place(file));
+	else if (fd == AT_FDCWD)
+		path_later(j, 2, task_cwd(task));
+	record_walk(ctx, &w, j, 0);
+	return 0;
+}
+#endif
