@@ -29,7 +29,7 @@ from typing import Any
 from bench import harness
 from bench.recordings import DEMO, Recording, make, replay
 
-RATES = (50_000, 100_000, 150_000, 200_000, 250_000, 300_000, 350_000, 400_000, 450_000, 500_000)
+RATES = (50_000, 100_000, 150_000, 200_000, 250_000, 310_000, 350_000, 400_000, 450_000, 500_000)
 """Lines a second, two for each round of calls of the load."""
 EVENTS = "getppid,openat"
 LINES_PER_CALL = 2

@@ -39,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     events: str = "default"
     scope: tuple[str, ...] = ()
     output: tuple[str, ...] = ("table:-",)
-    perf_pages: Pages = 2048
+    perf_pages: Pages = 4096
     urgent_pages: Pages = 256
     ring_bytes: RingBytes = 32 << 20
     result_bytes: ResultBytes = 16 << 20

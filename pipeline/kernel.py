@@ -14,8 +14,9 @@ from pipeline.books import Ledger, add_kernel
 from pipeline.doorbell import InheritedFd
 from pipeline.perf import PerfRing
 
-WAKE_FRACTION = 8
-"""Of a bulk perf ring, what wakes the reader if nothing else does."""
+WAKE_BYTES, WAKE_FRACTION = 1 << 20, 8
+"""What wakes the reader if nothing else does: so much in a bulk perf ring, or this part of a small one. The rest of the
+ring is there for the time that the reader waits for a CPU."""
 
 
 class Kernel:
@@ -41,10 +42,11 @@ class Kernel:
         self._marks = watermark.Marks(self.programs.map_fd("marks"), self.cpus, self.programs.slots)
         self._fds: list[tuple[int, int]] = []
         self._mappings: list[PerfRing] = []
+        wake_bytes = min(WAKE_BYTES, settings.perf_pages * perf.PAGE // WAKE_FRACTION)
         for cpu in range(self.cpus):
             self._fds.append(
                 (
-                    self._open("bulk", cpu, settings.perf_pages, settings.perf_pages * perf.PAGE // WAKE_FRACTION),
+                    self._open("bulk", cpu, settings.perf_pages, wake_bytes),
                     self._open("urgent", cpu, settings.urgent_pages, 1),
                 )
             )
