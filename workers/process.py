@@ -37,6 +37,12 @@ WAIT_MS = 1000
 FULL_WAIT_S = 0.0005
 
 
+def _part(render: str, rows: Rows, chosen: slice) -> Rows:
+    """Some of the rows. Columns carry their cells along: they must become fewer, too, for the part to be smaller."""
+    part = rows.select(chosen)
+    return part.compact() if render == "columns" else part
+
+
 @dataclass
 class Fed:
     """A frame that the core has: where its record ends, and its last time."""
@@ -185,7 +191,7 @@ class Worker:
         step = COLUMN_ROWS_PER_RECORD if name == "columns" else ROWS_PER_RECORD
         starts = range(0, len(rows), step) or (range(1) if self.plan.keyed and name != "columns" else ())
         for start in starts:
-            part = rows.select(slice(start, start + step)) if len(rows) > step else rows
+            part = _part(name, rows, slice(start, start + step)) if len(rows) > step else rows
             self._emit_part(number, name, batch, part, topic, start + step >= len(rows), counted)
 
     def _emit_part(
@@ -210,8 +216,8 @@ class Worker:
         size = RESULT.itemsize + len(keys) + len(payload)
         if len(rows) > 1 and not self.results.fits(size, held=len(self.renders)):
             half = len(rows) // 2
-            self._emit_part(number, name, batch, rows.select(slice(0, half)), topic, False, counted)
-            self._emit_part(number, name, batch, rows.select(slice(half, None)), topic, final, counted)
+            self._emit_part(number, name, batch, _part(name, rows, slice(0, half)), topic, False, counted)
+            self._emit_part(number, name, batch, _part(name, rows, slice(half, None)), topic, final, counted)
             return
         self._write(header, keys, payload)
 

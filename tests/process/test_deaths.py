@@ -9,10 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import zmq
 
+from bpf.catalogue import catalogue
+from pipeline.wire import read_columns
 from tests.live import Running, let_go, start_load, wait_for
 
 pytestmark = pytest.mark.kernel
+OPENAT = catalogue().by_name["openat"].id
 STAGES = ("publisher", "worker-0", "worker-1", "reader")
 
 
@@ -154,3 +158,34 @@ def test_a_killed_supervisor_takes_its_stages_along(binaries: dict[str, Path]) -
     load.communicate("")
     wait_for(lambda: not [p for p in stages.values() if Path(f"/proc/{p}").exists()], "the stages' end")
     wait_for(lambda: not segments & set(os.listdir("/dev/shm")), "the segments' removal")
+
+
+def test_a_reader_that_was_held_up_gives_turns_that_are_larger_than_any_ring(
+    binaries: dict[str, Path], tmp_path: Path
+) -> None:
+    endpoint, calls = f"ipc://{tmp_path}/held.sock", 60_000
+    load = start_load(binaries["load"], "absent", calls)
+    running = Running(
+        *("-s", f"tree={os.getpid()}", "-e", "openat,getppid", "-o", f"zmq:{endpoint},format=columns,policy=block"),
+        env=os.environ | {"HEADRACE_RESULT_BYTES": str(1 << 22)},
+    )
+    assert running.ready, running.end()
+    found = zmq.Context.instance().socket(zmq.SUB)
+    found.connect(endpoint)
+    found.subscribe(b"")
+    wait_for(lambda: (os.getppid(), found.poll(20))[1], "a first event")
+    reader = running.stages()["reader"]
+    os.kill(reader, signal.SIGSTOP)
+    let_go(load)
+    load.communicate()
+    os.kill(reader, signal.SIGCONT)
+    opened = 0
+    while opened < calls and found.poll(20_000):
+        columns = read_columns(found.recv_multipart()[2])
+        by_load = columns["contexts"]["tgid"][columns["context"]] == load.pid
+        opened += int((by_load & (columns["event"] == OPENAT)).sum())
+    running.process.terminate()
+    status, ledger, errors = running.end()
+    found.close()
+    assert (status, ledger["balanced"], ledger["lost"]) == (0, True, 0), errors
+    assert opened == calls
