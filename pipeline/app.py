@@ -32,6 +32,7 @@ from pipeline.clock import boot_epoch_ns, boottime_ns
 from pipeline.command import Command
 from pipeline.host import pid_namespace
 from pipeline.kernel import Kernel
+from pipeline.live import Server
 from pipeline.logs import logger
 from pipeline.supervise import EX_SOFTWARE, Host, Pipeline, PipelineFailed, reader_stage, recorder_stage
 from workers.views.table import header
@@ -99,6 +100,7 @@ class Run:
         named = () if request.command else (*self.span.pids, *self.span.trees)
         self._watched = [_watch(pid) for pid in named]
         self.stopper = Stopper()
+        self._server = Server()
         self.command: Command | None = None
         self.kernel: Kernel | None = None
         self.status = 0
@@ -181,11 +183,12 @@ class Run:
         """Wait for the end: a signal, the command's tree, the processes that the scope names."""
         try:
             while not self._over():
-                wait = [self.stopper.fd, *self.pipeline.sentinels()]
+                wait = [self.stopper.fd, *self._server.fds(), *self.pipeline.sentinels()]
                 wait += self._watched_fds()
                 draining = self.command is not None and self.command.ended
                 connection.wait(wait, TICK_S if draining else IDLE_TICK_S)
                 self.pipeline.attend()
+                self._server.serve(self._ledger)
         except PipelineFailed as failure:
             self.status = failure.status
 
@@ -257,6 +260,7 @@ class Run:
             for fd in self._watched:
                 stack.callback(os.close, fd)
             stack.callback(self.stopper.close)
+            stack.callback(self._server.close)
             if self.kernel:
                 stack.callback(self.kernel.close)
             stack.callback(self.pipeline.close)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import sys
@@ -11,74 +10,22 @@ from typing import Any
 
 import click
 
-from bpf.catalogue import Event, UnknownName, catalogue, nearest
+from bpf.catalogue import UnknownName, catalogue
 from bpf.loader import LoadError
-from bpf.scope import KEYS, ScopeError
+from bpf.scope import ScopeError
 from config import filters, outputs, settings
 from config.settings import SettingsError
-from pipeline import VERSION, app, logs
-from pipeline.host import Finding, findings, hook_state
+from pipeline import VERSION, app, live, logs
+from pipeline.groups import CLOSED, EX_DATAERR, EX_USAGE, Failure, Suggesting
+from pipeline.host import findings
+from pipeline.listing import check, list_
 from pipeline.recording import RecordingError
 from pipeline.shm import UnorderedMemory
 from pipeline.sinks import SinkError
 from pipeline.supervise import PipelineFailed
 from workers.filters import check_words
 
-EX_USAGE, EX_DATAERR = 2, 65
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-class Failure(click.ClickException):
-    """A message and an exit status."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"headrace: {self.format_message()}", err=True)
-
-    @property
-    def exit_code(self) -> int:  # type: ignore[override]  # click has it as a class variable
-        return self.status
-
-
-_closed: set[int] = set()
-"""Standard descriptors that were closed when headrace began."""
-
-
-def _hold_standard_descriptors() -> None:
-    """Put /dev/null where a standard descriptor is closed, so that no other file comes to stand there."""
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            _closed.add(os.open(os.devnull, os.O_RDWR))
-            os.set_inheritable(fd, True)
-    sys.stdin = sys.stdin or open(0)  # noqa: SIM115  (they stay open)
-    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
-
-
-class Suggesting(click.Group):
-    """A group that suggests the command that was probably meant."""
-
-    def main(self, *args: Any, **extra: Any) -> Any:
-        """A standard output that cannot be written is an I/O error like any other."""
-        _hold_standard_descriptors()
-        try:
-            return super().main(*args, **extra)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                click.echo(f"headrace: standard output: {error.strerror}", err=True)
-            os._exit(app.EX_IOERR)
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        name = args[0] if args else ""
-        if name and self.get_command(ctx, name) is None:
-            near = nearest(name, self.list_commands(ctx))
-            raise Failure(f"no such command: {name}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Suggesting, context_settings=CONTEXT)
@@ -134,7 +81,7 @@ def _resolve(
         raise Failure(str(error), EX_USAGE) from error
     if not selection.events:
         raise Failure("no event is left to trace", EX_USAGE)
-    if 1 in _closed and (resolved.ledger == "-" or any(s.target == "-" for s in out.sinks)):
+    if 1 in CLOSED and (resolved.ledger == "-" or any(s.target == "-" for s in out.sinks)):
         raise Failure("standard output is closed", app.EX_IOERR)
     return app.Request(resolved, selection, out, command, ready_fd)
 
@@ -279,94 +226,6 @@ def subscribe(endpoint: str, topic: tuple[str, ...], count: int) -> None:
         raise SystemExit(app.SIGPIPE_STATUS) from None
 
 
-@main.group(name="list", cls=Suggesting)
-def list_() -> None:
-    """Show what can be asked for.
-
-    \b
-    Examples:
-      headrace list events              every event with its arguments
-      headrace list events openat       one event: types, sets, where it comes from on this host
-      headrace list sets default        members of a set
-    """
-
-
-def _matching(names: list[str], wanted: str | None, kind: str) -> list[str]:
-    if wanted is None:
-        return names
-    if wanted not in names:
-        near = nearest(wanted, names)
-        raise Failure(f"no such {kind}: {wanted}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
-    return [wanted]
-
-
-@list_.command(name="events")
-@click.argument("name", required=False)
-def list_events(name: str | None) -> None:
-    """Events with their arguments; one event with types and hook."""
-    known = catalogue()
-    for each in _matching(sorted(known.by_name), name, "event"):
-        event = known.by_name[each]
-        if name is None:
-            mark = "  (not on this host)" if _lack(event) else ""
-            click.echo(f"{each}({', '.join(a.name for a in event.arguments)}){mark}")
-        else:
-            _show_event(event)
-
-
-def _lack(event: Event) -> str:
-    """Why this host cannot give an event; "" if it can."""
-    if event.hook is None:
-        return event.missing
-    ok, detail = hook_state(event.hook)
-    return "" if ok else detail
-
-
-def _show_event(event: Event) -> None:
-    click.echo(f"{event.name}  (id {event.id})")
-    for argument in event.arguments:
-        click.echo(f"  {argument.type} {argument.name}")
-    click.echo(f"  sets: {', '.join(sorted(event.sets)) or 'none'}")
-    lack = _lack(event)
-    click.echo(f"  not on this host: {lack}" if lack else f"  provided: by {event.hook}")
-
-
-@list_.command(name="sets")
-@click.argument("name", required=False)
-def list_sets(name: str | None) -> None:
-    """Sets of events; members that this host cannot give are marked."""
-    sets = catalogue().sets()
-    for each in _matching(sorted(sets), name, "set"):
-        if name is None:
-            missing = sum(bool(_lack(event)) for event in sets[each])
-            click.echo(f"{each:<16} {len(sets[each]):>4} events" + (f", {missing} not on this host" if missing else ""))
-        else:
-            for event in sets[each]:
-                click.echo(event.name + (f"  (not on this host: {_lack(event)})" if _lack(event) else ""))
-
-
-@list_.command(name="filters")
-@click.argument("name", required=False)
-def list_filters(name: str | None) -> None:
-    """Scopes (--scope) and conditions on events (--events)."""
-    for each in _matching(sorted(KEYS), name, "scope"):
-        click.echo(f"{each:<8} {KEYS[each]}")
-    if name is None:
-        click.echo("EVENT.args.NAME=VALUE   EVENT.args.NAME!=VALUE   globs for text, < > <= >= for numbers")
-        click.echo("EVENT.retval<0          a range of results is decided in the kernel")
-
-
-@list_.command(name="outputs")
-@click.argument("name", required=False)
-def list_outputs(name: str | None) -> None:
-    """Output formats and their options."""
-    for each in _matching(sorted(outputs.FORMATS), name, "output"):
-        click.echo(f"{each:<8} {outputs.FORMATS[each]}")
-    if name is None:
-        for option, text in outputs.OPTIONS.items():
-            click.echo(f"  ,{option}=  {text}")
-
-
 @main.command()
 def demo() -> None:
     """Trace a small workload of headrace's own; where BPF is not to be had, show a recording."""
@@ -376,21 +235,30 @@ def demo() -> None:
 
 
 @main.command()
-def check() -> None:
-    """What this host offers and lacks, with the remedy. Status 0 if tracing works here, 69 if not.
+@click.argument("pid", type=int, required=False)
+@click.option("-i", "--interval", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS")
+@click.option("-n", "--count", type=click.IntRange(0), default=0, metavar="N", help="End after N lines.")
+@click.option("-o", "--output", "form", type=click.Choice(("table", "json")), default="table", show_default=True)
+def stat(pid: int | None, interval: float, count: int, form: str) -> None:
+    """The ledger of a run while it goes on: rates since the line before; in JSON, the whole ledger.
+
+    PID is that of `headrace run`; it may be left out where there is one of yours. Ends with the run.
 
     \b
     Examples:
-      headrace check
-      headrace check || echo "tracing does not work here"
+      headrace stat
+      headrace stat 4711 -i 5
+      headrace stat -n 1 -o json | jq .by_event
     """
-    found = findings()
-    width = max(len(f.name) for f in found)
-    for finding in found:
-        mark = "ok" if finding.ok else "--" if finding.optional else "NO"
-        click.echo(f"{mark:>2}  {finding.name:<{width}}  {finding.detail}" + _remedy(finding))
-    raise SystemExit(0 if all(f.ok or f.optional for f in found) else app.EX_UNAVAILABLE)
+    try:
+        live.watch(pid, interval, count, form == "json")
+    except live.NoRun as error:
+        raise Failure(str(error), app.EX_UNAVAILABLE) from error
+    except BrokenPipeError:
+        raise SystemExit(app.SIGPIPE_STATUS) from None
+    except KeyboardInterrupt:
+        raise SystemExit(128 + 2) from None
 
 
-def _remedy(finding: Finding) -> str:
-    return "" if finding.ok or not finding.remedy else f"\n      remedy: {finding.remedy}"
+main.add_command(list_)
+main.add_command(check)

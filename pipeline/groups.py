@@ -1,0 +1,67 @@
+"""Groups of commands as headrace has them: errors with a status, suggestions, standard descriptors that are held."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from bpf.catalogue import nearest
+
+EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_IOERR = 2, 65, 69, 74
+
+
+class Failure(click.ClickException):
+    """A message and an exit status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"headrace: {self.format_message()}", err=True)
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # click has it as a class variable
+        return self.status
+
+
+CLOSED: set[int] = set()
+"""Standard descriptors that were closed when headrace began."""
+
+
+def _hold_standard_descriptors() -> None:
+    """Put /dev/null where a standard descriptor is closed, so that no other file comes to stand there."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            CLOSED.add(os.open(os.devnull, os.O_RDWR))
+            os.set_inheritable(fd, True)
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115  (they stay open)
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
+
+
+class Suggesting(click.Group):
+    """A group that suggests the command that was probably meant."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """A standard output that cannot be written is an I/O error like any other."""
+        _hold_standard_descriptors()
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                click.echo(f"headrace: standard output: {error.strerror}", err=True)
+            os._exit(EX_IOERR)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name = args[0] if args else ""
+        if name and self.get_command(ctx, name) is None:
+            near = nearest(name, self.list_commands(ctx))
+            raise Failure(f"no such command: {name}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
+        return super().resolve_command(ctx, args)

@@ -1,0 +1,120 @@
+"""What can be asked for, and what this host has: `headrace list` and `headrace check`."""
+
+from __future__ import annotations
+
+import click
+
+from bpf.catalogue import Event, catalogue, nearest
+from bpf.scope import KEYS
+from config import outputs
+from pipeline.groups import EX_UNAVAILABLE, EX_USAGE, Failure, Suggesting
+from pipeline.host import Finding, findings, hook_state
+
+
+@click.group(name="list", cls=Suggesting)
+def list_() -> None:
+    """Show what can be asked for.
+
+    \b
+    Examples:
+      headrace list events              every event with its arguments
+      headrace list events openat       one event: types, sets, where it comes from on this host
+      headrace list sets default        members of a set
+    """
+
+
+def _matching(names: list[str], wanted: str | None, kind: str) -> list[str]:
+    if wanted is None:
+        return names
+    if wanted not in names:
+        near = nearest(wanted, names)
+        raise Failure(f"no such {kind}: {wanted}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
+    return [wanted]
+
+
+@list_.command(name="events")
+@click.argument("name", required=False)
+def list_events(name: str | None) -> None:
+    """Events with their arguments; one event with types and hook."""
+    known = catalogue()
+    for each in _matching(sorted(known.by_name), name, "event"):
+        event = known.by_name[each]
+        if name is None:
+            mark = "  (not on this host)" if _lack(event) else ""
+            click.echo(f"{each}({', '.join(a.name for a in event.arguments)}){mark}")
+        else:
+            _show_event(event)
+
+
+def _lack(event: Event) -> str:
+    """Why this host cannot give an event; "" if it can."""
+    if event.hook is None:
+        return event.missing
+    ok, detail = hook_state(event.hook)
+    return "" if ok else detail
+
+
+def _show_event(event: Event) -> None:
+    click.echo(f"{event.name}  (id {event.id})")
+    for argument in event.arguments:
+        click.echo(f"  {argument.type} {argument.name}")
+    click.echo(f"  sets: {', '.join(sorted(event.sets)) or 'none'}")
+    lack = _lack(event)
+    click.echo(f"  not on this host: {lack}" if lack else f"  provided: by {event.hook}")
+
+
+@list_.command(name="sets")
+@click.argument("name", required=False)
+def list_sets(name: str | None) -> None:
+    """Sets of events; members that this host cannot give are marked."""
+    sets = catalogue().sets()
+    for each in _matching(sorted(sets), name, "set"):
+        if name is None:
+            missing = sum(bool(_lack(event)) for event in sets[each])
+            click.echo(f"{each:<16} {len(sets[each]):>4} events" + (f", {missing} not on this host" if missing else ""))
+        else:
+            for event in sets[each]:
+                click.echo(event.name + (f"  (not on this host: {_lack(event)})" if _lack(event) else ""))
+
+
+@list_.command(name="filters")
+@click.argument("name", required=False)
+def list_filters(name: str | None) -> None:
+    """Scopes (--scope) and conditions on events (--events)."""
+    for each in _matching(sorted(KEYS), name, "scope"):
+        click.echo(f"{each:<8} {KEYS[each]}")
+    if name is None:
+        click.echo("EVENT.args.NAME=VALUE   EVENT.args.NAME!=VALUE   globs for text, < > <= >= for numbers")
+        click.echo("EVENT.retval<0          a range of results is decided in the kernel")
+
+
+@list_.command(name="outputs")
+@click.argument("name", required=False)
+def list_outputs(name: str | None) -> None:
+    """Output formats and their options."""
+    for each in _matching(sorted(outputs.FORMATS), name, "output"):
+        click.echo(f"{each:<8} {outputs.FORMATS[each]}")
+    if name is None:
+        for option, text in outputs.OPTIONS.items():
+            click.echo(f"  ,{option}=  {text}")
+
+
+@click.command()
+def check() -> None:
+    """What this host offers and lacks, with the remedy. Status 0 if tracing works here, 69 if not.
+
+    \b
+    Examples:
+      headrace check
+      headrace check || echo "tracing does not work here"
+    """
+    found = findings()
+    width = max(len(f.name) for f in found)
+    for finding in found:
+        mark = "ok" if finding.ok else "--" if finding.optional else "NO"
+        click.echo(f"{mark:>2}  {finding.name:<{width}}  {finding.detail}" + _remedy(finding))
+    raise SystemExit(0 if all(f.ok or f.optional for f in found) else EX_UNAVAILABLE)
+
+
+def _remedy(finding: Finding) -> str:
+    return "" if finding.ok or not finding.remedy else f"\n      remedy: {finding.remedy}"
