@@ -19,7 +19,7 @@ from typing import Any
 
 from bench import harness
 
-PROGRAMS = ("floods", "json_lines", "replay", "kernel_cost", "latency", "memory", "context_cost")
+PROGRAMS = ("floods", "json_lines", "replay", "kernel_cost", "latency", "memory", "context_cost", "objects", "processes")
 PROGRAM_DEADLINE_S = 1500
 COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt, "=": operator.eq}
 
@@ -83,6 +83,15 @@ FIGURES = (
     Figure("latency of a lone event, p99, ms", "latency", "lone_p99_ms", "<= 50"),
     Figure("memory, all processes, 2 workers, MB PSS", "memory", "pss_mb", "<= 400"),
     Figure("CPU when the scope is idle, % of a core", "memory", "idle_cpu_percent", "< 1"),
+    Figure("openat flood with security_file_open, depth 3, kept", "objects", "kept_3", ">= 0.60"),
+    Figure("the same, lost or dropped", "objects", "lost_3", "= 0"),
+    Figure("the same, depth 12, kept", "objects", "kept_12"),
+    Figure("the same, lost or dropped", "objects", "lost_12", "= 0"),
+    Figure("the walk of a path at depth 3, ns", "objects", "walk_3_ns"),
+    Figure("the walk of a path at depth 12, ns", "objects", "walk_12_ns"),
+    Figure("fork and exec storm, kept", "processes", "kept", ">= 0.90"),
+    Figure("the same, lost or dropped", "processes", "lost", "= 0"),
+    Figure("100,000 processes: a worker's growth after 20,000, MB", "processes", "growth_mb", "<= 2"),
 )
 
 

@@ -67,11 +67,12 @@ class Load:
         rate: int = 0,
         cpu: int = LOAD_CPU,
         processes: int = 0,
+        path: str = "/etc/passwd",
     ) -> Load:
         """Start it; it makes no call that counts until go(). It ends when this process does."""
         numbers = (count, cpu, threads, rate, processes)
         process = subprocess.Popen(
-            [str(binary), mode, *map(str, numbers)],
+            [str(binary), mode, *map(str, numbers), path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -99,9 +100,9 @@ class Load:
         return int(calls), float(took)
 
 
-def untraced(binary: Path, mode: str, seconds: float) -> float:
+def untraced(binary: Path, mode: str, seconds: float, path: str = "/etc/passwd") -> float:
     """Calls a second without any tracing."""
-    load = Load.start(binary, mode)
+    load = Load.start(binary, mode, path=path)
     load.go()
     calls, took = load.finish(seconds)
     return calls / took
@@ -187,11 +188,12 @@ def traced(
     threads: int = 1,
     rate: int = 0,
     processes: int = 0,
+    path: str = "/etc/passwd",
 ) -> Traced:
     """One run: load, headrace on it, and the counting subscriber if asked for. Void if counts differ."""
     with tempfile.TemporaryDirectory() as folder:
         endpoint = f"ipc://{folder}/bench.sock"
-        load = Load.start(binary, mode, threads=threads, rate=rate, processes=processes)
+        load = Load.start(binary, mode, threads=threads, rate=rate, processes=processes, path=path)
         tracer = Tracer.start(Path(folder), f"tree={load.pid}", events, output.replace("ENDPOINT", endpoint), extra)
         tgid = 0 if processes else load.pid
         counter = subscribe("bench.counting", endpoint, str(tgid), events) if subscriber else None

@@ -1,10 +1,11 @@
 /*
  * load.c - a load of exactly known size.
  *
- *	load MODE COUNT [CPU [THREADS [RATE [PROCESSES]]]]
+ *	load MODE COUNT [CPU [THREADS [RATE [PROCESSES [PATH]]]]]
  *
- * MODE getppid; openat (openat + close of /etc/passwd); absent (openat of a path that is not there);
- * mixed (getppid + openat + close); lone (getppid, and between two of them the thread sleeps).
+ * MODE getppid; openat (openat + close of PATH, or of /etc/passwd); absent (openat of a path that is not there);
+ * mixed (getppid + openat + close); lone (getppid, and between two of them the thread sleeps);
+ * spawn (fork, exec of /bin/true and its end, one after the other).
  * Prints its pid, waits for a byte on standard input, makes COUNT calls (pairs, triples) on each of
  * THREADS threads, prints calls and the seconds they took. COUNT 0 goes on until standard input is closed.
  * RATE limits calls a second of each thread. CPU -1 leaves the choice to the scheduler. With PROCESSES,
@@ -15,6 +16,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *mode;
+static const char *mode, *path = "/etc/passwd";
 static long count, rate;
 static int cpu = -1, threads = 1, processes;
 static volatile int stop;
@@ -42,6 +44,15 @@ static void pause_until(double time)
 	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, 0);
 }
 
+static void spawn(void)
+{
+	char *argv[] = { "true", "an argument", 0 }, *envp[] = { "A=b", 0 };
+	pid_t child;
+	if (posix_spawn(&child, "/bin/true", 0, 0, argv, envp))
+		_exit(3);
+	waitpid(child, 0, 0);
+}
+
 static void *work(void *made)
 {
 	cpu_set_t set;
@@ -49,7 +60,7 @@ static void *work(void *made)
 	long i;
 	int mixed = !strcmp(mode, "mixed"), lone = !strcmp(mode, "lone");
 	int is_open = mixed || !strcmp(mode, "openat"), absent = !strcmp(mode, "absent");
-	int is_number = mixed || !(is_open || absent);
+	int is_spawn = !strcmp(mode, "spawn"), is_number = mixed || !(is_open || absent || is_spawn);
 	if (cpu >= 0) {
 		CPU_ZERO(&set);
 		CPU_SET(cpu, &set);
@@ -59,7 +70,9 @@ static void *work(void *made)
 		if (is_number)
 			syscall(SYS_getppid);
 		if (is_open)
-			close(open("/etc/passwd", O_RDONLY));
+			close(open(path, O_RDONLY));
+		if (is_spawn)
+			spawn();
 		if (absent)
 			open("/etc/headrace-absent", O_RDONLY);
 		if (lone)
@@ -121,6 +134,8 @@ int main(int argc, char **argv)
 		rate = atol(argv[5]);
 	if (argc > 6)
 		processes = atoi(argv[6]);
+	if (argc > 7)
+		path = argv[7];
 	if (threads > 64 || processes > 64 || (!rate && !strcmp(mode, "lone")))
 		return 2;
 	fprintf(stderr, "%d\n", getpid());

@@ -33,6 +33,7 @@ SWITCHES = {
     "detect-syscall": ("detect_syscall", True),
     "no-detect-syscall": ("detect_syscall", False),
     "exec-env": ("exec_environment", True),
+    "relative-time": ("relative_time", True),
     "sort-events": (None, True),
 }
 """`option:X` -> (setting, value); None: always so in headrace."""

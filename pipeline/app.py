@@ -108,7 +108,11 @@ class Run:
         """The pipeline did not drain: what was under way is given up, and counted as dropped."""
         self._seeded = 0
         host = Host(
-            loader.possible_cpus(), boot_epoch_ns(), os.uname().nodename.encode(), settings.workers + EXTRA_SLOTS
+            cpus=loader.possible_cpus(),
+            boot_epoch_ns=boot_epoch_ns(),
+            nodename=os.uname().nodename.encode(),
+            slots=settings.workers + EXTRA_SLOTS,
+            started_ns=boottime_ns(),
         )
         self.pipeline = Pipeline(
             settings,
@@ -126,6 +130,7 @@ class Run:
             shards=settings.workers,
             machine=platform.machine(),
             made_by=f"headrace {VERSION}",
+            started_ns=host.started_ns,
         )
 
     @property
@@ -316,7 +321,13 @@ def replay(request: Request, path: Path) -> Outcome:
     """Run a recording through the same workers."""
     data = recording.open_recording(path)
     facts, _ = recording.read_facts(data, str(path))
-    host = Host(max(facts.cpus, 1), facts.boot_epoch_ns, facts.nodename.encode(), facts.shards + EXTRA_SLOTS)
+    host = Host(
+        cpus=max(facts.cpus, 1),
+        boot_epoch_ns=facts.boot_epoch_ns,
+        nodename=facts.nodename.encode(),
+        slots=facts.shards + EXTRA_SLOTS,
+        started_ns=facts.started_ns,
+    )
     named = request.settings.events != "*"
     pipeline = Pipeline(
         request.settings,

@@ -36,6 +36,7 @@ class Plan:
     cpus: int
     slots: int
     boot_epoch_ns: int
+    relative_to_ns: int | None
     nodename: bytes
     sinks: tuple[Output, ...]
     conditions: tuple[Condition, ...]

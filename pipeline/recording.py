@@ -32,7 +32,7 @@ from pipeline.reader import FINAL_WATERMARK
 from pipeline.ring import END, FRAME, U64, WATERMARK
 
 MAGIC = b"HEADRACE"
-VERSION = 2
+VERSION = 3
 EX_DAMAGED = 65
 """Status of a replayer that has handed on all that stands before the damage."""
 LEAD = struct.Struct("<8sIIII")
@@ -56,6 +56,8 @@ class Facts(msgspec.Struct, frozen=True):
     shards: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)]
     machine: str
     made_by: str
+    started_ns: int
+    """CLOCK_BOOTTIME when it was begun."""
 
 
 class Block(NamedTuple):

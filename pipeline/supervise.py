@@ -102,6 +102,8 @@ class Host:
     boot_epoch_ns: int
     nodename: bytes
     slots: int
+    started_ns: int = 0
+    """CLOCK_BOOTTIME when the run began."""
 
 
 @dataclass
@@ -137,6 +139,7 @@ class Pipeline:
             cpus=self.host.cpus,
             slots=self.host.slots,
             boot_epoch_ns=self.host.boot_epoch_ns,
+            relative_to_ns=self.host.started_ns if self.settings.relative_time else None,
             nodename=self.host.nodename,
             sinks=self.sinks,
             conditions=self.conditions,

@@ -64,7 +64,7 @@ class Worker:
         self.results = attach_ring(plan.results[index])
         keep = Predicates(catalogue(), plan.conditions, plan.only) if plan.conditions or plan.only else None
         self.core = Core(catalogue(), index, plan.workers, keep)
-        facts = Facts(plan.boot_epoch_ns)
+        facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
         self.renders = sorted({(s.render, s.format == "zmq") for s in plan.sinks if s.render != "none"})
         self.views: dict[str, Lines | ColumnsView] = {}
         for name, _ in self.renders:

@@ -256,6 +256,18 @@ def test_a_recording_replays_to_the_same_bytes(tmp_path: Path) -> None:
         assert again.stdout == live.read_text()
 
 
+def test_relative_times_count_from_the_start_of_the_run(tmp_path: Path) -> None:
+    recording = tmp_path / "run.hrc"
+    options = ("-e", "execve,exit_group", "-o", "json:-", "--relative-time")
+    done = headrace("run", "--record", str(recording), *options, "--", "/bin/true")
+    times = [json.loads(line)["timestamp"] for line in done.stdout.splitlines()]
+    assert times == sorted(times)
+    assert 0 < times[0] <= times[-1] < 60 * 10**9
+    assert headrace("replay", str(recording), "-o", "json:-", "-o", "option:relative-time").stdout == done.stdout
+    table = headrace("replay", str(recording), "-o", "table:-", "--relative-time").stdout.splitlines()
+    assert [float(line.split()[0]) for line in table[1:]] == pytest.approx([t / 1e9 for t in times], abs=1e-6)
+
+
 def test_a_host_of_many_cpus_gets_its_stages_spawned() -> None:
     # a fork server takes no more than 253 descriptors for a process: here none
     code = "from pipeline import cli, supervise; supervise.MOST_DESCRIPTORS = -1; supervise.FORKED = None; cli.main()"

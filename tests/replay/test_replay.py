@@ -142,7 +142,7 @@ def kinds(data: bytes) -> Iterator[tuple[int, int]]:
     ("damage", "words"),
     [
         (flipped, ["corrupted at byte", "checksum"]),
-        (newer, ["version 99", "version 2"]),
+        (newer, ["version 99", "version 3"]),
         (headless, ["the header is corrupted"]),
         (lambda data: b"\x7fELF" + data[4:], ["not a headrace recording"]),
         (lambda data: b"", ["not a headrace recording"]),

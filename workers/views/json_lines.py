@@ -50,7 +50,7 @@ class JsonStyle:
         self, facts: Facts, detect_syscall: bool = True, executable: Callable[[Any], bytes] = lambda context: b""
     ) -> None:
         """`executable` gives the path of what a process context was running."""
-        self._offset = np.uint64(facts.boot_epoch_ns)
+        self._offset = np.uint64(facts.offset_ns % 2**64)
         self._executable = executable
         self._detect = detect_syscall
 

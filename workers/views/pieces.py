@@ -56,6 +56,13 @@ class Facts:
 
     boot_epoch_ns: int
     """CLOCK_REALTIME minus CLOCK_BOOTTIME."""
+    relative_to_ns: int | None = None
+    """CLOCK_BOOTTIME that times are shown from; None: they are shown from the epoch."""
+
+    @property
+    def offset_ns(self) -> int:
+        """From CLOCK_BOOTTIME to the times that are shown."""
+        return self.boot_epoch_ns if self.relative_to_ns is None else -self.relative_to_ns
 
 
 @dataclass(frozen=True)

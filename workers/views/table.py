@@ -70,18 +70,21 @@ class TableStyle:
     """Pieces of a table line, for a terminal of `columns` (0: for a file, all of it)."""
 
     def __init__(self, facts: Facts, colour: bool = False, columns: int = 0) -> None:
-        self._offset = facts.boot_epoch_ns
+        self._offset = facts.offset_ns
+        self._relative = facts.relative_to_ns is not None
         self._colour = colour
         self._narrow = 0 < columns < NARROW
         self.end = "\n"
 
     def time(self, time_ns: Array, flags: Array) -> Array:
-        """Time of day in UTC, to the microsecond."""
+        """Time of day in UTC, or seconds since the start, to the microsecond."""
         found = []
         for ns in time_ns.tolist():
             seconds, rest = divmod(ns + self._offset, 10**9)
-            clock = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-            found.append(f"{clock:%H:%M:%S}." + (f"{rest // 10**6:03d} " if self._narrow else f"{rest // 1000:06d} "))
+            whole = (
+                f"{seconds:>8}" if self._relative else f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%T}"
+            )
+            found.append(f"{whole}." + (f"{rest // 10**6:03d} " if self._narrow else f"{rest // 1000:06d} "))
         return np.array(found, "S")
 
     def who(self, context: Any, cpu: int) -> str:

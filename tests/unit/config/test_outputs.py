@@ -73,6 +73,7 @@ def test_tracees_format_and_out_file_are_understood(specs: list[str], name: str)
         ("parse-arguments", {"parse_arguments": True}),
         ("no-parse-arguments", {"parse_arguments": False}),
         ("detect-syscall", {"detect_syscall": True}),
+        ("relative-time", {"relative_time": True}),
         ("exec-env", {"exec_environment": True}),
         ("sort-events", {}),
     ],

@@ -25,7 +25,7 @@ from pipeline.recording import (
 from pipeline.ring import END, FRAME, WATERMARK
 
 NAME = "some.hrc"
-FACTS = Facts(boot_epoch_ns=123, nodename="host", cpus=2, shards=3, machine="x86_64", made_by="headrace 0")
+FACTS = Facts(boot_epoch_ns=123, nodename="host", cpus=2, shards=3, machine="x86_64", made_by="headrace 0", started_ns=7)
 BLOCKS = [(FRAME, b"a frame of bytes"), (WATERMARK, struct.pack("<Q", 77)), (FRAME, b"odd"), (END, bytes(8))]
 
 
@@ -113,7 +113,7 @@ def test_a_block_of_a_size_that_cannot_be_is_corruption() -> None:
 def test_another_version_is_told_with_both(version: int) -> None:
     data = bytearray(made())
     data[8:12] = struct.pack("<I", version)
-    with pytest.raises(RecordingError, match=rf"version {version}\b.*version 2\b"):
+    with pytest.raises(RecordingError, match=rf"version {version}\b.*version 3\b"):
         everything(bytes(data))
 
 
