@@ -19,7 +19,17 @@ from typing import Any
 
 from bench import harness
 
-PROGRAMS = ("floods", "json_lines", "replay", "kernel_cost", "latency", "memory", "context_cost", "objects", "processes")
+PROGRAMS = (
+    "floods",
+    "json_lines",
+    "replay",
+    "kernel_cost",
+    "latency",
+    "memory",
+    "context_cost",
+    "objects",
+    "processes",
+)
 PROGRAM_DEADLINE_S = 1500
 COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt, "=": operator.eq}
 

@@ -11,10 +11,11 @@ import os
 import re
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from bpf.catalogue import nearest
+from bpf.ranges import Range
 
 EXPRESSION = re.compile(r"^\s*([a-z_]+)\s*(!=|<=|>=|=|<|>)\s*(.+?)\s*$")
 NUMBERS = {
@@ -48,35 +49,6 @@ KEYS = {
 
 class ScopeError(Exception):
     """A scope expression that is malformed, contradictory, or can never match."""
-
-
-@dataclass
-class Range:
-    """What the expressions on one number leave over."""
-
-    low: int = 0
-    high: int = 2**64
-    one_of: set[int] | None = None
-    none_of: set[int] = field(default_factory=set)
-
-    def narrow(self, op: str, values: list[int]) -> None:
-        """Apply one expression."""
-        if op == "=":
-            self.one_of = set(values) if self.one_of is None else self.one_of & set(values)
-        elif op == "!=":
-            self.none_of |= set(values)
-        elif op in ("<", "<="):
-            self.high = min(self.high, values[0] - (op == "<"))
-        else:
-            self.low = max(self.low, values[0] + (op == ">"))
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is left."""
-        if self.one_of is not None:
-            return not any(self.low <= v <= self.high and v not in self.none_of for v in self.one_of)
-        barred = sum(self.low <= v <= self.high for v in self.none_of)
-        return self.high - self.low + 1 <= barred
 
 
 @dataclass(frozen=True)

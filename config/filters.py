@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bpf.catalogue import Catalogue, Event, UnknownName, nearest
+from bpf.ranges import Range
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 CONDITION = re.compile(r"^(!?[\w*?\[\]]+)\.(?:(args|data)\.(\w+)|(retval)|(\w+))\s*(!=|<=|>=|=|<|>)(.*)$", re.S)
@@ -115,27 +116,23 @@ def _joins_words(condition: Condition) -> bool:
 
 def _contradiction(conditions: Sequence[Condition]) -> Condition | None:
     """The first condition that leaves nothing of what those before it on the same argument allow."""
+    numbers: dict[tuple[str, int | None], Range] = {}
     allowed: dict[tuple[str, int | None], set[str]] = {}
     barred: dict[tuple[str, int | None], set[str]] = {}
-    least: dict[tuple[str, int | None], int] = {}
-    most: dict[tuple[str, int | None], int] = {}
     for condition in conditions:
         key = condition.event.name, condition.argument
-        plain = not any(c in value for value in condition.values for c in "*?[")
-        if condition.op == "=" and plain:
-            allowed[key] = allowed.get(key, set(condition.values)) & set(condition.values)
-        elif condition.op == "!=" and plain:
-            barred.setdefault(key, set()).update(condition.values)
-        elif condition.op in ("<", "<="):
-            bound = integer(condition.values[0]) - (condition.op == "<")
-            most[key] = min(bound, most.get(key, bound))
-        elif condition.op in (">", ">="):
-            bound = integer(condition.values[0]) + (condition.op == ">")
-            least[key] = max(bound, least.get(key, bound))
-        if key in allowed and not allowed[key] - barred.get(key, set()):
-            return condition
-        if key in least and key in most and least[key] > most[key]:
-            return condition
+        if condition.argument is None or condition.event.arguments[condition.argument].type not in TEXTUAL:
+            left = numbers.setdefault(key, Range(INT64_MIN, 2**64))
+            left.narrow(condition.op, [integer(value) for value in condition.values])
+            if left.empty:
+                return condition
+        elif not any(c in value for value in condition.values for c in "*?["):
+            if condition.op == "=":
+                allowed[key] = allowed.get(key, set(condition.values)) & set(condition.values)
+            else:
+                barred.setdefault(key, set()).update(condition.values)
+            if key in allowed and not allowed[key] - barred.get(key, set()):
+                return condition
     return None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.live import Event, Traced, arguments, details, trace
+from tests.live import Event, Traced, arguments, details, headrace, trace
 
 pytestmark = pytest.mark.kernel
 HERE = Path(__file__).parent
@@ -29,6 +29,7 @@ class Objects:
 
     traced: Traced
     facts: dict[str, Any]
+    recording: Path
 
     def of(self, case: str, name: str) -> list[Event]:
         return self.traced.of(case, name)
@@ -40,14 +41,23 @@ class Objects:
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory: pytest.TempPathFactory) -> Objects:
     folder = tmp_path_factory.mktemp("objects")
-    traced = trace([sys.executable, "-S", "-E", str(HERE / "objects.py"), str(folder)], "-e", OBJECTS, "--workers", "2")
+    recording = folder / "objects.hrc"
+    options = ("-e", OBJECTS, "--workers", "2", "--record", str(recording))
+    traced = trace([sys.executable, "-S", "-E", str(HERE / "objects.py"), str(folder)], *options)
     assert traced.status == 0, traced.errors
-    return Objects(traced, json.loads((folder / "facts.json").read_text()))
+    return Objects(traced, json.loads((folder / "facts.json").read_text()), recording)
 
 
 def test_the_books_balance(objects: Objects) -> None:
     assert objects.traced.ledger["balanced"] is True
     assert objects.traced.ledger["produced"] == len(objects.traced.events)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+def test_the_recording_gives_the_same_events_with_any_number_of_workers(objects: Objects, workers: int) -> None:
+    done = headrace("replay", str(objects.recording), "--workers", str(workers), "-o", "json:-")
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line) for line in done.stdout.splitlines()] == objects.traced.events
 
 
 @pytest.mark.parametrize("case", ["relative", "dirfd", "symlink", "written", "procfd", "deep"])

@@ -25,7 +25,9 @@ from pipeline.recording import (
 from pipeline.ring import END, FRAME, WATERMARK
 
 NAME = "some.hrc"
-FACTS = Facts(boot_epoch_ns=123, nodename="host", cpus=2, shards=3, machine="x86_64", made_by="headrace 0", started_ns=7)
+FACTS = Facts(
+    boot_epoch_ns=123, nodename="host", cpus=2, shards=3, machine="x86_64", made_by="headrace 0", started_ns=7
+)
 BLOCKS = [(FRAME, b"a frame of bytes"), (WATERMARK, struct.pack("<Q", 77)), (FRAME, b"odd"), (END, bytes(8))]
 
 
