@@ -39,6 +39,8 @@ BLOB_STATUS = 15
 SOURCE_USER_EXIT, SOURCE_KERNEL, SOURCE_USER_ENTRY = 0 << 4, 1 << 4, 2 << 4
 BLOB_BASE = 0x80
 """Added to a blob's argument: the blob is the directory from which that argument's path starts."""
+BLOB_STACK = 0x7F
+"""In place of an argument: the addresses of the caller's stack, u64 each."""
 ROOT_NOT_MET = 0xFFFFFFFF
 """`whole` of a walked path that is not below the root of the process."""
 ARG_NONE, ARG_RESULT = 0xFF, 0xFE

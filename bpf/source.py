@@ -59,6 +59,7 @@ class Wanted:
     shards: int
     environment: bool = False
     capture_bytes: int = 0
+    stacks: bool = False
     retval: tuple[tuple[str, int, int], ...] = ()
     """(event name, least, largest) result that passes the kernel."""
     boot_epoch_ns: int = 0
@@ -132,6 +133,8 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
         "EXEC_ENVIRONMENT": int(wanted.environment),
         "KEEP_BEFORE_EXEC_AT_RENAME": int(not prepare_exec),
     }
+    if wanted.stacks:
+        found["STACK_ADDRESSES"] = 1
     # its shape is that of a fact as well
     for name in (*names, *LIFECYCLE):
         found[f"EVENT_{name}"] = catalogue().by_name[name].id

@@ -34,6 +34,7 @@ SWITCHES = {
     "no-detect-syscall": ("detect_syscall", False),
     "exec-env": ("exec_environment", True),
     "relative-time": ("relative_time", True),
+    "stack-addresses": ("stack_addresses", True),
     "sort-events": (None, True),
 }
 """`option:X` -> (setting, value); None: always so in headrace."""

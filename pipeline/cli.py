@@ -51,6 +51,11 @@ def _output_options(function: Any) -> Any:
         click.option("-e", "--events", multiple=True, metavar="LIST", help="Names, sets, globs, !name, conditions."),
         click.option("--parse-arguments/--no-parse-arguments", default=None, help="Flags in words (the default)."),
         click.option("--relative-time/--no-relative-time", default=None, help="Times since the run began."),
+        click.option(
+            "--stack-addresses/--no-stack-addresses",
+            default=None,
+            help="The caller's stack, as far as frame pointers lead.",
+        ),
         click.option("--workers", type=int, metavar="N", help="Worker processes (1 to 64)."),
         click.option("--ring-bytes", type=int, metavar="N", help="Size of each worker's ring."),
         click.option("--ledger", metavar="FILE", help="Write the ledger as JSON."),

@@ -33,6 +33,7 @@ class Kernel:
             shards=settings.workers,
             environment=settings.exec_environment,
             capture_bytes=settings.capture_bytes,
+            stacks=settings.stack_addresses,
             retval=selection.retval,
             boot_epoch_ns=boot_ns,
         )

@@ -43,6 +43,7 @@ class Plan:
     only: tuple[Event, ...] | None
     parse_arguments: bool
     detect_syscall: bool
+    stack_addresses: bool
     control: str
     rings: tuple[str, ...]
     """Worker rings, and the recorder's behind them if there is one."""

@@ -146,6 +146,7 @@ class Pipeline:
             only=self.only,
             parse_arguments=self.settings.parse_arguments,
             detect_syscall=self.settings.detect_syscall,
+            stack_addresses=self.settings.stack_addresses,
             control=control.name,
             rings=tuple(self._segment(Ring.bytes_for(self.settings.ring_bytes)).name for _ in range(rings)),
             results=tuple(self._segment(Ring.bytes_for(self.settings.result_bytes)).name for _ in range(workers)),

@@ -69,9 +69,8 @@ class Worker:
         self.views: dict[str, Lines | ColumnsView] = {}
         for name, _ in self.renders:
             if name == "json":
-                self.views[name] = Lines(
-                    catalogue(), JsonStyle(facts, plan.detect_syscall, self.core.tree.executable), plan.parse_arguments
-                )
+                style = JsonStyle(facts, plan.detect_syscall, self.core.tree.executable, plan.stack_addresses)
+                self.views[name] = Lines(catalogue(), style, plan.parse_arguments)
             elif name == "table":
                 self.views[name] = Lines(
                     catalogue(), TableStyle(facts, plan.colour, plan.columns), plan.parse_arguments

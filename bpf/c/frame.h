@@ -206,6 +206,9 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	}
 	u32 cells = 1 + (arguments + 2) / 4;
 	u32 most = sizeof(struct context) + RECORD_CELLS * CELL_BYTES + round_up(room, CELL_BYTES);
+#ifdef STACK_ADDRESSES
+	most += STACK_ROOM;
+#endif
 	if (f->used + most > CELLS_BYTES)
 		frame_send(ctx, f, m, slot);
 	u64 now = ktime_boot_ns();
@@ -242,9 +245,31 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	return true;
 }
 
+#ifdef STACK_ADDRESSES
+/* The caller's stack, as far as frame pointers lead: a blob of its own behind all others. */
+static __always_inline void blob_stack(void *ctx, struct writer *w)
+{
+	u64 at = BLOB_AT(w);
+	if (at > CELLS_BYTES - STACK_ROOM)
+		return;
+	struct blob *b = (struct blob *)(w->frame->cells + at);
+	long n = bpf_get_stack(ctx, b + 1, STACK_DEPTH * 8, BPF_F_USER_STACK);
+	b->arg = STACK;
+	b->status = (n < 0 ? BLOB_FAULT : BLOB_OK) | SOURCE_USER_EXIT;
+	b->bytes = n < 0 ? 0 : n;
+	b->whole = 0;
+	w->head->blobs++;
+	BLOB_AT(w) += sizeof(*b) + (n < 0 ? 0 : n);
+}
+#endif
+
 static __always_inline void record_end(void *ctx, struct writer *w)
 {
 	struct frame *f = w->frame;
+#ifdef STACK_ADDRESSES
+	if (w->slot != FACTS)
+		blob_stack(ctx, w);
+#endif
 	u32 end = round_up(BLOB_AT(w), CELL_BYTES), cell = w->start / CELL_BYTES, word = cell >> 6;
 	OPAQUE(word);
 	f->bitmap[word & (BITMAP_WORDS - 1)] |= 1ULL << (cell & 63);

@@ -57,10 +57,16 @@ struct head {
 
 struct blob {
 	u16 bytes; /* that follow, the NUL of a string not counted */
-	u8 arg;    /* argument that it stands behind; 0x80 | argument: the directory that its path starts from */
+	u8 arg;    /* argument that it stands behind; 0x80 | argument: the directory that its path starts from;
+		  STACK */
 	u8 status; /* blob_status | blob_source */
 	u32 whole; /* length of the whole, where it is known */
 };
+
+/* The caller's stack is a blob behind no argument. */
+#define STACK 0x7f
+#define STACK_DEPTH 20
+#define STACK_ROOM (sizeof(struct blob) + STACK_DEPTH * 8)
 
 struct context {
 	u64 thread_start_ns; /* CLOCK_BOOTTIME, as all starts */

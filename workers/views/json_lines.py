@@ -44,12 +44,17 @@ def _plain(value: object) -> tuple[object, bool]:
 class JsonStyle:
     """Pieces of a JSON line."""
 
-    end = "]}\n"
-
     def __init__(
-        self, facts: Facts, detect_syscall: bool = True, executable: Callable[[Any], bytes] = lambda context: b""
+        self,
+        facts: Facts,
+        detect_syscall: bool = True,
+        executable: Callable[[Any], bytes] = lambda context: b"",
+        stacks: bool = False,
     ) -> None:
-        """`executable` gives the path of what a process context was running."""
+        """`executable` gives the path of what a process context was running; `stacks`: every record has its stack."""
+        self.stacks = stacks
+        self.end = "]" if stacks else "]}\n"
+        self._stack = "" if stacks else ',"stackAddresses":null'
         self._offset = np.uint64(facts.offset_ns % 2**64)
         self._executable = executable
         self._detect = detect_syscall
@@ -95,14 +100,18 @@ class JsonStyle:
             parts.append(f',"error":"{error}"')
         started, compat = _word(marks.container_started), _word(bool(flags & HEAD_COMPAT))
         parts.append(
-            f',"syscall":"{syscall}","stackAddresses":null'
-            f',"contextFlags":{{"containerStarted":{started},"isCompat":{compat}}}'
+            f',"syscall":"{syscall}"{self._stack},"contextFlags":{{"containerStarted":{started},"isCompat":{compat}}}'
         )
         if flags & HEAD_NOT_RUN:
             parts.append(',"notRun":"seccomp"')
         if marks.late:
             parts.append(',"late":true')
         return "".join(parts) + ',"args":['
+
+    def stack(self, addresses: bytes) -> str:
+        """Last piece of a line: the innermost address first, null if the stack could not be read."""
+        found = ",".join(map(str, np.frombuffer(addresses, "<u8").tolist()))
+        return f',"stackAddresses":[{found}]}}\n' if found else ',"stackAddresses":null}\n'
 
     def argument(self, argument: Argument, index: int, value: Value) -> str:
         shown, lossy = _plain(value.shown)

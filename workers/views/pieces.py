@@ -22,6 +22,7 @@ from bpf.layout import (
     BLOB_NULL,
     BLOB_OK,
     BLOB_RACED,
+    BLOB_STACK,
     CONTAINER_STARTED,
     EVENTS,
     HEAD_COMPAT,
@@ -29,7 +30,7 @@ from bpf.layout import (
     HEAD_NO_OBJECT,
     HEAD_OWN_ROOT,
 )
-from workers.blobs import Blobs, argument, blobs
+from workers.blobs import Blobs, argument, blobs, bytes_of
 from workers.decode.flags import PAIRED, Parser, parser_of, pointer
 from workers.decode.structs import STRUCTS
 from workers.decode.texts import ABSENT, OUTSIDE, TEXT_TYPES, Text, Texts
@@ -87,6 +88,8 @@ class Style(Protocol):
     """How the pieces of a line look."""
 
     end: str
+    stacks: bool
+    """Whether a line ends with the stack."""
 
     def time(self, time_ns: Array, flags: Array) -> Array:
         """First piece of every row, from CLOCK_BOOTTIME, as an array of bytes (dtype S)."""
@@ -99,6 +102,9 @@ class Style(Protocol):
 
     def argument(self, argument: Argument, index: int, value: Value) -> str:
         """Piece of one argument; `index` tells the first from the others."""
+
+    def stack(self, addresses: bytes) -> str:
+        """Piece of a stack of addresses, u64 each; b"" if there is none."""
 
 
 def text(data: bytes) -> str:
@@ -252,6 +258,7 @@ class Lines:
         self._store = Store()
         self._groups: dict[int, Group] = {}
         self._who = Cache(self._store, self._who_piece)
+        self._stacks = Cache(self._store, self._style.stack)
 
     def _who_piece(self, key: int) -> str:
         assert self._contexts is not None
@@ -290,7 +297,7 @@ class Lines:
         keys = rows.event.astype(np.uint32) | rows.flags.astype(np.uint32) << 16 | marks << 24
         distinct, inverse = np.unique(keys, return_inverse=True)
         groups = [self._group(int(key)) for key in distinct]
-        pieces_of = np.array([3 + len(g.arguments) for g in groups], np.int64)[inverse]
+        pieces_of = np.array([3 + len(g.arguments) + self._style.stacks for g in groups], np.int64)[inverse]
         ends = np.cumsum(pieces_of)
         first = ends - pieces_of
         numbers = np.zeros(int(ends[-1]), np.int64)
@@ -303,10 +310,16 @@ class Lines:
             for pieces in group.arguments:
                 at += 1
                 numbers[at] = pieces.render(rows, chosen, found)
+        if self._style.stacks:
+            numbers[ends - 1] = self._stack_numbers(rows, found)
         times = self._style.time(rows.time_ns, rows.flags)
         parts, lengths = self._store.pieces(numbers), self._store.lengths(numbers)
         parts[first], lengths[first] = times, np.strings.str_len(times)
         return Rendered(b"".join(parts.tolist()), np.cumsum(lengths)[ends - 1])
+
+    def _stack_numbers(self, rows: Rows, found: Blobs) -> Array:
+        entries = found.entries(BLOB_STACK, len(rows), np.arange(len(rows))).tolist()
+        return self._stacks.numbers_of([bytes_of(rows, found, entry) if entry >= 0 else b"" for entry in entries])
 
 
 def argument_counts(catalogue: Catalogue) -> Array:

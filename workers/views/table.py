@@ -75,6 +75,7 @@ class TableStyle:
         self._colour = colour
         self._narrow = 0 < columns < NARROW
         self.end = "\n"
+        self.stacks = False
 
     def time(self, time_ns: Array, flags: Array) -> Array:
         """Time of day in UTC, or seconds since the start, to the microsecond."""
@@ -106,6 +107,9 @@ class TableStyle:
         if self._colour and error:
             shown = f"{RED}{shown}{RESET}"
         return f"{event.name:<{name}} {shown}  " + ("(late) " if marks.late else "")
+
+    def stack(self, addresses: bytes) -> str:
+        return ""
 
     def argument(self, argument: Argument, index: int, value: Value) -> str:
         shown = f"<{value.reason}>" if value.reason else _shown(value.shown)

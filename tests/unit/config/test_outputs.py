@@ -74,6 +74,7 @@ def test_tracees_format_and_out_file_are_understood(specs: list[str], name: str)
         ("no-parse-arguments", {"parse_arguments": False}),
         ("detect-syscall", {"detect_syscall": True}),
         ("relative-time", {"relative_time": True}),
+        ("stack-addresses", {"stack_addresses": True}),
         ("exec-env", {"exec_environment": True}),
         ("sort-events", {}),
     ],
