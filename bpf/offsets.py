@@ -150,6 +150,7 @@ IO_URING = (
     ("io_kiocb", "cqe.fd"),
     ("filename", "name"),
     ("io_close", "fd"),
+    ("io_close", "file_slot"),
     *(
         (struct, member)
         for struct in ("io_open", "io_statx", "io_unlink", "io_mkdir")
@@ -164,14 +165,14 @@ IO_URING = (
 OPERATIONS = """READV WRITEV FSYNC READ_FIXED WRITE_FIXED POLL_ADD SYNC_FILE_RANGE SENDMSG RECVMSG ACCEPT CONNECT
     FALLOCATE OPENAT CLOSE STATX READ WRITE FADVISE SEND RECV OPENAT2 SPLICE TEE SHUTDOWN RENAMEAT UNLINKAT MKDIRAT
     SYMLINKAT LINKAT MSG_RING FSETXATTR FGETXATTR URING_CMD SEND_ZC SENDMSG_ZC READ_MULTISHOT FTRUNCATE BIND LISTEN
-    RECV_ZC EPOLL_WAIT READV_FIXED WRITEV_FIXED""".split()
+    RECV_ZC EPOLL_WAIT READV_FIXED WRITEV_FIXED FIXED_FD_INSTALL""".split()
 NO_OPERATION = 63
 """Stands for an operation that this kernel does not have."""
 """Of kernels with modules."""
 MODULES = (("module", "name"), ("module", "version"), ("module", "srcversion"))
 REGISTERS = {
-    "x86_64": ("di", "si", "dx", "r10", "r8", "r9", "bx", "cx", "bp", "orig_ax"),
-    "aarch64": ("regs", "orig_x0", "syscallno"),
+    "x86_64": ("di", "si", "dx", "r10", "r8", "r9", "bx", "cx", "bp", "orig_ax", "ip"),
+    "aarch64": ("regs", "orig_x0", "syscallno", "pc"),
 }
 
 

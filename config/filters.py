@@ -90,7 +90,7 @@ def _check_number(event: Event, position: int, op: str, values: tuple[str, ...],
     if op not in ("=", "!=") and len(values) > 1:
         raise FilterError(f"{text}: {op} takes one value")
     for value in values:
-        number = re.fullmatch(r"-?(0[xX][0-9a-fA-F]+|0[oO]?[0-7]*|[0-9]+)", value)
+        number = re.fullmatch(r"-?(0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|0|[1-9][0-9]*)", value)
         word = op in ("=", "!=") and re.fullmatch(r"[A-Z][A-Z0-9_|]*", value)
         if not number and not word:
             raise FilterError(f"{text}: {value!r} is neither a number nor a name like O_RDONLY")
@@ -123,7 +123,8 @@ def _contradiction(conditions: Sequence[Condition]) -> Condition | None:
         key = condition.event.name, condition.argument
         if condition.argument is None or condition.event.arguments[condition.argument].type not in TEXTUAL:
             left = numbers.setdefault(key, Range(INT64_MIN, 2**64))
-            left.narrow(condition.op, [integer(value) for value in condition.values])
+            number = int if condition.argument is None else integer
+            left.narrow(condition.op, [number(value) for value in condition.values])
             if left.empty:
                 return condition
         elif not any(c in value for value in condition.values for c in "*?["):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Sequence
+import select
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -44,12 +45,12 @@ class Gather:
         views = [memoryview((ctypes.c_char * n).from_address(at)).cast("B") for at, n in self.vectors.tolist()]
         return views[0] if len(views) == 1 else b"".join(views)
 
-    def write(self, fd: int) -> int:
-        """Write everything to a descriptor that may take it in portions; returns the bytes. OSError as write(2)."""
-        rest, total = self.vectors.copy(), 0
+    def write(self, fd: int) -> Iterator[int]:
+        """Write everything, and yield the bytes of each portion that the descriptor took. OSError as write(2)."""
+        rest = self.vectors.copy()
         while len(rest):
             sent = _write_some(fd, rest)
-            total += sent
+            yield sent
             ends = np.cumsum(rest["bytes"][:IOV_MAX])
             whole = int(np.searchsorted(ends, sent, "right"))
             left = sent - int(ends[whole - 1]) if whole else sent
@@ -57,7 +58,6 @@ class Gather:
             if left:
                 rest["base"][0] += left
                 rest["bytes"][0] -= left
-        return total
 
 
 def address(array: Array) -> int:
@@ -66,11 +66,15 @@ def address(array: Array) -> int:
 
 
 def _write_some(fd: int, vectors: Array) -> int:
-    """One writev(2), begun again when a signal interrupts it (PEP 475)."""
+    """One writev(2), begun again when a signal interrupts it, and when a descriptor that does not block has room: who
+    shares it, such as the traced command, may have made it so.
+    """
     while True:
         sent = int(_writev(fd, address(vectors), min(len(vectors), IOV_MAX)))
         if sent >= 0:
             return sent
         code = ctypes.get_errno()
-        if code != errno.EINTR:
+        if code == errno.EAGAIN:
+            select.select([], [fd], [])
+        elif code != errno.EINTR:
             raise OSError(code, os.strerror(code))

@@ -2,8 +2,8 @@
 
     DIRECTORY/PID.sock   a connection gets one ledger as JSON, and is closed
 
-The directory and the sockets are their owner's alone. A ledger that is taken while events are under way is not
-balanced: `in_flight` says how many there are.
+The sockets are their owner's alone, and nobody else can write to the directory. A ledger that is taken while
+events are under way is not balanced: `in_flight` says how many there are.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ TIMEOUT_S = 0.2
 """How long a run waits for who asks, and then goes on without."""
 PATIENCE_S = 10.0
 """How long an answer may take: it comes between two looks at the pipeline."""
+LONGEST_LEDGER = 16 << 20
 SHOWN = ("produced", "delivered", "filtered", "lost", "dropped", "rejected")
 HEADER_EVERY = 20
 
@@ -35,17 +36,19 @@ class NoRun(Exception):
 
 
 def directory() -> Path:
-    """Where this user's sockets are."""
+    """Where this user's sockets are; HEADRACE_RUNTIME_DIR says otherwise."""
+    if chosen := os.environ.get("HEADRACE_RUNTIME_DIR"):
+        return Path(chosen)
+    if os.getuid() == 0:
+        return Path("/run/headrace")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime:
-        return Path(runtime, "headrace")
-    return Path("/run/headrace") if os.getuid() == 0 else Path(tempfile.gettempdir(), f"headrace-{os.getuid()}")
+    return Path(runtime, "headrace") if runtime else Path(tempfile.gettempdir(), f"headrace-{os.getuid()}")
 
 
 def _is_own(folder: Path) -> bool:
     """Whether nobody else can have put anything there."""
     found = folder.lstat()
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
 class Server:
@@ -57,11 +60,18 @@ class Server:
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(mode=0o700, exist_ok=True)
             if _is_own(self.path.parent):
-                self.path.unlink(missing_ok=True)
+                self._clear()
                 self._listen()
+
+    def _clear(self) -> None:
+        """Remove what killed runs have left."""
+        for path in self.path.parent.glob("*.sock"):
+            if path == self.path or not Path("/proc", path.stem).exists():
+                path.unlink(missing_ok=True)
 
     def _listen(self) -> None:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
         try:
             listening.bind(str(self.path))
             listening.listen(8)
@@ -69,6 +79,8 @@ class Server:
         except OSError:
             listening.close()
             raise
+        finally:
+            os.umask(before)
         self._socket = listening
 
     def fds(self) -> list[int]:
@@ -88,25 +100,29 @@ class Server:
         """Leave no socket behind."""
         if self._socket:
             self._socket.close()
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.unlink()
 
 
 def ask(path: Path) -> Ledger | None:
-    """A run's ledger; None if it has ended."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+    """A run's ledger; None if it has ended, or does not answer in time and in its words."""
+    data, until = b"", time.monotonic() + PATIENCE_S
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking, contextlib.suppress(OSError):
         asking.settimeout(PATIENCE_S)
-        try:
-            asking.connect(str(path))
-            data = b"".join(iter(lambda: asking.recv(1 << 16), b""))
-        except OSError:
-            return None
-    return msgspec.json.decode(data, type=Ledger) if data else None
+        asking.connect(str(path))
+        while len(data) < LONGEST_LEDGER and time.monotonic() < until and (piece := asking.recv(1 << 16)):
+            data += piece
+    with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError):
+        return msgspec.json.decode(data, type=Ledger)
+    return None
 
 
 def find(pid: int | None) -> Path:
     """The socket of a run; NoRun if there is none, or more than one to choose from."""
-    paths = [directory() / f"{pid}.sock"] if pid is not None else sorted(directory().glob("*.sock"))
-    found = [path for path in paths if ask(path) is not None]
+    folder = directory()
+    trusted = folder.is_dir() and _is_own(folder)
+    paths = [folder / f"{pid}.sock"] if pid is not None else sorted(folder.glob("*.sock")) if trusted else []
+    found = [path for path in paths if trusted and path.stem.isdecimal() and ask(path) is not None]
     if not found:
         raise NoRun(f"no headrace run with process id {pid} answers" if pid is not None else "no headrace is running")
     if len(found) > 1:
@@ -148,6 +164,7 @@ def row(before: Ledger, after: Ledger, took_s: float) -> str:
     rates = " ".join(f"{(getattr(after, name) - getattr(before, name)) / took_s:>12.0f}" for name in SHOWN)
     cpu = {"reader": 0.0, "worker": 0.0, "publisher": 0.0}
     for name, seconds in after.cpu_seconds.items():
-        cpu[name.partition("-")[0]] += 100 * (seconds - before.cpu_seconds.get(name, 0.0)) / took_s
-    shares = " ".join(f"{share:>8.1f}" for share in cpu.values())
+        part = name.partition("-")[0]
+        cpu[part] = cpu.get(part, 0.0) + 100 * (seconds - before.cpu_seconds.get(name, 0.0)) / took_s
+    shares = " ".join(f"{share:>8.1f}" for share in list(cpu.values())[:3])
     return f"{rates} {after.in_flight:>10} {after.late:>8} {shares}"

@@ -141,7 +141,8 @@ class FileSink:
         while (offer := self._queue.get()) is not None:
             try:
                 if not self.broken:
-                    self.counts.bytes += offer.gather.write(self._fd)
+                    for portion in offer.gather.write(self._fd):
+                        self.counts.bytes += portion
                     self.counts.written += offer.rows
                 else:
                     self.counts.dropped += offer.rows

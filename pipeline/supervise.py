@@ -220,9 +220,9 @@ class Pipeline:
                 self._launch(stage)
                 self.on_restart()
 
-    def finish(self, hurry: Callable[[], bool], deadline_s: float) -> None:
+    def finish(self, hurry: Callable[[], bool], deadline_s: float, meanwhile: Callable[[], None]) -> None:
         """Wait until every stage has drained and ended. Once `hurry` is true there are `deadline_s` left,
-        then TimeoutError.
+        then TimeoutError. `meanwhile` is called several times a second.
         """
         until = None
         while not all(stage.finished for stage in self.stages):
@@ -233,6 +233,7 @@ class Pipeline:
                 raise TimeoutError(f"still running: {', '.join(names)}")
             connection.wait(self.sentinels(), 0.1)
             self.attend()
+            meanwhile()
 
     def books(self, catalogue: Any) -> Ledger:
         """The ledger as far as user space has it."""

@@ -3,6 +3,7 @@
 #define SYSCALL_EXECVE(compat) ((compat) ? 11 : 59)
 #define SYSCALL_FINIT_MODULE(compat) ((compat) ? 350 : 313)
 #define SYSCALL_EXECVEAT(compat) ((compat) ? 358 : 322)
+#define INSTRUCTION_POINTER(regs) LOAD8(regs, KERNEL_pt_regs_ip)
 #define SYSCALL_NUMBER(regs) ((s64)LOAD8(regs, KERNEL_pt_regs_orig_ax))
 #define SYSCALL_IS_COMPAT(task) (LOAD4(task, KERNEL_task_struct_thread_info_status) & TS_COMPAT)
 

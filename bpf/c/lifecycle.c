@@ -100,7 +100,7 @@ static __always_inline u64 stdin_inode(u64 task)
  */
 static __always_inline void keep_before_exec(u64 task)
 {
-	u64 pid_tgid = bpf_get_current_pid_tgid();
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct before_exec before = {};
 	bpf_probe_read_kernel(&before.comm, sizeof(before.comm), (void *)(task + KERNEL_task_struct_comm));
 	u64 a[6] = {}, regs = task_pt_regs(task);
@@ -114,7 +114,7 @@ static __always_inline void keep_before_exec(u64 task)
 		before.dirfd = a[0];
 		before.flags = a[4];
 	}
-	before_execs.update(&pid_tgid, &before);
+	before_execs.update(&tgid, &before);
 }
 
 #ifdef WANT_SCHED_PREPARE_EXEC
@@ -127,8 +127,8 @@ int on_sched_prepare_exec(struct bpf_raw_tracepoint_args *ctx)
 
 int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = current_task_btf(), bprm = ctx->args[2], pid_tgid = bpf_get_current_pid_tgid();
-	u32 tgid = pid_tgid >> 32;
+	u64 task = current_task_btf(), bprm = ctx->args[2];
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	u32 *flags = groups.lookup(&tgid);
 	if (container_started(task))
 		contexts_forget();
@@ -161,14 +161,17 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 static __always_inline void image_record(void *ctx, const struct subject *s, u32 slot, u64 bprm, u32 then)
 {
 	struct writer w;
-	u64 task = s->task, pid_tgid = bpf_get_current_pid_tgid();
+	u64 task = s->task;
+	u32 tgid = s->tgid;
 	struct walks *j = walks_begin();
 	if (!j || !record_begin(ctx, &w, s, slot, EVENT_sched_process_exec, 16, CELLS_BYTES / 2))
 		return;
 	u64 mm = KREAD(u64, task + KERNEL_task_struct_mm);
 	u64 file = KREAD(u64, mm + KERNEL_mm_struct_exe_file), inode = file_inode(file);
 	u64 parent = KREAD(u64, task + KERNEL_task_struct_real_parent);
-	u64 input = stdin_inode(task), interpreter = interpreter_file(mm), linked = file_inode(interpreter);
+	/* a new image begins in its interpreter; one that runs is somewhere else by now */
+	u64 entry = bprm ? INSTRUCTION_POINTER(task_pt_regs(task)) : 0;
+	u64 input = stdin_inode(task), interpreter = interpreter_file(mm, entry), linked = file_inode(interpreter);
 	u64 *a = (u64 *)(w.head + 1);
 	a[4 - 1] = file_device(inode);
 	a[5 - 1] = KREAD(u64, inode + KERNEL_inode_i_ino);
@@ -190,7 +193,7 @@ static __always_inline void image_record(void *ctx, const struct subject *s, u32
 		path_later(j, 11, file_place(interpreter));
 	path_later(j, 15, task_cwd(task));
 	if (bprm) {
-		struct before_exec *before = before_execs.lookup(&pid_tgid);
+		struct before_exec *before = before_execs.lookup(&tgid);
 		blob_string(&w, 0, KREAD(u64, bprm + KERNEL_linux_binprm_filename), false);
 		blob_string(&w, 10, KREAD(u64, bprm + KERNEL_linux_binprm_interp), false);
 		if (before)
@@ -247,7 +250,7 @@ int on_task_rename(struct bpf_raw_tracepoint_args *ctx)
 
 int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = current_task_btf(), pid_tgid = bpf_get_current_pid_tgid();
+	u64 task = current_task_btf();
 	u64 signal = KREAD(u64, task + KERNEL_task_struct_signal);
 	bool last = KREAD(u32, signal + KERNEL_signal_struct_live_counter) == 0;
 	struct subject s;
@@ -260,9 +263,10 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 		a[0] = last;
 		record_end(ctx, &w);
 	}
-	before_execs.delete(&pid_tgid);
-	if (last)
+	if (last) {
+		before_execs.delete(&s.tgid);
 		told.delete(&s.tgid);
+	}
 	if (last && s.flags) {
 		long absent = groups.delete(&s.tgid);
 		groups_changed();

@@ -24,7 +24,7 @@ BPF_PERCPU_ARRAY(group_caches, struct group_cache, 1);
 BPF_HASH(containers, u64, struct container, CONTAINERS); /* by control group; programs alone write it */
 BPF_PERCPU_ARRAY(container_scratches, struct container_scratch, 1);
 BPF_PERCPU_ARRAY(container_caches, struct container_cache, 1);
-BPF_TABLE("lru_hash", u64, struct before_exec, before_execs, 8192); /* by thread */
+BPF_TABLE("lru_hash", u32, struct before_exec, before_execs, 8192); /* by thread group: a thread that execs takes its leader's id */
 BPF_TABLE("lru_hash", u32, struct told, told, 16384); /* by thread group: the image that workers know of */
 BPF_PROG_ARRAY(objects, PROGRAMS); /* by PROGRAM_* and the number in a call's row; 0 there is none */
 BPF_PERCPU_ARRAY(walks, struct walks, 1);

@@ -46,12 +46,13 @@ static __always_inline u64 region_of(u64 mm, u64 address)
 }
 
 /*
- * The ELF interpreter of an image, or 0 if it has none. load_elf_binary() keeps the file to itself, but
+ * The ELF interpreter of an image, or 0 if it has none. `entry`: where it begins, if that is known; the
+ * base is where its first byte would be, which need not be mapped. load_elf_binary() keeps the file to itself, but
  * tells the program where it has mapped it: AT_BASE of the auxiliary vector (create_elf_tables() in
  * fs/binfmt_elf.c), a copy of which the mm keeps. Its pairs are words of the program's size; the first is
  * never (type, 0), so that a 32-bit pair shows in the upper half of the first 8 bytes.
  */
-static __always_inline u64 interpreter_file(u64 mm)
+static __always_inline u64 interpreter_file(u64 mm, u64 entry)
 {
 	u64 base = 0, vector = mm + KERNEL_mm_struct_saved_auxv;
 	bool narrow = KREAD(u64, vector) >> 32;
@@ -64,11 +65,11 @@ static __always_inline u64 interpreter_file(u64 mm)
 		if (type == AT_BASE)
 			base = narrow ? pair[0] >> 32 : pair[1];
 	}
-	u64 region = base ? region_of(mm, base) : 0;
+	u64 region = base ? region_of(mm, entry ? entry : base) : 0;
 	return region ? KREAD(u64, region + KERNEL_vm_area_struct_vm_file) : 0;
 }
 #else
-static __always_inline u64 interpreter_file(u64 mm)
+static __always_inline u64 interpreter_file(u64 mm, u64 entry)
 {
 	return 0;
 }

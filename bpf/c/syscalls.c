@@ -96,11 +96,11 @@ static __always_inline u8 not_run_flag(u64 task, s64 number, s64 retval)
 	return 0;
 }
 
-/* What was kept before the execve of this thread that has just replaced the image. */
+/* What was kept before the execve of this process that has just replaced the image. */
 static __always_inline struct before_exec *kept_before_exec(void)
 {
-	u64 pid_tgid = bpf_get_current_pid_tgid();
-	return before_execs.lookup(&pid_tgid);
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	return before_execs.lookup(&tgid);
 }
 
 /* Whether it was an execveat when it began. */

@@ -34,7 +34,7 @@ int on_io_uring_create(struct bpf_raw_tracepoint_args *ctx)
 	 OP(READ) | OP(WRITE) | OP(FADVISE) | OP(SEND) | OP(RECV) | OP(SPLICE) | OP(TEE) |             \
 	 OP(SHUTDOWN) | OP(MSG_RING) | OP(FSETXATTR) | OP(FGETXATTR) | OP(URING_CMD) | OP(SEND_ZC) |   \
 	 OP(SENDMSG_ZC) | OP(READ_MULTISHOT) | OP(FTRUNCATE) | OP(BIND) | OP(LISTEN) | OP(RECV_ZC) |   \
-	 OP(EPOLL_WAIT) | OP(READV_FIXED) | OP(WRITEV_FIXED))
+	 OP(EPOLL_WAIT) | OP(READV_FIXED) | OP(WRITEV_FIXED) | OP(FIXED_FD_INSTALL))
 
 static __always_inline s32 uring_names(struct writer *w, u64 request, u32 dirfd, u32 name, u32 new_name)
 {
@@ -52,8 +52,9 @@ static __always_inline s32 uring_operands(struct writer *w, u64 r, u64 op)
 {
 	if (op & HAS_FILE)
 		return KREAD(s32, r + KERNEL_io_kiocb_cqe_fd);
+	/* with a slot it closes what the ring's own table holds there, and the descriptor says nothing */
 	if (op & OP(CLOSE))
-		return KREAD(s32, r + KERNEL_io_close_fd);
+		return KREAD(u32, r + KERNEL_io_close_file_slot) ? -1 : KREAD(s32, r + KERNEL_io_close_fd);
 	if (op & (OP(OPENAT) | OP(OPENAT2)))
 		return uring_names(w, r, KERNEL_io_open_dfd, KERNEL_io_open_filename, 0);
 	if (op & OP(STATX))

@@ -251,6 +251,21 @@ static void otherabi(void)
 	execve(other_abi, argv, envp);
 }
 
+static void *exec_in_thread(void *unused)
+{
+	char *argv[] = { "true", "in a thread", 0 }, *envp[] = { 0 };
+	(void)unused;
+	syscall(SYS_execveat, AT_FDCWD, "/bin/true", argv, envp, 0);
+	return 0;
+}
+
+static void threadexec(void)
+{
+	pthread_t t;
+	pthread_create(&t, 0, exec_in_thread, 0);
+	pthread_join(t, 0);
+}
+
 static void bothabis(void)
 {
 	char *argv[] = { (char *)from_other, "/bin/true", 0 }, *envp[] = { 0 };
@@ -286,7 +301,8 @@ static const struct {
 	{ "bytes", bytes },	    { "sockets", sockets },   { "structs", structs },	{ "words", words },
 	{ "badexec", badexec },	    { "otherabi", otherabi }, { "threads", threads },	{ "killed", killed },
 	{ "trapped", trapped },	    { "refused", refused },   { "aliasing", aliasing }, { "children", children },
-	{ "execat", execat },	    { "bothabis", bothabis },
+	{ "execat", execat },	    { "threadexec", threadexec },
+		    { "bothabis", bothabis },
 };
 
 int main(int argc, char **argv)

@@ -88,8 +88,7 @@ def test_a_child_shows_the_call_that_made_it_with_result_0(quirks: Traced, call:
 
 
 def test_execveat_keeps_its_name_and_arguments(quirks: Traced) -> None:
-    events = [e for e in quirks.events if e["eventName"] == "execveat"]
-    event = only(events)
+    event, in_thread = (e for e in quirks.events if e["eventName"] == "execveat")
     assert event["returnValue"] == 0
     assert arguments(event)["argv"] == ["true", "an argument"]
     opened = only(quirks.of("execat", "openat"))
@@ -103,6 +102,9 @@ def test_execveat_keeps_its_name_and_arguments(quirks: Traced) -> None:
         ]
     )
     assert arguments(image)["pathname"].endswith("/true")
+    # a thread that execs takes its leader's id
+    assert (arguments(in_thread)["pathname"], arguments(in_thread)["argv"]) == ("/bin/true", ["true", "in a thread"])
+    assert arguments(in_thread)["dirfd"] == "AT_FDCWD"
 
 
 def test_exec_of_a_64_bit_program_from_a_32_bit_one(quirks: Traced) -> None:
@@ -255,7 +257,14 @@ def test_exec_names_the_elf_interpreter(binaries: dict[str, Path]) -> None:
         real = Path(asked).resolve()
         assert (found["pathname"], found["inode"]) == (str(real), real.stat().st_ino)
     assert set(none.values()) == {None}
-    assert details(run.events[2], "interpreter_inode")["reason"] == "no object"
+    for name in ("pathname", "inode"):
+        assert details(run.events[2], f"interpreter_{name}") | {"type": "", "source": ""} == {
+            "name": f"interpreter_{name}",
+            "type": "",
+            "value": None,
+            "reason": "no object",
+            "source": "",
+        }
 
 
 def test_memfd_program_has_a_name(tmp_path: Path) -> None:

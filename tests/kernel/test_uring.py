@@ -60,6 +60,9 @@ def test_each_operation_is_told_with_its_file_and_its_names(program: Path, tmp_p
     assert (removed["fd"], removed["pathname"], removed["name"]) == (-100, str(tmp_path), "renamed")
     assert told["IORING_OP_CLOSE"]["fd"] == results[opened["user_data"]]
     assert told["IORING_OP_NOP"]["inode"] is None
+    for event in traced.events:
+        if event["eventName"] == "io_uring_submit":
+            assert not [a for a in event["args"] if a["value"] is None and "raw" in a]
 
 
 def test_nothing_of_it_is_a_system_call(program: Path, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from tests.live import HEADRACE, Running, arguments, headrace, start_load, trace
 
 pytestmark = pytest.mark.kernel
 ROOT = Path(__file__).parents[2]
+PIPE_BYTES = 65536
 
 
 @pytest.mark.parametrize(
@@ -254,6 +257,23 @@ def test_a_recording_replays_to_the_same_bytes(tmp_path: Path) -> None:
     for workers in ("1", "3"):
         again = headrace("replay", str(recording), "--workers", workers, "-o", "json:-")
         assert again.stdout == live.read_text()
+
+
+def _waiting(pipe: Any) -> int:
+    """Bytes that stand in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), "little")
+
+
+def test_a_command_that_makes_the_output_non_blocking_ends_nothing() -> None:
+    code = "import os; os.set_blocking(1, False)\nfor _ in range(5000): os.getppid()"
+    line = [HEADRACE, "run", "-e", "getppid", "-o", "json:-", "--", sys.executable, "-S", "-c", code]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        wait_for(lambda: _waiting(process.stdout) > PIPE_BYTES - 4096, "a full pipe")
+        lines = sum(1 for _ in process.stdout)
+        errors = process.stderr.read()
+    assert (process.returncode, lines) == (0, 5000), errors
 
 
 def test_relative_times_count_from_the_start_of_the_run(tmp_path: Path) -> None:

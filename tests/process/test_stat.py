@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +21,7 @@ pytestmark = pytest.mark.kernel
 @pytest.fixture(autouse=True)
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A runtime directory of the test's own: other runs of this user are not seen."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("HEADRACE_RUNTIME_DIR", str(tmp_path / "headrace"))
     return tmp_path / "headrace"
 
 
@@ -71,6 +74,45 @@ def test_who_asks_and_does_not_read_holds_nobody_up(running: Running, runtime: P
     running.process.terminate()
     status, ledger, errors = running.end()
     assert (status, ledger["balanced"]) == (0, True), errors
+
+
+def test_a_run_that_drains_still_answers(binaries: dict[str, Path], tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    command = [str(binaries["load"]), "getppid", "100000"]
+    draining = Running("-e", "getppid", "-o", f"json:{pipe}", "--", *command, stdin=subprocess.PIPE)
+    assert draining.process.stdin is not None
+    draining.process.stdin.write("x")
+    draining.process.stdin.flush()
+    wait_for(lambda: _ledger(draining)["produced"] == 100_000, "the end of the load")
+    assert _ledger(draining)["sinks"][0]["written"] < 100_000
+    os.set_blocking(reading, True)
+    with open(reading, "rb") as lines:
+        assert sum(1 for _ in lines) == 100_000
+    assert draining.end()[0] == 0
+
+
+def _ledger(running: Running) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(headrace("stat", str(running.process.pid), "-n", "1", "-o", "json").stdout)
+    return found
+
+
+def test_who_answers_something_else_is_no_run(runtime: Path) -> None:
+    runtime.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(runtime / f"{os.getpid()}.sock"))
+        other.listen()
+
+        def answer() -> None:
+            asking, _ = other.accept()
+            with asking:
+                asking.sendall(b'{"produced": "many"')
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        assert headrace("stat", str(os.getpid())).returncode == 69
+        answering.join()
 
 
 def test_without_a_run_it_says_so() -> None:

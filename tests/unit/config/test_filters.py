@@ -130,6 +130,7 @@ def test_a_misspelt_name_is_named_with_its_suggestion(text: str, wrong: str, mea
         ("openat.args.pathname=", "a value is missing"),
         ("openat.retval<0,openat.retval>0", "contradict"),
         ("openat.retval=1,openat.retval=2", "contradict"),
+        ("close.args.fd=08", "neither a number"),
         ("close.args.fd=5,close.args.fd<3", "contradict"),
         ("close.args.fd=5,close.args.fd!=0x5", "contradict"),
         ("close.args.fd>5,close.args.fd<6", "contradict"),
