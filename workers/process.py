@@ -32,15 +32,18 @@ from workers.views.pieces import Facts, Lines
 from workers.views.table import TableStyle, fitted
 
 ROWS_PER_RECORD = 4096
-COLUMN_ROWS_PER_RECORD = 65536
+COLUMN_ROWS_PER_RECORD, COLUMN_BYTES = 65536, 64
+"""Rows of columns in a record at most, and about how many bytes each has beside its cells."""
 WAIT_MS = 1000
 FULL_WAIT_S = 0.0005
 
 
 def _part(render: str, rows: Rows, chosen: slice) -> Rows:
-    """Some of the rows. Columns carry their cells along: they must become fewer, too, for the part to be smaller."""
+    """Some of the rows. Columns carry their cells along where there are blobs: these must become fewer, too, for the
+    part to be smaller.
+    """
     part = rows.select(chosen)
-    return part.compact() if render == "columns" else part
+    return part.compact() if render == "columns" and part.blobs.any() else part
 
 
 @dataclass
@@ -187,11 +190,16 @@ class Worker:
     def _emit_all(
         self, number: int, name: str, batch: Batch, rows: Rows, topic: int = ALL, counted: bool = False
     ) -> None:
-        step = COLUMN_ROWS_PER_RECORD if name == "columns" else ROWS_PER_RECORD
+        step = self._column_rows(rows) if name == "columns" else ROWS_PER_RECORD
         starts = range(0, len(rows), step) or (range(1) if self.plan.keyed and name != "columns" else ())
         for start in starts:
             part = _part(name, rows, slice(start, start + step)) if len(rows) > step else rows
             self._emit_part(number, name, batch, part, topic, start + step >= len(rows), counted)
+
+    def _column_rows(self, rows: Rows) -> int:
+        """How many rows of columns make a record that fits into the ring, as it seems."""
+        cells = len(rows.data) // max(len(rows), 1) if rows.blobs.any() else 0
+        return max(1, min(COLUMN_ROWS_PER_RECORD, self.results.capacity // 4 // (COLUMN_BYTES + cells)))
 
     def _emit_part(
         self, number: int, name: str, batch: Batch, rows: Rows, topic: int, final: bool, counted: bool
