@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from pipeline import cli
+from pipeline import cli, listing
 
 LACKING = "tracefs is not mounted"
 
@@ -16,7 +16,7 @@ def without_tracefs(monkeypatch: pytest.MonkeyPatch) -> None:
         lacks = hook is not None and hook.startswith("tracepoint:")
         return not lacks, LACKING if lacks else ""
 
-    monkeypatch.setattr(cli, "hook_state", hook_state)
+    monkeypatch.setattr(listing, "hook_state", hook_state)
 
 
 def listed(*arguments: str) -> list[str]:
