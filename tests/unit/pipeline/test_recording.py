@@ -130,7 +130,7 @@ def test_another_file_is_no_recording(data: bytes) -> None:
     "header", [b"", b"{", b"[]", b'{"cpus": 1}', b'\xff\xfe{"cpus": 1}', b'{"nodename":"\xff"}', b"null"]
 )
 def test_a_header_that_makes_no_sense_is_refused(header: bytes) -> None:
-    data = struct.pack("<8sIIII", b"HEADRACE", 2, len(header), zlib.crc32(header), 0) + header
+    data = struct.pack("<8sIIII", b"HEADRACE", VERSION, len(header), zlib.crc32(header), 0) + header
     with pytest.raises(RecordingError, match="header is corrupted"):
         read_facts(memoryview(data), NAME)
 
@@ -142,7 +142,7 @@ def test_facts_that_no_host_has_are_refused(field: str, value: int) -> None:
     import msgspec
 
     header = msgspec.json.encode(msgspec.to_builtins(FACTS) | {field: value})
-    data = struct.pack("<8sIIII", b"HEADRACE", 2, len(header), zlib.crc32(header), 0) + header
+    data = struct.pack("<8sIIII", b"HEADRACE", VERSION, len(header), zlib.crc32(header), 0) + header
     with pytest.raises(RecordingError, match=NAME):
         read_facts(memoryview(data), NAME)
 
