@@ -7,7 +7,7 @@ workers (workers/filters.py). Conditions of one event are ANDed; the values of o
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bpf.catalogue import Catalogue, Event, UnknownName, nearest
@@ -162,8 +162,17 @@ def _range(condition: Condition) -> tuple[int, int] | None:
     }[condition.op]
 
 
-def parse(expressions: Sequence[str], catalogue: Catalogue) -> Selection:
-    """What `--events` asks for. UnknownName and FilterError say what is wrong and what was meant."""
+def no_hook(event: Event) -> str:
+    """Why headrace has no source for an event on any host; "" if it has one."""
+    return "" if event.hook else event.missing
+
+
+def parse(expressions: Sequence[str], catalogue: Catalogue, lack: Callable[[Event], str] = no_hook) -> Selection:
+    """What `--events` asks for. UnknownName and FilterError say what is wrong and what was meant.
+
+    `lack` says why an event cannot be provided, "" if it can: then it is an error to name it, and it is left out
+    where a set or a glob brought it.
+    """
     names: list[str] = []
     conditions: list[Condition] = []
     for part in _split(",".join(expressions)):
@@ -176,8 +185,8 @@ def parse(expressions: Sequence[str], catalogue: Catalogue) -> Selection:
     asked = catalogue.select(",".join(names))
     for name in names:
         event = catalogue.by_name.get(name)
-        if event and not event.hook:
-            raise FilterError(f"{name}: {event.missing}")
+        if event and lack(event):
+            raise FilterError(f"{name}: {lack(event)}")
     against = _contradiction([c for c in conditions if not _joins_words(c)])
     if against:
         raise FilterError(f"{against.text}: the conditions contradict each other, nothing can match")
@@ -193,8 +202,8 @@ def parse(expressions: Sequence[str], catalogue: Catalogue) -> Selection:
         if max(low, span[0]) > min(high, span[1]):
             raise FilterError(f"{condition.text}: the conditions contradict each other, nothing can match")
     return Selection(
-        tuple(e for e in asked if e.hook),
-        tuple(e for e in asked if not e.hook),
+        tuple(e for e in asked if not lack(e)),
+        tuple(e for e in asked if lack(e)),
         tuple((name, low, high) for name, (low, high) in spans.items()),
         tuple(left),
     )

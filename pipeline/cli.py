@@ -17,7 +17,7 @@ from config import filters, outputs, settings
 from config.settings import SettingsError
 from pipeline import VERSION, app, live, logs
 from pipeline.groups import CLOSED, EX_DATAERR, EX_USAGE, Failure, Suggesting
-from pipeline.host import findings
+from pipeline.host import event_lack, findings
 from pipeline.listing import check, list_
 from pipeline.recording import RecordingError
 from pipeline.shm import UnorderedMemory
@@ -80,7 +80,7 @@ def _resolve(
         out = outputs.parse(resolved.output)
         if out.switches:
             resolved = settings.resolve(config, flags | out.switches)
-        selection = filters.parse([resolved.events], catalogue())
+        selection = filters.parse([resolved.events], catalogue(), event_lack if recording is None else filters.no_hook)
         check_words(selection.conditions)
         _check_files(resolved, out, recording)
     except (SettingsError, outputs.OutputError, filters.FilterError, UnknownName) as error:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bpf import cgroups
-from bpf.btf import Btf, BtfError
-from bpf.catalogue import ENTRY_CALLS
+from bpf.btf import VMLINUX, Btf, BtfError
+from bpf.catalogue import ENTRY_CALLS, Event
 from bpf.loader import LoadError, has_raw_tracepoint, import_bcc
 from pipeline import privilege
 from pipeline.shm import UnorderedMemory, require_total_store_order
@@ -19,6 +19,15 @@ TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 INIT_PID_NAMESPACE = 0xEFFFFFFC
 """PROC_PID_INIT_INO of include/linux/proc_ns.h."""
 CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+OPTIONAL_TRACEPOINTS = (
+    "sched_prepare_exec",
+    "cap_capable",
+    "io_uring_create",
+    "io_uring_submit_req",
+    "module_load",
+    "module_free",
+)
+"""Without them less is known: the name before an exec comes from task_rename, and events are not provided."""
 RAW_TRACEPOINTS = (
     "sys_enter",
     "sys_exit",
@@ -30,15 +39,8 @@ RAW_TRACEPOINTS = (
     "cgroup_mkdir",
     "cgroup_rmdir",
     "cgroup_attach_task",
-    "sched_prepare_exec",
-    "cap_capable",
-    "io_uring_create",
-    "io_uring_submit_req",
-    "module_load",
-    "module_free",
+    *OPTIONAL_TRACEPOINTS,
 )
-OPTIONAL_TRACEPOINTS = RAW_TRACEPOINTS[RAW_TRACEPOINTS.index("sched_prepare_exec") :]
-"""Without them less is known: the name before an exec comes from task_rename, and events are not provided."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def findings() -> list[Finding]:
             continue
         there = has_raw_tracepoint(btf, name)
         optional = name in OPTIONAL_TRACEPOINTS
-        found.append(Finding(f"raw tracepoint {name}", there, "" if there else "not in this kernel", optional=optional))
+        found.append(Finding(f"raw tracepoint {name}", there, "" if there else NOT_IN_KERNEL, optional=optional))
     for call in ENTRY_CALLS:
         ok, detail = hook_state(f"tracepoint:syscalls:sys_enter_{call}")
         found.append(Finding(f"tracepoint sys_enter_{call}", ok, detail, optional=True))
@@ -159,9 +161,30 @@ def _shm() -> Finding:
     return Finding("/dev/shm", enough, f"{free >> 20} MiB free", "enlarge it, or use smaller rings (--ring-bytes)")
 
 
+NOT_IN_KERNEL = "not in this kernel"
+
+
 @functools.cache
 def _kernel_btf() -> Btf:
     return Btf.of_kernel()
+
+
+@functools.cache
+def _absent_tracepoints() -> frozenset[str]:
+    """Optional raw tracepoints that this kernel has not; none if that cannot be told. Parsing BTF would take longer."""
+    try:
+        names = VMLINUX.read_bytes()
+    except OSError:
+        return frozenset()
+    return frozenset(name for name in OPTIONAL_TRACEPOINTS if f"\0btf_trace_{name}\0".encode() not in names)
+
+
+def event_lack(event: Event) -> str:
+    """Why an event cannot be traced on this host, whatever is done about it; "" if it can."""
+    if event.hook is None:
+        return event.missing
+    kind, _, name = event.hook.partition(":")
+    return NOT_IN_KERNEL if kind == "raw_tracepoint" and name in _absent_tracepoints() else ""
 
 
 def hook_state(hook: str | None) -> tuple[bool, str]:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import zmq
 
+from bpf.btf import VMLINUX
 from pipeline.wire import read_columns
 from tests.live import HEADRACE, Running, arguments, headrace, start_load, trace, wait_for
 
@@ -274,6 +275,15 @@ def test_a_command_that_makes_the_output_non_blocking_ends_nothing() -> None:
         lines = sum(1 for _ in process.stdout)
         errors = process.stderr.read()
     assert (process.returncode, lines) == (0, 5000), errors
+
+
+def test_what_this_kernel_has_not_is_left_out_of_a_glob_and_refused_by_name() -> None:
+    absent = [n for n in ("module_load", "module_free") if f"\0btf_trace_{n}\0".encode() not in VMLINUX.read_bytes()]
+    run = trace(["true"], "-e", "*")
+    assert (run.status, run.ledger["balanced"]) == (0, True), run.errors
+    for name in absent:
+        done = headrace("run", "-e", name, "-o", "none", "--", "true")
+        assert (done.returncode, done.stderr) == (2, f"headrace: {name}: not in this kernel\n")
 
 
 def test_relative_times_count_from_the_start_of_the_run(tmp_path: Path) -> None:
