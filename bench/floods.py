@@ -46,7 +46,7 @@ FIGURES = ("kept", "events_per_s", "cpu_us_per_event", "lag_at_end_s", "lost", "
 
 def one(binary: Path, flood: Flood, seconds: float) -> dict[str, Any]:
     """One round of one flood."""
-    base = harness.untraced(binary, flood.mode, min(seconds, 5))
+    base = harness.untraced(binary, flood.mode, min(seconds, harness.LONGEST_BASELINE_S))
     extra = ("--workers", str(flood.workers), "--perf-pages", str(PERF_PAGES))
     run = harness.traced(
         binary, flood.mode, seconds, flood.events, OUTPUT, extra, subscriber=True, processes=flood.processes

@@ -24,6 +24,9 @@ HERE = Path(__file__).parent
 RESULTS = Path(os.environ.get("HEADRACE_BENCH_RESULTS", HERE / "results"))
 """Results go elsewhere with HEADRACE_BENCH_RESULTS: short runs that try a program are no results."""
 LOAD_CPU, USER_CPU = 0, (os.cpu_count() or 1) - 1
+PATH = "/etc/passwd"
+"""What the load opens if nothing else is asked for."""
+LONGEST_BASELINE_S = 5
 
 
 class Void(Exception):
@@ -67,7 +70,7 @@ class Load:
         rate: int = 0,
         cpu: int = LOAD_CPU,
         processes: int = 0,
-        path: str = "/etc/passwd",
+        path: str = PATH,
     ) -> Load:
         """Start it; it makes no call that counts until go(). It ends when this process does."""
         numbers = (count, cpu, threads, rate, processes)
@@ -100,7 +103,7 @@ class Load:
         return int(calls), float(took)
 
 
-def untraced(binary: Path, mode: str, seconds: float, path: str = "/etc/passwd") -> float:
+def untraced(binary: Path, mode: str, seconds: float, path: str = PATH) -> float:
     """Calls a second without any tracing."""
     load = Load.start(binary, mode, path=path)
     load.go()
@@ -188,7 +191,7 @@ def traced(
     threads: int = 1,
     rate: int = 0,
     processes: int = 0,
-    path: str = "/etc/passwd",
+    path: str = PATH,
 ) -> Traced:
     """One run: load, headrace on it, and the counting subscriber if asked for. Void if counts differ."""
     with tempfile.TemporaryDirectory() as folder:

@@ -28,11 +28,11 @@ SETTLE_S = 2.0
 OUTPUT = "zmq:{},format=columns,queue=256"
 
 
-def pss_mb(pid: int) -> float:
-    """Proportional set size of a process in MB (10^6 bytes); 0 if it has ended."""
+def rollup_mb(pid: int, field: str = "Pss") -> float:
+    """A line of a process's smaps_rollup in MB (10^6 bytes); 0 if it has ended."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024 / 1e6
     return 0.0
 
@@ -58,12 +58,12 @@ def flood(binary: Path, folder: Path, seconds: float) -> dict[str, Any]:
     scope, output = f"tree={load.pid}", OUTPUT.format(endpoint)
     tracer = harness.Tracer.start(folder, scope, "getppid", output, ("--workers", str(WORKERS)))
     receiver = harness.subscribe("bench.counting", endpoint, str(load.pid), "getppid")
-    looks: list[dict[str, float]] = [{name_of(pid): pss_mb(pid) for pid in tracer.pids()}]
+    looks: list[dict[str, float]] = [{name_of(pid): rollup_mb(pid) for pid in tracer.pids()}]
     load.go()
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         time.sleep(LOOK_EVERY_S)
-        looks.append({name_of(pid): pss_mb(pid) for pid in tracer.pids()})
+        looks.append({name_of(pid): rollup_mb(pid) for pid in tracer.pids()})
     calls, took = load.finish()
     ledger = tracer.finish()
     report = json.loads(receiver.communicate()[0])

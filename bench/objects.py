@@ -22,7 +22,6 @@ from bench.floods import OUTPUT, PERF_PAGES
 DEPTHS = (3, 12)
 CALLS, OBJECTS = "openat,close", "openat,close,security_file_open"
 EXTRA = ("--workers", "1", "--perf-pages", str(PERF_PAGES))
-LONGEST_BASELINE_S = 5
 
 
 def file_at(folder: Path, depth: int) -> Path:
@@ -41,7 +40,7 @@ def one(binary: Path, folder: Path, seconds: float) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for depth in DEPTHS:
         path = str(file_at(folder, depth))
-        base = harness.untraced(binary, "openat", min(seconds, LONGEST_BASELINE_S), path)
+        base = harness.untraced(binary, "openat", min(seconds, harness.LONGEST_BASELINE_S), path)
         plain = harness.traced(binary, "openat", seconds, CALLS, OUTPUT, EXTRA, subscriber=True, path=path)
         walked = harness.traced(binary, "openat", seconds, OBJECTS, OUTPUT, EXTRA, subscriber=True, path=path)
         found |= {

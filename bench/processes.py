@@ -20,18 +20,18 @@ from typing import Any
 
 from bench import harness
 from bench.floods import OUTPUT
+from bench.memory import rollup_mb
 from pipeline import live
 
 EVENTS = "sched_process_fork,sched_process_exec,sched_process_exit"
 PROCESSES, SETTLED, WORKERS = 100_000, 20_000, 2
 LOOK_EVERY_S = 0.25
-LONGEST_BASELINE_S = 5
 EVENTS_PER_PROCESS = 3
 
 
 def storm(binary: Path, seconds: float) -> dict[str, Any]:
     """One round: untraced, then traced with all facts of each process."""
-    base = harness.untraced(binary, "spawn", min(seconds, LONGEST_BASELINE_S))
+    base = harness.untraced(binary, "spawn", min(seconds, harness.LONGEST_BASELINE_S))
     with tempfile.TemporaryDirectory() as name:
         run = traced(binary, Path(name), seconds=seconds)
     return {
@@ -59,7 +59,9 @@ def traced(
         time.sleep(LOOK_EVERY_S)
         ledger = live.ask(socket)
         if ledger is not None:
-            memory = {name: private_mb(pid) for name, pid in stages.items() if name.startswith("hr-worker")}
+            memory = {
+                name: rollup_mb(pid, "Private_Dirty") for name, pid in stages.items() if name.startswith("hr-worker")
+            }
             looks.append((ledger.delivered // EVENTS_PER_PROCESS, memory))
     calls, took = load.finish(seconds)
     done = tracer.finish()
@@ -76,12 +78,6 @@ def traced(
         "cpu_s": cpu_s,
         "looks": looks,
     }
-
-
-def private_mb(pid: int) -> float:
-    """Memory that is this process's alone, in MB (10^6 bytes)."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:")) * 1024 / 1e6
 
 
 def growth_mb(looks: list[tuple[int, dict[str, float]]]) -> float:

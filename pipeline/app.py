@@ -100,7 +100,7 @@ class Run:
         named = () if request.command else (*self.span.pids, *self.span.trees)
         self._watched = [_watch(pid) for pid in named]
         self.stopper = Stopper()
-        self._server: Server | None = None
+        self._server = Server()
         self.command: Command | None = None
         self.kernel: Kernel | None = None
         self.status = 0
@@ -178,7 +178,7 @@ class Run:
         ):
             count = trees.seed_tree(programs, roots, flag) if roots else 0
             self._seeded += count if flag == loader.GROUP_TREE else 0
-        self._server = Server()
+        self._server.open()
         if self.request.ready_fd >= 0:
             os.write(self.request.ready_fd, b"\n")
             os.close(self.request.ready_fd)
@@ -189,7 +189,7 @@ class Run:
         """Wait for the end: a signal, the command's tree, the processes that the scope names."""
         try:
             while not self._over():
-                wait = [self.stopper.fd, *self.pipeline.sentinels(), *(self._server.fds() if self._server else ())]
+                wait = [self.stopper.fd, *self._server.fds(), *self.pipeline.sentinels()]
                 wait += self._watched_fds()
                 draining = self.command is not None and self.command.ended
                 connection.wait(wait, TICK_S if draining else IDLE_TICK_S)
@@ -255,8 +255,7 @@ class Run:
 
     def _answer(self) -> None:
         """Who asks for the ledger gets it, while the pipeline drains as well."""
-        if self._server:
-            self._server.serve(self._ledger)
+        self._server.serve(self._ledger)
 
     def _ledger(self) -> Ledger:
         assert self.kernel is not None
@@ -271,8 +270,7 @@ class Run:
             for fd in self._watched:
                 stack.callback(os.close, fd)
             stack.callback(self.stopper.close)
-            if self._server:
-                stack.callback(self._server.close)
+            stack.callback(self._server.close)
             if self.kernel:
                 stack.callback(self.kernel.close)
             stack.callback(self.pipeline.close)

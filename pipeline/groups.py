@@ -11,7 +11,7 @@ import click
 
 from bpf.catalogue import nearest
 
-EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_IOERR = 2, 65, 69, 74
+EX_USAGE, EX_DATAERR = 2, 65
 
 
 class Failure(click.ClickException):
@@ -57,7 +57,7 @@ class Suggesting(click.Group):
         except OSError as error:
             with contextlib.suppress(OSError):
                 click.echo(f"headrace: standard output: {error.strerror}", err=True)
-            os._exit(EX_IOERR)
+            os._exit(os.EX_IOERR)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         name = args[0] if args else ""

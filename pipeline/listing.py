@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from bpf.catalogue import Event, catalogue, nearest
 from bpf.scope import KEYS
 from config import outputs
-from pipeline.groups import EX_UNAVAILABLE, EX_USAGE, Failure, Suggesting
+from pipeline.groups import EX_USAGE, Failure, Suggesting
 from pipeline.host import Finding, findings, hook_state
 
 
@@ -113,7 +115,7 @@ def check() -> None:
     for finding in found:
         mark = "ok" if finding.ok else "--" if finding.optional else "NO"
         click.echo(f"{mark:>2}  {finding.name:<{width}}  {finding.detail}" + _remedy(finding))
-    raise SystemExit(0 if all(f.ok or f.optional for f in found) else EX_UNAVAILABLE)
+    raise SystemExit(0 if all(f.ok or f.optional for f in found) else os.EX_UNAVAILABLE)
 
 
 def _remedy(finding: Finding) -> str:

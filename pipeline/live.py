@@ -57,6 +57,9 @@ class Server:
     def __init__(self) -> None:
         self.path = directory() / f"{os.getpid()}.sock"
         self._socket: socket.socket | None = None
+
+    def open(self) -> None:
+        """Listen, if that can be."""
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(mode=0o700, exist_ok=True)
             if _is_own(self.path.parent):
@@ -117,25 +120,25 @@ def ask(path: Path) -> Ledger | None:
     return None
 
 
-def find(pid: int | None) -> Path:
-    """The socket of a run; NoRun if there is none, or more than one to choose from."""
+def find(pid: int | None) -> tuple[Path, Ledger]:
+    """The socket of a run, and what it says; NoRun if there is none, or more than one to choose from."""
     folder = directory()
     trusted = folder.is_dir() and _is_own(folder)
     paths = [folder / f"{pid}.sock"] if pid is not None else sorted(folder.glob("*.sock")) if trusted else []
-    found = [path for path in paths if trusted and path.stem.isdecimal() and ask(path) is not None]
+    asked = [(path, ask(path)) for path in paths if trusted and path.stem.isdecimal()]
+    found = [(path, ledger) for path, ledger in asked if ledger is not None]
     if not found:
         raise NoRun(f"no headrace run with process id {pid} answers" if pid is not None else "no headrace is running")
     if len(found) > 1:
-        raise NoRun(f"more than one headrace is running, say which: {' '.join(path.stem for path in found)}")
+        raise NoRun(f"more than one headrace is running, say which: {' '.join(path.stem for path, _ in found)}")
     return found[0]
 
 
 def watch(pid: int | None, interval_s: float, count: int, json: bool) -> None:
     """Print a line for each interval, until the run has ended or `count` lines are out."""
-    path = find(pid)
-    before, lines = ask(path), 0
-    asked = time.monotonic()
-    while before is not None and (not count or lines < count):
+    path, before = find(pid)
+    asked, lines = time.monotonic(), 0
+    while not count or lines < count:
         if json and not lines:
             ledger: Ledger | None = before
         else:
@@ -162,9 +165,13 @@ def header() -> str:
 def row(before: Ledger, after: Ledger, took_s: float) -> str:
     """One line: what happened between two ledgers."""
     rates = " ".join(f"{(getattr(after, name) - getattr(before, name)) / took_s:>12.0f}" for name in SHOWN)
-    cpu = {"reader": 0.0, "worker": 0.0, "publisher": 0.0}
-    for name, seconds in after.cpu_seconds.items():
-        part = name.partition("-")[0]
-        cpu[part] = cpu.get(part, 0.0) + 100 * (seconds - before.cpu_seconds.get(name, 0.0)) / took_s
-    shares = " ".join(f"{share:>8.1f}" for share in list(cpu.values())[:3])
+    shares = " ".join(
+        f"{100 * (_cpu_seconds(after, part) - _cpu_seconds(before, part)) / took_s:>8.1f}"
+        for part in ("reader", "worker", "publisher")
+    )
     return f"{rates} {after.in_flight:>10} {after.late:>8} {shares}"
+
+
+def _cpu_seconds(ledger: Ledger, part: str) -> float:
+    """Of a stage, or of all workers together."""
+    return sum(seconds for name, seconds in ledger.cpu_seconds.items() if name.startswith(part))

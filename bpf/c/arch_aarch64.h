@@ -10,7 +10,7 @@
 #define SYSCALL_NUMBER(regs) ((s64)(s32)LOAD4(regs, KERNEL_pt_regs_syscallno))
 #define SYSCALL_IS_COMPAT(task) (LOAD8(task, KERNEL_task_struct_thread_info_flags) & TIF_32BIT)
 
-#define SYSCALL_ARGUMENTS(a, regs)                                                                     \
+#define REGISTERS(a, regs)                                                                     \
 	do {                                                                                           \
 		a[0] = LOAD8(regs, KERNEL_pt_regs_orig_x0);                                            \
 		a[1] = LOAD8(regs, KERNEL_pt_regs_regs + 8);                                           \
@@ -19,9 +19,16 @@
 		a[4] = LOAD8(regs, KERNEL_pt_regs_regs + 32);                                          \
 		a[5] = LOAD8(regs, KERNEL_pt_regs_regs + 40);                                          \
 	} while (0)
-#define SYSCALL_ARGUMENTS_COMPAT(a, regs)                                                              \
+#define REGISTERS_COMPAT(a, regs)                                                              \
 	do {                                                                                           \
-		SYSCALL_ARGUMENTS(a, regs);                                                            \
+		REGISTERS(a, regs);                                                            \
 		for (int i = 0; i < 6; i++)                                                            \
 			a[i] = (u32)a[i];                                                              \
+	} while (0)
+#define SYSCALL_ARGUMENTS(a, regs, compat)                                                             \
+	do {                                                                                           \
+		if (compat)                                                                            \
+			REGISTERS_COMPAT(a, regs);                                                     \
+		else                                                                                   \
+			REGISTERS(a, regs);                                                            \
 	} while (0)

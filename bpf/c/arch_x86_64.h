@@ -7,7 +7,7 @@
 #define SYSCALL_NUMBER(regs) ((s64)LOAD8(regs, KERNEL_pt_regs_orig_ax))
 #define SYSCALL_IS_COMPAT(task) (LOAD4(task, KERNEL_task_struct_thread_info_status) & TS_COMPAT)
 
-#define SYSCALL_ARGUMENTS(a, regs)                                                                     \
+#define REGISTERS(a, regs)                                                                     \
 	do {                                                                                           \
 		a[0] = LOAD8(regs, KERNEL_pt_regs_di);                                                 \
 		a[1] = LOAD8(regs, KERNEL_pt_regs_si);                                                 \
@@ -17,7 +17,7 @@
 		a[5] = LOAD8(regs, KERNEL_pt_regs_r9);                                                 \
 	} while (0)
 /* `int $0x80` and 32-bit programs: other registers, 32 bits of each (cs alone does not tell). */
-#define SYSCALL_ARGUMENTS_COMPAT(a, regs)                                                              \
+#define REGISTERS_COMPAT(a, regs)                                                              \
 	do {                                                                                           \
 		a[0] = (u32)LOAD8(regs, KERNEL_pt_regs_bx);                                            \
 		a[1] = (u32)LOAD8(regs, KERNEL_pt_regs_cx);                                            \
@@ -25,4 +25,11 @@
 		a[3] = (u32)LOAD8(regs, KERNEL_pt_regs_si);                                            \
 		a[4] = (u32)LOAD8(regs, KERNEL_pt_regs_di);                                            \
 		a[5] = (u32)LOAD8(regs, KERNEL_pt_regs_bp);                                            \
+	} while (0)
+#define SYSCALL_ARGUMENTS(a, regs, compat)                                                             \
+	do {                                                                                           \
+		if (compat)                                                                            \
+			REGISTERS_COMPAT(a, regs);                                                     \
+		else                                                                                   \
+			REGISTERS(a, regs);                                                            \
 	} while (0)

@@ -86,11 +86,8 @@ int enter_cgroup(struct bpf_raw_tracepoint_args *ctx)
 
 static __always_inline void write_cgroup(void *ctx, u16 event, u64 cgroup, u64 path)
 {
-	struct subject s;
 	struct writer w;
-	if (!in_scope(&s, current_task_btf()) || (s.flags & GROUP_ARMED))
-		return;
-	if (!record_begin(ctx, &w, &s, URGENT, event, 3, BLOB_ROOM))
+	if (!event_begin(ctx, &w, true, event, 3, BLOB_ROOM))
 		return;
 	u64 *a = (u64 *)(w.head + 1);
 	u64 root = KREAD(u64, cgroup + KERNEL_cgroup_root);
@@ -148,12 +145,9 @@ int on_cgroup_rmdir(struct bpf_raw_tracepoint_args *ctx)
 #ifdef EVENT_cgroup_attach_task
 int on_cgroup_attach_task(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct subject s;
 	struct writer w;
 	u64 path = ctx->args[1], task = ctx->args[2];
-	if (!in_scope(&s, current_task_btf()) || (s.flags & GROUP_ARMED))
-		return 0;
-	if (!record_begin(ctx, &w, &s, URGENT, EVENT_cgroup_attach_task, 3, 2 * BLOB_ROOM))
+	if (!event_begin(ctx, &w, true, EVENT_cgroup_attach_task, 3, 2 * BLOB_ROOM))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
 	a[1] = KREAD(u32, task + KERNEL_task_struct_pid);

@@ -250,6 +250,15 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	return true;
 }
 
+/* For a program that stands for one event of the current task: false if that is out of scope, too. */
+static __always_inline bool event_begin(void *ctx, struct writer *w, bool urgent, u16 event, u32 arguments, u32 room)
+{
+	struct subject s;
+	if (!in_scope(&s, current_task_btf()) || (s.flags & GROUP_ARMED))
+		return false;
+	return record_begin(ctx, w, &s, urgent ? URGENT : s.tgid % SHARDS, event, arguments, room);
+}
+
 #ifdef STACK_ADDRESSES
 /* The caller's stack, as far as frame pointers lead: a blob of its own behind all others. */
 static __always_inline void blob_stack(void *ctx, struct writer *w)

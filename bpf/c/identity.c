@@ -115,12 +115,9 @@ int on_identity(struct bpf_raw_tracepoint_args *ctx)
 #ifdef EVENT_cap_capable
 int on_cap_capable(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct subject s;
 	struct writer w;
 	u64 task = current_task_btf();
-	if (!in_scope(&s, task) || (s.flags & GROUP_ARMED))
-		return 0;
-	if (!record_begin(ctx, &w, &s, s.tgid % SHARDS, EVENT_cap_capable, 2, 0))
+	if (!event_begin(ctx, &w, false, EVENT_cap_capable, 2, 0))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
 	w.head->retval = (s32)ctx->args[4];

@@ -106,10 +106,7 @@ static __always_inline void keep_before_exec(u64 task)
 	u64 a[6] = {}, regs = task_pt_regs(task);
 	bool compat = SYSCALL_IS_COMPAT(task);
 	if (SYSCALL_NUMBER(regs) == SYSCALL_EXECVEAT(compat)) {
-		if (compat)
-			SYSCALL_ARGUMENTS_COMPAT(a, regs);
-		else
-			SYSCALL_ARGUMENTS(a, regs);
+		SYSCALL_ARGUMENTS(a, regs, compat);
 		before.execveat = 1;
 		before.dirfd = a[0];
 		before.flags = a[4];
@@ -232,11 +229,8 @@ int on_task_rename(struct bpf_raw_tracepoint_args *ctx)
 	if (KEEP_BEFORE_EXEC_AT_RENAME)
 		keep_before_exec(current);
 #ifdef EVENT_task_rename
-	struct subject s;
 	struct writer w;
-	if (!in_scope(&s, current) || (s.flags & GROUP_ARMED))
-		return 0;
-	if (!record_begin(ctx, &w, &s, s.tgid % SHARDS, EVENT_task_rename, 3, 64))
+	if (!event_begin(ctx, &w, false, EVENT_task_rename, 3, 64))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
 	a[1] = SYSCALL_NUMBER(task_pt_regs(current));

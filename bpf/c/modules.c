@@ -16,18 +16,12 @@ int on_module_load(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = current_task_btf(), regs = task_pt_regs(task), file = 0, inode = 0, a[6];
 	bool compat = SYSCALL_IS_COMPAT(task);
-	struct subject s;
 	struct writer w;
 	struct walks *j = walks_begin();
-	if (!j || !in_scope(&s, task) || (s.flags & GROUP_ARMED))
-		return 0;
-	if (!record_begin(ctx, &w, &s, URGENT, EVENT_module_load, 7, 3 * BLOB_ROOM + PATH_ROOM))
+	if (!j || !event_begin(ctx, &w, true, EVENT_module_load, 7, 3 * BLOB_ROOM + PATH_ROOM))
 		return 0;
 	if (SYSCALL_NUMBER(regs) == SYSCALL_FINIT_MODULE(compat)) {
-		if (compat)
-			SYSCALL_ARGUMENTS_COMPAT(a, regs);
-		else
-			SYSCALL_ARGUMENTS(a, regs);
+		SYSCALL_ARGUMENTS(a, regs, compat);
 		file = task_file(task, a[0]);
 	}
 	if (file) {
@@ -49,11 +43,8 @@ int on_module_load(struct bpf_raw_tracepoint_args *ctx)
 #ifdef EVENT_module_free
 int on_module_free(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct subject s;
 	struct writer w;
-	if (!in_scope(&s, current_task_btf()) || (s.flags & GROUP_ARMED))
-		return 0;
-	if (!record_begin(ctx, &w, &s, URGENT, EVENT_module_free, 3, 3 * BLOB_ROOM))
+	if (!event_begin(ctx, &w, true, EVENT_module_free, 3, 3 * BLOB_ROOM))
 		return 0;
 	blob_module(&w, ctx->args[0]);
 	record_end(ctx, &w);

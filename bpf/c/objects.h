@@ -41,10 +41,7 @@ static __always_inline bool occasion_begin(struct bpf_raw_tracepoint_args *ctx, 
 	if (!o->call || !in_scope(&o->s, task) || (o->s.flags & GROUP_ARMED))
 		return false;
 	tell_first(ctx, &o->s);
-	if (compat)
-		SYSCALL_ARGUMENTS_COMPAT(o->a, regs);
-	else
-		SYSCALL_ARGUMENTS(o->a, regs);
+	SYSCALL_ARGUMENTS(o->a, regs, compat);
 	return true;
 }
 

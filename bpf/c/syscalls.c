@@ -149,10 +149,7 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, s
 		write_image(&w, task, call->exec - 1);
 	} else {
 		u64 a[6];
-		if (compat)
-			SYSCALL_ARGUMENTS_COMPAT(a, regs);
-		else
-			SYSCALL_ARGUMENTS(a, regs);
+		SYSCALL_ARGUMENTS(a, regs, compat);
 		write_arguments(&w, a, arguments);
 		if (call->exec)
 			write_vectors(&w, call->exec - 1, compat);
@@ -165,12 +162,8 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, s
 
 static __always_inline int plain_event(void *ctx, u16 event, s64 retval, u64 arg0, u8 flags)
 {
-	struct subject s;
 	struct writer w;
-	u64 task = current_task_btf();
-	if (!in_scope(&s, task) || (s.flags & GROUP_ARMED))
-		return 0;
-	if (!record_begin(ctx, &w, &s, s.tgid % SHARDS, event, 1, 0))
+	if (!event_begin(ctx, &w, false, event, 1, 0))
 		return 0;
 	w.head->retval = retval;
 	w.head->arg0 = arg0;

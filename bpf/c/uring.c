@@ -10,11 +10,8 @@
 #ifdef EVENT_io_uring_create
 int on_io_uring_create(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct subject s;
 	struct writer w;
-	if (!in_scope(&s, current_task_btf()) || (s.flags & GROUP_ARMED))
-		return 0;
-	if (!record_begin(ctx, &w, &s, s.tgid % SHARDS, EVENT_io_uring_create, 5, 0))
+	if (!event_begin(ctx, &w, false, EVENT_io_uring_create, 5, 0))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
 	w.head->arg0 = ctx->args[0];
@@ -75,12 +72,9 @@ static __always_inline s32 uring_operands(struct writer *w, u64 r, u64 op)
 int on_io_uring_submit_req(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = current_task_btf(), request = ctx->args[0];
-	struct subject s;
 	struct writer w;
 	struct walks *j = walks_begin();
-	if (!j || !in_scope(&s, task) || (s.flags & GROUP_ARMED))
-		return 0;
-	if (!record_begin(ctx, &w, &s, s.tgid % SHARDS, EVENT_io_uring_submit, 8, 2 * BLOB_ROOM + PATH_ROOM))
+	if (!j || !event_begin(ctx, &w, false, EVENT_io_uring_submit, 8, 2 * BLOB_ROOM + PATH_ROOM))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
 	u32 code = KREAD(u8, request + KERNEL_io_kiocb_opcode);

@@ -138,8 +138,6 @@ class ArgumentPieces:
         )
         # the first bytes of a buffer are there only if they were asked for
         self._is_buffer = BUFFERS.get(event.name, (None,))[0] == index
-        # the cell of what stands in a blob holds the pointer of a call, and nothing in other events
-        self._has_pointer = event.is_syscall and argument.in_record
         self._texts = Texts(event, index)
         self._source = KERNEL if argument.form in (KERNEL, OBJECT) else ""
         no_object = bool(flags & HEAD_NO_OBJECT)
@@ -217,7 +215,8 @@ class ArgumentPieces:
         return self._slow(rows, chosen, found)
 
     def _slow(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
-        raws = argument(rows, self.index, chosen).tolist() if self._has_pointer else [0] * len(chosen)
+        # a path of the own root has no cell of its own
+        raws = argument(rows, self.index, chosen).tolist() if self.argument.in_record else [0] * len(chosen)
         pieces: list[int] = []
         for raw, text in zip(raws, self._texts.read(rows, chosen, found), strict=True):
             if text is ABSENT and self._is_buffer:
