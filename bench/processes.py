@@ -75,7 +75,7 @@ def traced(
         "took_s": took,
         "lost": harness.lost(done),
         "delivered": done["delivered"],
-        "cpu_s": cpu_s,
+        "cpu_s": cpu_s, "by_stage": done["cpu_seconds"],
         "looks": looks,
     }
 

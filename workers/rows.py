@@ -27,8 +27,8 @@ CONTEXT_CELLS = CONTEXT.itemsize // CELL_BYTES
 CELL_WORDS = CELL_BYTES // 8
 COUNTED_BYTES = FRAME.fields["bitmap"][1] if FRAME.fields else 0
 """Of a frame's header, what must be there for its count of heads to be believed."""
-MAX_CONTEXTS = 65536
-"""Contexts remembered before the table begins anew (160 bytes each, and what views cache for them)."""
+MAX_CONTEXTS = 8192
+"""Contexts remembered before the table begins anew (about 600 bytes each, and what views cache for them)."""
 
 
 class Contexts:
@@ -69,7 +69,6 @@ class Contexts:
         """Begin anew: every `who` handed out so far is dead."""
         self.generation += 1
         self._index.clear()
-        self._table = np.zeros(1024, CONTEXT)
 
 
 COLUMNS = ("at", "time_ns", "event", "retval", "flags", "cpu", "who", "late", "cells", "blobs", "arg0")
