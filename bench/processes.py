@@ -3,7 +3,8 @@
     load (CPU 0): fork, exec of /bin/true, its end, one after the other
       -> programs (argv, paths, interpreter, directory) -> reader -> workers -> publisher -> subscriber  (last CPU)
 
-Storm: `kept` is the rate over the untraced one, alternating. Memory: 100,000 processes live and go under 2 workers;
+Storm: `kept` is the rate over the untraced one, alternating. Memory: 100,000 processes live and go under 2 workers,
+with lines of JSON beside the columns;
 the private memory of each worker is looked at as they are delivered. `growth_mb` is the largest look after 20,000
 processes less the one at 20,000, of the worker that grew most.
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +45,12 @@ def storm(binary: Path, seconds: float) -> dict[str, Any]:
 
 
 def traced(
-    binary: Path, folder: Path, seconds: float | None = None, count: int = 0, workers: int = 1
+    binary: Path, folder: Path, seconds: float | None = None, count: int = 0, workers: int = 1, more: Sequence[str] = ()
 ) -> dict[str, Any]:
     """A storm under a run; `looks` has (processes gone by, private MB by worker)."""
     endpoint = f"ipc://{folder}/bench.sock"
     load = harness.Load.start(binary, "spawn", count=count)
-    output, extra = OUTPUT.replace("ENDPOINT", endpoint), ("--workers", str(workers))
+    output, extra = OUTPUT.replace("ENDPOINT", endpoint), ("--workers", str(workers), *more)
     tracer = harness.Tracer.start(folder, f"tree={load.pid}", EVENTS, output, extra)
     receiver = harness.subscribe("bench.counting", endpoint, "0", EVENTS)
     stages = {Path(f"/proc/{pid}/comm").read_text().strip(): pid for pid in tracer.pids()}
@@ -75,7 +77,7 @@ def traced(
         "took_s": took,
         "lost": harness.lost(done),
         "delivered": done["delivered"],
-        "cpu_s": cpu_s, "by_stage": done["cpu_seconds"],
+        "cpu_s": cpu_s,
         "looks": looks,
     }
 
@@ -96,7 +98,7 @@ def main() -> None:
         folder = Path(name)
         binary = harness.build(folder)
         rounds = [storm(binary, options.seconds) for _ in range(options.rounds)]
-        long = traced(binary, folder, count=PROCESSES, workers=WORKERS)
+        long = traced(binary, folder, count=PROCESSES, workers=WORKERS, more=("-o", "json:/dev/null"))
     figures = harness.spreads(rounds, list(rounds[0]))
     figures |= {"growth_mb": harness.spread([growth_mb(long["looks"])]), "long_lost": harness.spread([long["lost"]])}
     harness.save("processes", {"seconds": options.seconds, "figures": figures, "rounds": rounds, "long": long})

@@ -7,6 +7,7 @@ keys:  time u64[rows] | tie u64[rows] (CPU << 32 | thread group) | end of each l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from pipeline.ring import BATCH, Ring
 from pipeline.shm import Array
 
+Buffer = bytes | memoryview
 RESULT = np.dtype(
     [
         ("watermark_ns", "<u8"),
@@ -59,18 +61,18 @@ def key_bytes(time_ns: Array, tie: Array, ends: Array) -> bytes:
     return data + bytes(-len(data) % 8)
 
 
-def try_write(ring: Ring, header: Array, keys: bytes, payload: bytes) -> bool:
-    """Write one record behind the ring's head; False if it is full."""
-    header["key_bytes"], header["payload_bytes"] = len(keys), len(payload)
-    room = ring.try_reserve(RESULT.itemsize + len(keys) + len(payload), BATCH)
+def try_write(ring: Ring, header: Array, keys: bytes, payload: Sequence[Buffer]) -> bool:
+    """Write one record behind the ring's head, the payload's parts one after the other; False if it is full."""
+    header["key_bytes"], header["payload_bytes"] = len(keys), sum(map(len, payload))
+    room = ring.try_reserve(RESULT.itemsize + len(keys) + int(header["payload_bytes"][0]), BATCH)
     if room is None:
         return False
     at = RESULT.itemsize
     room[:at] = header.view("u1").reshape(-1)
-    if keys:
-        room[at : at + len(keys)] = np.frombuffer(keys, "u1")
-    if payload:
-        room[at + len(keys) :] = np.frombuffer(payload, "u1")
+    for part in (keys, *payload):
+        if len(part):
+            room[at : at + len(part)] = np.frombuffer(part, "u1")
+            at += len(part)
     return True
 
 

@@ -20,7 +20,7 @@ from pipeline.clock import CpuClock
 from pipeline.frames import HEADER, read_header
 from pipeline.logs import logger
 from pipeline.plan import ALL, READY_WORKER, Plan, attach_control, attach_ring
-from pipeline.results import RESULT, key_bytes, try_write
+from pipeline.results import RESULT, Buffer, key_bytes, try_write
 from pipeline.ring import END, FRAME, U64, WATERMARK
 from pipeline.shm import Array
 from workers.core import Batch, Core
@@ -43,7 +43,7 @@ def _part(render: str, rows: Rows, chosen: slice) -> Rows:
     part to be smaller.
     """
     part = rows.select(chosen)
-    return part.compact() if render == "columns" and part.blobs.any() else part
+    return part.trim() if render == "columns" and part.blobs.any() else part
 
 
 @dataclass
@@ -185,7 +185,7 @@ class Worker:
             else:
                 self._emit_all(number, name, batch, batch.rows)
         if not self.renders and len(batch.rows):
-            self._write(self._header(batch, 0, len(batch.rows)), b"", b"")
+            self._write(self._header(batch, 0, len(batch.rows)), b"", [])
 
     def _emit_all(
         self, number: int, name: str, batch: Batch, rows: Rows, topic: int = ALL, counted: bool = False
@@ -208,11 +208,12 @@ class Worker:
             rows = rows.compact()
         view, ends = self.views[name], None
         if isinstance(view, Lines):
-            payload, ends = view.render(rows, self.core.contexts)
+            lines, ends = view.render(rows, self.core.contexts)
             if name == "table" and self.plan.columns:
-                payload, ends = fitted(payload, ends, self.plan.columns)
+                lines, ends = fitted(lines, ends, self.plan.columns)
+            payload: list[Buffer] = [lines]
         else:
-            payload = view.render(rows, self.core.contexts) if len(rows) else b""
+            payload = view.render(rows, self.core.contexts) if len(rows) else []
         header = self._header(batch, number, len(rows), topic, final)
         header["covered"] = len(rows) if counted else 0
         keys = b""
@@ -220,7 +221,7 @@ class Worker:
             tgid = self.core.contexts.table["tgid"][rows.who].astype(np.uint64)
             keys = key_bytes(rows.time_ns, rows.cpu.astype(np.uint64) << np.uint64(32) | tgid, ends)
         # the publisher may hold one record of each render until it has seen another (pipeline/merge.py)
-        size = RESULT.itemsize + len(keys) + len(payload)
+        size = RESULT.itemsize + len(keys) + sum(map(len, payload))
         if len(rows) > 1 and not self.results.fits(size, held=len(self.renders)):
             half = len(rows) // 2
             self._emit_part(number, name, batch, _part(name, rows, slice(0, half)), topic, False, counted)
@@ -248,7 +249,7 @@ class Worker:
         else:
             header = self._header(batch, number, len(rows))
             header["covered"] = covered
-            self._write(header, b"", b"")
+            self._write(header, b"", [])
 
     def _header(self, batch: Batch, number: int, rows: int, topic: int = ALL, final: bool = True) -> Array:
         header = np.zeros(1, RESULT)
@@ -256,7 +257,7 @@ class Worker:
         header["topic"], header["final"] = topic, final
         return header
 
-    def _write(self, header: Array, keys: bytes, payload: bytes) -> None:
+    def _write(self, header: Array, keys: bytes, payload: list[Buffer]) -> None:
         """Into the result ring; waits while it is full, so that a slow sink stops here and not before.
 
         What is written so far is made visible then, and the journal says how many records of this turn

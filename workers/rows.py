@@ -109,6 +109,18 @@ class Rows:
         columns = {name: getattr(self, name).copy() for name in COLUMNS}
         return Rows(data, **(columns | {"at": starts}))
 
+    def trim(self) -> Rows:
+        """The same rows on little more `data` than they need: what stands around them goes, and copies only if it must."""
+        if not len(self):
+            return self
+        ends = self.at + self.cells
+        first, last = int(self.at.min()), int(ends.max())
+        if last - first > 2 * int(self.cells.sum(dtype=np.int64)):
+            return self.compact()
+        columns = {name: getattr(self, name) for name in COLUMNS}
+        data = self.data[first * CELL_BYTES : last * CELL_BYTES]
+        return Rows(data, **(columns | {"at": self.at - first}))
+
 
 _DTYPES: dict[str, type] = {
     "at": np.int64,

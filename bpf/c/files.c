@@ -40,10 +40,10 @@ int on_file_open(struct bpf_raw_tracepoint_args *ctx)
 	a[6 - 1] = SYSCALL_NUMBER(task_pt_regs(o.s.task));
 	u64 path = occasion_argument(&o, o.call->path);
 	if (file) {
-		u64 inode = file_inode(file);
-		a[2 - 1] = file_device(inode);
-		a[3 - 1] = KREAD(u64, inode + KERNEL_inode_i_ino);
-		a[4 - 1] = inode_ctime_ns(inode);
+		struct file_id id = file_id(file_inode(file));
+		a[2 - 1] = id.device;
+		a[3 - 1] = id.inode;
+		a[4 - 1] = id.ctime_ns;
 		path_later(j, 0, file_place(file));
 	} else {
 		w.head->flags |= HEAD_NO_OBJECT;

@@ -30,6 +30,8 @@ static u64 (*ktime_boot_ns)(void) = (void *)125;    /* bpf_ktime_get_boot_ns, si
 		bpf_probe_read_kernel(&v_, sizeof(v_), (void *)(address));                             \
 		v_;                                                                                    \
 	})
+/* A member of a part of a struct that was read as a whole. */
+#define FIELD(head, type, offset) (*(type *)((head)->bytes + (offset)))
 /* Keep the compiler from deriving a bounded value a second time from an unbounded one. */
 #define OPAQUE(v) asm volatile("" : "+r"(v))
 

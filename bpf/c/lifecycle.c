@@ -137,11 +137,12 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	struct subject s;
 	struct writer w;
 	struct walks *j = walks_begin();
-	u64 file = KREAD(u64, bprm + KERNEL_linux_binprm_file), inode = file_inode(file);
+	u64 file = KREAD(u64, bprm + KERNEL_linux_binprm_file);
 	if (j && in_scope(&s, task) && record_begin(ctx, &w, &s, URGENT, EVENT_security_bprm_check, 3, PATH_ROOM)) {
 		u64 *a = (u64 *)(w.head + 1);
-		a[0] = file_device(inode);
-		a[1] = KREAD(u64, inode + KERNEL_inode_i_ino);
+		struct file_id id = file_id(file_inode(file));
+		a[0] = id.device;
+		a[1] = id.inode;
 		path_later(j, 0, file_place(file));
 		record_walk(ctx, &w, j, PROGRAM_exec);
 	}
@@ -168,16 +169,17 @@ static __always_inline void image_record(void *ctx, const struct subject *s, u32
 	u64 parent = KREAD(u64, task + KERNEL_task_struct_real_parent);
 	/* a new image begins in its interpreter; one that runs is somewhere else by now */
 	u64 entry = bprm ? INSTRUCTION_POINTER(task_pt_regs(task)) : 0;
-	u64 input = stdin_inode(task), interpreter = interpreter_file(mm, entry), linked = file_inode(interpreter);
+	u64 input = stdin_inode(task), interpreter = interpreter_file(mm, entry);
+	struct file_id id = file_id(inode), linked = file_id(file_inode(interpreter));
 	u64 *a = (u64 *)(w.head + 1);
-	a[4 - 1] = file_device(inode);
-	a[5 - 1] = KREAD(u64, inode + KERNEL_inode_i_ino);
+	a[4 - 1] = id.device;
+	a[5 - 1] = id.inode;
 	a[6 - 1] = (KREAD(u32, parent + KERNEL_task_struct_flags) & PF_KTHREAD) != 0;
-	a[7 - 1] = inode_ctime_ns(inode);
+	a[7 - 1] = id.ctime_ns;
 	a[8 - 1] = input ? KREAD(u16, input + KERNEL_inode_i_mode) : 0;
 	a[9 - 1] = KREAD(u16, inode + KERNEL_inode_i_mode);
-	a[12 - 1] = file_device(linked);
-	a[13 - 1] = KREAD(u64, linked + KERNEL_inode_i_ino);
+	a[12 - 1] = linked.device;
+	a[13 - 1] = linked.inode;
 	if (!interpreter)
 		w.head->flags |= HEAD_NO_OBJECT;
 	blob_image(&w, 2, KREAD(u64, mm + KERNEL_mm_struct_arg_start), KREAD(u64, mm + KERNEL_mm_struct_arg_end),

@@ -54,10 +54,10 @@ int enter_mprotect(void *ctx)
 static __always_inline void write_file(struct writer *w, struct walks *j, u32 path, u32 first, u64 file)
 {
 	u64 *a = (u64 *)(w->head + 1);
-	u64 inode = file_inode(file);
-	a[first - 1] = file_device(inode);
-	a[first] = KREAD(u64, inode + KERNEL_inode_i_ino);
-	a[first + 1] = inode_ctime_ns(inode);
+	struct file_id id = file_id(file_inode(file));
+	a[first - 1] = id.device;
+	a[first] = id.inode;
+	a[first + 1] = id.ctime_ns;
 	path_later(j, path, file_place(file));
 }
 
@@ -226,7 +226,7 @@ int on_mprotect_file(struct bpf_raw_tracepoint_args *ctx)
 	if (j && file && record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_file_mprotect, 3, PATH_ROOM)) {
 		u64 *a = (u64 *)(w.head + 1);
 		a[0] = o.a[2];
-		a[1] = inode_ctime_ns(file_inode(file));
+		a[1] = file_id(file_inode(file)).ctime_ns;
 		path_later(j, 0, file_place(file));
 		record_walk(ctx, &w, j, PROGRAM_mprotect);
 	}

@@ -31,9 +31,10 @@ int on_module_load(struct bpf_raw_tracepoint_args *ctx)
 		w.head->flags |= HEAD_NO_OBJECT;
 	}
 	u64 *cell = (u64 *)(w.head + 1);
-	cell[3] = file_device(inode);
-	cell[4] = KREAD(u64, inode + KERNEL_inode_i_ino);
-	cell[5] = inode_ctime_ns(inode);
+	struct file_id id = file_id(inode);
+	cell[3] = id.device;
+	cell[4] = id.inode;
+	cell[5] = id.ctime_ns;
 	blob_module(&w, ctx->args[0]);
 	record_walk(ctx, &w, j, 0);
 	return 0;

@@ -35,25 +35,36 @@ union mount_head {
 	u64 words[MOUNT_HEAD / 8];
 };
 
-#define FIELD(head, type, offset) (*(type *)((head)->bytes + (offset)))
-
+/* Of a struct path anywhere. */
 static __always_inline struct place place_of(u64 path)
 {
+	u64 words[2] = {}; /* all that a struct path is: a mount and a dentry */
+	bpf_probe_read_kernel(words, sizeof(words), (void *)path);
 	struct place p = {
-		.dentry = KREAD(u64, path + KERNEL_path_dentry),
-		.mount = KREAD(u64, path + KERNEL_path_mnt) - KERNEL_mount_mnt,
+		.dentry = words[KERNEL_path_dentry / 8],
+		.mount = words[KERNEL_path_mnt / 8] - KERNEL_mount_mnt,
 	};
 	return p;
 }
 
+/* Of the struct path at an offset in the fs_struct of a task that the verifier knows. */
+#define TASK_PLACE(task, offset)                                                                           \
+	({                                                                                                 \
+		u64 fs_ = LOAD8(task, KERNEL_task_struct_fs);                                              \
+		(struct place){                                                                            \
+			.dentry = LOAD8(fs_, (offset) + KERNEL_path_dentry),                               \
+			.mount = LOAD8(fs_, (offset) + KERNEL_path_mnt) - KERNEL_mount_mnt,                \
+		};                                                                                         \
+	})
+
 static __always_inline struct place task_root(u64 task)
 {
-	return place_of(LOAD8(task, KERNEL_task_struct_fs) + KERNEL_fs_struct_root);
+	return TASK_PLACE(task, KERNEL_fs_struct_root);
 }
 
 static __always_inline struct place task_cwd(u64 task)
 {
-	return place_of(LOAD8(task, KERNEL_task_struct_fs) + KERNEL_fs_struct_pwd);
+	return TASK_PLACE(task, KERNEL_fs_struct_pwd);
 }
 
 /* One step up. `name` is 0 where a mount was left; false at the top. */

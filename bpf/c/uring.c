@@ -80,11 +80,12 @@ int on_io_uring_submit_req(struct bpf_raw_tracepoint_args *ctx)
 	u32 code = KREAD(u8, request + KERNEL_io_kiocb_opcode);
 	s32 fd = uring_operands(&w, request, code < 64 ? 1ULL << code : 0);
 	bool indexed = KREAD(u64, request + KERNEL_io_kiocb_flags) & REQ_F_FIXED_FILE;
-	u64 file = indexed ? 0 : task_file(task, fd), inode = file_inode(file);
+	u64 file = indexed ? 0 : task_file(task, fd);
 	w.head->arg0 = code;
 	a[0] = fd;
-	a[2] = file ? file_device(inode) : 0;
-	a[3] = file ? KREAD(u64, inode + KERNEL_inode_i_ino) : 0;
+	struct file_id id = file_id(file ? file_inode(file) : 0);
+	a[2] = id.device;
+	a[3] = id.inode;
 	a[6] = KREAD(u64, request + KERNEL_io_kiocb_cqe_user_data);
 	if (!file)
 		w.head->flags |= HEAD_NO_OBJECT;

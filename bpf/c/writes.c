@@ -72,14 +72,14 @@ static __always_inline void magic_write(void *ctx, const struct occasion *o, u64
 {
 #ifdef EVENT_magic_write
 	struct writer w;
-	u64 inode = file_inode(file);
 	struct walks *j = walks_begin();
 	if (!j || !record_begin(ctx, &w, &o->s, o->s.tgid % SHARDS, EVENT_magic_write, 4, PATH_ROOM + 64))
 		return;
 	u64 *a = (u64 *)(w.head + 1);
 	w.head->retval = o->retval;
-	a[1] = file_device(inode);
-	a[2] = KREAD(u64, inode + KERNEL_inode_i_ino);
+	struct file_id id = file_id(file_inode(file));
+	a[1] = id.device;
+	a[2] = id.inode;
 	path_later(j, 0, file_place(file));
 	if (bypass)
 		blob_bypass(&w, 1);
@@ -92,14 +92,14 @@ static __always_inline void magic_write(void *ctx, const struct occasion *o, u64
 static __always_inline void write_event(void *ctx, const struct occasion *o, u64 file, u16 event, u64 at)
 {
 	struct writer w;
-	u64 inode = file_inode(file);
 	struct walks *j = walks_begin();
 	if (!j || !record_begin(ctx, &w, &o->s, o->s.tgid % SHARDS, event, 5, PATH_ROOM))
 		return;
 	u64 *a = (u64 *)(w.head + 1);
 	w.head->retval = o->retval;
-	a[0] = file_device(inode);
-	a[1] = KREAD(u64, inode + KERNEL_inode_i_ino);
+	struct file_id id = file_id(file_inode(file));
+	a[0] = id.device;
+	a[1] = id.inode;
 	a[2] = o->a[2];
 	a[3] = at;
 	path_later(j, 0, file_place(file));

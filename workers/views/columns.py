@@ -84,10 +84,11 @@ class ColumnsView:
                 found[f"{self._names[event]}.{name}"] = {str(v): parser(v) for v in distinct.tolist()}
         return found
 
-    def render(self, rows: Rows, contexts: Contexts) -> bytes:
-        """Header length (u32), header, padding to 8, sections."""
+    def render(self, rows: Rows, contexts: Contexts) -> list[bytes | memoryview]:
+        """Header length (u32), header, padding to 8, sections: the parts of a message, in their order."""
         sections = self.sections(rows, contexts)
-        at, layout, parts = 0, [], []
+        at, layout = 0, []
+        parts: list[bytes | memoryview] = []
         for name, column in sections.items():
             data = np.ascontiguousarray(column)
             kind = "context" if data.dtype == CONTEXT else data.dtype.str
@@ -95,8 +96,8 @@ class ColumnsView:
             pad = -data.nbytes % 8
             parts.append(data.view(np.uint8).reshape(-1).data)
             if pad:
-                parts.append(memoryview(bytes(pad)))
+                parts.append(bytes(pad))
             at += data.nbytes + pad
         header = msgspec.json.encode({"count": len(rows), "sections": layout, "words": self.words(rows)})
         lead = len(header).to_bytes(4, "little") + b"\0\0\0\0" + header
-        return b"".join([lead, bytes(-len(lead) % 8), *parts])
+        return [lead, bytes(-len(lead) % 8), *parts]

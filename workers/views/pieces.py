@@ -252,9 +252,6 @@ class Lines:
         self._native = {c.number: c.event.name for c in catalogue.calls if not c.compat}
         self._compat = {c.number: c.event.name for c in catalogue.calls if c.compat}
         self.counts = argument_counts(catalogue)
-        self._begin_anew()
-
-    def _begin_anew(self) -> None:
         self._store = Store()
         self._groups: dict[int, Group] = {}
         self._who = Cache(self._store, self._who_piece)
@@ -288,7 +285,7 @@ class Lines:
         if not len(rows):
             return Rendered(b"", np.zeros(0, np.int64))
         if self._store.full:
-            self._begin_anew()
+            self._store.clear()
         if self._contexts is not contexts or self._generation != contexts.generation:
             self._contexts, self._generation = contexts, contexts.generation
             self._who.clear()

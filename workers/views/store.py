@@ -3,8 +3,9 @@
     Cache:  key -> number                    a dict for each kind of piece
     Store:  number -> piece, length          two arrays, so that many numbers are looked up at once
 
-A store is bounded, by pieces and by bytes. Who finds it `full` begins anew: with a new store, and new
-caches, since every number handed out before is dead then.
+A store is bounded, by pieces and by bytes. Who finds it `full` clears it, and with it all of its caches, since
+every number handed out before is dead then. The caches are emptied and not replaced: they are part of cycles
+of objects, and what hangs on such a cycle waits for the garbage collector, which takes its time.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-MAX_PIECES = 1 << 17
-MAX_BYTES = 64 << 20
+MAX_PIECES = 1 << 15
+MAX_BYTES = 16 << 20
 
 
 class Store:
     """Pieces by number. Number 0 is the empty piece."""
 
     def __init__(self) -> None:
+        self.caches: list[Cache] = []
+        self._begin()
+
+    def _begin(self) -> None:
         self._pieces = np.empty(1024, object)
         self._lengths = np.zeros(1024, np.int64)
         self._count = self._bytes = 0
@@ -30,8 +35,14 @@ class Store:
 
     @property
     def full(self) -> bool:
-        """Whether it is time to begin anew. A store takes more than its bounds until then."""
+        """Whether it is time to clear it. A store takes more than its bounds until then."""
         return self._count > MAX_PIECES or self._bytes > MAX_BYTES
+
+    def clear(self) -> None:
+        """Begin anew, with all caches empty."""
+        for cache in self.caches:
+            cache.clear()
+        self._begin()
 
     def add(self, piece: str) -> int:
         """The number of a new piece."""
@@ -62,6 +73,7 @@ class Cache(dict[Any, int]):
     def __init__(self, store: Store, render: Callable[[Any], str]) -> None:
         super().__init__()
         self._store, self._render = store, render
+        store.caches.append(self)
 
     def __missing__(self, key: Any) -> int:
         number = self[key] = self._store.add(self._render(key))

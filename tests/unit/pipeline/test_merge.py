@@ -128,7 +128,7 @@ def test_a_result_reads_back_from_its_ring() -> None:
     header["rows"], header["watermark_ns"], header["topic"] = 2, 77, 1152
     keys = key_bytes(np.array([1, 2]), np.array([3, 4]), np.array([5, 9]))
     assert len(keys) % 8 == 0
-    assert try_write(ring, header, keys, b"line\nend\n")
+    assert try_write(ring, header, keys, [b"line\n", b"end\n"])
     ring.publish()
     record = ring.read(0)
     assert record is not None
@@ -142,7 +142,7 @@ def test_a_result_reads_back_from_its_ring() -> None:
 def test_a_result_that_finds_no_room_writes_nothing() -> None:
     segment = Segment(Ring.bytes_for(4096))
     ring = Ring(segment)
-    assert not try_write(ring, np.zeros(1, RESULT), b"", bytes(5000))
+    assert not try_write(ring, np.zeros(1, RESULT), b"", [bytes(5000)])
     assert ring.write_position == 0
     ring.close()
     segment.close()

@@ -42,7 +42,7 @@ def rows_of(*records: Record, cpu: int = 0) -> tuple[Rows, Contexts]:
 
 
 def message(rows: Rows, contexts: Contexts, parse: bool = True) -> bytes:
-    return ColumnsView(catalogue(), Facts(EPOCH), parse).render(rows, contexts)
+    return b"".join(ColumnsView(catalogue(), Facts(EPOCH), parse).render(rows, contexts))
 
 
 def header_of(data: bytes) -> dict[str, Any]:
