@@ -110,7 +110,7 @@ class Rows:
         return Rows(data, **(columns | {"at": starts}))
 
     def trim(self) -> Rows:
-        """The same rows on little more `data` than they need: what stands around them goes, and copies only if it must."""
+        """The same rows without what stands around them in `data`; that is copied only if little of it is theirs."""
         if not len(self):
             return self
         ends = self.at + self.cells

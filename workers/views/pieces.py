@@ -284,11 +284,9 @@ class Lines:
         """All rows, a line each."""
         if not len(rows):
             return Rendered(b"", np.zeros(0, np.int64))
-        if self._store.full:
-            self._store.clear()
-        if self._contexts is not contexts or self._generation != contexts.generation:
+        if self._contexts is not contexts or self._generation != contexts.generation or self._store.full:
             self._contexts, self._generation = contexts, contexts.generation
-            self._who.clear()
+            self._store.clear()
         started = contexts.table["container_state"][rows.who] >= CONTAINER_STARTED
         marks = rows.late.astype(np.uint32) | started.astype(np.uint32) << 1
         keys = rows.event.astype(np.uint32) | rows.flags.astype(np.uint32) << 16 | marks << 24

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-MAX_PIECES = 1 << 15
+MAX_PIECES = 1 << 16
 MAX_BYTES = 16 << 20
 
 
