@@ -58,7 +58,7 @@ class Programs:
         except BtfError as error:
             raise LoadError(str(error), "this kernel is older or newer than headrace knows") from error
         self._defines = source.defines(wanted, self.cpus, kernel, has_raw_tracepoint(btf, "sched_prepare_exec"))
-        text = source.joined(wanted.scope, machine)
+        text = source.joined(wanted, machine)
         flags = ["-w", f"-I{HERE / 'c'}", *(f"-D{k}={v}" for k, v in self._defines.items())]
         self._bcc = bcc
         try:

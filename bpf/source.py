@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bpf import cgroups, layout
+from bpf import cgroups, early, layout
 from bpf.btf import Btf
 from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, PROGRAMS, STEPS, SYS_EXIT, WALK, Event, catalogue
+from bpf.early import Test
 from bpf.scope import Scope
 
 HERE = Path(__file__).parent
@@ -24,6 +25,7 @@ SOURCES = (
     "containers.h",
     "scope.h",
     "told.h",
+    "early.h",
     "frame.h",
     "arguments.h",
     "path.h",
@@ -60,6 +62,7 @@ class Wanted:
     environment: bool = False
     capture_bytes: int = 0
     stacks: bool = False
+    tests: tuple[Test, ...] = ()
     retval: tuple[tuple[str, int, int], ...] = ()
     """(event name, least, largest) result that passes the kernel."""
     boot_epoch_ns: int = 0
@@ -88,8 +91,9 @@ class Wanted:
         )
 
 
-def joined(scope: Scope, machine: str) -> str:
-    """The whole source, with the scope's conditions compiled in."""
+def joined(wanted: Wanted, machine: str) -> str:
+    """The whole source, with the conditions of scope and events compiled in."""
+    scope = wanted.scope
     parts = []
     for name in SOURCES:
         path = HERE / "c" / (f"arch_{machine}.h" if name == "arch" else name)
@@ -97,6 +101,8 @@ def joined(scope: Scope, machine: str) -> str:
         if name == "scope.h":
             text = text.replace("\nSCOPE_CONTAINER\n", f"\n{scope.c_container()}\n")
             text = text.replace("\nSCOPE_TERMS\n", f"\n{scope.c_source()}\n")
+        if name == "early.h":
+            text = text.replace("\nEARLY_TESTS\n", f"\n{early.c_source(wanted.tests)}\n")
         parts.append(f'#line 1 "{path.name}"\n{text}')
         if name == "layout.h":
             parts.append(f'#line 1 "static_asserts"\n{layout.static_asserts()}')
@@ -135,6 +141,8 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
     }
     if wanted.stacks:
         found["STACK_ADDRESSES"] = 1
+    if wanted.tests:
+        found["EARLY"] = 1
     # its shape is that of a fact as well
     for name in (*names, *LIFECYCLE):
         found[f"EVENT_{name}"] = catalogue().by_name[name].id

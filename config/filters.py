@@ -1,7 +1,8 @@
 """Event expressions with conditions: `openat.args.pathname=/tmp/*`, `openat.retval<0`.
 
-A condition on a result that is one range goes to the kernel; the rest becomes a column predicate in the
-workers (workers/filters.py). Conditions of one event are ANDed; the values of one condition are ORed.
+A condition on a result that is one range goes to the kernel; the others become column predicates in the
+workers (workers/filters.py), and the kernel side takes out what it can before (workers/early.py). Conditions of
+one event are ANDed; the values of one condition are ORed.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from pipeline.kernel import Kernel
 from pipeline.live import Server
 from pipeline.logs import logger
 from pipeline.supervise import EX_SOFTWARE, Host, Pipeline, PipelineFailed, reader_stage, recorder_stage
+from workers import early
 from workers.views.table import header
 
 STOP_DEADLINE_S = 5.0
@@ -156,7 +157,9 @@ class Run:
             raise loader.LoadError(f"{namespace.name}: {namespace.detail}", namespace.remedy)
         recorder = recorder_stage(settings.record, self._facts) if settings.record else None
         self.pipeline.start(recorder)
-        self.kernel = kernel = Kernel(settings, self.request.selection, self.span, self.pipeline.host.boot_epoch_ns)
+        tests = early.early_tests(self.request.selection.conditions)
+        boot_ns = self.pipeline.host.boot_epoch_ns
+        self.kernel = kernel = Kernel(settings, self.request.selection, self.span, tests, boot_ns)
         programs = kernel.programs
         descriptors = 2 * len(kernel.ends.perf)
         self.pipeline.on_restart = programs.tell_again

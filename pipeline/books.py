@@ -60,6 +60,7 @@ def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
             ("observed", "<u8"),
             ("facts", "<u8"),
             ("late", "<u8"),
+            ("unknown", "<u8"),
             ("redelivered", "<u8"),
             ("turns", "<u8"),
             ("cpu_ns", "<u8"),
@@ -111,6 +112,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     """Of `dropped`: what was still under way when the pipeline was given up."""
     redelivered: int = 0
     late: int = 0
+    unknown: int = 0
+    """Times that a condition could not be decided, since the text could not be read; the event is among `filtered`."""
     announced: int = 0
     missed_runs: int = 0
     balanced: bool = False
@@ -144,7 +147,7 @@ class Ledger(msgspec.Struct, kw_only=True):
         shown = ("produced", "delivered", "filtered", "throttled", "lost", "dropped", "rejected")
         extra = [
             (n, getattr(self, n))
-            for n in ("in_flight", "abandoned", "redelivered", "late", "missed_runs")
+            for n in ("in_flight", "abandoned", "redelivered", "late", "unknown", "missed_runs")
             if getattr(self, n)
         ]
         parts = [f"{name} {getattr(self, name)}" for name in shown] + [f"{name} {value}" for name, value in extra]
@@ -177,6 +180,7 @@ def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue) -> 
         ledger.filtered += counts["filtered"]
         ledger.rejected += counts["rejected"]
         ledger.late += int(state["late"][0])
+        ledger.unknown += int(state["unknown"][0])
         ledger.redelivered += int(state["redelivered"][0])
         ledger.cpu_seconds[f"worker-{i}"] = int(state["cpu_ns"][0]) / 1e9
         ledger.by_worker[str(i)] = counts | {"turns": int(state["turns"][0])}

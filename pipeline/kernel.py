@@ -7,6 +7,7 @@ import os
 from bpf import loader, scope, source
 from bpf.btf import Btf, BtfError
 from bpf.catalogue import catalogue
+from bpf.early import Test
 from config import filters
 from config.settings import Settings
 from pipeline import perf, reader, watermark
@@ -22,7 +23,14 @@ ring is there for the time that the reader waits for a CPU."""
 class Kernel:
     """The kernel's end: programs, perf events, and a mapping of every perf ring that outlives readers."""
 
-    def __init__(self, settings: Settings, selection: filters.Selection, span: scope.Scope, boot_ns: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        selection: filters.Selection,
+        span: scope.Scope,
+        tests: tuple[Test, ...],
+        boot_ns: int,
+    ) -> None:
         try:
             btf = Btf.of_kernel()
         except BtfError as error:
@@ -34,6 +42,7 @@ class Kernel:
             environment=settings.exec_environment,
             capture_bytes=settings.capture_bytes,
             stacks=settings.stack_addresses,
+            tests=tests,
             retval=selection.retval,
             boot_epoch_ns=boot_ns,
         )

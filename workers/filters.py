@@ -7,7 +7,7 @@ not match, negated or not.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from workers.views.pieces import VECTOR_TYPE, argument_counts
 
 Array = np.ndarray[Any, Any]
 PLAIN_VALUES = 0x9000
-"""Numbers below it, and single bits, are asked for their names: requests of ioctl are the largest of these."""
+"""Numbers below it are asked for their names: requests of ioctl are the largest of these."""
 CACHE_ENTRIES = 1 << 16
 """Values that a condition remembers its verdict of, before it begins anew."""
 Test = Callable[[Any], bool]
@@ -63,10 +63,16 @@ def _text_test(condition: Condition) -> Test:
     return test
 
 
+def sample_values() -> Iterator[int]:
+    """Values that have all names between them: small ones, negative ones of both widths, and one or two bits."""
+    yield from range(PLAIN_VALUES)
+    yield from (top - n for top in (1 << 32, 1 << 64) for n in range(1, 200))
+    yield from (1 << one | 1 << other for one in range(64) for other in range(one + 1))
+
+
 def _known_words(parser: Callable[[int], str]) -> set[str]:
     """The names that a parser can give."""
-    values = [*range(PLAIN_VALUES), *(1 << bit for bit in range(64)), *((1 << 64) - n for n in range(1, 200))]
-    words = {word for value in values for word in parser(value).split("|")}
+    words = {word for value in sample_values() for word in parser(value).split("|")}
     return {word for word in words if not word.lstrip("-")[:1].isdigit()}
 
 
@@ -98,8 +104,13 @@ class Predicates:
         self._conditions: list[tuple[Condition, Test, dict[Any, bool]]] = [(c, self._test(c), {}) for c in conditions]
         self._readers: dict[tuple[int, int], Texts] = {}
         self.unknown = 0
-        """Conditions that could not be decided, since the text could not be read: they did not hold."""
+        """Times that a condition could not be decided, since the text could not be read: it did not hold."""
         self._only = None if only is None else np.isin(np.arange(1 << 16), [e.id for e in only])
+
+    def take_unknown(self) -> int:
+        """`unknown` since it was last asked for."""
+        count, self.unknown = self.unknown, 0
+        return count
 
     def _test(self, condition: Condition) -> Test:
         if condition.argument is None:

@@ -65,8 +65,9 @@ class Worker:
         self._cpu = CpuClock(int(self.state["cpu_ns"]))
         self.ring = attach_ring(plan.rings[index])
         self.results = attach_ring(plan.results[index])
-        keep = Predicates(catalogue(), plan.conditions, plan.only) if plan.conditions or plan.only else None
-        self.core = Core(catalogue(), index, plan.workers, keep)
+        conditions = plan.conditions or plan.only
+        self._keep = Predicates(catalogue(), plan.conditions, plan.only) if conditions else None
+        self.core = Core(catalogue(), index, plan.workers, self._keep)
         facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
         self.renders = sorted({(s.render, s.format == "zmq") for s in plan.sinks if s.render != "none"})
         self.views: dict[str, Lines | ColumnsView] = {}
@@ -170,6 +171,8 @@ class Worker:
             state["late"] += np.uint64(rows.late.sum())
         if batch.filtered_events is not None:
             state["filtered"] += batch.filtered_events.astype(np.uint64)
+        if self._keep is not None:
+            state["unknown"] += np.uint64(self._keep.take_unknown())
         state["rejected"] += np.uint64(batch.rejected)
         state["observed"] += np.uint64(batch.observed)
         state["facts"] += np.uint64(batch.facts)

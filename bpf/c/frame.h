@@ -22,6 +22,7 @@ struct writer {
 	struct head *head;
 	u32 slot;
 	u32 start; /* byte of the head */
+	u32 event;
 };
 
 /*
@@ -29,11 +30,6 @@ struct writer {
  * cannot multiply its states by, and calls with several strings stay within its limit.
  */
 #define BLOB_AT(w) (*(volatile u64 *)&(w)->frame->at)
-
-static __always_inline u32 round_up(u32 n, u32 to)
-{
-	return (n + to - 1) & ~(to - 1);
-}
 
 static __always_inline void count_loss(struct mark *m, u64 first_ns, u64 last_ns)
 {
@@ -246,6 +242,7 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	w->head = h;
 	w->slot = slot;
 	w->start = start;
+	w->event = event;
 	BLOB_AT(w) = start + cells * CELL_BYTES;
 	return true;
 }
@@ -277,9 +274,31 @@ static __always_inline void blob_stack(void *ctx, struct writer *w)
 }
 #endif
 
+#ifdef EARLY
+/* As if it had not been produced. A context that was written for it may stay, for the next record. */
+static __always_inline void record_take_back(struct writer *w)
+{
+	struct frame *f = w->frame;
+	u32 cpu = bpf_get_smp_processor_id();
+	struct counts *counts = produced.lookup(&cpu);
+	if (counts && w->event < EVENTS)
+		counts->events[w->event]--;
+	f->used = f->heads ? w->start : 0;
+	if (!f->heads)
+		*(volatile u64 *)&w->mark->first_ns = 0;
+	*(volatile u64 *)&w->mark->busy = 0;
+}
+#endif
+
 static __always_inline void record_end(void *ctx, struct writer *w)
 {
 	struct frame *f = w->frame;
+#ifdef EARLY
+	if (w->slot != FACTS && !record_passes(w->head, w->event)) {
+		record_take_back(w);
+		return;
+	}
+#endif
 #ifdef STACK_ADDRESSES
 	if (w->slot != FACTS)
 		blob_stack(ctx, w);

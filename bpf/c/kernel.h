@@ -35,6 +35,13 @@ static u64 (*ktime_boot_ns)(void) = (void *)125;    /* bpf_ktime_get_boot_ns, si
 /* Keep the compiler from deriving a bounded value a second time from an unbounded one. */
 #define OPAQUE(v) asm volatile("" : "+r"(v))
 
+#define COMPONENT_BYTES 256 /* NAME_MAX, and a NUL */
+
+static __always_inline u32 round_up(u32 n, u32 to)
+{
+	return (n + to - 1) & ~(to - 1);
+}
+
 #define ENOSPC 28
 #define EFAULT 14
 #define PF_KTHREAD 0x00200000

@@ -13,7 +13,6 @@
  * variable: what the verifier cannot follow, it cannot multiply its states by.
  */
 #define PATH_COMPONENTS 48
-#define COMPONENT_BYTES 256
 #define PATH_ROOM (4096 + COMPONENT_BYTES + sizeof(struct blob))
 #define DENTRY_HEAD (KERNEL_dentry_d_name_name + 8)
 #define ROOT_NOT_MET 0xffffffff
@@ -201,6 +200,7 @@ int on_walk(struct bpf_raw_tracepoint_args *ctx)
 	if (!w.mark || !w.frame || start > CELLS_BYTES - RECORD_CELLS * CELL_BYTES)
 		return 0;
 	w.head = (struct head *)(w.frame->cells + start);
+	w.event = w.head->event;
 	struct place root = task_root(current_task_btf());
 	for (int i = 0; i < WALKS; i++) {
 		if (i >= j->count)

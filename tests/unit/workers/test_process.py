@@ -21,7 +21,7 @@ def ledger_of(*frames: bytes) -> Ledger:
     worker: Any = object.__new__(Worker)
     worker.plan, worker.index = SimpleNamespace(cpus=2), 0
     state = np.zeros(1, books.worker_journal(2, 1))
-    worker.state = state[0]
+    worker.state, worker._keep = state[0], None
     core = Core(catalogue(), 0, 1)
     for one in frames:
         core.feed(view(one))

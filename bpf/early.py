@@ -1,0 +1,214 @@
+"""Conditions that the programs decide: a record is tested where it was written, and taken back if it fails.
+
+A test may only take back what certainly does not match: whatever cannot be told here passes, and the worker's
+predicate (workers/filters.py), which sees every record that comes, has the last word. So a test knows numbers
+and flags, and texts that are an exact string, a beginning, an end, or both of these.
+
+Each test becomes C for `record_passes()` (bpf/c/early.h). Texts are compared eight bytes at a time. A path that was
+walked stands with its last component first, so its beginning is looked for at the end of the blob.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bpf.catalogue import LIFECYCLE, PATH, Event
+
+MOST_BYTES = 255
+"""Of a text that a test compares with."""
+SIGNED, UNSIGNED = "s64", "u64"
+
+
+@dataclass(frozen=True)
+class NumberTest:
+    """`argument` (None: the result), cast to `cast`, is one of `values` or has all bits of one of `masks`.
+
+    With another operator than `=` there is one value; with `!=` no mask.
+    """
+
+    event: Event
+    argument: int | None
+    cast: str
+    op: str
+    values: tuple[int, ...] = ()
+    masks: tuple[int, ...] = ()
+
+    def source(self) -> str:
+        """C that leaves with `false` if the test fails. Records of 32-bit calls pass."""
+        kind = SIGNED if self.cast.startswith("s") else UNSIGNED
+        raw = "h->retval" if self.argument is None else f"early_argument(h, {self.argument})"
+        op = "==" if self.op == "=" else self.op
+        joined = " && " if self.op == "!=" else " || "
+        terms = [f"v {op} {_literal(value, kind)}" for value in self.values]
+        terms += [f"(v & {mask}ULL) == {mask}ULL" for mask in self.masks]
+        test = f"{kind} v = ({self.cast}){raw};\n\t\tif (!({joined.join(terms)}))\n\t\t\treturn false;"
+        return f"\tif (!(h->flags & HEAD_COMPAT)) {{\n\t\t{test}\n\t}}\n"
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A text that begins with `start` and ends with `end`; `exact`: that is `start`, and nothing else."""
+
+    start: str = ""
+    end: str = ""
+    exact: bool = False
+
+    @classmethod
+    def of(cls, glob: str) -> Pattern | None:
+        """The pattern that a glob is, or None if it is of another kind."""
+        # the command line's bytes that are no UTF-8 match nothing
+        if any(c in "?[\ufffd\0" or "\ud800" <= c <= "\udfff" for c in glob):
+            return None
+        start, star, end = glob.partition("*")
+        if not star:
+            return cls(start, exact=True)
+        return None if "*" in end else cls(start, end)
+
+
+@dataclass(frozen=True)
+class TextTest:
+    """The text behind `argument` fits one of `patterns`; `negated`: none of them."""
+
+    event: Event
+    argument: int
+    negated: bool
+    patterns: tuple[Pattern, ...]
+
+    @property
+    def _is_path(self) -> bool:
+        return self.event.arguments[self.argument].form == PATH
+
+    def source(self) -> str:
+        """C that leaves with `false` if the test fails. What was not read whole passes."""
+        make = path_terms if self._is_path else text_terms
+        terms = [" && ".join(found) or "true" for found in (make(p) for p in self.patterns) if found is not None]
+        hit = " || ".join(f"({term})" for term in terms)
+        # a path that is another one below the process's own root may match as that
+        sure = f"early_{'path' if self._is_path else 'text'}(s, h, {self.argument})"
+        if self._is_path and not self.negated:
+            sure += " && !(h->flags & HEAD_OWN_ROOT)"
+        return f"\tif ({sure} && {'' if self.negated else '!'}({hit}))\n\t\treturn false;\n"
+
+
+Test = NumberTest | TextTest
+
+
+def _literal(value: int, kind: str) -> str:
+    # the least 64-bit number has no literal of its own in C
+    return f"({kind}){value % 2**64:#x}ULL"
+
+
+def _same(data: bytes, at: str) -> str:
+    """C: the bytes at `at`, an address, are `data`."""
+    words = []
+    for i in range(0, len(data), 8):
+        part = data[i : i + 8]
+        value = int.from_bytes(part, "little")
+        word = f"s->words[{i // 8}]"
+        if len(part) < 8:
+            word = f"({word} & {(1 << 8 * len(part)) - 1:#x}ULL)"
+        words.append(f"{word} == {value:#x}ULL")
+    return f"early_read(s, {at}, {len(data)}) && {' && '.join(words)}"
+
+
+def text_terms(pattern: Pattern) -> list[str] | None:
+    """C terms that must all hold for a text to fit; None if that cannot be told here."""
+    start, end = pattern.start.encode(), pattern.end.encode()
+    if max(len(start), len(end)) > MOST_BYTES:
+        return None
+    terms = [f"s->bytes {'==' if pattern.exact else '>='} {len(start) + len(end)}"]
+    if start:
+        terms.append(_same(start, "s->at"))
+    if end:
+        terms.append(_same(end, f"s->at + s->bytes - {len(end)}"))
+    return terms
+
+
+def _components(names: Iterable[str]) -> bytes:
+    return b"".join(name.encode() + b"\0" for name in reversed(list(names)))
+
+
+def path_terms(pattern: Pattern) -> list[str] | None:
+    """The same for a walked path: `/a/b` stands as `b NUL a NUL / NUL`."""
+    if pattern.exact:
+        return _exact_path(pattern.start)
+    if pattern.start == "/" and not pattern.end:
+        return None  # all but what has no directory
+    terms: list[str] = []
+    if pattern.start:
+        found = _path_start(pattern.start)
+        if found is None:
+            return None
+        terms += found
+    if pattern.end:
+        found = _path_end(pattern.end)
+        if found is None:
+            return None
+        terms += found
+    if pattern.start and pattern.end:
+        # a beginning and an end that share bytes are no match; two bytes of the blob stand for the root
+        terms.append(f"s->bytes >= {len(pattern.start.encode()) + len(pattern.end.encode()) + 2}")
+    return terms
+
+
+def _exact_path(path: str) -> list[str] | None:
+    root, names = path.startswith("/"), path.removeprefix("/").split("/")
+    if path == "/":
+        data = b"/\0"
+    elif "" in names:
+        return None
+    else:
+        data = _components(names) + (b"/\0" if root else b"")
+    return None if len(data) > MOST_BYTES else [f"s->bytes == {len(data)}", _same(data, "s->at")]
+
+
+def _path_start(start: str) -> list[str] | None:
+    *names, partial = start.removeprefix("/").split("/")
+    if not start.startswith("/") or "" in names:
+        return None
+    # the NUL of the component below stands before
+    above = b"\0" + _components(names) + b"/\0"
+    if len(above) + len(partial.encode()) > MOST_BYTES:
+        return None
+    terms = [f"s->bytes > {len(above)}", _same(above, f"s->at + s->bytes - {len(above)}")]
+    if partial:
+        begins, end = partial.encode(), f"s->bytes - {len(above)}"
+        terms.append(f"early_component(s, {end}) >= {len(begins)}")
+        terms.append(_same(begins, f"s->at + {end} - s->component"))
+    return terms
+
+
+def _path_end(end: str) -> list[str] | None:
+    partial, *names = end.split("/")
+    below = _components(names)
+    if "" in names or len(below) + len(partial.encode()) > MOST_BYTES:
+        return None
+    terms = []
+    if below:
+        terms += [f"s->bytes > {len(below)}", _same(below, "s->at")]
+    if partial:
+        ends = partial.encode()
+        terms.append(f"early_name(s, {len(below)}) >= {len(ends)}")
+        terms.append(_same(ends, f"s->at + {len(below)} + s->component - {len(ends)}"))
+    return terms
+
+
+def is_early(event: Event) -> bool:
+    """Whether records of an event may be taken back: the process tree needs all of the lifecycle's."""
+    return event.name not in LIFECYCLE and event.hook not in (None, "pipeline")
+
+
+def c_source(tests: Sequence[Test]) -> str:
+    """The function that early.h expects at EARLY_TESTS, "" without tests."""
+    if not tests:
+        return ""
+    of_event: dict[int, list[str]] = {}
+    for test in tests:
+        of_event.setdefault(test.event.id, []).append(test.source())
+    cases = "".join(f"\tif (event == {event}) {{\n{''.join(parts)}\t}}\n" for event, parts in of_event.items())
+    return (
+        "static __always_inline bool record_passes(const struct head *h, u32 event)\n{\n"
+        "\tu32 zero = 0;\n\tstruct early *s = earlies.lookup(&zero);\n\tif (!s)\n\t\treturn true;\n"
+        f"{cases}\treturn true;\n}}\n"
+    )

@@ -1,0 +1,129 @@
+"""Conditions that the kernel side decides (bpf/early.py), with real calls: what it takes back is not produced."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.live import Traced, arguments, trace
+
+pytestmark = pytest.mark.kernel
+FILES = ("plain", "plain.conf", "deep/plain.conf", "deep/other", "deeper/plain", "é", "long" * 30)
+OPENER = """
+import os, sys
+for name in sys.argv[2:]:
+    os.close(os.open(os.path.join(sys.argv[1], name), os.O_RDWR | os.O_CREAT, 0o600))
+"""
+FLOOD = """
+import os, sys
+here, there = os.path.join(sys.argv[1], "here"), os.path.join(sys.argv[1], "there")
+os.close(os.open(here, os.O_CREAT))
+for i in range(int(sys.argv[2])):
+    try:
+        os.close(os.open(here if i % 10 == 0 else there, os.O_RDONLY))
+    except FileNotFoundError:
+        pass
+"""
+NUMBERS = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+for fd in (-1, -7, 1000, 1001):
+    libc.dup(fd)
+libc.openat(-100, None, 0)
+libc.openat(-100, b"/no/such/file", os.O_DIRECTORY)
+"""
+
+
+def python(code: str, *args: str) -> list[str]:
+    return [sys.executable, "-S", "-E", "-c", code, *args]
+
+
+def paths(traced: Traced, name: str) -> list[str]:
+    return [arguments(event)["pathname"] for event in traced.events if event["eventName"] == name]
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ("={}/plain", {"plain"}),
+        ("={}/deep/*", {"deep/plain.conf", "deep/other"}),
+        ("={}/deep*", {"deep/plain.conf", "deep/other", "deeper/plain"}),
+        ("={}/*.conf", {"plain.conf", "deep/plain.conf"}),
+        ("={}/plain,{}/é", {"plain", "é"}),
+        ("={}/" + "long" * 30, {"long" * 30}),
+        ("={}/longlong*", {"long" * 30}),
+        ("={}/*/plain", {"deeper/plain"}),
+    ],
+)
+@pytest.mark.parametrize("event", ["security_file_open", "openat"])
+def test_a_path_is_told_by_its_beginning_and_end(
+    tmp_path: Path, event: str, condition: str, expected: set[str]
+) -> None:
+    for folder in ("deep", "deeper"):
+        (tmp_path / folder).mkdir()
+    condition = f"{event}.args.pathname{condition.replace('{}', str(tmp_path))}"
+    traced = trace(python(OPENER, str(tmp_path), *FILES), "-e", condition)
+    assert set(paths(traced, event)) == {os.path.join(tmp_path, name) for name in expected}
+    ledger = traced.ledger
+    assert ledger["balanced"]
+    assert ledger["produced"] == ledger["delivered"] == len(expected)
+
+
+def test_a_suffix_stands_alone(tmp_path: Path) -> None:
+    condition = "security_file_open.args.pathname=*n.conf,*/plain"
+    (tmp_path / "deep").mkdir()
+    traced = trace(python(OPENER, str(tmp_path), "plain", "plain.conf", "xplain", "deep/plain"), "-e", condition)
+    own = [path for path in paths(traced, "security_file_open") if path.startswith(str(tmp_path))]
+    assert own == [str(tmp_path / name) for name in ("plain", "plain.conf", "deep/plain")]
+
+
+def test_what_is_negated_goes_too(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    condition = f"openat.args.pathname!=/usr/*,/lib*,/etc/*,/proc/*,/dev/*,{tmp_path}/deep/*"
+    traced = trace(python(OPENER, str(tmp_path), "a", "deep/b", "c"), "-e", condition)
+    own = [path for path in paths(traced, "openat") if path.startswith(str(tmp_path))]
+    assert own == [str(tmp_path / "a"), str(tmp_path / "c")]
+
+
+def test_in_a_flood_nothing_is_lost_between_what_is_taken_back(tmp_path: Path) -> None:
+    calls = 20_000
+    condition = f"openat.args.pathname={tmp_path}/here"
+    events = f"{condition},security_file_open.args.pathname=*/here"
+    traced = trace(python(FLOOD, str(tmp_path), str(calls)), "-e", events, "--workers", "2")
+    kept = calls // 10 + 1
+    rows = traced.ledger["by_event"]
+    assert (traced.ledger["balanced"], traced.ledger["lost"]) == (True, 0)
+    assert rows["openat"]["produced"] == rows["openat"]["delivered"] == kept
+    assert rows["security_file_open"]["produced"] == rows["security_file_open"]["delivered"] == kept
+    times = [event["timestamp"] for event in traced.events]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize(
+    ("condition", "raised"),
+    [
+        ("dup.args.oldfd=-7,1000", [-7, 1000]),
+        ("dup.args.oldfd<-1", [-7]),
+        ("dup.args.oldfd>=1000", [1000, 1001]),
+    ],
+)
+def test_numbers_have_the_width_and_the_sign_of_their_type(condition: str, raised: list[int]) -> None:
+    traced = trace(python(NUMBERS), "-e", condition)
+    assert [arguments(event)["oldfd"] for event in traced.events] == raised
+    assert traced.ledger["produced"] == len(raised)
+
+
+def test_several_results_are_told_apart() -> None:
+    traced = trace(python(NUMBERS), "-e", "dup.retval!=-9,openat.retval=-2,-14,openat.args.flags=O_DIRECTORY")
+    assert [event["eventName"] for event in traced.events] == ["openat"]
+    assert traced.ledger["by_event"]["openat"]["produced"] == 1
+
+
+def test_what_could_not_be_read_is_unknown_and_counted() -> None:
+    traced = trace(python(NUMBERS), "-e", "openat.retval=-14,openat.args.pathname!=/x")
+    assert traced.events == []
+    ledger = traced.ledger
+    assert (ledger["produced"], ledger["filtered"], ledger["unknown"], ledger["balanced"]) == (1, 1, 1, True)

@@ -1,0 +1,102 @@
+"""Which conditions the kernel side can decide, and as what (bpf/early.py): the words of flags become bits here.
+
+A condition goes there if a record that its test takes back would certainly be taken out by workers/filters.py. Words
+are met halfway: the test asks for the bits that all values of a word have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from bpf.catalogue import PATH, ROOT
+from bpf.early import NumberTest, Pattern, Test, TextTest, is_early, path_terms, text_terms
+from bpf.layout import KIND_STRING
+from config.filters import Condition, integer
+from workers.decode.flags import Parser, parser_of
+from workers.decode.texts import TEXT_TYPES
+from workers.decode.values import SIGNED_32, SIGNED_64, UNSIGNED_32
+from workers.filters import sample_values
+from workers.views.pieces import VECTOR_TYPE
+
+RANGES = {"s32": (-(2**31), 2**31 - 1), "u32": (0, 2**32 - 1), "s64": (-(2**63), 2**63 - 1), "u64": (0, 2**64 - 1)}
+
+
+def early_tests(conditions: Sequence[Condition]) -> tuple[Test, ...]:
+    """Tests for those of the conditions that the kernel side can decide, or part of them."""
+    found = (_test(condition) for condition in conditions if is_early(condition.event))
+    return tuple(test for test in found if test is not None)
+
+
+def _test(condition: Condition) -> Test | None:
+    if condition.argument is None:
+        return _number(condition, "s64", None)
+    argument = condition.event.arguments[condition.argument]
+    if argument.type in TEXT_TYPES:
+        return _text(condition)
+    if argument.type == VECTOR_TYPE or argument.type == "bool" or argument.form == ROOT:
+        return None
+    return _number(condition, _cast(argument.type), parser_of(condition.event.name, argument.name, argument.type))
+
+
+def _cast(kind: str) -> str:
+    """As number() of workers/decode/values.py reads a type."""
+    if kind in SIGNED_32 or kind.startswith("enum"):
+        return "s32"
+    return "u32" if kind in UNSIGNED_32 else "s64" if kind in SIGNED_64 else "u64"
+
+
+def _number(condition: Condition, cast: str, parser: Parser | None) -> Test | None:
+    values, masks = [], []
+    for text in condition.values:
+        if text.lstrip("-")[:1].isdigit():
+            value = integer(text)
+            if RANGES[cast][0] <= value <= RANGES[cast][1]:
+                values.append(value)
+            elif condition.op not in ("=", "!="):
+                return None
+        elif condition.op == "=":
+            mask = common_bits(parser, text) if parser else 0
+            if not mask:
+                return None
+            masks.append(mask)
+    if not values and not masks:
+        return None
+    return NumberTest(condition.event, condition.argument, cast, condition.op, tuple(values), tuple(masks))
+
+
+@cache
+def _producers(parser: Parser) -> dict[str, int]:
+    """Of each word that a parser can give, and each way to join some: the bits that all values of it have."""
+    found: dict[str, int] = {}
+    for value in sample_values():
+        text = parser(value)
+        for word in {text, *text.split("|")}:
+            found[word] = found.get(word, value) & value
+    return found
+
+
+def common_bits(parser: Parser, text: str) -> int:
+    """Bits that a value must have for its words to be `text`, or for `text` to be one of them; 0 if none is known."""
+    known = _producers(parser)
+    bits = 0
+    for word in text.split("|"):
+        if word not in known:
+            return 0
+        bits |= known[word]
+    return bits
+
+
+def _text(condition: Condition) -> Test | None:
+    assert condition.argument is not None
+    event, negated = condition.event, condition.op == "!="
+    form = event.arguments[condition.argument].form
+    is_string = any(blob.arg == condition.argument and blob.kind == KIND_STRING for blob in event.blobs)
+    if form not in (PATH, "", "kernel") or (event.is_syscall and not is_string):
+        return None
+    make = path_terms if form == PATH else text_terms
+    found = [Pattern.of(glob) for glob in condition.values]
+    sure = tuple(pattern for pattern in found if pattern is not None and make(pattern) is not None)
+    if not sure or (len(sure) < len(condition.values) and not negated):
+        return None
+    return TextTest(event, condition.argument, negated, sure)
