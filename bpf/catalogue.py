@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -64,6 +65,18 @@ class Argument:
         return self.form != ROOT
 
 
+DESCRIPTOR = re.compile(r"\w*fd|fd_?in")
+DESCRIPTOR_TYPES = ("int", "unsigned int", "unsigned long")
+
+
+def descriptor_of(arguments: tuple[Argument, ...]) -> int | None:
+    """Position of a call's first file descriptor."""
+    for i, argument in enumerate(arguments):
+        if argument.type in DESCRIPTOR_TYPES and DESCRIPTOR.fullmatch(argument.name):
+            return i
+    return None
+
+
 @dataclass(frozen=True)
 class Event:
     """One event. `hook` is None where nothing can provide it yet; `missing` then says why.
@@ -95,6 +108,11 @@ class Event:
         arg, sized = buffer
         on_success = sized == layout.SIZED_BY_RESULT
         return (*self.blobs, Blob(arg, layout.KIND_SIZED, min(capture_bytes, layout.STRING_BYTES), sized, on_success))
+
+    @property
+    def descriptor(self) -> int | None:
+        """The argument that --fd-paths shows with its file, by position."""
+        return descriptor_of(self.arguments) if self.is_syscall else None
 
     def index(self, argument: str) -> int | None:
         """Position of an argument by name, or None."""

@@ -24,6 +24,8 @@ CALL_SLOTS = 512
 UNKNOWN_CALL = CALL_SLOTS - 1
 FRAME_VERSION = 2
 STRING_BYTES = 4096
+PATH_ROOM = 4096 + 256 + 8
+"""Of a frame, for a path that is walked (bpf/c/path.h)."""
 VECTOR_BYTES, VECTOR_STRING = 8192, 1024
 ARGV_BYTES = 16384
 ENVP_BYTES = 8192
@@ -150,6 +152,8 @@ CALL = np.dtype(
         ("path2", "u1"),
         ("dir2", "u1"),
         ("flags", "u1"),
+        ("descriptor", "u1"),
+        ("pad", "u1", 7),
     ]
 )
 STATUS = np.dtype(

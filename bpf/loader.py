@@ -13,7 +13,7 @@ import numpy as np
 
 from bpf import cgroups, layout, offsets, source
 from bpf.btf import Btf, BtfError
-from bpf.catalogue import ENTRY_CALLS, LOOKS, PROGRAMS, SYS_EXIT, VARIANTS, Call, Look, catalogue
+from bpf.catalogue import ENTRY_CALLS, LOOKS, PROGRAMS, SYS_EXIT, VARIANTS, Call, Look, catalogue, descriptor_of
 from bpf.mapped import MappedArray
 from bpf.source import HERE, Wanted
 from bpf.test_run import TestRun
@@ -151,6 +151,9 @@ class Programs:
         if call.event.name in ("execve", "execveat"):
             row["exec"] = 1 + (call.event.name == "execveat")
             room = layout.STRING_BYTES + layout.ARGV_BYTES + layout.ENVP_BYTES + 64
+        descriptor = descriptor_of(call.arguments) if self.wanted.fd_paths else None
+        row["descriptor"] = layout.ARG_NONE if descriptor is None else descriptor
+        room += layout.PATH_ROOM if descriptor is not None else 0
         row["room"] = min(room, FRAME_ROOM)
         return row
 

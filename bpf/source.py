@@ -62,6 +62,7 @@ class Wanted:
     environment: bool = False
     capture_bytes: int = 0
     stacks: bool = False
+    fd_paths: bool = False
     tests: tuple[Test, ...] = ()
     retval: tuple[tuple[str, int, int], ...] = ()
     """(event name, least, largest) result that passes the kernel."""
@@ -141,6 +142,8 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
     }
     if wanted.stacks:
         found["STACK_ADDRESSES"] = 1
+    if wanted.fd_paths:
+        found["FD_PATHS"] = 1
     if wanted.tests:
         found["EARLY"] = 1
     # its shape is that of a fact as well

@@ -35,6 +35,7 @@ SWITCHES = {
     "exec-env": ("exec_environment", True),
     "relative-time": ("relative_time", True),
     "stack-addresses": ("stack_addresses", True),
+    "parse-arguments-fds": ("fd_paths", True),
     "sort-events": (None, True),
 }
 """`option:X` -> (setting, value); None: always so in headrace."""

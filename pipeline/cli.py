@@ -56,6 +56,9 @@ def _output_options(function: Any) -> Any:
             default=None,
             help="The caller's stack, as far as frame pointers lead.",
         ),
+        click.option(
+            "--fd-paths/--no-fd-paths", default=None, help="Show descriptors with their files: 3=/etc/passwd."
+        ),
         click.option("--workers", type=int, metavar="N", help="Worker processes (1 to 64)."),
         click.option("--ring-bytes", type=int, metavar="N", help="Size of each worker's ring."),
         click.option("--ledger", metavar="FILE", help="Write the ledger as JSON."),

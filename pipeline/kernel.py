@@ -42,6 +42,7 @@ class Kernel:
             environment=settings.exec_environment,
             capture_bytes=settings.capture_bytes,
             stacks=settings.stack_addresses,
+            fd_paths=settings.fd_paths,
             tests=tests,
             retval=selection.retval,
             boot_epoch_ns=boot_ns,

@@ -214,6 +214,9 @@ struct call {
 	u8 path2;
 	u8 dir2;
 	u8 flags;
+	/* the argument whose file is shown with it (--fd-paths), 0xff none */
+	u8 descriptor;
+	u8 pad[7];
 };
 
 /* Calls that one program tells apart. */

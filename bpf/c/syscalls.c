@@ -157,6 +157,15 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, s
 			for (int i = 0; i < 5 && call->blobs[i].kind; i++)
 				write_blob(&w, &call->blobs[i], retval);
 	}
+#ifdef FD_PATHS
+	u64 file = call->descriptor < 6 && !image ? task_file(task, written_argument(&w, call->descriptor)) : 0;
+	struct walks *j = walks_begin();
+	if (j && file) {
+		path_later(j, call->descriptor, file_place(file));
+		record_walk(ctx, &w, j, call->object);
+		return;
+	}
+#endif
 	record_end(ctx, &w);
 }
 
@@ -197,15 +206,15 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct call *call = calls.lookup(&at);
 	if (!call)
 		return 0;
-	if (call->wanted)
-		syscall_event(ctx, call, at, task, regs);
 #ifdef WANT_SYS_EXIT
 	struct subject s;
-	if (!call->wanted && in_scope(&s, task))
+	if (in_scope(&s, task))
 		tell_first(ctx, &s);
 	plain_event(ctx, EVENT_sys_exit, ctx->args[1], number,
 		    compat_flag() | not_run_flag(task, number, ctx->args[1]));
 #endif
+	if (call->wanted)
+		syscall_event(ctx, call, at, task, regs);
 	if (call->object)
 		objects.call(ctx, call->object);
 	return 0;

@@ -23,6 +23,7 @@ from bpf.layout import (
     BLOB_OK,
     BLOB_RACED,
     BLOB_STACK,
+    BLOB_STATUS,
     CONTAINER_STARTED,
     EVENTS,
     HEAD_COMPAT,
@@ -31,6 +32,7 @@ from bpf.layout import (
     HEAD_OWN_ROOT,
 )
 from workers.blobs import Blobs, argument, blobs, bytes_of
+from workers.decode import paths
 from workers.decode.flags import PAIRED, Parser, parser_of, pointer
 from workers.decode.structs import STRUCTS
 from workers.decode.texts import ABSENT, OUTSIDE, TEXT_TYPES, Text, Texts
@@ -151,6 +153,8 @@ class ArgumentPieces:
         self._pairs = Cache(store, self._pair_piece)
         self.simple = Cache(store, self._simple_piece)
         self._others = Cache(store, self._other_piece)
+        self._is_descriptor = event.descriptor == index
+        self._descriptors = Cache(store, self._descriptor_piece)
 
     def _choose_parser(self, event: Event, syscalls: dict[int, str]) -> Parser | None:
         if self.argument.name == "syscall":
@@ -174,6 +178,12 @@ class ArgumentPieces:
         raw, other = key & LOW, key >> 32
         value = number(raw, self.argument.type, self._compat)
         return self._piece(Value(self._paired(raw, other), value, source=self._source))
+
+    def _descriptor_piece(self, key: tuple[int, bytes]) -> str:
+        raw, path = key
+        value = number(raw, self.argument.type, self._compat)
+        # an unnamed pipe is the one file whose dentry has no name
+        return self._piece(Value(b"%d=%s" % (value, paths.walked(path) or b"pipe"), value, source=KERNEL))
 
     def _simple_piece(self, data: bytes) -> str:
         return self._other_piece((self._texts.shown(data), 0))
@@ -204,6 +214,8 @@ class ArgumentPieces:
             return np.full(len(chosen), self._others[ABSENT, 0])
         if self._is_buffer and (found.arg == self.index).any():
             return self._slow(rows, chosen, found)
+        if self._is_descriptor and (found.arg == self.index).any():
+            return self._with_files(rows, chosen, found)
         if self._paired:
             other = argument(rows, self._other, chosen) << np.uint64(32)
             return self._pairs.numbers(argument(rows, self.index, chosen) & np.uint64(LOW) | other)
@@ -213,6 +225,16 @@ class ArgumentPieces:
         if simple is not None:
             return self.simple.numbers_of(byte_strings(rows.data, found.start[simple], found.bytes[simple]))
         return self._slow(rows, chosen, found)
+
+    def _with_files(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
+        raws = argument(rows, self.index, chosen).tolist()
+        entries = found.entries(self.index, len(rows), chosen).tolist()
+        known = [entry >= 0 and int(found.status[entry]) & BLOB_STATUS == BLOB_OK for entry in entries]
+        pieces = [
+            self._descriptors[raw, bytes_of(rows, found, entry)] if shown else self.numbers[raw]
+            for raw, entry, shown in zip(raws, entries, known, strict=True)
+        ]
+        return np.array(pieces, np.int64)
 
     def _slow(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
         # a path of the own root has no cell of its own
