@@ -8,7 +8,7 @@ setup: .venv/.ready
 
 setup-tests: .venv/.ready-tests
 
-.venv/.ready-tests: setup.sh pyproject.toml requirements.lock
+.venv/.ready-tests: setup.sh pyproject.toml requirements.lock requirements-extras.lock examples/node/package-lock.json
 	./setup.sh tests
 
 demo: setup

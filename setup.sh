@@ -2,7 +2,8 @@
 # What headrace needs on a Debian 12 machine, installed where it is missing: Debian's bcc (its namesake
 # on PyPI is something else), a C compiler for the demonstration's and the tests' loads, and a virtual
 # environment in the checkout with the locked Python packages. `setup.sh tests` installs what only the
-# tests need as well: a Docker Engine, which they start for themselves, and busybox for its image.
+# tests need as well: a Docker Engine, which they start for themselves, busybox for its image, and what the
+# examples stand on: pyarrow, polars, and Node with zeromq.
 set -eu
 cd "$(dirname "$0")"
 
@@ -16,6 +17,7 @@ echo 'int main(void){return 0;}' | cc -m32 -x c -o /dev/null - 2>/dev/null || ad
 if [ "${1:-}" = tests ]; then
 	command -v dockerd >/dev/null 2>&1 || add docker.io
 	[ -x /bin/busybox ] || add busybox-static
+	command -v npm >/dev/null 2>&1 || add npm
 fi
 if [ -n "$need" ]; then
 	if [ "$(id -u)" != 0 ]; then
@@ -30,6 +32,10 @@ fi
 
 [ -x .venv/bin/python ] || python3 -m venv .venv
 .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+if [ "${1:-}" = tests ]; then
+	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-extras.lock
+	npm ci --silent --no-audit --no-fund --prefix examples/node
+fi
 .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 # only bcc of Debian's packages becomes visible, not all of dist-packages
 site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')

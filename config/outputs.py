@@ -2,8 +2,9 @@
 
 table:-            a table on standard output
 json:FILE          a JSON object a line; `json:-` is standard output
+arrow:FILE         an Arrow IPC stream
 none               count only
-zmq:ENDPOINT       publish; `ipc:///path` or `tcp://127.0.0.1:port`; format=json|columns
+zmq:ENDPOINT       publish; `ipc:///path` or `tcp://127.0.0.1:port`; format=json|columns|arrow
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 from bpf.catalogue import nearest
 
 FORMATS = {
     "table": "a table for people, on a terminal or in a file",
     "json": "one JSON object a line (docs/schema.json)",
+    "arrow": "an Arrow IPC stream (docs/wire.md); needs the extra headrace[arrow]",
     "none": "nothing but the ledger",
-    "zmq": "ZeroMQ publisher; format=json (default) or columns (docs/wire.md)",
+    "zmq": "ZeroMQ publisher; format=json (default), columns or arrow (docs/wire.md)",
 }
 POLICIES = ("block", "drop")
 OPTIONS = {
     "policy": "block (wait, and lose at the ring) or drop (lose at this sink); default block, for zmq drop",
-    "format": "for zmq: json or columns",
+    "format": "for zmq: json, columns or arrow",
     "queue": "for zmq: messages that may wait for a slow subscriber; default 64",
 }
 SWITCHES = {
@@ -47,7 +50,7 @@ class OutputError(Exception):
 
 @dataclass(frozen=True)
 class Output:
-    """One sink. `render` is what workers make for it: table, json, columns or none."""
+    """One sink. `render` is what workers make for it: table, json, columns, arrow or none."""
 
     format: str
     target: str
@@ -93,8 +96,10 @@ def _one(text: str) -> Output:
     if policy not in POLICIES:
         raise OutputError(f"output {text!r}: policy is block or drop, not {policy!r}")
     render = options.get("format", "json") if kind == "zmq" else kind
-    if kind == "zmq" and render not in ("json", "columns"):
-        raise OutputError(f"output {text!r}: format is json or columns, not {render!r}")
+    if kind == "zmq" and render not in ("json", "columns", "arrow"):
+        raise OutputError(f"output {text!r}: format is json, columns or arrow, not {render!r}")
+    if render == "arrow" and find_spec("pyarrow") is None:
+        raise OutputError(f"output {text!r}: needs pyarrow, which is not installed: pip install 'headrace[arrow]'")
     queue = options.get("queue", "64")
     if not re.fullmatch("[0-9]{1,6}", queue) or not 1 <= int(queue) <= 100000:
         raise OutputError(f"output {text!r}: queue is a number from 1 to 100000")

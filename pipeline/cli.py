@@ -92,6 +92,8 @@ def _resolve(
         raise Failure("no event is left to trace", EX_USAGE)
     if 1 in CLOSED and (resolved.ledger == "-" or any(s.target == "-" for s in out.sinks)):
         raise Failure("standard output is closed", app.EX_IOERR)
+    if sys.stdout.isatty() and any((s.format, s.target) == ("arrow", "-") for s in out.sinks):
+        raise Failure("output arrow:-: binary, and standard output is a terminal; redirect it", EX_USAGE)
     return app.Request(resolved, selection, out, command, ready_fd)
 
 

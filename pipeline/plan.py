@@ -26,6 +26,8 @@ READY_PUBLISHER, READY_READER, READY_WORKER = 0, 1, 2
 """Indices of `ready`; worker i is READY_WORKER + i."""
 ALL = EVENTS
 """Index of `interest` that stands for the topic of all events."""
+LINES = ("json", "table")
+"""Formats whose lines of several workers can be merged."""
 
 
 @dataclass(frozen=True)

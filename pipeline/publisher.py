@@ -21,7 +21,7 @@ from pipeline.doorbell import InheritedFd
 from pipeline.gather import Gather
 from pipeline.logs import logger
 from pipeline.merge import Merger, merge
-from pipeline.plan import READY_PUBLISHER, Plan, attach_control, attach_ring
+from pipeline.plan import LINES, READY_PUBLISHER, Plan, attach_control, attach_ring
 from pipeline.results import Result, read
 from pipeline.ring import BATCH
 from pipeline.sinks import FileSink, NoneSink, Offer, Sink, SinkError, ZmqSink
@@ -72,7 +72,7 @@ class Publisher:
         self._mergers = {
             i: Merger(self.state["finished"][:, i].tolist())
             for i, (name, is_topic) in enumerate(self.renders)
-            if plan.keyed and name != "columns" and not is_topic
+            if plan.keyed and name in LINES and not is_topic
         }
         self._blocked: dict[int, deque[Offer]] = {i: deque() for i in range(len(self.sinks))}
         self._poll = select.poll()

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import zmq
 
-EX_PROTOCOL = 76
+EX_UNAVAILABLE, EX_PROTOCOL = 69, 76
 
 
 class Stop(Exception):
@@ -29,6 +29,24 @@ def _columns_text(payload: bytes) -> str:
     names = [name for name in ("timestamp", "event", "context", "cpu", "retval", "flags") if name in columns]
     rows = zip(*(columns[name].tolist() for name in names), strict=True)
     return "".join(msgspec.json.encode(dict(zip(names, row, strict=True))).decode() + "\n" for row in rows)
+
+
+def _arrow_text(payload: bytes) -> str:
+    import pyarrow as pa
+
+    found = pa.ipc.open_stream(payload).read_all()
+    # nanoseconds as a number, as in the JSON lines: Python's own times end at microseconds
+    found = found.set_column(0, "timestamp", found.column("timestamp").cast(pa.int64()))
+    return "".join(msgspec.json.encode(row).decode() + "\n" for row in found.to_pylist())
+
+
+def _text(kind: str, payload: bytes) -> str:
+    """Lines for people. ValueError if there is no such format."""
+    if kind == "json":
+        return payload.decode()
+    if kind not in ("columns", "arrow"):
+        raise ValueError(f"payload of the format {kind}")
+    return _columns_text(payload) if kind == "columns" else _arrow_text(payload)
 
 
 class Header(msgspec.Struct):
@@ -67,8 +85,12 @@ def run(endpoint: str, topics: Sequence[str], count: int) -> int:
             topic_part, header_part, payload = parts
             try:
                 header = msgspec.json.decode(header_part, type=Header)
-                text = _columns_text(payload) if header.format == "columns" else payload.decode()
-            except (msgspec.DecodeError, ValueError, KeyError, TypeError) as error:
+                text = _text(header.format, payload)
+            except ImportError:
+                status = EX_UNAVAILABLE
+                print("headrace: the payload is Arrow: pip install 'headrace[arrow]'", file=sys.stderr)
+                break
+            except (msgspec.DecodeError, ValueError, KeyError, TypeError, OSError) as error:
                 status = EX_PROTOCOL
                 print(f"headrace: {endpoint}: not a publisher of headrace: {error}", file=sys.stderr)
                 break

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import sys
 import time
 import uuid
@@ -126,10 +127,7 @@ class Pipeline:
         workers = self.settings.workers
         rings = workers + self.records
         self._segments: list[Segment] = []
-        self._targets = [
-            InheritedFd(open_target(s.target, f"output {s.name}")) if s.format not in ("zmq", "none") else None
-            for s in self.sinks
-        ]
+        self._targets = [self._target(sink) for sink in self.sinks]
         size = Control.bytes_for(workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
         control = self._segment(size)
         self.control = Control(control, workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
@@ -159,6 +157,17 @@ class Pipeline:
             colour=self.colour,
             columns=self.columns,
         )
+
+    def _target(self, sink: Output) -> InheritedFd | None:
+        if sink.format in ("zmq", "none"):
+            return None
+        target = InheritedFd(open_target(sink.target, f"output {sink.name}"))
+        if sink.format == "arrow":
+            from workers.views import arrow  # an extra
+
+            with contextlib.suppress(OSError):  # the sink will find out, too
+                os.write(target.fd, arrow.head(self.settings.relative_time))
+        return target
 
     def _segment(self, size: int) -> Segment:
         segment = Segment(size)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import select
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from bpf.catalogue import LOSS, catalogue
 from pipeline.clock import CpuClock
 from pipeline.frames import HEADER, read_header
 from pipeline.logs import logger
-from pipeline.plan import ALL, READY_WORKER, Plan, attach_control, attach_ring
+from pipeline.plan import ALL, LINES, READY_WORKER, Plan, attach_control, attach_ring
 from pipeline.results import RESULT, Buffer, key_bytes, try_write
 from pipeline.ring import END, FRAME, U64, WATERMARK
 from pipeline.shm import Array
@@ -30,6 +31,9 @@ from workers.views.columns import ColumnsView
 from workers.views.json_lines import JsonStyle
 from workers.views.pieces import Facts, Lines
 from workers.views.table import TableStyle, fitted
+
+if TYPE_CHECKING:
+    from workers.views.arrow import ArrowView
 
 ROWS_PER_RECORD = 4096
 COLUMN_ROWS_PER_RECORD, COLUMN_BYTES = 65536, 64
@@ -70,17 +74,7 @@ class Worker:
         self.core = Core(catalogue(), index, plan.workers, self._keep)
         facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
         self.renders = sorted({(s.render, s.format == "zmq") for s in plan.sinks if s.render != "none"})
-        self.views: dict[str, Lines | ColumnsView] = {}
-        for name, _ in self.renders:
-            if name == "json":
-                style = JsonStyle(facts, plan.detect_syscall, self.core.tree.executable, plan.stack_addresses)
-                self.views[name] = Lines(catalogue(), style, plan.parse_arguments)
-            elif name == "table":
-                self.views[name] = Lines(
-                    catalogue(), TableStyle(facts, plan.colour, plan.columns), plan.parse_arguments
-                )
-            else:
-                self.views[name] = ColumnsView(catalogue(), facts, plan.parse_arguments)
+        self.views = {name: self._view(name, facts) for name, _ in self.renders}
         self._hides = bool(plan.conditions or plan.only)
         """Columns carry their cells whole: what a condition took out must not go along."""
         self._fed: list[Fed] = []
@@ -90,6 +84,19 @@ class Worker:
         self._already = self.state["written"].copy()
         """Of these, what a predecessor has written."""
         self._recover()
+
+    def _view(self, name: str, facts: Facts) -> Lines | ColumnsView | ArrowView:
+        plan, executable = self.plan, self.core.tree.executable
+        if name == "json":
+            style = JsonStyle(facts, plan.detect_syscall, executable, plan.stack_addresses)
+            return Lines(catalogue(), style, plan.parse_arguments)
+        if name == "table":
+            return Lines(catalogue(), TableStyle(facts, plan.colour, plan.columns), plan.parse_arguments)
+        if name == "arrow":
+            from workers.views.arrow import ArrowView  # an extra
+
+            return ArrowView(catalogue(), facts, plan.parse_arguments, executable)
+        return ColumnsView(catalogue(), facts, plan.parse_arguments)
 
     def _recover(self) -> None:
         """Take up where the committed state ends."""
@@ -194,7 +201,7 @@ class Worker:
         self, number: int, name: str, batch: Batch, rows: Rows, topic: int = ALL, counted: bool = False
     ) -> None:
         step = self._column_rows(rows) if name == "columns" else ROWS_PER_RECORD
-        starts = range(0, len(rows), step) or (range(1) if self.plan.keyed and name != "columns" else ())
+        starts = range(0, len(rows), step) or (range(1) if self.plan.keyed and name in LINES else ())
         for start in starts:
             part = _part(name, rows, slice(start, start + step)) if len(rows) > step else rows
             self._emit_part(number, name, batch, part, topic, start + step >= len(rows), counted)
@@ -215,8 +222,12 @@ class Worker:
             if name == "table" and self.plan.columns:
                 lines, ends = fitted(lines, ends, self.plan.columns)
             payload: list[Buffer] = [lines]
+        elif not len(rows):
+            payload = []
+        elif isinstance(view, ColumnsView):
+            payload = view.render(rows, self.core.contexts)
         else:
-            payload = view.render(rows, self.core.contexts) if len(rows) else []
+            payload = view.render(rows, self.core.contexts, whole=self.renders[number][1])
         header = self._header(batch, number, len(rows), topic, final)
         header["covered"] = len(rows) if counted else 0
         keys = b""

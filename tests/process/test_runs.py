@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pty
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars
 import pytest
 import zmq
 
@@ -209,22 +211,43 @@ def test_topics_are_whole_event_names(tmp_path: Path) -> None:
     assert ledger["sinks"][0]["filtered"] > 0
 
 
-def test_the_example_subscriber_prints_events(tmp_path: Path) -> None:
-    endpoint = f"ipc://{tmp_path}/example.sock"
-    running = Running("-s", f"tree={os.getpid()}", "-e", "execve", "-o", f"zmq:{endpoint}")
+def test_an_arrow_file_carries_what_json_carries(tmp_path: Path) -> None:
+    arrow, lines = tmp_path / "events.arrows", tmp_path / "events.json"
+    command = ("--", "sh", "-c", "for i in 1 2 3; do cat /etc/hostname; done")
+    outputs = ("-o", f"arrow:{arrow}", "-o", f"json:{lines}")
+    done = headrace("run", "-e", "openat,close,sched_process_exec", "--workers", "2", *outputs, *command)
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in lines.read_text().splitlines()]
+    found = polars.read_ipc_stream(arrow).sort("timestamp", "hostThreadId", maintain_order=True)
+    assert found["timestamp"].dt.epoch("ns").to_list() == [event["timestamp"] for event in told]
+    for name in ("eventName", "hostThreadId", "processName", "returnValue"):
+        assert found[name].to_list() == [event[name] for event in told]
+
+
+def test_arrow_to_a_terminal_is_refused() -> None:
+    ours, theirs = pty.openpty()
+    line = [HEADRACE, "run", "-o", "arrow:-", "--", "true"]
+    done = subprocess.run(line, stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(theirs)
+    os.close(ours)
+    assert done.returncode == 2
+    assert "binary" in done.stderr
+
+
+def test_subscribe_prints_arrow_as_lines(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/arrow.sock"
+    running = Running("-s", f"tree={os.getpid()}", "-e", "execve", "-o", f"zmq:{endpoint},format=arrow")
     assert running.ready
-    example = subprocess.Popen(
-        [sys.executable, str(ROOT / "examples" / "subscriber.py"), endpoint, "3"], stdout=subprocess.PIPE, text=True
-    )
+    line = [HEADRACE, "subscribe", endpoint, "-n", "1"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 20
-    while example.poll() is None and time.monotonic() < until:
+    while process.poll() is None and time.monotonic() < until:
         subprocess.run(["true"], check=True)
-    out, _ = example.communicate(timeout=5)
+    out, errors = process.communicate(timeout=5)
     running.process.terminate()
     running.end()
-    events = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-    assert len(events) >= 3
-    assert {e["eventName"] for e in events} == {"execve"}
+    assert process.returncode == 0, errors
+    assert json.loads(out.splitlines()[0])["eventName"] == "execve"
 
 
 def test_columns_carry_what_json_carries(tmp_path: Path) -> None:

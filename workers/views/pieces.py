@@ -264,6 +264,17 @@ class Rendered(NamedTuple):
     ends: Array
 
 
+class Laid(NamedTuple):
+    """Rows as numbers of pieces. A row has, up to its place in `ends`: its time (left 0), who, what and result, an
+    argument each, and the stack if the style has stacks. `group` is each row's position in `groups`.
+    """
+
+    numbers: Array
+    ends: Array
+    groups: list[Group]
+    group: Array
+
+
 class Lines:
     """Renders rows as lines of text. One per worker and output format."""
 
@@ -274,10 +285,10 @@ class Lines:
         self._native = {c.number: c.event.name for c in catalogue.calls if not c.compat}
         self._compat = {c.number: c.event.name for c in catalogue.calls if c.compat}
         self.counts = argument_counts(catalogue)
-        self._store = Store()
+        self.store = Store()
         self._groups: dict[int, Group] = {}
-        self._who = Cache(self._store, self._who_piece)
-        self._stacks = Cache(self._store, self._style.stack)
+        self._who = Cache(self.store, self._who_piece)
+        self._stacks = Cache(self.store, self._style.stack)
 
     def _who_piece(self, key: int) -> str:
         assert self._contexts is not None
@@ -298,17 +309,15 @@ class Lines:
             pieces: list[ArgumentPieces] = []
             for i in shown:
                 last = i == shown[-1]
-                pieces.append(ArgumentPieces(event, i, flags, style, self._parse, syscalls, self._store, last))
-            group = self._groups[key] = Group(event, Cache(self._store, result), pieces)
+                pieces.append(ArgumentPieces(event, i, flags, style, self._parse, syscalls, self.store, last))
+            group = self._groups[key] = Group(event, Cache(self.store, result), pieces)
         return group
 
-    def render(self, rows: Rows, contexts: Contexts) -> Rendered:
-        """All rows, a line each."""
-        if not len(rows):
-            return Rendered(b"", np.zeros(0, np.int64))
-        if self._contexts is not contexts or self._generation != contexts.generation or self._store.full:
+    def lay_out(self, rows: Rows, contexts: Contexts) -> Laid:
+        """The pieces of rows, of which there must be some."""
+        if self._contexts is not contexts or self._generation != contexts.generation or self.store.full:
             self._contexts, self._generation = contexts, contexts.generation
-            self._store.clear()
+            self.store.clear()
         started = contexts.table["container_state"][rows.who] >= CONTAINER_STARTED
         marks = rows.late.astype(np.uint32) | started.astype(np.uint32) << 1
         keys = rows.event.astype(np.uint32) | rows.flags.astype(np.uint32) << 16 | marks << 24
@@ -329,8 +338,16 @@ class Lines:
                 numbers[at] = pieces.render(rows, chosen, found)
         if self._style.stacks:
             numbers[ends - 1] = self._stack_numbers(rows, found)
+        return Laid(numbers, ends, groups, inverse)
+
+    def render(self, rows: Rows, contexts: Contexts) -> Rendered:
+        """All rows, a line each."""
+        if not len(rows):
+            return Rendered(b"", np.zeros(0, np.int64))
+        numbers, ends, _, _ = self.lay_out(rows, contexts)
+        first = np.concatenate([[0], ends[:-1]])
         times = self._style.time(rows.time_ns, rows.flags)
-        parts, lengths = self._store.pieces(numbers), self._store.lengths(numbers)
+        parts, lengths = self.store.pieces(numbers), self.store.lengths(numbers)
         parts[first], lengths[first] = times, np.strings.str_len(times)
         return Rendered(b"".join(parts.tolist()), np.cumsum(lengths)[ends - 1])
 

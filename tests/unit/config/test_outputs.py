@@ -40,6 +40,13 @@ def test_a_specification_is_a_sink(text: str, expected: Output) -> None:
     assert one(text) == expected
 
 
+def test_arrow_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert one("arrow:/tmp/x").render == one("zmq:ipc:///run/h,format=arrow").render == "arrow"
+    monkeypatch.setattr("config.outputs.find_spec", lambda name: None)
+    for text in ("arrow:/tmp/x", "zmq:ipc:///run/h,format=arrow"):
+        assert "pip install 'headrace[arrow]'" in refused(text)
+
+
 def test_nothing_asked_for_is_a_table_on_standard_output() -> None:
     assert parse([]).sinks == (Output("table", "-", "table", "block"),)
 
@@ -98,7 +105,7 @@ def test_an_option_that_does_not_exist_is_answered_with_those_that_do() -> None:
     ("text", "reason"),
     [
         ("json:-,policy=wait", "block or drop, not 'wait'"),
-        ("zmq:ipc:///x,format=table", "json or columns, not 'table'"),
+        ("zmq:ipc:///x,format=table", "json, columns or arrow, not 'table'"),
         ("zmq:ipc:///x,queue=0", "from 1 to 100000"),
         ("zmq:ipc:///x,queue=many", "from 1 to 100000"),
         ("zmq:ipc:///x,queue=100001", "from 1 to 100000"),

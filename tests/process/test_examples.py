@@ -1,0 +1,55 @@
+"""The subscribers in examples/, run as their readers would."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.live import Running
+
+pytestmark = pytest.mark.kernel
+EXAMPLES = Path(__file__).parents[2] / "examples"
+COUNT = 3
+DEADLINE_S = 30
+
+
+def printed(example: Sequence[str | Path], folder: Path, event: str, options: str = "") -> str:
+    """What an example prints of `COUNT` events, which go on to come until it has ended."""
+    endpoint = f"ipc://{folder}/example.sock"
+    running = Running("-s", f"tree={os.getpid()}", "-e", event, "-o", f"zmq:{endpoint}{options}")
+    assert running.ready
+    process = subprocess.Popen([*example, endpoint, str(COUNT)], stdout=subprocess.PIPE, text=True)
+    until = time.monotonic() + DEADLINE_S
+    while process.poll() is None and time.monotonic() < until:
+        subprocess.run(["true"], check=True)
+    out, _ = process.communicate(timeout=5)
+    running.process.terminate()
+    running.end()
+    assert process.returncode == 0
+    return out
+
+
+def test_plain_pyzmq(tmp_path: Path) -> None:
+    out = printed([sys.executable, EXAMPLES / "subscriber.py"], tmp_path, "execve")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert len(events) >= COUNT
+    assert {e["eventName"] for e in events} == {"execve"}
+
+
+def test_polars_reads_arrow(tmp_path: Path) -> None:
+    out = printed([sys.executable, EXAMPLES / "frames.py"], tmp_path, "execve", ",format=arrow")
+    rows = list(csv.DictReader(out.splitlines()))
+    assert any(os.path.basename(row["value"]) == "true" and int(row["len"]) >= 1 for row in rows), out
+
+
+def test_node(tmp_path: Path) -> None:
+    out = printed(["node", EXAMPLES / "node" / "subscriber.mjs"], tmp_path, "execve")
+    assert any(" execve pathname=" in line and "true" in line for line in out.splitlines()), out
