@@ -26,7 +26,7 @@ UNKNOWN_CALL_ID = HOOK_BASE - 1
 
 STRING, VECTOR, SOCKADDR, INT_PAIR = "const char*", "const char*const*", "struct sockaddr*", "int[2]"
 TIMESPEC, TIMESPEC_OUT = "const struct timespec*", "struct timespec*"
-PATH, NAME, ROOT, KERNEL, OBJECT, UNREAD = "path", "name", "root", "kernel", "object", "unread"
+PATH, NAME, ROOT, KERNEL, OBJECT, UNREAD, HASH = "path", "name", "root", "kernel", "object", "unread", "hash"
 """Forms of an argument, see bpf/events.py."""
 LEXICAL = "lexical"
 SYS_EXIT = "raw_tracepoint:sys_exit"
@@ -61,8 +61,8 @@ class Argument:
 
     @property
     def in_record(self) -> bool:
-        """Whether the record has a cell for it. A path of the process's own root is made from another."""
-        return self.form != ROOT
+        """Whether the record has a cell for it: what is made from others has none."""
+        return self.form not in (ROOT, HASH)
 
 
 DESCRIPTOR = re.compile(r"\w*fd|fd_?in")

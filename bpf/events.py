@@ -10,7 +10,8 @@ Source:  raw:X       the raw tracepoint X
 
 An argument is `type name`, then what it is made of: `@path` a path walked from a kernel object, leaf first
 (bpf/c/path.h); `@name` a string that was passed, joined with the directory that it starts from (`lexical`);
-`@kernel` from kernel objects; `@object` the same, and null where no object was left; `@unread` never read. Strings
+`@kernel` from kernel objects; `@object` the same, and null where no object was left; `@unread` never read; `@hash`
+computed in user space, if asked for. Strings
 and structs without a mark carry their source in the record. A path `x` brings `root_x` along, the same path as the
 process's own root has it. Names, types and order of arguments are Tracee's; what headrace adds stands behind them.
 """
@@ -26,7 +27,7 @@ sched_process_exec | raw:sched_process_exec | const char* cmdpath, const char* p
     const char*const* env, dev_t dev@kernel, unsigned long inode@kernel, int invoked_from_kernel@kernel,
     unsigned long ctime@kernel, umode_t stdin_type@kernel, umode_t inode_mode@kernel, const char* interp,
     const char* interpreter_pathname@path, dev_t interpreter_dev@object, unsigned long interpreter_inode@object,
-    const char* prev_comm, const char* pwd@path
+    const char* prev_comm, const char* pwd@path, const char* sha256@hash
 sched_process_exit | raw:sched_process_exit | long exit_code@kernel, bool process_group_exit@kernel
 sched_switch | raw:sched_switch | int cpu@kernel, int prev_tid@kernel, const char* prev_comm, int next_tid@kernel,
     const char* next_comm

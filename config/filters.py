@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bpf.catalogue import Catalogue, Event, UnknownName, nearest
+from bpf.catalogue import HASH, Catalogue, Event, UnknownName, nearest
 from bpf.ranges import Range
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -76,6 +76,8 @@ def _condition(text: str, catalogue: Catalogue) -> Condition | None:
     if position is None:
         raise UnknownName(f"argument of {name}", argument, nearest(argument, [a.name for a in event.arguments]))
     kind = event.arguments[position].type
+    if event.arguments[position].form == HASH:
+        raise FilterError(f"{text}: {argument} is computed behind the conditions, which cannot look at it")
     if op not in ("=", "!=") and kind in TEXTUAL:
         raise FilterError(f"{text}: {argument} is text, it takes = and !=")
     if kind not in TEXTUAL:

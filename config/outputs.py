@@ -39,6 +39,7 @@ SWITCHES = {
     "relative-time": ("relative_time", True),
     "stack-addresses": ("stack_addresses", True),
     "parse-arguments-fds": ("fd_paths", True),
+    "exec-hash": ("exec_hash", True),
     "sort-events": (None, True),
 }
 """`option:X` -> (setting, value); None: always so in headrace."""

@@ -121,6 +121,7 @@ class Run:
             request.outputs.sinks,
             request.selection.conditions,
             records=bool(settings.record),
+            hashes=settings.exec_hash,
             colour=_coloured(request.outputs),
             columns=_columns(request.outputs),
         )

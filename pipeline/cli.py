@@ -56,9 +56,6 @@ def _output_options(function: Any) -> Any:
             default=None,
             help="The caller's stack, as far as frame pointers lead.",
         ),
-        click.option(
-            "--fd-paths/--no-fd-paths", default=None, help="Show descriptors with their files: 3=/etc/passwd."
-        ),
         click.option("--workers", type=int, metavar="N", help="Worker processes (1 to 64)."),
         click.option("--ring-bytes", type=int, metavar="N", help="Size of each worker's ring."),
         click.option("--ledger", metavar="FILE", help="Write the ledger as JSON."),
@@ -86,6 +83,8 @@ def _resolve(
         selection = filters.parse([resolved.events], catalogue(), event_lack if recording is None else filters.no_hook)
         check_words(selection.conditions)
         _check_files(resolved, out, recording)
+        if recording and out.switches.get("exec_hash"):
+            raise outputs.OutputError("option:exec-hash: files are hashed on the host that runs them, not in a replay")
     except (SettingsError, outputs.OutputError, filters.FilterError, UnknownName) as error:
         raise Failure(str(error), EX_USAGE) from error
     if not selection.events:
@@ -147,6 +146,8 @@ def _finish(outcome: app.Outcome, path: str) -> None:
 @click.option(
     "--exec-env/--no-exec-env", "exec_environment", default=None, help="Carry the environment of exec events."
 )
+@click.option("--exec-hash/--no-exec-hash", default=None, help="SHA-256 of what is run.")
+@click.option("--fd-paths/--no-fd-paths", default=None, help="Show descriptors with their files: 3=/etc/passwd.")
 @click.option("--capture-bytes", type=int, metavar="N", help="First bytes of what is read and written.")
 @click.option("--interval-ms", type=int, metavar="N", help="How long an event may wait to be read.")
 @click.option("--order-bound-ms", type=int, metavar="N", help="How long order is waited for.")

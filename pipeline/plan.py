@@ -16,7 +16,7 @@ from bpf.layout import EVENTS
 from config.filters import Condition
 from config.outputs import Output
 from pipeline import books
-from pipeline.doorbell import Doorbell
+from pipeline.doorbell import Doorbell, InheritedFd
 from pipeline.ring import Ring
 from pipeline.shm import Array, Journal, Segment
 
@@ -57,6 +57,9 @@ class Plan:
     order_bound_ms: int
     log_level: str
     publisher: str = ""
+    hashes: str = ""
+    """Segment of what is known of executables (pipeline/hashes.py), and where to ask for more; "": not asked for."""
+    hash_requests: InheritedFd | None = None
     colour: bool = False
     columns: int = 0
     """Width of the terminal that the table goes to; 0: lines are whole."""

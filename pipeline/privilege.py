@@ -7,6 +7,7 @@ import os
 
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 CAPABILITY_VERSION_3 = 0x20080522
+CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE = 2, 19
 
 
 class _Header(ctypes.Structure):
@@ -19,12 +20,19 @@ def _libc() -> ctypes.CDLL:
 
 def drop() -> None:
     """Give up all capabilities for good. Descriptors and mappings that are open stay usable."""
+    keep()
+
+
+def keep(*capabilities: int) -> None:
+    """Give up all capabilities but these, as far as this process has them, for good."""
     libc = _libc()
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS)")
     header = _Header(CAPABILITY_VERSION_3, 0)
-    none = (ctypes.c_uint32 * 6)()
-    if libc.capset(ctypes.byref(header), none):
+    kept = sum(1 << capability for capability in capabilities) & effective()
+    # effective, permitted, inheritable; then the same of capabilities from 32 on
+    sets = (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0)
+    if libc.capset(ctypes.byref(header), sets):
         raise OSError(ctypes.get_errno(), "capset")
 
 

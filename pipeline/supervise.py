@@ -27,7 +27,7 @@ from bpf.catalogue import Event
 from config.filters import Condition
 from config.outputs import Output
 from config.settings import Settings
-from pipeline import process, publisher, recording
+from pipeline import hashes, process, publisher, recording
 from pipeline.books import Ledger, add_reader, add_recording, add_sinks, add_workers
 from pipeline.doorbell import Doorbell, InheritedFd
 from pipeline.logs import logger
@@ -88,6 +88,7 @@ class Stage:
     descriptors: int = 0
     """How many descriptors its arguments hold, beyond a few."""
     running: Any = None
+    keep_privilege: bool = False
     once: bool = False
     """Its work cannot be taken up again after a death (a file that was half written)."""
     restarts: int = 0
@@ -117,6 +118,8 @@ class Pipeline:
     conditions: tuple[Condition, ...] = ()
     only: tuple[Event, ...] | None = None
     records: bool = False
+    hashes: bool = False
+    """Whether executables are hashed, which is done on the host that ran them."""
     colour: bool = False
     columns: int = 0
     on_restart: Callable[[], None] = lambda: None
@@ -132,6 +135,7 @@ class Pipeline:
         control = self._segment(size)
         self.control = Control(control, workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
         self.stages: list[Stage] = []
+        self._hash_pipe = _pipe() if self.hashes else None
         self.plan = Plan(
             workers=workers,
             cpus=self.host.cpus,
@@ -154,6 +158,8 @@ class Pipeline:
             order_bound_ms=self.settings.order_bound_ms,
             log_level=self.settings.log_level,
             publisher=uuid.uuid4().hex[:12],
+            hashes=self._segment(hashes.Table.size()).name if self.hashes else "",
+            hash_requests=self._hash_pipe[1] if self._hash_pipe else None,
             colour=self.colour,
             columns=self.columns,
         )
@@ -181,6 +187,8 @@ class Pipeline:
             self._launch(Stage(f"worker-{i}", worker_process.run, (i,)))
         if recorder:
             self._launch(recorder)
+        if self._hash_pipe:
+            self._launch(Stage("hasher", hashes.run, (self._hash_pipe[0],), keep_privilege=True))
 
     def start_source(self, source: Stage) -> None:
         """Start what feeds the rings."""
@@ -192,7 +200,10 @@ class Pipeline:
         descriptors = stage.descriptors + len(self.plan.bells) + len(self._targets)
         context: Any = FORKED if descriptors <= MOST_DESCRIPTORS else SPAWNED
         running = context.Process(
-            target=process.main, name=f"headrace {stage.name}", args=(stage.name, self.plan, stage.target, *stage.args)
+            target=process.main,
+            name=f"headrace {stage.name}",
+            args=(stage.name, self.plan, stage.target, *stage.args),
+            kwargs={"keep_privilege": stage.keep_privilege},
         )
         with _without_main():
             _start(running)
@@ -270,9 +281,15 @@ class Pipeline:
             segment.close()
         for bell in (*self.plan.bells, self.plan.publisher_bell):
             bell.close()
-        for target in self._targets:
-            if target is not None:
-                target.close()
+        for end in (*self._targets, *(self._hash_pipe or ())):
+            if end is not None:
+                end.close()
+
+
+def _pipe() -> tuple[InheritedFd, InheritedFd]:
+    """Both ends of a pipe; neither blocks."""
+    ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    return InheritedFd(ends[0]), InheritedFd(ends[1])
 
 
 def reader_stage(target: Callable[..., None], *args: Any, descriptors: int = 0) -> Stage:

@@ -19,12 +19,14 @@ import numpy as np
 from bpf.catalogue import LOSS, catalogue
 from pipeline.clock import CpuClock
 from pipeline.frames import HEADER, read_header
+from pipeline.hashes import Client
 from pipeline.logs import logger
 from pipeline.plan import ALL, LINES, READY_WORKER, Plan, attach_control, attach_ring
 from pipeline.results import RESULT, Buffer, key_bytes, try_write
 from pipeline.ring import END, FRAME, U64, WATERMARK
 from pipeline.shm import Array
 from workers.core import Batch, Core
+from workers.enrich.executables import Executables
 from workers.filters import Predicates
 from workers.rows import Rows
 from workers.views.columns import ColumnsView
@@ -74,6 +76,7 @@ class Worker:
         self.core = Core(catalogue(), index, plan.workers, self._keep)
         facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
         self.renders = sorted({(s.render, s.format == "zmq") for s in plan.sinks if s.render != "none"})
+        self._executables = Executables(catalogue(), Client(plan)) if plan.hashes else None
         self.views = {name: self._view(name, facts) for name, _ in self.renders}
         self._hides = bool(plan.conditions or plan.only)
         """Columns carry their cells whole: what a condition took out must not go along."""
@@ -88,14 +91,15 @@ class Worker:
     def _view(self, name: str, facts: Facts) -> Lines | ColumnsView | ArrowView:
         plan, executable = self.plan, self.core.tree.executable
         if name == "json":
-            style = JsonStyle(facts, plan.detect_syscall, executable, plan.stack_addresses)
-            return Lines(catalogue(), style, plan.parse_arguments)
+            json = JsonStyle(facts, plan.detect_syscall, executable, plan.stack_addresses)
+            return Lines(catalogue(), json, plan.parse_arguments, self._executables)
         if name == "table":
-            return Lines(catalogue(), TableStyle(facts, plan.colour, plan.columns), plan.parse_arguments)
+            table = TableStyle(facts, plan.colour, plan.columns)
+            return Lines(catalogue(), table, plan.parse_arguments, self._executables)
         if name == "arrow":
             from workers.views.arrow import ArrowView  # an extra
 
-            return ArrowView(catalogue(), facts, plan.parse_arguments, executable)
+            return ArrowView(catalogue(), facts, plan.parse_arguments, executable, self._executables)
         return ColumnsView(catalogue(), facts, plan.parse_arguments)
 
     def _recover(self) -> None:
@@ -160,6 +164,8 @@ class Worker:
         self.state["turn_ns"], self.state["turn_end"] = watermark_ns, position
         batch = self.core.advance(watermark_ns)
         self._written[:] = 0
+        if self._executables is not None:
+            self._executables.prepare(batch.rows, self.core.contexts)
         self._emit(batch)
         self._count(batch)
         # frames whose last row has not ripened must stay: after a death they are read again

@@ -17,7 +17,7 @@ PLAIN_NAMES = frozenset({"utils", "util", "common", "helpers", "helper", "base",
 # the command line, the composition root and what starts or ends a run: they may see the whole
 ABOVE = frozenset({"nursery", "app", "cli", "supervise", "demo", "subscribe", "host", "listing", "live"})
 # what a worker may take from the pipeline: where its bytes come from and go to
-BELOW = frozenset({"plan", "ring", "shm", "results", "frames", "logs", "clock"})
+BELOW = frozenset({"plan", "ring", "shm", "results", "frames", "hashes", "logs", "clock"})
 
 
 def sources(*packages: str) -> list[Path]:

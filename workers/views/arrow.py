@@ -19,6 +19,7 @@ from bpf.catalogue import Argument, Catalogue, Event
 from bpf.layout import HEAD_ENTRY, HEAD_NOT_RUN
 from workers.blobs import argument
 from workers.enrich.containers import container_id
+from workers.enrich.executables import Executables
 from workers.rows import Contexts, Rows
 from workers.views.pieces import Facts, Laid, Lines, Marks, Value, text
 
@@ -112,9 +113,10 @@ class ArrowView:
         facts: Facts,
         parse: bool = True,
         executable: Callable[[Any], bytes] = lambda context: b"",
+        executables: Executables | None = None,
     ) -> None:
         """`executable` gives the path of what a process context was running."""
-        self._lines = Lines(catalogue, ArrowStyle(), parse)
+        self._lines = Lines(catalogue, ArrowStyle(), parse, executables)
         self._schema = schema(facts.relative_to_ns is not None)
         self._head = head(facts.relative_to_ns is not None)
         self._offset = np.uint64(facts.offset_ns % 2**64)

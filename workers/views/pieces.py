@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bpf.catalogue import BUFFERS, KERNEL, OBJECT, UNREAD, Argument, Catalogue, Event
+from bpf.catalogue import BUFFERS, HASH, KERNEL, OBJECT, ROOT, UNREAD, Argument, Catalogue, Event
 from bpf.layout import (
     BLOB_BYPASS,
     BLOB_CUT,
@@ -37,6 +37,7 @@ from workers.decode.flags import PAIRED, Parser, parser_of, pointer
 from workers.decode.structs import STRUCTS
 from workers.decode.texts import ABSENT, OUTSIDE, TEXT_TYPES, Text, Texts
 from workers.decode.values import byte_strings, is_pointer, number
+from workers.enrich.executables import Executables
 from workers.rows import Contexts, Rows
 from workers.views.store import Cache, Store
 
@@ -127,6 +128,7 @@ class ArgumentPieces:
         syscalls: dict[int, str],
         store: Store,
         last: bool,
+        executables: Executables | None = None,
     ) -> None:
         self.argument = argument = event.arguments[index]
         self.index = index
@@ -153,6 +155,8 @@ class ArgumentPieces:
         self._pairs = Cache(store, self._pair_piece)
         self.simple = Cache(store, self._simple_piece)
         self._others = Cache(store, self._other_piece)
+        self._executables = executables
+        self._digests = Cache(store, self._digest_piece)
         self._is_descriptor = event.descriptor == index
         self._descriptors = Cache(store, self._descriptor_piece)
 
@@ -178,6 +182,10 @@ class ArgumentPieces:
         raw, other = key & LOW, key >> 32
         value = number(raw, self.argument.type, self._compat)
         return self._piece(Value(self._paired(raw, other), value, source=self._source))
+
+    def _digest_piece(self, known: tuple[bytes, str]) -> str:
+        digest, reason = known
+        return self._piece(Value(None if reason else digest.hex().encode(), reason=reason, source=HASH))
 
     def _descriptor_piece(self, key: tuple[int, bytes]) -> str:
         raw, path = key
@@ -214,6 +222,9 @@ class ArgumentPieces:
             return np.full(len(chosen), self._others[ABSENT, 0])
         if self._is_buffer and (found.arg == self.index).any():
             return self._slow(rows, chosen, found)
+        if self._executables is not None:
+            known = map(self._executables.shown, self._executables.keys(rows, chosen))
+            return self._digests.numbers_of(list(known))
         if self._is_descriptor and (found.arg == self.index).any():
             return self._with_files(rows, chosen, found)
         if self._paired:
@@ -278,8 +289,11 @@ class Laid(NamedTuple):
 class Lines:
     """Renders rows as lines of text. One per worker and output format."""
 
-    def __init__(self, catalogue: Catalogue, style: Style, parse: bool = True) -> None:
-        self._catalogue, self._style, self._parse = catalogue, style, parse
+    def __init__(
+        self, catalogue: Catalogue, style: Style, parse: bool = True, executables: Executables | None = None
+    ) -> None:
+        """`executables`: what is known of them is shown."""
+        self._catalogue, self._style, self._parse, self._executables = catalogue, style, parse, executables
         self._contexts: Contexts | None = None
         self._generation = 0
         self._native = {c.number: c.event.name for c in catalogue.calls if not c.compat}
@@ -300,7 +314,8 @@ class Lines:
             event = self._catalogue.by_id[key & 0xFFFF]
             flags, marks = (key >> 16) & 0xFF, Marks(bool(key >> 24 & 1), bool(key >> 25))
             style, syscalls = self._style, self._compat if flags & HEAD_COMPAT else self._native
-            shown = [i for i, a in enumerate(event.arguments) if a.in_record or flags & HEAD_OWN_ROOT]
+            forms = {ROOT: flags & HEAD_OWN_ROOT, HASH: self._executables is not None}
+            shown = [i for i, a in enumerate(event.arguments) if forms.get(a.form, True)]
             end = "" if shown else style.end
 
             def result(retval: int) -> str:
@@ -309,7 +324,8 @@ class Lines:
             pieces: list[ArgumentPieces] = []
             for i in shown:
                 last = i == shown[-1]
-                pieces.append(ArgumentPieces(event, i, flags, style, self._parse, syscalls, self.store, last))
+                hashed = self._executables if event.arguments[i].form == HASH else None
+                pieces.append(ArgumentPieces(event, i, flags, style, self._parse, syscalls, self.store, last, hashed))
             group = self._groups[key] = Group(event, Cache(self.store, result), pieces)
         return group
 

@@ -329,7 +329,7 @@ def test_caches_are_bounded(bound: str, monkeypatch: pytest.MonkeyPatch) -> None
         rows = read_frames([view(frame([Record(CLOSE, args=(fd,)), Record(CLOSE, args=(3,))]))], contexts).rows
         events = [json.loads(line) for line in lines.render(rows, contexts).data.splitlines()]
         assert [e["args"][0]["value"] for e in events] == [fd, 3]
-        assert lines._store._count < 20
+        assert lines.store._count < 20
 
 
 def test_clone_shows_flags_and_signal() -> None:

@@ -1,0 +1,92 @@
+"""The SHA-256 of what was run, from the table that the hasher keeps (pipeline/hashes.py).
+
+Before a turn is rendered, what it needs is asked for, and waited for: for at most WAIT_S, and for no more than a tenth
+of the time in the long run, so that a flood of new files cannot hold up a worker. What is not known by then is
+`pending`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+import numpy as np
+
+from bpf.catalogue import Catalogue
+from bpf.layout import EVENTS
+from workers.blobs import argument, blobs
+from workers.decode.texts import Texts
+from workers.rows import Contexts, Rows
+
+Array = np.ndarray[Any, Any]
+Key = tuple[int, int, int]
+"""(device, inode, ctime in nanoseconds)"""
+EVENT = "sched_process_exec"
+WAIT_S = 0.1
+POLL_S = 0.001
+SHARE = 0.1
+PENDING, NO_FILE = "pending", "no object"
+
+
+class Known(Protocol):
+    """What a worker asks of the hasher."""
+
+    def look(self, key: Key) -> tuple[bytes, str] | None:
+        """(digest, why there is none) of a file, or None if it is not known yet."""
+
+    def ask(self, key: Key, pid: int, path: bytes) -> None:
+        """Have it hashed: a file that a process ran, and its path. Does not wait."""
+
+
+class Executables:
+    """Of one worker."""
+
+    def __init__(self, catalogue: Catalogue, known: Known) -> None:
+        event = catalogue.by_name[EVENT]
+        self._event = event.id
+        self._columns = [index for name in ("dev", "inode", "ctime") if (index := event.index(name)) is not None]
+        path = event.index("pathname")
+        assert path is not None
+        self._path = Texts(event, path)
+        self._known = known
+        self._counts = np.zeros(EVENTS, np.uint8)
+        self._counts[event.id] = event.cells
+        self._credit_s, self._credited = WAIT_S, time.monotonic()
+        """How long may be waited, as of when."""
+
+    def prepare(self, rows: Rows, contexts: Contexts) -> None:
+        """Have ready what rows need."""
+        chosen = np.flatnonzero(rows.event == self._event)
+        if not len(chosen):
+            return
+        rows = rows.select(chosen)
+        every = np.arange(len(rows))
+        pids = contexts.table["tgid"][rows.who].tolist()
+        paths = [text.known or b"" for text in self._path.read(rows, every, blobs(rows, self._counts))]
+        wanted = dict(zip(self.keys(rows, every), zip(pids, paths, strict=True), strict=True))
+        missing = [key for key in wanted if key[1] and self._known.look(key) is None]
+        for key in missing:
+            self._known.ask(key, *wanted[key])
+        if missing:
+            self._wait(missing)
+
+    def _wait(self, missing: list[Key]) -> None:
+        began = time.monotonic()
+        credit_s = min(WAIT_S, self._credit_s + SHARE * (began - self._credited))
+        now = began
+        while missing and now - began < credit_s:
+            time.sleep(POLL_S)
+            missing = [key for key in missing if self._known.look(key) is None]
+            now = time.monotonic()
+        self._credit_s, self._credited = credit_s - (now - began), now
+
+    def keys(self, rows: Rows, chosen: Array) -> list[Key]:
+        """Files of the chosen rows, which are of the event."""
+        device, inode, ctime = (argument(rows, index, chosen).tolist() for index in self._columns)
+        return list(zip(device, inode, ctime, strict=True))
+
+    def shown(self, key: Key) -> tuple[bytes, str]:
+        """(digest, why there is none)."""
+        if not key[1]:
+            return b"", NO_FILE
+        return self._known.look(key) or (b"", PENDING)
