@@ -2,8 +2,8 @@
 # What headrace needs on a Debian 12 machine, installed where it is missing: Debian's bcc (its namesake
 # on PyPI is something else), a C compiler for the demonstration's and the tests' loads, and a virtual
 # environment in the checkout with the locked Python packages. `setup.sh tests` installs what only the
-# tests need as well: a Docker Engine, which they start for themselves, busybox for its image, and what the
-# examples stand on: pyarrow, polars, and Node with zeromq.
+# tests need as well: a Docker Engine (with containerd) and podman, which they start for themselves, busybox for
+# their image, and what the examples stand on: pyarrow, polars, and Node with zeromq.
 set -eu
 cd "$(dirname "$0")"
 
@@ -17,6 +17,8 @@ echo 'int main(void){return 0;}' | cc -m32 -x c -o /dev/null - 2>/dev/null || ad
 if [ "${1:-}" = tests ]; then
 	command -v dockerd >/dev/null 2>&1 || add docker.io
 	[ -x /bin/busybox ] || add busybox-static
+	command -v podman >/dev/null 2>&1 || add podman
+	command -v runc >/dev/null 2>&1 || add runc
 	command -v npm >/dev/null 2>&1 || add npm
 fi
 if [ -n "$need" ]; then

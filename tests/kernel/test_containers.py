@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bpf import cgroups
-from tests.engine import Engine
+from tests.engines import Containerd, Engine, Podman
 from tests.live import Event, Running, arguments, headrace, trace, wait_for
 
 pytestmark = pytest.mark.kernel
@@ -238,3 +238,50 @@ def test_exec_restart_and_processes_of_the_host_keep_their_identity(engine: Engi
     engine("rm", "-f", old)
     host = trace(["true"], "-e", EVENTS)
     assert {e["containerId"] for e in host.events} == {""}
+
+
+@pytest.fixture(scope="module")
+def podman() -> Iterator[Podman]:
+    running = Podman()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def containerd(podman: Podman) -> Iterator[Containerd]:
+    running = Containerd(podman)
+    yield running
+    running.close()
+
+
+POD = "/kubepods/burstable/pod0f2d6a4e-3e2b-4f1e-9a1b-0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "name"), [("podman", "podman"), ("containerd", ""), ("containerd in a pod", "containerd")]
+)
+def test_other_runtimes_containers_have_their_id_from_the_first_event(
+    podman: Podman, containerd: Containerd, tmp_path: Path, runtime: str, name: str
+) -> None:
+    watch = Watch(tmp_path / "events", "-e", EVENTS, "--workers", "2")
+    command = ("sh", "-c", "cat /proc/self/cgroup; :")
+    if runtime == "podman":
+        own = podman.run(*command)
+    else:
+        own = containerd.run(*command, group=POD if "pod" in runtime else "")
+    watch.wait("container_remove")
+    events = watch.end(own)
+    mine = [e for e in events if e["containerId"]]
+    told = [(e["eventName"], arguments(e)["container_id"]) for e in events if e["eventName"].startswith("container_")]
+    assert told == [("container_create", own), ("container_remove", own)]
+    assert {(e["containerId"], e["container"]["runtime"]) for e in mine} == {(own, name)}
+    # before it has started, it is the runtime that runs in it
+    started = [e for e in mine if e["contextFlags"]["containerStarted"]]
+    assert all(e["processName"].startswith(("runc", "exe")) for e in mine if e not in started)
+    ran = [arguments(e)["argv"] for e in started if e["eventName"] == "sched_process_exec"]
+    assert ran == [["sh", "-c", "cat /proc/self/cgroup; :"], ["cat", "/proc/self/cgroup"]]
+    assert (started[0]["eventName"], started[0]["processName"], started[0]["processId"]) == (
+        "sched_process_exec",
+        "sh",
+        1,
+    )

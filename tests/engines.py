@@ -1,0 +1,142 @@
+"""Container runtimes of the tests' own: their own folders and sockets, no network, an image made of busybox."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.live import wait_for
+
+TOOLS = ("sh", "ps", "ls", "cat", "sleep", "true")
+
+
+def image_archive(folder: Path) -> bytes:
+    """The root file system of the image, as a tar archive."""
+    root = folder / "image/bin"
+    root.mkdir(parents=True)
+    shutil.copy("/bin/busybox", root / "busybox")
+    for tool in TOOLS:
+        (root / tool).symlink_to("busybox")
+    return subprocess.run(["tar", "-C", str(root.parent), "-c", "."], capture_output=True, check=True).stdout
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a daemon, by id."""
+    if process.poll() is None:
+        os.kill(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def output(line: list[str], stdin: bytes | None = None) -> str:
+    """Standard output of a command; AssertionError if it fails."""
+    done = subprocess.run(line, input=stdin, capture_output=True, check=False, timeout=120)
+    assert done.returncode == 0, (line, done.stderr.decode())
+    return done.stdout.decode().strip()
+
+
+class Engine:
+    """A running dockerd. `close()` ends it and all that it started, by id."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="hr-engine-"))
+        self.socket = self.folder / "sock"
+        options = ("--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs")
+        places = ("--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "exec"))
+        line = ["dockerd", *places, "-H", f"unix://{self.socket}", "-p", str(self.folder / "pid"), *options]
+        with (self.folder / "log").open("w") as log:
+            self.process = subprocess.Popen(line, stdout=log, stderr=log)
+        try:
+            wait_for(lambda: self._try("version").returncode == 0, f"dockerd: {(self.folder / 'log').read_text()}")
+            self._make_image()
+        except BaseException:
+            self.close()
+            raise
+
+    def _try(self, *args: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            ["docker", "-H", f"unix://{self.socket}", *args], input=stdin, capture_output=True, check=False, timeout=120
+        )
+
+    def __call__(self, *args: str) -> str:
+        """A docker command's standard output; AssertionError if it fails."""
+        done = self._try(*args)
+        assert done.returncode == 0, (args, done.stderr.decode())
+        return done.stdout.decode().strip()
+
+    def _make_image(self) -> None:
+        done = self._try("import", "-", "busybox", stdin=image_archive(self.folder))
+        assert done.returncode == 0, done.stderr.decode()
+
+    def run(self, *args: str) -> str:
+        """Start a container in the background: its id."""
+        return self("run", "-d", "--network", "none", *args)
+
+    def close(self) -> None:
+        """End the containers, then the engine; take the folders away."""
+        if self.process.poll() is None:
+            running = self._try("ps", "-aq").stdout.decode().split()
+            if running:
+                self._try("rm", "-f", *running)
+        end(self.process)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Podman:
+    """Podman with folders of its own. It has no daemon; runc, since crun takes no hybrid hierarchies."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="hr-podman-"))
+        places = [f"--{name}={self.folder / name}" for name in ("root", "runroot", "tmpdir")]
+        options = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=runc"]
+        self.line = ["podman", *places, *options]
+        output([*self.line, "import", "-", "busybox"], image_archive(self.folder))
+
+    def run(self, *command: str) -> str:
+        """Run a container to its end, and take it away: its id."""
+        # who may not raise limits cannot have podman's own
+        limits = [f"--ulimit={name}=1024:1024" for name in ("nofile", "nproc")]
+        name = output([*self.line, "run", "-d", "--network=none", *limits, "busybox", *command])
+        output([*self.line, "wait", name])
+        output([*self.line, "rm", name])
+        return name
+
+    def close(self) -> None:
+        """Take the folders away; conmon has ended with its container."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Containerd:
+    """A running containerd, used by ctr. The image is `archive`, of the OCI's format."""
+
+    def __init__(self, podman: Podman) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="hr-containerd-"))
+        self.socket, archive = str(self.folder / "sock"), str(self.folder / "image.tar")
+        output([*podman.line, "save", "--format=oci-archive", "-o", archive, "busybox"])
+        places = [f"--{name}={self.folder / name}" for name in ("root", "state")]
+        with (self.folder / "log").open("w") as log:
+            self.process = subprocess.Popen(["containerd", *places, "-a", self.socket], stdout=log, stderr=log)
+        self._line = ["ctr", "-a", self.socket]
+        check = [*self._line, "version"]
+        wait_for(lambda: not subprocess.run(check, capture_output=True, check=False).returncode, "containerd")
+        output([*self._line, "image", "import", "--snapshotter=native", archive])
+        self.image = output([*self._line, "image", "ls", "-q"])
+
+    def run(self, *command: str, group: str = "") -> str:
+        """Run a container to its end, in a group below `group`: its id."""
+        name = os.urandom(32).hex()
+        place = [f"--cgroup={group}/{name}"] if group else []
+        output([*self._line, "run", "--rm", "--snapshotter=native", *place, self.image, name, *command])
+        return name
+
+    def close(self) -> None:
+        """End it, by id, and take its folder away."""
+        end(self.process)
+        shutil.rmtree(self.folder, ignore_errors=True)
