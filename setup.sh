@@ -36,7 +36,8 @@ fi
 .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 if [ "${1:-}" = tests ]; then
 	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-extras.lock
-	npm ci --silent --no-audit --no-fund --prefix examples/node
+	# without it, the test of the example in Node says so and is left out
+	npm ci --silent --no-audit --no-fund --prefix examples/node || echo 'setup: npm could not install zeromq' >&2
 fi
 .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 # only bcc of Debian's packages becomes visible, not all of dist-packages

@@ -61,6 +61,7 @@ def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
             ("facts", "<u8"),
             ("late", "<u8"),
             ("unknown", "<u8"),
+            ("evicted", "<u8"),
             ("redelivered", "<u8"),
             ("turns", "<u8"),
             ("cpu_ns", "<u8"),
@@ -120,6 +121,7 @@ class Ledger(msgspec.Struct, kw_only=True):
     lost_by_reason: dict[str, int] = msgspec.field(default_factory=dict)
     faults: int = 0
     cut: int = 0
+    raced: int = 0
     cross_checks: dict[str, int] = msgspec.field(default_factory=dict)
     facts: dict[str, int] = msgspec.field(default_factory=dict)
     """Lifecycle records that no output asked for, and what became of them; outside of the sum."""
@@ -181,6 +183,7 @@ def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue) -> 
         ledger.rejected += counts["rejected"]
         ledger.late += int(state["late"][0])
         ledger.unknown += int(state["unknown"][0])
+        ledger.facts["evicted"] = ledger.facts.get("evicted", 0) + int(state["evicted"][0])
         ledger.redelivered += int(state["redelivered"][0])
         ledger.cpu_seconds[f"worker-{i}"] = int(state["cpu_ns"][0]) / 1e9
         ledger.by_worker[str(i)] = counts | {"turns": int(state["turns"][0])}
@@ -207,7 +210,7 @@ def add_kernel(ledger: Ledger, produced: Array, marks: Array, catalogue: Catalog
         count = int(marks[reason].sum())
         ledger.lost += count
         ledger.lost_by_reason[reason.removeprefix("lost_")] = count
-    ledger.faults, ledger.cut = int(marks["faults"].sum()), int(marks["cut"].sum())
+    ledger.faults, ledger.cut, ledger.raced = (int(marks[name].sum()) for name in ("faults", "cut", "raced"))
     for cpu in range(len(produced)):
         if produced[cpu].any():
             row = ledger.by_cpu.setdefault(str(cpu), {})

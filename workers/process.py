@@ -184,6 +184,7 @@ class Worker:
             state["late"] += np.uint64(rows.late.sum())
         if batch.filtered_events is not None:
             state["filtered"] += batch.filtered_events.astype(np.uint64)
+        state["evicted"] += np.uint64(self.core.tree.take_evicted())
         if self._keep is not None:
             state["unknown"] += np.uint64(self._keep.take_unknown())
         state["rejected"] += np.uint64(batch.rejected)

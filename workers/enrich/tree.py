@@ -83,7 +83,7 @@ class Process:
 
 
 class ProcessTree:
-    """State of one worker. `evicted` counts processes that were forgotten while they lived."""
+    """State of one worker."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._events = {catalogue.by_name[name].id: name for name in (FORK, EXEC, EXIT)}
@@ -99,7 +99,7 @@ class ProcessTree:
         self._processes: dict[Key, Process] = {}
         self._ended: deque[Key] = deque()
         self._bytes = 0
-        self.evicted = 0
+        self._evicted = 0
 
     def _reader(self, name: str) -> Texts:
         index = self._exec.index(name)
@@ -108,6 +108,11 @@ class ProcessTree:
 
     def __len__(self) -> int:
         return len(self._processes)
+
+    def take_evicted(self) -> int:
+        """Processes that were forgotten while they lived, since it was last asked for."""
+        count, self._evicted = self._evicted, 0
+        return count
 
     def get(self, key: Key) -> Process | None:
         """A process, if it is known."""
@@ -202,7 +207,7 @@ class ProcessTree:
             self._forget(self._ended.popleft())
         while self._processes and self._over():
             self._forget(next(iter(self._processes)))
-            self.evicted += 1
+            self._evicted += 1
 
     def _over(self) -> bool:
         return len(self._processes) > MAX_PROCESSES or self._bytes > MAX_BYTES

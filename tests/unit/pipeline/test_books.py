@@ -107,12 +107,12 @@ def test_the_kernels_part_is_summed_by_cpu_event_and_reason() -> None:
     produced[0, OPENAT], produced[1, OPENAT], produced[1, CLOSE] = 10, 20, 5
     marks = np.zeros((2, 4), MARK)
     marks["lost_full"][0, 1], marks["lost_nested"][1, 2], marks["lost_room"][1, 0] = 4, 2, 1
-    marks["lost_other"][0, 0], marks["faults"][0, 0], marks["cut"][1, 1] = 3, 8, 9
+    marks["lost_other"][0, 0], marks["faults"][0, 0], marks["cut"][1, 1], marks["raced"][1, 0] = 3, 8, 9, 7
     # the last slot is that of facts: outside of the sum
     marks["facts"][:, 3], marks["lost_full"][0, 3], marks["cut"][0, 3] = (70, 7), 5, 6
     ledger = Ledger()
     books.add_kernel(ledger, produced, marks, catalogue())
-    assert (ledger.produced, ledger.lost, ledger.faults, ledger.cut) == (35, 10, 8, 9)
+    assert (ledger.produced, ledger.lost, ledger.faults, ledger.cut, ledger.raced) == (35, 10, 8, 9, 7)
     assert ledger.lost_by_reason == {"full": 4, "other": 3, "nested": 2, "room": 1}
     assert ledger.by_event == {"openat": {"produced": 30}, "close": {"produced": 5}}
     assert ledger.by_cpu == {"0": {"produced": 10, "lost": 7}, "1": {"produced": 25, "lost": 3}}

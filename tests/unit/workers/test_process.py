@@ -22,7 +22,7 @@ def ledger_of(*frames: bytes) -> Ledger:
     worker.plan, worker.index = SimpleNamespace(cpus=2), 0
     state = np.zeros(1, books.worker_journal(2, 1))
     worker.state, worker._keep = state[0], None
-    core = Core(catalogue(), 0, 1)
+    worker.core = core = Core(catalogue(), 0, 1)
     for one in frames:
         core.feed(view(one))
     worker._count(core.advance(2**62))

@@ -172,7 +172,7 @@ def test_the_tree_is_bounded_and_those_that_ended_go_first(monkeypatch: pytest.M
     made.feed(view(frame([executed(50 + i, who(50 + i, 1, 7), b"/x") for i in range(12)], stream=STREAM_FACTS)))
     made.advance(2**62)
     assert len(made.tree) == 10
-    assert made.tree.evicted == 4, "7, 8 and two of the new ones lived"
+    assert made.tree.take_evicted() == 4, "7, 8 and two of the new ones lived"
 
 
 def test_the_tree_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
