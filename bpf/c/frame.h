@@ -15,6 +15,7 @@
 #define CONTEXT_CELLS (sizeof(struct context) / CELL_BYTES)
 #define RECORD_CELLS 6 /* of a head and its arguments, at most */
 #define FRAME_VERSION 2
+#define CONTEXT_KEPT_NS 10000000
 
 struct writer {
 	struct frame *frame;
@@ -205,11 +206,18 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 #ifdef STACK_ADDRESSES
 	most += STACK_ROOM;
 #endif
-	if (f->used + most > CELLS_BYTES)
-		frame_send(ctx, f, m, slot);
+	if (f->used + most > CELLS_BYTES) {
+		if (f->heads)
+			frame_send(ctx, f, m, slot);
+		f->used = 0;
+	}
 	u64 now = ktime_boot_ns();
-	if (!f->used) {
-		f->first_ns = now;
+	if (!f->heads) {
+		/* a context may stand here whose record was taken back: it is good for a while */
+		if (now - f->first_ns > CONTEXT_KEPT_NS)
+			f->used = 0;
+		if (!f->used)
+			f->first_ns = now;
 		f->shard = s->tgid % SHARDS;
 		*(volatile u64 *)&m->first_ns = now;
 	}
@@ -275,7 +283,10 @@ static __always_inline void blob_stack(void *ctx, struct writer *w)
 #endif
 
 #ifdef EARLY
-/* As if it had not been produced. A context that was written for it may stay, for the next record. */
+/*
+ * As if it had not been produced. A context alone stays for the next record, since to read it costs more than
+ * all else; a second one behind it does not.
+ */
 static __always_inline void record_take_back(struct writer *w)
 {
 	struct frame *f = w->frame;
@@ -283,7 +294,7 @@ static __always_inline void record_take_back(struct writer *w)
 	struct counts *counts = produced.lookup(&cpu);
 	if (counts && w->event < EVENTS)
 		counts->events[w->event]--;
-	f->used = f->heads ? w->start : 0;
+	f->used = f->heads || w->start == sizeof(struct context) ? w->start : 0;
 	if (!f->heads)
 		*(volatile u64 *)&w->mark->first_ns = 0;
 	*(volatile u64 *)&w->mark->busy = 0;
