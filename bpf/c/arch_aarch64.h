@@ -25,10 +25,3 @@
 		for (int i = 0; i < 6; i++)                                                            \
 			a[i] = (u32)a[i];                                                              \
 	} while (0)
-#define SYSCALL_ARGUMENTS(a, regs, compat)                                                             \
-	do {                                                                                           \
-		if (compat)                                                                            \
-			REGISTERS_COMPAT(a, regs);                                                     \
-		else                                                                                   \
-			REGISTERS(a, regs);                                                            \
-	} while (0)

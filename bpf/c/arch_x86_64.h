@@ -26,10 +26,3 @@
 		a[4] = (u32)LOAD8(regs, KERNEL_pt_regs_di);                                            \
 		a[5] = (u32)LOAD8(regs, KERNEL_pt_regs_bp);                                            \
 	} while (0)
-#define SYSCALL_ARGUMENTS(a, regs, compat)                                                             \
-	do {                                                                                           \
-		if (compat)                                                                            \
-			REGISTERS_COMPAT(a, regs);                                                     \
-		else                                                                                   \
-			REGISTERS(a, regs);                                                            \
-	} while (0)

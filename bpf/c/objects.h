@@ -19,6 +19,15 @@
 #define EINPROGRESS 115
 #define ERESTARTSYS 512
 
+/* The six arguments of the call whose registers these are (arch_*.h). */
+#define SYSCALL_ARGUMENTS(a, regs, compat)                                                             \
+	do {                                                                                           \
+		if (compat)                                                                            \
+			REGISTERS_COMPAT(a, regs);                                                     \
+		else                                                                                   \
+			REGISTERS(a, regs);                                                            \
+	} while (0)
+
 struct occasion {
 	struct subject s;
 	struct call *call;

@@ -59,16 +59,16 @@ class Executables:
         chosen = np.flatnonzero(rows.event == self._event)
         if not len(chosen):
             return
-        rows = rows.select(chosen)
-        every = np.arange(len(rows))
+        position = dict(zip(self.keys(rows, chosen), chosen.tolist(), strict=True))
+        missing = [key for key in position if key[1] and self._known.look(key) is None]
+        if not missing:
+            return
+        rows = rows.select(np.array([position[key] for key in missing]))
         pids = contexts.table["tgid"][rows.who].tolist()
-        paths = [text.known or b"" for text in self._path.read(rows, every, blobs(rows, self._counts))]
-        wanted = dict(zip(self.keys(rows, every), zip(pids, paths, strict=True), strict=True))
-        missing = [key for key in wanted if key[1] and self._known.look(key) is None]
-        for key in missing:
-            self._known.ask(key, *wanted[key])
-        if missing:
-            self._wait(missing)
+        texts = self._path.read(rows, np.arange(len(rows)), blobs(rows, self._counts))
+        for key, pid, text in zip(missing, pids, texts, strict=True):
+            self._known.ask(key, pid, text.known or b"")
+        self._wait(missing)
 
     def _wait(self, missing: list[Key]) -> None:
         began = time.monotonic()

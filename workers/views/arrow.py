@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from bpf.catalogue import Argument, Catalogue, Event
-from bpf.layout import HEAD_ENTRY, HEAD_NOT_RUN
+from bpf.layout import EVENTS, HEAD_ENTRY, HEAD_NOT_RUN
 from workers.blobs import argument
 from workers.enrich.containers import container_id
 from workers.enrich.executables import Executables
@@ -121,7 +121,7 @@ class ArrowView:
         self._head = head(facts.relative_to_ns is not None)
         self._offset = np.uint64(facts.offset_ns % 2**64)
         self._executable = executable
-        self._names = pa.array([catalogue.by_id[i].name if i in catalogue.by_id else None for i in range(1 << 16)])
+        self._names = pa.array([catalogue.by_id[i].name if i in catalogue.by_id else None for i in range(EVENTS)])
 
     def batch(self, rows: Rows, contexts: Contexts) -> pa.RecordBatch:
         """The rows, of which there must be some."""
