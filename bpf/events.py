@@ -123,6 +123,8 @@ net_packet | none:headrace does not look into packets yet | trace.PktMeta metada
 dns_request | none:headrace does not look into packets yet | trace.PktMeta metadata, []trace.DnsQueryData dns_questions
 dns_response | none:headrace does not look into packets yet | trace.PktMeta metadata,
     []trace.DnsResponseData dns_response
+hooked_syscall | none:headrace does not look at the kernel's own tables yet | const char* syscall, const char* address,
+    const char* function, const char* owner
 """
 
 """Calls that a program looks at (bpf/c/objects.h): which argument is what; `result` is the call's result.

@@ -35,6 +35,7 @@ EXTRA_SLOTS = 2
 """Frames of a CPU beside those of the shards: the urgent one, then that of facts (bpf/c/maps.h)."""
 
 HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN, HEAD_NO_OBJECT, HEAD_EXEC_IMAGE, HEAD_OWN_ROOT = 1, 2, 4, 8, 16, 32
+HEAD_OWN_TARGET = 64
 BLOB_OK, BLOB_CUT, BLOB_FAULT, BLOB_NULL, BLOB_RACED, BLOB_BYPASS = 0, 1, 2, 3, 4, 5
 BLOB_STATUS = 15
 """Mask of a blob's status; what is above it says where the blob was taken."""

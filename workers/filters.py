@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,8 @@ def sample_values() -> Iterator[int]:
     yield from (1 << one | 1 << other for one in range(64) for other in range(one + 1))
 
 
-def _known_words(parser: Callable[[int], str]) -> set[str]:
+@cache
+def known_words(parser: Callable[[int], str]) -> set[str]:
     """The names that a parser can give."""
     words = {word for value in sample_values() for word in parser(value).split("|")}
     return {word for word in words if not word.lstrip("-")[:1].isdigit()}
@@ -86,7 +88,7 @@ def check_words(conditions: Sequence[Condition]) -> None:
         if argument.type in (*TEXT_TYPES, VECTOR_TYPE) or not named:
             continue
         parser = parser_of(condition.event.name, argument.name, argument.type)
-        known = _known_words(parser) if parser else set()
+        known = known_words(parser) if parser else set()
         for word in named:
             if word not in known and argument.name != "syscall":
                 near = nearest(word, known)

@@ -1,0 +1,159 @@
+"""Conditions on events: the form that every way to write a signature is compiled from.
+
+    Test      a field and what it must be           pathname|endswith: [/a, /b]
+    Every     all parts hold                        a mapping, or {all: [...]}
+    Either    one part holds                        a list of mappings, or {any: [...]}
+    Negated   the part does not hold                {not: ...}
+
+Verdicts are three-valued: true, false, unknown. A field that could not be read makes a test unknown, and what is
+unknown does not match, negated or not. A test with several values holds if one of them fits, with the modifier `all`
+if each does. Fields are only names here; what they are is decided against an event (workers/detect/fields.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from config.located import Located
+
+OPERATORS = (
+    "equals",
+    "contains",
+    "startswith",
+    "endswith",
+    "glob",
+    "re",
+    "cidr",
+    "lt",
+    "lte",
+    "gt",
+    "gte",
+    "has",
+    "exists",
+)
+"""`has`: a flag, or the word of a value; `glob`: `*`, `?` and `[...]`, a backslash takes their meaning away."""
+MODIFIERS = {"all": "each of the values", "nocase": "upper and lower case are the same", "hex": "values are hex digits"}
+Scalar = str | int | bool
+
+
+class ConditionError(Exception):
+    """A condition that is not one; `line` counts from 1."""
+
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(why)
+        self.line, self.why = line, why
+
+
+class Test(msgspec.Struct, frozen=True, tag="test"):
+    """One field, one operator, some values."""
+
+    field: str
+    operator: str
+    values: tuple[Scalar, ...]
+    each: bool = False
+    nocase: bool = False
+    hex: bool = False
+    line: int = 0
+
+
+class Every(msgspec.Struct, frozen=True, tag="every"):
+    """True if all parts are; of no parts, true."""
+
+    parts: tuple[Node, ...] = ()
+
+
+class Either(msgspec.Struct, frozen=True, tag="either"):
+    """True if one of the parts is; of no parts, false."""
+
+    parts: tuple[Node, ...] = ()
+
+
+class Negated(msgspec.Struct, frozen=True, tag="negated"):
+    """True if the part is false."""
+
+    part: Node
+
+
+Node = Test | Every | Either | Negated
+Lists = Mapping[str, tuple[Scalar, ...]]
+TRUE, FALSE = Every(), Either()
+
+
+def tests(node: Node) -> Iterator[Test]:
+    """All tests of a condition, from left to right."""
+    if isinstance(node, Test):
+        yield node
+    elif isinstance(node, Negated):
+        yield from tests(node.part)
+    else:
+        for part in node.parts:
+            yield from tests(part)
+
+
+def every(*parts: Node) -> Node:
+    """All of them; the one, if it is one."""
+    kept = tuple(part for part in parts if part != TRUE)
+    return kept[0] if len(kept) == 1 else Every(kept)
+
+
+def read(located: Located, lists: Lists) -> Node:
+    """A condition as it is written in YAML; ConditionError."""
+    value = located.value
+    if value is None:
+        return TRUE
+    if isinstance(value, list):
+        if not value:
+            raise ConditionError(located.line, "an empty list is no condition")
+        return Either(tuple(read(part, lists) for part in value))
+    if not isinstance(value, dict):
+        raise ConditionError(located.line, f"a condition is a mapping or a list, not {value!r}")
+    lines = located.keys or {}
+    return every(*(_entry(key, part, lines.get(key, part.line), lists) for key, part in value.items()))
+
+
+def _entry(key: str, part: Located, line: int, lists: Lists) -> Node:
+    if key == "not":
+        return Negated(read(part, lists))
+    if key in ("all", "any"):
+        if not isinstance(part.value, list) or not part.value:
+            raise ConditionError(line, f"{key}: a list of conditions is wanted")
+        parts = tuple(read(each, lists) for each in part.value)
+        return Every(parts) if key == "all" else Either(parts)
+    field, *words = key.split("|")
+    return _test(field, words, part, line, lists)
+
+
+def _test(field: str, words: list[str], part: Located, line: int, lists: Lists) -> Test:
+    if not field:
+        raise ConditionError(line, "a field's name is missing")
+    operators = [word for word in words if word in OPERATORS]
+    for word in words:
+        if word not in OPERATORS and word not in MODIFIERS:
+            known = ", ".join((*OPERATORS, *MODIFIERS))
+            raise ConditionError(line, f"{field}: no such operator or modifier: {word} (there are: {known})")
+    if len(operators) > 1:
+        raise ConditionError(line, f"{field}: {' and '.join(operators)} do not go together")
+    values = tuple(_values(part, lists, line))
+    if not values:
+        raise ConditionError(line, f"{field}: a value is missing")
+    operator = operators[0] if operators else "equals"
+    return Test(field, operator, values, "all" in words, "nocase" in words, "hex" in words, line)
+
+
+def _values(part: Located, lists: Lists, line: int) -> Iterator[Scalar]:
+    value = part.value
+    if isinstance(value, list):
+        for each in value:
+            yield from _values(each, lists, each.line)
+    elif isinstance(value, dict):
+        name = value["list"].value if set(value) == {"list"} else None
+        if not isinstance(name, str) or name not in lists:
+            what = f"no such list: {name}" if isinstance(name, str) else "a value is text, a number, or {list: NAME}"
+            raise ConditionError(line, what)
+        yield from lists[name]
+    elif isinstance(value, str | int | bool):
+        yield value
+    else:
+        raise ConditionError(line, f"not a value: {value!r}")

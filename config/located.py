@@ -1,0 +1,96 @@
+"""YAML with the line of every part, so that an error can name it. Read by the YAML library, as data only.
+
+A hostile file is refused, not expanded: its size, its depth and the number of its parts (aliases count each time
+that they are used) have bounds, and a key that stands twice is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+LONGEST_FILE = 4 << 20
+MAX_PARTS = 200_000
+MAX_DEPTH = 40
+SCALARS = yaml.SafeLoader("")
+
+
+class LocatedError(Exception):
+    """A text that is not YAML as it is wanted; `line` counts from 1."""
+
+    def __init__(self, line: int, why: str) -> None:
+        super().__init__(why)
+        self.line, self.why = line, why
+
+
+@dataclass(frozen=True)
+class Located:
+    """A value and its line: a scalar, a list of Located, or a dict of text to Located (`keys`: the keys' lines)."""
+
+    value: Any
+    line: int
+    keys: dict[str, int] | None = None
+
+    def plain(self) -> Any:
+        """The value without lines."""
+        if isinstance(self.value, dict):
+            return {key: part.plain() for key, part in self.value.items()}
+        if isinstance(self.value, list):
+            return [part.plain() for part in self.value]
+        return self.value
+
+
+def documents(text: str) -> Iterator[Located]:
+    """The documents of a text; LocatedError if it is not YAML, or too much of it."""
+    if len(text) > LONGEST_FILE:
+        raise LocatedError(1, f"larger than {LONGEST_FILE >> 20} MiB")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        for node in yaml.compose_all(text, Loader=loader):
+            yield _Reader().read(node, 0)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise LocatedError(mark.line + 1 if mark else 1, f"not YAML: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise LocatedError(1, f"not YAML: {error}") from error
+    except RecursionError as error:
+        raise LocatedError(1, "nested too deeply") from error
+
+
+class _Reader:
+    """Turns the nodes of one document into values."""
+
+    def __init__(self) -> None:
+        self._left = MAX_PARTS
+
+    def read(self, node: yaml.Node, depth: int) -> Located:
+        line = node.start_mark.line + 1
+        self._left -= 1
+        if self._left < 0:
+            raise LocatedError(line, f"more than {MAX_PARTS} parts")
+        if depth > MAX_DEPTH:
+            raise LocatedError(line, f"nested more than {MAX_DEPTH} deep")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, line, depth)
+        if isinstance(node, yaml.SequenceNode):
+            return Located([self.read(part, depth + 1) for part in node.value], line)
+        try:
+            construct: Any = SCALARS.yaml_constructors.get(node.tag, SCALARS.yaml_constructors[None])
+            return Located(construct(SCALARS, node), line)
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
+            raise LocatedError(line, f"not a plain value: {getattr(error, 'problem', None) or error}") from error
+
+    def _mapping(self, node: yaml.MappingNode, line: int, depth: int) -> Located:
+        found: dict[str, Located] = {}
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            at = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise LocatedError(at, "a key is not a word")
+            if key.value in found:
+                raise LocatedError(at, f"the key {key.value} stands twice")
+            found[key.value], lines[key.value] = self.read(value, depth + 1), at
+        return Located(found, line, lines)

@@ -1,0 +1,367 @@
+"""Signatures as rules: what a file says, checked as far as that goes without knowing events.
+
+A file holds one signature, a list of them, or several documents; a mapping `lists` makes shared lists. Examples of
+all keys stand in config/signatures/, the description in docs/signatures.md. What a rule says about fields and events
+is checked when it is compiled (workers/detect/compiled.py), with the line that it stands in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bpf.catalogue import nearest
+from config.conditions import TRUE, ConditionError, Lists, Node, Scalar, every, read
+from config.located import Located, LocatedError, documents
+
+SEVERITIES = ("info", "low", "medium", "high", "critical")
+SCOPES = ("any", "host", "container")
+SHIPPED = Path(__file__).parent / "signatures"
+IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+KEYS = (
+    "id",
+    "name",
+    "title",
+    "description",
+    "severity",
+    "mitre",
+    "tags",
+    "events",
+    "condition",
+    "scope",
+    "data",
+    "threshold",
+    "enabled",
+    "examples",
+    "author",
+    "references",
+)
+EXAMPLE_KEYS = ("event", "events", "args", "retval", "process", "parent", "ancestors", "container")
+WINDOW_S = 86_400
+MAX_COUNT = 10_000
+
+
+class RuleError(Exception):
+    """A rule that cannot be used: where it stands and why."""
+
+    def __init__(self, file: str, line: int, rule: str, why: str) -> None:
+        place = f"{file}:{line}" if line else file
+        super().__init__(f"{place}: {rule}: {why}" if rule else f"{place}: {why}")
+        self.file, self.line, self.rule, self.why = file, line, rule, why
+
+
+class Mitre(msgspec.Struct, frozen=True):
+    """Where ATT&CK has it."""
+
+    tactic: str = ""
+    technique: str = ""
+    id: str = ""
+
+
+class Threshold(msgspec.Struct, frozen=True):
+    """So many matches within so many seconds, of what agrees in these data fields, are one finding."""
+
+    count: int
+    within_s: int
+    by: tuple[str, ...] = ()
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """One signature. `events`: the condition on each event that it looks at."""
+
+    id: str
+    name: str
+    title: str = ""
+    description: str = ""
+    severity: str = "medium"
+    mitre: Mitre = Mitre()
+    tags: tuple[str, ...] = ()
+    scope: str = "any"
+    events: dict[str, Node] = {}
+    data: dict[str, str] = {}
+    """What a finding shows: name to field."""
+    threshold: Threshold | None = None
+    enabled: bool = True
+    kind: str = "yaml"
+    author: str = ""
+    references: tuple[str, ...] = ()
+    level: str = ""
+    status: str = ""
+    dead: tuple[str, ...] = ()
+    """Parts that cannot match here, each with why; the rest of the rule can."""
+    lacking: str = ""
+    """Why nothing of it can match; "" if something can."""
+    file: str = ""
+    line: int = 0
+
+
+class Example(msgspec.Struct, frozen=True):
+    """One example of a rule: events one after the other, of which the last one matches, or none does."""
+
+    events: tuple[dict[str, Any], ...]
+    matches: bool
+    line: int = 0
+
+
+class Loaded(msgspec.Struct):
+    """What came of some files: rules with their examples, the lists, and what was refused."""
+
+    rules: list[Rule] = []
+    examples: dict[str, tuple[Example, ...]] = {}
+    refused: list[RuleError] = []
+
+
+def yaml_files(folder: Path) -> list[Path]:
+    """The rule files of a folder and of those below it, in order. OSError if it cannot be read."""
+    if folder.is_file():
+        return [folder]
+    found: list[Path] = []
+    for each in sorted(folder.iterdir()):
+        if each.is_dir():
+            found += yaml_files(each)
+        elif each.suffix in (".yaml", ".yml"):
+            found.append(each)
+    return found
+
+
+def load(folders: Sequence[Path]) -> Loaded:
+    """All signatures of some files and folders. What cannot be used is in `refused`, and the rest is there."""
+    found = Loaded([], {}, [])
+    parsed: list[tuple[str, Located]] = []
+    for folder in folders:
+        try:
+            files = yaml_files(folder)
+        except OSError as error:
+            found.refused.append(RuleError(str(folder), 0, "", error.strerror or str(error)))
+            continue
+        for path in files:
+            parsed += _parse(path, found)
+    lists = _lists(parsed, found)
+    for file, located in parsed:
+        for each in located.value if isinstance(located.value, list) else [located]:
+            if not (isinstance(each.value, dict) and set(each.value) == {"lists"}):
+                _add(file, each, lists, found)
+    return found
+
+
+def _parse(path: Path, found: Loaded) -> Iterator[tuple[str, Located]]:
+    name = shown_path(path)
+    try:
+        parsed = list(documents(path.read_text("utf-8")))
+    except UnicodeDecodeError as error:
+        found.refused.append(RuleError(name, 0, "", f"not UTF-8: {error.reason} at byte {error.start}"))
+    except OSError as error:
+        found.refused.append(RuleError(name, 0, "", error.strerror or str(error)))
+    except LocatedError as error:
+        found.refused.append(RuleError(name, error.line, "", error.why))
+    else:
+        yield from ((name, document) for document in parsed if document.value is not None)
+
+
+def shown_path(path: Path) -> str:
+    """A rule's file as messages name it."""
+    return f"signatures/{path.name}" if path.parent == SHIPPED else str(path)
+
+
+def _lists(parsed: Sequence[tuple[str, Located]], found: Loaded) -> Lists:
+    """The shared lists, those in lists put in their place; a list that contains itself is refused."""
+    raw: dict[str, tuple[str, Located]] = {}
+    for file, document in parsed:
+        for each in document.value if isinstance(document.value, list) else [document]:
+            if isinstance(each.value, dict) and "lists" in each.value:
+                body = each.value["lists"]
+                if not isinstance(body.value, dict) or len(each.value) > 1:
+                    found.refused.append(RuleError(file, body.line, "", "lists: a mapping of names to lists, alone"))
+                    continue
+                for name, values in body.value.items():
+                    if name in raw:
+                        found.refused.append(RuleError(file, values.line, "", f"the list {name} is there already"))
+                    raw.setdefault(name, (file, values))
+    done: dict[str, tuple[Scalar, ...]] = {}
+    for name in raw:
+        try:
+            _expand(name, raw, done, ())
+        except ConditionError as error:
+            found.refused.append(RuleError(raw[name][0], error.line, "", f"list {name}: {error.why}"))
+    return done
+
+
+def _expand(
+    name: str, raw: dict[str, tuple[str, Located]], done: dict[str, tuple[Scalar, ...]], above: tuple[str, ...]
+) -> tuple[Scalar, ...]:
+    if name in done:
+        return done[name]
+    values = raw[name][1]
+    if name in above:
+        raise ConditionError(values.line, f"contains itself: {' -> '.join((*above[above.index(name) :], name))}")
+    if not isinstance(values.value, list):
+        raise ConditionError(values.line, "a list is wanted")
+    collected: list[Scalar] = []
+    for each in values.value:
+        if isinstance(each.value, dict) and set(each.value) == {"list"}:
+            other = each.value["list"].value
+            if other not in raw:
+                raise ConditionError(each.line, f"no such list: {other}")
+            collected += _expand(other, raw, done, (*above, name))
+        elif isinstance(each.value, str | int | bool):
+            collected.append(each.value)
+        else:
+            raise ConditionError(each.line, f"not a value: {each.plain()!r}")
+    done[name] = tuple(collected)
+    return done[name]
+
+
+def _add(file: str, located: Located, lists: Lists, found: Loaded) -> None:
+    name = ""
+    try:
+        reader = _RuleReader(file, located, lists)
+        name = reader.id
+        if any(rule.id == name for rule in found.rules):
+            reader.refuse("id", "another rule has this id")
+        rule, examples = reader.rule(), reader.examples()
+    except RuleError as error:
+        found.refused.append(error)
+    except ConditionError as error:
+        found.refused.append(RuleError(file, error.line, name, error.why))
+    else:
+        found.rules.append(rule)
+        found.examples[rule.id] = examples
+
+
+class _RuleReader:
+    """One mapping of a file to a rule."""
+
+    def __init__(self, file: str, located: Located, lists: Lists) -> None:
+        self._file, self._lists, self.id = file, lists, ""
+        if not isinstance(located.value, dict):
+            raise RuleError(file, located.line, "", "a signature is a mapping")
+        self._parts, self._lines, self._line = located.value, located.keys or {}, located.line
+        if "id" in self._parts and isinstance(self._parts["id"].value, str):
+            self.id = self._parts["id"].value
+        for key in self._parts:
+            if key not in KEYS:
+                near = nearest(key, KEYS)
+                self.refuse(key, f"no such key: {key}" + (f"; did you mean {near}?" if near else ""))
+        for key in ("id", "name", "events"):
+            if key not in self._parts:
+                self.refuse(key, f"the key {key} is missing")
+        if not IDENTIFIER.fullmatch(self._text("id")):
+            self.refuse("id", "letters, digits, dots, dashes and underscores, 128 at most")
+
+    def refuse(self, key: str, why: str) -> None:
+        """RuleError at a key."""
+        raise RuleError(self._file, self._lines.get(key, self._line), self.id, why)
+
+    def rule(self) -> Rule:
+        """The rule, without its examples."""
+        return Rule(
+            id=self.id,
+            name=self._text("name"),
+            title=self._text("title"),
+            description=self._text("description"),
+            severity=self._choice("severity", SEVERITIES, "medium"),
+            mitre=self._mitre(),
+            tags=self._texts("tags"),
+            scope=self._choice("scope", SCOPES, "any"),
+            events=self._events(),
+            data=self._data(),
+            threshold=self._threshold(),
+            enabled=self._switch(),
+            author=self._text("author"),
+            references=self._texts("references"),
+            file=self._file,
+            line=self._line,
+        )
+
+    def _get(self, key: str, kind: type, what: str, otherwise: Any) -> Any:
+        part = self._parts.get(key)
+        if part is None or part.value is None:
+            return otherwise
+        if not isinstance(part.value, kind):
+            self.refuse(key, f"{key}: {what} is wanted")
+        return part.value
+
+    def _text(self, key: str) -> str:
+        return str(self._get(key, str, "text", ""))
+
+    def _texts(self, key: str) -> tuple[str, ...]:
+        parts = self._get(key, list, "a list of texts", [])
+        if not all(isinstance(part.value, str) for part in parts):
+            self.refuse(key, f"{key}: a list of texts is wanted")
+        return tuple(part.value for part in parts)
+
+    def _choice(self, key: str, known: Sequence[str], otherwise: str) -> str:
+        value = self._text(key) or otherwise
+        if value not in known:
+            near = nearest(value, known)
+            self.refuse(key, f"{key}: {' '.join(known)}, not {value}" + (f"; did you mean {near}?" if near else ""))
+        return value
+
+    def _switch(self) -> bool:
+        return bool(self._get("enabled", bool, "true or false", True))
+
+    def _mitre(self) -> Mitre:
+        parts = self._get("mitre", dict, "a mapping", {})
+        for key, part in parts.items():
+            if key not in ("tactic", "technique", "id") or not isinstance(part.value, str):
+                self.refuse("mitre", f"mitre: tactic, technique and id, as texts; not {key}")
+        return Mitre(**{key: part.value for key, part in parts.items()})
+
+    def _events(self) -> dict[str, Node]:
+        part = self._parts["events"]
+        common = read(self._parts["condition"], self._lists) if "condition" in self._parts else TRUE
+        if isinstance(part.value, list) and part.value and all(isinstance(e.value, str) for e in part.value):
+            return {each.value: common for each in part.value}
+        if not isinstance(part.value, dict) or not part.value:
+            self.refuse("events", "events: a list of events, or a mapping of events to conditions")
+        return {name: every(read(each, self._lists), common) for name, each in part.value.items()}
+
+    def _data(self) -> dict[str, str]:
+        part = self._parts.get("data")
+        if part is None:
+            return {}
+        if isinstance(part.value, list) and all(isinstance(e.value, str) for e in part.value):
+            return {each.value: each.value for each in part.value}
+        if not isinstance(part.value, dict) or not all(isinstance(e.value, str) for e in part.value.values()):
+            self.refuse("data", "data: a list of fields, or a mapping of names to fields")
+        return {name: each.value for name, each in part.value.items()}
+
+    def _threshold(self) -> Threshold | None:
+        parts = self._get("threshold", dict, "a mapping", None)
+        if parts is None:
+            return None
+        known = {"count": MAX_COUNT, "within": WINDOW_S}
+        numbers = {key: parts[key].value for key in known if key in parts}
+        for key, most in known.items():
+            value = numbers.get(key)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+                self.refuse("threshold", f"threshold: {key} is a number from 1 to {most}")
+        by = parts["by"].plain() if "by" in parts else []
+        if set(parts) - {"count", "within", "by"} or not isinstance(by, list) or not set(by) <= set(self._data()):
+            self.refuse("threshold", "threshold: count, within (seconds), and by: names of its data")
+        return Threshold(numbers["count"], numbers["within"], tuple(by))
+
+    def examples(self) -> tuple[Example, ...]:
+        """What must match, and what must not."""
+        parts = self._get("examples", dict, "a mapping of match and near_miss", {})
+        found: list[Example] = []
+        for key, part in parts.items():
+            if key not in ("match", "near_miss") or not isinstance(part.value, list):
+                self.refuse("examples", f"examples: match and near_miss, each a list; not {key}")
+            found += [self._example(each, key == "match") for each in part.value]
+        return tuple(found)
+
+    def _example(self, located: Located, matches: bool) -> Example:
+        value = located.plain()
+        events = value if isinstance(value, list) else [value]
+        for event in events:
+            if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+                raise RuleError(self._file, located.line, self.id, "an example is an event, or a list of them")
+            for key in event:
+                if key not in EXAMPLE_KEYS:
+                    raise RuleError(self._file, located.line, self.id, f"an example has no key {key}")
+        return Example(tuple(events), matches, located.line)

@@ -1,0 +1,1 @@
+"""Signatures, compiled to predicates over columns."""

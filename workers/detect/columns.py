@@ -1,0 +1,238 @@
+"""Fields of rows, as columns: a key for each row, and what a key stands for.
+
+A key is what is cheap to take out of many rows at once (a raw number, the bytes of a blob, a context's number); it is
+turned into a value only when it is met for the first time (workers/detect/memory.py).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any, Protocol
+
+import numpy as np
+
+from bpf.catalogue import NAME, OBJECT, PATH, UNREAD, Event
+from bpf.layout import (
+    BLOB_CUT,
+    BLOB_OK,
+    BLOB_STATUS,
+    HEAD_COMPAT,
+    HEAD_ENTRY,
+    HEAD_NO_OBJECT,
+    HEAD_NOT_RUN,
+    HEAD_OWN_ROOT,
+    HEAD_OWN_TARGET,
+)
+from workers.blobs import Blobs, argument, blobs, bytes_of
+from workers.decode import paths
+from workers.decode.sockaddr import decode as decode_sockaddr
+from workers.decode.texts import Texts
+from workers.decode.values import SIGNED_64, byte_strings, number
+from workers.detect.fields import FAMILIES, SOCKADDR_TYPE, Field
+from workers.detect.values import BYTES, Text, Value, text
+from workers.enrich.tree import ProcessTree
+from workers.rows import Contexts, Rows
+
+Array = np.ndarray[Any, Any]
+Keys = Array | list[Any]
+LOW = np.uint64(0xFFFFFFFF)
+
+
+class View:
+    """Some rows, and what is known of their processes. Blobs are looked for once."""
+
+    def __init__(self, rows: Rows, contexts: Contexts, tree: ProcessTree, counts: Array) -> None:
+        self.rows, self.contexts, self.tree = rows, contexts, tree
+        self._counts = counts
+        self._found: Blobs | None = None
+
+    @property
+    def found(self) -> Blobs:
+        """All blobs of the rows."""
+        if self._found is None:
+            self._found = blobs(self.rows, self._counts)
+        return self._found
+
+
+class Column(Protocol):
+    """One field, read from rows."""
+
+    volatile: bool
+    """Keys are numbers of contexts: what they stand for changes with `Contexts.generation`."""
+
+    def keys(self, view: View, chosen: Array) -> Keys:
+        """A key for each chosen row, None if the field could not be read."""
+
+    def value(self, key: Any) -> Value:
+        """What a key stands for. Of a volatile column, only while its view is at hand."""
+
+
+class NumberColumn:
+    """An argument that is a number."""
+
+    volatile = False
+
+    def __init__(self, field: Field) -> None:
+        argument = field.event.arguments[field.argument]
+        self._index, self._type = field.argument, argument.type
+        self._never, self._object = argument.form == UNREAD, argument.form == OBJECT
+
+    def keys(self, view: View, chosen: Array) -> Keys:
+        if self._never:
+            return [None] * len(chosen)
+        raw = argument(view.rows, self._index, chosen)
+        flags = view.rows.flags[chosen]
+        narrow = (flags & HEAD_COMPAT).astype(bool)
+        if narrow.any():
+            low = raw & LOW
+            if self._type in SIGNED_64:
+                low = low.astype(np.uint32).view(np.int32).astype(np.int64).view(np.uint64)
+            raw = np.where(narrow, low, raw)
+        if self._object and (flags & HEAD_NO_OBJECT).any():
+            lacking = (flags & HEAD_NO_OBJECT).astype(bool).tolist()
+            return [None if lacks else key for lacks, key in zip(lacking, raw.tolist(), strict=True)]
+        return raw
+
+    def value(self, key: Any) -> Value:
+        return None if key is None else number(key, self._type, False)
+
+
+class ResultColumn:
+    """The result of a call."""
+
+    volatile = False
+
+    def keys(self, view: View, chosen: Array) -> Keys:
+        found, flags = view.rows.retval[chosen], view.rows.flags[chosen]
+        none = (flags & (HEAD_ENTRY | HEAD_NOT_RUN)).astype(bool)
+        if not none.any():
+            return found
+        return [None if no else key for no, key in zip(none.tolist(), found.tolist(), strict=True)]
+
+    def value(self, key: Any) -> Value:
+        return None if key is None else int(key)
+
+
+class TextColumn:
+    """A text of its own: a key is the bytes of a blob, or a Text where those alone do not say it."""
+
+    volatile = False
+
+    def __init__(self, event: Event, index: int) -> None:
+        self._event, self._index = event, index
+        self._texts = Texts(event, index)
+        argument = event.arguments[index]
+        own = event.index(f"root_{argument.name}")
+        self._own = Texts(event, own) if own is not None and argument.form in (PATH, NAME) else None
+
+    def keys(self, view: View, chosen: Array) -> Keys:
+        rows, found = view.rows, view.found
+        rooted = (rows.flags[chosen] & HEAD_OWN_ROOT).astype(bool) if self._own else np.zeros(0, bool)
+        simple = None if rooted.any() else self._texts.simple(rows, chosen, found)
+        if simple is not None:
+            return byte_strings(rows.data, found.start[simple], found.bytes[simple])
+        read = [self._text(t.status, t.data) for t in self._texts.read(rows, chosen, found)]
+        if self._own is None or not rooted.any():
+            return read
+        own = [t.known for t in self._own.read(rows, chosen, found)]
+        return [
+            Text((*first.parts, below), first.cut) if first and root and below is not None else first
+            for first, below, root in zip(read, own, rooted.tolist(), strict=True)
+        ]
+
+    @staticmethod
+    def _text(status: int | None, data: bytes) -> Text | None:
+        return Text((data,), status == BLOB_CUT) if status in (BLOB_OK, BLOB_CUT) else None
+
+    def value(self, key: Any) -> Value:
+        return Text((self._texts.shown(key).data,)) if isinstance(key, bytes) else key
+
+
+class BlobColumn:
+    """What a pointer pointed to, whole: the key is (bytes, whether it was cut)."""
+
+    volatile = False
+
+    def __init__(self, field: Field) -> None:
+        self._field, self._index = field, field.argument
+
+    def keys(self, view: View, chosen: Array) -> Keys:
+        found, rows = view.found, view.rows
+        keys: list[Any] = []
+        for entry in found.entries(self._index, len(rows), chosen).tolist():
+            status = int(found.status[entry]) & BLOB_STATUS if entry >= 0 else -1
+            keys.append((bytes_of(rows, found, entry), status == BLOB_CUT) if status in (BLOB_OK, BLOB_CUT) else None)
+        return keys
+
+    def value(self, key: Any) -> Value:
+        if key is None:
+            return None
+        data, cut = key
+        field = self._field
+        if field.kind == BYTES:
+            return bytes(data)
+        if field.type == SOCKADDR_TYPE:
+            return address_part(decode_sockaddr(data), field.column)
+        parts = tuple(data.removesuffix(b"\0").split(b"\0")) if data else ()
+        if field.element is None:
+            return Text(parts, cut)
+        if field.element < len(parts):
+            # only the last one can be the one that was cut
+            return Text((parts[field.element],), cut and field.element == len(parts) - 1)
+        return None
+
+
+def address_part(address: dict[str, str], part: str) -> Value:
+    """A part of a socket's address; None if its family has none. A mapped IPv4 address reads both ways."""
+    family = FAMILIES.get(address.get("sa_family", ""))
+    if part == "family":
+        return family
+    if part == "path":
+        found = address.get("sun_path")
+        return None if found is None else text(found)
+    if part == "port":
+        port = address.get("sin_port", address.get("sin6_port"))
+        return int(port) if port is not None and port.isdecimal() else None
+    shown = address.get("sin_addr", address.get("sin6_addr"))
+    if shown is None:
+        return None
+    try:
+        mapped = getattr(ipaddress.ip_address(shown), "ipv4_mapped", None)
+    except ValueError:
+        return text(shown)
+    return Text((shown.encode(), str(mapped).encode())) if mapped else text(shown)
+
+
+class TargetColumn:
+    """Whether a call on a process is on the caller itself; the key is (number, own group and thread, kernel's word)."""
+
+    volatile = False
+
+    def __init__(self, field: Field) -> None:
+        self._index = field.argument
+
+    def keys(self, view: View, chosen: Array) -> Keys:
+        rows = view.rows
+        pids = (argument(rows, self._index, chosen) & LOW).tolist()
+        table = view.contexts.table[rows.who[chosen]]
+        told = (rows.flags[chosen] & HEAD_OWN_TARGET).astype(bool).tolist()
+        return list(zip(pids, table["ns_tgid"].tolist(), table["ns_tid"].tolist(), told, strict=True))
+
+    def value(self, key: Any) -> Value:
+        pid, group, thread, told = key
+        return int(told or pid in (group, thread))
+
+
+class DescriptorColumn:
+    """The file of a call's descriptor."""
+
+    volatile = False
+
+    def __init__(self, field: Field) -> None:
+        self._blob = BlobColumn(Field(field.name, BYTES, "argument", field.event, field.argument))
+
+    def keys(self, view: View, chosen: Array) -> Keys:
+        return self._blob.keys(view, chosen)
+
+    def value(self, key: Any) -> Value:
+        return None if key is None else Text((paths.walked(key[0]),), key[1])

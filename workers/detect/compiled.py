@@ -1,0 +1,122 @@
+"""Rules to formulas over numbered tests, event by event: what a set of rules is to an engine.
+
+A test that several rules make is one test. A formula is a number (that test), or (EVERY | EITHER, parts), or
+(NEGATED, part). Verdicts are numbers: -1 false, 0 unknown, 1 true; so `every` is the least, `either` the greatest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from bpf.catalogue import Catalogue, Event, UnknownName
+from config.conditions import Either, Every, Negated, Node, Test, every
+from config.rules import Rule, RuleError
+from workers.detect.fields import Field, FieldError, field_of
+from workers.detect.matching import TestError, check
+
+EVERY, EITHER, NEGATED = "every", "either", "negated"
+Formula = int | tuple[str, Any]
+IN_SCOPE: dict[str, Node] = {
+    "any": Every(),
+    "host": Test("container.id", "equals", ("",)),
+    "container": Test("container", "equals", (True,)),
+}
+
+
+def verdict(formula: Formula, of: Callable[[int], int]) -> int:
+    """Of a formula, by the verdicts of its tests."""
+    if isinstance(formula, int):
+        return of(formula)
+    kind, parts = formula
+    if kind == NEGATED:
+        return -verdict(parts, of)
+    if kind == EVERY:
+        return min((verdict(part, of) for part in parts), default=1)
+    return max((verdict(part, of) for part in parts), default=-1)
+
+
+def numbers(formula: Formula) -> set[int]:
+    """The tests that a formula asks for."""
+    if isinstance(formula, int):
+        return {formula}
+    kind, parts = formula
+    return numbers(parts) if kind == NEGATED else {n for part in parts for n in numbers(part)}
+
+
+@dataclass
+class OfEvent:
+    """All rules of one event: their formulas by position in the set, and the tests by number."""
+
+    event: Event
+    formulas: dict[int, Formula] = field(default_factory=dict)
+    tests: list[tuple[Field, Test]] = field(default_factory=list)
+    _known: dict[tuple[str, Test], int] = field(default_factory=dict)
+
+    def add(self, position: int, node: Node) -> None:
+        """One rule's condition on this event, checked before (check_rule)."""
+        self.formulas[position] = self._formula(node)
+
+    def _formula(self, node: Node) -> Formula:
+        if isinstance(node, Negated):
+            return (NEGATED, self._formula(node.part))
+        if isinstance(node, Every | Either):
+            return (EVERY if isinstance(node, Every) else EITHER, tuple(map(self._formula, node.parts)))
+        key = node.field, msgspec.structs.replace(node, line=0)
+        number = self._known.get(key)
+        if number is None:
+            number = self._known[key] = len(self.tests)
+            self.tests.append((field_of(self.event, node.field), node))
+        return number
+
+
+def check_rule(rule: Rule, catalogue: Catalogue) -> None:
+    """RuleError if an event or a field of it does not exist, or a test cannot be decided on its field's type."""
+    for name, node in rule.events.items():
+        event = event_of(rule, name, catalogue)
+        _check(rule, event, node)
+    for name, source in rule.data.items():
+        if not any(_has(catalogue.by_name[each], source) for each in rule.events):
+            raise RuleError(rule.file, rule.line, rule.id, f"data {name}: none of its events has a field {source}")
+
+
+def event_of(rule: Rule, name: str, catalogue: Catalogue) -> Event:
+    """An event that a rule names; RuleError."""
+    try:
+        return catalogue.event(name)
+    except UnknownName as error:
+        raise RuleError(rule.file, rule.line, rule.id, str(error)) from error
+
+
+def _has(event: Event, name: str) -> bool:
+    try:
+        field_of(event, name)
+    except FieldError:
+        return False
+    return True
+
+
+def _check(rule: Rule, event: Event, node: Node) -> None:
+    if isinstance(node, Negated):
+        _check(rule, event, node.part)
+    elif isinstance(node, Every | Either):
+        for part in node.parts:
+            _check(rule, event, part)
+    else:
+        try:
+            check(field_of(event, node.field), node)
+        except (FieldError, TestError) as error:
+            raise RuleError(rule.file, node.line or rule.line, rule.id, str(error)) from error
+
+
+def compile_rules(rules: Sequence[Rule], catalogue: Catalogue) -> dict[int, OfEvent]:
+    """The rules of each event, by its id. All have passed check_rule()."""
+    found: dict[int, OfEvent] = {}
+    for position, rule in enumerate(rules):
+        for name, node in rule.events.items():
+            event = catalogue.by_name[name]
+            found.setdefault(event.id, OfEvent(event)).add(position, every(IN_SCOPE[rule.scope], node))
+    return found

@@ -1,0 +1,310 @@
+"""The engine: which rules match which rows, at a cost that hardly depends on the number of rules.
+
+Every field that rules of an event ask for is a column. A value of a column falls into a class: the set of tests that
+hold of it, and of those that are unknown. Classes are few, and remembered by value. A row then walks a table from
+column to column:
+
+    state 0 --class of column 1--> state --class of column 2--> state ... --> verdict: a tuple of rules
+
+A state is the set of all tests decided so far. It is worked out when it is met for the first time, and then only for
+the rules that a test of it touches; as soon as no rule is left open it has its verdict, and the columns behind it are
+not even read for those rows. Tables are numpy arrays, so that all rows of a turn take a step at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bpf.catalogue import Catalogue
+from config.rules import Rule
+from workers.detect.columns import Column, View
+from workers.detect.compiled import EVERY, NEGATED, Formula, OfEvent, compile_rules, numbers, verdict
+from workers.detect.fields import Field
+from workers.detect.matching import Matcher, Verdicts
+from workers.detect.memory import Memory
+from workers.detect.reading import column_of
+from workers.detect.values import NUMBER
+from workers.enrich.tree import ProcessTree
+from workers.rows import Contexts, Rows
+from workers.views.pieces import argument_counts
+
+Array = np.ndarray[Any, Any]
+Matched = tuple[int, ...]
+"""Positions of rules, in order."""
+MAX_STATES, MAX_CLASSES = 1 << 14, 1 << 12
+OPEN, UNKNOWN_STEP = -1, -1
+
+
+@dataclass(frozen=True)
+class State:
+    """Tests decided so far."""
+
+    true: frozenset[int] = frozenset()
+    unknown: frozenset[int] = frozenset()
+
+
+class Classes:
+    """Values of one column by what its tests say of them."""
+
+    def __init__(self, field: Field, tests: Sequence[int], matcher: Matcher) -> None:
+        self.column: Column = column_of(field)
+        self.matcher = matcher
+        self.tests = tests
+        """Numbers of the event's tests, by position in the matcher."""
+        self.memory = Memory(self._class)
+        self.known: list[State] = []
+        self._by_verdicts: dict[Verdicts, int] = {}
+        self._generation = 0
+
+    def _class(self, key: Any) -> int:
+        return self.class_of(self.matcher.verdicts(self.column.value(key)))
+
+    def class_of(self, verdicts: Verdicts) -> int:
+        """The class with these verdicts."""
+        found = self._by_verdicts.get(verdicts)
+        if found is None:
+            found = self._by_verdicts[verdicts] = len(self.known)
+            self.known.append(
+                State(
+                    frozenset(self.tests[i] for i in verdicts.true),
+                    frozenset(self.tests[i] for i in verdicts.unknown),
+                )
+            )
+        return found
+
+    def of(self, view: View, chosen: Array) -> Array:
+        """Class of each chosen row, i64."""
+        if self.column.volatile and self._generation != view.contexts.generation:
+            self._generation = view.contexts.generation
+            self.memory.forget()
+        return self.memory.numbers(self.column.keys(view, chosen))
+
+    def forget(self) -> None:
+        """All classes: there are too many."""
+        self.memory.forget()
+        self.known.clear()
+        self._by_verdicts.clear()
+
+
+@dataclass
+class Step:
+    """From the states before a column to those behind it."""
+
+    to: Array = field(default_factory=lambda: np.full((64, 16), UNKNOWN_STEP, np.int32))
+    states: list[State] = field(default_factory=list)
+    numbers: dict[State, int] = field(default_factory=dict)
+    verdicts: Array = field(default_factory=lambda: np.full(64, OPEN, np.int32))
+    """Of the states behind it: a verdict, or OPEN."""
+
+    def grow(self, rows: int, columns: int) -> None:
+        """Room for so many states before, and classes."""
+        have = self.to.shape
+        if rows > have[0] or columns > have[1]:
+            shape = (
+                max(have[0], 2 * rows if rows > have[0] else 0),
+                max(have[1], 2 * columns if columns > have[1] else 0),
+            )
+            larger = np.full(shape, UNKNOWN_STEP, np.int32)
+            larger[: have[0], : have[1]] = self.to
+            self.to = larger
+
+
+class EventEngine:
+    """All rules of one event."""
+
+    def __init__(self, rules: OfEvent) -> None:
+        self.rules = rules
+        self.columns = self._columns(rules)
+        self._rules_of = {n: [p for p, f in self._formulas() if n in numbers(f)] for n in range(len(rules.tests))}
+        self._after: list[frozenset[int]] = []
+        """Of each column: the tests that are decided only by later ones."""
+        later: set[int] = set(range(len(rules.tests)))
+        for column in self.columns:
+            later -= set(column.tests)
+            self._after.append(frozenset(later))
+        self.verdicts: list[Matched] = []
+        self._verdict_numbers: dict[Matched, int] = {}
+        self._begin()
+        every = frozenset(range(len(rules.tests)))
+        self._usual = [self._split(State(), after, rules.formulas) for after in self._after]
+        """After each column, if no test of it holds: rules that match for certain, and those that are open."""
+        self._at_start = self._split(State(), every, rules.formulas)
+        self.evicted = 0
+
+    def _formulas(self) -> list[tuple[int, Formula]]:
+        return list(self.rules.formulas.items())
+
+    def _begin(self) -> None:
+        self._steps = [Step() for _ in self.columns]
+        self.verdicts.clear()
+        self._verdict_numbers.clear()
+        self._verdict(())
+
+    @staticmethod
+    def _columns(rules: OfEvent) -> list[Classes]:
+        """Cheap ones first: numbers and contexts, then texts."""
+        by_field: dict[Field, list[int]] = {}
+        for number, (asked, _) in enumerate(rules.tests):
+            by_field.setdefault(asked, []).append(number)
+        order = sorted(by_field, key=lambda f: (f.place == "image", f.place != "context" and f.kind != NUMBER))
+        return [Classes(f, by_field[f], Matcher(f, [rules.tests[n][1] for n in by_field[f]])) for f in order]
+
+    def _verdict(self, matched: Matched) -> int:
+        found = self._verdict_numbers.get(matched)
+        if found is None:
+            found = self._verdict_numbers[matched] = len(self.verdicts)
+            self.verdicts.append(matched)
+        return found
+
+    @staticmethod
+    def _split(
+        state: State, after: frozenset[int], formulas: dict[int, Formula]
+    ) -> tuple[frozenset[int], frozenset[int]]:
+        """Of these rules: those that match whatever follows, and those that what follows decides."""
+
+        def now(number: int) -> int:
+            return 1 if number in state.true else 0 if number in state.unknown or number in after else -1
+
+        sure, open_ = set(), set()
+        for position, formula in formulas.items():
+            if verdict(formula, now) > 0:
+                sure.add(position)
+            elif _could(formula, state, after):
+                open_.add(position)
+        return frozenset(sure), frozenset(open_)
+
+    def match(self, view: View, chosen: Array) -> Array:
+        """Verdict of each chosen row, as a number of `verdicts`, i32."""
+        if not self.columns:
+            sure, _ = self._at_start
+            return np.full(len(chosen), self._verdict(tuple(sorted(sure))), np.int32)
+        if any(len(s.states) > MAX_STATES for s in self._steps) or any(
+            len(c.known) > MAX_CLASSES for c in self.columns
+        ):
+            self.evicted += sum(len(s.states) for s in self._steps)
+            for column in self.columns:
+                column.forget()
+            self._begin()
+        out = np.zeros(len(chosen), np.int32)
+        left, state = np.arange(len(chosen)), np.zeros(len(chosen), np.int64)
+        for level, (column, step) in enumerate(zip(self.columns, self._steps, strict=True)):
+            classes = column.of(view, chosen[left])
+            state = self._advance(level, step, state, classes)
+            found = step.verdicts[state]
+            is_open = found == OPEN
+            if not is_open.all():
+                done = ~is_open
+                out[left[done]] = found[done]
+                left, state = left[is_open], state[is_open].astype(np.int64)
+                if not len(left):
+                    break
+        return out
+
+    def _advance(self, level: int, step: Step, state: Array, classes: Array) -> Array:
+        step.grow(len(self._steps[level - 1].states) if level else 1, len(self.columns[level].known))
+        found = step.to[state, classes]
+        missing = found == UNKNOWN_STEP
+        if missing.any():
+            pairs = np.unique(np.stack([state[missing], classes[missing]]), axis=1)
+            for before, kind in pairs.T.tolist():
+                step.to[before, kind] = self._make(level, step, before, kind)
+            found = step.to[state, classes]
+        return found
+
+    def _make(self, level: int, step: Step, before: int, kind: int) -> int:
+        earlier = self._steps[level - 1].states[before] if level else State()
+        new = self.columns[level].known[kind]
+        state = State(earlier.true | new.true, earlier.unknown | new.unknown)
+        found = step.numbers.get(state)
+        if found is not None:
+            return found
+        found = step.numbers[state] = len(step.states)
+        step.states.append(state)
+        if found >= len(step.verdicts):
+            step.verdicts = np.concatenate([step.verdicts, np.full(found, OPEN, np.int32)])
+        sure, open_ = self._decided(level, state)
+        if not open_:
+            step.verdicts[found] = self._verdict(tuple(sorted(sure)))
+        return found
+
+    def _decided(self, level: int, state: State) -> tuple[frozenset[int], frozenset[int]]:
+        touched = {p for n in state.true | state.unknown for p in self._rules_of[n]}
+        sure, open_ = self._usual[level]
+        if not touched:
+            return sure, open_
+        formulas = {p: self.rules.formulas[p] for p in touched}
+        more_sure, more_open = self._split(state, self._after[level], formulas)
+        return (sure - touched) | more_sure, (open_ - touched) | more_open
+
+
+def _could(formula: Formula, state: State, after: frozenset[int]) -> bool:
+    """Whether a formula that does not match yet can still come to match."""
+
+    def bounds(part: Formula) -> tuple[int, int]:
+        if isinstance(part, int):
+            if part in after:
+                return -1, 1
+            value = 1 if part in state.true else 0 if part in state.unknown else -1
+            return value, value
+        kind, inner = part
+        if kind == NEGATED:
+            low, high = bounds(inner)
+            return -high, -low
+        pairs = [bounds(each) for each in inner]
+        how = min if kind == EVERY else max
+        empty = 1 if kind == EVERY else -1
+        return how((low for low, _ in pairs), default=empty), how((high for _, high in pairs), default=empty)
+
+    return bounds(formula)[1] > 0
+
+
+@dataclass
+class Matches:
+    """Rows that rules match: positions of rows, and of each the rules. In the order of rows."""
+
+    rows: Array
+    rules: list[Matched]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class Engine:
+    """A set of rules, compiled for rows."""
+
+    def __init__(self, rules: Sequence[Rule], catalogue: Catalogue) -> None:
+        self.rules = tuple(rules)
+        self.events = {event: EventEngine(of) for event, of in compile_rules(rules, catalogue).items()}
+        self._counts = argument_counts(catalogue)
+        self._looked_at = np.zeros(1 << 16, bool)
+        self._looked_at[list(self.events)] = True
+        self.evaluated: dict[int, int] = dict.fromkeys(self.events, 0)
+        """Rows looked at, by event."""
+
+    def match(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
+        """All rows that match at least one rule."""
+        looked_at = np.flatnonzero(self._looked_at[rows.event])
+        if not len(looked_at):
+            return Matches(np.zeros(0, np.int64), [])
+        view = View(rows, contexts, tree, self._counts)
+        events = rows.event[looked_at]
+        found_rows: list[Array] = []
+        found_rules: list[Matched] = []
+        for event in np.flatnonzero(np.bincount(events)).tolist():
+            chosen = looked_at[events == event]
+            engine = self.events[event]
+            self.evaluated[event] += len(chosen)
+            verdicts = engine.match(view, chosen)
+            hit = np.flatnonzero(verdicts)
+            if len(hit):
+                found_rows.append(chosen[hit])
+                found_rules += [engine.verdicts[v] for v in verdicts[hit].tolist()]
+        if not found_rows:
+            return Matches(np.zeros(0, np.int64), [])
+        at = np.concatenate(found_rows)
+        order = np.argsort(at, kind="stable")
+        return Matches(at[order], [found_rules[i] for i in order.tolist()])

@@ -1,0 +1,161 @@
+"""Named, typed fields of an event: its arguments and result, and its process, parent, ancestors and container.
+
+Types come from the event catalogue alone. A name is one of
+
+    pathname            an argument             argv[0]             an element of a vector
+    remote_addr.ip      a part of an address    flags@hex, @dec     a number as text
+    retval              the result              process.name ...    the tables below
+    process.image       what the process runs: the file, and the path that it was started by, absolute
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from bpf.catalogue import Event, nearest
+from workers.decode.flags import parser_of
+from workers.decode.structs import STRUCTS
+from workers.decode.tables import ADDRESS_FAMILY
+from workers.decode.texts import TEXT_TYPES
+from workers.detect.values import BYTES, NUMBER, TEXT, Words
+from workers.views.pieces import BYTES_TYPE, VECTOR_TYPE
+
+SOCKADDR_TYPE = "struct sockaddr*"
+OPAQUE_TYPES = frozenset({"slim_hooks"})
+"""Lists of things that rules see as texts."""
+OTHERS = frozenset({"process_vm_readv", "process_vm_writev"})
+"""Calls on another process, by its number in the caller's namespace."""
+TARGET = "target.own"
+"""Whether the process that such a call is about is the caller itself, by any of its threads."""
+EXEC = "sched_process_exec"
+
+"""Of the process that an event is of: name -> (kind, column of CONTEXT)."""
+CONTEXT_FIELDS = {
+    "process.pid": (NUMBER, "tgid"),
+    "process.tid": (NUMBER, "tid"),
+    "process.ppid": (NUMBER, "ppid"),
+    "process.ns_pid": (NUMBER, "ns_tgid"),
+    "process.ns_tid": (NUMBER, "ns_tid"),
+    "process.ns_ppid": (NUMBER, "ns_ppid"),
+    "process.uid": (NUMBER, "uid"),
+    "process.gid": (NUMBER, "gid"),
+    "process.euid": (NUMBER, "euid"),
+    "process.login_uid": (NUMBER, "loginuid"),
+    "process.session_id": (NUMBER, "sessionid"),
+    "process.mntns": (NUMBER, "mntns"),
+    "process.pidns": (NUMBER, "pidns"),
+    "process.utsns": (NUMBER, "utsns"),
+    "process.cap_effective": (NUMBER, "cap_effective"),
+    "process.name": (TEXT, "comm"),
+    "process.user": (TEXT, "uid"),
+    "host.name": (TEXT, "nodename"),
+    "container": (NUMBER, "container"),
+    "container.started": (NUMBER, "container_state"),
+    "container.id": (TEXT, "container"),
+    "container.runtime": (TEXT, "runtime"),
+}
+IMAGE_PARTS = ("path", "image", "command_line", "cwd")
+"""Of what a process runs (workers/enrich/tree.py): the file, that and the path it was started by, argv, directory."""
+IMAGE_FIELDS = tuple(f"{who}.{part}" for who in ("process", "parent", "ancestors") for part in IMAGE_PARTS)
+"""`ancestors`: any of them, the parent included; `parent` is who forked, with what it ran then."""
+ADDRESS_PARTS = {"family": NUMBER, "ip": TEXT, "port": NUMBER, "path": TEXT}
+VIEWS = ("hex", "dec")
+DESCRIPTOR = "descriptor.path"
+NAME = re.compile(r"(?P<base>[A-Za-z_][A-Za-z0-9_.]*)(?:\[(?P<element>[0-9]{1,4})\])?(?:@(?P<view>[a-z]+))?")
+FAMILIES = {name: number for number, name in ADDRESS_FAMILY.items()}
+
+
+class FieldError(Exception):
+    """A name that is no field of an event."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of one event. `place` says where it is read: argument, result, context, image or descriptor."""
+
+    name: str
+    kind: str
+    place: str
+    event: Event
+    argument: int = 0
+    column: str = ""
+    """Of a context; of an address its part; of an image who it is and what of it."""
+    element: int | None = None
+    view: str = ""
+    type: str = ""
+    """C type of an argument."""
+    words: Words | None = None
+    is_bool: bool = False
+
+
+def names(event: Event) -> list[str]:
+    """All fields of an event that can be named without an index."""
+    found = [a.name for a in event.arguments if a.type != SOCKADDR_TYPE]
+    found += [f"{a.name}.{part}" for a in event.arguments if a.type == SOCKADDR_TYPE for part in ADDRESS_PARTS]
+    found += [TARGET] if event.name in OTHERS else []
+    found += [DESCRIPTOR] if event.descriptor is not None else []
+    return [*found, *(["retval"] if event.is_syscall else []), *CONTEXT_FIELDS, *IMAGE_FIELDS]
+
+
+def field_of(event: Event, name: str) -> Field:
+    """The field of that name; FieldError names the nearest one."""
+    match = NAME.fullmatch(name)
+    found = _find(event, name, match) if match else None
+    if found is None:
+        near = nearest(name, names(event))
+        raise FieldError(f"{event.name} has no field {name}" + (f"; did you mean {near}?" if near else ""))
+    return found
+
+
+def _find(event: Event, name: str, match: re.Match[str]) -> Field | None:
+    base, view = match["base"], match["view"] or ""
+    element = int(match["element"]) if match["element"] else None
+    found = _plain(event, base)
+    if found is None or (view and (view not in VIEWS or found.kind != NUMBER)):
+        return None
+    if element is not None and found.type != VECTOR_TYPE:
+        return None
+    if not view and element is None:
+        return found
+    kind = TEXT if view else found.kind
+    return Field(name, kind, found.place, event, found.argument, found.column, element, view, found.type, found.words)
+
+
+def _plain(event: Event, base: str) -> Field | None:
+    index = event.index(base)
+    if index is not None:
+        return _argument(event, index)
+    if base == "retval" and event.is_syscall:
+        return Field(base, NUMBER, "result", event, type="long")
+    if base in CONTEXT_FIELDS:
+        kind, column = CONTEXT_FIELDS[base]
+        return Field(base, kind, "context", event, column=column, type="u64", is_bool=base in BOOLEAN)
+    if base in IMAGE_FIELDS:
+        return Field(base, TEXT, "image", event, column=base)
+    if base == DESCRIPTOR and event.descriptor is not None:
+        return Field(base, TEXT, "descriptor", event, event.descriptor)
+    if base == TARGET and event.name in OTHERS:
+        return Field(base, NUMBER, "target", event, event.index("pid") or 0, type="bool", is_bool=True)
+    name, _, part = base.rpartition(".")
+    index = event.index(name)
+    if index is not None and event.arguments[index].type == SOCKADDR_TYPE and part in ADDRESS_PARTS:
+        words = (lambda raw: ADDRESS_FAMILY.get(raw, str(raw))) if part == "family" else None
+        return Field(base, ADDRESS_PARTS[part], "argument", event, index, part, type=SOCKADDR_TYPE, words=words)
+    return None
+
+
+BOOLEAN = ("container", "container.started")
+
+
+def _argument(event: Event, index: int) -> Field | None:
+    argument = event.arguments[index]
+    kind = argument.type
+    if kind in TEXT_TYPES or kind == VECTOR_TYPE or kind in OPAQUE_TYPES:
+        return Field(argument.name, TEXT, "argument", event, index, type=kind)
+    if kind == BYTES_TYPE:
+        return Field(argument.name, BYTES, "argument", event, index, type=kind)
+    if kind in STRUCTS:
+        return None
+    words = parser_of(event.name, argument.name, kind)
+    return Field(argument.name, NUMBER, "argument", event, index, type=kind, words=words, is_bool=kind == "bool")

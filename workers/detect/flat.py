@@ -1,0 +1,240 @@
+"""Events that come one by one, as maps of names and values: examples of rules, and Tracee's JSON lines.
+
+Values are brought to the same types that the columns of rows have, by the catalogue. A value that is missing is null,
+and null is unread.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bpf.catalogue import Catalogue, Event
+from config.conditions import Either, Negated, Node, Test
+from workers.decode.structs import STRUCTS
+from workers.detect.columns import address_part
+from workers.detect.fields import CONTEXT_FIELDS, EXEC, OPAQUE_TYPES, SOCKADDR_TYPE, Field, field_of
+from workers.detect.matching import Matcher
+from workers.detect.subjects import command_line, started_by
+from workers.detect.values import BYTES, NUMBER, Text, Value, number_of, shown_number, text
+from workers.views.pieces import VECTOR_TYPE
+
+TRACEE_CONTEXT = {
+    "process.pid": "hostProcessId",
+    "process.tid": "hostThreadId",
+    "process.ppid": "hostParentProcessId",
+    "process.ns_pid": "processId",
+    "process.ns_tid": "threadId",
+    "process.ns_ppid": "parentProcessId",
+    "process.uid": "userId",
+    "process.mntns": "mountNamespace",
+    "process.pidns": "pidNamespace",
+    "process.name": "processName",
+    "host.name": "hostName",
+    "container.id": "containerId",
+}
+
+
+@dataclass
+class FlatEvent:
+    """One event; `values` are those of its process, by the names of fields."""
+
+    event: Event
+    args: Mapping[str, Any]
+    retval: int | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def value(self, wanted: Field) -> Value:
+        """A field as rules see it."""
+        found = self._value(wanted)
+        if wanted.view and isinstance(found, int):
+            return shown_number(found, wanted.view)
+        return None if wanted.view else found
+
+    def _value(self, wanted: Field) -> Value:
+        if wanted.place == "result":
+            return self.retval
+        if wanted.place == "argument":
+            return self._argument(wanted)
+        if wanted.place == "target":
+            return self._own_target(wanted)
+        if wanted.place == "image" and self.event.name == EXEC and wanted.column not in self.values:
+            found = self._image(wanted.column)
+            if found is not None:
+                return found
+        given = self.values.get(wanted.column if wanted.place == "image" else wanted.name)
+        if wanted.name == "container" and given is None:
+            return self._in_container()
+        if given is None:
+            return None
+        if wanted.kind == NUMBER:
+            return number_of(given, wanted.type, wanted.words)
+        return _texts(given)
+
+    def _own_target(self, wanted: Field) -> Value:
+        pid = number_of(self.args.get("pid"), "pid_t", None)
+        mine = [number_of(self.values.get(name), "pid_t", None) for name in ("process.ns_pid", "process.ns_tid")]
+        return None if pid is None or mine[0] is None else int(pid in mine)
+
+    def _in_container(self) -> Value:
+        name = self.values.get("container.id")
+        if name is None:
+            return None
+        return int(bool(name) and self.values.get("container.started") is not False)
+
+    def _image(self, what: str) -> Value:
+        if what == "process.command_line":
+            argv = self.args.get("argv")
+            return command_line(b"\0".join(_texts(argv).parts), False) if isinstance(argv, list) else None
+        path, interp, cwd = (self.args.get(n) for n in ("pathname", "interp", "pwd"))
+        raw = [p.encode("utf-8", "surrogateescape") if isinstance(p, str) else None for p in (path, interp, cwd)]
+        if what == "process.image":
+            return started_by(*raw)
+        one = {"process.path": raw[0], "process.cwd": raw[2]}.get(what)
+        return None if one is None else Text((one,))
+
+    def _argument(self, wanted: Field) -> Value:
+        given = self.args.get(self.event.arguments[wanted.argument].name)
+        if given is None:
+            return None
+        if wanted.type == SOCKADDR_TYPE:
+            return address_part(_address(given), wanted.column) if isinstance(given, str | dict) else None
+        if wanted.kind == BYTES:
+            return _bytes(given)
+        if wanted.type == VECTOR_TYPE:
+            parts = given if isinstance(given, list) else [given]
+            if wanted.element is None:
+                return _texts(parts)
+            return _texts(parts[wanted.element]) if wanted.element < len(parts) else None
+        if wanted.kind == NUMBER or wanted.view:
+            return number_of(given, wanted.type, wanted.words)
+        return _texts(given)
+
+
+def _texts(given: object) -> Text:
+    if isinstance(given, list | tuple):
+        return Text(tuple(part for each in given for part in _texts(each).parts))
+    return text(given if isinstance(given, str | bytes) else str(given))
+
+
+def _bytes(given: object) -> Value:
+    """Byte arrays are base64; a list of numbers is one, too."""
+    if isinstance(given, list):
+        return bytes(b & 255 for b in given if isinstance(b, int))
+    if not isinstance(given, str):
+        return None
+    try:
+        return base64.b64decode(given, validate=True)
+    except (binascii.Error, ValueError):
+        return given.encode("utf-8", "surrogateescape")
+
+
+def _address(given: str | dict[str, Any]) -> dict[str, str]:
+    """A socket address; as text, some of Tracee's versions write a map in quotes."""
+    if isinstance(given, dict):
+        return {str(k): str(v) for k, v in given.items()}
+    found: dict[str, str] = {}
+    for part in given.strip("{} ").split(","):
+        key, _, value = part.partition(":")
+        found[key.strip(" '\"")] = value.strip(" '\"")
+    return found
+
+
+class FlatRules:
+    """Conditions evaluated one event at a time: slow, plain, and an answer of its own to what the engine says."""
+
+    def __init__(self) -> None:
+        self._matchers: dict[tuple[int, Test], tuple[Field, Matcher]] = {}
+
+    def verdict(self, node: Node, event: FlatEvent) -> bool | None:
+        """True, false, or None for unknown."""
+        if isinstance(node, Test):
+            return self.test(node, event)[1]
+        if isinstance(node, Negated):
+            inner = self.verdict(node.part, event)
+            return None if inner is None else not inner
+        found = [self.verdict(part, event) for part in node.parts]
+        if isinstance(node, Either):
+            return True if True in found else None if None in found else False
+        return False if False in found else None if None in found else True
+
+    def test(self, test: Test, event: FlatEvent) -> tuple[Value, bool | None]:
+        """What one test sees, and its verdict."""
+        key = event.event.id, test
+        if key not in self._matchers:
+            wanted = field_of(event.event, test.field)
+            self._matchers[key] = wanted, Matcher(wanted, [test])
+        wanted, matcher = self._matchers[key]
+        value = event.value(wanted)
+        verdicts = matcher.verdicts(value)
+        return value, True if verdicts.true else None if verdicts.unknown else False
+
+
+def of_example(given: Mapping[str, Any], catalogue: Catalogue) -> FlatEvent:
+    """An event of a rule's example. UnknownName, ValueError if it is not one of the catalogue's."""
+    event = catalogue.event(given["event"])
+    args = given.get("args") or {}
+    if not isinstance(args, dict):
+        raise ValueError("args is a mapping")
+    for name, value in args.items():
+        index = event.index(name)
+        if index is None:
+            raise ValueError(f"{event.name} has no argument {name}")
+        _check_argument(event, index, value)
+    values: dict[str, Any] = {"container.id": "", "host.name": "host"}
+    for who in ("process", "parent", "container"):
+        part = given.get(who) or {}
+        if not isinstance(part, dict):
+            raise ValueError(f"{who} is a mapping")
+        values |= {f"{who}.{key}": value for key, value in part.items()}
+    for name in values:
+        field_of(event, name)
+    above = given.get("ancestors") or []
+    for part in ("path", "image", "command_line"):
+        found = [each[part] for each in above if isinstance(each, dict) and part in each]
+        if found:
+            values[f"ancestors.{part}"] = found
+    return FlatEvent(event, args, given.get("retval"), values)
+
+
+def _check_argument(event: Event, index: int, value: object) -> None:
+    kind = event.arguments[index].type
+    if kind in STRUCTS or kind == VECTOR_TYPE or kind in OPAQUE_TYPES or value is None:
+        return
+    wanted = field_of(event, event.arguments[index].name)
+    if wanted.kind == NUMBER and number_of(value, wanted.type, wanted.words) is None:
+        raise ValueError(f"{wanted.name}: not a value of {kind}: {value!r}")
+    if wanted.kind != NUMBER and not isinstance(value, str):
+        raise ValueError(f"{wanted.name}: a text is wanted, not {value!r}")
+
+
+def of_tracee(given: Mapping[str, Any], catalogue: Catalogue) -> FlatEvent | None:
+    """An event of Tracee's flat format; None if it is no event that the catalogue knows. ValueError if it is none."""
+    name = given.get("eventName")
+    if not isinstance(name, str):
+        raise ValueError("no eventName")
+    raw = given.get("args")
+    if not isinstance(raw, Sequence | None) or isinstance(raw, str):
+        raise ValueError("args is no list")
+    args: dict[str, Any] = {}
+    for each in raw or ():
+        if not isinstance(each, dict) or not isinstance(each.get("name"), str):
+            raise ValueError("an argument has no name")
+        args[each["name"]] = each.get("value")
+    event = catalogue.by_name.get(name)
+    if event is None:
+        return None
+    values = {field: given[key] for field, key in TRACEE_CONTEXT.items() if given.get(key) is not None}
+    flags, executable = given.get("contextFlags"), given.get("executable")
+    if isinstance(flags, dict) and isinstance(flags.get("containerStarted"), bool):
+        values["container.started"] = flags["containerStarted"]
+    if isinstance(executable, dict) and executable.get("path"):
+        values["process.path"] = values["process.image"] = executable["path"]
+    retval = given.get("returnValue")
+    return FlatEvent(event, args, retval if isinstance(retval, int) else None, values)
+
+
+assert set(TRACEE_CONTEXT) <= set(CONTEXT_FIELDS)

@@ -1,0 +1,299 @@
+"""Tests of one field on one value: which of them hold, all at once.
+
+Texts go through sets of RE2, which look for all patterns in one pass and in time that grows with the text alone:
+
+    value  /a/b, /c          ->  \\0/a/b\\0/c\\0      every reading between NULs
+    equals /c                ->  \\x00/c\\x00
+    startswith /a            ->  \\x00/a
+    endswith b               ->  b\\x00
+
+so that one pass tests all readings. Tests without case see the value in small letters; regular expressions are in
+a set of their own, on UTF-8. Numbers and bytes are few and are tested one by one. Of a value that was cut, a test
+holds if what is there is enough for it, and is unknown otherwise.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re as names
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import re2
+
+from bpf.catalogue import nearest
+from config.conditions import Scalar, Test
+from workers.detect.fields import Field
+from workers.detect.values import BYTES, NUMBER, Text, Value, number_of, numbers_of_words
+
+MOST_MEMORY = 64 << 20
+"""Of a set's automaton; when it is used up, what was remembered of it is forgotten, and built again as needed."""
+ONE_CHARACTER = r"(?:[\x01-\x7f]|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf])"
+SIZES: dict[str, Callable[[int, int], bool]] = {
+    "lt": lambda value, other: value < other,
+    "lte": lambda value, other: value <= other,
+    "gt": lambda value, other: value > other,
+    "gte": lambda value, other: value >= other,
+}
+OF_NUMBERS = ("equals", "has", "exists", *SIZES)
+OF_TEXTS = ("equals", "contains", "startswith", "endswith", "glob", "re", "cidr", "exists")
+OF_BYTES = ("equals", "contains", "startswith", "endswith", "exists")
+GROWING = ("contains", "startswith")
+"""What holds of the beginning of a text holds of all of it."""
+
+
+class TestError(Exception):
+    """A test that its field's type cannot meet."""
+
+
+class Verdicts(NamedTuple):
+    """Of the tests of one field, by their numbers: those that hold, and those that cannot be decided."""
+
+    true: frozenset[int]
+    unknown: frozenset[int]
+
+
+def check(field: Field, test: Test) -> None:
+    """TestError if the test can never be decided on a field of that type."""
+    known = {NUMBER: OF_NUMBERS, BYTES: OF_BYTES}.get(field.kind, OF_TEXTS)
+    if test.operator not in known:
+        raise TestError(
+            f"{field.name} is a {field.kind}: {test.operator} does not apply (there are: {', '.join(known)})"
+        )
+    if test.operator == "exists" and not (len(test.values) == 1 and isinstance(test.values[0], bool)):
+        raise TestError(f"{field.name}: exists is true or false")
+    if test.hex and field.kind != BYTES:
+        raise TestError(f"{field.name} is a {field.kind}: hex is for bytes")
+    for value in test.values if test.operator != "exists" else ():
+        _check_value(field, test, value)
+
+
+def _check_value(field: Field, test: Test, value: Scalar) -> None:
+    if field.kind == NUMBER:
+        _check_number(field, test, value)
+    elif test.operator == "cidr":
+        try:
+            ipaddress.ip_network(str(value), strict=False)
+        except ValueError as error:
+            raise TestError(f"{field.name}: {error}") from error
+    elif test.operator == "re":
+        try:
+            re2.compile(str(value), _options(False))
+        except re2.error as error:
+            why = error.args[0].decode() if isinstance(error.args[0], bytes) else error.args[0]
+            raise TestError(f"{field.name}: not a regular expression of RE2: {value!r}: {why}") from error
+    elif test.hex and not names.fullmatch("(?:[0-9a-fA-F]{2})+", str(value)):
+        raise TestError(f"{field.name}: not hex digits: {value!r}")
+
+
+def _check_number(field: Field, test: Test, value: Scalar) -> None:
+    if isinstance(value, bool) and not field.is_bool:
+        raise TestError(f"{field.name} is a number, not {'true' if value else 'false'}")
+    if number_of(value, field.type, None) is not None:
+        return
+    known = numbers_of_words(field.words) if field.words else {}
+    if not isinstance(value, str) or test.operator in SIZES or not set(value.split("|")) <= set(known):
+        near = nearest(str(value), known)
+        what = f"{field.name} has no {value}" if known else f"{field.name} is a number, not {value!r}"
+        raise TestError(what + (f"; did you mean {near}?" if near else ""))
+
+
+def _options(latin: bool) -> re2.Options:
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1 if latin else re2.Options.Encoding.UTF8
+    options.max_mem, options.log_errors, options.dot_nl = MOST_MEMORY, False, True
+    return options
+
+
+def _bytes(value: Scalar) -> bytes:
+    return str(value).encode("utf-8", "surrogateescape")
+
+
+def _lower(data: bytes) -> bytes:
+    if data.isascii():
+        return data.lower()
+    return data.decode("utf-8", "surrogateescape").lower().encode("utf-8", "surrogateescape")
+
+
+def _escaped(data: bytes) -> str:
+    return "".join(chr(b) if (chr(b).isalnum() and b < 128) or b in b"/ _" else f"\\x{b:02x}" for b in data)
+
+
+def _globbed(data: bytes) -> str:
+    """A glob as a pattern of RE2 on bytes without NUL."""
+    found, at = [], 0
+    while at < len(data):
+        one = data[at : at + 1]
+        at += 1
+        if one == b"*":
+            found.append("[^\\x00]*")
+        elif one == b"?":
+            found.append(ONE_CHARACTER)
+        elif one == b"[" and (end := data.find(b"]", at + 1)) > 0:
+            inner = data[at:end]
+            negated = inner[:1] in (b"!", b"^")
+            body = "".join(chr(b) if b == 45 else f"\\x{b:02x}" for b in inner[negated:])
+            found.append(f"[^\\x00{body}]" if negated else f"[{body}]")
+            at = end + 1
+        elif one == b"\\" and at < len(data):
+            found.append(_escaped(data[at : at + 1]))
+            at += 1
+        else:
+            found.append(_escaped(one))
+    return "".join(found)
+
+
+def _pattern(operator: str, value: Scalar, nocase: bool) -> str:
+    data = _lower(_bytes(value)) if nocase else _bytes(value)
+    if operator == "glob":
+        return f"\\x00{_globbed(data)}\\x00"
+    begin = "\\x00" if operator in ("equals", "startswith") else ""
+    end = "\\x00" if operator in ("equals", "endswith") else ""
+    return begin + _escaped(data) + end
+
+
+class _Set:
+    """Patterns, each with a number; which of them are in a text."""
+
+    def __init__(self, latin: bool) -> None:
+        self._set = re2.Set.SearchSet(_options(latin))
+        self.numbers: list[tuple[int, int]] = []
+        """Of each pattern: the test that it belongs to, and which of its values it is."""
+
+    def add(self, pattern: str, owner: tuple[int, int]) -> None:
+        self._set.Add(pattern)
+        self.numbers.append(owner)
+
+    def close(self) -> _Set | None:
+        """Ready to be used; None if it is empty."""
+        if not self.numbers:
+            return None
+        self._set.Compile()
+        return self
+
+    def hits(self, data: bytes | str) -> list[tuple[int, int]]:
+        """(test, value) of all that is there."""
+        found = self._set.Match(data)
+        return [self.numbers[i] for i in found] if found else []
+
+
+class Matcher:
+    """All tests of one field, which were checked before. Numbers of tests are positions in `tests`."""
+
+    def __init__(self, field: Field, tests: Sequence[Test]) -> None:
+        self.field, self.tests = field, tests
+        everything = frozenset(range(len(tests)))
+        exists = frozenset(i for i, test in enumerate(tests) if test.operator == "exists")
+        self._present = frozenset(i for i in exists if tests[i].values[0])
+        self.unread = Verdicts(exists - self._present, everything - exists)
+        """Of a value that could not be read."""
+        self._growing = frozenset(i for i, test in enumerate(tests) if test.operator in GROWING)
+        self._uncertain = everything - exists
+        self._each = {i: len(test.values) for i, test in enumerate(tests) if test.each and len(test.values) > 1}
+        self._simple: list[tuple[int, Callable[[Value], bool]]] = []
+        self._exact, self._small, self._expressions = _Set(True), _Set(True), _Set(False)
+        for i, test in enumerate(tests):
+            self._add(i, test)
+        self._sets = [(s, how) for s, how in ((self._exact.close(), 0), (self._small.close(), 1)) if s]
+        self._regular = self._expressions.close()
+
+    def _add(self, number: int, test: Test) -> None:
+        if test.operator == "exists":
+            return
+        if self.field.kind == NUMBER:
+            self._simple.append((number, _number_test(self.field, test)))
+        elif self.field.kind == BYTES:
+            self._simple.append((number, _bytes_test(test)))
+        elif test.operator == "cidr":
+            self._simple.append((number, _cidr_test(test)))
+        else:
+            for at, value in enumerate(test.values):
+                if test.operator == "re":
+                    self._expressions.add(f"(?i){value}" if test.nocase else str(value), (number, at))
+                else:
+                    target = self._small if test.nocase else self._exact
+                    target.add(_pattern(test.operator, value, test.nocase), (number, at))
+
+    def verdicts(self, value: Value) -> Verdicts:
+        """Which tests hold of a value, and which are unknown."""
+        if value is None:
+            return self.unread
+        true = {number for number, test in self._simple if test(value)}
+        cut = False
+        if isinstance(value, Text):
+            true |= self._texts(value)
+            cut = value.cut
+        if not cut:
+            return Verdicts(frozenset(true) | self._present, frozenset())
+        sure = frozenset(true) & self._growing
+        return Verdicts(sure | self._present, self._uncertain - sure)
+
+    def _texts(self, value: Text) -> set[int]:
+        hits: list[tuple[int, int]] = []
+        if self._sets:
+            whole = b"\0" + b"\0".join(value.parts) + b"\0"
+            for one, small in self._sets:
+                hits += one.hits(_lower(whole) if small else whole)
+        if self._regular:
+            for part in value.parts:
+                hits += self._regular.hits(part.decode("utf-8", "replace"))
+        true = {number for number, _ in hits}
+        if self._each:
+            for number, wanted in self._each.items():
+                if number in true and len({at for n, at in hits if n == number}) < wanted:
+                    true.discard(number)
+        return true
+
+
+def _number_test(field: Field, test: Test) -> Callable[[Value], bool]:
+    plain = [number_of(value, field.type, None) for value in test.values]
+    words = [str(value) for value, number in zip(test.values, plain, strict=True) if number is None]
+    numbers = {number for number in plain if number is not None}
+    if test.operator in SIZES:
+        compare, how = SIZES[test.operator], all if test.each else any
+        return lambda value: isinstance(value, int) and how(compare(value, number) for number in numbers)
+    shown = field.words
+
+    def holds(value: Value) -> bool:
+        assert isinstance(value, int)
+        text = shown(value & 0xFFFFFFFFFFFFFFFF) if shown and words else ""
+        parts = text.split("|")
+        if test.operator == "has":
+            found = [all(w in parts for w in word.split("|")) for word in words]
+            found += [value & number == number if number else value == 0 for number in numbers]
+        else:
+            found = [word == text for word in words] + [value == number for number in numbers]
+        return all(found) if test.each else any(found)
+
+    return holds
+
+
+def _bytes_test(test: Test) -> Callable[[Value], bool]:
+    wanted = [bytes.fromhex(str(v)) if test.hex else _bytes(v) for v in test.values]
+    how = all if test.each else any
+    tests: dict[str, Callable[[bytes, bytes], bool]] = {
+        "equals": lambda data, other: data == other,
+        "contains": lambda data, other: other in data,
+        "startswith": lambda data, other: data.startswith(other),
+        "endswith": lambda data, other: data.endswith(other),
+    }
+    compare = tests[test.operator]
+    return lambda value: isinstance(value, bytes) and how(compare(value, other) for other in wanted)
+
+
+def _cidr_test(test: Test) -> Callable[[Value], bool]:
+    networks = [ipaddress.ip_network(str(v), strict=False) for v in test.values]
+    how = all if test.each else any
+
+    def holds(value: Value) -> bool:
+        assert isinstance(value, Text)
+        for part in value.parts:
+            try:
+                address = ipaddress.ip_address(part.decode("ascii", "replace"))
+            except ValueError:
+                continue
+            if how(address.version == n.version and address in n for n in networks):
+                return True
+        return False
+
+    return holds

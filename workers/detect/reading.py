@@ -1,0 +1,60 @@
+"""Which column reads which field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workers.detect.columns import (
+    Array,
+    BlobColumn,
+    Column,
+    DescriptorColumn,
+    Keys,
+    NumberColumn,
+    ResultColumn,
+    TargetColumn,
+    TextColumn,
+    View,
+)
+from workers.detect.fields import EXEC, SOCKADDR_TYPE, Field
+from workers.detect.subjects import ContextColumn, ExecColumn, ImageColumn
+from workers.detect.values import BYTES, NUMBER, Value, shown_number
+from workers.views.pieces import VECTOR_TYPE
+
+
+class ShownColumn:
+    """A number as text: `@hex` without 0x, `@dec`."""
+
+    def __init__(self, column: Column, view: str) -> None:
+        self._column, self._view, self.volatile = column, view, column.volatile
+
+    def keys(self, view: View, chosen: Array) -> Keys:
+        return self._column.keys(view, chosen)
+
+    def value(self, key: Any) -> Value:
+        value = self._column.value(key)
+        return shown_number(value, self._view) if isinstance(value, int) else None
+
+
+def column_of(field: Field) -> Column:
+    """How a field is read from rows."""
+    found = _plain_column(field)
+    return ShownColumn(found, field.view) if field.view else found
+
+
+def _plain_column(field: Field) -> Column:
+    if field.place == "result":
+        return ResultColumn()
+    if field.place == "context":
+        return ContextColumn(field)
+    if field.place == "target":
+        return TargetColumn(field)
+    if field.place == "descriptor":
+        return DescriptorColumn(field)
+    if field.place == "image":
+        return (
+            ExecColumn(field) if field.event.name == EXEC and field.column in ExecColumn.READS else ImageColumn(field)
+        )
+    if field.type in (VECTOR_TYPE, SOCKADDR_TYPE) or field.kind == BYTES:
+        return BlobColumn(field)
+    return NumberColumn(field) if field.kind == NUMBER or field.view else TextColumn(field.event, field.argument)

@@ -1,0 +1,195 @@
+"""Columns of who did it: the process of a row, its parent and ancestors, its container, and what each runs."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from bpf.layout import CONTAINER_STARTED, RUNTIMES
+from workers.detect.columns import Array, BlobColumn, Keys, TextColumn, View
+from workers.detect.fields import Field
+from workers.detect.values import NUMBER, Text, Value, text
+from workers.enrich.containers import container_id
+from workers.enrich.tree import Image, Process, ProcessTree
+from workers.rows import Contexts
+
+MAX_ANCESTORS = 64
+
+
+class ContextColumn:
+    """A column of the process's context; keys are numbers of contexts."""
+
+    volatile = True
+
+    def __init__(self, field: Field) -> None:
+        self._read = _context_reader(field)
+        self._contexts: Contexts | None = None
+
+    def keys(self, view: View, chosen: Array) -> Keys:
+        self._contexts = view.contexts
+        return view.rows.who[chosen]
+
+    def value(self, key: Any) -> Value:
+        assert self._contexts is not None
+        return self._read(self._contexts.table[key])
+
+
+def _context_reader(field: Field) -> Callable[[Any], Value]:
+    column = field.column
+    special: dict[str, Callable[[Any], Value]] = {
+        "container": lambda c: int(bool(container_id(c)) and c["container_state"] >= CONTAINER_STARTED),
+        "container.started": lambda c: int(c["container_state"] >= CONTAINER_STARTED),
+        "container.id": lambda c: text(container_id(c)),
+        "container.runtime": lambda c: text(RUNTIMES[c["runtime"]] if c["runtime"] < len(RUNTIMES) else ""),
+        "process.user": lambda c: text(user_name(int(c["uid"]))),
+    }
+    if field.name in special:
+        return special[field.name]
+    if field.kind == NUMBER:
+        return lambda c: int(c[column])
+    return lambda c: text(bytes(c[column]))
+
+
+@cache
+def user_name(uid: int) -> str:
+    """By the host's database; the number if it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OverflowError):
+        return str(uid)
+
+
+def started_by(path: bytes | None, given: bytes | None, cwd: bytes | None) -> Text | None:
+    """The file that runs, and the path that it was started by, made absolute; None if neither is known."""
+    parts = [path] if path else []
+    if given and not given.startswith(b"/"):
+        given = os.path.join(cwd, given) if cwd else None
+    if given:
+        # two leading slashes are one (normpath keeps them)
+        absolute = b"/" + os.path.normpath(given).lstrip(b"/")
+        if absolute not in parts:
+            parts.append(absolute)
+    return Text(tuple(parts)) if parts else None
+
+
+def command_line(argv: bytes, cut: bool) -> Text:
+    """argv joined by single spaces."""
+    return Text((argv.removesuffix(b"\0").replace(b"\0", b" "),), cut)
+
+
+class ExecColumn:
+    """`process.image` and its like on an exec itself: what this very record says of the new image."""
+
+    volatile = False
+    READS = {  # noqa: RUF012  (never changed)
+        "process.path": ("pathname",),
+        "process.image": ("pathname", "interp", "pwd"),
+        "process.command_line": ("argv",),
+        "process.cwd": ("pwd",),
+    }
+
+    def __init__(self, field: Field) -> None:
+        self._what = field.column
+        indices = [field.event.index(name) or 0 for name in self.READS[field.column]]
+        self._is_argv = self._what == "process.command_line"
+        self._columns: list[Any] = [
+            BlobColumn(Field("argv", "", "argument", field.event, i)) if self._is_argv else TextColumn(field.event, i)
+            for i in indices
+        ]
+
+    def keys(self, view: View, chosen: Array) -> Keys:
+        parts = [column.keys(view, chosen) for column in self._columns]
+        return parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
+
+    def value(self, key: Any) -> Value:
+        if key is None:
+            return None
+        if self._is_argv:
+            data, cut = key
+            return command_line(data, cut)
+        if len(self._columns) == 1:
+            return self._columns[0].value(key)  # type: ignore[no-any-return]
+        values = [column.value(part) for column, part in zip(self._columns, key, strict=True)]
+        path, interp, cwd = values
+        found = started_by(*(v.parts[0] if v and not v.cut else None for v in (path, interp, cwd)))
+        if found is not None and path is not None and len(path.parts) > 1:
+            return Text(tuple(dict.fromkeys((*path.parts, *found.parts))))
+        return found
+
+
+class ImageColumn:
+    """What the process, its parent or its ancestors run, from the process tree; the key is what the tree has."""
+
+    volatile = False
+
+    def __init__(self, field: Field) -> None:
+        self._who, _, self._part = field.column.partition(".")
+
+    def keys(self, view: View, chosen: Array) -> Keys:
+        who = view.rows.who[chosen]
+        distinct, inverse = np.unique(who, return_inverse=True)
+        keys = np.empty(len(distinct), object)
+        table = view.contexts.table
+        for i, one in enumerate(distinct.tolist()):
+            keys[i] = self._key(view.tree, table[one])
+        return keys[inverse].tolist()  # type: ignore[no-any-return]
+
+    def _key(self, tree: ProcessTree, context: Any) -> Any:
+        process = tree.get((int(context["tgid"]), int(context["process_start_ns"])))
+        if process is None:
+            return None
+        if self._who == "process":
+            return self._of(process.image_of(int(context["exe_dev"]), int(context["exe_inode"])))
+        if self._who == "parent":
+            return self._of(process.creator_image)
+        parts = [self._of(image) for image in ancestor_images(tree, process)]
+        return tuple(p for p in parts if p is not None) or None
+
+    def _of(self, image: Image | None) -> Any:
+        if image is None:
+            return None
+        if self._part == "path":
+            return image.path
+        if self._part == "cwd":
+            return image.cwd
+        if self._part == "command_line":
+            return image.argv if image.argv else None
+        return (image.path, image.cmdpath, image.cwd)
+
+    def value(self, key: Any) -> Value:
+        if key is None:
+            return None
+        if self._who != "ancestors":
+            return self._text(key)
+        found = [t for t in map(self._text, key) if t is not None]
+        return Text(tuple(dict.fromkeys(part for t in found for part in t.parts))) if found else None
+
+    def _text(self, key: Any) -> Text | None:
+        if self._part == "image":
+            return started_by(*key)
+        return command_line(key, False) if self._part == "command_line" else Text((key,))
+
+
+def ancestors(tree: ProcessTree, process: Process) -> list[Process]:
+    """Who created the process, who created that, and so on, as far as the tree knows them."""
+    found: list[Process] = []
+    seen = {process.key}
+    while process.creator is not None and process.creator not in seen and len(found) < MAX_ANCESTORS:
+        seen.add(process.creator)
+        above = tree.get(process.creator)
+        if above is None:
+            break
+        found.append(above)
+        process = above
+    return found
+
+
+def ancestor_images(tree: ProcessTree, process: Process) -> list[Image]:
+    """What each ancestor ran when it created the next."""
+    images = [process.creator_image, *(above.creator_image for above in ancestors(tree, process))]
+    return [image for image in images if image is not None]

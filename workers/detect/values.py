@@ -1,0 +1,80 @@
+"""What a field's value is once it is read, whatever it was read from: a recording's cells or a line of JSON.
+
+NUMBER   int, as the C type has it
+TEXT     Text: its readings, any of which may fit (a path as the host and as the process's own root has it,
+         the elements of an argument vector); no reading has a NUL in it
+BYTES    bytes
+unread   None: every test of it is unknown
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+from workers.decode.values import number
+from workers.filters import sample_values
+
+NUMBER, TEXT, BYTES = "number", "text", "bytes"
+Words = Callable[[int], str]
+"""A number of 64 bits to its words, as workers/decode/flags.py has them."""
+
+
+class Text(NamedTuple):
+    """The readings of a text. `cut`: there was more behind them."""
+
+    parts: tuple[bytes, ...]
+    cut: bool = False
+
+
+Value = int | Text | bytes | None
+
+
+def text(value: str | bytes) -> Text:
+    """A text of one reading."""
+    data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+    return Text((data.replace(b"\0", b"\xef\xbf\xbd"),))
+
+
+@cache
+def numbers_of_words(words: Words) -> dict[str, int]:
+    """The value that each word stands for: the one with the fewest bits that has it in its words."""
+    found: dict[str, int] = {}
+    for value in sample_values():
+        for word in words(value).split("|"):
+            known = found.get(word)
+            if known is None or value.bit_count() < known.bit_count():
+                found[word] = value
+    return found
+
+
+def number_of(given: object, kind: str, words: Words | None) -> int | None:
+    """A number as people and other programs write it: decimal, hex, or words joined by `|`. None if it is none."""
+    if isinstance(given, bool):
+        return int(given)
+    if isinstance(given, int):
+        return number(given & 0xFFFFFFFFFFFFFFFF, kind, False)
+    if not isinstance(given, str):
+        return None
+    total = 0
+    for word in given.strip().split("|"):
+        value = _integer(word.strip())
+        if value is None and words is not None:
+            value = numbers_of_words(words).get(word.strip())
+        if value is None:
+            return None
+        total |= value
+    return number(total & 0xFFFFFFFFFFFFFFFF, kind, False)
+
+
+def _integer(word: str) -> int | None:
+    try:
+        return int(word, 8) if word[:1] == "0" and word[1:].isdigit() else int(word, 0)
+    except ValueError:
+        return None
+
+
+def shown_number(value: int, view: str) -> Text:
+    """`hex`: as the register had it, without 0x; `dec`: as it is."""
+    return text(format(value & 0xFFFFFFFFFFFFFFFF, "x") if view == "hex" else str(value))
