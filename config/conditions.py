@@ -76,7 +76,13 @@ class Negated(msgspec.Struct, frozen=True, tag="negated"):
     part: Node
 
 
-Node = Test | Every | Either | Negated
+class Surely(msgspec.Struct, frozen=True, tag="surely"):
+    """True if the part is true, false if it is false or unknown: exceptions are made of it, never rules."""
+
+    part: Node
+
+
+Node = Test | Every | Either | Negated | Surely
 Lists = Mapping[str, tuple[Scalar, ...]]
 TRUE, FALSE = Every(), Either()
 
@@ -85,7 +91,7 @@ def tests(node: Node) -> Iterator[Test]:
     """All tests of a condition, from left to right."""
     if isinstance(node, Test):
         yield node
-    elif isinstance(node, Negated):
+    elif isinstance(node, Negated | Surely):
         yield from tests(node.part)
     else:
         for part in node.parts:

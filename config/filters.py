@@ -40,10 +40,28 @@ class Condition:
 class Selection:
     """What was asked for: events, results that the kernel lets pass, and the workers' conditions."""
 
-    events: tuple[Event, ...]
-    skipped: tuple[Event, ...]
-    retval: tuple[tuple[str, int, int], ...]
-    conditions: tuple[Condition, ...]
+    events: tuple[Event, ...] = ()
+    skipped: tuple[Event, ...] = ()
+    retval: tuple[tuple[str, int, int], ...] = ()
+    conditions: tuple[Condition, ...] = ()
+
+    def beside(self, others: Sequence[Event]) -> Selection:
+        """The same, where these events are looked at whole by others: what the kernel would take out of them is left
+        to the workers.
+        """
+        names = {event.name for event in others}
+        by_name = {event.name: event for event in self.events}
+        ranges = [(by_name[name], low, high) for name, low, high in self.retval if name in names]
+        return Selection(
+            self.events,
+            self.skipped,
+            tuple(each for each in self.retval if each[0] not in names),
+            (
+                *self.conditions,
+                *(Condition(e, None, ">=", (str(low),), f"{e.name}.retval>={low}") for e, low, _ in ranges),
+                *(Condition(e, None, "<=", (str(high),), f"{e.name}.retval<={high}") for e, _, high in ranges),
+            ),
+        )
 
 
 def _split(expression: str) -> list[str]:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
 from bpf.catalogue import nearest
@@ -23,6 +23,14 @@ FORMATS = {
     "arrow": "an Arrow IPC stream (docs/wire.md); needs the extra headrace[arrow]",
     "none": "nothing but the ledger",
     "zmq": "ZeroMQ publisher; format=json (default), columns or arrow (docs/wire.md)",
+}
+FINDING_FORMATS = {
+    "table": "a line for people, coloured by severity on a terminal",
+    "json": "one JSON object a line (docs/finding.schema.json)",
+    "falco": "the shape of Falco's alerts, one JSON object a line",
+    "tracee": "the shape of Tracee's findings, one JSON object a line",
+    "none": "nothing but the ledger",
+    "zmq": "ZeroMQ publisher, topics finding/SEVERITY/ID/; the endpoint may be that of an output",
 }
 POLICIES = ("block", "drop")
 OPTIONS = {
@@ -58,11 +66,13 @@ class Output:
     render: str
     policy: str
     queue: int = 64
+    of_findings: bool = False
 
     @property
     def name(self) -> str:
         """As it was asked for."""
-        return f"{self.format}:{self.target}" if self.target else self.format
+        shown = f"{self.format}:{self.target}" if self.target else self.format
+        return f"findings {shown}" if self.of_findings else shown
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,7 @@ class Outputs:
     switches: dict[str, bool] = field(default_factory=dict)
 
 
-def _one(text: str) -> Output:
+def _one(text: str, known: Mapping[str, str] = FORMATS) -> Output:
     spec, *rest = text.split(",")
     kind, _, target = spec.partition(":")
     options = {}
@@ -82,10 +92,10 @@ def _one(text: str) -> Output:
         if not eq or key not in OPTIONS:
             raise OutputError(f"output {text!r}: no such option {key!r} (there are: {', '.join(OPTIONS)})")
         options[key] = value
-    if kind not in FORMATS:
-        near = nearest(kind, FORMATS)
+    if kind not in known:
+        near = nearest(kind, known)
         hint = f"; did you mean {near}?" if near else ""
-        raise OutputError(f"output {text!r}: no such format {kind!r} (there are: {', '.join(FORMATS)}){hint}")
+        raise OutputError(f"output {text!r}: no such format {kind!r} (there are: {', '.join(known)}){hint}")
     if kind == "none" and target:
         raise OutputError(f"output {text!r}: none takes no destination")
     if kind == "zmq" and "://" not in target:
@@ -137,6 +147,18 @@ def parse(specs: Sequence[str]) -> Outputs:
     sinks = tuple(_one(spec) for spec in plain)
     check_distinct([(s.name, s.target) for s in sinks if s.target])
     return Outputs(sinks, switches)
+
+
+def parse_findings(specs: Sequence[str]) -> tuple[Output, ...]:
+    """Where findings go; OutputError says which part is wrong."""
+    found: list[Output] = []
+    for spec in specs:
+        one = _one(spec, FINDING_FORMATS)
+        if one.format == "zmq" and one.render != "json":
+            raise OutputError(f"findings {spec!r}: format is json")
+        found.append(replace(one, of_findings=True))
+    check_distinct([(s.name, s.target) for s in found if s.target])
+    return tuple(found)
 
 
 def check_distinct(targets: Sequence[tuple[str, str]]) -> None:

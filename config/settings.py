@@ -36,9 +36,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """What a run is made of. Sizes in bytes unless the name says otherwise."""
 
     workers: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = msgspec.field(default_factory=default_workers)
-    events: str = "default"
+    events: str = ""
     scope: tuple[str, ...] = ()
-    output: tuple[str, ...] = ("table:-",)
+    output: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    signatures: tuple[str, ...] = ()
+    """Files and folders beside those that ship."""
+    rules: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    min_severity: Literal["info", "low", "medium", "high", "critical"] = "info"
+    exceptions: str = ""
+    fold_s: Annotated[int, msgspec.Meta(ge=0, le=86400)] = 60
     perf_pages: Pages = 4096
     urgent_pages: Pages = 256
     ring_bytes: RingBytes = 32 << 20
@@ -95,7 +103,7 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
         text = environment.get(f"HEADRACE_{field.name.upper()}")
-        if text is None or field.name in ("scope", "output"):
+        if text is None or field.type == tuple[str, ...]:
             continue
         try:
             found[field.name] = msgspec.convert(text, field.type, strict=False)

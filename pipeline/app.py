@@ -13,29 +13,32 @@ import platform
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection
 from pathlib import Path
 
 import msgspec
 
 from bpf import loader, scope, trees
-from bpf.catalogue import catalogue
+from bpf.catalogue import Event, catalogue
 from bpf.layout import EXTRA_SLOTS
 from config import filters
-from config.outputs import Outputs
+from config.outputs import Output, Outputs
 from config.settings import Settings
 from pipeline import VERSION, reader, recording
 from pipeline.books import Ledger
 from pipeline.clock import boot_epoch_ns, boottime_ns
 from pipeline.command import Command
-from pipeline.host import pid_namespace
+from pipeline.host import event_lack, pid_namespace
 from pipeline.kernel import Kernel
 from pipeline.live import Server
 from pipeline.logs import logger
 from pipeline.supervise import EX_SOFTWARE, Host, Pipeline, PipelineFailed, reader_stage, recorder_stage
 from workers import early
+from workers.detect import shapes
+from workers.detect.detector import encode_rules
+from workers.detect.rulesets import Lack, Ruleset
 from workers.views.table import header
 
 STOP_DEADLINE_S = 5.0
@@ -52,8 +55,33 @@ class Request:
     settings: Settings
     selection: filters.Selection
     outputs: Outputs
+    ruleset: Ruleset = field(default_factory=Ruleset)
+    findings: tuple[Output, ...] = ()
     command: tuple[str, ...] = ()
     ready_fd: int = -1
+    fold_s: int = 0
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def sinks(self) -> tuple[Output, ...]:
+        """All of them: events' first."""
+        return (*self.outputs.sinks, *self.findings)
+
+    def traced(self, lack: Lack) -> filters.Selection:
+        """What the kernel is asked for: the events of the outputs, and those that signatures look at, whole."""
+        needed = self.ruleset.events(catalogue(), lack)
+        selection = self.selection.beside(needed)
+        events = {event.name: event for event in (*selection.events, *needed)}
+        return replace(selection, events=tuple(sorted(events.values(), key=lambda e: e.id)))
+
+    def only(self, traced: filters.Selection) -> tuple[Event, ...] | None:
+        """Events that outputs show, if that is not all that is traced."""
+        fewer = bool(self.outputs.sinks) and len(traced.events) > len(self.selection.events)
+        return self.selection.events if fewer else None
+
+    def encoded_rules(self) -> bytes:
+        """For the workers."""
+        return encode_rules(self.ruleset.rules) if self.findings else b""
 
 
 @dataclass
@@ -97,6 +125,7 @@ class Run:
     def __init__(self, request: Request) -> None:
         self.request = request
         settings = request.settings
+        self._traced = request.traced(event_lack)
         self.span = scope.parse(settings.scope, boottime_ns(), bool(request.command))
         named = () if request.command else (*self.span.pids, *self.span.trees)
         self._watched = [_watch(pid) for pid in named]
@@ -118,12 +147,16 @@ class Run:
         self.pipeline = Pipeline(
             settings,
             host,
-            request.outputs.sinks,
-            request.selection.conditions,
+            request.sinks,
+            self._traced.conditions,
+            only=request.only(self._traced),
+            rules=request.encoded_rules(),
+            fold_s=request.fold_s,
+            hidden=request.hidden,
             records=bool(settings.record),
             hashes=settings.exec_hash,
-            colour=_coloured(request.outputs),
-            columns=_columns(request.outputs),
+            colour=_coloured(request.sinks),
+            columns=_columns(request.sinks),
         )
         self._facts = recording.Facts(
             boot_epoch_ns=host.boot_epoch_ns,
@@ -158,9 +191,10 @@ class Run:
             raise loader.LoadError(f"{namespace.name}: {namespace.detail}", namespace.remedy)
         recorder = recorder_stage(settings.record, self._facts) if settings.record else None
         self.pipeline.start(recorder)
-        tests = early.early_tests(self.request.selection.conditions)
+        needed = {name for rule in self.request.ruleset.rules for name in rule.events}
+        tests = early.early_tests([c for c in self._traced.conditions if c.event.name not in needed])
         boot_ns = self.pipeline.host.boot_epoch_ns
-        self.kernel = kernel = Kernel(settings, self.request.selection, self.span, tests, boot_ns)
+        self.kernel = kernel = Kernel(settings, self._traced, self.span, tests, boot_ns)
         programs = kernel.programs
         descriptors = 2 * len(kernel.ends.perf)
         self.pipeline.on_restart = programs.tell_again
@@ -172,8 +206,7 @@ class Run:
             self.command = Command(self.request.command)
             programs.set_group(self.command.pid, loader.GROUP_TREE | loader.GROUP_ARMED)
             self._seeded += 1
-        for name in _text_sinks(self.request.outputs, "table"):
-            _print_header(name, self.pipeline.columns)
+        _print_headers(self.request, self.pipeline.columns)
         programs.attach()
         programs.enter_containers()
         for roots, flag in (
@@ -298,27 +331,25 @@ def _sink_status(pipeline: Pipeline) -> int:
     return SIGPIPE_STATUS if control.closed_sinks == control.closed_pipes else EX_IOERR
 
 
-def _to_terminal(outputs: Outputs) -> bool:
-    """Whether the table is for a terminal alone."""
-    return sys.stdout.isatty() and [s.target for s in outputs.sinks if s.format == "table"] == ["-"]
+def _to_terminal(sinks: Sequence[Output]) -> bool:
+    """Whether the tables are for a terminal alone."""
+    return sys.stdout.isatty() and {s.target for s in sinks if s.format == "table"} == {"-"}
 
 
-def _coloured(outputs: Outputs) -> bool:
-    return _to_terminal(outputs) and not os.environ.get("NO_COLOR")
+def _coloured(sinks: Sequence[Output]) -> bool:
+    return _to_terminal(sinks) and not os.environ.get("NO_COLOR")
 
 
-def _columns(outputs: Outputs) -> int:
-    return shutil.get_terminal_size().columns if _to_terminal(outputs) else 0
+def _columns(sinks: Sequence[Output]) -> int:
+    return shutil.get_terminal_size().columns if _to_terminal(sinks) else 0
 
 
-def _text_sinks(outputs: Outputs, kind: str) -> Iterator[str]:
-    return (s.target for s in outputs.sinks if s.format == kind)
-
-
-def _print_header(target: str, columns: int) -> None:
-    if target == "-":
-        with contextlib.suppress(OSError):
-            os.write(1, (header(columns) + "\n").encode())
+def _print_headers(request: Request, columns: int) -> None:
+    for sink in request.sinks:
+        if (sink.format, sink.target) == ("table", "-"):
+            line = shapes.header(columns) if sink.of_findings else header(columns)
+            with contextlib.suppress(OSError):
+                os.write(1, (line + "\n").encode())
 
 
 def live(request: Request) -> Outcome:
@@ -338,20 +369,22 @@ def replay(request: Request, path: Path) -> Outcome:
         started_ns=facts.started_ns,
     )
     named = request.settings.events != "*"
+    selection = request.selection.beside(request.ruleset.events(catalogue(), filters.no_hook))
     pipeline = Pipeline(
         request.settings,
         host,
-        request.outputs.sinks,
-        request.selection.conditions,
+        request.sinks,
+        selection.conditions,
         only=request.selection.events if named else None,
-        colour=_coloured(request.outputs),
-        columns=_columns(request.outputs),
+        rules=request.encoded_rules(),
+        fold_s=request.fold_s,
+        colour=_coloured(request.sinks),
+        columns=_columns(request.sinks),
     )
     stopper = Stopper()
     status = 0
     try:
-        for name in _text_sinks(request.outputs, "table"):
-            _print_header(name, pipeline.columns)
+        _print_headers(request, pipeline.columns)
         pipeline.start()
         pipeline.start_source(reader_stage(recording.replay, str(path)))
         while not all(stage.finished for stage in pipeline.stages):

@@ -49,7 +49,7 @@ def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
             ("next", "<u8"),
             ("release", "<u8"),
             ("result_head", "<u8"),
-            ("written", "<u8", (max(sinks, 1),)),
+            ("written", "<u8", (sinks + 1,)),
             ("turn_ns", "<u8"),
             ("turn_end", "<u8"),
             ("watermark_ns", "<u8"),
@@ -61,6 +61,7 @@ def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
             ("facts", "<u8"),
             ("late", "<u8"),
             ("unknown", "<u8"),
+            ("found", "<u8"),
             ("evicted", "<u8"),
             ("redelivered", "<u8"),
             ("turns", "<u8"),
@@ -79,8 +80,10 @@ def publisher_journal(workers: int, sinks: int) -> np.dtype[Any]:
         [
             ("release", "<u8", workers),
             ("read", "<u8", workers),
-            ("finished", "<u8", (workers, sinks)),
+            ("finished", "<u8", (workers, sinks + 1)),
             ("sinks", line, sinks),
+            ("published", "<u8"),
+            ("folded", "<u8"),
             ("cpu_ns", "<u8"),
             ("ended", "<u8"),
         ]
@@ -99,7 +102,7 @@ class Line(msgspec.Struct, kw_only=True):
 
 
 class Ledger(msgspec.Struct, kw_only=True):
-    """The books of a run. `balanced` is the identity, every sink's line, and no skipped program."""
+    """The books of a run. `balanced` is the identity, every sink's line, that of findings, and no skipped program."""
 
     produced: int = 0
     delivered: int = 0
@@ -123,6 +126,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     cut: int = 0
     raced: int = 0
     cross_checks: dict[str, int] = msgspec.field(default_factory=dict)
+    findings: dict[str, int] = msgspec.field(default_factory=dict)
+    """What signatures found: found = published + folded + waiting."""
     facts: dict[str, int] = msgspec.field(default_factory=dict)
     """Lifecycle records that no output asked for, and what became of them; outside of the sum."""
     by_cpu: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
@@ -142,7 +147,9 @@ class Ledger(msgspec.Struct, kw_only=True):
         for sink in self.sinks if abandoned else ():
             sink.dropped += max(0, sink.offered - sink.written - sink.filtered - sink.dropped)
         sinks_close = all(s.offered == s.written + s.filtered + s.dropped for s in self.sinks)
-        self.balanced = self.in_flight == 0 and sinks_close and self.missed_runs == 0
+        found = self.findings.get("found", 0)
+        findings_close = found == self.findings.get("published", 0) + self.findings.get("folded", 0) or abandoned
+        self.balanced = self.in_flight == 0 and sinks_close and findings_close and self.missed_runs == 0
 
     def text(self) -> str:
         """For people, on standard error."""
@@ -159,13 +166,15 @@ class Ledger(msgspec.Struct, kw_only=True):
                 f"  {sink.name}: offered {sink.offered}  written {sink.written}"
                 f"  filtered {sink.filtered}  dropped {sink.dropped}"
             )
+        if self.findings:
+            lines.append("  findings: " + "  ".join(f"{name} {n}" for name, n in self.findings.items()))
         if self.restarts:
             lines.append("  restarted: " + "  ".join(f"{name} {n}" for name, n in self.restarts.items()))
         return "\n".join(lines)
 
 
-def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue) -> None:
-    """The workers' part: delivered, filtered, rejected, by worker, event and CPU."""
+def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue, detects: bool = False) -> None:
+    """The workers' part: delivered, filtered, rejected, by worker, event and CPU; `detects`: there are signatures."""
     loss = catalogue.by_name[LOSS].id
     # every worker takes all of them
     ledger.facts["taken"] = min(int(state["facts"][0]) for state in journals)
@@ -183,6 +192,8 @@ def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue) -> 
         ledger.rejected += counts["rejected"]
         ledger.late += int(state["late"][0])
         ledger.unknown += int(state["unknown"][0])
+        if detects:
+            ledger.findings["found"] = ledger.findings.get("found", 0) + int(state["found"][0])
         ledger.facts["evicted"] = ledger.facts.get("evicted", 0) + int(state["evicted"][0])
         ledger.redelivered += int(state["redelivered"][0])
         ledger.cpu_seconds[f"worker-{i}"] = int(state["cpu_ns"][0]) / 1e9
@@ -248,6 +259,8 @@ def add_recording(ledger: Ledger, state: Array, path: str, written: int) -> None
 def add_sinks(ledger: Ledger, state: Array, names: list[str]) -> None:
     """A line per sink."""
     ledger.cpu_seconds["publisher"] = int(state["cpu_ns"][0]) / 1e9
+    if ledger.findings:
+        ledger.findings |= {name: int(state[name][0]) for name in ("published", "folded")}
     for name, line in zip(names, state["sinks"][0], strict=True):
         ledger.sinks.append(
             Line(

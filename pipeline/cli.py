@@ -5,17 +5,21 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from bpf.catalogue import UnknownName, catalogue
 from bpf.loader import LoadError
 from bpf.scope import ScopeError
 from config import filters, outputs, settings
+from config.rules import SEVERITIES
 from config.settings import SettingsError
-from pipeline import VERSION, app, live, logs
+from config.tuning import TuningError
+from pipeline import VERSION, app, detection, live, logs
 from pipeline.groups import CLOSED, EX_DATAERR, EX_USAGE, Failure, Suggesting
 from pipeline.host import event_lack, findings
 from pipeline.listing import check, list_
@@ -23,6 +27,7 @@ from pipeline.recording import RecordingError
 from pipeline.shm import UnorderedMemory
 from pipeline.sinks import SinkError
 from pipeline.supervise import PipelineFailed
+from workers.detect.rulesets import Ruleset
 from workers.filters import check_words
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -47,6 +52,20 @@ def _output_options(function: Any) -> Any:
     options = [
         click.option(
             "-o", "--output", multiple=True, metavar="SPEC", help="table:-, json:FILE, none, zmq:ENDPOINT; repeatable."
+        ),
+        click.option(
+            "--findings",
+            multiple=True,
+            metavar="SPEC",
+            help="Where findings of signatures go: table:-, json:FILE, falco:FILE, tracee:FILE, none, zmq:ENDPOINT.",
+        ),
+        click.option("--signatures", multiple=True, metavar="PATH", help="More signatures: a file or a folder."),
+        click.option("--rules", multiple=True, metavar="WHICH", help="Only these: ids, globs, tag=NAME, level=NAME."),
+        click.option("--exclude", multiple=True, metavar="WHICH", help="Not these."),
+        click.option("--min-severity", type=click.Choice(SEVERITIES), help="Only signatures that are as severe."),
+        click.option("--exceptions", metavar="FILE", help="When signatures do not apply (docs/signatures.md)."),
+        click.option(
+            "--fold", "fold_s", type=int, metavar="SECONDS", help="Fold repeats of a finding; 0: do not. Default: 60."
         ),
         click.option("-e", "--events", multiple=True, metavar="LIST", help="Names, sets, globs, !name, conditions."),
         click.option("--parse-arguments/--no-parse-arguments", default=None, help="Flags in words (the default)."),
@@ -77,28 +96,41 @@ def _resolve(
     """Settings, events and outputs; a Failure names what is wrong."""
     try:
         resolved = settings.resolve(config, flags)
-        out = outputs.parse(resolved.output)
+        quiet = detection.only_findings(resolved, recording is not None)
+        out = outputs.Outputs((), {}) if quiet else outputs.parse(resolved.output or ["table:-"])
         if out.switches:
             resolved = settings.resolve(config, flags | out.switches)
-        selection = filters.parse([resolved.events], catalogue(), event_lack if recording is None else filters.no_hook)
+        lack = event_lack if recording is None else filters.no_hook
+        selection = filters.Selection()
+        if not quiet:
+            selection = filters.parse([resolved.events or "default"], catalogue(), lack)
         check_words(selection.conditions)
-        _check_files(resolved, out, recording)
+        findings_to = detection.sinks(resolved, quiet)
+        ruleset = detection.ruleset(resolved) if findings_to else Ruleset()
+        hidden: tuple[str, ...] = ()
+        if ruleset.needs("env") and not resolved.exec_environment:
+            hidden = ("env",)
+            resolved = msgspec.structs.replace(resolved, exec_environment=True)
+        if ruleset.needs("descriptor"):
+            resolved = msgspec.structs.replace(resolved, fd_paths=True)
+        _check_files(resolved, (*out.sinks, *findings_to), recording)
         if recording and out.switches.get("exec_hash"):
             raise outputs.OutputError("option:exec-hash: files are hashed on the host that runs them, not in a replay")
-    except (SettingsError, outputs.OutputError, filters.FilterError, UnknownName) as error:
+    except (SettingsError, outputs.OutputError, filters.FilterError, UnknownName, TuningError) as error:
         raise Failure(str(error), EX_USAGE) from error
-    if not selection.events:
+    if not selection.events and not ruleset.events(catalogue(), lack):
         raise Failure("no event is left to trace", EX_USAGE)
-    if 1 in CLOSED and (resolved.ledger == "-" or any(s.target == "-" for s in out.sinks)):
+    if 1 in CLOSED and (resolved.ledger == "-" or any(s.target == "-" for s in (*out.sinks, *findings_to))):
         raise Failure("standard output is closed", app.EX_IOERR)
     if sys.stdout.isatty() and any((s.format, s.target) == ("arrow", "-") for s in out.sinks):
         raise Failure("output arrow:-: binary, and standard output is a terminal; redirect it", EX_USAGE)
-    return app.Request(resolved, selection, out, command, ready_fd)
+    return app.Request(resolved, selection, out, ruleset, findings_to, command, ready_fd, resolved.fold_s, hidden)
 
 
-def _check_files(resolved: settings.Settings, out: outputs.Outputs, recording: Path | None) -> None:
-    """No file may be written by two, or written while it is read."""
-    found = [(s.name, s.target) for s in out.sinks if s.target]
+def _check_files(resolved: settings.Settings, sinks: Sequence[outputs.Output], recording: Path | None) -> None:
+    """No file may be written by two, or written while it is read. Events and findings may share an endpoint."""
+    shared = {s.target for s in sinks if s.format == "zmq" and not s.of_findings}
+    found = [(s.name, s.target) for s in sinks if s.target and not (s.of_findings and s.target in shared)]
     found += [(f"--record {resolved.record}", resolved.record)] if resolved.record else []
     found += [(f"--ledger {resolved.ledger}", resolved.ledger)] if resolved.ledger not in ("", "-") else []
     found += [(f"the recording {recording}", str(recording))] if recording else []
@@ -116,6 +148,12 @@ def _check_ready_fd(fd: int | None) -> int:
     if not writable:
         raise Failure(f"--ready-fd: {fd} cannot be written", EX_USAGE)
     return fd
+
+
+def _listed(flags: dict[str, Any], *names: str) -> None:
+    """Options that may be repeated; None if they were not given."""
+    for name in names:
+        flags[name] = list(flags[name]) or None
 
 
 def _joined(parts: tuple[str, ...]) -> str | None:
@@ -168,11 +206,11 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, **f
     """
     flags["events"] = _joined(flags["events"])
     flags["scope"] = list(flags["scope"]) or None
-    flags["output"] = list(flags["output"]) or None
+    _listed(flags, "output", "findings", "signatures", "rules", "exclude")
     request = _resolve(config, flags, command, _check_ready_fd(ready_fd))
     logs.configure(request.settings.log_level)
     asked = request.settings.events
-    if request.selection.skipped and asked != "default":
+    if request.selection.skipped and asked not in ("", "default"):
         names = ", ".join(e.name for e in request.selection.skipped[:5])
         click.echo(f"headrace: not provided on this host, left out: {names}", err=True)
     try:
@@ -206,7 +244,7 @@ def replay(config: Path | None, recording: Path, **flags: Any) -> None:
       headrace replay web.hrc -e openat -o json:- | jq .args
     """
     flags["events"] = _joined(flags["events"]) or "*"
-    flags["output"] = list(flags["output"]) or None
+    _listed(flags, "output", "findings", "signatures", "rules", "exclude")
     request = _resolve(config, flags, recording=recording)
     logs.configure(request.settings.log_level)
     try:
@@ -274,3 +312,4 @@ def stat(pid: int | None, interval: float, count: int, form: str) -> None:
 
 main.add_command(list_)
 main.add_command(check)
+main.add_command(detection.signatures)

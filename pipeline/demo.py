@@ -33,7 +33,7 @@ def _request(events: str, command: tuple[str, ...] = (), record: str = "") -> ap
     settings = resolve(None, {"events": events, "workers": 1, "record": record})
     from bpf.catalogue import catalogue
 
-    return app.Request(settings, filters.parse([events], catalogue()), outputs.parse(["table:-"]), command)
+    return app.Request(settings, filters.parse([events], catalogue()), outputs.parse(["table:-"]), command=command)
 
 
 def run(record: str = "") -> app.Outcome:

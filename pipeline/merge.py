@@ -139,8 +139,8 @@ def merge(parts: list[Part]) -> Gather:
     begins = [np.r_[np.uint64(address(payload)), e[:-1]] for payload, e in zip(payloads, ends, strict=True)]
     first, last = _joined(begins, parts), _joined(ends, parts)
     if len(parts) > 1:
-        order = _order(_joined([k[0] for k in keys], parts), _joined([k[1] for k in keys], parts))
-        first, last = first[order], last[order]
+        sequence = order(_joined([k[0] for k in keys], parts), _joined([k[1] for k in keys], parts))
+        first, last = first[sequence], last[sequence]
         breaks = np.flatnonzero(first[1:] != last[:-1])
         first, last = first[np.r_[0, breaks + 1]], last[np.r_[breaks, len(last) - 1]]
     else:
@@ -154,11 +154,11 @@ def _joined(columns: list[Array], parts: list[Part]) -> Array:
     return np.concatenate([c[p.first : p.last] for c, p in zip(columns, parts, strict=True)])
 
 
-def _order(time: Array, tie: Array) -> Array:
+def order(time: Array, tie: Array) -> Array:
     """Of sorted runs one after the other: by (time, tie), and as they stand where both are equal."""
     # a stable sort finds the runs and merges them; the second key is seldom needed
-    order = np.argsort(time, kind="stable")
-    sorted_time = time[order]
+    found = np.argsort(time, kind="stable")
+    sorted_time = time[found]
     if (sorted_time[1:] == sorted_time[:-1]).any():
-        order = np.lexsort((tie, time))
-    return order
+        found = np.lexsort((tie, time))
+    return found

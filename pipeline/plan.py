@@ -41,6 +41,7 @@ class Plan:
     relative_to_ns: int | None
     nodename: bytes
     sinks: tuple[Output, ...]
+    """Those of events, and behind them those of findings."""
     conditions: tuple[Condition, ...]
     only: tuple[Event, ...] | None
     parse_arguments: bool
@@ -60,9 +61,28 @@ class Plan:
     hashes: str = ""
     """Segment of what is known of executables (pipeline/hashes.py), and where to ask for more; "": not asked for."""
     hash_requests: InheritedFd | None = None
+    rules: bytes = b""
+    """The signatures, encoded (config/rules.py); b"": there are none."""
+    hidden: tuple[str, ...] = ()
+    """Arguments that are read for signatures, and that nobody asked to see."""
+    fold_s: int = 0
+    """For so long repeats of a finding are folded; 0: they are not."""
+    secret: bytes = b""
+    """What folding keys are made with."""
     colour: bool = False
     columns: int = 0
     """Width of the terminal that the table goes to; 0: lines are whole."""
+
+    @property
+    def renders(self) -> list[tuple[str, bool]]:
+        """What workers make of events: (format, whether by topics), by the number that a record carries."""
+        of_events = [s for s in self.sinks if not s.of_findings and s.render != "none"]
+        return sorted({(s.render, s.format == "zmq") for s in of_events})
+
+    @property
+    def finding_render(self) -> int:
+        """The number of findings; 0 stands for events even if nothing is made of them."""
+        return max(1, len(self.renders))
 
     @property
     def keyed(self) -> bool:

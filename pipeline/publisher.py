@@ -10,22 +10,30 @@ started again at the released position, and what it may have written already is 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipeline.clock import CpuClock
+import numpy as np
+
+from pipeline.clock import CpuClock, boottime_ns
 from pipeline.doorbell import InheritedFd
+from pipeline.findings import Folder, Line, finding_topics
 from pipeline.gather import Gather
 from pipeline.logs import logger
-from pipeline.merge import Merger, merge
-from pipeline.plan import LINES, READY_PUBLISHER, Plan, attach_control, attach_ring
+from pipeline.merge import Merger, Part, merge
+from pipeline.plan import ALL, LINES, READY_PUBLISHER, Plan, attach_control, attach_ring
 from pipeline.results import Result, read
 from pipeline.ring import BATCH
 from pipeline.sinks import FileSink, NoneSink, Offer, Sink, SinkError, ZmqSink
 
+Shape = Callable[[str, bytes, Plan], bytes]
+EXPIRY_SLACK_NS = 10**9
+"""A window of folding is closed by the clock so much later than by an event: what it counts may be under way."""
 WAIT_MS = 500
 RETRY_MS = 1
 
@@ -39,6 +47,9 @@ class Held:
     render: int = 0
     finished_ns: int = 0
     """Watermark of the turn that this record ends; 0 if more of it follows."""
+    published: int = 0
+    folded: int = 0
+    """Findings of it: counted with its release, so that a successor, who reads it again, does not count them twice."""
 
 
 @dataclass
@@ -52,15 +63,19 @@ class Source:
 class Publisher:
     """State of the publisher process."""
 
-    def __init__(self, plan: Plan, targets: list[InheritedFd | None]) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, targets: list[InheritedFd | None], shape: Shape) -> None:
+        self.plan, self._shape = plan, shape
+        self._folder = Folder(plan.fold_s)
+        self._topics = finding_topics(plan.rules)
         self.control = attach_control(plan)
         self.journal = self.control.publisher
         self.state = self.journal.next[0]
         self._cpu = CpuClock(int(self.state["cpu_ns"]))
         self.rings = [attach_ring(name) for name in plan.results]
-        self.renders = sorted({(s.render, s.format == "zmq") for s in plan.sinks if s.render != "none"})
-        self.sinks: list[Sink] = [self._open(i, target) for i, target in enumerate(targets)]
+        self.renders = plan.renders
+        self.sinks: list[Sink] = []
+        for i, target in enumerate(targets):
+            self.sinks.append(self._open(i, target))
         self.sources = []
         self._repeat_until = []
         for i, ring in enumerate(self.rings):
@@ -74,6 +89,9 @@ class Publisher:
             for i, (name, is_topic) in enumerate(self.renders)
             if plan.keyed and name in LINES and not is_topic
         }
+        if plan.keyed and plan.rules:
+            number = plan.finding_render
+            self._mergers[number] = Merger(self.state["finished"][:, number].tolist())
         self._blocked: dict[int, deque[Offer]] = {i: deque() for i in range(len(self.sinks))}
         self._poll = select.poll()
         self._poll.register(plan.publisher_bell.fd, select.POLLIN)
@@ -85,7 +103,8 @@ class Publisher:
         output = self.plan.sinks[index]
         sink: Sink
         if output.format == "zmq":
-            sink = ZmqSink(output, self.control.interest, f"{self.plan.publisher}-{os.getpid()}")
+            shared = next((s for s in self.sinks if isinstance(s, ZmqSink) and s.output.target == output.target), None)
+            sink = ZmqSink(output, self.control.interest, f"{self.plan.publisher}-{os.getpid()}", shared)
         elif output.format == "none":
             sink = NoneSink(output)
         else:
@@ -130,7 +149,10 @@ class Publisher:
         if result.header["final"]:
             held.finished_ns = int(result.header["watermark_ns"])
         merger = self._mergers.get(render)
-        if merger is None:
+        if merger is None and render == self.plan.finding_render:
+            self._publish([Part(result, 0, result.rows, (held, repeated), True)] if result.rows else [])
+            self._release([held])
+        elif merger is None:
             self._offer(result, Gather.of(result.payload), result.rows, [held], repeated)
             self._release([held])
         elif not merger.add(index, result, (held, repeated)):
@@ -138,8 +160,12 @@ class Publisher:
 
     def _merge_ripe(self) -> None:
         """Offer what all workers have passed."""
-        for merger in self._mergers.values():
+        for number, merger in self._mergers.items():
             for parts in merger.ripe():
+                if number == self.plan.finding_render:
+                    self._publish(parts)
+                    self._release([part.token[0] for part in parts if part.whole])
+                    continue
                 rows = sum(part.last - part.first for part in parts)
                 held = [part.token[0] for part in parts]
                 repeated = any(part.token[1] for part in parts)
@@ -160,7 +186,42 @@ class Publisher:
                 self.sinks[i].counts.repeated += rows
             self._blocked[i].append(offer)
 
+    def _publish(self, parts: list[Part]) -> None:
+        """Findings of some records, merged: to the sinks as they are, or line by line."""
+        if not parts:
+            return
+        users = [i for i, s in enumerate(self.sinks) if s.output.of_findings]
+        folded = [0] * len(parts)
+        if self._folder.folds or any(self.sinks[i].output.format != "json" for i in users):
+            self._send_lines(list(self._folder.take(parts, folded)))
+        else:
+            held = [part.token[0] for part in parts]
+            rows = sum(part.last - part.first for part in parts)
+            with self._lock:
+                for one in held:
+                    one.users += len(users)
+            gather = merge(parts)
+            for i in users:
+                self._blocked[i].append(Offer(gather, rows, ALL, 0, lambda: self._finished(held)))
+        for part, count in zip(parts, folded, strict=True):
+            part.token[0].folded += count
+            part.token[0].published += part.last - part.first - count
+
+    def _send_lines(self, lines: list[Line]) -> None:
+        """Lines of findings, in each sink's shape; those of one rule that follow each other are one message."""
+        for i, sink in enumerate(self.sinks):
+            if not sink.output.of_findings or not lines:
+                continue
+            is_topic = sink.output.format == "zmq"
+            for rule, group in itertools.groupby(lines, key=lambda line: line.rule if is_topic else 0):
+                texts = [self._shape(sink.output.render, line.data, self.plan) for line in group]
+                data = np.frombuffer(b"".join(texts), "u1")
+                name = self._topics[rule] if is_topic else b""
+                self._blocked[i].append(Offer(Gather.of(data), len(texts), ALL, 0, _nothing, name=name))
+
     def _uses(self, sink: Sink, render: int) -> bool:
+        if sink.output.of_findings:
+            return False
         if sink.output.render == "none":
             # counted once a turn: with the first render's batches
             return render == 0
@@ -183,6 +244,8 @@ class Publisher:
                 while source.held and source.held[0].users == 0:
                     done = source.held.popleft()
                     self.state["release"][i] = done.end
+                    self.state["published"] += np.uint64(done.published)
+                    self.state["folded"] += np.uint64(done.folded)
                     if done.finished_ns:
                         self.state["finished"][i, done.render] = done.finished_ns
             self.state["read"][i] = max(source.read, self._repeat_until[i])
@@ -210,11 +273,16 @@ class Publisher:
             ended = all(bool(journal.peek("ended")) for journal in self.control.workers)
             took = self._take()
             self._merge_ripe()
+            if self._folder.folds:
+                self._send_lines(list(self._folder.expire(boottime_ns() - EXPIRY_SLACK_NS)))
             waiting = self._push()
             if took or waiting or unfinished:
                 self._commit()
             unfinished = any(source.held for source in self.sources)
             if ended and not took and not unfinished:
+                self._send_lines(list(self._folder.end()))
+                while self._push():
+                    self._poll.poll(RETRY_MS)
                 break
             pause = RETRY_MS if waiting else WAIT_MS
         for sink in self.sinks:
@@ -224,10 +292,14 @@ class Publisher:
         self.journal.commit()
 
 
-def run(plan: Plan, targets: list[InheritedFd | None]) -> None:
-    """The publisher process."""
+def _nothing() -> None:
+    """What is to be done when lines that were copied are free."""
+
+
+def run(plan: Plan, targets: list[InheritedFd | None], shape: Shape) -> None:
+    """The publisher process. `shape` gives a finding's line the shape of a sink."""
     try:
-        publisher = Publisher(plan, targets)
+        publisher = Publisher(plan, targets, shape)
         publisher.control.ready[READY_PUBLISHER] = 1
         publisher.run()
     except SinkError as error:

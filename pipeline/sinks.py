@@ -48,6 +48,8 @@ class Offer:
     covered: int
     done: Callable[[], None]
     repeated: bool = False
+    name: bytes = b""
+    """Topic of findings."""
 
 
 @dataclass
@@ -164,16 +166,21 @@ class ZmqSink:
     Message: topic | header (JSON) | payload. See docs/wire.md.
     """
 
-    def __init__(self, output: Output, interest: Array, publisher: str) -> None:
+    def __init__(self, output: Output, interest: Array, publisher: str, shared: ZmqSink | None = None) -> None:
+        """`shared`: the sink of events at the same endpoint, whose socket this one uses for findings."""
         self.output, self.counts, self.broken = output, Counts(), ""
+        self._publisher, self._interest = publisher, interest
+        self._sequences: dict[bytes, int] = {}
+        self._shared = shared
+        self._subscriptions: set[bytes] = shared._subscriptions if shared else set()
+        if shared is not None:
+            self._socket: Any = shared._socket
+            return
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
         self._socket.set(zmq.XPUB_NODROP, 1)
         self._socket.set(zmq.SNDHWM, output.queue)
         self._socket.set(zmq.LINGER, LINGER_MS)
-        self._interest, self._publisher = interest, publisher
-        self._sequences: dict[int, int] = {}
-        self._subscriptions: set[bytes] = set()
         self._topics = {e.id: f"event/{e.name}/".encode() for e in catalogue().by_id.values()}
         self._topics[ALL] = b"all/"
         bind(self._socket, output.target)
@@ -186,6 +193,8 @@ class ZmqSink:
 
     def read_subscriptions(self) -> None:
         """Take in who came and went; workers render what is in `interest`."""
+        if self._shared is not None:
+            return
         changed = False
         while True:
             try:
@@ -208,6 +217,10 @@ class ZmqSink:
     def try_offer(self, offer: Offer) -> bool:
         if offer.topic == ALL:
             self.counts.offered += offer.rows
+        if offer.name and not any(offer.name.startswith(s) for s in self._subscriptions):
+            self.counts.filtered += offer.rows
+            offer.done()
+            return True
         if not len(offer.gather):
             self.counts.filtered += offer.rows - offer.covered
             offer.done()
@@ -226,7 +239,8 @@ class ZmqSink:
         return True
 
     def _send(self, offer: Offer) -> bool:
-        sequence = self._sequences.get(offer.topic, 0)
+        topic = offer.name or self._topics[offer.topic]
+        sequence = self._sequences.get(topic, 0)
         header = msgspec.json.encode(
             {
                 "publisher": self._publisher,
@@ -238,17 +252,19 @@ class ZmqSink:
         )
         payload = offer.gather.joined()
         try:
-            self._socket.send_multipart([self._topics[offer.topic], header, payload], zmq.DONTWAIT)
+            self._socket.send_multipart([topic, header, payload], zmq.DONTWAIT)
         except zmq.Again:
             # the number is used up, so that the gap shows
             if self.output.policy == "drop":
-                self._sequences[offer.topic] = sequence + 1
+                self._sequences[topic] = sequence + 1
             return False
-        self._sequences[offer.topic] = sequence + 1
+        self._sequences[topic] = sequence + 1
         self.counts.bytes += len(payload)
         return True
 
     def close(self) -> None:
+        if self._shared is not None:
+            return
         self._socket.close()
         self._context.term()
         # ZeroMQ leaves the file of an ipc socket behind

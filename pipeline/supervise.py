@@ -36,6 +36,7 @@ from pipeline.ring import Ring
 from pipeline.shm import Segment, require_total_store_order
 from pipeline.sinks import open_target
 from workers import process as worker_process
+from workers.detect.shapes import shape
 
 MAX_RESTARTS = 20
 START_TRIES = 100
@@ -117,6 +118,9 @@ class Pipeline:
     sinks: tuple[Output, ...]
     conditions: tuple[Condition, ...] = ()
     only: tuple[Event, ...] | None = None
+    rules: bytes = b""
+    hidden: tuple[str, ...] = ()
+    fold_s: int = 0
     records: bool = False
     hashes: bool = False
     """Whether executables are hashed, which is done on the host that ran them."""
@@ -160,6 +164,10 @@ class Pipeline:
             publisher=uuid.uuid4().hex[:12],
             hashes=self._segment(hashes.Table.size()).name if self.hashes else "",
             hash_requests=self._hash_pipe[1] if self._hash_pipe else None,
+            rules=self.rules,
+            hidden=self.hidden,
+            fold_s=self.fold_s,
+            secret=os.urandom(16) if self.rules else b"",
             colour=self.colour,
             columns=self.columns,
         )
@@ -182,7 +190,7 @@ class Pipeline:
 
     def start(self, recorder: Stage | None = None) -> None:
         """Start every process but the source."""
-        self._launch(Stage("publisher", publisher.run, (self._targets,)))
+        self._launch(Stage("publisher", publisher.run, (self._targets, shape)))
         for i in range(self.plan.workers):
             self._launch(Stage(f"worker-{i}", worker_process.run, (i,)))
         if recorder:
@@ -259,7 +267,7 @@ class Pipeline:
         """The ledger as far as user space has it."""
         ledger = Ledger()
         add_reader(ledger, self.control.reader.committed())
-        add_workers(ledger, [j.committed() for j in self.control.workers], catalogue)
+        add_workers(ledger, [j.committed() for j in self.control.workers], catalogue, bool(self.rules))
         add_sinks(ledger, self.control.publisher.committed(), [s.name for s in self.sinks])
         if self.records:
             add_recording(ledger, self.control.reader.committed(), self.settings.record, self.control.recorded)

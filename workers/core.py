@@ -22,6 +22,7 @@ import numpy as np
 from bpf.catalogue import Catalogue
 from bpf.layout import EVENTS, FRAME, FRAME_CELLS, STREAM_FACTS
 from workers.blobs import argument_cells
+from workers.detect.engine import Matches
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Decoded, Rows, concatenate, empty_rows, read_frames
 
@@ -30,6 +31,8 @@ STREAM_AT = FRAME.fields["stream"][1] if FRAME.fields else 0
 """Byte of a frame that says of which kind it is."""
 Predicate = Callable[[Rows, Contexts], Array]
 """Rows and contexts to a mask of rows that stay."""
+Detect = Callable[[Rows, Contexts, ProcessTree], Matches]
+"""Rows, contexts and the process tree to the rows that signatures match."""
 
 
 @dataclass
@@ -37,12 +40,17 @@ class Batch:
     """What one turn lets go. `rows` share `contexts`; the counts close the worker's part of the books."""
 
     rows: Rows
+    """Those that conditions let pass."""
     watermark_ns: int
     rejected: int = 0
     filtered_events: Array | None = None
     """Events that a condition took out, by event id; None if none was."""
     observed: int = 0
     rejected_reasons: dict[str, int] = field(default_factory=dict)
+    matches: Matches | None = None
+    """What signatures matched, as positions in `ripe`."""
+    ripe: Rows = field(default_factory=empty_rows)
+    """All rows, before conditions: what signatures look at."""
     facts: int = 0
     """Lifecycle records that the tree has taken from frames of facts."""
 
@@ -50,7 +58,14 @@ class Batch:
 class Core:
     """State of one worker: pending rows, known contexts."""
 
-    def __init__(self, catalogue: Catalogue, worker: int, workers: int, keep: Predicate | None = None) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        worker: int,
+        workers: int,
+        keep: Predicate | None = None,
+        detect: Detect | None = None,
+    ) -> None:
         self.worker, self.workers = worker, workers
         self.contexts = Contexts()
         self.watermark_ns = 0
@@ -58,7 +73,7 @@ class Core:
         self._frames: list[Array] = []
         self._facts: list[Array] = []
         self._pending: Rows | None = None
-        self._keep = keep
+        self._keep, self._detect = keep, detect
         # cells that a record of an event has at least; of an unknown event more than there can be
         self._least_cells = np.full(1 << 16, FRAME_CELLS + 1, np.uint16)
         for event in catalogue.by_id.values():
@@ -94,6 +109,8 @@ class Core:
         if ripe < len(rows):
             self._pending = rows.select(slice(ripe, None)).compact()
             rows = rows.select(slice(0, ripe))
+        if self._detect is not None:
+            batch.ripe, batch.matches = rows, self._detect(rows, self.contexts, self.tree)
         if self._keep is not None and len(rows):
             stays = self._keep(rows, self.contexts)
             if not stays.all():

@@ -40,10 +40,13 @@ def _number_test(condition: Condition, kind: str) -> Test:
             words = parser(raw) if parser else ""
             hit = any(v == words or v in words.split("|") or _same_number(v, value) for v in condition.values)
             return hit == (condition.op == "=")
-        other = integer(condition.values[0])
-        return {"<": value < other, "<=": value <= other, ">": value > other, ">=": value >= other}[condition.op]
+        return _compared(condition.op, value, integer(condition.values[0]))
 
     return test
+
+
+def _compared(op: str, value: int, other: int) -> bool:
+    return {"<": value < other, "<=": value <= other, ">": value > other, ">=": value >= other}[op]
 
 
 def _same_number(text: str, value: int) -> bool:
@@ -117,7 +120,9 @@ class Predicates:
     def _test(self, condition: Condition) -> Test:
         if condition.argument is None:
             wanted = {int(v) for v in condition.values}
-            return lambda value: (value in wanted) == (condition.op == "=")
+            if condition.op in ("=", "!="):
+                return lambda value: (value in wanted) == (condition.op == "=")
+            return lambda value: all(_compared(condition.op, value, other) for other in wanted)
         kind = condition.event.arguments[condition.argument].type
         return _text_test(condition) if kind in TEXT_TYPES or kind == VECTOR_TYPE else _number_test(condition, kind)
 

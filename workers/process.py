@@ -22,10 +22,13 @@ from pipeline.frames import HEADER, read_header
 from pipeline.hashes import Client
 from pipeline.logs import logger
 from pipeline.plan import ALL, LINES, READY_WORKER, Plan, attach_control, attach_ring
-from pipeline.results import RESULT, Buffer, key_bytes, try_write
+from pipeline.results import RESULT, Buffer, finding_bytes, key_bytes, try_write
 from pipeline.ring import END, FRAME, U64, WATERMARK
 from pipeline.shm import Array
 from workers.core import Batch, Core
+from workers.detect.detector import Detector
+from workers.detect.engine import Matches
+from workers.detect.findings import Rendered
 from workers.enrich.executables import Executables
 from workers.filters import Predicates
 from workers.rows import Rows
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from workers.views.arrow import ArrowView
 
 ROWS_PER_RECORD = 4096
+FINDING_ROWS = 1024
 COLUMN_ROWS_PER_RECORD, COLUMN_BYTES = 65536, 64
 """Rows of columns in a record at most, and about how many bytes each has beside its cells."""
 WAIT_MS = 1000
@@ -73,9 +77,12 @@ class Worker:
         self.results = attach_ring(plan.results[index])
         conditions = plan.conditions or plan.only
         self._keep = Predicates(catalogue(), plan.conditions, plan.only) if conditions else None
-        self.core = Core(catalogue(), index, plan.workers, self._keep)
+        self._detector = Detector.of(plan.rules, catalogue()) if plan.rules else None
+        self.core = Core(catalogue(), index, plan.workers, self._keep, self._detector.match if self._detector else None)
         facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
-        self.renders = sorted({(s.render, s.format == "zmq") for s in plan.sinks if s.render != "none"})
+        self.renders = plan.renders
+        if self._detector:
+            self._detector.open(catalogue(), facts, self.core.tree, plan.secret, plan.hidden)
         self._executables = Executables(catalogue(), Client(plan)) if plan.hashes else None
         self.views = {name: self._view(name, facts) for name, _ in self.renders}
         self._hides = bool(plan.conditions or plan.only)
@@ -92,10 +99,10 @@ class Worker:
         plan, executable = self.plan, self.core.tree.executable
         if name == "json":
             json = JsonStyle(facts, plan.detect_syscall, executable, plan.stack_addresses)
-            return Lines(catalogue(), json, plan.parse_arguments, self._executables)
+            return Lines(catalogue(), json, plan.parse_arguments, self._executables, plan.hidden)
         if name == "table":
             table = TableStyle(facts, plan.colour, plan.columns)
-            return Lines(catalogue(), table, plan.parse_arguments, self._executables)
+            return Lines(catalogue(), table, plan.parse_arguments, self._executables, plan.hidden)
         if name == "arrow":
             from workers.views.arrow import ArrowView  # an extra
 
@@ -187,6 +194,7 @@ class Worker:
         state["evicted"] += np.uint64(self.core.tree.take_evicted())
         if self._keep is not None:
             state["unknown"] += np.uint64(self._keep.take_unknown())
+        state["found"] += np.uint64(sum(map(len, batch.matches.rules)) if batch.matches else 0)
         state["rejected"] += np.uint64(batch.rejected)
         state["observed"] += np.uint64(batch.observed)
         state["facts"] += np.uint64(batch.facts)
@@ -203,6 +211,28 @@ class Worker:
                 self._emit_all(number, name, batch, batch.rows)
         if not self.renders and len(batch.rows):
             self._write(self._header(batch, 0, len(batch.rows)), b"", [])
+        if self._detector and batch.matches is not None:
+            self._emit_findings(self._detector, batch, batch.matches)
+
+    def _emit_findings(self, detector: Detector, batch: Batch, matches: Matches) -> None:
+        starts = range(0, len(matches), FINDING_ROWS) or (range(1) if self.plan.keyed else ())
+        for start in starts:
+            rendered = detector.render(batch.ripe, self.core.contexts, matches, slice(start, start + FINDING_ROWS))
+            self._emit_finding_lines(batch, rendered, start + FINDING_ROWS >= len(matches))
+
+    def _emit_finding_lines(self, batch: Batch, found: Rendered, final: bool) -> None:
+        header = self._header(batch, self.plan.finding_render, len(found), final=final)
+        rows = batch.ripe
+        tgid = self.core.contexts.table["tgid"][rows.who[found.row]].astype(np.uint64)
+        tie = rows.cpu[found.row].astype(np.uint64) << np.uint64(32) | tgid
+        keys = key_bytes(rows.time_ns[found.row], tie, found.ends) + finding_bytes(found.fold, found.rule)
+        size = RESULT.itemsize + len(keys) + len(found.data)
+        if len(found) > 1 and not self.results.fits(size, held=len(self.renders) + 1):
+            first, second = found.halves()
+            self._emit_finding_lines(batch, first, False)
+            self._emit_finding_lines(batch, second, final)
+            return
+        self._write(header, keys, [found.data])
 
     def _emit_all(
         self, number: int, name: str, batch: Batch, rows: Rows, topic: int = ALL, counted: bool = False
@@ -243,7 +273,7 @@ class Worker:
             keys = key_bytes(rows.time_ns, rows.cpu.astype(np.uint64) << np.uint64(32) | tgid, ends)
         # the publisher may hold one record of each render until it has seen another (pipeline/merge.py)
         size = RESULT.itemsize + len(keys) + sum(map(len, payload))
-        if len(rows) > 1 and not self.results.fits(size, held=len(self.renders)):
+        if len(rows) > 1 and not self.results.fits(size, held=len(self.renders) + bool(self._detector)):
             half = len(rows) // 2
             self._emit_part(number, name, batch, _part(name, rows, slice(0, half)), topic, False, counted)
             self._emit_part(number, name, batch, _part(name, rows, slice(half, None)), topic, final, counted)

@@ -6,19 +6,19 @@ A test that several rules make is one test. A formula is a number (that test), o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from bpf.catalogue import Catalogue, Event, UnknownName
-from config.conditions import Either, Every, Negated, Node, Test, every
+from config.conditions import Either, Every, Negated, Node, Surely, Test, every
 from config.rules import Rule, RuleError
 from workers.detect.fields import Field, FieldError, field_of
 from workers.detect.matching import TestError, check
 
-EVERY, EITHER, NEGATED = "every", "either", "negated"
+EVERY, EITHER, NEGATED, SURELY = "every", "either", "negated", "surely"
 Formula = int | tuple[str, Any]
 IN_SCOPE: dict[str, Node] = {
     "any": Every(),
@@ -27,24 +27,12 @@ IN_SCOPE: dict[str, Node] = {
 }
 
 
-def verdict(formula: Formula, of: Callable[[int], int]) -> int:
-    """Of a formula, by the verdicts of its tests."""
-    if isinstance(formula, int):
-        return of(formula)
-    kind, parts = formula
-    if kind == NEGATED:
-        return -verdict(parts, of)
-    if kind == EVERY:
-        return min((verdict(part, of) for part in parts), default=1)
-    return max((verdict(part, of) for part in parts), default=-1)
-
-
 def numbers(formula: Formula) -> set[int]:
     """The tests that a formula asks for."""
     if isinstance(formula, int):
         return {formula}
     kind, parts = formula
-    return numbers(parts) if kind == NEGATED else {n for part in parts for n in numbers(part)}
+    return numbers(parts) if kind in (NEGATED, SURELY) else {n for part in parts for n in numbers(part)}
 
 
 @dataclass
@@ -61,8 +49,8 @@ class OfEvent:
         self.formulas[position] = self._formula(node)
 
     def _formula(self, node: Node) -> Formula:
-        if isinstance(node, Negated):
-            return (NEGATED, self._formula(node.part))
+        if isinstance(node, Negated | Surely):
+            return (NEGATED if isinstance(node, Negated) else SURELY, self._formula(node.part))
         if isinstance(node, Every | Either):
             return (EVERY if isinstance(node, Every) else EITHER, tuple(map(self._formula, node.parts)))
         key = node.field, msgspec.structs.replace(node, line=0)
@@ -79,7 +67,7 @@ def check_rule(rule: Rule, catalogue: Catalogue) -> None:
         event = event_of(rule, name, catalogue)
         _check(rule, event, node)
     for name, source in rule.data.items():
-        if not any(_has(catalogue.by_name[each], source) for each in rule.events):
+        if not any(has_field(catalogue.by_name[each], source) for each in rule.events):
             raise RuleError(rule.file, rule.line, rule.id, f"data {name}: none of its events has a field {source}")
 
 
@@ -91,7 +79,8 @@ def event_of(rule: Rule, name: str, catalogue: Catalogue) -> Event:
         raise RuleError(rule.file, rule.line, rule.id, str(error)) from error
 
 
-def _has(event: Event, name: str) -> bool:
+def has_field(event: Event, name: str) -> bool:
+    """Whether an event has a field."""
     try:
         field_of(event, name)
     except FieldError:
@@ -100,7 +89,7 @@ def _has(event: Event, name: str) -> bool:
 
 
 def _check(rule: Rule, event: Event, node: Node) -> None:
-    if isinstance(node, Negated):
+    if isinstance(node, Negated | Surely):
         _check(rule, event, node.part)
     elif isinstance(node, Every | Either):
         for part in node.parts:

@@ -22,7 +22,7 @@ import numpy as np
 from bpf.catalogue import Catalogue
 from config.rules import Rule
 from workers.detect.columns import Column, View
-from workers.detect.compiled import EVERY, NEGATED, Formula, OfEvent, compile_rules, numbers, verdict
+from workers.detect.compiled import EVERY, NEGATED, SURELY, Formula, OfEvent, compile_rules, numbers
 from workers.detect.fields import Field
 from workers.detect.matching import Matcher, Verdicts
 from workers.detect.memory import Memory
@@ -55,13 +55,13 @@ class Classes:
         self.matcher = matcher
         self.tests = tests
         """Numbers of the event's tests, by position in the matcher."""
-        self.memory = Memory(self._class)
+        self.memory = Memory(self._classes)
         self.known: list[State] = []
         self._by_verdicts: dict[Verdicts, int] = {}
         self._generation = 0
 
-    def _class(self, key: Any) -> int:
-        return self.class_of(self.matcher.verdicts(self.column.value(key)))
+    def _classes(self, keys: list[Any]) -> list[int]:
+        return list(map(self.class_of, self.matcher.verdicts_of(list(map(self.column.value, keys)))))
 
     def class_of(self, verdicts: Verdicts) -> int:
         """The class with these verdicts."""
@@ -166,14 +166,12 @@ class EventEngine:
     ) -> tuple[frozenset[int], frozenset[int]]:
         """Of these rules: those that match whatever follows, and those that what follows decides."""
 
-        def now(number: int) -> int:
-            return 1 if number in state.true else 0 if number in state.unknown or number in after else -1
-
         sure, open_ = set(), set()
         for position, formula in formulas.items():
-            if verdict(formula, now) > 0:
+            least, most = _bounds(formula, state, after)
+            if least > 0:
                 sure.add(position)
-            elif _could(formula, state, after):
+            elif most > 0:
                 open_.add(position)
         return frozenset(sure), frozenset(open_)
 
@@ -241,25 +239,22 @@ class EventEngine:
         return (sure - touched) | more_sure, (open_ - touched) | more_open
 
 
-def _could(formula: Formula, state: State, after: frozenset[int]) -> bool:
-    """Whether a formula that does not match yet can still come to match."""
-
-    def bounds(part: Formula) -> tuple[int, int]:
-        if isinstance(part, int):
-            if part in after:
-                return -1, 1
-            value = 1 if part in state.true else 0 if part in state.unknown else -1
-            return value, value
-        kind, inner = part
+def _bounds(formula: Formula, state: State, after: frozenset[int]) -> tuple[int, int]:
+    """The least and the largest verdict that a formula can still have; the tests `after` are not decided yet."""
+    if isinstance(formula, int):
+        if formula in after:
+            return -1, 1
+        value = 1 if formula in state.true else 0 if formula in state.unknown else -1
+        return value, value
+    kind, inner = formula
+    if kind in (NEGATED, SURELY):
+        low, high = _bounds(inner, state, after)
         if kind == NEGATED:
-            low, high = bounds(inner)
             return -high, -low
-        pairs = [bounds(each) for each in inner]
-        how = min if kind == EVERY else max
-        empty = 1 if kind == EVERY else -1
-        return how((low for low, _ in pairs), default=empty), how((high for _, high in pairs), default=empty)
-
-    return bounds(formula)[1] > 0
+        return 1 if low > 0 else -1, 1 if high > 0 else -1
+    pairs = [_bounds(each, state, after) for each in inner]
+    how, empty = (min, 1) if kind == EVERY else (max, -1)
+    return how((low for low, _ in pairs), default=empty), how((high for _, high in pairs), default=empty)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bpf.catalogue import Catalogue, Event
-from config.conditions import Either, Negated, Node, Test
+from config.conditions import Either, Negated, Node, Surely, Test
 from workers.decode.structs import STRUCTS
 from workers.detect.columns import address_part
 from workers.detect.fields import CONTEXT_FIELDS, EXEC, OPAQUE_TYPES, SOCKADDR_TYPE, Field, field_of
@@ -156,6 +156,8 @@ class FlatRules:
         if isinstance(node, Negated):
             inner = self.verdict(node.part, event)
             return None if inner is None else not inner
+        if isinstance(node, Surely):
+            return self.verdict(node.part, event) is True
         found = [self.verdict(part, event) for part in node.parts]
         if isinstance(node, Either):
             return True if True in found else None if None in found else False

@@ -17,14 +17,15 @@ from __future__ import annotations
 import ipaddress
 import re as names
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import re2
 
 from bpf.catalogue import nearest
 from config.conditions import Scalar, Test
 from workers.detect.fields import Field
-from workers.detect.values import BYTES, NUMBER, Text, Value, number_of, numbers_of_words
+from workers.detect.values import BYTES, NUMBER, TEXT, Text, Value, number_of, numbers_of_words
 
 MOST_MEMORY = 64 << 20
 """Of a set's automaton; when it is used up, what was remembered of it is forgotten, and built again as needed."""
@@ -38,6 +39,9 @@ SIZES: dict[str, Callable[[int, int], bool]] = {
 OF_NUMBERS = ("equals", "has", "exists", *SIZES)
 OF_TEXTS = ("equals", "contains", "startswith", "endswith", "glob", "re", "cidr", "exists")
 OF_BYTES = ("equals", "contains", "startswith", "endswith", "exists")
+NUL, SEPARATOR = b"\0", b"\x01"
+FEW = 4
+"""Values that are looked at one by one."""
 GROWING = ("contains", "startswith")
 """What holds of the beginning of a text holds of all of it."""
 
@@ -82,6 +86,8 @@ def _check_value(field: Field, test: Test, value: Scalar) -> None:
         except re2.error as error:
             why = error.args[0].decode() if isinstance(error.args[0], bytes) else error.args[0]
             raise TestError(f"{field.name}: not a regular expression of RE2: {value!r}: {why}") from error
+    elif test.operator in ("contains", "startswith", "endswith") and value == "":
+        raise TestError(f"{field.name}: {test.operator} nothing is always true")
     elif test.hex and not names.fullmatch("(?:[0-9a-fA-F]{2})+", str(value)):
         raise TestError(f"{field.name}: not hex digits: {value!r}")
 
@@ -156,12 +162,16 @@ class _Set:
     """Patterns, each with a number; which of them are in a text."""
 
     def __init__(self, latin: bool) -> None:
+        self._latin = latin
         self._set = re2.Set.SearchSet(_options(latin))
+        self._patterns: list[str] = []
+        self._any: Any = None
         self.numbers: list[tuple[int, int]] = []
         """Of each pattern: the test that it belongs to, and which of its values it is."""
 
     def add(self, pattern: str, owner: tuple[int, int]) -> None:
         self._set.Add(pattern)
+        self._patterns.append(pattern)
         self.numbers.append(owner)
 
     def close(self) -> _Set | None:
@@ -169,7 +179,17 @@ class _Set:
         if not self.numbers:
             return None
         self._set.Compile()
+        if self._latin:
+            self._any = re2.compile("|".join(self._patterns).encode("latin-1"), _options(True))
         return self
+
+    def has(self, part: bytes) -> bool:
+        """Whether a text has one of them."""
+        return bool(self._set.Match(part if part.isascii() else part.decode("utf-8", "replace")))
+
+    def anywhere(self, data: bytes) -> list[int]:
+        """Where patterns begin, one at least in every value that has one."""
+        return [match.start() for match in self._any.finditer(data)]
 
     def hits(self, data: bytes | str) -> list[tuple[int, int]]:
         """(test, value) of all that is there."""
@@ -196,6 +216,7 @@ class Matcher:
             self._add(i, test)
         self._sets = [(s, how) for s, how in ((self._exact.close(), 0), (self._small.close(), 1)) if s]
         self._regular = self._expressions.close()
+        self._nothing = Verdicts(self._present, frozenset())
 
     def _add(self, number: int, test: Test) -> None:
         if test.operator == "exists":
@@ -214,6 +235,35 @@ class Matcher:
                     target = self._small if test.nocase else self._exact
                     target.add(_pattern(test.operator, value, test.nocase), (number, at))
 
+    def verdicts_of(self, values: Sequence[Value]) -> list[Verdicts]:
+        """As verdicts(), of many values: one pass over all of them tells those in which no pattern is."""
+        if self._simple or self.field.kind != TEXT or len(values) < FEW:
+            return [self.verdicts(value) for value in values]
+        suspects = self._suspects(values)
+        regular = self._regular
+        found = []
+        for value, suspect in zip(values, suspects, strict=True):
+            if suspect or not isinstance(value, Text) or value.cut or (regular and self._is_regular(value)):
+                found.append(self.verdicts(value))
+            else:
+                found.append(self._nothing)
+        return found
+
+    def _is_regular(self, value: Text) -> bool:
+        assert self._regular
+        return any(self._regular.has(part) for part in value.parts)
+
+    def _suspects(self, values: Sequence[Value]) -> list[bool]:
+        """Which values have a pattern in them."""
+        parts = [NUL + NUL.join(value.parts) + NUL if isinstance(value, Text) else b"" for value in values]
+        marked = np.zeros(len(values), bool)
+        for one, small in self._sets:
+            # small letters can be longer
+            shown = list(map(_lower, parts)) if small else parts
+            ends = np.cumsum([len(part) + 1 for part in shown])
+            marked[np.searchsorted(ends, one.anywhere(SEPARATOR.join(shown)), "right")] = True
+        return list(marked.tolist())
+
     def verdicts(self, value: Value) -> Verdicts:
         """Which tests hold of a value, and which are unknown."""
         if value is None:
@@ -231,7 +281,7 @@ class Matcher:
     def _texts(self, value: Text) -> set[int]:
         hits: list[tuple[int, int]] = []
         if self._sets:
-            whole = b"\0" + b"\0".join(value.parts) + b"\0"
+            whole = NUL + NUL.join(value.parts) + NUL
             for one, small in self._sets:
                 hits += one.hits(_lower(whole) if small else whole)
         if self._regular:

@@ -9,7 +9,8 @@ held is forgotten: of keys that keep coming, none is lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -19,24 +20,32 @@ MAX_KEYS = 1 << 17
 
 
 class Memory(dict[Any, int]):
-    """Numbers by key; `work_out` gives what is not known."""
+    """Numbers by key; `work_out` gives those of keys that are not known, many at once."""
 
-    def __init__(self, work_out: Callable[[Any], int], most: int = MAX_KEYS) -> None:
+    def __init__(self, work_out: Callable[[list[Any]], list[int]], most: int = MAX_KEYS) -> None:
         super().__init__()
         self._work_out, self._most = work_out, most
         self._before: dict[Any, int] = {}
         self.looked_up = self.worked_out = self.evicted = 0
 
-    def __missing__(self, key: Hashable) -> int:
-        found = self._before.pop(key, None)
-        if found is None:
-            found = self._work_out(key)
-            self.worked_out += 1
-        if len(self) >= self._most:
+    def _learn(self, keys: Iterable[Any]) -> dict[Any, int]:
+        """Numbers of keys that `recent` does not have."""
+        found: dict[Any, int] = {}
+        unknown: list[Any] = []
+        for key in dict.fromkeys(keys):
+            before = self._before.get(key)
+            if before is None:
+                unknown.append(key)
+            else:
+                found[key] = before
+        if unknown:
+            self.worked_out += len(unknown)
+            found.update(zip(unknown, self._work_out(unknown), strict=True))
+        if len(self) + len(found) > self._most:
             self.evicted += len(self._before)
             self._before = dict(self)
             self.clear()
-        self[key] = found
+        self.update(itertools.islice(found.items(), self._most))
         return found
 
     def forget(self) -> None:
@@ -48,10 +57,16 @@ class Memory(dict[Any, int]):
         """Of all keys, i64. Keys of an array that follow their like are not looked up."""
         self.looked_up += len(keys)
         if isinstance(keys, list):
-            return np.fromiter(map(self.__getitem__, keys), np.int64, len(keys))
+            return self._of(keys)
         changes = np.flatnonzero(keys[1:] != keys[:-1]) + 1
         if 2 * len(changes) >= len(keys):
-            return np.fromiter(map(self.__getitem__, keys.tolist()), np.int64, len(keys))
+            return self._of(keys.tolist())
         heads = np.concatenate([[0], changes])
-        known = np.fromiter(map(self.__getitem__, keys[heads].tolist()), np.int64, len(heads))
-        return np.repeat(known, np.diff(heads, append=len(keys)))
+        return np.repeat(self._of(keys[heads].tolist()), np.diff(heads, append=len(keys)))
+
+    def _of(self, keys: list[Any]) -> Array:
+        found = list(map(self.get, keys))
+        if None in found:
+            learnt = self._learn(key for key, number in zip(keys, found, strict=True) if number is None)
+            found = [learnt[key] if number is None else number for key, number in zip(keys, found, strict=True)]
+        return np.array(found, np.int64)

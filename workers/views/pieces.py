@@ -9,6 +9,7 @@ Style's business (views/json_lines.py, views/table.py); the last of a line has t
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -129,7 +130,9 @@ class ArgumentPieces:
         store: Store,
         last: bool,
         executables: Executables | None = None,
+        hidden: bool = False,
     ) -> None:
+        """`hidden`: the record has it for signatures alone."""
         self.argument = argument = event.arguments[index]
         self.index = index
         self._style, self._parse = style, parse
@@ -145,7 +148,7 @@ class ArgumentPieces:
         self._texts = Texts(event, index)
         self._source = KERNEL if argument.form in (KERNEL, OBJECT) else ""
         no_object = bool(flags & HEAD_NO_OBJECT)
-        self._never = argument.form == UNREAD or (argument.form == OBJECT and no_object)
+        self._never = hidden or argument.form == UNREAD or (argument.form == OBJECT and no_object)
         self._missing = "no object" if no_object else "exec" if flags & HEAD_EXEC_IMAGE else "not read"
         self._paired, self._other = None, 0
         pair = PAIRED.get((event.name, argument.name)) if parse else None
@@ -290,9 +293,15 @@ class Lines:
     """Renders rows as lines of text. One per worker and output format."""
 
     def __init__(
-        self, catalogue: Catalogue, style: Style, parse: bool = True, executables: Executables | None = None
+        self,
+        catalogue: Catalogue,
+        style: Style,
+        parse: bool = True,
+        executables: Executables | None = None,
+        hidden: Sequence[str] = (),
     ) -> None:
-        """`executables`: what is known of them is shown."""
+        """`executables`: what is known of them is shown; `hidden`: arguments of that name are not."""
+        self._hidden = frozenset(hidden)
         self._catalogue, self._style, self._parse, self._executables = catalogue, style, parse, executables
         self._contexts: Contexts | None = None
         self._generation = 0
@@ -325,7 +334,10 @@ class Lines:
             for i in shown:
                 last = i == shown[-1]
                 hashed = self._executables if event.arguments[i].form == HASH else None
-                pieces.append(ArgumentPieces(event, i, flags, style, self._parse, syscalls, self.store, last, hashed))
+                hidden = event.arguments[i].name in self._hidden
+                pieces.append(
+                    ArgumentPieces(event, i, flags, style, self._parse, syscalls, self.store, last, hashed, hidden)
+                )
             group = self._groups[key] = Group(event, Cache(self.store, result), pieces)
         return group
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bpf.catalogue import catalogue
-from config.conditions import Either, Every, Negated, Node, Test
+from config.conditions import Either, Every, Negated, Node, Surely, Test
 from config.rules import SHIPPED, Rule, load
 from tests.unit.frames import FAULT, NULL, OK, Blob, Record, Who, frame, view
 from workers.detect.compiled import IN_SCOPE, check_rule
@@ -174,6 +174,7 @@ NODES: st.SearchStrategy[Node] = st.recursive(
     TESTS,
     lambda inner: st.one_of(
         st.builds(Negated, inner),
+        st.builds(Surely, inner),
         st.lists(inner, max_size=3).map(lambda parts: Every(tuple(parts))),
         st.lists(inner, max_size=3).map(lambda parts: Either(tuple(parts))),
     ),

@@ -1,0 +1,109 @@
+"""Which rules are on: by id, tag and severity, the rule's own `enabled`, and a file of exceptions.
+
+    - {id: TRC-1027, unless: {process.name: dpkg}}
+    - {id: "*", unless: {container.runtime: podman}}
+
+An exception is one more condition under which the rule, or every rule whose events have its fields, does not match.
+What is unknown about it is no exception: then the rule decides alone.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from bpf.catalogue import nearest
+from config.conditions import ConditionError, Every, Negated, Node, Surely, read, tests
+from config.located import LocatedError, documents
+from config.rules import SEVERITIES, Rule, RuleError
+
+
+class TuningError(Exception):
+    """A choice of rules that cannot be understood, or that chooses none."""
+
+
+@dataclass(frozen=True)
+class Unless:
+    """One exception."""
+
+    id: str
+    condition: Node
+    file: str
+    line: int
+
+
+def read_exceptions(path: Path) -> tuple[Unless, ...]:
+    """The exceptions of a file; RuleError."""
+    found: list[Unless] = []
+    try:
+        for document in documents(path.read_text("utf-8")):
+            parts = document.value if isinstance(document.value, list) else None
+            if parts is None:
+                raise LocatedError(document.line, "a list of exceptions is wanted")
+            for part in parts:
+                keys = part.value if isinstance(part.value, dict) else {}
+                if set(keys) != {"id", "unless"} or not isinstance(keys["id"].value, str):
+                    raise LocatedError(part.line, "an exception is {id: ID or *, unless: CONDITION}")
+                found.append(Unless(keys["id"].value, read(keys["unless"], {}), str(path), part.line))
+    except (LocatedError, ConditionError) as error:
+        raise RuleError(str(path), error.line, "", error.why) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RuleError(str(path), 0, "", getattr(error, "strerror", None) or str(error)) from error
+    return tuple(found)
+
+
+def chosen(rules: Sequence[Rule], only: Sequence[str], exclude: Sequence[str], least: str) -> tuple[Rule, ...]:
+    """Rules that are on. Patterns are ids, tags (`tag=NAME`) or levels (`level=high`), globs too; TuningError."""
+    for pattern in (*only, *exclude):
+        if not any(_fits(rule, pattern) for rule in rules):
+            near = nearest(pattern, [rule.id for rule in rules])
+            raise TuningError(f"no signature is {pattern}" + (f"; did you mean {near}?" if near else ""))
+    order = SEVERITIES.index(least)
+    return tuple(
+        rule
+        for rule in rules
+        if (any(_fits(rule, p) for p in only) if only else rule.enabled)
+        and not any(_fits(rule, p) for p in exclude)
+        and SEVERITIES.index(rule.severity) >= order
+    )
+
+
+def _fits(rule: Rule, pattern: str) -> bool:
+    kind, equals, value = pattern.partition("=")
+    if equals and kind == "tag":
+        return any(fnmatch.fnmatchcase(tag, value) for tag in rule.tags)
+    if equals and kind == "level":
+        return rule.severity == value
+    return fnmatch.fnmatchcase(rule.id, pattern) or fnmatch.fnmatchcase(rule.name, pattern)
+
+
+def with_exceptions(
+    rules: Sequence[Rule], exceptions: Sequence[Unless], has: Callable[[str, str], bool]
+) -> tuple[Rule, ...]:
+    """The rules, each with its exceptions; `has`: an event has a field. RuleError for one without effect."""
+    found = list(rules)
+    for unless in exceptions:
+        effective = False
+        fields = {test.field for test in tests(unless.condition)}
+        for i, rule in enumerate(found):
+            if unless.id not in ("*", rule.id):
+                continue
+            events = {
+                event: _but(node, unless.condition) if all(has(event, f) for f in fields) else node
+                for event, node in rule.events.items()
+            }
+            effective = effective or events != rule.events
+            found[i] = msgspec.structs.replace(rule, events=events)
+        if not effective:
+            known = unless.id == "*" or any(rule.id == unless.id for rule in rules)
+            why = "no event of it has these fields" if known else f"no signature has the id {unless.id}"
+            raise RuleError(unless.file, unless.line, unless.id, why)
+    return tuple(found)
+
+
+def _but(node: Node, unless: Node) -> Node:
+    return Every((node, Negated(Surely(unless))))

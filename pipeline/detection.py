@@ -1,0 +1,202 @@
+"""Signatures on the command line: which are on in a run, and `headrace signatures`."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from bpf.catalogue import UnknownName, catalogue
+from config import outputs
+from config.conditions import every
+from config.rules import Example, Rule
+from config.settings import Settings
+from config.tuning import TuningError
+from pipeline.groups import EX_USAGE, Failure, Suggesting
+from pipeline.host import event_lack
+from workers.detect.compiled import IN_SCOPE
+from workers.detect.flat import FlatRules, of_example
+from workers.detect.rulesets import Ruleset, build, coverage
+
+
+def only_findings(settings: Settings, is_replay: bool) -> bool:
+    """Whether a run shows findings and no events: it was asked for neither events nor an output of them."""
+    asked = settings.events not in ("", "*") if is_replay else bool(settings.events)
+    named = any(not spec.startswith("option:") for spec in settings.output)
+    return not asked and not named and (not is_replay or bool(settings.findings))
+
+
+def sinks(settings: Settings, quiet: bool) -> tuple[outputs.Output, ...]:
+    """Where findings go; nowhere if signatures are off."""
+    wanted = settings.signatures or settings.rules or settings.exclude or settings.exceptions
+    specs = settings.findings or (("table:-",) if quiet or wanted else ())
+    return outputs.parse_findings(specs)
+
+
+def ruleset(settings: Settings) -> Ruleset:
+    """The rules of a run. Failure if one of them cannot be used: a set is taken whole or not at all."""
+    found = build(
+        catalogue(), settings.signatures, settings.rules, settings.exclude, settings.min_severity, settings.exceptions
+    )
+    if found.refused:
+        raise Failure("\n".join(str(error) for error in found.refused), EX_USAGE)
+    if not found.rules:
+        raise TuningError("no signature is left")
+    return found
+
+
+@click.group(cls=Suggesting)
+def signatures() -> None:
+    """Signatures: what they say, whether they can fire here, and whether their examples hold.
+
+    \b
+    Examples:
+      headrace signatures list
+      headrace signatures show TRC-107
+      headrace signatures check ./my-signatures
+      headrace signatures test
+    """
+
+
+PATHS = click.argument("paths", nargs=-1, metavar="[PATH]...")
+
+
+def _of(paths: tuple[str, ...]) -> Ruleset:
+    """Those of files and folders; without, those that ship."""
+    return build(catalogue(), paths, shipped=not paths)
+
+
+def _refusals(found: Ruleset) -> None:
+    for error in found.refused:
+        click.echo(f"refused  {error}", err=True)
+
+
+@signatures.command(name="list")
+@PATHS
+def list_signatures(paths: tuple[str, ...]) -> None:
+    """Signatures by id, with severity, and what of them can fire on this host."""
+    found = _of(paths)
+    for rule in found.rules:
+        state = coverage(rule, catalogue(), event_lack)
+        note = "" if state.word == "full" else f"  ({state.word}: {state.reason})"
+        click.echo(f"{rule.id:<10} {rule.severity:<8} {rule.name:<30} {rule.title}{note}")
+    _refusals(found)
+
+
+def _named(found: Ruleset, name: str) -> Rule:
+    for rule in found.rules:
+        if name in (rule.id, rule.name):
+            return rule
+    from bpf.catalogue import nearest
+
+    near = nearest(name, [rule.id for rule in found.rules] + [rule.name for rule in found.rules])
+    raise Failure(f"no such signature: {name}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
+
+
+@signatures.command()
+@click.argument("rule_id", metavar="ID")
+@PATHS
+def show(rule_id: str, paths: tuple[str, ...]) -> None:
+    """One signature: what it looks at, and what it is about."""
+    rule = _named(_of(paths), rule_id)
+    state = coverage(rule, catalogue(), event_lack)
+    mitre = "  ".join(part for part in (rule.mitre.id, rule.mitre.tactic, rule.mitre.technique) if part)
+    lines = [
+        f"{rule.id}  {rule.name}",
+        f"  {rule.title}" if rule.title else "",
+        f"  {rule.description}" if rule.description else "",
+        f"  severity: {rule.severity}" + (f"   scope: {rule.scope}" if rule.scope != "any" else ""),
+        f"  MITRE ATT&CK: {mitre}" if mitre else "",
+        f"  on this host: {state.word}" + (f" ({state.reason})" if state.reason else ""),
+        *(f"  {name}: {describe(node)}" for name, node in rule.events.items()),
+        f"  from {rule.file}:{rule.line}",
+    ]
+    click.echo("\n".join(line for line in lines if line))
+
+
+def describe(node: object) -> str:
+    """A condition in words."""
+    from config.conditions import Either, Every, Negated, Surely, Test
+
+    if isinstance(node, Test):
+        values = ", ".join(map(str, node.values))
+        how = "".join(f"|{word}" for word in ("each", "nocase", "hex") if getattr(node, word))
+        return f"{node.field} {node.operator}{how} {values}"
+    if isinstance(node, Negated | Surely):
+        return f"{'not ' if isinstance(node, Negated) else ''}({describe(node.part)})"
+    assert isinstance(node, Every | Either)
+    if not node.parts:
+        return "always" if isinstance(node, Every) else "never"
+    joined = (" and " if isinstance(node, Every) else " or ").join(describe(part) for part in node.parts)
+    return joined if len(node.parts) == 1 else f"({joined})"
+
+
+class Checked(msgspec.Struct):
+    """One line of `check --json`."""
+
+    id: str
+    title: str
+    file: str
+    coverage: str
+    reason: str = ""
+
+
+@signatures.command()
+@PATHS
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a signature.")
+def check(paths: tuple[str, ...], as_json: bool) -> None:
+    """Whether files can be used, and what of them can fire here. Status 1 if one was refused.
+
+    \b
+    Examples:
+      headrace signatures check ./my-signatures
+      headrace signatures check --json | jq 'select(.coverage != "full")'
+    """
+    found = _of(paths)
+    lines = []
+    for rule in found.rules:
+        state = coverage(rule, catalogue(), event_lack)
+        lines.append(Checked(rule.id, rule.title or rule.name, rule.file, state.word, state.reason))
+    lines += [Checked(e.rule, "", e.file, "refused", f"line {e.line}: {e.why}") for e in found.refused]
+    for line in lines:
+        if as_json:
+            click.echo(msgspec.json.encode(line))
+        elif line.coverage != "full":
+            click.echo(f"{line.coverage:<8} {line.id or line.file}  {line.reason}")
+    if not as_json:
+        counts = {word: sum(x.coverage == word for x in lines) for word in ("full", "partial", "none", "refused")}
+        click.echo("  ".join(f"{word} {count}" for word, count in counts.items()))
+    raise SystemExit(1 if found.refused else 0)
+
+
+@signatures.command()
+@PATHS
+def test(paths: tuple[str, ...]) -> None:
+    """Every signature against its own examples. Status 1 if one does not hold."""
+    found = _of(paths)
+    failures, held = [], 0
+    for rule in found.rules:
+        for example in found.examples.get(rule.id, ()):
+            problem = _against(rule, example)
+            held += not problem
+            if problem:
+                failures.append(f"{rule.file}:{example.line}: {rule.id}: {problem}")
+    for failure in failures:
+        click.echo(failure, err=True)
+    _refusals(found)
+    bare = sum(not found.examples.get(rule.id) for rule in found.rules)
+    click.echo(f"{held} examples hold, {len(failures)} do not; {bare} signatures have none")
+    raise SystemExit(1 if failures or found.refused else 0)
+
+
+def _against(rule: Rule, example: Example) -> str:
+    """What is wrong with an example; "" if it holds."""
+    plain = FlatRules()
+    try:
+        event = [of_example(given, catalogue()) for given in example.events][-1]
+    except (ValueError, UnknownName) as error:
+        return f"not an example: {error}"
+    node = rule.events.get(event.event.name)
+    matches = node is not None and plain.verdict(every(IN_SCOPE[rule.scope], node), event) is True
+    if matches == example.matches:
+        return ""
+    return "an example does not match" if example.matches else "a near miss matches"

@@ -1,0 +1,135 @@
+"""Findings once the workers are merged: repeats are folded, and what is left goes to the sinks.
+
+A finding leaves at once if none like it has left in the window before; those that follow within the window, which
+begins with the first, are counted. When the window is over, or at the bound of windows, or at the end, one more line
+says how many there were: the first's, with `count`, `first`, `last` and some process ids. Windows are measured in the
+time of events; `expire` closes those that no event comes to close.
+
+found = published + folded: a line that says so is no finding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from pipeline.merge import Part, order
+from pipeline.shm import Array
+
+MAX_WINDOWS = 16384
+MAX_BYTES = 64 << 20
+"""Of first lines that are kept for their summaries."""
+SAMPLE_PIDS = 16
+PID = re.compile(rb'"process":\{"pid":(\d+)')
+SECOND_NS = 10**9
+
+
+def finding_topics(rules: bytes) -> list[bytes]:
+    """Of each rule of a plan: `finding/SEVERITY/ID/`."""
+    decoded: list[dict[str, str]] = msgspec.msgpack.decode(rules) if rules else []
+    return [f"finding/{rule.get('severity', 'medium')}/{rule['id']}/".encode() for rule in decoded]
+
+
+class Line(NamedTuple):
+    """One line for the sinks; `rule` is the position of its rule."""
+
+    data: bytes
+    rule: int
+
+
+@dataclass
+class _Window:
+    first_ns: int
+    last_ns: int
+    line: bytes
+    rule: int
+    count: int = 0
+    pids: list[int] = field(default_factory=list)
+
+
+class Folder:
+    """Folds findings. `window_s` 0: nothing is folded."""
+
+    def __init__(self, window_s: int) -> None:
+        self._window_ns = window_s * SECOND_NS
+        self._windows: dict[int, _Window] = {}
+        self._bytes = 0
+
+    @property
+    def folds(self) -> bool:
+        """Whether lines are looked at one by one."""
+        return self._window_ns > 0
+
+    def take(self, parts: list[Part], folded: list[int]) -> Iterator[Line]:
+        """Lines that leave now, in the order of time. `folded`, of each part: how many do not, added to."""
+        for part, time_ns, fold, rule, data in lines(parts):
+            if not self._window_ns:
+                yield Line(data, rule)
+                continue
+            yield from self.expire(time_ns)
+            window = self._windows.get(fold)
+            if window is None:
+                yield from self._open(fold, _Window(time_ns, time_ns, data, rule))
+                continue
+            folded[part] += 1
+            window.count, window.last_ns = window.count + 1, max(window.last_ns, time_ns)
+            pid = PID.search(data)
+            if pid and len(window.pids) < SAMPLE_PIDS and int(pid[1]) not in window.pids:
+                window.pids.append(int(pid[1]))
+
+    def _open(self, fold: int, window: _Window) -> Iterator[Line]:
+        yield Line(window.line, window.rule)
+        pid = PID.search(window.line)
+        window.pids = [int(pid[1])] if pid else []
+        self._windows[fold] = window
+        self._bytes += len(window.line)
+        while len(self._windows) > MAX_WINDOWS or self._bytes > MAX_BYTES:
+            yield from self._close(next(iter(self._windows)))
+
+    def _close(self, fold: int) -> Iterator[Line]:
+        window = self._windows.pop(fold)
+        self._bytes -= len(window.line)
+        if window.count:
+            yield Line(summary(window.line, window.count, window.first_ns, window.last_ns, window.pids), window.rule)
+
+    def expire(self, now_ns: int) -> Iterator[Line]:
+        """Close windows that are over at that time (CLOCK_BOOTTIME)."""
+        while self._windows:
+            oldest = next(iter(self._windows))
+            if now_ns < self._windows[oldest].first_ns + self._window_ns:
+                return
+            yield from self._close(oldest)
+
+    def end(self) -> Iterator[Line]:
+        """Close all."""
+        while self._windows:
+            yield from self._close(next(iter(self._windows)))
+
+
+def summary(line: bytes, count: int, first_ns: int, last_ns: int, pids: list[int]) -> bytes:
+    """The first finding's line, with how many like it followed; times are nanoseconds of CLOCK_BOOTTIME."""
+    shown = ",".join(map(str, pids))
+    more = f',"count":{count},"firstTime":{first_ns},"lastTime":{last_ns},"pids":[{shown}]}}\n'
+    return line.rstrip(b"\n").removesuffix(b"}") + more.encode()
+
+
+def lines(parts: list[Part]) -> Iterator[tuple[int, int, int, int, bytes]]:
+    """(part, time, fold, rule, line) of all parts, merged."""
+    columns: list[tuple[Any, ...]] = []
+    for part in parts:
+        time, tie, ends = part.result.key_columns()
+        fold, rule = part.result.finding_columns()
+        begins = np.concatenate([[0], ends[:-1]])
+        chosen = slice(part.first, part.last)
+        columns.append(tuple(c[chosen] for c in (time, tie, begins, ends, fold, rule)))
+    source = np.repeat(np.arange(len(parts)), [len(c[0]) for c in columns])
+    time, tie, begins, ends, fold, rule = (np.concatenate(c) for c in zip(*columns, strict=True))
+    payloads: list[Array] = [part.result.payload for part in parts]
+    for i in order(time, tie).tolist() if len(parts) > 1 else range(len(time)):
+        data = payloads[source[i]][int(begins[i]) : int(ends[i])].tobytes()
+        yield int(source[i]), int(time[i]), int(fold[i]), int(rule[i]), data

@@ -1,0 +1,267 @@
+"""Findings as JSON, one object a line (docs/finding.schema.json): what a rule found, who did it, and the event.
+
+Like the lines of events (workers/views/pieces.py), a finding is a join of pieces that mostly were there before:
+
+    time | rule | who | data fields | the event's own line | what may be missing
+
+The keys beside the lines say when it was, which rule it is, and what is the same about it (`fold`): rule, executable,
+container and data fields. Repeats are folded by it once the workers are merged (pipeline/findings.py).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bpf.catalogue import Catalogue
+from bpf.layout import RUNTIMES
+from config.conditions import Node, tests
+from config.rules import Rule
+from workers.detect.columns import Column, View
+from workers.detect.engine import Matches
+from workers.detect.fields import Field, FieldError, field_of
+from workers.detect.matching import Matcher
+from workers.detect.reading import column_of
+from workers.detect.subjects import ancestors, command_line, user_name
+from workers.detect.values import NUMBER, Text, Value
+from workers.enrich.containers import container_id
+from workers.enrich.tree import Image, Process, ProcessTree
+from workers.rows import Contexts, Rows
+from workers.views.json_lines import JsonStyle, encode
+from workers.views.pieces import VECTOR_TYPE, Facts, Lines, argument_counts, text
+
+Array = np.ndarray[Any, Any]
+MAX_WHO, MAX_DATA = 8192, 1 << 16
+MOST_ANCESTORS = 16
+"""Shown with a finding."""
+WHOLE = b',"complete":true,"gaps":[]}\n'
+
+
+@dataclass
+class Rendered:
+    """Findings as lines. `ends`: i64, where each ends; `rule`: u32 positions; `fold`: u64; `row`: i64."""
+
+    data: bytes
+    ends: Array
+    row: Array
+    rule: Array
+    fold: Array
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def halves(self) -> tuple[Rendered, Rendered]:
+        """The first half of the lines, and the others."""
+        middle = len(self) // 2
+        cut = int(self.ends[middle - 1])
+        columns = self.row, self.rule, self.fold
+        first = Rendered(self.data[:cut], self.ends[:middle], *(c[:middle] for c in columns))
+        return first, Rendered(self.data[cut:], self.ends[middle:] - cut, *(c[middle:] for c in columns))
+
+
+class _Data:
+    """The data fields of one rule on one event."""
+
+    def __init__(self, rule: Rule, node: Node, event: Any) -> None:
+        self._fields: list[tuple[str, Field | None, Column | None, Matcher | None]] = []
+        for name, source in rule.data.items():
+            try:
+                found = field_of(event, source)
+            except FieldError:
+                self._fields.append((name, None, None, None))
+                continue
+            asked = [test for test in tests(node) if test.field == source]
+            of = Matcher(found, asked) if found.type == VECTOR_TYPE and found.element is None and asked else None
+            self._fields.append((name, found, column_of(found), of))
+        self._known: list[dict[Any, str]] = [{} for _ in self._fields]
+
+    def pieces(self, view: View, chosen: Array) -> list[str]:
+        """`"name":value,...` of each chosen row."""
+        columns = [self._column(i, view, chosen) for i in range(len(self._fields))]
+        return [",".join(parts) for parts in zip(*columns, strict=True)] if columns else [""] * len(chosen)
+
+    def _column(self, number: int, view: View, chosen: Array) -> list[str]:
+        name, found, column, of = self._fields[number]
+        key_text = encode(name) + ":"
+        if found is None or column is None:
+            return [key_text + "null"] * len(chosen)
+        keys = column.keys(view, chosen)
+        known = self._known[number]
+        if column.volatile or len(known) > MAX_DATA:
+            known.clear()
+        pieces = []
+        for key in keys if isinstance(keys, list) else keys.tolist():
+            piece = known.get(key)
+            if piece is None:
+                piece = known[key] = key_text + encode(shown(found, column.value(key), of))
+            pieces.append(piece)
+        return pieces
+
+
+def shown(field: Field, value: Value, of: Matcher | None = None) -> object:
+    """A field's value for people: flags in words, texts as text; of a vector the elements that a rule asks for."""
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Text):
+        if field.type != VECTOR_TYPE or field.element is not None:
+            return text(value.parts[0]) if value.parts else ""
+        parts = [p for p in value.parts if of is None or of.verdicts(Text((p,))).true]
+        return [text(p) for p in parts]
+    if field.is_bool:
+        return bool(value)
+    return field.words(value & 0xFFFFFFFFFFFFFFFF) if field.words and field.kind == NUMBER else value
+
+
+class FindingLines:
+    """Renders what a set of rules found. One per worker and generation."""
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        catalogue: Catalogue,
+        facts: Facts,
+        tree: ProcessTree,
+        generation: int = 1,
+        secret: bytes = b"",
+        hidden: Sequence[str] = (),
+    ) -> None:
+        """`secret`: what folding keys are made with, so that nobody makes two that agree; the same in all workers."""
+        self._rules, self._catalogue, self._tree = rules, catalogue, tree
+        style = JsonStyle(facts, executable=tree.executable)
+        self._events, self._style = Lines(catalogue, style, hidden=hidden), style
+        self._counts = argument_counts(catalogue)
+        self._pieces = [_rule_piece(rule, generation) for rule in rules]
+        self._data: dict[tuple[int, int], _Data] = {}
+        self._who: dict[int, _Subject] = {}
+        self._generation = -1
+        self._secret = secret
+
+    def render(self, rows: Rows, contexts: Contexts, matches: Matches, part: slice) -> Rendered:
+        """The findings of some of the matching rows, in order."""
+        at, matched = matches.rows[part], matches.rules[part]
+        if not len(at):
+            none = np.zeros(0, np.int64)
+            return Rendered(b"", none, none, none.astype(np.uint32), none.astype(np.uint64))
+        chosen = rows.select(at)
+        lines, ends = self._events.render(chosen, contexts)
+        begins = np.concatenate([[0], ends[:-1]]).tolist()
+        # without the newline
+        events = [lines[b : e - 1] for b, e in zip(begins, ends.tolist(), strict=True)]
+        row = np.repeat(np.arange(len(at)), [len(m) for m in matched])
+        rule = np.array([position for m in matched for position in m], np.int64)
+        who = self._subjects(chosen, contexts)
+        data = self._data_pieces(View(chosen, contexts, self._tree, self._counts), row, rule)
+        times = self._style.time(chosen.time_ns, np.zeros(len(chosen), np.uint8)).tolist()
+        found: list[bytes] = []
+        fold: list[int] = []
+        for r, p, d in zip(row.tolist(), rule.tolist(), data, strict=True):
+            piece, key = who[r]
+            found.append(
+                b"".join((times[r], self._pieces[p], piece, b',"data":{', d, b'},"events":[', events[r], b"]", WHOLE))
+            )
+            fold.append(self._fold(p, key, d))
+        lengths = np.array([len(line) for line in found], np.int64)
+        return Rendered(b"".join(found), np.cumsum(lengths), at[row], rule.astype(np.uint32), np.array(fold, np.uint64))
+
+    def _fold(self, position: int, who: bytes, data: bytes) -> int:
+        key = b"\0".join((self._rules[position].id.encode(), who, data))
+        return int.from_bytes(hashlib.blake2b(key, digest_size=8, key=self._secret).digest(), "little")
+
+    def _data_pieces(self, view: View, row: Array, rule: Array) -> list[bytes]:
+        found = [b""] * len(row)
+        event = view.rows.event[row].astype(np.int64)
+        pairs = rule << 16 | event
+        for pair in np.unique(pairs).tolist():
+            position, number = pair >> 16, pair & 0xFFFF
+            data = self._data.get((position, number))
+            if data is None:
+                rule_, of = self._rules[position], self._catalogue.by_id[number]
+                data = self._data[position, number] = _Data(rule_, rule_.events[of.name], of)
+            mine = np.flatnonzero(pairs == pair)
+            for i, piece in zip(mine.tolist(), data.pieces(view, row[mine]), strict=True):
+                found[i] = piece.encode("utf-8", "replace")
+        return found
+
+    def _subjects(self, rows: Rows, contexts: Contexts) -> list[tuple[bytes, bytes]]:
+        if self._generation != contexts.generation or len(self._who) > MAX_WHO:
+            self._generation = contexts.generation
+            self._who.clear()
+        who = rows.who.tolist()
+        now = {each: self._subject(each, contexts.table[each]) for each in set(who)}
+        return [now[each] for each in who]
+
+    def _subject(self, who: int, context: Any) -> tuple[bytes, bytes]:
+        """The piece of a process, and what folding takes of it. The same context can run something else by now."""
+        process = self._tree.get((int(context["tgid"]), int(context["process_start_ns"])))
+        image = process.image_of(int(context["exe_dev"]), int(context["exe_inode"])) if process else None
+        known = self._who.get(who)
+        if known is None or known.process is not process or known.image is not image or process is None:
+            known = self._who[who] = _Subject(process, image, _piece(context, process, image, self._tree))
+        path = image.path if image and image.path else bytes(context["comm"])
+        return known.piece, path + b"\0" + bytes(context["container"])
+
+
+class _Subject(NamedTuple):
+    process: Process | None
+    image: Image | None
+    piece: bytes
+
+
+def _piece(context: Any, process: Process | None, image: Image | None, tree: ProcessTree) -> bytes:
+    container = container_id(context)
+    about = {
+        "pid": int(context["tgid"]),
+        "tid": int(context["tid"]),
+        "ppid": int(context["ppid"]),
+        "nsPid": int(context["ns_tgid"]),
+        "name": text(bytes(context["comm"])),
+        **_shown_image(image),
+        "uid": int(context["uid"]),
+        "user": user_name(int(context["uid"])),
+        "startTime": int(context["process_start_ns"]),
+    }
+    above: list[dict[str, object]] = []
+    if process is not None:
+        found = ancestors(tree, process)[:MOST_ANCESTORS]
+        images = [process.creator_image, *(each.creator_image for each in found)]
+        above = [{"pid": each.key[0], **_shown_image(i)} for each, i in zip(found, images, strict=False)]
+    runtime = RUNTIMES[context["runtime"]] if context["runtime"] < len(RUNTIMES) else ""
+    piece = (
+        f',"hostName":{encode(text(bytes(context["nodename"])))},"process":{encode(about)}'
+        f',"ancestors":{encode(above)},"container":'
+        + (encode({"id": container, "runtime": runtime}) if container else "{}")
+    )
+    return piece.encode("utf-8", "replace")
+
+
+def _shown_image(image: Image | None) -> dict[str, object]:
+    if image is None:
+        return {"path": None, "commandLine": None}
+    line = text(command_line(image.argv, False).parts[0]) if image.argv else None
+    return {"path": text(image.path) if image.path is not None else None, "commandLine": line}
+
+
+def _rule_piece(rule: Rule, generation: int) -> bytes:
+    parts: dict[str, object] = {
+        "signatureID": rule.id,
+        "signatureName": rule.name,
+        "title": rule.title or rule.name,
+        "description": rule.description,
+        "severity": rule.severity,
+        "mitre": {"tactic": rule.mitre.tactic, "technique": rule.mitre.technique, "id": rule.mitre.id},
+        "tags": list(rule.tags),
+    }
+    for key in ("author", "level", "status"):
+        if getattr(rule, key):
+            parts[key] = getattr(rule, key)
+    if rule.references:
+        parts["references"] = list(rule.references)
+    parts["generation"] = generation
+    return b"," + encode(parts)[1:-1].encode()

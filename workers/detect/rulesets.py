@@ -1,0 +1,89 @@
+"""The rules of a run: loaded, checked, chosen, and what this host can give them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bpf.catalogue import Catalogue, Event
+from config.conditions import tests
+from config.rules import SHIPPED, Example, Rule, RuleError, load
+from config.tuning import chosen, read_exceptions, with_exceptions
+from workers.detect.compiled import check_rule, has_field
+
+Lack = Callable[[Event], str]
+"""Why this host cannot give an event; "" if it can."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What of a rule can fire here: `full`, `partial` or `none`, and why not all of it."""
+
+    word: str
+    reason: str = ""
+
+
+@dataclass
+class Ruleset:
+    """Rules that can be used, and those that cannot."""
+
+    rules: tuple[Rule, ...] = ()
+    examples: dict[str, tuple[Example, ...]] = field(default_factory=dict)
+    refused: tuple[RuleError, ...] = ()
+
+    def events(self, catalogue: Catalogue, lack: Lack) -> tuple[Event, ...]:
+        """What must be traced for them."""
+        names = {name for rule in self.rules for name in rule.events}
+        return tuple(event for name in sorted(names) if not lack(event := catalogue.by_name[name]))
+
+    def needs(self, prefix: str) -> bool:
+        """Whether a rule asks for a field of that name, or one that begins with it and a dot."""
+        return any(
+            name == prefix or name.startswith((f"{prefix}.", f"{prefix}["))
+            for rule in self.rules
+            for name in (*rule.data.values(), *(t.field for node in rule.events.values() for t in tests(node)))
+        )
+
+
+def coverage(rule: Rule, catalogue: Catalogue, lack: Lack) -> Coverage:
+    """What of a rule this host can provide."""
+    missing = {name: why for name in rule.events if (why := lack(catalogue.by_name[name]))}
+    reasons = [f"{name}: {why}" for name, why in missing.items()] + list(rule.dead)
+    if rule.lacking:
+        return Coverage("none", rule.lacking)
+    if len(missing) == len(rule.events):
+        return Coverage("none", "; ".join(reasons))
+    return Coverage("partial" if reasons else "full", "; ".join(reasons))
+
+
+def build(
+    catalogue: Catalogue,
+    folders: Sequence[str] = (),
+    only: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    least: str = "info",
+    exceptions: str = "",
+    shipped: bool = True,
+) -> Ruleset:
+    """The rules that ship and those of some folders, tuned. TuningError; what cannot be used is in `refused`."""
+    loaded = load([*([SHIPPED] if shipped else []), *map(Path, folders)])
+    refused, usable = list(loaded.refused), []
+    for rule in loaded.rules:
+        try:
+            check_rule(rule, catalogue)
+        except RuleError as error:
+            refused.append(error)
+        else:
+            usable.append(rule)
+    rules = chosen(usable, only, exclude, least)
+    if exceptions:
+        try:
+            rules = with_exceptions(
+                rules, read_exceptions(Path(exceptions)), lambda event, name: has_field(catalogue.by_name[event], name)
+            )
+            for rule in rules:
+                check_rule(rule, catalogue)
+        except RuleError as error:
+            refused.append(error)
+    return Ruleset(rules, loaded.examples, tuple(refused))

@@ -1,0 +1,154 @@
+"""Shapes of a finding, made from its JSON line: a table for people, Falco's alert, Tracee's finding.
+
+severity   Sigma's level              Falco's priority   Tracee's number
+info       informational              Informational      0
+low        low                        Notice             1
+medium     medium                     Warning            2
+high       high                       Error              3
+critical   critical                   Critical           4
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from workers.views.table import CONTROL
+
+PRIORITIES = {"info": "Informational", "low": "Notice", "medium": "Warning", "high": "Error", "critical": "Critical"}
+SEVERITIES = tuple(PRIORITIES)
+COLOURS = {"info": "\x1b[2m", "low": "\x1b[36m", "medium": "\x1b[33m", "high": "\x1b[31m", "critical": "\x1b[1;31m"}
+RESET = "\x1b[0m"
+FIRST_EVENT_ID = 6000
+HEADER = f"{'TIME':<15} {'SEVERITY':<8} {'SIGNATURE':<32} {'COMM':<15} {'PID':>7} {'CONTAINER':<12} WHAT"
+SECOND_NS = 10**9
+
+
+class Terminal(Protocol):
+    """What a plan says of the terminal."""
+
+    @property
+    def colour(self) -> bool:
+        """Whether it shows colours."""
+
+    @property
+    def columns(self) -> int:
+        """Its width; 0: no terminal."""
+
+
+def shape(form: str, line: bytes, terminal: Terminal) -> bytes:
+    """A finding's line in that form."""
+    if form == "json":
+        return line
+    finding = msgspec.json.decode(line)
+    if form == "table":
+        return _table(finding, terminal)
+    found = _falco(finding) if form == "falco" else _tracee(finding)
+    return msgspec.json.encode(found) + b"\n"
+
+
+def header(columns: int) -> str:
+    """The line above the table."""
+    return HEADER[:columns] if columns else HEADER
+
+
+def _moment(ns: int) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(ns // SECOND_NS, datetime.UTC)
+
+
+def _safe(value: object) -> str:
+    return CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", str(value))
+
+
+def _table(finding: dict[str, Any], terminal: Terminal) -> bytes:
+    ns, who = finding["timestamp"], finding["process"]
+    severity = finding["severity"]
+    name = f"{finding['signatureID']} {finding['signatureName']}"[:32]
+    what = [finding["title"]] if finding["title"] != finding["signatureName"] else []
+    what += [f"{key}={value}" for key, value in finding["data"].items() if value is not None]
+    if not finding["complete"]:
+        what.append("(incomplete)")
+    if "count" in finding:
+        what.append(f"(and {finding['count']} more)")
+    container = finding["container"].get("id", "")[:12]
+    lead = f"{_moment(ns):%T}.{ns % SECOND_NS // 1000:06d} {severity:<8} "
+    rest = f"{name:<32} {_safe(who['name']):<15} {who['pid']:>7} {container:<12} {_safe('  '.join(what))}"
+    if terminal.columns and len(lead) + len(rest) > terminal.columns:
+        rest = rest[: max(0, terminal.columns - len(lead) - 1)] + "…"
+    if terminal.colour:
+        lead = lead.replace(severity, f"{COLOURS[severity]}{severity}{RESET}", 1)
+    return f"{lead}{rest}\n".encode()
+
+
+def _arguments(event: dict[str, Any]) -> dict[str, Any]:
+    return {a["name"]: a["value"] for a in event.get("args", ())}
+
+
+def _falco(finding: dict[str, Any]) -> dict[str, Any]:
+    ns, who, event = finding["timestamp"], finding["process"], finding["events"][-1]
+    priority = PRIORITIES[finding["severity"]]
+    fields: dict[str, Any] = {
+        "evt.time": ns,
+        "evt.type": event["eventName"],
+        "proc.pid": who["pid"],
+        "proc.name": who["name"],
+        "proc.exepath": who["path"],
+        "proc.cmdline": who["commandLine"],
+        "user.uid": who["uid"],
+        "user.name": who["user"],
+        "container.id": finding["container"].get("id", "")[:12] or "host",
+    }
+    for number, above in enumerate(finding["ancestors"], 1):
+        path = above["path"]
+        fields[f"proc.aname[{number}]"] = path.rsplit("/", 1)[-1] if path else None
+    fields |= {f"evt.arg.{name}": value for name, value in _arguments(event).items()}
+    fields |= finding["data"]
+    moment = _moment(ns)
+    shown = {key: fields[key] for key in ("user.name", "proc.name", "proc.pid", "proc.cmdline", "container.id")}
+    described = "  ".join(f"{key}={value}" for key, value in {**shown, **finding["data"]}.items() if value is not None)
+    message = f"{finding['title']} ({described})"
+    return {
+        "time": f"{moment:%Y-%m-%dT%T}.{ns % SECOND_NS:09d}Z",
+        "rule": finding["title"],
+        "priority": priority,
+        "source": "syscall",
+        "hostname": finding["hostName"],
+        "output": f"{moment:%T}.{ns % SECOND_NS:09d}: {priority} {message}",
+        "message": message,
+        "tags": [tag for tag in (*finding["tags"], finding["mitre"]["id"], finding["signatureID"]) if tag],
+        "output_fields": fields,
+    }
+
+
+def _tracee(finding: dict[str, Any]) -> dict[str, Any]:
+    event = dict(finding["events"][-1])
+    cause = {"id": event["eventId"], "name": event["eventName"], "args": event["args"]}
+    cause["returnValue"] = event["returnValue"]
+    args = [{"name": name, "type": "unknown", "value": value} for name, value in finding["data"].items()]
+    args.append({"name": "detectedFrom", "type": "unknown", "value": cause})
+    digits = "".join(c for c in finding["signatureID"] if c.isdigit())
+    event |= {
+        "eventId": str(FIRST_EVENT_ID + int(digits or 0) % 100_000),
+        "eventName": finding["signatureName"],
+        "args": args,
+        "argsNum": len(args),
+        "returnValue": 0,
+        "metadata": {
+            "Version": "1",
+            "Description": finding["description"],
+            "Tags": finding["tags"] or None,
+            "Properties": {
+                "Severity": SEVERITIES.index(finding["severity"]),
+                "Category": finding["mitre"]["tactic"].lower().replace(" ", "-"),
+                "Technique": finding["mitre"]["technique"],
+                "Kubernetes_Technique": "",
+                "id": finding["mitre"]["id"],
+                "external_id": finding["mitre"]["id"],
+                "signatureID": finding["signatureID"],
+                "signatureName": finding["title"],
+            },
+        },
+    }
+    return event
