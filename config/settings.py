@@ -42,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     findings: tuple[str, ...] = ()
     signatures: tuple[str, ...] = ()
     """Files and folders beside those that ship."""
+    sigma: tuple[str, ...] = ()
+    sigma_keywords: bool = False
     rules: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     min_severity: Literal["info", "low", "medium", "high", "critical"] = "info"

@@ -10,22 +10,17 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import shutil
 import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from multiprocessing import connection
 from pathlib import Path
 
 import msgspec
 
 from bpf import loader, scope, trees
-from bpf.catalogue import Event, catalogue
+from bpf.catalogue import catalogue
 from bpf.layout import EXTRA_SLOTS
 from config import filters
-from config.outputs import Output, Outputs
-from config.settings import Settings
 from pipeline import VERSION, reader, recording
 from pipeline.books import Ledger
 from pipeline.clock import boot_epoch_ns, boottime_ns
@@ -34,62 +29,15 @@ from pipeline.host import event_lack, pid_namespace
 from pipeline.kernel import Kernel
 from pipeline.live import Server
 from pipeline.logs import logger
+from pipeline.request import Outcome, Request, coloured, print_headers, terminal_columns
 from pipeline.supervise import EX_SOFTWARE, Host, Pipeline, PipelineFailed, reader_stage, recorder_stage
 from workers import early
-from workers.detect import shapes
-from workers.detect.detector import encode_rules
-from workers.detect.rulesets import Lack, Ruleset
-from workers.views.table import header
 
 STOP_DEADLINE_S = 5.0
 START_DEADLINE_S = 60.0
 TICK_S, IDLE_TICK_S = 0.02, 0.5
 SIGPIPE_STATUS = 128 + signal.SIGPIPE
 EX_UNAVAILABLE, EX_IOERR = 69, 74
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a run is asked to do, resolved and checked."""
-
-    settings: Settings
-    selection: filters.Selection
-    outputs: Outputs
-    ruleset: Ruleset = field(default_factory=Ruleset)
-    findings: tuple[Output, ...] = ()
-    command: tuple[str, ...] = ()
-    ready_fd: int = -1
-    fold_s: int = 0
-    hidden: tuple[str, ...] = ()
-
-    @property
-    def sinks(self) -> tuple[Output, ...]:
-        """All of them: events' first."""
-        return (*self.outputs.sinks, *self.findings)
-
-    def traced(self, lack: Lack) -> filters.Selection:
-        """What the kernel is asked for: the events of the outputs, and those that signatures look at, whole."""
-        needed = self.ruleset.events(catalogue(), lack)
-        selection = self.selection.beside(needed)
-        events = {event.name: event for event in (*selection.events, *needed)}
-        return replace(selection, events=tuple(sorted(events.values(), key=lambda e: e.id)))
-
-    def only(self, traced: filters.Selection) -> tuple[Event, ...] | None:
-        """Events that outputs show, if that is not all that is traced."""
-        fewer = bool(self.outputs.sinks) and len(traced.events) > len(self.selection.events)
-        return self.selection.events if fewer else None
-
-    def encoded_rules(self) -> bytes:
-        """For the workers."""
-        return encode_rules(self.ruleset.rules) if self.findings else b""
-
-
-@dataclass
-class Outcome:
-    """How a run ended."""
-
-    status: int
-    ledger: Ledger
 
 
 class Stopper:
@@ -155,8 +103,8 @@ class Run:
             hidden=request.hidden,
             records=bool(settings.record),
             hashes=settings.exec_hash,
-            colour=_coloured(request.sinks),
-            columns=_columns(request.sinks),
+            colour=coloured(request.sinks),
+            columns=terminal_columns(request.sinks),
         )
         self._facts = recording.Facts(
             boot_epoch_ns=host.boot_epoch_ns,
@@ -206,7 +154,7 @@ class Run:
             self.command = Command(self.request.command)
             programs.set_group(self.command.pid, loader.GROUP_TREE | loader.GROUP_ARMED)
             self._seeded += 1
-        _print_headers(self.request, self.pipeline.columns)
+        print_headers(self.request, self.pipeline.columns)
         programs.attach()
         programs.enter_containers()
         for roots, flag in (
@@ -331,27 +279,6 @@ def _sink_status(pipeline: Pipeline) -> int:
     return SIGPIPE_STATUS if control.closed_sinks == control.closed_pipes else EX_IOERR
 
 
-def _to_terminal(sinks: Sequence[Output]) -> bool:
-    """Whether the tables are for a terminal alone."""
-    return sys.stdout.isatty() and {s.target for s in sinks if s.format == "table"} == {"-"}
-
-
-def _coloured(sinks: Sequence[Output]) -> bool:
-    return _to_terminal(sinks) and not os.environ.get("NO_COLOR")
-
-
-def _columns(sinks: Sequence[Output]) -> int:
-    return shutil.get_terminal_size().columns if _to_terminal(sinks) else 0
-
-
-def _print_headers(request: Request, columns: int) -> None:
-    for sink in request.sinks:
-        if (sink.format, sink.target) == ("table", "-"):
-            line = shapes.header(columns) if sink.of_findings else header(columns)
-            with contextlib.suppress(OSError):
-                os.write(1, (line + "\n").encode())
-
-
 def live(request: Request) -> Outcome:
     """Trace this host."""
     return Run(request).run()
@@ -378,13 +305,13 @@ def replay(request: Request, path: Path) -> Outcome:
         only=request.selection.events if named else None,
         rules=request.encoded_rules(),
         fold_s=request.fold_s,
-        colour=_coloured(request.sinks),
-        columns=_columns(request.sinks),
+        colour=coloured(request.sinks),
+        columns=terminal_columns(request.sinks),
     )
     stopper = Stopper()
     status = 0
     try:
-        _print_headers(request, pipeline.columns)
+        print_headers(request, pipeline.columns)
         pipeline.start()
         pipeline.start_source(reader_stage(recording.replay, str(path)))
         while not all(stage.finished for stage in pipeline.stages):

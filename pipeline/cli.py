@@ -20,10 +20,12 @@ from config.rules import SEVERITIES
 from config.settings import SettingsError
 from config.tuning import TuningError
 from pipeline import VERSION, app, detection, live, logs
+from pipeline.analyze import analyze
 from pipeline.groups import CLOSED, EX_DATAERR, EX_USAGE, Failure, Suggesting
 from pipeline.host import event_lack, findings
 from pipeline.listing import check, list_
 from pipeline.recording import RecordingError
+from pipeline.request import Outcome, Request
 from pipeline.shm import UnorderedMemory
 from pipeline.sinks import SinkError
 from pipeline.supervise import PipelineFailed
@@ -60,6 +62,8 @@ def _output_options(function: Any) -> Any:
             help="Where findings of signatures go: table:-, json:FILE, falco:FILE, tracee:FILE, none, zmq:ENDPOINT.",
         ),
         click.option("--signatures", multiple=True, metavar="PATH", help="More signatures: a file or a folder."),
+        click.option("--sigma", multiple=True, metavar="PATH", help="Sigma rules: a file or a folder."),
+        click.option("--sigma-keywords/--no-sigma-keywords", default=None, help="Look for keywords in command lines."),
         click.option("--rules", multiple=True, metavar="WHICH", help="Only these: ids, globs, tag=NAME, level=NAME."),
         click.option("--exclude", multiple=True, metavar="WHICH", help="Not these."),
         click.option("--min-severity", type=click.Choice(SEVERITIES), help="Only signatures that are as severe."),
@@ -92,7 +96,7 @@ def _resolve(
     command: tuple[str, ...] = (),
     ready_fd: int = -1,
     recording: Path | None = None,
-) -> app.Request:
+) -> Request:
     """Settings, events and outputs; a Failure names what is wrong."""
     try:
         resolved = settings.resolve(config, flags)
@@ -124,7 +128,7 @@ def _resolve(
         raise Failure("standard output is closed", app.EX_IOERR)
     if sys.stdout.isatty() and any((s.format, s.target) == ("arrow", "-") for s in out.sinks):
         raise Failure("output arrow:-: binary, and standard output is a terminal; redirect it", EX_USAGE)
-    return app.Request(resolved, selection, out, ruleset, findings_to, command, ready_fd, resolved.fold_s, hidden)
+    return Request(resolved, selection, out, ruleset, findings_to, command, ready_fd, resolved.fold_s, hidden)
 
 
 def _check_files(resolved: settings.Settings, sinks: Sequence[outputs.Output], recording: Path | None) -> None:
@@ -160,7 +164,7 @@ def _joined(parts: tuple[str, ...]) -> str | None:
     return ",".join(parts) if parts else None
 
 
-def _finish(outcome: app.Outcome, path: str) -> None:
+def _finish(outcome: Outcome, path: str) -> None:
     """Ledger to standard error and to its file, and out with the status."""
     click.echo(outcome.ledger.text(), err=True)
     status = outcome.status
@@ -206,7 +210,7 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, **f
     """
     flags["events"] = _joined(flags["events"])
     flags["scope"] = list(flags["scope"]) or None
-    _listed(flags, "output", "findings", "signatures", "rules", "exclude")
+    _listed(flags, "output", "findings", "signatures", "sigma", "rules", "exclude")
     request = _resolve(config, flags, command, _check_ready_fd(ready_fd))
     logs.configure(request.settings.log_level)
     asked = request.settings.events
@@ -244,7 +248,7 @@ def replay(config: Path | None, recording: Path, **flags: Any) -> None:
       headrace replay web.hrc -e openat -o json:- | jq .args
     """
     flags["events"] = _joined(flags["events"]) or "*"
-    _listed(flags, "output", "findings", "signatures", "rules", "exclude")
+    _listed(flags, "output", "findings", "signatures", "sigma", "rules", "exclude")
     request = _resolve(config, flags, recording=recording)
     logs.configure(request.settings.log_level)
     try:
@@ -313,3 +317,4 @@ def stat(pid: int | None, interval: float, count: int, form: str) -> None:
 main.add_command(list_)
 main.add_command(check)
 main.add_command(detection.signatures)
+main.add_command(analyze)

@@ -15,6 +15,7 @@ from config import filters, outputs
 from config.settings import resolve
 from pipeline import app, logs
 from pipeline.host import findings
+from pipeline.request import Outcome, Request
 
 RECORDING = Path(__file__).parent.parent / "examples" / "demo.hrc"
 EVENTS = "sched_process_fork,sched_process_exec,sched_process_exit,execve,openat,socket,connect,kill,unlinkat"
@@ -29,14 +30,14 @@ COMMAND = ("/bin/sh", "-c", WORKLOAD)
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 
 
-def _request(events: str, command: tuple[str, ...] = (), record: str = "") -> app.Request:
+def _request(events: str, command: tuple[str, ...] = (), record: str = "") -> Request:
     settings = resolve(None, {"events": events, "workers": 1, "record": record})
     from bpf.catalogue import catalogue
 
-    return app.Request(settings, filters.parse([events], catalogue()), outputs.parse(["table:-"]), command=command)
+    return Request(settings, filters.parse([events], catalogue()), outputs.parse(["table:-"]), command=command)
 
 
-def run(record: str = "") -> app.Outcome:
+def run(record: str = "") -> Outcome:
     """Trace the workload if that works here, else show the recording."""
     logs.configure("warning")
     missing = [f for f in findings() if not f.ok and not f.optional]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib.util import find_spec
+
 import click
 import msgspec
 
@@ -27,7 +30,7 @@ def only_findings(settings: Settings, is_replay: bool) -> bool:
 
 def sinks(settings: Settings, quiet: bool) -> tuple[outputs.Output, ...]:
     """Where findings go; nowhere if signatures are off."""
-    wanted = settings.signatures or settings.rules or settings.exclude or settings.exceptions
+    wanted = settings.signatures or settings.sigma or settings.rules or settings.exclude or settings.exceptions
     specs = settings.findings or (("table:-",) if quiet or wanted else ())
     return outputs.parse_findings(specs)
 
@@ -35,13 +38,28 @@ def sinks(settings: Settings, quiet: bool) -> tuple[outputs.Output, ...]:
 def ruleset(settings: Settings) -> Ruleset:
     """The rules of a run. Failure if one of them cannot be used: a set is taken whole or not at all."""
     found = build(
-        catalogue(), settings.signatures, settings.rules, settings.exclude, settings.min_severity, settings.exceptions
+        catalogue(),
+        settings.signatures,
+        settings.rules,
+        settings.exclude,
+        settings.min_severity,
+        settings.exceptions,
+        sigma=_pysigma(settings.sigma),
+        keywords=settings.sigma_keywords,
     )
+    for error in found.left_out:
+        click.echo(f"headrace: left out: {error}", err=True)
     if found.refused:
         raise Failure("\n".join(str(error) for error in found.refused), EX_USAGE)
     if not found.rules:
         raise TuningError("no signature is left")
     return found
+
+
+def _pysigma(paths: Sequence[str]) -> Sequence[str]:
+    if paths and find_spec("sigma") is None:
+        raise Failure("Sigma rules need pySigma, which is not installed: pip install 'headrace[sigma]'", EX_USAGE)
+    return paths
 
 
 @click.group(cls=Suggesting)
@@ -60,21 +78,25 @@ def signatures() -> None:
 PATHS = click.argument("paths", nargs=-1, metavar="[PATH]...")
 
 
-def _of(paths: tuple[str, ...]) -> Ruleset:
+SIGMA = click.option("--sigma", multiple=True, metavar="PATH", help="Sigma rules: a file or a folder.")
+
+
+def _of(paths: tuple[str, ...], sigma: tuple[str, ...] = ()) -> Ruleset:
     """Those of files and folders; without, those that ship."""
-    return build(catalogue(), paths, shipped=not paths)
+    return build(catalogue(), paths, shipped=not paths and not sigma, sigma=_pysigma(sigma))
 
 
 def _refusals(found: Ruleset) -> None:
-    for error in found.refused:
+    for error in (*found.refused, *found.left_out):
         click.echo(f"refused  {error}", err=True)
 
 
 @signatures.command(name="list")
 @PATHS
-def list_signatures(paths: tuple[str, ...]) -> None:
+@SIGMA
+def list_signatures(paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
     """Signatures by id, with severity, and what of them can fire on this host."""
-    found = _of(paths)
+    found = _of(paths, sigma)
     for rule in found.rules:
         state = coverage(rule, catalogue(), event_lack)
         note = "" if state.word == "full" else f"  ({state.word}: {state.reason})"
@@ -95,9 +117,10 @@ def _named(found: Ruleset, name: str) -> Rule:
 @signatures.command()
 @click.argument("rule_id", metavar="ID")
 @PATHS
-def show(rule_id: str, paths: tuple[str, ...]) -> None:
+@SIGMA
+def show(rule_id: str, paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
     """One signature: what it looks at, and what it is about."""
-    rule = _named(_of(paths), rule_id)
+    rule = _named(_of(paths, sigma), rule_id)
     state = coverage(rule, catalogue(), event_lack)
     mitre = "  ".join(part for part in (rule.mitre.id, rule.mitre.tactic, rule.mitre.technique) if part)
     lines = [
@@ -142,8 +165,9 @@ class Checked(msgspec.Struct):
 
 @signatures.command()
 @PATHS
+@SIGMA
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a signature.")
-def check(paths: tuple[str, ...], as_json: bool) -> None:
+def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None:
     """Whether files can be used, and what of them can fire here. Status 1 if one was refused.
 
     \b
@@ -151,12 +175,14 @@ def check(paths: tuple[str, ...], as_json: bool) -> None:
       headrace signatures check ./my-signatures
       headrace signatures check --json | jq 'select(.coverage != "full")'
     """
-    found = _of(paths)
+    found = _of(paths, sigma)
     lines = []
     for rule in found.rules:
         state = coverage(rule, catalogue(), event_lack)
         lines.append(Checked(rule.id, rule.title or rule.name, rule.file, state.word, state.reason))
-    lines += [Checked(e.rule, "", e.file, "refused", f"line {e.line}: {e.why}") for e in found.refused]
+    lines += [
+        Checked(e.rule, "", e.file, "refused", f"line {e.line}: {e.why}") for e in (*found.refused, *found.left_out)
+    ]
     for line in lines:
         if as_json:
             click.echo(msgspec.json.encode(line))
@@ -165,7 +191,7 @@ def check(paths: tuple[str, ...], as_json: bool) -> None:
     if not as_json:
         counts = {word: sum(x.coverage == word for x in lines) for word in ("full", "partial", "none", "refused")}
         click.echo("  ".join(f"{word} {count}" for word, count in counts.items()))
-    raise SystemExit(1 if found.refused else 0)
+    raise SystemExit(1 if found.refused or found.left_out else 0)
 
 
 @signatures.command()

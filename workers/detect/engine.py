@@ -13,7 +13,7 @@ not even read for those rows. Tables are numpy arrays, so that all rows of a tur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,8 @@ from workers.rows import Contexts, Rows
 from workers.views.pieces import argument_counts
 
 Array = np.ndarray[Any, Any]
+ColumnOf = Callable[[Field], Column]
+"""How a field is read."""
 Matched = tuple[int, ...]
 """Positions of rules, in order."""
 MAX_STATES, MAX_CLASSES = 1 << 14, 1 << 12
@@ -50,8 +52,8 @@ class State:
 class Classes:
     """Values of one column by what its tests say of them."""
 
-    def __init__(self, field: Field, tests: Sequence[int], matcher: Matcher) -> None:
-        self.column: Column = column_of(field)
+    def __init__(self, column: Column, tests: Sequence[int], matcher: Matcher) -> None:
+        self.column = column
         self.matcher = matcher
         self.tests = tests
         """Numbers of the event's tests, by position in the matcher."""
@@ -116,9 +118,9 @@ class Step:
 class EventEngine:
     """All rules of one event."""
 
-    def __init__(self, rules: OfEvent) -> None:
+    def __init__(self, rules: OfEvent, column_of: ColumnOf) -> None:
         self.rules = rules
-        self.columns = self._columns(rules)
+        self.columns = self._columns(rules, column_of)
         self._rules_of = {n: [p for p, f in self._formulas() if n in numbers(f)] for n in range(len(rules.tests))}
         self._after: list[frozenset[int]] = []
         """Of each column: the tests that are decided only by later ones."""
@@ -145,13 +147,13 @@ class EventEngine:
         self._verdict(())
 
     @staticmethod
-    def _columns(rules: OfEvent) -> list[Classes]:
+    def _columns(rules: OfEvent, column_of: ColumnOf) -> list[Classes]:
         """Cheap ones first: numbers and contexts, then texts."""
         by_field: dict[Field, list[int]] = {}
         for number, (asked, _) in enumerate(rules.tests):
             by_field.setdefault(asked, []).append(number)
         order = sorted(by_field, key=lambda f: (f.place == "image", f.place != "context" and f.kind != NUMBER))
-        return [Classes(f, by_field[f], Matcher(f, [rules.tests[n][1] for n in by_field[f]])) for f in order]
+        return [Classes(column_of(f), by_field[f], Matcher(f, [rules.tests[n][1] for n in by_field[f]])) for f in order]
 
     def _verdict(self, matched: Matched) -> int:
         found = self._verdict_numbers.get(matched)
@@ -175,7 +177,7 @@ class EventEngine:
                 open_.add(position)
         return frozenset(sure), frozenset(open_)
 
-    def match(self, view: View, chosen: Array) -> Array:
+    def match(self, view: Any, chosen: Array) -> Array:
         """Verdict of each chosen row, as a number of `verdicts`, i32."""
         if not self.columns:
             sure, _ = self._at_start
@@ -273,7 +275,7 @@ class Engine:
 
     def __init__(self, rules: Sequence[Rule], catalogue: Catalogue) -> None:
         self.rules = tuple(rules)
-        self.events = {event: EventEngine(of) for event, of in compile_rules(rules, catalogue).items()}
+        self.events = {event: EventEngine(of, column_of) for event, of in compile_rules(rules, catalogue).items()}
         self._counts = argument_counts(catalogue)
         self._looked_at = np.zeros(1 << 16, bool)
         self._looked_at[list(self.events)] = True

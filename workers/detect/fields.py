@@ -3,7 +3,7 @@
 Types come from the event catalogue alone. A name is one of
 
     pathname            an argument             argv[0]             an element of a vector
-    remote_addr.ip      a part of an address    flags@hex, @dec     a number as text
+    remote_addr.ip      a part of an address    flags@hex @dec @word    a number as text
     retval              the result              process.name ...    the tables below
     process.image       what the process runs: the file, and the path that it was started by, absolute
 """
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
-from bpf.catalogue import Event, nearest
-from workers.decode.flags import parser_of
+from bpf.catalogue import Event, catalogue, nearest
+from workers.decode.flags import parser_of, signed32
 from workers.decode.structs import STRUCTS
 from workers.decode.tables import ADDRESS_FAMILY
 from workers.decode.texts import TEXT_TYPES
@@ -60,7 +61,7 @@ IMAGE_PARTS = ("path", "image", "command_line", "cwd")
 IMAGE_FIELDS = tuple(f"{who}.{part}" for who in ("process", "parent", "ancestors") for part in IMAGE_PARTS)
 """`ancestors`: any of them, the parent included; `parent` is who forked, with what it ran then."""
 ADDRESS_PARTS = {"family": NUMBER, "ip": TEXT, "port": NUMBER, "path": TEXT}
-VIEWS = ("hex", "dec")
+VIEWS = ("hex", "dec", "word")
 DESCRIPTOR = "descriptor.path"
 NAME = re.compile(r"(?P<base>[A-Za-z_][A-Za-z0-9_.]*)(?:\[(?P<element>[0-9]{1,4})\])?(?:@(?P<view>[a-z]+))?")
 FAMILIES = {name: number for number, name in ADDRESS_FAMILY.items()}
@@ -145,6 +146,16 @@ def _plain(event: Event, base: str) -> Field | None:
     return None
 
 
+@cache
+def _calls() -> dict[int, str]:
+    return {call.number: call.event.name for call in catalogue().calls if not call.compat}
+
+
+def call_name(raw: int) -> str:
+    """The name of a system call by its native number."""
+    return _calls().get(raw & 0xFFFFFFFF, str(signed32(raw)))
+
+
 BOOLEAN = ("container", "container.started")
 
 
@@ -157,5 +168,5 @@ def _argument(event: Event, index: int) -> Field | None:
         return Field(argument.name, BYTES, "argument", event, index, type=kind)
     if kind in STRUCTS:
         return None
-    words = parser_of(event.name, argument.name, kind)
+    words = call_name if argument.name == "syscall" else parser_of(event.name, argument.name, kind)
     return Field(argument.name, NUMBER, "argument", event, index, type=kind, words=words, is_bool=kind == "bool")

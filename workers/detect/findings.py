@@ -137,7 +137,7 @@ class FindingLines:
         style = JsonStyle(facts, executable=tree.executable)
         self._events, self._style = Lines(catalogue, style, hidden=hidden), style
         self._counts = argument_counts(catalogue)
-        self._pieces = [_rule_piece(rule, generation) for rule in rules]
+        self._pieces = [b"," + encode(rule_parts(rule, generation))[1:-1].encode() for rule in rules]
         self._data: dict[tuple[int, int], _Data] = {}
         self._who: dict[int, _Subject] = {}
         self._generation = -1
@@ -248,7 +248,8 @@ def _shown_image(image: Image | None) -> dict[str, object]:
     return {"path": text(image.path) if image.path is not None else None, "commandLine": line}
 
 
-def _rule_piece(rule: Rule, generation: int) -> bytes:
+def rule_parts(rule: Rule, generation: int) -> dict[str, object]:
+    """What a finding says of its rule."""
     parts: dict[str, object] = {
         "signatureID": rule.id,
         "signatureName": rule.name,
@@ -263,5 +264,4 @@ def _rule_piece(rule: Rule, generation: int) -> bytes:
             parts[key] = getattr(rule, key)
     if rule.references:
         parts["references"] = list(rule.references)
-    parts["generation"] = generation
-    return b"," + encode(parts)[1:-1].encode()
+    return parts | {"generation": generation}

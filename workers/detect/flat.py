@@ -51,7 +51,7 @@ class FlatEvent:
         """A field as rules see it."""
         found = self._value(wanted)
         if wanted.view and isinstance(found, int):
-            return shown_number(found, wanted.view)
+            return shown_number(found, wanted.view, wanted.words)
         return None if wanted.view else found
 
     def _value(self, wanted: Field) -> Value:

@@ -25,21 +25,21 @@ from workers.views.pieces import VECTOR_TYPE
 class ShownColumn:
     """A number as text: `@hex` without 0x, `@dec`."""
 
-    def __init__(self, column: Column, view: str) -> None:
-        self._column, self._view, self.volatile = column, view, column.volatile
+    def __init__(self, column: Column, field: Field) -> None:
+        self._column, self._field, self.volatile = column, field, column.volatile
 
     def keys(self, view: View, chosen: Array) -> Keys:
         return self._column.keys(view, chosen)
 
     def value(self, key: Any) -> Value:
         value = self._column.value(key)
-        return shown_number(value, self._view) if isinstance(value, int) else None
+        return shown_number(value, self._field.view, self._field.words) if isinstance(value, int) else None
 
 
 def column_of(field: Field) -> Column:
     """How a field is read from rows."""
     found = _plain_column(field)
-    return ShownColumn(found, field.view) if field.view else found
+    return ShownColumn(found, field) if field.view else found
 
 
 def _plain_column(field: Field) -> Column:

@@ -31,6 +31,8 @@ class Ruleset:
     rules: tuple[Rule, ...] = ()
     examples: dict[str, tuple[Example, ...]] = field(default_factory=dict)
     refused: tuple[RuleError, ...] = ()
+    left_out: tuple[RuleError, ...] = ()
+    """Sigma rules that cannot be used: of a collection of others, some may be for something else."""
 
     def events(self, catalogue: Catalogue, lack: Lack) -> tuple[Event, ...]:
         """What must be traced for them."""
@@ -65,6 +67,8 @@ def build(
     least: str = "info",
     exceptions: str = "",
     shipped: bool = True,
+    sigma: Sequence[str] = (),
+    keywords: bool = False,
 ) -> Ruleset:
     """The rules that ship and those of some folders, tuned. TuningError; what cannot be used is in `refused`."""
     loaded = load([*([SHIPPED] if shipped else []), *map(Path, folders)])
@@ -76,6 +80,13 @@ def build(
             refused.append(error)
         else:
             usable.append(rule)
+    left_out: list[RuleError] = []
+    if sigma:
+        from workers.detect.sigma_rules import load_sigma  # an extra
+
+        found, left_out = load_sigma(list(map(Path, sigma)), catalogue, keywords)
+        known = {rule.id for rule in usable}
+        usable += [rule for rule in found if rule.id not in known]
     rules = chosen(usable, only, exclude, least)
     if exceptions:
         try:
@@ -86,4 +97,4 @@ def build(
                 check_rule(rule, catalogue)
         except RuleError as error:
             refused.append(error)
-    return Ruleset(rules, loaded.examples, tuple(refused))
+    return Ruleset(rules, loaded.examples, tuple(refused), tuple(left_out))

@@ -159,7 +159,7 @@ class ImageColumn:
             return image.cwd
         if self._part == "command_line":
             return image.argv if image.argv else None
-        return (image.path, image.cmdpath, image.cwd)
+        return (image.path, image.asked, image.cwd)
 
     def value(self, key: Any) -> Value:
         if key is None:

@@ -75,6 +75,8 @@ def _integer(word: str) -> int | None:
         return None
 
 
-def shown_number(value: int, view: str) -> Text:
-    """`hex`: as the register had it, without 0x; `dec`: as it is."""
+def shown_number(value: int, view: str, words: Words | None) -> Text:
+    """`hex`: as the register had it, without 0x; `dec`: as it is; `word`: in words, if it has any."""
+    if view == "word" and words is not None:
+        return text(words(value & 0xFFFFFFFFFFFFFFFF))
     return text(format(value & 0xFFFFFFFFFFFFFFFF, "x") if view == "hex" else str(value))

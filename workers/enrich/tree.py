@@ -42,8 +42,8 @@ class Image(NamedTuple):
     inode: int
     ctime_ns: int
     path: bytes | None
-    cmdpath: bytes | None = None
-    """As it was asked for, None if the exec was not seen."""
+    asked: bytes | None = None
+    """As it was asked for (of a script, its interpreter), None if the exec was not seen."""
     argv: bytes = b""
     """Each with a NUL behind it."""
     cwd: bytes | None = None
@@ -52,7 +52,7 @@ class Image(NamedTuple):
     @property
     def bytes(self) -> int:
         """What keeping it costs, about."""
-        return 400 + len(self.path or b"") + len(self.cmdpath or b"") + len(self.argv) + len(self.cwd or b"")
+        return 400 + len(self.path or b"") + len(self.asked or b"") + len(self.argv) + len(self.cwd or b"")
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class ProcessTree:
         self._is_lifecycle[self._ids] = True
         self._fork = catalogue.by_name[FORK]
         self._exec = catalogue.by_name[EXEC]
-        self._texts = {name: self._reader(name) for name in ("pathname", "cmdpath", "argv", "pwd")}
+        self._texts = {name: self._reader(name) for name in ("pathname", "interp", "argv", "pwd")}
         self._counts = np.zeros(1 << 16, np.uint8)
         for event in self._events:
             self._counts[event] = catalogue.by_id[event].cells
@@ -156,11 +156,11 @@ class ProcessTree:
     def _images(self, rows: Rows, found: Blobs) -> list[Image]:
         chosen = np.flatnonzero(rows.event == self._ids[1])
         numbers = [argument(rows, self._exec.index(n) or 0, chosen).tolist() for n in ("dev", "inode", "ctime")]
-        path, cmdpath, argv, cwd = (
+        path, asked, argv, cwd = (
             [text.known for text in self._texts[name].read(rows, chosen, found)]
-            for name in ("pathname", "cmdpath", "argv", "pwd")
+            for name in ("pathname", "interp", "argv", "pwd")
         )
-        columns = (*numbers, path, cmdpath, [a or b"" for a in argv], cwd)
+        columns = (*numbers, path, asked, [a or b"" for a in argv], cwd)
         return [Image(*values) for values in zip(*columns, strict=True)]
 
     def _put(self, process: Process) -> None:

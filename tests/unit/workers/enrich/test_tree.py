@@ -34,7 +34,7 @@ def executed(time: int, by: Who, path: bytes, argv: bytes = b"x\0", cwd: bytes =
     values[EXEC.index("dev") or 0], values[EXEC.index("inode") or 0] = by.exe_dev, by.exe_inode
     blobs = tuple(
         Blob(EXEC.index(name) or 0, data, KERNEL)
-        for name, data in (("pathname", walked(path)), ("cmdpath", path), ("argv", argv), ("pwd", walked(cwd)))
+        for name, data in (("pathname", walked(path)), ("interp", path), ("argv", argv), ("pwd", walked(cwd)))
     )
     return Record(EXEC.id, time, tuple(values), who=by, blobs=blobs)
 
@@ -72,7 +72,7 @@ def test_an_exec_says_what_a_process_runs() -> None:
     made = core(executed(10, who(5, 100, 7), b"/usr/bin/tool", b"tool\0-x\0", b"/srv"))
     image = process(made, 5, 100).image
     assert image is not None
-    assert (image.path, image.cmdpath, image.argv, image.cwd) == (
+    assert (image.path, image.asked, image.argv, image.cwd) == (
         b"/usr/bin/tool",
         b"/usr/bin/tool",
         b"tool\0-x\0",

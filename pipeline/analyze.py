@@ -1,0 +1,109 @@
+"""`headrace analyze`: signatures over events that were recorded."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+import msgspec
+
+from bpf.catalogue import catalogue
+from config import filters, outputs, settings
+from config.rules import SEVERITIES
+from config.settings import SettingsError
+from config.tuning import TuningError
+from pipeline import app, detection, logs
+from pipeline.groups import EX_DATAERR, EX_USAGE, Failure
+from pipeline.recording import MAGIC, RecordingError
+from pipeline.request import Request
+from workers.detect.analysis import Analysis, Indexed, LineError
+
+EX_REJECTED = 3
+BATCH = 1024
+"""Lines that are looked at together."""
+
+
+@click.command()
+@click.option("--signatures", multiple=True, metavar="PATH", help="More signatures: a file or a folder.")
+@click.option("--sigma", multiple=True, metavar="PATH", help="Sigma rules: a file or a folder.")
+@click.option("--rules", multiple=True, metavar="WHICH", help="Only these: ids, globs, tag=NAME, level=NAME.")
+@click.option("--exclude", multiple=True, metavar="WHICH", help="Not these.")
+@click.option("--min-severity", type=click.Choice(SEVERITIES), help="Only signatures that are as severe.")
+@click.option("--exceptions", metavar="FILE", help="When signatures do not apply.")
+@click.option("--workers", type=int, metavar="N", help="Of a recording: worker processes.")
+@click.argument("source", metavar="FILE|-")
+def analyze(source: str, **flags: Any) -> None:
+    """Look for what signatures describe in a recording, or in JSON lines of Tracee's flat events.
+
+    Findings are JSON lines; of JSON lines, each has the index of the line that completed it. Repeats are not folded.
+    Status 3 if lines were rejected.
+
+    \b
+    Examples:
+      headrace analyze web.hrc
+      headrace analyze --sigma ./sigma/rules/linux - < events.json
+    """
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in flags.items()}
+    try:
+        resolved = settings.resolve(None, {key: value for key, value in given.items() if value} | {"fold_s": 0})
+        ruleset = detection.ruleset(resolved)
+    except (SettingsError, TuningError) as error:
+        raise Failure(str(error), EX_USAGE) from error
+    logs.configure(resolved.log_level)
+    try:
+        with _opened(source) as file:
+            start = file.peek(len(MAGIC))[: len(MAGIC)]  # type: ignore[attr-defined]  # BufferedReader
+            if start == MAGIC and source != "-":
+                raise SystemExit(_recording(Path(source), resolved, ruleset))
+            raise SystemExit(_lines(source, file, Analysis(ruleset.rules, catalogue())))
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(app.SIGPIPE_STATUS) from None
+        raise Failure(f"{source}: {error.strerror}", EX_USAGE) from error
+
+
+def _opened(source: str) -> BinaryIO:
+    return os.fdopen(os.dup(0), "rb") if source == "-" else open(source, "rb")
+
+
+def _recording(path: Path, resolved: settings.Settings, ruleset: Any) -> int:
+    sinks = outputs.parse_findings(["json:-"])
+    request = Request(resolved, filters.Selection(), outputs.Outputs(()), ruleset, sinks)
+    try:
+        outcome = app.replay(request, path)
+    except RecordingError as error:
+        raise Failure(str(error), EX_DATAERR) from error
+    click.echo(outcome.ledger.text(), err=True)
+    return outcome.status
+
+
+def _lines(source: str, file: BinaryIO, analysis: Analysis) -> int:
+    rejected = 0
+    batch: list[Indexed] = []
+    encoder = msgspec.json.Encoder()
+
+    def flush() -> Iterator[bytes]:
+        for finding in analysis.findings(batch):
+            yield encoder.encode(finding) + b"\n"
+        batch.clear()
+
+    index = -1
+    for index, line in enumerate(file):
+        try:
+            event = analysis.read(index, line)
+        except LineError as error:
+            rejected += 1
+            click.echo(f"headrace: {source}:{index + 1}: {error}", err=True)
+            continue
+        if event is not None:
+            batch.append(event)
+        if len(batch) >= BATCH:
+            sys.stdout.buffer.writelines(flush())
+    sys.stdout.buffer.writelines(flush())
+    sys.stdout.buffer.flush()
+    click.echo(f"analyzed: lines {index + 1}  rejected {rejected}", err=True)
+    return EX_REJECTED if rejected else 0

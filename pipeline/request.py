@@ -1,0 +1,88 @@
+"""What a run is asked to do, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from bpf.catalogue import Event, catalogue
+from config import filters
+from config.outputs import Output, Outputs
+from config.settings import Settings
+from pipeline.books import Ledger
+from workers.detect import shapes
+from workers.detect.detector import encode_rules
+from workers.detect.rulesets import Lack, Ruleset
+from workers.views.table import header
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run is asked to do, resolved and checked."""
+
+    settings: Settings
+    selection: filters.Selection
+    outputs: Outputs
+    ruleset: Ruleset = field(default_factory=Ruleset)
+    findings: tuple[Output, ...] = ()
+    command: tuple[str, ...] = ()
+    ready_fd: int = -1
+    fold_s: int = 0
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def sinks(self) -> tuple[Output, ...]:
+        """All of them: events' first."""
+        return (*self.outputs.sinks, *self.findings)
+
+    def traced(self, lack: Lack) -> filters.Selection:
+        """What the kernel is asked for: the events of the outputs, and those that signatures look at, whole."""
+        needed = self.ruleset.events(catalogue(), lack)
+        selection = self.selection.beside(needed)
+        events = {event.name: event for event in (*selection.events, *needed)}
+        return replace(selection, events=tuple(sorted(events.values(), key=lambda e: e.id)))
+
+    def only(self, traced: filters.Selection) -> tuple[Event, ...] | None:
+        """Events that outputs show, if that is not all that is traced."""
+        fewer = bool(self.outputs.sinks) and len(traced.events) > len(self.selection.events)
+        return self.selection.events if fewer else None
+
+    def encoded_rules(self) -> bytes:
+        """For the workers."""
+        return encode_rules(self.ruleset.rules) if self.findings else b""
+
+
+@dataclass
+class Outcome:
+    """How a run ended."""
+
+    status: int
+    ledger: Ledger
+
+
+def _to_terminal(sinks: Sequence[Output]) -> bool:
+    """Whether the tables are for a terminal alone."""
+    return sys.stdout.isatty() and {s.target for s in sinks if s.format == "table"} == {"-"}
+
+
+def coloured(sinks: Sequence[Output]) -> bool:
+    """Whether they are in colour."""
+    return _to_terminal(sinks) and not os.environ.get("NO_COLOR")
+
+
+def terminal_columns(sinks: Sequence[Output]) -> int:
+    """Width of the terminal that they are for; 0: for none."""
+    return shutil.get_terminal_size().columns if _to_terminal(sinks) else 0
+
+
+def print_headers(request: Request, columns: int) -> None:
+    """The line above each table on standard output."""
+    for sink in request.sinks:
+        if (sink.format, sink.target) == ("table", "-"):
+            line = shapes.header(columns) if sink.of_findings else header(columns)
+            with contextlib.suppress(OSError):
+                os.write(1, (line + "\n").encode())

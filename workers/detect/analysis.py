@@ -1,0 +1,192 @@
+"""Signatures over events that come as JSON lines, in Tracee's flat format: the same engine, other columns.
+
+Descriptors are followed through the events themselves (connect, dup, close, exit, fork): where a socket is duplicated
+and no event of its own says so, one is put beside it, `socket_dup`, with the address that the history knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from bpf.catalogue import Catalogue
+from config.rules import Rule
+from workers.detect.columns import Array, Keys
+from workers.detect.compiled import compile_rules
+from workers.detect.engine import EventEngine
+from workers.detect.fields import Field, FieldError, field_of
+from workers.detect.findings import rule_parts, shown
+from workers.detect.flat import FlatEvent, of_tracee
+from workers.detect.values import Value, number_of
+
+MAX_PROCESSES = 65536
+CONNECTS = {"security_socket_connect": ("sockfd", "remote_addr"), "connect": ("sockfd", "addr")}
+DUPLICATES = ("dup", "dup2", "dup3", "socket_dup")
+ENDS = ("sched_process_exit", "exit_group")
+
+
+class LineError(Exception):
+    """A line that is no event."""
+
+
+class Indexed(NamedTuple):
+    """An event, the line that it came with, and what that line was."""
+
+    line: int
+    event: FlatEvent
+    raw: Mapping[str, Any]
+
+
+class FlatColumn:
+    """A field of flat events: the key is the value itself."""
+
+    volatile = False
+
+    def __init__(self, field: Field) -> None:
+        self._field = field
+
+    def keys(self, view: Any, chosen: Array) -> Keys:
+        return [view[i].event.value(self._field) for i in chosen.tolist()]
+
+    def value(self, key: Any) -> Value:
+        return key  # type: ignore[no-any-return]
+
+
+class Descriptors:
+    """Which descriptor of which process is a connected socket, as the events tell."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._socket_dup = catalogue.by_name["socket_dup"]
+        self._known: dict[int, dict[int, Any]] = {}
+        self._told: dict[int, tuple[int, int]] = {}
+
+    def follow(self, one: Indexed) -> Iterator[Indexed]:
+        """Take an event; the duplicate of a socket that it makes, if no other event says so."""
+        name, event = one.event.event.name, one.event
+        pid = _number(event.values.get("process.pid", event.values.get("process.ns_pid")))
+        if pid is None:
+            return
+        if name in CONNECTS:
+            fd, address = (event.args.get(each) for each in CONNECTS[name])
+            if (number := _number(fd)) is not None and address is not None:
+                self._table(pid)[number] = address
+        elif name in DUPLICATES:
+            yield from self._duplicate(one, pid)
+        elif name == "close":
+            self._known.get(pid, {}).pop(_number(event.args.get("fd")) or 0, None)
+        elif name in ENDS:
+            self._known.pop(pid, None)
+            self._told.pop(pid, None)
+        elif name == "sched_process_fork":
+            child = _number(event.args.get("child_pid"))
+            if child is not None and child != pid and pid in self._known:
+                self._table(child).update(self._known[pid])
+
+    def _table(self, pid: int) -> dict[int, Any]:
+        if pid not in self._known and len(self._known) >= MAX_PROCESSES:
+            del self._known[next(iter(self._known))]
+        return self._known.setdefault(pid, {})
+
+    def _duplicate(self, one: Indexed, pid: int) -> Iterator[Indexed]:
+        event = one.event
+        args = event.args
+        old = _number(args.get("oldfd", args.get("fildes")))
+        new = event.retval if event.event.name == "dup" else _number(args.get("newfd"))
+        if old is None or new is None or new < 0:
+            return
+        address = self._known.get(pid, {}).get(old)
+        if event.event.name == "socket_dup":
+            self._told[pid] = (old, new)
+            address = args.get("remote_addr", address)
+        elif (event.retval or 0) < 0:
+            return
+        if address is None:
+            self._known.get(pid, {}).pop(new, None)
+            return
+        self._table(pid)[new] = address
+        if event.event.name != "socket_dup" and self._told.pop(pid, None) != (old, new):
+            args = {"oldfd": old, "newfd": new, "remote_addr": address}
+            yield Indexed(one.line, FlatEvent(self._socket_dup, args, None, event.values), one.raw)
+
+
+def _number(given: object) -> int | None:
+    return number_of(given, "int", None)
+
+
+class Analysis:
+    """A set of rules over lines."""
+
+    def __init__(self, rules: Sequence[Rule], catalogue: Catalogue) -> None:
+        self._rules, self._catalogue = rules, catalogue
+        self._engines = {event: EventEngine(of, FlatColumn) for event, of in compile_rules(rules, catalogue).items()}
+        self._descriptors = Descriptors(catalogue)
+        self._parts = [rule_parts(rule, 1) for rule in rules]
+
+    def read(self, index: int, line: bytes) -> Indexed | None:
+        """An event of a line; None if the catalogue does not know it. LineError."""
+        try:
+            raw = msgspec.json.decode(line)
+            if not isinstance(raw, dict):
+                raise LineError("not a JSON object")
+            event = of_tracee(raw, self._catalogue)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise LineError(f"not JSON: {error}") from error
+        except ValueError as error:
+            raise LineError(str(error)) from error
+        return None if event is None else Indexed(index, event, raw)
+
+    def findings(self, events: Sequence[Indexed]) -> Iterator[dict[str, Any]]:
+        """What rules find in some events, in their order."""
+        batch: list[Indexed] = []
+        for event in events:
+            batch.append(event)
+            batch += self._descriptors.follow(event)
+        found: list[tuple[int, int]] = []
+        ids = np.array([each.event.event.id for each in batch], np.int64)
+        for event_id in np.unique(ids).tolist():
+            engine = self._engines.get(event_id)
+            if engine is None:
+                continue
+            chosen = np.flatnonzero(ids == event_id)
+            verdicts = engine.match(batch, chosen)
+            for at in np.flatnonzero(verdicts).tolist():
+                found += [(int(chosen[at]), rule) for rule in engine.verdicts[int(verdicts[at])]]
+        for at, rule in sorted(found):
+            yield self._finding(batch[at], rule)
+
+    def _finding(self, one: Indexed, position: int) -> dict[str, Any]:
+        rule, raw, event = self._rules[position], one.raw, one.event
+        data: dict[str, object] = {}
+        for name, source in rule.data.items():
+            try:
+                field = field_of(event.event, source)
+            except FieldError:
+                data[name] = None
+            else:
+                data[name] = shown(field, event.value(field))
+        executable = raw.get("executable")
+        return {
+            "timestamp": raw.get("timestamp"),
+            **self._parts[position],
+            "eventIndex": one.line,
+            "hostName": raw.get("hostName", ""),
+            "process": {
+                "pid": raw.get("hostProcessId", raw.get("processId")),
+                "tid": raw.get("hostThreadId", raw.get("threadId")),
+                "ppid": raw.get("hostParentProcessId", raw.get("parentProcessId")),
+                "nsPid": raw.get("processId"),
+                "name": raw.get("processName"),
+                "path": executable.get("path") if isinstance(executable, dict) else None,
+                "commandLine": None,
+                "uid": raw.get("userId"),
+            },
+            "ancestors": [],
+            "container": {"id": raw["containerId"]} if raw.get("containerId") else {},
+            "data": data,
+            "events": [raw],
+            "complete": True,
+            "gaps": [],
+        }
