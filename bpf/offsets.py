@@ -142,6 +142,15 @@ MAPLE_TREE = (
 )
 """Of kernels with CONFIG_AUDIT."""
 AUDIT = (("task_struct", "loginuid"), ("task_struct", "sessionid"))
+"""Where the numbers of a namespace stand, since 4.20."""
+PIDS = (
+    ("pid_namespace", "idr.idr_rt.xa_head"),
+    ("pid_namespace", "idr.idr_base"),
+    ("xa_node", "shift"),
+    ("xa_node", "slots"),
+    ("pid", "tasks"),
+    ("task_struct", "pid_links"),
+)
 """Of kernels with io_uring and the tracepoint of a submission as it is since 6.3."""
 IO_URING = (
     ("io_kiocb", "opcode"),
@@ -183,7 +192,7 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
         wanted[f"pt_regs_{register}"] = (("pt_regs", register),)
     found = {f"KERNEL_{name}": _first(btf, places) for name, places in wanted.items()}
     found["KERNEL_upid_size"] = btf.size("upid")
-    for members in (MAPLE_TREE, AUDIT, IO_URING, MODULES):
+    for members in (MAPLE_TREE, AUDIT, PIDS, IO_URING, MODULES):
         with contextlib.suppress(UnknownMember):
             found |= {f"KERNEL_{s}_{path.replace('.', '_')}": btf.offset(s, path) for s, path in members}
     for operation in OPERATIONS:

@@ -32,6 +32,7 @@ SOURCES = (
     "file.h",
     "regions.h",
     "objects.h",
+    "pids.h",
     "syscalls.c",
     "files.c",
     "sockets.c",

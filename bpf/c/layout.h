@@ -25,6 +25,7 @@ enum head_flag {
 	HEAD_NO_OBJECT = 8,   /* what an object would have told stands as 0 */
 	HEAD_EXEC_IMAGE = 16, /* arguments were read from the new image's memory */
 	HEAD_OWN_ROOT = 32,   /* the process's root is not its namespace's: a path says where it is met */
+	HEAD_OWN_TARGET = 64, /* a call on a process, and that is the caller's own */
 };
 
 enum blob_status {

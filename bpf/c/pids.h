@@ -1,0 +1,39 @@
+/*
+ * pids.h - whose a number of a process is. Numbers of a pid namespace stand in a radix tree (include/linux/idr.h,
+ * lib/xarray.c): a node's address is marked by 2 in its low bits, an entry's is not marked.
+ */
+#ifdef KERNEL_xa_node_slots
+#define XA_NODE_MARK 2
+#define XA_SLOTS 64
+#define XA_LEVELS 6
+
+/* Whether `nr`, in the task's namespace, is a thread of the task's own process. */
+static __always_inline bool is_own_thread(u64 task, u32 nr)
+{
+	u64 own = KREAD(u64, task + KERNEL_task_struct_thread_pid);
+	u64 level = KREAD(u32, own + KERNEL_pid_level) & 31;
+	u64 ns = KREAD(u64, own + KERNEL_pid_numbers + level * KERNEL_upid_size + KERNEL_upid_ns);
+	u64 entry = KREAD(u64, ns + KERNEL_pid_namespace_idr_idr_rt_xa_head);
+	u32 index = nr - KREAD(u32, ns + KERNEL_pid_namespace_idr_idr_base);
+	for (int i = 0; i < XA_LEVELS; i++) {
+		if ((entry & 3) != XA_NODE_MARK)
+			break;
+		u64 node = entry - XA_NODE_MARK;
+		u32 slot = index >> (KREAD(u8, node + KERNEL_xa_node_shift) & 31);
+		if (!i && slot >= XA_SLOTS)
+			return false;
+		entry = KREAD(u64, node + KERNEL_xa_node_slots + (slot & (XA_SLOTS - 1)) * 8ULL);
+	}
+	if (!entry || (entry & 3))
+		return false;
+	/* the first of tasks[PIDTYPE_PID] */
+	u64 link = KREAD(u64, entry + KERNEL_pid_tasks);
+	return link && KREAD(u32, link - KERNEL_task_struct_pid_links + KERNEL_task_struct_tgid) ==
+			       KREAD(u32, task + KERNEL_task_struct_tgid);
+}
+#else
+static __always_inline bool is_own_thread(u64 task, u32 nr)
+{
+	return false;
+}
+#endif
