@@ -65,12 +65,12 @@ class FlatEvent:
             found = self._image(wanted.column)
             if found is not None:
                 return found
-        given = self.values.get(wanted.column if wanted.place == "image" else wanted.name)
+        given = self.values.get(wanted.column if wanted.place == "image" else wanted.name.partition("@")[0])
         if wanted.name == "container" and given is None:
             return self._in_container()
         if given is None:
             return None
-        if wanted.kind == NUMBER:
+        if wanted.kind == NUMBER or wanted.view:
             return number_of(given, wanted.type, wanted.words)
         return _texts(given)
 
