@@ -95,6 +95,11 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """Parts that cannot match here, each with why; the rest of the rule can."""
     lacking: str = ""
     """Why nothing of it can match; "" if something can."""
+    code: str = ""
+    """Of a signature in Python: the name of its class."""
+    state: str = ""
+    shared: tuple[str, ...] = ()
+    """Events of it that every worker looks at."""
     file: str = ""
     line: int = 0
 
@@ -115,16 +120,15 @@ class Loaded(msgspec.Struct):
     refused: list[RuleError] = []
 
 
-def yaml_files(folder: Path) -> list[Path]:
-    """The rule files of a folder and of those below it, in order. OSError if it cannot be read."""
-    if folder.is_file():
-        return [folder]
+def files_of(folder: Path, suffixes: Sequence[str] = (".yaml", ".yml")) -> list[Path]:
+    """The files of a folder and of those below it that are named so, in order; a file is itself. OSError."""
+    if not folder.is_dir():
+        folder.stat()
+        return [folder] if folder.suffix in suffixes or (".yaml" in suffixes and folder.suffix != ".py") else []
     found: list[Path] = []
     for each in sorted(folder.iterdir()):
-        if each.is_dir():
-            found += yaml_files(each)
-        elif each.suffix in (".yaml", ".yml"):
-            found.append(each)
+        if each.is_dir() or each.suffix in suffixes:
+            found += files_of(each, suffixes)
     return found
 
 
@@ -134,7 +138,7 @@ def load(folders: Sequence[Path]) -> Loaded:
     parsed: list[tuple[str, Located]] = []
     for folder in folders:
         try:
-            files = yaml_files(folder)
+            files = files_of(folder)
         except OSError as error:
             found.refused.append(RuleError(str(folder), 0, "", error.strerror or str(error)))
             continue

@@ -59,11 +59,15 @@ def analyze(source: str, **flags: Any) -> None:
             start = file.peek(len(MAGIC))[: len(MAGIC)]  # type: ignore[attr-defined]  # BufferedReader
             if start == MAGIC and source != "-":
                 raise SystemExit(_recording(Path(source), resolved, ruleset))
-            raise SystemExit(_lines(source, file, Analysis(ruleset.rules, catalogue())))
+            raise SystemExit(_lines(source, file, Analysis(ruleset.rules, catalogue(), _report)))
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise SystemExit(app.SIGPIPE_STATUS) from None
         raise Failure(f"{source}: {error.strerror}", EX_USAGE) from error
+
+
+def _report(text: str) -> None:
+    click.echo(f"headrace: {text}", err=True)
 
 
 def _opened(source: str) -> BinaryIO:

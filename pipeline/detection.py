@@ -10,14 +10,13 @@ import msgspec
 
 from bpf.catalogue import UnknownName, catalogue
 from config import outputs
-from config.conditions import every
 from config.rules import Example, Rule
 from config.settings import Settings
 from config.tuning import TuningError
 from pipeline.groups import EX_USAGE, Failure, Suggesting
 from pipeline.host import event_lack
-from workers.detect.compiled import IN_SCOPE
-from workers.detect.flat import FlatRules, of_example
+from workers.detect.analysis import Analysis
+from workers.detect.flat import of_example
 from workers.detect.rulesets import Ruleset, build, coverage
 
 
@@ -216,13 +215,14 @@ def test(paths: tuple[str, ...]) -> None:
 
 def _against(rule: Rule, example: Example) -> str:
     """What is wrong with an example; "" if it holds."""
-    plain = FlatRules()
+    problems: list[str] = []
     try:
-        event = [of_example(given, catalogue()) for given in example.events][-1]
+        events = [of_example(given, catalogue()) for given in example.events]
     except (ValueError, UnknownName) as error:
         return f"not an example: {error}"
-    node = rule.events.get(event.event.name)
-    matches = node is not None and plain.verdict(every(IN_SCOPE[rule.scope], node), event) is True
+    matches = rule.id in Analysis((rule,), catalogue(), problems.append).of_examples(events)
+    if problems:
+        return problems[0]
     if matches == example.matches:
         return ""
     return "an example does not match" if example.matches else "a near miss matches"

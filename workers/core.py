@@ -13,7 +13,7 @@ that arrives below a watermark already passed is let go with the next batch, mar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,7 +65,9 @@ class Core:
         workers: int,
         keep: Predicate | None = None,
         detect: Detect | None = None,
+        shared: Sequence[int] = (),
     ) -> None:
+        """`shared`: ids of events that `detect` sees whatever worker they are of."""
         self.worker, self.workers = worker, workers
         self.contexts = Contexts()
         self.watermark_ns = 0
@@ -74,6 +76,7 @@ class Core:
         self._facts: list[Array] = []
         self._pending: Rows | None = None
         self._keep, self._detect = keep, detect
+        self._shared = np.isin(np.arange(1 << 16), list(shared)) if shared else None
         # cells that a record of an event has at least; of an unknown event more than there can be
         self._least_cells = np.full(1 << 16, FRAME_CELLS + 1, np.uint16)
         for event in catalogue.by_id.values():
@@ -111,6 +114,8 @@ class Core:
             rows = rows.select(slice(0, ripe))
         if self._detect is not None:
             batch.ripe, batch.matches = rows, self._detect(rows, self.contexts, self.tree)
+            if self._shared is not None and rows.foreign.any():
+                rows = rows.select(~rows.foreign)
         if self._keep is not None and len(rows):
             stays = self._keep(rows, self.contexts)
             if not stays.all():
@@ -174,6 +179,9 @@ class Core:
         if owned.all() and known.all():
             return rows
         batch.observed = len(rows) - int(owned.sum())
+        if self._shared is not None:
+            rows.foreign = ~owned & self._shared[rows.event]
+            owned = owned | rows.foreign
         unknown = int((owned & ~known).sum())
         if unknown:
             batch.rejected += unknown

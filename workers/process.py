@@ -77,8 +77,15 @@ class Worker:
         self.results = attach_ring(plan.results[index])
         conditions = plan.conditions or plan.only
         self._keep = Predicates(catalogue(), plan.conditions, plan.only) if conditions else None
-        self._detector = Detector.of(plan.rules, catalogue()) if plan.rules else None
-        self.core = Core(catalogue(), index, plan.workers, self._keep, self._detector.match if self._detector else None)
+        self._detector = Detector.of(plan.rules, catalogue(), self._report) if plan.rules else None
+        self.core = Core(
+            catalogue(),
+            index,
+            plan.workers,
+            self._keep,
+            self._detector.match if self._detector else None,
+            self._detector.shared if self._detector else (),
+        )
         facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
         self.renders = plan.renders
         if self._detector:
@@ -94,6 +101,9 @@ class Worker:
         self._already = self.state["written"].copy()
         """Of these, what a predecessor has written."""
         self._recover()
+
+    def _report(self, text: str) -> None:
+        logger(f"worker-{self.index}").error("worker.signature_failed", reason=text)
 
     def _view(self, name: str, facts: Facts) -> Lines | ColumnsView | ArrowView:
         plan, executable = self.plan, self.core.tree.executable

@@ -71,7 +71,7 @@ class Contexts:
         self._index.clear()
 
 
-COLUMNS = ("at", "time_ns", "event", "retval", "flags", "cpu", "who", "late", "cells", "blobs", "arg0")
+COLUMNS = ("at", "time_ns", "event", "retval", "flags", "cpu", "who", "late", "cells", "blobs", "arg0", "foreign")
 
 
 @dataclass
@@ -90,6 +90,8 @@ class Rows:
     cells: Array
     blobs: Array
     arg0: Array
+    foreign: Array
+    """Whether a row is another worker's: it is there for signatures that look at more than one process."""
 
     def __len__(self) -> int:
         return len(self.at)
@@ -132,6 +134,7 @@ _DTYPES: dict[str, type] = {
     "late": np.bool_,
     "cells": np.uint16,
     "blobs": np.uint8,
+    "foreign": np.bool_,
 }
 
 
@@ -255,6 +258,7 @@ def _gather(
         cells=cells,
         blobs=(packed >> np.uint64(56)).astype(np.uint8),
         arg0=heads[:, 3],
+        foreign=np.zeros(len(at), bool),
     ), np.zeros(0, bool)
 
 

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from config.rules import SHIPPED, load
+from bpf import cgroups
+from bpf.catalogue import catalogue
 from tests.kernel.test_containers import A, below
 from tests.live import DEADLINE_S, HEADRACE
+from workers.detect.rulesets import build
 
 pytestmark = pytest.mark.kernel
 __all__ = ["below"]
@@ -36,8 +38,6 @@ class Outcome(NamedTuple):
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder = tmp_path_factory.mktemp("triggers")
-    from bpf import cgroups
-
     found = cgroups.hierarchy()
     assert found is not None
     group = found.path / f"docker-{A}.scope"
@@ -70,7 +70,7 @@ def test_the_triggers_could_all_be_done(outcome: Outcome) -> None:
     assert outcome.ledger["findings"]["found"] == len(outcome.findings)
 
 
-@pytest.mark.parametrize("signature", [rule.id for rule in load([SHIPPED]).rules if rule.id not in NOT_HERE])
+@pytest.mark.parametrize("signature", [rule.id for rule in build(catalogue()).rules if rule.id not in NOT_HERE])
 def test_a_signature_fires_when_it_should_and_only_then(outcome: Outcome, signature: str) -> None:
     found = {f["process"]["pid"] for f in outcome.findings if f["signatureID"] == signature}
     children = {f["process"]["ppid"] for f in outcome.findings if f["signatureID"] == signature}

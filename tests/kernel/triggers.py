@@ -194,6 +194,13 @@ def vm_write_own_thread() -> None:
     thread.join()
 
 
+def kubernetes(address: str) -> Action:
+    """Be started with the address of an API, then connect."""
+    code = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('127.0.0.1', 443))"
+    python = sys.executable
+    return executed(python, [python, "-S", "-c", code], {"KUBERNETES_SERVICE_HOST": address})
+
+
 def onto(target: int) -> Action:
     def act() -> None:
         server = socket.create_server(("127.0.0.1", 0))
@@ -325,6 +332,8 @@ def actions(folder: Path) -> tuple[list[tuple[str, str, Action]], list[tuple[str
         ("TRC-1010", "miss", opened(folder / "release_agent", reads)),
         ("TRC-1011", "hit", in_proc("/proc/sys/kernel/core_pattern", writes)),
         ("TRC-1011", "miss", in_proc("/proc/sys/kernel/core_pattern", reads)),
+        ("TRC-1013", "miss", kubernetes("127.0.0.2")),
+        ("TRC-1013", "hit", kubernetes("127.0.0.1")),
         ("TRC-1014", "hit", mounted(b"/dev/trigger")),
         ("TRC-1014", "miss", mounted(b"trigger")),
         ("TRC-1019", "hit", opened(folder / "docker.sock", os.O_RDWR)),

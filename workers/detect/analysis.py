@@ -6,21 +6,25 @@ and no event of its own says so, one is put beside it, `socket_dup`, with the ad
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from bpf.catalogue import Catalogue
+from config.conditions import tests
 from config.rules import Rule
+from workers.detect.code import Given, code_rules
 from workers.detect.columns import Array, Keys
 from workers.detect.compiled import compile_rules
 from workers.detect.engine import EventEngine
 from workers.detect.fields import Field, FieldError, field_of
 from workers.detect.findings import rule_parts, shown
 from workers.detect.flat import FlatEvent, of_tracee
+from workers.detect.matching import Matcher
 from workers.detect.values import Value, number_of
+from workers.views.pieces import VECTOR_TYPE
 
 MAX_PROCESSES = 65536
 CONNECTS = {"security_socket_connect": ("sockfd", "remote_addr"), "connect": ("sockfd", "addr")}
@@ -119,11 +123,16 @@ def _number(given: object) -> int | None:
 class Analysis:
     """A set of rules over lines."""
 
-    def __init__(self, rules: Sequence[Rule], catalogue: Catalogue) -> None:
+    def __init__(
+        self, rules: Sequence[Rule], catalogue: Catalogue, report: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """`report`: told what goes wrong in signatures in Python."""
         self._rules, self._catalogue = rules, catalogue
         self._engines = {event: EventEngine(of, FlatColumn) for event, of in compile_rules(rules, catalogue).items()}
         self._descriptors = Descriptors(catalogue)
         self._parts = [rule_parts(rule, 1) for rule in rules]
+        self._code = code_rules(rules)
+        self._report = report
 
     def read(self, index: int, line: bytes) -> Indexed | None:
         """An event of a line; None if the catalogue does not know it. LineError."""
@@ -137,6 +146,11 @@ class Analysis:
         except ValueError as error:
             raise LineError(str(error)) from error
         return None if event is None else Indexed(index, event, raw)
+
+    def of_examples(self, events: Sequence[FlatEvent]) -> list[str]:
+        """Ids of the rules that the last of some events completes."""
+        found = self.findings([Indexed(i, event, {}) for i, event in enumerate(events)])
+        return [one["signatureID"] for one in found if one["eventIndex"] == len(events) - 1]
 
     def findings(self, events: Sequence[Indexed]) -> Iterator[dict[str, Any]]:
         """What rules find in some events, in their order."""
@@ -154,19 +168,44 @@ class Analysis:
             verdicts = engine.match(batch, chosen)
             for at in np.flatnonzero(verdicts).tolist():
                 found += [(int(chosen[at]), rule) for rule in engine.verdicts[int(verdicts[at])]]
+        said = self._ask(batch, found)
         for at, rule in sorted(found):
-            yield self._finding(batch[at], rule)
+            if rule not in self._code:
+                yield self._finding(batch[at], rule, self._data(batch[at], rule))
+            elif answer := said.get((at, rule)):
+                yield self._finding(batch[at], rule, answer if isinstance(answer, dict) else {})
 
-    def _finding(self, one: Indexed, position: int) -> dict[str, Any]:
-        rule, raw, event = self._rules[position], one.raw, one.event
+    def _ask(self, batch: Sequence[Indexed], found: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Any]:
+        said: dict[tuple[int, int], Any] = {}
+        for position, code in self._code.items():
+            mine = sorted(at for at, rule in found if rule == position)
+            events = [self._given(at, batch[at], position) for at in mine]
+            said |= {(e.at, position): a for e, a in zip(events, code.look(events, self._report), strict=True)}
+        return said
+
+    def _given(self, at: int, one: Indexed, position: int) -> Given:
+        event, values = one.event, one.event.values
+        pid = _number(values.get("process.pid", values.get("process.ns_pid")))
+        child = _number(event.args.get("child_pid"))
+        container = str(values.get("container.id") or "")
+        return Given(at, event.event.name, 0, pid, container, self._data(one, position), child)
+
+    def _data(self, one: Indexed, position: int) -> dict[str, object]:
+        rule, event = self._rules[position], one.event
         data: dict[str, object] = {}
         for name, source in rule.data.items():
             try:
                 field = field_of(event.event, source)
             except FieldError:
                 data[name] = None
-            else:
-                data[name] = shown(field, event.value(field))
+                continue
+            asked = [t for t in tests(rule.events[event.event.name]) if t.field == source]
+            of = Matcher(field, asked) if field.type == VECTOR_TYPE and field.element is None and asked else None
+            data[name] = shown(field, event.value(field), of)
+        return data
+
+    def _finding(self, one: Indexed, position: int, data: Mapping[str, object]) -> dict[str, Any]:
+        raw = one.raw
         executable = raw.get("executable")
         return {
             "timestamp": raw.get("timestamp"),

@@ -1,18 +1,31 @@
-"""What a worker has of signatures: the engine that finds, and the lines that tell."""
+"""What a worker has of signatures: the engine that finds, code that looks closer, and the lines that tell."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
+import numpy as np
 
 from bpf.catalogue import Catalogue
 from config.rules import Rule
-from workers.detect.engine import Engine, Matches
+from workers.blobs import argument
+from workers.detect.code import FORK, CodeRule, Given, code_rules
+from workers.detect.columns import View
+from workers.detect.engine import Engine, Matched, Matches
 from workers.detect.findings import FindingLines, Rendered
+from workers.enrich.containers import container_id
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Rows
-from workers.views.pieces import Facts
+from workers.views.pieces import Facts, argument_counts
+
+Report = Callable[[str], None]
+
+
+def _lives(tree: ProcessTree, key: Any) -> bool:
+    process = tree.get(key)
+    return process is not None and not process.ended_ns
 
 
 def encode_rules(rules: Sequence[Rule]) -> bytes:
@@ -23,23 +36,90 @@ def encode_rules(rules: Sequence[Rule]) -> bytes:
 class Detector:
     """Signatures of one generation."""
 
-    def __init__(self, rules: Sequence[Rule], catalogue: Catalogue) -> None:
-        self.rules = tuple(rules)
+    def __init__(self, rules: Sequence[Rule], catalogue: Catalogue, report: Report = lambda text: None) -> None:
+        """`report`: told what goes wrong in signatures in Python."""
+        self.rules, self._catalogue, self._report = tuple(rules), catalogue, report
         self._engine = Engine(self.rules, catalogue)
+        self._code: dict[int, CodeRule] = code_rules(self.rules)
+        self._counts = argument_counts(catalogue)
         self._lines: FindingLines | None = None
+        fork = catalogue.by_name[FORK]
+        self._fork = fork.id
+        self._child = [fork.index(name) or 0 for name in ("child_pid", "child_process_start_time")]
 
     @classmethod
-    def of(cls, encoded: bytes, catalogue: Catalogue) -> Detector:
+    def of(cls, encoded: bytes, catalogue: Catalogue, report: Report) -> Detector:
         """From what encode_rules() gave."""
-        return cls(msgspec.msgpack.decode(encoded, type=list[Rule]), catalogue)
+        return cls(msgspec.msgpack.decode(encoded, type=list[Rule]), catalogue, report)
+
+    @property
+    def shared(self) -> list[int]:
+        """Events that must be seen whatever worker they are of."""
+        names = {name for rule in self.rules for name in rule.shared}
+        return [self._catalogue.by_name[name].id for name in sorted(names)]
 
     def open(self, catalogue: Catalogue, facts: Facts, tree: ProcessTree, secret: bytes, hidden: Sequence[str]) -> None:
         """Make ready to render."""
         self._lines = FindingLines(self.rules, catalogue, facts, tree, secret=secret, hidden=hidden)
 
     def match(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
-        """Rows that rules match."""
-        return self._engine.match(rows, contexts, tree)
+        """Rows of this worker that rules match."""
+        found = self._engine.match(rows, contexts, tree)
+        if not self._code and not rows.foreign.any():
+            return found
+        said = self._ask(found, View(rows, contexts, tree, self._counts)) if self._code else {}
+        foreign = rows.foreign
+        at: list[int] = []
+        kept: list[Matched] = []
+        for row, positions in zip(found.rows.tolist(), found.rules, strict=True):
+            left = tuple(p for p in positions if p not in self._code or said.get((row, p)))
+            if left and not foreign[row]:
+                at.append(row)
+                kept.append(left)
+        data: dict[tuple[int, int], Mapping[str, Any]] = {
+            key: result if isinstance(result, Mapping) else {} for key, result in said.items() if result
+        }
+        return Matches(np.array(at, np.int64), kept, data)
+
+    def _ask(self, found: Matches, view: View) -> dict[tuple[int, int], Any]:
+        """What signatures in Python say of what the engine let through: (row, rule) to their answer."""
+        rows_of: dict[int, list[int]] = {}
+        for row, positions in zip(found.rows.tolist(), found.rules, strict=True):
+            for position in positions:
+                if position in self._code:
+                    rows_of.setdefault(position, []).append(row)
+        said: dict[tuple[int, int], Any] = {}
+        for position, at in rows_of.items():
+            events = self._given(view, np.array(at, np.int64), position)
+            answers = self._code[position].look(events, self._report)
+            said |= {(event.at, position): answer for event, answer in zip(events, answers, strict=True)}
+        self._forget(view)
+        return said
+
+    def _given(self, view: View, at: Any, position: int) -> list[Given]:
+        assert self._lines is not None
+        rows = view.rows
+        found: list[Given] = []
+        for event in np.unique(rows.event[at]).tolist():
+            chosen = at[rows.event[at] == event]
+            values = self._lines.values(view, chosen, position)
+            table = view.contexts.table[rows.who[chosen]]
+            processes = zip(table["tgid"].tolist(), table["process_start_ns"].tolist(), strict=True)
+            containers = [container_id(context) for context in table]
+            times, name = rows.time_ns[chosen].tolist(), self._catalogue.by_id[event].name
+            children: list[Any] = [None] * len(chosen)
+            if event == self._fork:
+                pid, start = (argument(rows, index, chosen).tolist() for index in self._child)
+                children = list(zip(pid, start, strict=True))
+            columns = (chosen.tolist(), times, processes, containers, values, children)
+            found += [Given(a, name, t, p, c, v, child) for a, t, p, c, v, child in zip(*columns, strict=True)]
+        return sorted(found, key=lambda given: given.at)
+
+    def _forget(self, view: View) -> None:
+        """What is kept of processes that have ended: exits of this worker's, and of those it was told of."""
+        for code in self._code.values():
+            if code.rule.state in ("process", "fork"):
+                code.states.keep(lambda key: _lives(view.tree, key))
 
     def render(self, rows: Rows, contexts: Contexts, matches: Matches, part: slice) -> Rendered:
         """Their findings."""

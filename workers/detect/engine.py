@@ -13,7 +13,7 @@ not even read for those rows. Tables are numpy arrays, so that all rows of a tur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -265,6 +265,8 @@ class Matches:
 
     rows: Array
     rules: list[Matched]
+    data: dict[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict)
+    """What signatures in Python say of (row, rule), in place of data fields."""
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -85,6 +85,17 @@ class _Data:
         columns = [self._column(i, view, chosen) for i in range(len(self._fields))]
         return [",".join(parts) for parts in zip(*columns, strict=True)] if columns else [""] * len(chosen)
 
+    def values(self, view: View, chosen: Array) -> list[dict[str, Any]]:
+        """The fields of each chosen row, as a finding would show them."""
+        found: list[dict[str, Any]] = [{} for _ in range(len(chosen))]
+        for name, of_event, column, of in self._fields:
+            if of_event is None or column is None:
+                continue
+            keys = column.keys(view, chosen)
+            for one, key in zip(found, keys if isinstance(keys, list) else keys.tolist(), strict=True):
+                one[name] = shown(of_event, column.value(key), of)
+        return found
+
     def _column(self, number: int, view: View, chosen: Array) -> list[str]:
         name, found, column, of = self._fields[number]
         key_text = encode(name) + ":"
@@ -158,6 +169,10 @@ class FindingLines:
         rule = np.array([position for m in matched for position in m], np.int64)
         who = self._subjects(chosen, contexts)
         data = self._data_pieces(View(chosen, contexts, self._tree, self._counts), row, rule)
+        if matches.data:
+            for i, pair in enumerate(zip(at[row].tolist(), rule.tolist(), strict=True)):
+                if pair in matches.data:
+                    data[i] = encode(matches.data[pair])[1:-1].encode("utf-8", "replace")
         times = self._style.time(chosen.time_ns, np.zeros(len(chosen), np.uint8)).tolist()
         found: list[bytes] = []
         fold: list[int] = []
@@ -174,16 +189,26 @@ class FindingLines:
         key = b"\0".join((self._rules[position].id.encode(), who, data))
         return int.from_bytes(hashlib.blake2b(key, digest_size=8, key=self._secret).digest(), "little")
 
+    def values(self, view: View, chosen: Array, position: int) -> list[dict[str, Any]]:
+        """The data fields of rows of one event, for a signature in Python."""
+        return self._data_of(position, int(view.rows.event[chosen[0]])).values(view, chosen)
+
+    def _data_of(self, position: int, number: int) -> _Data:
+        data = self._data.get((position, number))
+        if data is None:
+            rule, event = self._rules[position], self._catalogue.by_id[number]
+            data = self._data[position, number] = _Data(rule, rule.events[event.name], event)
+        return data
+
     def _data_pieces(self, view: View, row: Array, rule: Array) -> list[bytes]:
         found = [b""] * len(row)
         event = view.rows.event[row].astype(np.int64)
         pairs = rule << 16 | event
         for pair in np.unique(pairs).tolist():
             position, number = pair >> 16, pair & 0xFFFF
-            data = self._data.get((position, number))
-            if data is None:
-                rule_, of = self._rules[position], self._catalogue.by_id[number]
-                data = self._data[position, number] = _Data(rule_, rule_.events[of.name], of)
+            if self._rules[position].code:
+                continue
+            data = self._data_of(position, number)
             mine = np.flatnonzero(pairs == pair)
             for i, piece in zip(mine.tolist(), data.pieces(view, row[mine]), strict=True):
                 found[i] = piece.encode("utf-8", "replace")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bpf.catalogue import Catalogue, Event
 from config.conditions import tests
-from config.rules import SHIPPED, Example, Rule, RuleError, load
+from config.rules import SHIPPED, Example, Rule, RuleError, files_of, load
 from config.tuning import chosen, read_exceptions, with_exceptions
+from workers.detect.code import load_code
 from workers.detect.compiled import check_rule, has_field
 
 Lack = Callable[[Event], str]
@@ -59,6 +61,12 @@ def coverage(rule: Rule, catalogue: Catalogue, lack: Lack) -> Coverage:
     return Coverage("partial" if reasons else "full", "; ".join(reasons))
 
 
+def _code_files(folders: Sequence[Path]) -> Iterator[Path]:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # said already
+            yield from files_of(folder, (".py",))
+
+
 def build(
     catalogue: Catalogue,
     folders: Sequence[str] = (),
@@ -73,6 +81,15 @@ def build(
     """The rules that ship and those of some folders, tuned. TuningError; what cannot be used is in `refused`."""
     loaded = load([*([SHIPPED] if shipped else []), *map(Path, folders)])
     refused, usable = list(loaded.refused), []
+    for path in _code_files([*([SHIPPED] if shipped else []), *map(Path, folders)]):
+        try:
+            for rule, examples in load_code(path, catalogue):
+                if any(rule.id == other.id for other in loaded.rules):
+                    raise RuleError(str(path), 0, rule.id, "another rule has this id")
+                loaded.rules.append(rule)
+                loaded.examples[rule.id] = examples
+        except RuleError as error:
+            refused.append(error)
     for rule in loaded.rules:
         try:
             check_rule(rule, catalogue)

@@ -20,7 +20,7 @@ import msgspec
 
 from bpf.catalogue import Catalogue
 from config.conditions import FALSE, TRUE, Either, Every, Negated, Node, Scalar, Surely, Test, every
-from config.rules import Mitre, Rule, RuleError, yaml_files
+from config.rules import Mitre, Rule, RuleError, files_of
 from workers.detect.compiled import check_rule
 from workers.detect.fields import field_of
 from workers.detect.matching import Matcher
@@ -50,7 +50,7 @@ def load_sigma(
     refused: list[RuleError] = []
     for folder in folders:
         try:
-            files = yaml_files(folder)
+            files = files_of(folder)
         except OSError as error:
             refused.append(RuleError(str(folder), 0, "", error.strerror or str(error)))
             continue

@@ -1,0 +1,242 @@
+"""Signatures in Python, kept within bounds: loaded from files, run on what the engine lets through, and switched off if
+they fail too often. What they keep is bounded and goes with the process or container that it is about.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bpf.catalogue import LIFECYCLE, Catalogue
+from config.conditions import ConditionError, Node, read
+from config.located import Located
+from config.rules import IDENTIFIER, SCOPES, SEVERITIES, Example, Mitre, Rule, RuleError
+from workers.detect.signature import Batch, Result, Signature, State
+
+MAX_STATES = 65_536
+MIN_LOOK = 1024
+MAX_FAILURES = 10
+"""After so many a signature is off in this worker."""
+STATES = ("", "process", "fork", "container")
+FORK = "sched_process_fork"
+
+
+class Given(NamedTuple):
+    """One event for a signature: whose it is, and the values of its fields."""
+
+    at: int
+    """The caller's number of it, in the order of time."""
+    name: str
+    time_ns: int
+    process: Hashable
+    container: str
+    values: Mapping[str, Any]
+    child: Hashable = None
+    """Of a fork: the new process."""
+
+
+def load_code(path: Path, catalogue: Catalogue) -> Iterator[tuple[Rule, tuple[Example, ...]]]:
+    """The signatures of a file: every class that is one and has an id. RuleError."""
+    for name, kind in _classes(path):
+        yield _rule(path, name, kind, catalogue), _examples(path, kind)
+
+
+def _classes(path: Path) -> list[tuple[str, type[Signature]]]:
+    spec = importlib.util.spec_from_file_location(f"headrace_signatures_{abs(hash(str(path)))}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        line = next(
+            (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(path)), 0
+        )
+        line = line or getattr(error, "lineno", 0) or 0
+        raise RuleError(str(path), line, "", f"{type(error).__name__}: {error}") from error
+    finally:
+        sys.dont_write_bytecode = before
+    return [
+        (name, kind)
+        for name, kind in vars(module).items()
+        if isinstance(kind, type) and issubclass(kind, Signature) and kind.__module__ == module.__name__ and kind.id
+    ]
+
+
+def _line(error: BaseException, file: str) -> int:
+    """Where in a file an error came from; 0 if nowhere."""
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    return next((frame.lineno or 0 for frame in frames if frame.filename == file), 0)
+
+
+def _located(value: Any) -> Located:
+    if isinstance(value, Mapping):
+        return Located({str(k): _located(v) for k, v in value.items()}, 0, {str(k): 0 for k in value})
+    if isinstance(value, list | tuple):
+        return Located([_located(v) for v in value], 0)
+    return Located(value, 0)
+
+
+def _rule(path: Path, name: str, kind: type[Signature], catalogue: Catalogue) -> Rule:
+    def refuse(why: str) -> RuleError:
+        return RuleError(str(path), 0, str(kind.id), why)
+
+    if not IDENTIFIER.fullmatch(kind.id) or not kind.name or not kind.events:
+        raise refuse("a signature has an id, a name and events")
+    for key, known in (("severity", SEVERITIES), ("scope", SCOPES), ("state", STATES)):
+        if getattr(kind, key) not in known:
+            raise refuse(f"{key}: {' '.join(w or 'none' for w in known)}, not {getattr(kind, key)}")
+    try:
+        events: dict[str, Node] = {event: read(_located(c), {}) for event, c in kind.events.items()}
+    except ConditionError as error:
+        raise refuse(error.why) from error
+    shared = tuple(events) if kind.state == "fork" and not kind.shared else tuple(kind.shared)
+    for each in shared:
+        event = catalogue.by_name.get(each)
+        if event is not None and not (event.urgent or each in LIFECYCLE):
+            raise refuse(f"shared: {each} goes to one worker; those that go to all are processes' beginnings and ends")
+    if kind.state == "fork":
+        events.setdefault(FORK, read(_located(None), {}))
+        shared = tuple(dict.fromkeys((*shared, FORK)))
+    return Rule(
+        id=kind.id,
+        name=kind.name,
+        title=kind.title,
+        description=kind.description,
+        severity=kind.severity,
+        mitre=Mitre(**kind.mitre),
+        tags=tuple(kind.tags),
+        scope=kind.scope,
+        events=events,
+        data={field: field for field in kind.fields},
+        kind="python",
+        code=name,
+        state=kind.state,
+        shared=shared,
+        file=str(path),
+    )
+
+
+def _examples(path: Path, kind: type[Signature]) -> tuple[Example, ...]:
+    found = []
+    for key, examples in kind.examples.items():
+        if key not in ("match", "near_miss"):
+            raise RuleError(str(path), 0, kind.id, f"examples: match and near_miss, not {key}")
+        found += [Example(tuple(e if isinstance(e, list) else [e]), key == "match") for e in examples]
+    return tuple(found)
+
+
+class States:
+    """What one signature keeps, by process or container: the oldest goes first when there are too many."""
+
+    def __init__(self, scope: str) -> None:
+        self._scope = scope
+        self._known: dict[Hashable, State] = {}
+        self._look_at = MIN_LOOK
+        self.evicted = 0
+
+    def of(self, event: Given) -> State:
+        """The state that an event is looked at with."""
+        if not self._scope:
+            return {}
+        key = event.container if self._scope == "container" else event.process
+        state = self._known.pop(key, None)
+        self._known[key] = found = {} if state is None else state
+        if len(self._known) > MAX_STATES:
+            del self._known[next(iter(self._known))]
+            self.evicted += 1
+        return found
+
+    def forked(self, event: Given) -> None:
+        """A new process begins with a copy of what is kept of the one that made it."""
+        state = self._known.get(event.process)
+        if self._scope == "fork" and state:
+            self._known[event.child] = dict(state)
+
+    def keep(self, lives: Callable[[Hashable], bool]) -> None:
+        """Forget processes that have ended; looked for once there are many more than before."""
+        if len(self._known) < self._look_at:
+            return
+        self._known = {key: state for key, state in self._known.items() if lives(key)}
+        self._look_at = max(MIN_LOOK, 2 * len(self._known))
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+class CodeRule:
+    """One signature at work."""
+
+    def __init__(self, rule: Rule, kind: type[Signature]) -> None:
+        self.rule = rule
+        self.signature = kind()
+        self.states = States(rule.state)
+        self.failures = 0
+
+    @property
+    def is_off(self) -> bool:
+        """Whether it has failed too often."""
+        return self.failures >= MAX_FAILURES
+
+    def look(self, events: Sequence[Given], report: Callable[[str], None]) -> list[Result]:
+        """What it says of each, in the order of time."""
+        if self.is_off:
+            return [None] * len(events)
+        found: list[Result] = [None] * len(events)
+        if self.rule.state == "fork" or type(self.signature).on_batch is Signature.on_batch:
+            for i, event in enumerate(events):
+                found[i] = self._one(event, report)
+            return found
+        try:
+            answer = self.signature.on_batch(_batch(events, self.rule.data, [self.states.of(e) for e in events]))
+            if len(answer) != len(events):
+                raise ValueError(f"on_batch gave {len(answer)} results for {len(events)} events")
+            return list(answer)
+        except Exception as error:
+            self._failed(error, report)
+            return found
+
+    def _one(self, event: Given, report: Callable[[str], None]) -> Result:
+        if self.is_off:
+            return None
+        if event.name == FORK and self.rule.state == "fork":
+            self.states.forked(event)
+            if FORK not in self.signature.events:
+                return None
+        try:
+            batch = _batch([event], self.rule.data, [self.states.of(event)])
+            return Signature.on_batch(self.signature, batch)[0]
+        except Exception as error:
+            self._failed(error, report)
+            return None
+
+    def _failed(self, error: Exception, report: Callable[[str], None]) -> None:
+        self.failures += 1
+        where = next(
+            (f for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == self.rule.file), None
+        )
+        place = f"{where.filename}:{where.lineno}" if where else self.rule.file
+        state = "; it is off now" if self.is_off else ""
+        report(f"{place}: {self.rule.id}: {type(error).__name__}: {error}{state}")
+
+
+def _batch(events: Sequence[Given], fields: Mapping[str, str], states: Sequence[State]) -> Batch:
+    columns = {field: [event.values.get(field) for event in events] for field in fields}
+    return Batch([e.name for e in events], [e.time_ns for e in events], columns, states)
+
+
+def code_rules(rules: Sequence[Rule]) -> dict[int, CodeRule]:
+    """Those of a set that are code, by their positions. RuleError if a file has changed."""
+    found: dict[int, CodeRule] = {}
+    for position, rule in enumerate(rules):
+        if rule.code:
+            kinds = dict(_classes(Path(rule.file)))
+            if rule.code not in kinds:
+                raise RuleError(rule.file, 0, rule.id, f"{rule.code} is no longer there")
+            found[position] = CodeRule(rule, kinds[rule.code])
+    return found
