@@ -152,7 +152,7 @@ def test_broad_exceptions_are_caught_only_at_a_processs_root_or_named_again(path
             assert node.type is not None, f"{path}: bare except"
             if isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"):
                 raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
-                # code.py runs what others wrote
+                    # code.py runs what others wrote
                     assert raises or path.stem in ("process", "code"), f"{path}:{node.lineno}"
 
 
