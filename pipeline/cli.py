@@ -42,7 +42,8 @@ def main() -> None:
 
     \b
     Examples:
-      headrace run -- ls /tmp                     trace a command and all that it starts
+      headrace run -- ls /tmp                     what signatures find in a command and all that it starts
+      headrace run -e 'set=fs' -- ls /tmp         its events of files
       headrace run -e 'open*,!openat2' -s uid=33  what user 33 opens
       headrace run -s tree=1234 -o json:out.json  a running process and its children, as JSON
       headrace list events openat                 what an event carries
@@ -204,6 +205,7 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, **f
     \b
     Examples:
       headrace run -- sh -c 'cat /etc/hostname'
+      headrace run -e default -- sh -c 'cat /etc/hostname'
       headrace run -e 'openat,openat.args.pathname=/etc/*,openat.retval<0' -- ls /nonexistent
       headrace run -e execve,connect -o json:- -o zmq:ipc:///run/headrace.sock -s uid!=0
       headrace run --record web.hrc -s 'tree=4711'

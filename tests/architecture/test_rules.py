@@ -62,6 +62,7 @@ def test_the_sources_are_found() -> None:
 
 def test_config_knows_nothing_but_the_catalogue() -> None:
     known = {"bpf.catalogue", "bpf.ranges"}
+
     def allowed(path: Path, name: str) -> bool:
         # signatures that ship are written as anybody's are
         is_signature = path.parent.name == "signatures" and name == "workers.detect.signature"
@@ -152,8 +153,8 @@ def test_broad_exceptions_are_caught_only_at_a_processs_root_or_named_again(path
             assert node.type is not None, f"{path}: bare except"
             if isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"):
                 raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
-                    # code.py runs what others wrote
-                    assert raises or path.stem in ("process", "code"), f"{path}:{node.lineno}"
+                # code.py runs what others wrote
+                assert raises or path.stem in ("process", "code"), f"{path}:{node.lineno}"
 
 
 def tracked() -> list[Path]:

@@ -75,6 +75,8 @@ def check(field: Field, test: Test) -> None:
 def _check_value(field: Field, test: Test, value: Scalar) -> None:
     if field.kind == NUMBER:
         _check_number(field, test, value)
+    elif isinstance(value, bool):
+        raise TestError(f"{field.name} is a {field.kind}, and {str(value).lower()} is none: put it in quotes")
     elif test.operator == "cidr":
         try:
             ipaddress.ip_network(str(value), strict=False)
