@@ -2,7 +2,8 @@
 supervisor, handed to each process, never changed.
 
     control segment:  stop, closed sinks, closed pipes, events recorded (u64) | ready (u1[READY]) |
-                      interest (u1[EVENTS + 1]) | journals: reader | worker 0..N-1 | publisher
+                      interest (u1[EVENTS + 1]) | running (RUNNING[N], each worker's own) | off (u1[MOST_CODE]) |
+                      journals: reader | worker 0..N-1 | publisher
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from pipeline.shm import Array, Journal, Segment
 
 FLAGS_BYTES = 64
 READY_BYTES = 128
+MOST_CODE = 256
+"""Signatures in Python that a set may have."""
+RUNNING = np.dtype([("signature", "<u8"), ("since_ns", "<u8")])
+"""Of a worker: which signature in Python it is in (from 1, 0: none), and since when (CLOCK_BOOTTIME)."""
 READY_PUBLISHER, READY_READER, READY_WORKER = 0, 1, 2
 """Indices of `ready`; worker i is READY_WORKER + i."""
 ALL = EVENTS
@@ -99,6 +104,11 @@ class Control:
         self.ready: Array = segment.array("u1", READY_BYTES, FLAGS_BYTES)
         self.interest: Array = segment.array("u1", EVENTS + 1, FLAGS_BYTES + READY_BYTES)
         at = (FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 63) // 64 * 64
+        self.running: Array = segment.array(RUNNING, workers, at)
+        at += (RUNNING.itemsize * workers + 63) // 64 * 64
+        self.off: Array = segment.array("u1", MOST_CODE, at)
+        """Signatures in Python that are off; written by the supervisor."""
+        at += MOST_CODE
         dtypes = [
             books.reader_journal(cpus, slots, rings),
             *[books.worker_journal(cpus, sinks)] * workers,
@@ -113,7 +123,7 @@ class Control:
     @staticmethod
     def bytes_for(workers: int, cpus: int, slots: int, rings: int, sinks: int) -> int:
         """Size of the segment."""
-        total = FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 64
+        total = FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 128 + RUNNING.itemsize * workers + MOST_CODE
         total += Journal.bytes_for(books.reader_journal(cpus, slots, rings))
         total += Journal.bytes_for(books.worker_journal(cpus, sinks)) * workers
         return total + Journal.bytes_for(books.publisher_journal(workers, sinks))
@@ -155,7 +165,7 @@ class Control:
         """Drop the views."""
         for journal in (self.reader, *self.workers, self.publisher):
             journal.close()
-        del self._flags, self.ready, self.interest
+        del self._flags, self.ready, self.interest, self.running, self.off
 
 
 def attach_control(plan: Plan) -> Control:

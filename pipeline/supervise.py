@@ -29,6 +29,7 @@ from config.outputs import Output
 from config.settings import Settings
 from pipeline import hashes, process, publisher, recording
 from pipeline.books import Ledger, add_reader, add_recording, add_sinks, add_workers
+from pipeline.clock import boottime_ns
 from pipeline.doorbell import Doorbell, InheritedFd
 from pipeline.logs import logger
 from pipeline.plan import READY_WORKER, Control, Plan
@@ -44,6 +45,8 @@ FORKED, SPAWNED = multiprocessing.get_context("forkserver"), multiprocessing.get
 FORKED.set_forkserver_preload(["pipeline.nursery"])
 MOST_DESCRIPTORS = 200
 """That a fork server takes for one process, with some left for its own (it refuses more than 253)."""
+SIGNATURE_NS = 5 * 10**9
+"""So long a signature in Python may take for the events of a turn."""
 EX_SOFTWARE = 70
 GIVE_UP = frozenset({64, 65, 74})
 
@@ -230,8 +233,31 @@ class Pipeline:
         """Descriptors that become readable when a process ends."""
         return [s.running.sentinel for s in self.stages if not s.finished and s.running is not None]
 
+    def _watch_signatures(self) -> None:
+        """A signature in Python that does not return, or that has ended its worker, is off from now on."""
+        for i, stage in enumerate(self.stages_of_workers()):
+            running = self.control.running[i]
+            number = int(running["signature"])
+            if not number or stage.running is None:
+                continue
+            alive = stage.running.is_alive()
+            if alive and boottime_ns() - int(running["since_ns"]) < SIGNATURE_NS:
+                continue
+            self.control.off[number - 1] = 1
+            running["signature"] = 0
+            what = "did not return" if alive else "ended its worker"
+            logger("supervisor").error("supervisor.signature_switched_off", number=number, worker=i, reason=what)
+            if alive:
+                stage.running.kill()
+
+    def stages_of_workers(self) -> list[Stage]:
+        """In order."""
+        return [stage for stage in self.stages if stage.name.startswith("worker-")]
+
     def attend(self) -> None:
         """Look after what has ended: start it again, or PipelineFailed."""
+        if self.rules:
+            self._watch_signatures()
         for stage in self.stages:
             if stage.finished or stage.running is None or stage.running.is_alive():
                 continue

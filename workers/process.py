@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bpf.catalogue import LOSS, catalogue
-from pipeline.clock import CpuClock
+from pipeline.clock import CpuClock, boottime_ns
 from pipeline.frames import HEADER, read_header
 from pipeline.hashes import Client
 from pipeline.logs import logger
@@ -86,6 +86,9 @@ class Worker:
             self._detector.match if self._detector else None,
             self._detector.shared if self._detector else (),
         )
+        if self._detector:
+            self._detector.switch_off((np.flatnonzero(self.control.off) + 1).tolist())
+            self._detector.guard = self._guard
         facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
         self.renders = plan.renders
         if self._detector:
@@ -101,6 +104,12 @@ class Worker:
         self._already = self.state["written"].copy()
         """Of these, what a predecessor has written."""
         self._recover()
+
+    def _guard(self, signature: int) -> None:
+        """So that the supervisor sees what does not return."""
+        mine = self.control.running[self.index]
+        mine["since_ns"] = boottime_ns()
+        mine["signature"] = signature
 
     def _report(self, text: str) -> None:
         logger(f"worker-{self.index}").error("worker.signature_failed", reason=text)
@@ -221,8 +230,9 @@ class Worker:
                 self._emit_all(number, name, batch, batch.rows)
         if not self.renders and len(batch.rows):
             self._write(self._header(batch, 0, len(batch.rows)), b"", [])
-        if self._detector and batch.matches is not None:
-            self._emit_findings(self._detector, batch, batch.matches)
+        if self._detector:
+            # where lines are merged, a turn without findings is said, too
+            self._emit_findings(self._detector, batch, batch.matches or Matches.none())
 
     def _emit_findings(self, detector: Detector, batch: Batch, matches: Matches) -> None:
         starts = range(0, len(matches), FINDING_ROWS) or (range(1) if self.plan.keyed else ())

@@ -145,6 +145,32 @@ def test_code_that_fails_is_counted_and_switched_off_and_the_rest_goes_on(tmp_pa
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("body", "what"), [("__import__('os')._exit(7)", "ended its worker"), ("while True: pass", "did not return")]
+)
+def test_code_that_ends_or_holds_its_worker_is_switched_off_and_nothing_is_lost(
+    tmp_path: Path, body: str, what: str
+) -> None:
+    (tmp_path / "bad.py").write_text(
+        "from workers.detect.signature import Signature\n\n\nclass Bad(Signature):\n"
+        "    id, name, events = 'BAD', 'bad', {'getppid': None}\n\n"
+        f"    def on_event(self, event, state):\n        {body}\n"
+    )
+    script = "import os\nfor _ in range(50): os.getppid()\nopen('/proc/sys/kernel/randomize_va_space')"
+    found, ledger = tmp_path / "found", tmp_path / "ledger"
+    options = ["--signatures", str(tmp_path), "--findings", f"json:{found}", "--ledger", str(ledger)]
+    options += ["-e", "getppid", "-o", f"json:{tmp_path / 'events'}"]
+    done = headrace("run", *options, "--", sys.executable, "-S", "-c", script)
+    assert done.returncode == 0, done.stderr
+    assert f'reason="{what}"' in done.stderr
+    assert [json.loads(line)["signatureID"] for line in found.read_text().splitlines()] == ["TRC-109"]
+    assert len((tmp_path / "events").read_text().splitlines()) == 50
+    books = json.loads(ledger.read_text())
+    assert books["balanced"]
+    assert sum(books["restarts"].values()) == 1
+
+
+@pytest.mark.kernel
 def test_repeats_are_folded_and_counted(tmp_path: Path) -> None:
     found, ledger = tmp_path / "found", tmp_path / "ledger"
     script = "for _ in range(30): open('/proc/sys/kernel/randomize_va_space').close()"

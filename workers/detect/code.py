@@ -183,6 +183,10 @@ class CodeRule:
         """Whether it has failed too often."""
         return self.failures >= MAX_FAILURES
 
+    def switch_off(self) -> None:
+        """For good."""
+        self.failures = MAX_FAILURES
+
     def look(self, events: Sequence[Given], report: Callable[[str], None]) -> list[Result]:
         """What it says of each, in the order of time."""
         if self.is_off:

@@ -41,6 +41,8 @@ class Detector:
         self.rules, self._catalogue, self._report = tuple(rules), catalogue, report
         self._engine = Engine(self.rules, catalogue)
         self._code: dict[int, CodeRule] = code_rules(self.rules)
+        self.guard: Callable[[int], None] = lambda number: None
+        """Told which signature in Python runs, from 1, and 0 when none does any more."""
         self._counts = argument_counts(catalogue)
         self._lines: FindingLines | None = None
         fork = catalogue.by_name[FORK]
@@ -61,6 +63,12 @@ class Detector:
     def open(self, catalogue: Catalogue, facts: Facts, tree: ProcessTree, secret: bytes, hidden: Sequence[str]) -> None:
         """Make ready to render."""
         self._lines = FindingLines(self.rules, catalogue, facts, tree, secret=secret, hidden=hidden)
+
+    def switch_off(self, numbers: Sequence[int]) -> None:
+        """Signatures in Python that are off, from 1."""
+        for number, code in enumerate(self._code.values(), 1):
+            if number in numbers:
+                code.switch_off()
 
     def match(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
         """Rows of this worker that rules match."""
@@ -89,9 +97,13 @@ class Detector:
                 if position in self._code:
                     rows_of.setdefault(position, []).append(row)
         said: dict[tuple[int, int], Any] = {}
-        for position, at in rows_of.items():
-            events = self._given(view, np.array(at, np.int64), position)
+        for number, position in enumerate(self._code, 1):
+            if position not in rows_of:
+                continue
+            events = self._given(view, np.array(rows_of[position], np.int64), position)
+            self.guard(number)
             answers = self._code[position].look(events, self._report)
+            self.guard(0)
             said |= {(event.at, position): answer for event, answer in zip(events, answers, strict=True)}
         self._forget(view)
         return said

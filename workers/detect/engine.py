@@ -268,6 +268,11 @@ class Matches:
     data: dict[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict)
     """What signatures in Python say of (row, rule), in place of data fields."""
 
+    @classmethod
+    def none(cls) -> Matches:
+        """Nothing was found."""
+        return cls(np.zeros(0, np.int64), [])
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -288,7 +293,7 @@ class Engine:
         """All rows that match at least one rule."""
         looked_at = np.flatnonzero(self._looked_at[rows.event])
         if not len(looked_at):
-            return Matches(np.zeros(0, np.int64), [])
+            return Matches.none()
         view = View(rows, contexts, tree, self._counts)
         events = rows.event[looked_at]
         found_rows: list[Array] = []
@@ -303,7 +308,7 @@ class Engine:
                 found_rows.append(chosen[hit])
                 found_rules += [engine.verdicts[v] for v in verdicts[hit].tolist()]
         if not found_rows:
-            return Matches(np.zeros(0, np.int64), [])
+            return Matches.none()
         at = np.concatenate(found_rows)
         order = np.argsort(at, kind="stable")
         return Matches(at[order], [found_rules[i] for i in order.tolist()])

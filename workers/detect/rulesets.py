@@ -14,6 +14,8 @@ from config.tuning import chosen, read_exceptions, with_exceptions
 from workers.detect.code import load_code
 from workers.detect.compiled import check_rule, has_field
 
+MOST_CODE = 256
+"""Signatures in Python of a set (pipeline/plan.py)."""
 Lack = Callable[[Event], str]
 """Why this host cannot give an event; "" if it can."""
 
@@ -104,6 +106,9 @@ def build(
         found, left_out = load_sigma(list(map(Path, sigma)), catalogue, keywords)
         known = {rule.id for rule in usable}
         usable += [rule for rule in found if rule.id not in known]
+    code = [rule for rule in usable if rule.code]
+    if len(code) > MOST_CODE:
+        refused.append(RuleError(code[-1].file, 0, code[-1].id, f"more than {MOST_CODE} signatures in Python"))
     rules = chosen(usable, only, exclude, least)
     if exceptions:
         try:
