@@ -114,6 +114,7 @@ class Run:
             machine=platform.machine(),
             made_by=f"headrace {VERSION}",
             started_ns=host.started_ns,
+            hidden=request.hidden,
         )
 
     @property
@@ -305,6 +306,7 @@ def replay(request: Request, path: Path) -> Outcome:
         only=request.selection.events if named else None,
         rules=request.encoded_rules(),
         fold_s=request.fold_s,
+        hidden=facts.hidden,
         colour=coloured(request.sinks),
         columns=terminal_columns(request.sinks),
     )

@@ -21,6 +21,7 @@ from config.settings import SettingsError
 from config.tuning import TuningError
 from pipeline import VERSION, app, detection, live, logs
 from pipeline.analyze import analyze
+from pipeline.explain import explain
 from pipeline.groups import CLOSED, EX_DATAERR, EX_USAGE, Failure, Suggesting
 from pipeline.host import event_lack, findings
 from pipeline.listing import check, list_
@@ -320,3 +321,4 @@ main.add_command(list_)
 main.add_command(check)
 main.add_command(detection.signatures)
 main.add_command(analyze)
+detection.signatures.add_command(explain)

@@ -80,7 +80,7 @@ PATHS = click.argument("paths", nargs=-1, metavar="[PATH]...")
 SIGMA = click.option("--sigma", multiple=True, metavar="PATH", help="Sigma rules: a file or a folder.")
 
 
-def _of(paths: tuple[str, ...], sigma: tuple[str, ...] = ()) -> Ruleset:
+def rules_of(paths: tuple[str, ...], sigma: tuple[str, ...] = ()) -> Ruleset:
     """Those of files and folders; without, those that ship."""
     return build(catalogue(), paths, shipped=not paths and not sigma, sigma=_pysigma(sigma))
 
@@ -95,7 +95,7 @@ def _refusals(found: Ruleset) -> None:
 @SIGMA
 def list_signatures(paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
     """Signatures by id, with severity, and what of them can fire on this host."""
-    found = _of(paths, sigma)
+    found = rules_of(paths, sigma)
     for rule in found.rules:
         state = coverage(rule, catalogue(), event_lack)
         note = "" if state.word == "full" else f"  ({state.word}: {state.reason})"
@@ -103,7 +103,8 @@ def list_signatures(paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
     _refusals(found)
 
 
-def _named(found: Ruleset, name: str) -> Rule:
+def named(found: Ruleset, name: str) -> Rule:
+    """A signature by its id or name; Failure."""
     for rule in found.rules:
         if name in (rule.id, rule.name):
             return rule
@@ -119,7 +120,7 @@ def _named(found: Ruleset, name: str) -> Rule:
 @SIGMA
 def show(rule_id: str, paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
     """One signature: what it looks at, and what it is about."""
-    rule = _named(_of(paths, sigma), rule_id)
+    rule = named(rules_of(paths, sigma), rule_id)
     state = coverage(rule, catalogue(), event_lack)
     mitre = "  ".join(part for part in (rule.mitre.id, rule.mitre.tactic, rule.mitre.technique) if part)
     lines = [
@@ -174,7 +175,7 @@ def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None
       headrace signatures check ./my-signatures
       headrace signatures check --json | jq 'select(.coverage != "full")'
     """
-    found = _of(paths, sigma)
+    found = rules_of(paths, sigma)
     lines = []
     for rule in found.rules:
         state = coverage(rule, catalogue(), event_lack)
@@ -197,7 +198,7 @@ def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None
 @PATHS
 def test(paths: tuple[str, ...]) -> None:
     """Every signature against its own examples. Status 1 if one does not hold."""
-    found = _of(paths)
+    found = rules_of(paths)
     failures, held = [], 0
     for rule in found.rules:
         for example in found.examples.get(rule.id, ()):

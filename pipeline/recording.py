@@ -58,6 +58,8 @@ class Facts(msgspec.Struct, frozen=True):
     made_by: str
     started_ns: int
     """CLOCK_BOOTTIME when it was begun."""
+    hidden: tuple[str, ...] = ()
+    """Arguments that were read for signatures, and that nobody asked to see."""
 
 
 class Block(NamedTuple):

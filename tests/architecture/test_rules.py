@@ -15,7 +15,9 @@ LONGEST_FUNCTION = 60
 LONGEST_MODULE = 400
 PLAIN_NAMES = frozenset({"utils", "util", "common", "helpers", "helper", "base", "manager", "managers", "misc"})
 # the command line, the composition root and what starts or ends a run: they may see the whole
-ABOVE = frozenset("nursery app cli supervise demo subscribe host listing live detection analyze request".split())
+ABOVE = frozenset(
+    "nursery app cli supervise demo subscribe host listing live detection analyze explain request".split()
+)
 # what a worker may take from the pipeline: where its bytes come from and go to
 BELOW = frozenset({"plan", "ring", "shm", "results", "frames", "hashes", "logs", "clock"})
 
