@@ -21,6 +21,7 @@ from bpf.layout import (
 )
 from workers.blobs import Blobs, bytes_of
 from workers.decode import paths
+from workers.decode.values import byte_strings
 from workers.rows import Rows
 
 Array = np.ndarray[Any, Any]
@@ -75,6 +76,14 @@ class Texts:
     def shown(self, data: bytes) -> Text:
         """The text of a simple blob."""
         return Text(BLOB_OK, SOURCES[self._usual], paths.walked(data) if self._form == PATH else data)
+
+    def known(self, rows: Rows, chosen: Array, found: Blobs) -> list[bytes | None]:
+        """The whole text of each chosen row, None where it is not known: at once, if their bytes alone decide."""
+        simple = self.simple(rows, chosen, found)
+        if simple is None:
+            return [text.known for text in self.read(rows, chosen, found)]
+        texts = byte_strings(rows.data, found.start[simple], found.bytes[simple])
+        return list(map(paths.walked, texts)) if self._form == PATH else list(texts)
 
     def read(self, rows: Rows, chosen: Array, found: Blobs) -> list[Text]:
         """The text of each chosen row."""

@@ -45,6 +45,8 @@ class View:
         self.rows, self.contexts, self.tree = rows, contexts, tree
         self._counts = counts
         self._found: Blobs | None = None
+        self._wholes: dict[tuple[int, bytes], list[Any]] = {}
+        self._parts: dict[tuple[int, bytes], list[list[bytes] | None]] = {}
 
     @property
     def found(self) -> Blobs:
@@ -52,6 +54,38 @@ class View:
         if self._found is None:
             self._found = blobs(self.rows, self._counts)
         return self._found
+
+    def wholes(self, argument: int, chosen: Array) -> list[Any]:
+        """(bytes, whether they were cut) behind an argument of each chosen row, None if nothing was read. Elements of
+        a vector are columns of their own, and all want the same.
+        """
+        key = argument, chosen.tobytes()
+        known = self._wholes.get(key)
+        if known is None:
+            known = self._wholes[key] = self._read(argument, chosen)
+        return known
+
+    def parts(self, argument: int, chosen: Array) -> list[list[bytes] | None]:
+        """The elements of a vector of each chosen row."""
+        key = argument, chosen.tobytes()
+        known = self._parts.get(key)
+        if known is None:
+            wholes = self.wholes(argument, chosen)
+            known = self._parts[key] = [None if whole is None else elements(whole[0]) for whole in wholes]
+        return known
+
+    def _read(self, argument: int, chosen: Array) -> list[Any]:
+        found, rows = self.found, self.rows
+        keys: list[Any] = []
+        for entry in found.entries(argument, len(rows), chosen).tolist():
+            status = int(found.status[entry]) & BLOB_STATUS if entry >= 0 else -1
+            keys.append((bytes_of(rows, found, entry), status == BLOB_CUT) if status in (BLOB_OK, BLOB_CUT) else None)
+        return keys
+
+
+def elements(data: bytes) -> list[bytes]:
+    """Of a vector: each has a NUL behind it, of one that was cut perhaps not the last."""
+    return data.removesuffix(b"\0").split(b"\0") if data else []
 
 
 class Column(Protocol):
@@ -157,12 +191,15 @@ class BlobColumn:
         self._field, self._index = field, field.argument
 
     def keys(self, view: View, chosen: Array) -> Keys:
-        found, rows = view.found, view.rows
-        keys: list[Any] = []
-        for entry in found.entries(self._index, len(rows), chosen).tolist():
-            status = int(found.status[entry]) & BLOB_STATUS if entry >= 0 else -1
-            keys.append((bytes_of(rows, found, entry), status == BLOB_CUT) if status in (BLOB_OK, BLOB_CUT) else None)
-        return keys
+        keys = view.wholes(self._index, chosen)
+        if self._field.element is None:
+            return keys
+        # what is remembered is the element: vectors seldom come again
+        element, parts = self._field.element, view.parts(self._index, chosen)
+        return [
+            None if split is None or element >= len(split) else (split[element], key[1] and element == len(split) - 1)
+            for key, split in zip(keys, parts, strict=True)
+        ]
 
     def value(self, key: Any) -> Value:
         if key is None:
@@ -173,13 +210,9 @@ class BlobColumn:
             return bytes(data)
         if field.type == SOCKADDR_TYPE:
             return address_part(decode_sockaddr(data), field.column)
-        parts = tuple(data.removesuffix(b"\0").split(b"\0")) if data else ()
-        if field.element is None:
-            return Text(parts, cut)
-        if field.element < len(parts):
-            # only the last one can be the one that was cut
-            return Text((parts[field.element],), cut and field.element == len(parts) - 1)
-        return None
+        if field.element is not None:
+            return Text((data,), cut)
+        return Text(tuple(elements(data)), cut)
 
 
 def address_part(address: dict[str, str], part: str) -> Value:

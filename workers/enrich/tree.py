@@ -157,8 +157,7 @@ class ProcessTree:
         chosen = np.flatnonzero(rows.event == self._ids[1])
         numbers = [argument(rows, self._exec.index(n) or 0, chosen).tolist() for n in ("dev", "inode", "ctime")]
         path, asked, argv, cwd = (
-            [text.known for text in self._texts[name].read(rows, chosen, found)]
-            for name in ("pathname", "interp", "argv", "pwd")
+            self._texts[name].known(rows, chosen, found) for name in ("pathname", "interp", "argv", "pwd")
         )
         columns = (*numbers, path, asked, [a or b"" for a in argv], cwd)
         return [Image(*values) for values in zip(*columns, strict=True)]
