@@ -16,7 +16,7 @@ from bpf.catalogue import Catalogue
 from config.conditions import tests
 from config.rules import Rule
 from workers.detect.code import Given, code_rules
-from workers.detect.columns import Array, Keys
+from workers.detect.columns import Array, Keys, ValueColumn
 from workers.detect.compiled import compile_rules
 from workers.detect.engine import EventEngine
 from workers.detect.fields import Field, FieldError, field_of
@@ -44,7 +44,7 @@ class Indexed(NamedTuple):
     raw: Mapping[str, Any]
 
 
-class FlatColumn:
+class FlatColumn(ValueColumn):
     """A field of flat events: the key is the value itself."""
 
     volatile = False

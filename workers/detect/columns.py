@@ -32,6 +32,7 @@ from workers.detect.fields import FAMILIES, SOCKADDR_TYPE, Field
 from workers.detect.values import BYTES, Text, Value, text
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Rows
+from workers.views.pieces import VECTOR_TYPE
 
 Array = np.ndarray[Any, Any]
 Keys = Array | list[Any]
@@ -100,8 +101,18 @@ class Column(Protocol):
     def value(self, key: Any) -> Value:
         """What a key stands for. Of a volatile column, only while its view is at hand."""
 
+    def texts(self, keys: list[Any]) -> list[bytes] | None:
+        """The same of many at once, if all are texts that were read whole: readings with a NUL between them."""
 
-class NumberColumn:
+
+class ValueColumn:
+    """What columns have in common that read values one by one."""
+
+    def texts(self, keys: list[Any]) -> list[bytes] | None:
+        return None
+
+
+class NumberColumn(ValueColumn):
     """An argument that is a number."""
 
     volatile = False
@@ -131,7 +142,7 @@ class NumberColumn:
         return None if key is None else number(key, self._type, False)
 
 
-class ResultColumn:
+class ResultColumn(ValueColumn):
     """The result of a call."""
 
     volatile = False
@@ -156,6 +167,7 @@ class TextColumn:
         self._event, self._index = event, index
         self._texts = Texts(event, index)
         argument = event.arguments[index]
+        self._is_path = argument.form == PATH
         own = event.index(f"root_{argument.name}")
         self._own = Texts(event, own) if own is not None and argument.form in (PATH, NAME) else None
 
@@ -180,6 +192,11 @@ class TextColumn:
 
     def value(self, key: Any) -> Value:
         return Text((self._texts.shown(key).data,)) if isinstance(key, bytes) else key
+
+    def texts(self, keys: list[Any]) -> list[bytes] | None:
+        if not all(type(key) is bytes for key in keys):
+            return None
+        return list(map(paths.walked, keys)) if self._is_path else keys
 
 
 class BlobColumn:
@@ -214,6 +231,13 @@ class BlobColumn:
             return Text((data,), cut)
         return Text(tuple(elements(data)), cut)
 
+    def texts(self, keys: list[Any]) -> list[bytes] | None:
+        if self._field.type != VECTOR_TYPE or any(key is None or key[1] for key in keys):
+            return None
+        if self._field.element is not None:
+            return [data for data, _ in keys]
+        return [data.removesuffix(b"\0") for data, _ in keys]
+
 
 def address_part(address: dict[str, str], part: str) -> Value:
     """A part of a socket's address; None if its family has none. A mapped IPv4 address reads both ways."""
@@ -236,7 +260,7 @@ def address_part(address: dict[str, str], part: str) -> Value:
     return Text((shown.encode(), str(mapped).encode())) if mapped else text(shown)
 
 
-class TargetColumn:
+class TargetColumn(ValueColumn):
     """Whether a call on a process is on the caller itself; the key is (number, own group and thread, kernel's word)."""
 
     volatile = False
@@ -256,7 +280,7 @@ class TargetColumn:
         return int(told or pid in (group, thread))
 
 
-class DescriptorColumn:
+class DescriptorColumn(ValueColumn):
     """The file of a call's descriptor."""
 
     volatile = False

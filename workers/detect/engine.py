@@ -24,7 +24,7 @@ from config.rules import Rule
 from workers.detect.columns import Column, View
 from workers.detect.compiled import EVERY, NEGATED, SURELY, Formula, OfEvent, compile_rules, numbers
 from workers.detect.fields import Field
-from workers.detect.matching import Matcher, Verdicts
+from workers.detect.matching import FEW, Matcher, Verdicts
 from workers.detect.memory import Memory
 from workers.detect.reading import column_of
 from workers.detect.values import NUMBER
@@ -63,6 +63,12 @@ class Classes:
         self._generation = 0
 
     def _classes(self, keys: list[Any]) -> list[int]:
+        texts = self.column.texts(keys) if self.matcher.reads_texts and len(keys) >= FEW else None
+        if texts is not None:
+            classes = np.full(len(keys), self.class_of(self.matcher.nothing), np.int64)
+            for i in np.flatnonzero(self.matcher.suspects(texts)).tolist():
+                classes[i] = self.class_of(self.matcher.verdicts(self.column.value(keys[i])))
+            return list(classes.tolist())
         return list(map(self.class_of, self.matcher.verdicts_of(list(map(self.column.value, keys)))))
 
     def class_of(self, verdicts: Verdicts) -> int:

@@ -42,6 +42,7 @@ OF_BYTES = ("equals", "contains", "startswith", "endswith", "exists")
 NUL, SEPARATOR = b"\0", b"\x01"
 FEW = 4
 """Values that are looked at one by one."""
+Array = np.ndarray[Any, Any]
 GROWING = ("contains", "startswith")
 """What holds of the beginning of a text holds of all of it."""
 
@@ -255,16 +256,42 @@ class Matcher:
         assert self._regular
         return any(self._regular.has(part) for part in value.parts)
 
+    @property
+    def nothing(self) -> Verdicts:
+        """Of a text that was read whole and has no pattern in it."""
+        return self._nothing
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether suspects() can tell texts apart."""
+        return self.field.kind == TEXT and not self._simple
+
+    def suspects(self, texts: Sequence[bytes]) -> Array:
+        """Which texts have a pattern in them, as a mask; readings of one have a NUL between them."""
+        marked = self._marked([NUL + text + NUL for text in texts])
+        if self._regular:
+            has = self._regular.has
+            marked |= [any(map(has, text.split(NUL))) for text in texts]
+        return marked
+
     def _suspects(self, values: Sequence[Value]) -> list[bool]:
-        """Which values have a pattern in them."""
         parts = [NUL + NUL.join(value.parts) + NUL if isinstance(value, Text) else b"" for value in values]
-        marked = np.zeros(len(values), bool)
+        return list(self._marked(parts).tolist())
+
+    def _marked(self, parts: list[bytes]) -> Array:
+        marked = np.zeros(len(parts), bool)
         for one, small in self._sets:
-            # small letters can be longer
-            shown = list(map(_lower, parts)) if small else parts
-            ends = np.cumsum([len(part) + 1 for part in shown])
-            marked[np.searchsorted(ends, one.anywhere(SEPARATOR.join(shown)), "right")] = True
-        return list(marked.tolist())
+            joined = SEPARATOR.join(parts)
+            lengths = list(map(len, parts))
+            if small and joined.isascii():
+                joined = joined.lower()
+            elif small:
+                # small letters can be longer
+                shown = list(map(_lower, parts))
+                joined, lengths = SEPARATOR.join(shown), list(map(len, shown))
+            ends = np.cumsum(np.array(lengths) + 1)
+            marked[np.searchsorted(ends, one.anywhere(joined), "right")] = True
+        return marked
 
     def verdicts(self, value: Value) -> Verdicts:
         """Which tests hold of a value, and which are unknown."""

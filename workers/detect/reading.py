@@ -14,6 +14,7 @@ from workers.detect.columns import (
     ResultColumn,
     TargetColumn,
     TextColumn,
+    ValueColumn,
     View,
 )
 from workers.detect.fields import EXEC, SOCKADDR_TYPE, Field
@@ -22,7 +23,7 @@ from workers.detect.values import BYTES, NUMBER, Value, shown_number
 from workers.views.pieces import VECTOR_TYPE
 
 
-class ShownColumn:
+class ShownColumn(ValueColumn):
     """A number as text: `@hex` without 0x, `@dec`."""
 
     def __init__(self, column: Column, field: Field) -> None:

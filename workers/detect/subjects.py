@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bpf.layout import CONTAINER_STARTED, RUNTIMES
-from workers.detect.columns import Array, BlobColumn, Keys, TextColumn, View
+from workers.detect.columns import Array, BlobColumn, Keys, TextColumn, ValueColumn, View
 from workers.detect.fields import Field
 from workers.detect.values import NUMBER, Text, Value, text
 from workers.enrich.containers import container_id
@@ -21,7 +21,7 @@ from workers.rows import Contexts
 MAX_ANCESTORS = 64
 
 
-class ContextColumn:
+class ContextColumn(ValueColumn):
     """A column of the process's context; keys are numbers of contexts."""
 
     volatile = True
@@ -82,7 +82,7 @@ def command_line(argv: bytes, cut: bool) -> Text:
     return Text((argv.removesuffix(b"\0").replace(b"\0", b" "),), cut)
 
 
-class ExecColumn:
+class ExecColumn(ValueColumn):
     """`process.image` and its like on an exec itself: what this very record says of the new image."""
 
     volatile = False
@@ -106,6 +106,13 @@ class ExecColumn:
         parts = [column.keys(view, chosen) for column in self._columns]
         return parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
 
+    def texts(self, keys: list[Any]) -> list[bytes] | None:
+        if self._is_argv:
+            if any(key is None or key[1] for key in keys):
+                return None
+            return [data.removesuffix(b"\0").replace(b"\0", b" ") for data, _ in keys]
+        return self._columns[0].texts(keys) if len(self._columns) == 1 else None
+
     def value(self, key: Any) -> Value:
         if key is None:
             return None
@@ -122,7 +129,7 @@ class ExecColumn:
         return found
 
 
-class ImageColumn:
+class ImageColumn(ValueColumn):
     """What the process, its parent or its ancestors run, from the process tree; the key is what the tree has."""
 
     volatile = False

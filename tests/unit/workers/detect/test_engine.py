@@ -211,6 +211,24 @@ def test_the_engine_says_what_a_plain_evaluation_says(nodes: list[Node], events:
     assert matched(rules, records) == expected
 
 
+def test_many_values_at_once_are_tested_as_one_by_one() -> None:
+    rules = [
+        rule("path", openat=Test("pathname", "endswith", ("7", "É"), nocase=True)),
+        rule("exact", openat=Test("pathname", "startswith", ("/x1", "/é"))),
+        rule("shape", openat=Test("pathname", "re", ("^/x[0-9]$",))),
+        rule("argv", execve=Test("argv", "equals", ("-3", "last"))),
+        rule("first", execve=Test("argv[0]", "contains", ("a4", "b"))),
+        rule("third", execve=Test("argv[2]", "equals", ("",))),
+        rule("none", execve=Test("argv[7]", "exists", (False,))),
+    ]
+    paths = [b"/x%d" % i for i in range(40)] + ["/\u00e9%d".encode() % i for i in range(10)] + [b"\xff7", "/İ".encode()]
+    vectors = [b"a%d\0-%d\0" % (i, i) for i in range(20)] + [b"b\0last", b"b\0x\0\0", b"", b"x\0" * 9]
+    records = [openat(path) for path in paths] + [Record(EXECVE, blobs=(Blob(1, data),)) for data in vectors]
+    one_by_one = [matched(rules, [record])[0] for record in records]
+    assert matched(rules, records) == one_by_one
+    assert {name for found in one_by_one for name in found} == {r.id for r in rules}
+
+
 SHIPPED_RULES = load([SHIPPED])
 
 
