@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from tests.live import headrace, trace
 
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "finding.schema.json").read_text())
 INET = {"sa_family": "AF_INET", "sin_addr": "10.0.0.2", "sin_port": "53"}
 
 
@@ -24,6 +26,8 @@ def event(name: str, retval: int = 0, **more: Any) -> str:
 def analyzed(lines: list[str], *options: str) -> tuple[int, list[tuple[str, int]], str]:
     done = headrace("analyze", *options, "-", stdin=None, input="".join(f"{line}\n" for line in lines))
     found = [json.loads(line) for line in done.stdout.splitlines()]
+    for finding in found:
+        jsonschema.validate(finding, SCHEMA)
     return done.returncode, [(f["signatureID"], f["eventIndex"]) for f in found], done.stderr
 
 

@@ -8,12 +8,14 @@ import re
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 import zmq
 
 from tests.live import Running, headrace, wait_for
 
 ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((ROOT / "docs" / "finding.schema.json").read_text())
 TUTORIAL = (ROOT / "docs" / "signatures.md").read_text()
 
 
@@ -71,6 +73,8 @@ def test_what_the_tutorial_writes_fires(my: Path, tmp_path: Path) -> None:
         shell.parent.rmdir()
     findings = [json.loads(line) for line in found.read_text().splitlines()]
     assert [f["signatureID"] for f in findings] == ["MY-2", "MY-1", "00000000-0000-4000-8000-00000000000a"]
+    for finding in findings:
+        jsonschema.validate(finding, SCHEMA)
     assert findings[0]["data"] == {"times": 2}
     assert findings[1]["data"]["argv"] == [str(shell), "-c", ":"]
     assert (findings[2]["author"], findings[2]["level"], findings[2]["title"]) == ("Somebody", "low", "A listing")
@@ -179,6 +183,8 @@ def test_repeats_are_folded_and_counted(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     first, last = [json.loads(line) for line in found.read_text().splitlines()]
+    for finding in (first, last):
+        jsonschema.validate(finding, SCHEMA)
     assert "count" not in first
     assert (last["signatureID"], last["count"]) == ("TRC-109", 29)
     assert last["firstTime"] < last["lastTime"]
