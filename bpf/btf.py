@@ -8,6 +8,7 @@ large is a type. Nothing here depends on a kernel version; a member that this ke
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,7 @@ class Btf:
             raise BtfError(f"BTF is cut off: {error}") from error
 
     @classmethod
+    @functools.cache
     def of_kernel(cls, path: Path = VMLINUX) -> Btf:
         """BTF of the running kernel; BtfError says what is missing."""
         try:
