@@ -338,6 +338,7 @@ class _RuleReader:
         parts = self._get("threshold", dict, "a mapping", None)
         if parts is None:
             return None
+        self.refuse("threshold", "threshold: headrace does not evaluate it yet")
         known = {"count": MAX_COUNT, "within": WINDOW_S}
         numbers = {key: parts[key].value for key in known if key in parts}
         for key, most in known.items():
