@@ -57,6 +57,12 @@ class Test(msgspec.Struct, frozen=True, tag="test"):
     hex: bool = False
     line: int = 0
 
+    @property
+    def wanted(self) -> str:
+        """What the field must be, in words."""
+        how = "".join(f"|{word}" for word in ("each", "nocase", "hex") if getattr(self, word))
+        return f"{self.operator}{how} {', '.join(map(str, self.values))}"
+
 
 class Every(msgspec.Struct, frozen=True, tag="every"):
     """True if all parts are; of no parts, true."""
@@ -77,7 +83,7 @@ class Negated(msgspec.Struct, frozen=True, tag="negated"):
 
 
 class Surely(msgspec.Struct, frozen=True, tag="surely"):
-    """True if the part is true, false if it is false or unknown: exceptions are made of it, never rules."""
+    """True if the part is true, false if it is false or unknown: of exceptions, and of records that must be there."""
 
     part: Node
 

@@ -21,6 +21,7 @@ from config.located import Located, LocatedError, documents
 SEVERITIES = ("info", "low", "medium", "high", "critical")
 SCOPES = ("any", "host", "container")
 SHIPPED = Path(__file__).parent / "signatures"
+CODE, YAML = ".py", (".yaml", ".yml")
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 KEYS = (
     "id",
@@ -34,15 +35,14 @@ KEYS = (
     "condition",
     "scope",
     "data",
-    "threshold",
     "enabled",
     "examples",
     "author",
     "references",
 )
 EXAMPLE_KEYS = ("event", "events", "args", "retval", "process", "parent", "ancestors", "container")
-WINDOW_S = 86_400
-MAX_COUNT = 10_000
+MOST_CODE = 256
+"""Signatures in Python that a set may have."""
 
 
 class RuleError(Exception):
@@ -62,14 +62,6 @@ class Mitre(msgspec.Struct, frozen=True):
     id: str = ""
 
 
-class Threshold(msgspec.Struct, frozen=True):
-    """So many matches within so many seconds, of what agrees in these data fields, are one finding."""
-
-    count: int
-    within_s: int
-    by: tuple[str, ...] = ()
-
-
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """One signature. `events`: the condition on each event that it looks at."""
 
@@ -84,9 +76,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     events: dict[str, Node] = {}
     data: dict[str, str] = {}
     """What a finding shows: name to field."""
-    threshold: Threshold | None = None
     enabled: bool = True
-    kind: str = "yaml"
     author: str = ""
     references: tuple[str, ...] = ()
     level: str = ""
@@ -120,15 +110,15 @@ class Loaded(msgspec.Struct):
     refused: list[RuleError] = []
 
 
-def files_of(folder: Path, suffixes: Sequence[str] = (".yaml", ".yml")) -> list[Path]:
-    """The files of a folder and of those below it that are named so, in order; a file is itself. OSError."""
+def files_of(folder: Path, code: bool = False) -> list[Path]:
+    """The files of a folder and of those below it, in order: YAML, or Python if `code`. A file is itself. OSError."""
     if not folder.is_dir():
         folder.stat()
-        return [folder] if folder.suffix in suffixes or (".yaml" in suffixes and folder.suffix != ".py") else []
+        return [folder] if (folder.suffix == CODE) == code else []
     found: list[Path] = []
     for each in sorted(folder.iterdir()):
-        if each.is_dir() or each.suffix in suffixes:
-            found += files_of(each, suffixes)
+        if each.is_dir() or each.suffix in ((CODE,) if code else YAML):
+            found += files_of(each, code)
     return found
 
 
@@ -273,7 +263,6 @@ class _RuleReader:
             scope=self._choice("scope", SCOPES, "any"),
             events=self._events(),
             data=self._data(),
-            threshold=self._threshold(),
             enabled=self._switch(),
             author=self._text("author"),
             references=self._texts("references"),
@@ -333,22 +322,6 @@ class _RuleReader:
         if not isinstance(part.value, dict) or not all(isinstance(e.value, str) for e in part.value.values()):
             self.refuse("data", "data: a list of fields, or a mapping of names to fields")
         return {name: each.value for name, each in part.value.items()}
-
-    def _threshold(self) -> Threshold | None:
-        parts = self._get("threshold", dict, "a mapping", None)
-        if parts is None:
-            return None
-        self.refuse("threshold", "threshold: headrace does not evaluate it yet")
-        known = {"count": MAX_COUNT, "within": WINDOW_S}
-        numbers = {key: parts[key].value for key in known if key in parts}
-        for key, most in known.items():
-            value = numbers.get(key)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-                self.refuse("threshold", f"threshold: {key} is a number from 1 to {most}")
-        by = parts["by"].plain() if "by" in parts else []
-        if set(parts) - {"count", "within", "by"} or not isinstance(by, list) or not set(by) <= set(self._data()):
-            self.refuse("threshold", "threshold: count, within (seconds), and by: names of its data")
-        return Threshold(numbers["count"], numbers["within"], tuple(by))
 
     def examples(self) -> tuple[Example, ...]:
         """What must match, and what must not."""

@@ -127,7 +127,7 @@ class Ledger(msgspec.Struct, kw_only=True):
     raced: int = 0
     cross_checks: dict[str, int] = msgspec.field(default_factory=dict)
     findings: dict[str, int] = msgspec.field(default_factory=dict)
-    """What signatures found: found = published + folded + waiting."""
+    """What signatures found: found = published + folded."""
     facts: dict[str, int] = msgspec.field(default_factory=dict)
     """Lifecycle records that no output asked for, and what became of them; outside of the sum."""
     by_cpu: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)

@@ -8,8 +8,9 @@ from importlib.util import find_spec
 import click
 import msgspec
 
-from bpf.catalogue import UnknownName, catalogue
+from bpf.catalogue import UnknownName, catalogue, nearest
 from config import outputs
+from config.conditions import Every, Negated, Node, Surely, Test
 from config.rules import Example, Rule
 from config.settings import Settings
 from config.tuning import TuningError
@@ -75,8 +76,6 @@ def signatures() -> None:
 
 
 PATHS = click.argument("paths", nargs=-1, metavar="[PATH]...")
-
-
 SIGMA = click.option("--sigma", multiple=True, metavar="PATH", help="Sigma rules: a file or a folder.")
 
 
@@ -108,10 +107,8 @@ def named(found: Ruleset, name: str) -> Rule:
     for rule in found.rules:
         if name in (rule.id, rule.name):
             return rule
-    from bpf.catalogue import nearest
-
-    near = nearest(name, [rule.id for rule in found.rules] + [rule.name for rule in found.rules])
-    raise Failure(f"no such signature: {name}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
+    known = [word for rule in found.rules for word in (rule.id, rule.name)]
+    raise Failure(str(UnknownName("signature", name, nearest(name, known))), EX_USAGE)
 
 
 @signatures.command()
@@ -136,17 +133,12 @@ def show(rule_id: str, paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
     click.echo("\n".join(line for line in lines if line))
 
 
-def describe(node: object) -> str:
+def describe(node: Node) -> str:
     """A condition in words."""
-    from config.conditions import Either, Every, Negated, Surely, Test
-
     if isinstance(node, Test):
-        values = ", ".join(map(str, node.values))
-        how = "".join(f"|{word}" for word in ("each", "nocase", "hex") if getattr(node, word))
-        return f"{node.field} {node.operator}{how} {values}"
+        return f"{node.field} {node.wanted}"
     if isinstance(node, Negated | Surely):
         return f"{'not ' if isinstance(node, Negated) else ''}({describe(node.part)})"
-    assert isinstance(node, Every | Either)
     if not node.parts:
         return "always" if isinstance(node, Every) else "never"
     joined = (" and " if isinstance(node, Every) else " or ").join(describe(part) for part in node.parts)

@@ -94,10 +94,8 @@ def _tree(node: Node, one: Indexed, plain: FlatRules, depth: int) -> Iterator[st
     if isinstance(node, Test):
         value, _ = plain.test(node, one.event)
         seen = shown(field_of(one.event.event, node.field), value)
-        how = "".join(f"|{m}" for m in ("each", "nocase", "hex") if getattr(node, m))
-        wanted = ", ".join(map(str, node.values))
         known = "not known" if value is None else repr(seen)
-        yield f"{lead}{word:<8} {node.field} is {known}: {node.operator}{how} {wanted}"
+        yield f"{lead}{word:<8} {node.field} is {known}: {node.wanted}"
         return
     names = {Every: "all of", Either: "one of", Negated: "not", Surely: "certainly"}
     parts = (node.part,) if isinstance(node, Negated | Surely) else node.parts

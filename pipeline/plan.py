@@ -16,6 +16,7 @@ from bpf.catalogue import Event
 from bpf.layout import EVENTS
 from config.filters import Condition
 from config.outputs import Output
+from config.rules import MOST_CODE
 from pipeline import books
 from pipeline.doorbell import Doorbell, InheritedFd
 from pipeline.ring import Ring
@@ -23,8 +24,6 @@ from pipeline.shm import Array, Journal, Segment
 
 FLAGS_BYTES = 64
 READY_BYTES = 128
-MOST_CODE = 256
-"""Signatures in Python that a set may have."""
 RUNNING = np.dtype([("signature", "<u8"), ("since_ns", "<u8")])
 """Of a worker: which signature in Python it is in (from 1, 0: none), and since when (CLOCK_BOOTTIME)."""
 READY_PUBLISHER, READY_READER, READY_WORKER = 0, 1, 2

@@ -16,7 +16,7 @@ from config.filters import Condition, integer
 from workers.decode.flags import Parser, parser_of
 from workers.decode.texts import TEXT_TYPES
 from workers.decode.values import SIGNED_32, SIGNED_64, UNSIGNED_32
-from workers.filters import sample_values
+from workers.decode.words import sample_values
 from workers.views.pieces import VECTOR_TYPE
 
 RANGES = {"s32": (-(2**31), 2**31 - 1), "u32": (0, 2**32 - 1), "s64": (-(2**63), 2**63 - 1), "u64": (0, 2**64 - 1)}

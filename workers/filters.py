@@ -7,8 +7,7 @@ not match, negated or not.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,11 @@ from workers.blobs import Blobs, argument, blobs
 from workers.decode.flags import parser_of
 from workers.decode.texts import TEXT_TYPES, Texts
 from workers.decode.values import number
+from workers.decode.words import known_words
 from workers.rows import Contexts, Rows
 from workers.views.pieces import VECTOR_TYPE, argument_counts
 
 Array = np.ndarray[Any, Any]
-PLAIN_VALUES = 0x9000
-"""Numbers below it are asked for their names: requests of ioctl are the largest of these."""
 CACHE_ENTRIES = 1 << 16
 """Values that a condition remembers its verdict of, before it begins anew."""
 Test = Callable[[Any], bool]
@@ -65,20 +63,6 @@ def _text_test(condition: Condition) -> Test:
         return hit == (condition.op == "=")
 
     return test
-
-
-def sample_values() -> Iterator[int]:
-    """Values that have all names between them: small ones, negative ones of both widths, and one or two bits."""
-    yield from range(PLAIN_VALUES)
-    yield from (top - n for top in (1 << 32, 1 << 64) for n in range(1, 200))
-    yield from (1 << one | 1 << other for one in range(64) for other in range(one + 1))
-
-
-@cache
-def known_words(parser: Callable[[int], str]) -> set[str]:
-    """The names that a parser can give."""
-    words = {word for value in sample_values() for word in parser(value).split("|")}
-    return {word for word in words if not word.lstrip("-")[:1].isdigit()}
 
 
 def check_words(conditions: Sequence[Condition]) -> None:

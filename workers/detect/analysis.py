@@ -64,7 +64,7 @@ class Descriptors:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._socket_dup = catalogue.by_name["socket_dup"]
-        self._known: dict[int, dict[int, Any]] = {}
+        self._known: dict[int, dict[int | None, Any]] = {}
         self._told: dict[int, tuple[int, int]] = {}
 
     def follow(self, one: Indexed) -> Iterator[Indexed]:
@@ -80,7 +80,7 @@ class Descriptors:
         elif name in DUPLICATES:
             yield from self._duplicate(one, pid)
         elif name == "close":
-            self._known.get(pid, {}).pop(_number(event.args.get("fd")) or 0, None)
+            self._known.get(pid, {}).pop(_number(event.args.get("fd")), None)
         elif name in ENDS:
             self._known.pop(pid, None)
             self._told.pop(pid, None)
@@ -89,7 +89,7 @@ class Descriptors:
             if child is not None and child != pid and pid in self._known:
                 self._table(child).update(self._known[pid])
 
-    def _table(self, pid: int) -> dict[int, Any]:
+    def _table(self, pid: int) -> dict[int | None, Any]:
         if pid not in self._known and len(self._known) >= MAX_PROCESSES:
             del self._known[next(iter(self._known))]
         return self._known.setdefault(pid, {})

@@ -54,10 +54,7 @@ def _classes(path: Path) -> list[tuple[str, type[Signature]]]:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        line = next(
-            (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(path)), 0
-        )
-        line = line or getattr(error, "lineno", 0) or 0
+        line = _line(error, str(path)) or getattr(error, "lineno", 0) or 0
         raise RuleError(str(path), line, "", f"{type(error).__name__}: {error}") from error
     finally:
         sys.dont_write_bytecode = before
@@ -114,7 +111,6 @@ def _rule(path: Path, name: str, kind: type[Signature], catalogue: Catalogue) ->
         scope=kind.scope,
         events=events,
         data={field: field for field in kind.fields},
-        kind="python",
         code=name,
         state=kind.state,
         shared=shared,
@@ -221,10 +217,8 @@ class CodeRule:
 
     def _failed(self, error: Exception, report: Callable[[str], None]) -> None:
         self.failures += 1
-        where = next(
-            (f for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == self.rule.file), None
-        )
-        place = f"{where.filename}:{where.lineno}" if where else self.rule.file
+        line = _line(error, self.rule.file)
+        place = f"{self.rule.file}:{line}" if line else self.rule.file
         state = "; it is off now" if self.is_off else ""
         report(f"{place}: {self.rule.id}: {type(error).__name__}: {error}{state}")
 
@@ -236,11 +230,9 @@ def _batch(events: Sequence[Given], fields: Mapping[str, str], states: Sequence[
 
 def code_rules(rules: Sequence[Rule]) -> dict[int, CodeRule]:
     """Those of a set that are code, by their positions. RuleError if a file has changed."""
-    found: dict[int, CodeRule] = {}
-    for position, rule in enumerate(rules):
-        if rule.code:
-            kinds = dict(_classes(Path(rule.file)))
-            if rule.code not in kinds:
-                raise RuleError(rule.file, 0, rule.id, f"{rule.code} is no longer there")
-            found[position] = CodeRule(rule, kinds[rule.code])
-    return found
+    code = {position: rule for position, rule in enumerate(rules) if rule.code}
+    kinds = {file: dict(_classes(Path(file))) for file in {rule.file for rule in code.values()}}
+    for rule in code.values():
+        if rule.code not in kinds[rule.file]:
+            raise RuleError(rule.file, 0, rule.id, f"{rule.code} is no longer there")
+    return {position: CodeRule(rule, kinds[rule.file][rule.code]) for position, rule in code.items()}

@@ -141,9 +141,14 @@ def _plain(event: Event, base: str) -> Field | None:
     name, _, part = base.rpartition(".")
     index = event.index(name)
     if index is not None and event.arguments[index].type == SOCKADDR_TYPE and part in ADDRESS_PARTS:
-        words = (lambda raw: ADDRESS_FAMILY.get(raw, str(raw))) if part == "family" else None
+        words = family_name if part == "family" else None
         return Field(base, ADDRESS_PARTS[part], "argument", event, index, part, type=SOCKADDR_TYPE, words=words)
     return None
+
+
+def family_name(raw: int) -> str:
+    """The name of an address family."""
+    return ADDRESS_FAMILY.get(raw, str(raw))
 
 
 @cache

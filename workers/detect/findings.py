@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpf.catalogue import Catalogue
-from bpf.layout import RUNTIMES
 from config.conditions import Node, tests
 from config.rules import Rule
 from workers.detect.columns import Column, View
@@ -29,7 +28,7 @@ from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
 from workers.detect.subjects import ancestors, command_line, user_name
 from workers.detect.values import NUMBER, Text, Value
-from workers.enrich.containers import container_id
+from workers.enrich.containers import container_id, runtime_of
 from workers.enrich.tree import Image, Process, ProcessTree
 from workers.rows import Contexts, Rows
 from workers.views.json_lines import JsonStyle, encode
@@ -224,8 +223,7 @@ class FindingLines:
 
     def _subject(self, who: int, context: Any) -> tuple[bytes, bytes]:
         """The piece of a process, and what folding takes of it. The same context can run something else by now."""
-        process = self._tree.get((int(context["tgid"]), int(context["process_start_ns"])))
-        image = process.image_of(int(context["exe_dev"]), int(context["exe_inode"])) if process else None
+        process, image = self._tree.running(context)
         known = self._who.get(who)
         if known is None or known.process is not process or known.image is not image or process is None:
             known = self._who[who] = _Subject(process, image, _piece(context, process, image, self._tree))
@@ -257,11 +255,10 @@ def _piece(context: Any, process: Process | None, image: Image | None, tree: Pro
         found = ancestors(tree, process)[:MOST_ANCESTORS]
         images = [process.creator_image, *(each.creator_image for each in found)]
         above = [{"pid": each.key[0], **_shown_image(i)} for each, i in zip(found, images, strict=False)]
-    runtime = RUNTIMES[context["runtime"]] if context["runtime"] < len(RUNTIMES) else ""
     piece = (
         f',"hostName":{encode(text(bytes(context["nodename"])))},"process":{encode(about)}'
         f',"ancestors":{encode(above)},"container":'
-        + (encode({"id": container, "runtime": runtime}) if container else "{}")
+        + (encode({"id": container, "runtime": runtime_of(context)}) if container else "{}")
     )
     return piece.encode("utf-8", "replace")
 

@@ -24,8 +24,9 @@ import re2
 
 from bpf.catalogue import nearest
 from config.conditions import Scalar, Test
+from workers.decode.words import numbers_of_words
 from workers.detect.fields import Field
-from workers.detect.values import BYTES, NUMBER, TEXT, Text, Value, number_of, numbers_of_words
+from workers.detect.values import BYTES, NUMBER, TEXT, Text, Value, number_of
 
 MOST_MEMORY = 64 << 20
 """Of a set's automaton; when it is used up, what was remembered of it is forgotten, and built again as needed."""

@@ -9,13 +9,11 @@ from pathlib import Path
 
 from bpf.catalogue import Catalogue, Event
 from config.conditions import tests
-from config.rules import SHIPPED, Example, Rule, RuleError, files_of, load
+from config.rules import MOST_CODE, SHIPPED, Example, Rule, RuleError, files_of, load
 from config.tuning import chosen, read_exceptions, with_exceptions
 from workers.detect.code import load_code
 from workers.detect.compiled import check_rule, has_field
 
-MOST_CODE = 256
-"""Signatures in Python of a set (pipeline/plan.py)."""
 Lack = Callable[[Event], str]
 """Why this host cannot give an event; "" if it can."""
 
@@ -66,7 +64,7 @@ def coverage(rule: Rule, catalogue: Catalogue, lack: Lack) -> Coverage:
 def _code_files(folders: Sequence[Path]) -> Iterator[Path]:
     for folder in folders:
         with contextlib.suppress(OSError):  # said already
-            yield from files_of(folder, (".py",))
+            yield from files_of(folder, code=True)
 
 
 def build(
@@ -105,6 +103,7 @@ def build(
 
         found, left_out = load_sigma(list(map(Path, sigma)), catalogue, keywords)
         known = {rule.id for rule in usable}
+        left_out += [RuleError(r.file, 0, r.id, "another rule has this id") for r in found if r.id in known]
         usable += [rule for rule in found if rule.id not in known]
     code = [rule for rule in usable if rule.code]
     if len(code) > MOST_CODE:

@@ -96,7 +96,9 @@ class _Converter:
             raise RuleError(file, 0, self.id, f"a rule for {source.product}: headrace is for linux")
         self._audit = source.service == "auditd"
         self._reasons: dict[str, str] = {}
-        """Of each selection that can never hold: why."""
+        """Of each selection that cannot hold in some row: why."""
+        self._alive: set[str] = set()
+        """Selections that can hold in some row."""
 
     def rule(self) -> Rule:
         """The rule; RuleError if it cannot be used."""
@@ -106,8 +108,7 @@ class _Converter:
             node = self._condition([row for row in rows if row.event == name])
             if node != FALSE:
                 events[name] = node
-        alive = {name for name in self._reasons if self._alive.get(name)}
-        dead = {name: why for name, why in self._reasons.items() if name not in alive}
+        dead = {name: why for name, why in self._reasons.items() if name not in self._alive}
         if not events and not lacking:
             lacking = "; ".join(dict.fromkeys(dead.values())) or "its condition can never hold"
         return self._with_facts(events, tuple(f"{name}: {why}" for name, why in dead.items()), lacking)
@@ -140,7 +141,6 @@ class _Converter:
         return frozenset(found)
 
     def _condition(self, rows: list[Row]) -> Node:
-        self._alive: dict[str, bool] = getattr(self, "_alive", {})
         parts = [self._tree(c.parse(False), rows) for c in self._rule.detection.parsed_condition]
         return folded(parts[0] if len(parts) == 1 else Either(tuple(parts)))
 
@@ -182,7 +182,7 @@ class _Converter:
             if node == FALSE:
                 self._reasons.setdefault(name, "no such record")
             else:
-                self._alive[name] = True
+                self._alive.add(name)
                 found.append(node)
         node = folded(Either(tuple(found)))
         # there is such a record or there is none: what a record has not is no reason to doubt
@@ -206,15 +206,15 @@ class _Converter:
         if not name and not self._audit and self._keywords:
             meaning = Plain("process.command_line")
         if meaning is None:
-            return self._absent(item, name)
+            raise _Dead(self._absent(name))
         values = item.value or [None]
         parts = tuple(_value_node(value, meaning, not name) for value in values)
         return Every(parts) if item.value_linking is ConditionAND else Either(parts)
 
-    def _absent(self, item: Any, name: str) -> Node:
-        if self._audit:
-            raise _Dead(f"no record has {name}" if name else "words in logs")
-        raise _Dead(f"headrace has no {name}" if name else "words in logs")
+    def _absent(self, name: str) -> str:
+        if not name:
+            return "words in logs"
+        return f"no record has {name}" if self._audit else f"headrace has no {name}"
 
     def _with_facts(self, events: dict[str, Node], dead: tuple[str, ...], lacking: str) -> Rule:
         rule = self._rule
@@ -232,7 +232,6 @@ class _Converter:
             mitre=Mitre(tactics[0] if tactics else "", "", ids[0] if ids else ""),
             tags=tags,
             events=events,
-            kind="sigma",
             author=rule.author or "",
             references=tuple(map(str, rule.references or ())),
             level=level,

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import CONTAINER_STARTED, RUNTIMES
+from bpf.layout import CONTAINER_STARTED
 from workers.detect.columns import Array, BlobColumn, Keys, TextColumn, ValueColumn, View
 from workers.detect.fields import Field
 from workers.detect.values import NUMBER, Text, Value, text
-from workers.enrich.containers import container_id
+from workers.enrich.containers import container_id, runtime_of
 from workers.enrich.tree import Image, Process, ProcessTree
 from workers.rows import Contexts
 
@@ -45,7 +45,7 @@ def _context_reader(field: Field) -> Callable[[Any], Value]:
         "container": lambda c: int(bool(container_id(c)) and c["container_state"] >= CONTAINER_STARTED),
         "container.started": lambda c: int(c["container_state"] >= CONTAINER_STARTED),
         "container.id": lambda c: text(container_id(c)),
-        "container.runtime": lambda c: text(RUNTIMES[c["runtime"]] if c["runtime"] < len(RUNTIMES) else ""),
+        "container.runtime": lambda c: text(runtime_of(c)),
         "process.user": lambda c: text(user_name(int(c["uid"]))),
     }
     if field.name in special:
@@ -147,11 +147,11 @@ class ImageColumn(ValueColumn):
         return keys[inverse].tolist()  # type: ignore[no-any-return]
 
     def _key(self, tree: ProcessTree, context: Any) -> Any:
-        process = tree.get((int(context["tgid"]), int(context["process_start_ns"])))
+        process, image = tree.running(context)
         if process is None:
             return None
         if self._who == "process":
-            return self._of(process.image_of(int(context["exe_dev"]), int(context["exe_inode"])))
+            return self._of(image)
         if self._who == "parent":
             return self._of(process.creator_image)
         parts = [self._of(image) for image in ancestor_images(tree, process)]

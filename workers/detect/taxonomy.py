@@ -28,7 +28,6 @@ CREATES = Test("flags", "has", ("O_CREAT",))
 OPEN, CONNECT = "security_file_open", "security_socket_connect"
 EXEC_CALLS = ("execve", "execveat")
 ARGUMENT = re.compile(r"a([0-9]{1,4})")
-WORDS_OF_EXEC = "execve"
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def audit_rows(named: frozenset[str], fields: frozenset[str], catalogue: Catalog
     """Rows of auditd, with those of the calls that a rule names. `fields`: what it asks for."""
     found = [
         Row(EXEC, _execve),
-        Row(EXEC, _syscall(Constant(WORDS_OF_EXEC), {"success": Constant("yes"), "exit": Constant("0")})),
+        Row(EXEC, _syscall(Constant("execve"), {"success": Constant("yes"), "exit": Constant("0")})),
         *(Row(EXEC, _path(name, Constant("NORMAL"))) for name in ("cmdpath", "pathname", "interpreter_pathname")),
         Row(OPEN, _syscall(Plain("syscall@word", words=OPEN_CALLS), {"success": Constant("yes")})),
     ]
@@ -133,7 +132,7 @@ def audit_rows(named: frozenset[str], fields: frozenset[str], catalogue: Catalog
         else:
             found.append(Row(OPEN, _path(name, None)))
     found.append(Row(CONNECT, _syscall(Constant("connect"), {})))
-    found.append(Row(CONNECT, _of({"type": Constant("SOCKADDR"), "saddr": None})))
+    found.append(Row(CONNECT, _of({"type": Constant("SOCKADDR")})))
     for call in sorted(named - set(EXEC_CALLS)):
         event = catalogue.by_name.get(call)
         if event is not None and event.is_syscall:

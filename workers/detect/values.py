@@ -9,16 +9,15 @@ unread   None: every test of it is unknown
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 
+from workers.decode.flags import Parser
 from workers.decode.values import number
-from workers.filters import sample_values
+from workers.decode.words import numbers_of_words
 
 NUMBER, TEXT, BYTES = "number", "text", "bytes"
-Words = Callable[[int], str]
-"""A number of 64 bits to its words, as workers/decode/flags.py has them."""
+Words = Parser
+"""A number of 64 bits to its words."""
 
 
 class Text(NamedTuple):
@@ -35,18 +34,6 @@ def text(value: str | bytes) -> Text:
     """A text of one reading."""
     data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
     return Text((data.replace(b"\0", b"\xef\xbf\xbd"),))
-
-
-@cache
-def numbers_of_words(words: Words) -> dict[str, int]:
-    """The value that each word stands for: the one with the fewest bits that has it in its words."""
-    found: dict[str, int] = {}
-    for value in sample_values():
-        for word in words(value).split("|"):
-            known = found.get(word)
-            if known is None or value.bit_count() < known.bit_count():
-                found[word] = value
-    return found
 
 
 def number_of(given: object, kind: str, words: Words | None) -> int | None:

@@ -118,10 +118,15 @@ class ProcessTree:
         """A process, if it is known."""
         return self._processes.get(key)
 
-    def executable(self, context: Any) -> bytes:
-        """Path of what a context (a CONTEXT scalar) was running; b"" if that is not known."""
+    def running(self, context: Any) -> tuple[Process | None, Image | None]:
+        """The process of a context (a CONTEXT scalar), and what it ran then; None for what is not known."""
         process = self._processes.get((int(context["tgid"]), int(context["process_start_ns"])))
         image = process.image_of(int(context["exe_dev"]), int(context["exe_inode"])) if process else None
+        return process, image
+
+    def executable(self, context: Any) -> bytes:
+        """Path of what a context (a CONTEXT scalar) was running; b"" if that is not known."""
+        _, image = self.running(context)
         return (image.path if image else None) or b""
 
     def lifecycle(self, rows: Rows) -> Array:

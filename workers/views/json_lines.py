@@ -11,10 +11,10 @@ import msgspec
 import numpy as np
 
 from bpf.catalogue import Argument, Event
-from bpf.layout import HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN, RUNTIMES
+from bpf.layout import HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN
 from workers.decode.flags import error_name
 from workers.decode.values import decimals
-from workers.enrich.containers import container_id
+from workers.enrich.containers import container_id, runtime_of
 from workers.views.pieces import Facts, Marks, Value, text
 
 Array = np.ndarray[Any, Any]
@@ -75,7 +75,7 @@ class JsonStyle:
         comm, host = encode(text(bytes(c["comm"]))), encode(text(bytes(c["nodename"])))
         thread, process = int(c["thread_start_ns"]), int(c["process_start_ns"])
         container, executable = container_id(c), encode(text(self._executable(c)))
-        about = f'{{"id":"{container}","runtime":"{RUNTIMES[c["runtime"]]}"}}' if container else "{}"
+        about = f'{{"id":"{container}","runtime":"{runtime_of(c)}"}}' if container else "{}"
         return (
             f',"threadStartTime":{thread},"processorId":{cpu},"processId":{c["ns_tgid"]}'
             f',"cgroupId":{c["cgroup_id"]},"threadId":{c["ns_tid"]},"parentProcessId":{c["ns_ppid"]}'

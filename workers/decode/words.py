@@ -1,0 +1,35 @@
+"""From words back to numbers: what the parsers of flags.py give, asked for values that have all names between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+from workers.decode.flags import Parser
+
+PLAIN_VALUES = 0x9000
+"""Numbers below it are asked for their names: requests of ioctl are the largest of these."""
+
+
+def sample_values() -> Iterator[int]:
+    """Values that have all names between them: small ones, negative ones of both widths, and one or two bits."""
+    yield from range(PLAIN_VALUES)
+    yield from (top - n for top in (1 << 32, 1 << 64) for n in range(1, 200))
+    yield from (1 << one | 1 << other for one in range(64) for other in range(one + 1))
+
+
+@cache
+def numbers_of_words(parser: Parser) -> dict[str, int]:
+    """The value that each word of a parser stands for: the one with the fewest bits that has it in its words."""
+    found: dict[str, int] = {}
+    for value in sample_values():
+        for word in parser(value).split("|"):
+            known = found.get(word)
+            if known is None or value.bit_count() < known.bit_count():
+                found[word] = value
+    return found
+
+
+def known_words(parser: Parser) -> set[str]:
+    """The names that a parser can give."""
+    return {word for word in numbers_of_words(parser) if not word.lstrip("-")[:1].isdigit()}
