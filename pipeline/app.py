@@ -20,7 +20,6 @@ import msgspec
 from bpf import loader, scope, trees
 from bpf.catalogue import catalogue
 from bpf.layout import EXTRA_SLOTS
-from config import filters
 from pipeline import VERSION, reader, recording
 from pipeline.books import Ledger
 from pipeline.clock import boot_epoch_ns, boottime_ns
@@ -140,8 +139,7 @@ class Run:
             raise loader.LoadError(f"{namespace.name}: {namespace.detail}", namespace.remedy)
         recorder = recorder_stage(settings.record, self._facts) if settings.record else None
         self.pipeline.start(recorder)
-        needed = {name for rule in self.request.ruleset.rules for name in rule.events}
-        tests = early.early_tests([c for c in self._traced.conditions if c.event.name not in needed])
+        tests = early.early_tests(self.request.early(self._traced))
         boot_ns = self.pipeline.host.boot_epoch_ns
         self.kernel = kernel = Kernel(settings, self._traced, self.span, tests, boot_ns)
         programs = kernel.programs
@@ -297,7 +295,8 @@ def replay(request: Request, path: Path) -> Outcome:
         started_ns=facts.started_ns,
     )
     named = request.settings.events != "*"
-    selection = request.selection.beside(request.ruleset.events(catalogue(), filters.no_hook))
+    # there is no kernel to take anything out
+    selection = request.selection.beside(request.selection.events)
     pipeline = Pipeline(
         request.settings,
         host,

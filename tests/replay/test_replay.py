@@ -96,6 +96,16 @@ def test_events_can_be_narrowed(replays: Replays) -> None:
     assert found.errors.splitlines()[0].endswith("  balanced")
 
 
+def test_results_can_be_narrowed(replays: Replays) -> None:
+    every = [json.loads(line) for line in replays[1, "json"].out.splitlines()]
+    opened = [e["returnValue"] for e in every if e["eventName"] == "openat"]
+    for condition in ("openat.retval>3", "openat.retval<=3", "openat.retval!=3"):
+        found = end(start(str(RECORDING), "--workers", "1", "-e", condition, "-o", "json:-"))
+        shown = [json.loads(line)["returnValue"] for line in found.out.splitlines()]
+        holds = {">": lambda r: r > 3, "<=": lambda r: r <= 3, "!=": lambda r: r != 3}[condition[13:].rstrip("3")]
+        assert shown == [retval for retval in opened if holds(retval)], condition
+
+
 # -- damage
 
 
