@@ -24,7 +24,7 @@ pytestmark = pytest.mark.kernel
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (["run", "--wrokers", "2"], "'--workers'"),
+        (["run", "--wrokers", "2"], "(Did you mean one of: '--rules', '--workers'?)"),
         (["run", "--workers", "0"], "--workers: at least 1"),
         (["run", "--workers", "65"], "--workers: at most 64"),
         (["run", "--perf-pages", "9"], "--perf-pages: 9 is not a power of two"),
