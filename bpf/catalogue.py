@@ -219,6 +219,8 @@ PROGRAMS = (
 """Programs that tail calls reach, by number. 0, the walk, stands for none in a call's row."""
 VARIANTS = ("", "creat", "openat2", "pair", "fcntl", "vector", "move_mount")
 """By number, as `enum variant` of bpf/c/layout.h has them."""
+ON_PROCESSES = frozenset({"process_vm_readv", "process_vm_writev"})
+"""Calls on a process by its number, which a record says to be the caller's own or not (bpf/c/pids.h)."""
 LIFECYCLE = frozenset({"sched_process_fork", "sched_process_exec", "sched_process_exit"})
 LOSS = "loss"
 

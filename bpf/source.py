@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bpf import cgroups, early, layout
 from bpf.btf import Btf
-from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, PROGRAMS, STEPS, SYS_EXIT, WALK, Event, catalogue
+from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, ON_PROCESSES, PROGRAMS, STEPS, SYS_EXIT, WALK, Event, catalogue
 from bpf.early import Test
 from bpf.scope import Scope
 
@@ -148,8 +148,10 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
     if wanted.tests:
         found["EARLY"] = 1
     # its shape is that of a fact as well
-    for name in (*names, *LIFECYCLE):
+    for name in (*names, *LIFECYCLE, *(ON_PROCESSES if names & ON_PROCESSES else ())):
         found[f"EVENT_{name}"] = catalogue().by_name[name].id
+    if names & ON_PROCESSES:
+        found["WANT_OWN_TARGET"] = 1
     programs = wanted.programs
     if programs or any(e.hook == SYS_EXIT for e in wanted.events):
         found["WANT_SYSCALLS"] = 1

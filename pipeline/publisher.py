@@ -164,12 +164,11 @@ class Publisher:
             for parts in merger.ripe():
                 if number == self.plan.finding_render:
                     self._publish(parts)
-                    self._release([part.token[0] for part in parts if part.whole])
-                    continue
-                rows = sum(part.last - part.first for part in parts)
-                held = [part.token[0] for part in parts]
-                repeated = any(part.token[1] for part in parts)
-                self._offer(parts[0].result, merge(parts), rows, held, repeated)
+                else:
+                    rows = sum(part.last - part.first for part in parts)
+                    held = [part.token[0] for part in parts]
+                    repeated = any(part.token[1] for part in parts)
+                    self._offer(parts[0].result, merge(parts), rows, held, repeated)
                 self._release([part.token[0] for part in parts if part.whole])
 
     def _offer(self, result: Result, gather: Gather, rows: int, held: list[Held], repeated: bool) -> None:

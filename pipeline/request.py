@@ -46,6 +46,11 @@ class Request:
         events = {event.name: event for event in (*selection.events, *needed)}
         return replace(selection, events=tuple(sorted(events.values(), key=lambda e: e.id)))
 
+    def early(self, traced: filters.Selection) -> list[filters.Condition]:
+        """Conditions that the kernel may decide: none on an event that signatures look at."""
+        looked_at = {name for rule in self.ruleset.rules for name in rule.events}
+        return [condition for condition in traced.conditions if condition.event.name not in looked_at]
+
     def only(self, traced: filters.Selection) -> tuple[Event, ...] | None:
         """Events that outputs show, if that is not all that is traced."""
         fewer = bool(self.outputs.sinks) and len(traced.events) > len(self.selection.events)

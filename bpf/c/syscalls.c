@@ -7,18 +7,6 @@
 #define SIGSYS 31
 #define SIZED_BY_RESULT 0xff
 
-#ifdef EVENT_process_vm_readv
-#define IS_READV(event) ((event) == EVENT_process_vm_readv)
-#else
-#define IS_READV(event) false
-#endif
-#ifdef EVENT_process_vm_writev
-#define IS_WRITEV(event) ((event) == EVENT_process_vm_writev)
-#else
-#define IS_WRITEV(event) false
-#endif
-#define IS_ON_PROCESS(event) (IS_READV(event) || IS_WRITEV(event))
-
 static __always_inline void write_arguments(struct writer *w, const u64 *a, u32 arguments)
 {
 	u64 *cell = (u64 *)(w->head + 1);
@@ -169,8 +157,9 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, s
 			for (int i = 0; i < 5 && call->blobs[i].kind; i++)
 				write_blob(&w, &call->blobs[i], retval);
 	}
-#if defined(EVENT_process_vm_readv) || defined(EVENT_process_vm_writev)
-	if (IS_ON_PROCESS(call->event) && is_own_thread(task, w.head->arg0))
+#ifdef WANT_OWN_TARGET
+	if ((call->event == EVENT_process_vm_readv || call->event == EVENT_process_vm_writev) &&
+	    is_own_thread(task, w.head->arg0))
 		w.head->flags |= HEAD_OWN_TARGET;
 #endif
 #ifdef FD_PATHS

@@ -6,6 +6,7 @@ text, at the speed of numpy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,15 @@ def byte_strings(data: Array, start: Array, size: Array) -> list[bytes]:
         at = int(start[i])
         out[i] = data[at : at + int(size[i])].tobytes().rstrip(b"\0")
     return out.tolist()
+
+
+def by_runs(keys: Array, numbers_of: Callable[[list[Any]], Array]) -> Array:
+    """`numbers_of` of all keys, an array of integers; those that follow their like are not looked up."""
+    changes = np.flatnonzero(keys[1:] != keys[:-1]) + 1
+    if 2 * len(changes) >= len(keys):
+        return numbers_of(keys.tolist())
+    heads = np.concatenate([[0], changes])
+    return np.repeat(numbers_of(keys[heads].tolist()), np.diff(heads, append=len(keys)))
 
 
 def decimals(lead: bytes, numbers: Array) -> Array:

@@ -13,18 +13,15 @@ import msgspec
 import numpy as np
 
 from bpf.catalogue import Catalogue
-from config.conditions import tests
 from config.rules import Rule
 from workers.detect.code import Given, code_rules
 from workers.detect.columns import Array, Keys, ValueColumn
 from workers.detect.compiled import compile_rules
 from workers.detect.engine import EventEngine
-from workers.detect.fields import Field, FieldError, field_of
-from workers.detect.findings import rule_parts, shown
+from workers.detect.fields import Field
+from workers.detect.findings import DataField, data_fields, rule_parts
 from workers.detect.flat import FlatEvent, of_tracee
-from workers.detect.matching import Matcher
 from workers.detect.values import Value, number_of
-from workers.views.pieces import VECTOR_TYPE
 
 MAX_PROCESSES = 65536
 CONNECTS = {"security_socket_connect": ("sockfd", "remote_addr"), "connect": ("sockfd", "addr")}
@@ -131,6 +128,7 @@ class Analysis:
         self._engines = {event: EventEngine(of, FlatColumn) for event, of in compile_rules(rules, catalogue).items()}
         self._descriptors = Descriptors(catalogue)
         self._parts = [rule_parts(rule, 1) for rule in rules]
+        self._fields: dict[tuple[int, int], list[DataField]] = {}
         self._code = code_rules(rules)
         self._report = report
 
@@ -191,18 +189,10 @@ class Analysis:
         return Given(at, event.event.name, 0, pid, container, self._data(one, position), child)
 
     def _data(self, one: Indexed, position: int) -> dict[str, object]:
-        rule, event = self._rules[position], one.event
-        data: dict[str, object] = {}
-        for name, source in rule.data.items():
-            try:
-                field = field_of(event.event, source)
-            except FieldError:
-                data[name] = None
-                continue
-            asked = [t for t in tests(rule.events[event.event.name]) if t.field == source]
-            of = Matcher(field, asked) if field.type == VECTOR_TYPE and field.element is None and asked else None
-            data[name] = shown(field, event.value(field), of)
-        return data
+        key = position, one.event.event.id
+        if key not in self._fields:
+            self._fields[key] = data_fields(self._rules[position], one.event.event)
+        return {d.name: d.shown(one.event.value(d.field)) if d.field else None for d in self._fields[key]}
 
     def _finding(self, one: Indexed, position: int, data: Mapping[str, object]) -> dict[str, Any]:
         raw = one.raw

@@ -127,7 +127,10 @@ class EventEngine:
     def __init__(self, rules: OfEvent, column_of: ColumnOf) -> None:
         self.rules = rules
         self.columns = self._columns(rules, column_of)
-        self._rules_of = {n: [p for p, f in self._formulas() if n in numbers(f)] for n in range(len(rules.tests))}
+        self._rules_of: dict[int, list[int]] = {n: [] for n in range(len(rules.tests))}
+        for position, formula in rules.formulas.items():
+            for number in numbers(formula):
+                self._rules_of[number].append(position)
         self._after: list[frozenset[int]] = []
         """Of each column: the tests that are decided only by later ones."""
         later: set[int] = set(range(len(rules.tests)))
@@ -137,14 +140,9 @@ class EventEngine:
         self.verdicts: list[Matched] = []
         self._verdict_numbers: dict[Matched, int] = {}
         self._begin()
-        every = frozenset(range(len(rules.tests)))
         self._usual = [self._split(State(), after, rules.formulas) for after in self._after]
         """After each column, if no test of it holds: rules that match for certain, and those that are open."""
-        self._at_start = self._split(State(), every, rules.formulas)
         self.evicted = 0
-
-    def _formulas(self) -> list[tuple[int, Formula]]:
-        return list(self.rules.formulas.items())
 
     def _begin(self) -> None:
         self._steps = [Step() for _ in self.columns]
@@ -173,7 +171,6 @@ class EventEngine:
         state: State, after: frozenset[int], formulas: dict[int, Formula]
     ) -> tuple[frozenset[int], frozenset[int]]:
         """Of these rules: those that match whatever follows, and those that what follows decides."""
-
         sure, open_ = set(), set()
         for position, formula in formulas.items():
             least, most = _bounds(formula, state, after)
@@ -186,7 +183,7 @@ class EventEngine:
     def match(self, view: Any, chosen: Array) -> Array:
         """Verdict of each chosen row, as a number of `verdicts`, i32."""
         if not self.columns:
-            sure, _ = self._at_start
+            sure, _ = self._split(State(), frozenset(), self.rules.formulas)
             return np.full(len(chosen), self._verdict(tuple(sorted(sure))), np.int32)
         if any(len(s.states) > MAX_STATES for s in self._steps) or any(
             len(c.known) > MAX_CLASSES for c in self.columns
@@ -292,8 +289,6 @@ class Engine:
         self._counts = argument_counts(catalogue)
         self._looked_at = np.zeros(1 << 16, bool)
         self._looked_at[list(self.events)] = True
-        self.evaluated: dict[int, int] = dict.fromkeys(self.events, 0)
-        """Rows looked at, by event."""
 
     def match(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
         """All rows that match at least one rule."""
@@ -307,7 +302,6 @@ class Engine:
         for event in np.flatnonzero(np.bincount(events)).tolist():
             chosen = looked_at[events == event]
             engine = self.events[event]
-            self.evaluated[event] += len(chosen)
             verdicts = engine.match(view, chosen)
             hit = np.flatnonzero(verdicts)
             if len(hit):

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from bpf.catalogue import Event, catalogue, nearest
+from bpf.catalogue import ON_PROCESSES, Event, catalogue, nearest
 from workers.decode.flags import parser_of, signed32
 from workers.decode.structs import STRUCTS
 from workers.decode.tables import ADDRESS_FAMILY
@@ -25,8 +25,6 @@ from workers.views.pieces import BYTES_TYPE, VECTOR_TYPE
 SOCKADDR_TYPE = "struct sockaddr*"
 OPAQUE_TYPES = frozenset({"slim_hooks"})
 """Lists of things that rules see as texts."""
-OTHERS = frozenset({"process_vm_readv", "process_vm_writev"})
-"""Calls on another process, by its number in the caller's namespace."""
 TARGET = "target.own"
 """Whether the process that such a call is about is the caller itself, by any of its threads."""
 EXEC = "sched_process_exec"
@@ -94,7 +92,7 @@ def names(event: Event) -> list[str]:
     """All fields of an event that can be named without an index."""
     found = [a.name for a in event.arguments if a.type != SOCKADDR_TYPE]
     found += [f"{a.name}.{part}" for a in event.arguments if a.type == SOCKADDR_TYPE for part in ADDRESS_PARTS]
-    found += [TARGET] if event.name in OTHERS else []
+    found += [TARGET] if event.name in ON_PROCESSES else []
     found += [DESCRIPTOR] if event.descriptor is not None else []
     return [*found, *(["retval"] if event.is_syscall else []), *CONTEXT_FIELDS, *IMAGE_FIELDS]
 
@@ -136,7 +134,7 @@ def _plain(event: Event, base: str) -> Field | None:
         return Field(base, TEXT, "image", event, column=base)
     if base == DESCRIPTOR and event.descriptor is not None:
         return Field(base, TEXT, "descriptor", event, event.descriptor)
-    if base == TARGET and event.name in OTHERS:
+    if base == TARGET and event.name in ON_PROCESSES:
         return Field(base, NUMBER, "target", event, event.index("pid") or 0, type="bool", is_bool=True)
     name, _, part = base.rpartition(".")
     index = event.index(name)

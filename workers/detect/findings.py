@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf.catalogue import Catalogue
-from config.conditions import Node, tests
+from bpf.catalogue import Catalogue, Event
+from config.conditions import tests
 from config.rules import Rule
-from workers.detect.columns import Column, View
+from workers.detect.columns import View
 from workers.detect.engine import Matches
 from workers.detect.fields import Field, FieldError, field_of
 from workers.detect.matching import Matcher
@@ -63,20 +63,39 @@ class Rendered:
         return first, Rendered(self.data[cut:], self.ends[middle:] - cut, *(c[middle:] for c in columns))
 
 
-class _Data:
-    """The data fields of one rule on one event."""
+class DataField(NamedTuple):
+    """One data field of a rule, on one event: None if that has none of this name."""
 
-    def __init__(self, rule: Rule, node: Node, event: Any) -> None:
-        self._fields: list[tuple[str, Field | None, Column | None, Matcher | None]] = []
-        for name, source in rule.data.items():
-            try:
-                found = field_of(event, source)
-            except FieldError:
-                self._fields.append((name, None, None, None))
-                continue
-            asked = [test for test in tests(node) if test.field == source]
-            of = Matcher(found, asked) if found.type == VECTOR_TYPE and found.element is None and asked else None
-            self._fields.append((name, found, column_of(found), of))
+    name: str
+    field: Field | None
+    of: Matcher | None
+    """Of a vector: the tests that the rule makes of it."""
+
+    def shown(self, value: Value) -> object:
+        """What a finding shows."""
+        return None if self.field is None else shown(self.field, value, self.of)
+
+
+def data_fields(rule: Rule, event: Event) -> list[DataField]:
+    """The data fields of a rule on one of its events."""
+    found = []
+    for name, source in rule.data.items():
+        try:
+            field = field_of(event, source)
+        except FieldError:
+            found.append(DataField(name, None, None))
+            continue
+        asked = [test for test in tests(rule.events[event.name]) if test.field == source]
+        whole = field.type == VECTOR_TYPE and field.element is None
+        found.append(DataField(name, field, Matcher(field, asked) if whole and asked else None))
+    return found
+
+
+class _Data:
+    """The data fields of one rule on one event, read from rows."""
+
+    def __init__(self, rule: Rule, event: Event) -> None:
+        self._fields = [(data, column_of(data.field) if data.field else None) for data in data_fields(rule, event)]
         self._known: list[dict[Any, str]] = [{} for _ in self._fields]
 
     def pieces(self, view: View, chosen: Array) -> list[str]:
@@ -87,18 +106,18 @@ class _Data:
     def values(self, view: View, chosen: Array) -> list[dict[str, Any]]:
         """The fields of each chosen row, as a finding would show them."""
         found: list[dict[str, Any]] = [{} for _ in range(len(chosen))]
-        for name, of_event, column, of in self._fields:
-            if of_event is None or column is None:
+        for data, column in self._fields:
+            if column is None:
                 continue
             keys = column.keys(view, chosen)
             for one, key in zip(found, keys if isinstance(keys, list) else keys.tolist(), strict=True):
-                one[name] = shown(of_event, column.value(key), of)
+                one[data.name] = data.shown(column.value(key))
         return found
 
     def _column(self, number: int, view: View, chosen: Array) -> list[str]:
-        name, found, column, of = self._fields[number]
-        key_text = encode(name) + ":"
-        if found is None or column is None:
+        data, column = self._fields[number]
+        key_text = encode(data.name) + ":"
+        if column is None:
             return [key_text + "null"] * len(chosen)
         keys = column.keys(view, chosen)
         known = self._known[number]
@@ -108,7 +127,7 @@ class _Data:
         for key in keys if isinstance(keys, list) else keys.tolist():
             piece = known.get(key)
             if piece is None:
-                piece = known[key] = key_text + encode(shown(found, column.value(key), of))
+                piece = known[key] = key_text + encode(data.shown(column.value(key)))
             pieces.append(piece)
         return pieces
 
@@ -195,8 +214,7 @@ class FindingLines:
     def _data_of(self, position: int, number: int) -> _Data:
         data = self._data.get((position, number))
         if data is None:
-            rule, event = self._rules[position], self._catalogue.by_id[number]
-            data = self._data[position, number] = _Data(rule, rule.events[event.name], event)
+            data = self._data[position, number] = _Data(self._rules[position], self._catalogue.by_id[number])
         return data
 
     def _data_pieces(self, view: View, row: Array, rule: Array) -> list[bytes]:

@@ -154,6 +154,8 @@ def _globbed(data: bytes) -> str:
 
 
 def _pattern(operator: str, value: Scalar, nocase: bool) -> str:
+    if operator == "re":
+        return f"(?i){value}" if nocase else str(value)
     data = _lower(_bytes(value)) if nocase else _bytes(value)
     if operator == "glob":
         return f"\\x00{_globbed(data)}\\x00"
@@ -215,14 +217,17 @@ class Matcher:
         self._uncertain = everything - exists
         self._each = {i: len(test.values) for i, test in enumerate(tests) if test.each and len(test.values) > 1}
         self._simple: list[tuple[int, Callable[[Value], bool]]] = []
-        self._exact, self._small, self._expressions = _Set(True), _Set(True), _Set(False)
+        exact, small, regular = _Set(True), _Set(True), _Set(False)
         for i, test in enumerate(tests):
-            self._add(i, test)
-        self._sets = [(s, how) for s, how in ((self._exact.close(), 0), (self._small.close(), 1)) if s]
-        self._regular = self._expressions.close()
-        self._nothing = Verdicts(self._present, frozenset())
+            self._add(i, test, regular if test.operator == "re" else small if test.nocase else exact)
+        closed = (exact.close(), False), (small.close(), True)
+        self._sets = [(patterns, is_small) for patterns, is_small in closed if patterns]
+        """Those of texts, and whether one is of small letters."""
+        self._regular = regular.close()
+        self.nothing = Verdicts(self._present, frozenset())
+        """Of a text that was read whole and has no pattern in it."""
 
-    def _add(self, number: int, test: Test) -> None:
+    def _add(self, number: int, test: Test, patterns: _Set) -> None:
         if test.operator == "exists":
             return
         if self.field.kind == NUMBER:
@@ -233,51 +238,32 @@ class Matcher:
             self._simple.append((number, _cidr_test(test)))
         else:
             for at, value in enumerate(test.values):
-                if test.operator == "re":
-                    self._expressions.add(f"(?i){value}" if test.nocase else str(value), (number, at))
-                else:
-                    target = self._small if test.nocase else self._exact
-                    target.add(_pattern(test.operator, value, test.nocase), (number, at))
-
-    def verdicts_of(self, values: Sequence[Value]) -> list[Verdicts]:
-        """As verdicts(), of many values: one pass over all of them tells those in which no pattern is."""
-        if self._simple or self.field.kind != TEXT or len(values) < FEW:
-            return [self.verdicts(value) for value in values]
-        suspects = self._suspects(values)
-        regular = self._regular
-        found = []
-        for value, suspect in zip(values, suspects, strict=True):
-            if suspect or not isinstance(value, Text) or value.cut or (regular and self._is_regular(value)):
-                found.append(self.verdicts(value))
-            else:
-                found.append(self._nothing)
-        return found
-
-    def _is_regular(self, value: Text) -> bool:
-        assert self._regular
-        return any(self._regular.has(part) for part in value.parts)
-
-    @property
-    def nothing(self) -> Verdicts:
-        """Of a text that was read whole and has no pattern in it."""
-        return self._nothing
+                patterns.add(_pattern(test.operator, value, test.nocase), (number, at))
 
     @property
     def reads_texts(self) -> bool:
-        """Whether suspects() can tell texts apart."""
+        """Whether suspects() can tell values apart."""
         return self.field.kind == TEXT and not self._simple
 
+    def verdicts_of(self, values: Sequence[Value]) -> list[Verdicts]:
+        """As verdicts(), of many values."""
+        if not self.reads_texts or len(values) < FEW:
+            return list(map(self.verdicts, values))
+        suspects = self.suspects([NUL.join(value.parts) if isinstance(value, Text) else b"" for value in values])
+        return [
+            self.verdicts(value) if suspect or not isinstance(value, Text) or value.cut else self.nothing
+            for value, suspect in zip(values, suspects.tolist(), strict=True)
+        ]
+
     def suspects(self, texts: Sequence[bytes]) -> Array:
-        """Which texts have a pattern in them, as a mask; readings of one have a NUL between them."""
+        """Which texts have a pattern in them, as a mask, by one pass over all of them; readings of one have a NUL
+        between them. The verdicts of the others are `nothing`, if they were read whole.
+        """
         marked = self._marked([NUL + text + NUL for text in texts])
         if self._regular:
             has = self._regular.has
             marked |= [any(map(has, text.split(NUL))) for text in texts]
         return marked
-
-    def _suspects(self, values: Sequence[Value]) -> list[bool]:
-        parts = [NUL + NUL.join(value.parts) + NUL if isinstance(value, Text) else b"" for value in values]
-        return list(self._marked(parts).tolist())
 
     def _marked(self, parts: list[bytes]) -> Array:
         marked = np.zeros(len(parts), bool)

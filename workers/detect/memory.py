@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from workers.decode.values import by_runs
+
 Array = np.ndarray[Any, Any]
 MAX_KEYS = 1 << 17
 
@@ -56,13 +58,7 @@ class Memory(dict[Any, int]):
     def numbers(self, keys: Array | list[Any]) -> Array:
         """Of all keys, i64. Keys of an array that follow their like are not looked up."""
         self.looked_up += len(keys)
-        if isinstance(keys, list):
-            return self._of(keys)
-        changes = np.flatnonzero(keys[1:] != keys[:-1]) + 1
-        if 2 * len(changes) >= len(keys):
-            return self._of(keys.tolist())
-        heads = np.concatenate([[0], changes])
-        return np.repeat(self._of(keys[heads].tolist()), np.diff(heads, append=len(keys)))
+        return self._of(keys) if isinstance(keys, list) else by_runs(keys, self._of)
 
     def _of(self, keys: list[Any]) -> Array:
         found = list(map(self.get, keys))

@@ -17,8 +17,8 @@ from workers.detect.columns import (
     ValueColumn,
     View,
 )
-from workers.detect.fields import EXEC, SOCKADDR_TYPE, Field
-from workers.detect.subjects import ContextColumn, ExecColumn, ImageColumn
+from workers.detect.fields import EXEC, SOCKADDR_TYPE, Field, field_of
+from workers.detect.subjects import CommandLineColumn, ContextColumn, ExecImageColumn, ImageColumn
 from workers.detect.values import BYTES, NUMBER, Value, shown_number
 from workers.views.pieces import VECTOR_TYPE
 
@@ -53,9 +53,19 @@ def _plain_column(field: Field) -> Column:
     if field.place == "descriptor":
         return DescriptorColumn(field)
     if field.place == "image":
-        return (
-            ExecColumn(field) if field.event.name == EXEC and field.column in ExecColumn.READS else ImageColumn(field)
-        )
+        return (_of_exec(field) if field.event.name == EXEC else None) or ImageColumn(field)
     if field.type in (VECTOR_TYPE, SOCKADDR_TYPE) or field.kind == BYTES:
         return BlobColumn(field)
     return NumberColumn(field) if field.kind == NUMBER or field.view else TextColumn(field.event, field.argument)
+
+
+def _of_exec(field: Field) -> Column | None:
+    """What the process runs, on an exec itself: the record has it. None for its parent and ancestors."""
+    event = field.event
+    if field.column == "process.image":
+        return ExecImageColumn(event)
+    name = {"process.path": "pathname", "process.cwd": "pwd", "process.command_line": "argv"}.get(field.column)
+    if name is None:
+        return None
+    found = field_of(event, name)
+    return CommandLineColumn(found) if name == "argv" else TextColumn(event, found.argument)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from bpf.catalogue import Event
 from bpf.layout import CONTAINER_STARTED
 from workers.detect.columns import Array, BlobColumn, Keys, TextColumn, ValueColumn, View
 from workers.detect.fields import Field
@@ -82,49 +83,32 @@ def command_line(argv: bytes, cut: bool) -> Text:
     return Text((argv.removesuffix(b"\0").replace(b"\0", b" "),), cut)
 
 
-class ExecColumn(ValueColumn):
-    """`process.image` and its like on an exec itself: what this very record says of the new image."""
-
-    volatile = False
-    READS = {  # noqa: RUF012  (never changed)
-        "process.path": ("pathname",),
-        "process.image": ("pathname", "interp", "pwd"),
-        "process.command_line": ("argv",),
-        "process.cwd": ("pwd",),
-    }
-
-    def __init__(self, field: Field) -> None:
-        self._what = field.column
-        indices = [field.event.index(name) or 0 for name in self.READS[field.column]]
-        self._is_argv = self._what == "process.command_line"
-        self._columns: list[Any] = [
-            BlobColumn(Field("argv", "", "argument", field.event, i)) if self._is_argv else TextColumn(field.event, i)
-            for i in indices
-        ]
-
-    def keys(self, view: View, chosen: Array) -> Keys:
-        parts = [column.keys(view, chosen) for column in self._columns]
-        return parts[0] if len(parts) == 1 else list(zip(*parts, strict=True))
-
-    def texts(self, keys: list[Any]) -> list[bytes] | None:
-        if self._is_argv:
-            if any(key is None or key[1] for key in keys):
-                return None
-            return [data.removesuffix(b"\0").replace(b"\0", b" ") for data, _ in keys]
-        return self._columns[0].texts(keys) if len(self._columns) == 1 else None
+class CommandLineColumn(BlobColumn):
+    """argv of an exec, as a command line."""
 
     def value(self, key: Any) -> Value:
-        if key is None:
-            return None
-        if self._is_argv:
-            data, cut = key
-            return command_line(data, cut)
-        if len(self._columns) == 1:
-            return self._columns[0].value(key)  # type: ignore[no-any-return]
-        values = [column.value(part) for column, part in zip(self._columns, key, strict=True)]
-        path, interp, cwd = values
-        found = started_by(*(v.parts[0] if v and not v.cut else None for v in (path, interp, cwd)))
-        if found is not None and path is not None and len(path.parts) > 1:
+        return None if key is None else command_line(*key)
+
+    def texts(self, keys: list[Any]) -> list[bytes] | None:
+        found = super().texts(keys)
+        return None if found is None else [data.replace(b"\0", b" ") for data in found]
+
+
+class ExecImageColumn(ValueColumn):
+    """`process.image` on an exec itself: what this very record says of the new image."""
+
+    volatile = False
+
+    def __init__(self, event: Event) -> None:
+        self._columns = [TextColumn(event, event.index(name) or 0) for name in ("pathname", "interp", "pwd")]
+
+    def keys(self, view: View, chosen: Array) -> Keys:
+        return list(zip(*(column.keys(view, chosen) for column in self._columns), strict=True))
+
+    def value(self, key: Any) -> Value:
+        path, interp, cwd = (column.value(part) for column, part in zip(self._columns, key, strict=True))
+        found = started_by(*(v.parts[0] if isinstance(v, Text) and not v.cut else None for v in (path, interp, cwd)))
+        if found is not None and isinstance(path, Text) and len(path.parts) > 1:
             return Text(tuple(dict.fromkeys((*path.parts, *found.parts))))
         return found
 

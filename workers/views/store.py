@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from workers.decode.values import by_runs
+
 Array = np.ndarray[Any, Any]
 MAX_PIECES = 1 << 16
 MAX_BYTES = 16 << 20
@@ -81,11 +83,7 @@ class Cache(dict[Any, int]):
 
     def numbers(self, keys: Array) -> Array:
         """Numbers of all keys (an array of integers). Keys that follow their like are not looked up."""
-        changes = np.flatnonzero(keys[1:] != keys[:-1]) + 1
-        if 2 * len(changes) >= len(keys):
-            return self.numbers_of(keys.tolist())
-        heads = np.concatenate([[0], changes])
-        return np.repeat(self.numbers_of(keys[heads].tolist()), np.diff(heads, append=len(keys)))
+        return by_runs(keys, self.numbers_of)
 
     def numbers_of(self, keys: list[Any]) -> Array:
         """Numbers of all keys, each looked up."""
