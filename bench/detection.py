@@ -85,7 +85,8 @@ def reading(rules: Sequence[Rule]) -> Look:
         for event, engine in engines.items():
             chosen = np.flatnonzero(rows.event == event)
             for column in engine.columns if len(chosen) else ():
-                column.column.keys(view, chosen)
+                if column.scan is None or column.column.bulk(view, chosen) is None:
+                    column.column.keys(view, chosen)
         return Matches.none()
 
     return look

@@ -44,8 +44,6 @@ class Indexed(NamedTuple):
 class FlatColumn(ValueColumn):
     """A field of flat events: the key is the value itself."""
 
-    volatile = False
-
     def __init__(self, field: Field) -> None:
         self._field = field
 

@@ -7,12 +7,13 @@ turned into a value only when it is met for the first time (workers/detect/memor
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from bpf.catalogue import NAME, OBJECT, PATH, UNREAD, Event
 from bpf.layout import (
+    BLOB_BASE,
     BLOB_CUT,
     BLOB_OK,
     BLOB_STATUS,
@@ -22,9 +23,11 @@ from bpf.layout import (
     HEAD_NOT_RUN,
     HEAD_OWN_ROOT,
     HEAD_OWN_TARGET,
+    ROOT_NOT_MET,
 )
 from workers.blobs import Blobs, argument, blobs, bytes_of
-from workers.decode import paths
+from workers.decode import blocks, paths
+from workers.decode.blocks import Block
 from workers.decode.sockaddr import decode as decode_sockaddr
 from workers.decode.texts import Texts
 from workers.decode.values import SIGNED_64, byte_strings, number
@@ -37,6 +40,28 @@ from workers.views.pieces import VECTOR_TYPE
 Array = np.ndarray[Any, Any]
 Keys = Array | list[Any]
 LOW = np.uint64(0xFFFFFFFF)
+NONE = np.zeros(0, bool)
+NOT_THERE = 0xFF
+"""A status that no blob has."""
+
+
+class Read(NamedTuple):
+    """What blobs of one argument hold. `block`: what was read whole, of others nothing; `unread` and `cut`: masks;
+    `entry`: i64, the blobs, where there is one."""
+
+    block: Block
+    unread: Array
+    cut: Array
+    entry: Array
+
+
+class Bulk(NamedTuple):
+    """Texts of many rows. `blocks`: their readings, each block has one of every row, which is "" if there is none;
+    `unread`: mask of rows without a value; `single`: mask of rows whose values must be read one by one."""
+
+    blocks: list[Block]
+    unread: Array
+    single: Array
 
 
 class View:
@@ -48,6 +73,7 @@ class View:
         self._found: Blobs | None = None
         self._wholes: dict[tuple[int, bytes], list[Any]] = {}
         self._parts: dict[tuple[int, bytes], list[list[bytes] | None]] = {}
+        self._reads: dict[tuple[int, bytes], Read] = {}
 
     @property
     def found(self) -> Blobs:
@@ -83,6 +109,19 @@ class View:
             keys.append((bytes_of(rows, found, entry), status == BLOB_CUT) if status in (BLOB_OK, BLOB_CUT) else None)
         return keys
 
+    def read(self, argument: int, chosen: Array) -> Read:
+        """What stands behind an argument of each chosen row, all at once."""
+        key = argument, chosen.tobytes()
+        known = self._reads.get(key)
+        if known is None:
+            found, rows = self.found, self.rows
+            entry = found.entries(argument, len(rows), chosen)
+            status = np.where(entry < 0, NOT_THERE, found.status[entry] & BLOB_STATUS)
+            whole, cut = status == BLOB_OK, status == BLOB_CUT
+            block = blocks.gather(rows.data, np.where(whole, found.start[entry], 0), np.where(whole, found.bytes[entry], 0))
+            known = self._reads[key] = Read(block, ~(whole | cut), cut, entry)
+        return known
+
 
 def elements(data: bytes) -> list[bytes]:
     """Of a vector: each has a NUL behind it, of one that was cut perhaps not the last."""
@@ -92,30 +131,25 @@ def elements(data: bytes) -> list[bytes]:
 class Column(Protocol):
     """One field, read from rows."""
 
-    volatile: bool
-    """Keys are numbers of contexts: what they stand for changes with `Contexts.generation`."""
-
     def keys(self, view: View, chosen: Array) -> Keys:
         """A key for each chosen row, None if the field could not be read."""
 
     def value(self, key: Any) -> Value:
-        """What a key stands for. Of a volatile column, only while its view is at hand."""
+        """What a key stands for."""
 
-    def texts(self, keys: list[Any]) -> list[bytes] | None:
-        """The same of many at once, if all are texts that were read whole: readings with a NUL between them."""
+    def bulk(self, view: View, chosen: Array) -> Bulk | None:
+        """The texts of the chosen rows at once; None if this column has only keys."""
 
 
 class ValueColumn:
-    """What columns have in common that read values one by one."""
+    """What columns have in common whose values are few: a key stands for each."""
 
-    def texts(self, keys: list[Any]) -> list[bytes] | None:
+    def bulk(self, view: View, chosen: Array) -> Bulk | None:
         return None
 
 
 class NumberColumn(ValueColumn):
     """An argument that is a number."""
-
-    volatile = False
 
     def __init__(self, field: Field) -> None:
         argument = field.event.arguments[field.argument]
@@ -145,8 +179,6 @@ class NumberColumn(ValueColumn):
 class ResultColumn(ValueColumn):
     """The result of a call."""
 
-    volatile = False
-
     def keys(self, view: View, chosen: Array) -> Keys:
         found, flags = view.rows.retval[chosen], view.rows.flags[chosen]
         none = (flags & (HEAD_ENTRY | HEAD_NOT_RUN)).astype(bool)
@@ -161,13 +193,11 @@ class ResultColumn(ValueColumn):
 class TextColumn:
     """A text of its own: a key is the bytes of a blob, or a Text where those alone do not say it."""
 
-    volatile = False
-
     def __init__(self, event: Event, index: int) -> None:
         self._event, self._index = event, index
         self._texts = Texts(event, index)
         argument = event.arguments[index]
-        self._is_path = argument.form == PATH
+        self._form = argument.form
         own = event.index(f"root_{argument.name}")
         self._own = Texts(event, own) if own is not None and argument.form in (PATH, NAME) else None
 
@@ -193,16 +223,36 @@ class TextColumn:
     def value(self, key: Any) -> Value:
         return Text((self._texts.shown(key).data,)) if isinstance(key, bytes) else key
 
-    def texts(self, keys: list[Any]) -> list[bytes] | None:
-        if not all(type(key) is bytes for key in keys):
-            return None
-        return list(map(paths.walked, keys)) if self._is_path else keys
+    def bulk(self, view: View, chosen: Array) -> Bulk | None:
+        rows, found = view.rows, view.found
+        block, unread, cut, entry = view.read(self._index, chosen)
+        if self._form in (PATH, NAME) and (found.arg == BLOB_BASE | self._index).any():
+            based = found.entries(BLOB_BASE | self._index, len(rows), chosen) >= 0
+            unread, cut = unread & ~based, cut | based
+        below = (rows.flags[chosen] & HEAD_OWN_ROOT).astype(bool) & ~unread if self._own else NONE
+        if self._form == PATH:
+            texts = [blocks.walked(block)]
+            if below.any():
+                own, odd = self._below(block, below, found.whole[entry])
+                texts, cut = [*texts, own], cut | odd
+            return Bulk(texts, unread, cut)
+        return Bulk([block], unread, cut | below if below.any() else cut)
+
+    @staticmethod
+    def _below(block: Block, below: Array, whole: Array) -> tuple[Block, Array]:
+        """Paths as the own root has them, and the mask of those that are the root itself or look strange."""
+        size = whole.astype(np.int64) - 1
+        has = below & (size >= 0) & (whole != ROOT_NOT_MET)
+        good = has & (size > 0) & (size <= block.size)
+        size = np.where(good, size, 0)
+        good &= block.data[block.begin + size - 1] == blocks.NUL
+        # of others the text before everything, which is none
+        own = Block(block.data, np.where(good, block.begin, 0), np.where(good, size, 0))
+        return blocks.walked(own, good), has & ~good
 
 
 class BlobColumn:
     """What a pointer pointed to, whole: the key is (bytes, whether it was cut)."""
-
-    volatile = False
 
     def __init__(self, field: Field) -> None:
         self._field, self._index = field, field.argument
@@ -231,12 +281,15 @@ class BlobColumn:
             return Text((data,), cut)
         return Text(tuple(elements(data)), cut)
 
-    def texts(self, keys: list[Any]) -> list[bytes] | None:
-        if self._field.type != VECTOR_TYPE or any(key is None or key[1] for key in keys):
+    def bulk(self, view: View, chosen: Array) -> Bulk | None:
+        field = self._field
+        if field.type != VECTOR_TYPE:
             return None
-        if self._field.element is not None:
-            return [data for data, _ in keys]
-        return [data.removesuffix(b"\0") for data, _ in keys]
+        block, unread, cut, _ = view.read(self._index, chosen)
+        if field.element is None:
+            return Bulk([block], unread, cut)
+        found, has = blocks.element(block, field.element)
+        return Bulk([found], ~has & ~cut, cut)
 
 
 def address_part(address: dict[str, str], part: str) -> Value:
@@ -263,8 +316,6 @@ def address_part(address: dict[str, str], part: str) -> Value:
 class TargetColumn(ValueColumn):
     """Whether a call on a process is on the caller itself; the key is (number, own group and thread, kernel's word)."""
 
-    volatile = False
-
     def __init__(self, field: Field) -> None:
         self._index = field.argument
 
@@ -283,9 +334,8 @@ class TargetColumn(ValueColumn):
 class DescriptorColumn(ValueColumn):
     """The file of a call's descriptor."""
 
-    volatile = False
-
     def __init__(self, field: Field) -> None:
+        self._index = field.argument
         self._blob = BlobColumn(Field(field.name, BYTES, "argument", field.event, field.argument))
 
     def keys(self, view: View, chosen: Array) -> Keys:
@@ -293,3 +343,7 @@ class DescriptorColumn(ValueColumn):
 
     def value(self, key: Any) -> Value:
         return None if key is None else Text((paths.walked(key[0]),), key[1])
+
+    def bulk(self, view: View, chosen: Array) -> Bulk | None:
+        block, unread, cut, _ = view.read(self._index, chosen)
+        return Bulk([blocks.walked(block)], unread, cut)

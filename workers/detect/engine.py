@@ -21,12 +21,13 @@ import numpy as np
 
 from bpf.catalogue import Catalogue
 from config.rules import Rule
-from workers.detect.columns import Column, View
+from workers.detect.columns import Bulk, Column, View
 from workers.detect.compiled import EVERY, NEGATED, SURELY, Formula, OfEvent, compile_rules, numbers
 from workers.detect.fields import Field
-from workers.detect.matching import FEW, Matcher, Verdicts
+from workers.detect.matching import Matcher, Verdicts
 from workers.detect.memory import Memory
 from workers.detect.reading import column_of
+from workers.detect.scan import Scan, Seen
 from workers.detect.values import NUMBER
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Rows
@@ -60,16 +61,11 @@ class Classes:
         self.memory = Memory(self._classes)
         self.known: list[State] = []
         self._by_verdicts: dict[Verdicts, int] = {}
-        self._generation = 0
+        self._by_sign: dict[int, int] = {}
+        self.scan = Scan.of(matcher.field, matcher.tests)
 
     def _classes(self, keys: list[Any]) -> list[int]:
-        texts = self.column.texts(keys) if self.matcher.reads_texts and len(keys) >= FEW else None
-        if texts is not None:
-            classes = np.full(len(keys), self.class_of(self.matcher.nothing), np.int64)
-            for i in np.flatnonzero(self.matcher.suspects(texts)).tolist():
-                classes[i] = self.class_of(self.matcher.verdicts(self.column.value(keys[i])))
-            return list(classes.tolist())
-        return list(map(self.class_of, self.matcher.verdicts_of(list(map(self.column.value, keys)))))
+        return [self.class_of(self.matcher.verdicts(self.column.value(key))) for key in keys]
 
     def class_of(self, verdicts: Verdicts) -> int:
         """The class with these verdicts."""
@@ -86,16 +82,35 @@ class Classes:
 
     def of(self, view: View, chosen: Array) -> Array:
         """Class of each chosen row, i64."""
-        if self.column.volatile and self._generation != view.contexts.generation:
-            self._generation = view.contexts.generation
-            self.memory.forget()
-        return self.memory.numbers(self.column.keys(view, chosen))
+        bulk = self.column.bulk(view, chosen) if self.scan else None
+        return self.memory.numbers(self.column.keys(view, chosen)) if bulk is None else self._scanned(view, chosen, bulk)
+
+    def _scanned(self, view: View, chosen: Array, bulk: Bulk) -> Array:
+        assert self.scan is not None
+        seen = self.scan.look(bulk.blocks)
+        signs, firsts, which = np.unique(seen.sign, return_index=True, return_inverse=True)
+        classes = np.array([self._class_of_sign(*pair, seen) for pair in zip(signs.tolist(), firsts.tolist(), strict=True)])
+        found = classes[which]
+        if bulk.unread.any():
+            found[bulk.unread] = self.class_of(self.matcher.unread)
+        single = bulk.single | (seen.doubt & ~bulk.unread)
+        if single.any():
+            found[single] = self.memory.numbers(self.column.keys(view, chosen[single]))
+        return found
+
+    def _class_of_sign(self, sign: int, row: int, seen: Seen) -> int:
+        found = self._by_sign.get(sign)
+        if found is None:
+            true = frozenset(seen.tests(row)) | self.matcher.present
+            found = self._by_sign[sign] = self.class_of(Verdicts(true, frozenset()))
+        return found
 
     def forget(self) -> None:
         """All classes: there are too many."""
         self.memory.forget()
         self.known.clear()
         self._by_verdicts.clear()
+        self._by_sign.clear()
 
 
 @dataclass

@@ -121,7 +121,7 @@ class _Data:
             return [key_text + "null"] * len(chosen)
         keys = column.keys(view, chosen)
         known = self._known[number]
-        if column.volatile or len(known) > MAX_DATA:
+        if len(known) > MAX_DATA:
             known.clear()
         pieces = []
         for key in keys if isinstance(keys, list) else keys.tolist():

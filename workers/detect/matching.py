@@ -1,15 +1,8 @@
 """Tests of one field on one value: which of them hold, all at once.
 
-Texts go through sets of RE2, which look for all patterns in one pass and in time that grows with the text alone:
-
-    value  /a/b, /c          ->  \\0/a/b\\0/c\\0      every reading between NULs
-    equals /c                ->  \\x00/c\\x00
-    startswith /a            ->  \\x00/a
-    endswith b               ->  b\\x00
-
-so that one pass tests all readings. Tests without case see the value in small letters; regular expressions are in
-a set of their own, on UTF-8. Numbers and bytes are few and are tested one by one. Of a value that was cut, a test
-holds if what is there is enough for it, and is unknown otherwise.
+Texts go through sets of patterns (workers/detect/patterns.py), in one pass and in time that grows with the text alone.
+Numbers and bytes are few and are tested one by one. Of a value that was cut, a test holds if what is there is enough
+for it, and is unknown otherwise.
 """
 
 from __future__ import annotations
@@ -17,20 +10,17 @@ from __future__ import annotations
 import ipaddress
 import re as names
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import re2
 
 from bpf.catalogue import nearest
 from config.conditions import Scalar, Test
 from workers.decode.words import numbers_of_words
 from workers.detect.fields import Field
+from workers.detect.patterns import PatternSet, as_bytes, lowered, options, pattern
 from workers.detect.values import BYTES, NUMBER, TEXT, Text, Value, number_of
 
-MOST_MEMORY = 64 << 20
-"""Of a set's automaton; when it is used up, what was remembered of it is forgotten, and built again as needed."""
-ONE_CHARACTER = r"(?:[\x01-\x7f]|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf])"
 SIZES: dict[str, Callable[[int, int], bool]] = {
     "lt": lambda value, other: value < other,
     "lte": lambda value, other: value <= other,
@@ -40,10 +30,7 @@ SIZES: dict[str, Callable[[int, int], bool]] = {
 OF_NUMBERS = ("equals", "has", "exists", *SIZES)
 OF_TEXTS = ("equals", "contains", "startswith", "endswith", "glob", "re", "cidr", "exists")
 OF_BYTES = ("equals", "contains", "startswith", "endswith", "exists")
-NUL, SEPARATOR = b"\0", b"\x01"
-FEW = 4
-"""Values that are looked at one by one."""
-Array = np.ndarray[Any, Any]
+NUL = b"\0"
 GROWING = ("contains", "startswith")
 """What holds of the beginning of a text holds of all of it."""
 
@@ -86,7 +73,7 @@ def _check_value(field: Field, test: Test, value: Scalar) -> None:
             raise TestError(f"{field.name}: {error}") from error
     elif test.operator == "re":
         try:
-            re2.compile(str(value), _options(False))
+            re2.compile(str(value), options(False))
         except re2.error as error:
             why = error.args[0].decode() if isinstance(error.args[0], bytes) else error.args[0]
             raise TestError(f"{field.name}: not a regular expression of RE2: {value!r}: {why}") from error
@@ -108,101 +95,6 @@ def _check_number(field: Field, test: Test, value: Scalar) -> None:
         raise TestError(what + (f"; did you mean {near}?" if near else ""))
 
 
-def _options(latin: bool) -> re2.Options:
-    options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1 if latin else re2.Options.Encoding.UTF8
-    options.max_mem, options.log_errors, options.dot_nl = MOST_MEMORY, False, True
-    return options
-
-
-def _bytes(value: Scalar) -> bytes:
-    return str(value).encode("utf-8", "surrogateescape")
-
-
-def _lower(data: bytes) -> bytes:
-    if data.isascii():
-        return data.lower()
-    return data.decode("utf-8", "surrogateescape").lower().encode("utf-8", "surrogateescape")
-
-
-def _escaped(data: bytes) -> str:
-    return "".join(chr(b) if (chr(b).isalnum() and b < 128) or b in b"/ _" else f"\\x{b:02x}" for b in data)
-
-
-def _globbed(data: bytes) -> str:
-    """A glob as a pattern of RE2 on bytes without NUL."""
-    found, at = [], 0
-    while at < len(data):
-        one = data[at : at + 1]
-        at += 1
-        if one == b"*":
-            found.append("[^\\x00]*")
-        elif one == b"?":
-            found.append(ONE_CHARACTER)
-        elif one == b"[" and (end := data.find(b"]", at + 1)) > 0:
-            inner = data[at:end]
-            negated = inner[:1] in (b"!", b"^")
-            body = "".join(chr(b) if b == 45 else f"\\x{b:02x}" for b in inner[negated:])
-            found.append(f"[^\\x00{body}]" if negated else f"[{body}]")
-            at = end + 1
-        elif one == b"\\" and at < len(data):
-            found.append(_escaped(data[at : at + 1]))
-            at += 1
-        else:
-            found.append(_escaped(one))
-    return "".join(found)
-
-
-def _pattern(operator: str, value: Scalar, nocase: bool) -> str:
-    if operator == "re":
-        return f"(?i){value}" if nocase else str(value)
-    data = _lower(_bytes(value)) if nocase else _bytes(value)
-    if operator == "glob":
-        return f"\\x00{_globbed(data)}\\x00"
-    begin = "\\x00" if operator in ("equals", "startswith") else ""
-    end = "\\x00" if operator in ("equals", "endswith") else ""
-    return begin + _escaped(data) + end
-
-
-class _Set:
-    """Patterns, each with a number; which of them are in a text."""
-
-    def __init__(self, latin: bool) -> None:
-        self._latin = latin
-        self._set = re2.Set.SearchSet(_options(latin))
-        self._patterns: list[str] = []
-        self._any: Any = None
-        self.numbers: list[tuple[int, int]] = []
-        """Of each pattern: the test that it belongs to, and which of its values it is."""
-
-    def add(self, pattern: str, owner: tuple[int, int]) -> None:
-        self._set.Add(pattern)
-        self._patterns.append(pattern)
-        self.numbers.append(owner)
-
-    def close(self) -> _Set | None:
-        """Ready to be used; None if it is empty."""
-        if not self.numbers:
-            return None
-        self._set.Compile()
-        if self._latin:
-            self._any = re2.compile("|".join(self._patterns).encode("latin-1"), _options(True))
-        return self
-
-    def has(self, part: bytes) -> bool:
-        """Whether a text has one of them."""
-        return bool(self._set.Match(part if part.isascii() else part.decode("utf-8", "replace")))
-
-    def anywhere(self, data: bytes) -> list[int]:
-        """Where patterns begin, one at least in every value that has one."""
-        return [match.start() for match in self._any.finditer(data)]
-
-    def hits(self, data: bytes | str) -> list[tuple[int, int]]:
-        """(test, value) of all that is there."""
-        found = self._set.Match(data)
-        return [self.numbers[i] for i in found] if found else []
-
-
 class Matcher:
     """All tests of one field, which were checked before. Numbers of tests are positions in `tests`."""
 
@@ -210,24 +102,22 @@ class Matcher:
         self.field, self.tests = field, tests
         everything = frozenset(range(len(tests)))
         exists = frozenset(i for i, test in enumerate(tests) if test.operator == "exists")
-        self._present = frozenset(i for i in exists if tests[i].values[0])
-        self.unread = Verdicts(exists - self._present, everything - exists)
+        self.present = frozenset(i for i in exists if tests[i].values[0])
+        self.unread = Verdicts(exists - self.present, everything - exists)
         """Of a value that could not be read."""
         self._growing = frozenset(i for i, test in enumerate(tests) if test.operator in GROWING)
         self._uncertain = everything - exists
         self._each = {i: len(test.values) for i, test in enumerate(tests) if test.each and len(test.values) > 1}
         self._simple: list[tuple[int, Callable[[Value], bool]]] = []
-        exact, small, regular = _Set(True), _Set(True), _Set(False)
+        exact, small, regular = PatternSet(True), PatternSet(True), PatternSet(False)
         for i, test in enumerate(tests):
             self._add(i, test, regular if test.operator == "re" else small if test.nocase else exact)
         closed = (exact.close(), False), (small.close(), True)
         self._sets = [(patterns, is_small) for patterns, is_small in closed if patterns]
         """Those of texts, and whether one is of small letters."""
         self._regular = regular.close()
-        self.nothing = Verdicts(self._present, frozenset())
-        """Of a text that was read whole and has no pattern in it."""
 
-    def _add(self, number: int, test: Test, patterns: _Set) -> None:
+    def _add(self, number: int, test: Test, patterns: PatternSet) -> None:
         if test.operator == "exists":
             return
         if self.field.kind == NUMBER:
@@ -238,47 +128,7 @@ class Matcher:
             self._simple.append((number, _cidr_test(test)))
         else:
             for at, value in enumerate(test.values):
-                patterns.add(_pattern(test.operator, value, test.nocase), (number, at))
-
-    @property
-    def reads_texts(self) -> bool:
-        """Whether suspects() can tell values apart."""
-        return self.field.kind == TEXT and not self._simple
-
-    def verdicts_of(self, values: Sequence[Value]) -> list[Verdicts]:
-        """As verdicts(), of many values."""
-        if not self.reads_texts or len(values) < FEW:
-            return list(map(self.verdicts, values))
-        suspects = self.suspects([NUL.join(value.parts) if isinstance(value, Text) else b"" for value in values])
-        return [
-            self.verdicts(value) if suspect or not isinstance(value, Text) or value.cut else self.nothing
-            for value, suspect in zip(values, suspects.tolist(), strict=True)
-        ]
-
-    def suspects(self, texts: Sequence[bytes]) -> Array:
-        """Which texts have a pattern in them, as a mask, by one pass over all of them; readings of one have a NUL
-        between them. The verdicts of the others are `nothing`, if they were read whole.
-        """
-        marked = self._marked([NUL + text + NUL for text in texts])
-        if self._regular:
-            has = self._regular.has
-            marked |= [any(map(has, text.split(NUL))) for text in texts]
-        return marked
-
-    def _marked(self, parts: list[bytes]) -> Array:
-        marked = np.zeros(len(parts), bool)
-        for one, small in self._sets:
-            joined = SEPARATOR.join(parts)
-            lengths = list(map(len, parts))
-            if small and joined.isascii():
-                joined = joined.lower()
-            elif small:
-                # small letters can be longer
-                shown = list(map(_lower, parts))
-                joined, lengths = SEPARATOR.join(shown), list(map(len, shown))
-            ends = np.cumsum(np.array(lengths) + 1)
-            marked[np.searchsorted(ends, one.anywhere(joined), "right")] = True
-        return marked
+                patterns.add(pattern(test.operator, value, test.nocase), (number, at))
 
     def verdicts(self, value: Value) -> Verdicts:
         """Which tests hold of a value, and which are unknown."""
@@ -290,16 +140,16 @@ class Matcher:
             true |= self._texts(value)
             cut = value.cut
         if not cut:
-            return Verdicts(frozenset(true) | self._present, frozenset())
+            return Verdicts(frozenset(true) | self.present, frozenset())
         sure = frozenset(true) & self._growing
-        return Verdicts(sure | self._present, self._uncertain - sure)
+        return Verdicts(sure | self.present, self._uncertain - sure)
 
     def _texts(self, value: Text) -> set[int]:
         hits: list[tuple[int, int]] = []
         if self._sets:
             whole = NUL + NUL.join(value.parts) + NUL
             for one, small in self._sets:
-                hits += one.hits(_lower(whole) if small else whole)
+                hits += one.hits(lowered(whole) if small else whole)
         if self._regular:
             for part in value.parts:
                 hits += self._regular.hits(part.decode("utf-8", "replace"))
@@ -335,7 +185,7 @@ def _number_test(field: Field, test: Test) -> Callable[[Value], bool]:
 
 
 def _bytes_test(test: Test) -> Callable[[Value], bool]:
-    wanted = [bytes.fromhex(str(v)) if test.hex else _bytes(v) for v in test.values]
+    wanted = [bytes.fromhex(str(v)) if test.hex else as_bytes(v) for v in test.values]
     how = all if test.each else any
     tests: dict[str, Callable[[bytes, bytes], bool]] = {
         "equals": lambda data, other: data == other,

@@ -27,7 +27,7 @@ class ShownColumn(ValueColumn):
     """A number as text: `@hex` without 0x, `@dec`."""
 
     def __init__(self, column: Column, field: Field) -> None:
-        self._column, self._field, self.volatile = column, field, column.volatile
+        self._column, self._field = column, field
 
     def keys(self, view: View, chosen: Array) -> Keys:
         return self._column.keys(view, chosen)

@@ -12,48 +12,39 @@ import numpy as np
 
 from bpf.catalogue import Event
 from bpf.layout import CONTAINER_STARTED
-from workers.detect.columns import Array, BlobColumn, Keys, TextColumn, ValueColumn, View
+from workers.decode import blocks
+from workers.detect.columns import Array, BlobColumn, Bulk, Keys, TextColumn, ValueColumn, View
 from workers.detect.fields import Field
 from workers.detect.values import NUMBER, Text, Value, text
-from workers.enrich.containers import container_id, runtime_of
+from workers.enrich.containers import runtime_name, shown_id
 from workers.enrich.tree import Image, Process, ProcessTree
-from workers.rows import Contexts
 
 MAX_ANCESTORS = 64
 
 
 class ContextColumn(ValueColumn):
-    """A column of the process's context; keys are numbers of contexts."""
-
-    volatile = True
+    """A column of the process's context; a key is what those parts of the context are that decide it."""
 
     def __init__(self, field: Field) -> None:
-        self._read = _context_reader(field)
-        self._contexts: Contexts | None = None
+        plain = int if field.kind == NUMBER or field.view else text
+        self._parts, self._value = _FROM_SEVERAL.get(field.name, ((field.column,), plain))
 
     def keys(self, view: View, chosen: Array) -> Keys:
-        self._contexts = view.contexts
-        return view.rows.who[chosen]
+        table, who = view.contexts.table, view.rows.who[chosen]
+        changes = np.diff(who, prepend=-1) != 0
+        # rows of one process stand together
+        few = table[who[changes]]
+        keys = list(zip(*(_hashable(few[part]) for part in self._parts), strict=True))
+        return [keys[i] for i in (np.cumsum(changes) - 1).tolist()]
 
     def value(self, key: Any) -> Value:
-        assert self._contexts is not None
-        return self._read(self._contexts.table[key])
+        return self._value(*key)
 
 
-def _context_reader(field: Field) -> Callable[[Any], Value]:
-    column = field.column
-    special: dict[str, Callable[[Any], Value]] = {
-        "container": lambda c: int(bool(container_id(c)) and c["container_state"] >= CONTAINER_STARTED),
-        "container.started": lambda c: int(c["container_state"] >= CONTAINER_STARTED),
-        "container.id": lambda c: text(container_id(c)),
-        "container.runtime": lambda c: text(runtime_of(c)),
-        "process.user": lambda c: text(user_name(int(c["uid"]))),
-    }
-    if field.name in special:
-        return special[field.name]
-    if field.kind == NUMBER:
-        return lambda c: int(c[column])
-    return lambda c: text(bytes(c[column]))
+def _hashable(column: Array) -> list[Any]:
+    if column.ndim > 1:
+        column = np.ascontiguousarray(column).view(f"V{column.shape[1]}")[:, 0]
+    return column.tolist()  # type: ignore[no-any-return]
 
 
 @cache
@@ -63,6 +54,16 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except (KeyError, OverflowError):
         return str(uid)
+
+
+_FROM_SEVERAL: dict[str, tuple[tuple[str, ...], Callable[..., Value]]] = {
+    "container": (("container", "container_state"), lambda c, state: int(any(c) and state >= CONTAINER_STARTED)),
+    "container.started": (("container_state",), lambda state: int(state >= CONTAINER_STARTED)),
+    "container.id": (("container",), lambda c: text(shown_id(c))),
+    "container.runtime": (("runtime",), lambda number: text(runtime_name(number))),
+    "process.user": (("uid",), lambda uid: text(user_name(uid))),
+}
+"""Fields that are not one part of the context as it is: the parts, and what is made of them."""
 
 
 def started_by(path: bytes | None, given: bytes | None, cwd: bytes | None) -> Text | None:
@@ -89,15 +90,13 @@ class CommandLineColumn(BlobColumn):
     def value(self, key: Any) -> Value:
         return None if key is None else command_line(*key)
 
-    def texts(self, keys: list[Any]) -> list[bytes] | None:
-        found = super().texts(keys)
-        return None if found is None else [data.replace(b"\0", b" ") for data in found]
+    def bulk(self, view: View, chosen: Array) -> Bulk | None:
+        block, unread, cut, _ = view.read(self._index, chosen)
+        return Bulk([blocks.spaced(block)], unread, cut)
 
 
 class ExecImageColumn(ValueColumn):
     """`process.image` on an exec itself: what this very record says of the new image."""
-
-    volatile = False
 
     def __init__(self, event: Event) -> None:
         self._columns = [TextColumn(event, event.index(name) or 0) for name in ("pathname", "interp", "pwd")]
@@ -112,11 +111,22 @@ class ExecImageColumn(ValueColumn):
             return Text(tuple(dict.fromkeys((*path.parts, *found.parts))))
         return found
 
+    def bulk(self, view: View, chosen: Array) -> Bulk | None:
+        path, given = (column.bulk(view, chosen) for column in self._columns[:2])
+        if path is None or given is None:
+            return None
+        block = given.blocks[0]
+        # what has to be made absolute or normal first is, one by one
+        odd = (block.size > 0) & (block.data[block.begin] != blocks.SLASH)
+        odd |= (block.size > 1) & (block.data[block.begin + block.size - 1] == blocks.SLASH)
+        second = np.flatnonzero((block.data[:-1] == blocks.SLASH) & np.isin(block.data[1:], [blocks.SLASH, blocks.DOT]))
+        odd[block.rows(second)] = True
+        unread = path.unread & (given.unread | (block.size == 0))
+        return Bulk([*path.blocks, *given.blocks], unread, path.single | given.single | odd)
+
 
 class ImageColumn(ValueColumn):
     """What the process, its parent or its ancestors run, from the process tree; the key is what the tree has."""
-
-    volatile = False
 
     def __init__(self, field: Field) -> None:
         self._who, _, self._part = field.column.partition(".")

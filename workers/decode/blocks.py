@@ -1,0 +1,166 @@
+"""Many texts as one array of bytes, and what is done to all of them at once: no text becomes an object of its own.
+
+    data   00 | t0 ... 00 | t1 ... 00 | ...     every text has a NUL before it and one behind it at least
+    begin       ^           ^                    of each text, i64
+    size        without its last NUL             i64
+
+A text with NULs in it is several: the elements of a vector, or the components of a walked path (bpf/c/path.h), which
+stand from the last to the first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+WORD = 8
+NUL, SPACE, DOT, SLASH = b"\0 ./"
+_MASKS = np.array([(1 << (8 * n)) - 1 for n in range(WORD)], np.uint64)
+
+
+@dataclass(frozen=True)
+class Block:
+    """`data`: u8; `begin`, `size`: i64, one for each text."""
+
+    data: Array
+    begin: Array
+    size: Array
+
+    def __len__(self) -> int:
+        return len(self.begin)
+
+    def texts(self) -> list[bytes]:
+        """All of them, as objects."""
+        data = self.data.tobytes()
+        return [data[b:e] for b, e in zip(self.begin.tolist(), (self.begin + self.size).tolist(), strict=True)]
+
+    def rows(self, positions: Array) -> Array:
+        """Which text has each byte; its last NUL is its own."""
+        return np.searchsorted(self.begin, positions, "right") - 1
+
+    def is_ascii(self) -> Array:
+        """Of each text, whether it is ASCII, as a mask."""
+        found = np.ones(len(self), bool)
+        beyond = np.flatnonzero(self.data > 0x7F)
+        if len(beyond):
+            found[self.rows(beyond)] = False
+        return found
+
+    def _nuls(self) -> tuple[Array, Array]:
+        """Positions of the NULs that are in texts or end one, and of each text how many of them come before it."""
+        nuls = np.flatnonzero(self.data == NUL)
+        first = np.searchsorted(nuls, self.begin)
+        last = np.searchsorted(nuls, self.begin + self.size)
+        counts = last - first + 1
+        before = np.cumsum(counts) - counts
+        if len(nuls) != counts.sum() or (first != before).any():
+            nuls = nuls[_ranges(first, counts)]
+        return nuls, before
+
+    def ended(self) -> Block:
+        """The same without the one NUL that may be at their end."""
+        has = (self.size > 0) & (self.data[self.begin + self.size - 1] == NUL)
+        return Block(self.data, self.begin, self.size - has)
+
+    def stripped(self) -> Block:
+        """The same texts without the NULs at their end."""
+        size = self.size
+        while True:
+            ends = (size > 0) & (self.data[self.begin + size - 1] == NUL)
+            if not ends.any():
+                return Block(self.data, self.begin, size)
+            size = size - ends
+
+
+def _ranges(start: Array, length: Array) -> Array:
+    """start[0], start[0]+1, ... for `length[0]`, then those of the next."""
+    ends = np.cumsum(length)
+    return np.repeat(start - ends + length, length) + np.arange(int(ends[-1]) if len(ends) else 0)
+
+
+def gather(data: Array, start: Array, size: Array) -> Block:
+    """`data[start:start + size]` of each; `start` is a multiple of 8, as the starts of blobs are."""
+    words = data[: len(data) // WORD * WORD].view(np.uint64)
+    each = size // WORD + 1
+    ends = np.cumsum(each)
+    total = int(ends[-1]) if len(ends) else 0
+    block = np.zeros(total + 1, np.uint64)
+    if total:
+        source = np.repeat(start // WORD - ends + each, each) + np.arange(total)
+        words.take(source, mode="clip", out=block[1:])
+        block[ends] &= _MASKS[size % WORD]
+    return Block(block.view(np.uint8), (ends - each + 1) * WORD, size)
+
+
+def joined(block: Block, start: Array, length: Array, pieces: Array) -> Block:
+    """Texts of pieces of `block`, each with the NUL behind its last one: text i has the next pieces[i] of them."""
+    data = np.empty(int(length.sum()) + 1, np.uint8)
+    data[0] = NUL
+    np.take(block.data, _ranges(start, length), out=data[1:])
+    ends = np.concatenate([[0], np.cumsum(length)])[np.concatenate([[0], np.cumsum(pieces)])]
+    return Block(data, ends[:-1] + 1, np.diff(ends) - 1)
+
+
+def walked(block: Block, rooted: Array | None = None) -> Block:
+    """Walked paths, from the first component to the last, as paths.walked() has them. Of those in the mask `rooted`
+    the root was cut off: `leaf, folder` is `/folder/leaf`, and nothing is `/`.
+    """
+    block = block.stripped()
+    nuls, first = block._nuls()
+    count = np.diff(first, append=len(nuls))
+    start = np.empty(len(nuls), np.int64)
+    start[1:] = nuls[:-1] + 1
+    start[first] = block.begin
+    # with the NUL before it, which becomes the slash
+    start -= 1
+    length = nuls - start
+    last = first + count - 1
+    is_root = (length[last] == 2) & (block.data[nuls[last] - 1] == SLASH) & (count > 1)
+    if rooted is not None:
+        is_root &= ~rooted
+    bare = ~is_root if rooted is None else ~(is_root | rooted)
+    start[last] += bare
+    length[last] -= bare
+    length[first] += 1
+    # each text's pieces from the last to the first, the root left out
+    order = np.repeat(2 * first + count - 1, count) - np.arange(len(nuls))
+    slashes = np.ones(len(nuls), bool)
+    slashes[last[bare]] = False
+    if is_root.any():
+        keep = np.ones(len(nuls), bool)
+        keep[last[is_root]] = False
+        order = order[keep[order]]
+        count = count - is_root
+    found = joined(block, start[order], length[order], count)
+    at = np.cumsum(length[order]) - length[order] + 1
+    found.data[at[slashes[order]]] = SLASH
+    return found
+
+
+def spaced(block: Block) -> Block:
+    """Vectors as lines: the NULs in them become spaces, that at the end goes."""
+    block = block.ended()
+    nuls, first = block._nuls()
+    inner = np.ones(len(nuls), bool)
+    inner[first[1:] - 1] = False
+    inner[-1:] = False
+    data = block.data.copy()
+    data[nuls[inner]] = SPACE
+    return Block(data, block.begin, block.size)
+
+
+def element(block: Block, number: int) -> tuple[Block, Array]:
+    """Element `number` of each vector, and the mask of those that have one (of the others the text is empty)."""
+    full = block.size > 0
+    block = block.ended()
+    nuls, first = block._nuls()
+    has = full & (np.diff(first, append=len(nuls)) > number)
+    at = np.where(has, first + number, 0)
+    start = np.where(has, nuls[at - 1] + 1, 0) if number else block.begin
+    # without one: the NUL before everything
+    start = np.where(has, start, 0)
+    length = np.where(has, nuls[at] - start + 1, 1)
+    return joined(block, start, length, np.ones(len(block), np.int64)), has

@@ -1,0 +1,119 @@
+"""Values of tests as patterns, and sets of them that look for all at once (RE2).
+
+    value  /a/b, /c          ->  \\0/a/b\\0/c\\0      every reading between NULs
+    equals /c                ->  \\x00/c\\x00
+    startswith /a            ->  \\x00/a
+    endswith b               ->  b\\x00
+
+so that one pass tests all readings. Tests without case see the value in small letters; regular expressions are in
+a set of their own, on UTF-8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import re2
+
+from config.conditions import Scalar
+
+MOST_MEMORY = 64 << 20
+"""Of a set's automaton; when it is used up, what was remembered of it is forgotten, and built again as needed."""
+ONE_CHARACTER = r"(?:[\x01-\x7f]|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf])"
+ANYTHING = r"[^\x00]*"
+END = r"\x00"
+
+
+def options(latin: bool) -> re2.Options:
+    """For bytes as they are, or for UTF-8."""
+    found = re2.Options()
+    found.encoding = re2.Options.Encoding.LATIN1 if latin else re2.Options.Encoding.UTF8
+    found.max_mem, found.log_errors, found.dot_nl = MOST_MEMORY, False, True
+    return found
+
+
+def as_bytes(value: Scalar) -> bytes:
+    """A rule's value, as the kernel would have it."""
+    return str(value).encode("utf-8", "surrogateescape")
+
+
+def lowered(data: bytes) -> bytes:
+    """In small letters: what is the same without case is the same in these."""
+    if data.isascii():
+        return data.lower()
+    return data.decode("utf-8", "surrogateescape").lower().encode("utf-8", "surrogateescape")
+
+
+def _escaped(data: bytes) -> str:
+    return "".join(chr(b) if (chr(b).isalnum() and b < 128) or b in b"/ _" else f"\\x{b:02x}" for b in data)
+
+
+def _globbed(data: bytes) -> Iterator[str]:
+    """A glob on bytes without NUL, as the parts of a pattern."""
+    at = 0
+    while at < len(data):
+        one = data[at : at + 1]
+        at += 1
+        if one == b"*":
+            yield ANYTHING
+        elif one == b"?":
+            yield ONE_CHARACTER
+        elif one == b"[" and (end := data.find(b"]", at + 1)) > 0:
+            inner = data[at:end]
+            negated = inner[:1] in (b"!", b"^")
+            body = "".join(chr(b) if b == 45 else f"\\x{b:02x}" for b in inner[negated:])
+            yield f"[^\\x00{body}]" if negated else f"[{body}]"
+            at = end + 1
+        elif one == b"\\" and at < len(data):
+            yield _escaped(data[at : at + 1])
+            at += 1
+        else:
+            yield _escaped(one)
+
+
+def _bounded(parts: list[str]) -> str:
+    """From end to end; what may be anything up to an end is not looked for."""
+    begin = end = END
+    while parts and parts[0] == ANYTHING:
+        parts, begin = parts[1:], ""
+    while parts and parts[-1] == ANYTHING:
+        parts, end = parts[:-1], ""
+    return "".join((begin, *parts, end))
+
+
+def pattern(operator: str, value: Scalar, nocase: bool) -> str:
+    """What a test looks for in a value between NULs; in a value's text, of a regular expression."""
+    if operator == "re":
+        return f"(?i){value}" if nocase else str(value)
+    data = lowered(as_bytes(value)) if nocase else as_bytes(value)
+    if operator == "glob":
+        return _bounded(list(_globbed(data)))
+    begin = END if operator in ("equals", "startswith") else ""
+    end = END if operator in ("equals", "endswith") else ""
+    return begin + _escaped(data) + end
+
+
+class PatternSet:
+    """Patterns, each with a number; which of them are in a text."""
+
+    def __init__(self, latin: bool) -> None:
+        self._set = re2.Set.SearchSet(options(latin))
+        self.numbers: list[tuple[int, int]] = []
+        """Of each pattern: the test that it belongs to, and which of its values it is."""
+
+    def add(self, pattern: str, owner: tuple[int, int]) -> None:
+        """Before it is closed."""
+        self._set.Add(pattern)
+        self.numbers.append(owner)
+
+    def close(self) -> PatternSet | None:
+        """Ready to be used; None if it is empty."""
+        if not self.numbers:
+            return None
+        self._set.Compile()
+        return self
+
+    def hits(self, data: bytes | str) -> list[tuple[int, int]]:
+        """(test, value) of all that is there."""
+        found = self._set.Match(data)
+        return [self.numbers[i] for i in found] if found else []

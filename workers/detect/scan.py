@@ -1,0 +1,178 @@
+"""Tests of a text field on many values at once: one pass over a block of texts (Hyperscan), no value an object.
+
+    block       \0 value \0 value \0 ...
+    pass        (pattern, where it ends)...              every occurrence of every pattern
+    rows        which tests hold, as a sign: the sum of a secret random number of each of them
+
+What a pattern of bytes cannot decide is only noticed here, and looked at value by value (workers/detect/matching.py):
+texts that are not ASCII, since small letters and regular expressions are of characters, and regular expressions. Of
+these the longest text that they cannot do without is looked for, so that few values are left.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import hyperscan
+import numpy as np
+
+from config.conditions import Test
+from workers.decode.blocks import Block
+from workers.detect.fields import Field
+from workers.detect.patterns import END, PatternSet, pattern
+from workers.detect.values import TEXT
+
+Array = np.ndarray[Any, Any]
+MOST_BYTES = 1000
+"""Of a pattern; Hyperscan has a bound."""
+IN_EMPTY = ("", END, END + END)
+"""Patterns that are in a text of nothing, which a block cannot tell from none."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found. `sign`: u64, of each text, the same for texts of which the same tests hold, 0 of none;
+    `doubt`: mask of texts that must be looked at by themselves."""
+
+    sign: Array
+    doubt: Array
+    _row: Array
+    _test: Array
+
+    def tests(self, row: int) -> list[int]:
+        """The tests that hold of a text."""
+        first, last = np.searchsorted(self._row, [row, row + 1]).tolist()
+        return self._test[first:last].tolist()  # type: ignore[no-any-return]
+
+
+def required(regular: str) -> str | None:
+    """ASCII text that every match of a regular expression has in it, without case; None if none is known."""
+    parser = getattr(re, "_parser", None)
+    if parser is None or "[:" in regular:
+        return None  # a class by name, which Python has not
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            parsed = parser.parse(regular)
+    except (re.error, RecursionError, OverflowError):
+        return None  # RE2 has more than Python: it is only looked for more often
+    runs, run = [], ""
+    for kind, value in [*parsed, (None, None)]:
+        if str(kind) == "LITERAL" and 0 < value < 0x80:
+            run += chr(value)
+        else:
+            runs.append(run)
+            run = ""
+    longest = max(runs, key=len)
+    return longest[:MOST_BYTES] or None
+
+
+class Scan:
+    """All tests of one field, compiled."""
+
+    def __init__(self, tests: Sequence[Test]) -> None:
+        """hyperscan.error if a pattern is beyond its bounds."""
+        owners: dict[tuple[str, bool], list[tuple[int, int]]] = {}
+        loose = PatternSet(False)
+        for i, test in enumerate(tests):
+            for at, value in enumerate(test.values if test.operator != "exists" else ()):
+                if test.operator != "re":
+                    owners.setdefault((pattern(test.operator, value, test.nocase), test.nocase), []).append((i, at))
+                elif text := required(str(value)):
+                    owners.setdefault((pattern("contains", text, True), True), []).append((-1, 0))
+                else:
+                    loose.add(pattern("re", value, test.nocase), (i, at))
+        self._loose = loose.close()
+        """Regular expressions that can be anywhere."""
+        self._wanted = np.array([len(t.values) if t.each else 1 for t in tests], np.int64)
+        self._secret = np.random.default_rng().integers(1, 1 << 63, len(tests), np.uint64)
+        each = [len(owner) for owner in owners.values()]
+        self._first = np.concatenate([[0], np.cumsum(each)]).astype(np.int64)
+        self._test = np.array([test for owner in owners.values() for test, _ in owner], np.int64)
+        self._database = self._compiled(list(owners)) if owners else None
+
+    @staticmethod
+    def _compiled(patterns: list[tuple[str, bool]]) -> Any:
+        database = hyperscan.Database()
+        database.compile(
+            expressions=[text.encode("ascii") for text, _ in patterns],
+            ids=list(range(len(patterns))),
+            flags=[hyperscan.HS_FLAG_CASELESS if small else 0 for _, small in patterns],
+        )
+        return database
+
+    @classmethod
+    def of(cls, field: Field, tests: Sequence[Test]) -> Scan | None:
+        """None if these tests need every value by itself."""
+        for test in tests:
+            if field.kind != TEXT or test.operator == "cidr":
+                return None
+            for value in test.values:
+                text = pattern(test.operator, value, test.nocase) if test.operator not in ("re", "exists") else "?"
+                if text in IN_EMPTY or len(text) > MOST_BYTES:
+                    return None
+        try:
+            return cls(tests)
+        except hyperscan.error:
+            return None
+
+    def look(self, blocks: Sequence[Block]) -> Seen:
+        """Which tests hold of each row; a row's readings are its texts in all blocks, "" is none."""
+        rows: list[Array] = []
+        patterns: list[Array] = []
+        doubt = np.zeros(len(blocks[0]), bool)
+        for block in blocks:
+            if self._database is not None:
+                row, which = self._occurrences(block)
+                rows.append(row)
+                patterns.append(which)
+            doubt |= ~block.is_ascii()
+            if self._loose:
+                hits = self._loose.hits
+                for i, text in enumerate(block.texts()):
+                    # of texts that are not ASCII it is known already
+                    if text.isascii() and any(map(hits, text.split(b"\0"))):
+                        doubt[i] = True
+        return self._seen(np.concatenate(rows), np.concatenate(patterns), doubt) if rows else self._none(doubt)
+
+    def _occurrences(self, block: Block) -> tuple[Array, Array]:
+        """(row, pattern) of all."""
+        found: list[int] = []
+        add = found.append
+
+        def on_match(number: int, _: int, end: int, flags: int, context: object) -> None:
+            add(end)
+            add(number)
+
+        self._database.scan(block.data, match_event_handler=on_match)
+        pairs = np.array(found, np.int64).reshape(-1, 2)
+        return block.rows(pairs[:, 0] - 1), pairs[:, 1]
+
+    @staticmethod
+    def _none(doubt: Array) -> Seen:
+        nothing = np.zeros(0, np.int64)
+        return Seen(np.zeros(len(doubt), np.uint64), doubt, nothing, nothing)
+
+    def _seen(self, row: Array, which: Array, doubt: Array) -> Seen:
+        if not len(row):
+            return self._none(doubt)
+        count = len(self._first) - 1
+        row, which = np.divmod(np.unique(row * count + which), count)
+        owners = self._first[which + 1] - self._first[which]
+        ends = np.cumsum(owners)
+        test = self._test[np.repeat(self._first[which] - ends + owners, owners) + np.arange(ends[-1])]
+        row = np.repeat(row, owners)
+        doubt[row[test < 0]] = True
+        pairs, times = np.unique((row * len(self._wanted) + test)[test >= 0], return_counts=True)
+        row, test = np.divmod(pairs, len(self._wanted))
+        holds = times >= self._wanted[test]
+        row, test = row[holds], test[holds]
+        if not len(row):
+            return self._none(doubt)
+        heads = np.flatnonzero(np.diff(row, prepend=-1))
+        sign = np.zeros(len(doubt), np.uint64)
+        sign[row[heads]] = np.add.reduceat(self._secret[test], heads)
+        return Seen(sign, doubt, row, test)
