@@ -105,7 +105,7 @@ def _word(chance: random.Random, least: int = 3, most: int = 10) -> str:
 
 
 def mixed(events: int, seed: int = 1) -> list[Array]:
-    """Half opens of DISTINCT_PATHS paths, 35 in 100 reads, 10 connects, 5 execs."""
+    """Half opens of DISTINCT_PATHS paths, 39 in 100 reads, 10 connects, 1 exec."""
     chance = random.Random(seed)
     folders = ["/".join(_word(chance) for _ in range(chance.randint(1, 4))) for _ in range(500)]
     paths = [walked(f"/{chance.choice(folders)}/{_word(chance)}{i}.dat") for i in range(DISTINCT_PATHS)]
@@ -123,10 +123,10 @@ def _one(chance: random.Random, paths: list[bytes], time_ns: int) -> tuple[int, 
         flags = 0o100001 if chance.random() < 0.2 else 0o100000
         path = chance.choice(paths)
         return record("security_file_open", time_ns, [0, flags, 1, 2, 3, 0, 257], {0: path, 5: path})
-    if kind < 0.85:
+    if kind < 0.89:
         return record("read", time_ns, [3, 0x7000, 4096], {}, retval=chance.randint(0, 4096))
-    if kind < 0.95:
-        address = bytes([2, 0, 1, 187, 10, 0, chance.randint(0, 255), chance.randint(0, 255)]) + bytes(8)
+    if kind < 0.99:
+        address = bytes([2, 0, 1, 187, 10, 0, chance.randint(0, 15), chance.randint(0, 255)]) + bytes(8)
         return record("security_socket_connect", time_ns, [chance.randint(3, 9), 0], {1: address})
     return executed(chance, time_ns)
 

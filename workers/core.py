@@ -153,7 +153,7 @@ class Core:
         raw = [] if held is None else [self.contexts.table[w].tobytes() for w in held.who.tolist()]
         self.contexts.clear()
         if held is not None:
-            held.who = np.array([self.contexts.intern(r) for r in raw], np.uint32)
+            held.who = np.array(self.contexts.intern_all(raw), np.uint32)
 
     def recover(self, watermark_ns: int) -> None:
         """After a death: of the frames fed so far, rows above the committed watermark are pending again."""

@@ -13,7 +13,7 @@ header claims.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,16 +49,22 @@ class Contexts:
         return self._table[: len(self._index)]
 
     def intern(self, raw: bytes) -> int:
-        """Row of this context; new ones are added."""
-        found = self._index.get(raw)
-        if found is not None:
-            return found
+        """Row of this context; a new one is added."""
+        return self.intern_all([raw])[0]
+
+    def intern_all(self, raws: Sequence[bytes]) -> list[int]:
+        """Row of each context; new ones are added."""
+        found = list(map(self._index.get, raws))
+        if None not in found:
+            return found  # type: ignore[return-value]
+        new = list(dict.fromkeys(raw for raw, row in zip(raws, found, strict=True) if row is None))
         at = len(self._index)
-        if at == len(self._table):
-            self._table = np.concatenate([self._table, np.zeros(at, CONTEXT)])
-        self._table[at] = np.frombuffer(raw, CONTEXT)[0]
-        self._index[raw] = at
-        return at
+        end = at + len(new)
+        if end > len(self._table):
+            self._table = np.concatenate([self._table, np.zeros(max(end, 2 * at) - len(self._table), CONTEXT)])
+        self._table[at:end] = np.frombuffer(b"".join(new), CONTEXT)
+        self._index.update(zip(new, range(at, end), strict=True))
+        return [self._index[raw] for raw in raws]
 
     @property
     def full(self) -> bool:
@@ -269,9 +275,8 @@ def _intern(data: Array, context_cell: Array, contexts: Contexts) -> Array:
     change = np.empty(len(context_cell), bool)
     change[0] = True
     np.not_equal(context_cell[1:], context_cell[:-1], out=change[1:])
-    firsts = context_cell[change].tolist()
-    buffer = data.data
-    size = CONTEXT.itemsize
-    known = [contexts.intern(bytes(buffer[c * CELL_BYTES : c * CELL_BYTES + size])) for c in firsts]
+    cells = data.reshape(-1, CELL_BYTES)[context_cell[change][:, None] + np.arange(CONTEXT_CELLS)]
+    raws = cells.reshape(len(cells), -1)[:, : CONTEXT.itemsize]
+    known = contexts.intern_all(np.ascontiguousarray(raws).view(f"V{CONTEXT.itemsize}")[:, 0].tolist())
     found: Array = np.array(known, np.uint32)[np.cumsum(change) - 1]
     return found

@@ -20,8 +20,7 @@ from bpf.layout import (
     SOURCE_USER_EXIT,
 )
 from workers.blobs import Blobs, bytes_of
-from workers.decode import paths
-from workers.decode.values import byte_strings
+from workers.decode import blocks, paths
 from workers.rows import Rows
 
 Array = np.ndarray[Any, Any]
@@ -78,12 +77,18 @@ class Texts:
         return Text(BLOB_OK, SOURCES[self._usual], paths.walked(data) if self._form == PATH else data)
 
     def known(self, rows: Rows, chosen: Array, found: Blobs) -> list[bytes | None]:
-        """The whole text of each chosen row, None where it is not known: at once, if their bytes alone decide."""
-        simple = self.simple(rows, chosen, found)
-        if simple is None:
+        """The whole text of each chosen row, None where it is not known: at once, if no two blobs make one text."""
+        if self._own or (found.arg == BLOB_BASE | self.index).any():
             return [text.known for text in self.read(rows, chosen, found)]
-        texts = byte_strings(rows.data, found.start[simple], found.bytes[simple])
-        return list(map(paths.walked, texts)) if self._form == PATH else list(texts)
+        entries = found.entries(self.index, len(rows), chosen)
+        whole = (entries >= 0) & (found.status[entries] & BLOB_STATUS == BLOB_OK)
+        block = blocks.gather(rows.data, found.start[entries[whole]], found.bytes[entries[whole]])
+        block = blocks.walked(block) if self._form == PATH else block.stripped() if self._is_text else block
+        texts: list[bytes | None] = list(block.texts())
+        if whole.all():
+            return texts
+        each = iter(texts)
+        return [next(each) if has else None for has in whole.tolist()]
 
     def read(self, rows: Rows, chosen: Array, found: Blobs) -> list[Text]:
         """The text of each chosen row."""

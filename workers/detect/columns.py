@@ -38,15 +38,31 @@ from workers.rows import Contexts, Rows
 from workers.views.pieces import VECTOR_TYPE
 
 Array = np.ndarray[Any, Any]
-Keys = Array | list[Any]
+
+
+class Few(NamedTuple):
+    """Keys of which there are few: the distinct ones, and which of them each row has."""
+
+    distinct: list[Any]
+    which: Array
+
+    def tolist(self) -> list[Any]:
+        """One for each row."""
+        return [self.distinct[i] for i in self.which.tolist()]
+
+
+Keys = Array | list[Any] | Few
 LOW = np.uint64(0xFFFFFFFF)
 NONE = np.zeros(0, bool)
+MOST_ADDRESS = 32
+"""What is longer says nothing of family and port."""
+UNKNOWN_ADDRESS = 1 << 63
 NOT_THERE = 0xFF
 """A status that no blob has."""
 
 
 class Read(NamedTuple):
-    """What blobs of one argument hold. `block`: what was read whole, of others nothing; `unread` and `cut`: masks;
+    """What blobs of one argument hold. `block`: what was read, of others nothing; `unread` and `cut`: masks;
     `entry`: i64, the blobs, where there is one."""
 
     block: Block
@@ -118,8 +134,9 @@ class View:
             entry = found.entries(argument, len(rows), chosen)
             status = np.where(entry < 0, NOT_THERE, found.status[entry] & BLOB_STATUS)
             whole, cut = status == BLOB_OK, status == BLOB_CUT
-            block = blocks.gather(rows.data, np.where(whole, found.start[entry], 0), np.where(whole, found.bytes[entry], 0))
-            known = self._reads[key] = Read(block, ~(whole | cut), cut, entry)
+            has = whole | cut
+            block = blocks.gather(rows.data, np.where(has, found.start[entry], 0), np.where(has, found.bytes[entry], 0))
+            known = self._reads[key] = Read(block, ~has, cut, entry)
         return known
 
 
@@ -290,6 +307,25 @@ class BlobColumn:
             return Bulk([block], unread, cut)
         found, has = blocks.element(block, field.element)
         return Bulk([found], ~has & ~cut, cut)
+
+
+class AddressNumberColumn(ValueColumn):
+    """Family or port of an address; the key is what decides it: the first four bytes, and how many there are."""
+
+    def __init__(self, field: Field) -> None:
+        self._index, self._part = field.argument, field.column
+
+    def keys(self, view: View, chosen: Array) -> Keys:
+        block, unread, _, _ = view.read(self._index, chosen)
+        words = block.data.view(np.uint64)[block.begin // blocks.WORD]
+        keys = words & LOW | np.minimum(block.size, MOST_ADDRESS).astype(np.uint64) << 32
+        return np.where(unread, np.uint64(UNKNOWN_ADDRESS), keys)
+
+    def value(self, key: Any) -> Value:
+        if key == UNKNOWN_ADDRESS:
+            return None
+        data = (int(key) & 0xFFFFFFFF).to_bytes(4, "little") + bytes(MOST_ADDRESS)
+        return address_part(decode_sockaddr(data[: int(key) >> 32]), self._part)
 
 
 def address_part(address: dict[str, str], part: str) -> Value:

@@ -21,7 +21,7 @@ import numpy as np
 
 from bpf.catalogue import Catalogue
 from config.rules import Rule
-from workers.detect.columns import Bulk, Column, View
+from workers.detect.columns import Bulk, Column, Few, View
 from workers.detect.compiled import EVERY, NEGATED, SURELY, Formula, OfEvent, compile_rules, numbers
 from workers.detect.fields import Field
 from workers.detect.matching import Matcher, Verdicts
@@ -83,7 +83,11 @@ class Classes:
     def of(self, view: View, chosen: Array) -> Array:
         """Class of each chosen row, i64."""
         bulk = self.column.bulk(view, chosen) if self.scan else None
-        return self.memory.numbers(self.column.keys(view, chosen)) if bulk is None else self._scanned(view, chosen, bulk)
+        return self._remembered(view, chosen) if bulk is None else self._scanned(view, chosen, bulk)
+
+    def _remembered(self, view: View, chosen: Array) -> Array:
+        keys = self.column.keys(view, chosen)
+        return self.memory.numbers(keys.distinct)[keys.which] if isinstance(keys, Few) else self.memory.numbers(keys)
 
     def _scanned(self, view: View, chosen: Array, bulk: Bulk) -> Array:
         assert self.scan is not None
@@ -95,7 +99,7 @@ class Classes:
             found[bulk.unread] = self.class_of(self.matcher.unread)
         single = bulk.single | (seen.doubt & ~bulk.unread)
         if single.any():
-            found[single] = self.memory.numbers(self.column.keys(view, chosen[single]))
+            found[single] = self._remembered(view, chosen[single])
         return found
 
     def _class_of_sign(self, sign: int, row: int, seen: Seen) -> int:

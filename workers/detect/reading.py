@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from workers.detect.columns import (
+    AddressNumberColumn,
     Array,
     BlobColumn,
     Column,
@@ -54,6 +55,8 @@ def _plain_column(field: Field) -> Column:
         return DescriptorColumn(field)
     if field.place == "image":
         return (_of_exec(field) if field.event.name == EXEC else None) or ImageColumn(field)
+    if field.type == SOCKADDR_TYPE and field.kind == NUMBER:
+        return AddressNumberColumn(field)
     if field.type in (VECTOR_TYPE, SOCKADDR_TYPE) or field.kind == BYTES:
         return BlobColumn(field)
     return NumberColumn(field) if field.kind == NUMBER or field.view else TextColumn(field.event, field.argument)

@@ -13,7 +13,7 @@ import numpy as np
 from bpf.catalogue import Event
 from bpf.layout import CONTAINER_STARTED
 from workers.decode import blocks
-from workers.detect.columns import Array, BlobColumn, Bulk, Keys, TextColumn, ValueColumn, View
+from workers.detect.columns import Array, BlobColumn, Bulk, Few, Keys, TextColumn, ValueColumn, View
 from workers.detect.fields import Field
 from workers.detect.values import NUMBER, Text, Value, text
 from workers.enrich.containers import runtime_name, shown_id
@@ -35,7 +35,7 @@ class ContextColumn(ValueColumn):
         # rows of one process stand together
         few = table[who[changes]]
         keys = list(zip(*(_hashable(few[part]) for part in self._parts), strict=True))
-        return [keys[i] for i in (np.cumsum(changes) - 1).tolist()]
+        return Few(keys, np.cumsum(changes) - 1)
 
     def value(self, key: Any) -> Value:
         return self._value(*key)
@@ -134,11 +134,8 @@ class ImageColumn(ValueColumn):
     def keys(self, view: View, chosen: Array) -> Keys:
         who = view.rows.who[chosen]
         distinct, inverse = np.unique(who, return_inverse=True)
-        keys = np.empty(len(distinct), object)
         table = view.contexts.table
-        for i, one in enumerate(distinct.tolist()):
-            keys[i] = self._key(view.tree, table[one])
-        return keys[inverse].tolist()  # type: ignore[no-any-return]
+        return Few([self._key(view.tree, table[one]) for one in distinct.tolist()], inverse)
 
     def _key(self, tree: ProcessTree, context: Any) -> Any:
         process, image = tree.running(context)

@@ -70,7 +70,8 @@ class Process:
     @property
     def bytes(self) -> int:
         """What keeping its images costs, about."""
-        return sum(image.bytes for image in (self.image, *self.earlier) if image)
+        now = self.image.bytes if self.image else 0
+        return now + sum(image.bytes for image in self.earlier) if self.earlier else now
 
     def image_of(self, dev: int, inode: int) -> Image | None:
         """The image with that executable; the last one if there is no executable (a task that is ending)."""
@@ -191,14 +192,15 @@ class ProcessTree:
         if process is None:
             self._put(Process(key, image))
             return
-        self._bytes -= process.bytes
+        dropped: tuple[Image, ...] = ()
         if process.image is not None:
+            images = (process.image, *process.earlier)
             if (process.image.dev, process.image.inode, process.image.path) == image[:2] + (image.path,):
-                process.earlier = ()  # told again, or run again: the same to every context
+                dropped, process.earlier = images, ()  # told again, or run again: the same to every context
             else:
-                process.earlier = (process.image, *process.earlier)[:EARLIER_IMAGES]
+                process.earlier, dropped = images[:EARLIER_IMAGES], images[EARLIER_IMAGES:]
         process.image = image
-        self._bytes += process.bytes
+        self._bytes += image.bytes - sum(each.bytes for each in dropped)
 
     def _ended_at(self, key: Key, time_ns: int) -> None:
         process = self._processes.get(key)
