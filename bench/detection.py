@@ -2,11 +2,11 @@
 
     frames (bench/synthetic.py) -> Core -> Detector.match          one process, pinned to the last CPU
 
-Sides of a round: `none` decodes frames and reads the columns that the rules ask for, without looking at them; the
-others evaluate. Findings of every round are compared in number. With --sigma DIR, its rules are there as well, up to
-250, and 1000 of them with other literals.
+Sides of a round, alternating: `bare` decodes frames and reads the columns that the rules ask for, without looking at
+them; `full` evaluates. What is found in the first CHECKED events is compared with a plain evaluation, row by row and
+test by test. With --sigma DIR, its rules are there as well, made 250 and 1000 of them with other literals.
 
-    python -m bench.detection [--rounds 5] [--seconds 1] [--sigma DIR]    (2,000,000 events a "second")
+    python -m bench.detection [--rounds 5] [--seconds 1] [--sigma DIR]    (1,000,000 events a "second")
 """
 
 from __future__ import annotations
@@ -21,20 +21,27 @@ import numpy as np
 
 from bench import harness, synthetic
 from bpf.catalogue import catalogue
-from config.conditions import Either, Every, Negated, Node, Surely, Test
+from config.conditions import Either, Every, Negated, Node, Surely, Test, every
 from config.rules import Rule
+from pipeline import heap
 from workers.core import Core
 from workers.detect.columns import View
+from workers.detect.compiled import IN_SCOPE
 from workers.detect.detector import Detector
 from workers.detect.engine import Matches
+from workers.detect.fields import field_of
+from workers.detect.matching import Matcher
+from workers.detect.reading import column_of
 from workers.detect.rulesets import build
 from workers.rows import Contexts, Rows
 from workers.views.pieces import Facts, argument_counts
 
-EVENTS_PER_S = 2_000_000
+EVENTS_PER_S = 1_000_000
+CHECKED = 10_000
 EXECS_PER_S = 60_000
 TURN_FRAMES = 32
 ENOUGH, MANY = 250, 1000
+Keys = Callable[[int, str], tuple[Any, dict[int, Any]]]
 Look = Callable[[Rows, Contexts, Any], Matches]
 
 
@@ -94,16 +101,96 @@ def reading(rules: Sequence[Rule]) -> Look:
 
 def run(frames: Sequence[Any], look: Look) -> tuple[float, int]:
     """(seconds, findings) of all frames."""
-    core = Core(catalogue(), 0, 1, detect=look)
     found = 0
+
+    def count(_: Rows, matches: Matches) -> None:
+        nonlocal found
+        found += sum(map(len, matches.rules))
+
     began = time.perf_counter()
+    turns(frames, look, count)
+    return time.perf_counter() - began, found
+
+
+def turns(frames: Sequence[Any], look: Look, take: Callable[[Rows, Matches], None]) -> None:
+    """A worker's turns; `take` gets what each has found."""
+    core = Core(catalogue(), 0, 1, detect=look)
     for at in range(0, len(frames), TURN_FRAMES):
         part = frames[at : at + TURN_FRAMES]
         for frame in part:
             core.feed(frame)
         batch = core.advance(int(part[-1][24:32].view("<u8")[0]))
-        found += sum(map(len, batch.matches.rules)) if batch.matches else 0
-    return time.perf_counter() - began, found
+        if batch.matches:
+            take(batch.ripe, batch.matches)
+
+
+def plainly(rules: Sequence[Rule]) -> Look:
+    """A plain evaluation: each rule on each row, each test of it by itself."""
+    counts = argument_counts(catalogue())
+    tested: dict[tuple[int, Test], tuple[Matcher, dict[Any, bool | None]]] = {}
+    columns: dict[tuple[int, str], Any] = {}
+
+    def test(one: Test, event: int, keys: Keys, row: int) -> bool | None:
+        if (event, one) not in tested:
+            tested[event, one] = Matcher(field_of(catalogue().by_id[event], one.field), [one]), {}
+        matcher, known = tested[event, one]
+        column, of_rows = keys(event, one.field)
+        key = of_rows[row]
+        if key not in known:
+            said = matcher.verdicts(column.value(key))
+            known[key] = bool(said.true) if not said.unknown else None
+        return known[key]
+
+    def verdict(node: Node, event: int, keys: Keys, row: int) -> bool | None:
+        if isinstance(node, Test):
+            return test(node, event, keys, row)
+        if isinstance(node, Negated | Surely):
+            inner = verdict(node.part, event, keys, row)
+            return inner is True if isinstance(node, Surely) else None if inner is None else not inner
+        found = {verdict(part, event, keys, row) for part in node.parts}
+        wanted = isinstance(node, Either)
+        return wanted if wanted in found else None if None in found else not wanted
+
+    def look(rows: Rows, contexts: Contexts, tree: Any) -> Matches:
+        view = View(rows, contexts, tree, counts)
+        read: dict[tuple[int, str], tuple[Any, dict[int, Any]]] = {}
+
+        def keys(event: int, name: str) -> tuple[Any, dict[int, Any]]:
+            if (event, name) not in read:
+                column = columns.setdefault((event, name), column_of(field_of(catalogue().by_id[event], name)))
+                chosen = np.flatnonzero(rows.event == event)
+                of_rows = column.keys(view, chosen)
+                of_rows = of_rows if isinstance(of_rows, list) else of_rows.tolist()
+                read[event, name] = column, dict(zip(chosen.tolist(), of_rows, strict=True))
+            return read[event, name]
+
+        found: dict[int, list[int]] = {}
+        for row, event in enumerate(rows.event.tolist()):
+            name = catalogue().by_id[event].name
+            for position, rule in enumerate(rules):
+                node = rule.events.get(name)
+                if node is not None and verdict(every(IN_SCOPE[rule.scope], node), event, keys, row):
+                    found.setdefault(row, []).append(position)
+        return Matches(np.array(list(found), np.int64), [tuple(each) for each in found.values()])
+
+    return look
+
+
+def check(frames: Sequence[Any], rules: Sequence[Rule]) -> int:
+    """Void if the engine says something else than a plain evaluation; how much both found."""
+    said: list[set[tuple[int, int]]] = []
+    for look in (detector(rules).match, plainly(rules)):
+        found: set[tuple[int, int]] = set()
+
+        def take(rows: Rows, matches: Matches, found: set[tuple[int, int]] = found) -> None:
+            times = rows.time_ns[matches.rows].tolist()
+            found.update((at, p) for at, positions in zip(times, matches.rules, strict=True) for p in positions)
+
+        turns(frames, look, take)
+        said.append(found)
+    if said[0] != said[1]:
+        raise harness.Void(f"the engine and a plain evaluation differ: {len(said[0] ^ said[1])} findings")
+    return len(said[0])
 
 
 def compared(frames: Sequence[Any], events: int, sets: dict[str, Sequence[Rule]], rounds: int) -> dict[str, Any]:
@@ -128,17 +215,22 @@ def main() -> None:
     parser.add_argument("--sigma", type=Path, help="folder of Sigma rules")
     options = parser.parse_args()
     harness.pin()
+    heap.keep()
     shipped = build(catalogue()).rules
     sets: dict[str, Sequence[Rule]] = {"shipped": shipped}
     if options.sigma:
         sigma = build(catalogue(), shipped=False, sigma=[str(options.sigma)]).rules
         sets |= {"sigma_250": multiplied(sigma, ENOUGH), "sigma_1000": multiplied(sigma, MANY)}
-    events, execs = int(EVENTS_PER_S * options.seconds), int(EXECS_PER_S * options.seconds)
+    counts = {"events": int(EVENTS_PER_S * options.seconds), "execs": int(EXECS_PER_S * options.seconds)}
+    few = synthetic.mixed(CHECKED), synthetic.exec_storm(CHECKED // 10)
+    checked = {name: sum(check(frames, rules) for frames in few) for name, rules in sets.items()}
     found = {
-        "mixed": compared(synthetic.mixed(events), events, sets, options.rounds),
-        "exec_storm": compared(synthetic.exec_storm(execs), execs, sets, options.rounds),
+        "mixed": compared(synthetic.mixed(counts["events"]), counts["events"], sets, options.rounds),
+        "exec_storm": compared(synthetic.exec_storm(counts["execs"]), counts["execs"], sets, options.rounds),
     }
-    harness.save("detection", found | {"events": events, "execs": execs, "rules": {k: len(v) for k, v in sets.items()}})
+    for name, load in found.items():
+        rest = {"load": name, "rules": {k: len(v) for k, v in sets.items()}, "found_in_checked": checked, **counts}
+        harness.save(f"detection-{name}", load | rest)
 
 
 if __name__ == "__main__":

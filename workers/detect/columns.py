@@ -16,7 +16,6 @@ from bpf.layout import (
     BLOB_BASE,
     BLOB_CUT,
     BLOB_OK,
-    BLOB_STATUS,
     HEAD_COMPAT,
     HEAD_ENTRY,
     HEAD_NO_OBJECT,
@@ -25,7 +24,8 @@ from bpf.layout import (
     HEAD_OWN_TARGET,
     ROOT_NOT_MET,
 )
-from workers.blobs import Blobs, argument, blobs, bytes_of
+from workers import blobs as of_rows
+from workers.blobs import Blobs, argument
 from workers.decode import blocks, paths
 from workers.decode.blocks import Block
 from workers.decode.sockaddr import decode as decode_sockaddr
@@ -33,7 +33,7 @@ from workers.decode.texts import Texts
 from workers.decode.values import SIGNED_64, byte_strings, number
 from workers.detect.fields import FAMILIES, SOCKADDR_TYPE, Field
 from workers.detect.values import BYTES, Text, Value, text
-from workers.enrich.tree import ProcessTree
+from workers.enrich.tree import Image, Process, ProcessTree
 from workers.rows import Contexts, Rows
 from workers.views.pieces import VECTOR_TYPE
 
@@ -57,8 +57,6 @@ NONE = np.zeros(0, bool)
 MOST_ADDRESS = 32
 """What is longer says nothing of family and port."""
 UNKNOWN_ADDRESS = 1 << 63
-NOT_THERE = 0xFF
-"""A status that no blob has."""
 
 
 class Read(NamedTuple):
@@ -90,12 +88,13 @@ class View:
         self._wholes: dict[tuple[int, bytes], list[Any]] = {}
         self._parts: dict[tuple[int, bytes], list[list[bytes] | None]] = {}
         self._reads: dict[tuple[int, bytes], Read] = {}
+        self._running: dict[int, tuple[Process | None, Image | None]] = {}
 
     @property
     def found(self) -> Blobs:
         """All blobs of the rows."""
         if self._found is None:
-            self._found = blobs(self.rows, self._counts)
+            self._found = of_rows.blobs(self.rows, self._counts)
         return self._found
 
     def wholes(self, argument: int, chosen: Array) -> list[Any]:
@@ -105,7 +104,18 @@ class View:
         key = argument, chosen.tobytes()
         known = self._wholes.get(key)
         if known is None:
-            known = self._wholes[key] = self._read(argument, chosen)
+            block, unread, cut, _ = self.read(argument, chosen)
+            known = self._wholes[key] = [
+                None if none else pair
+                for none, pair in zip(unread.tolist(), zip(block.texts(), cut.tolist(), strict=True), strict=True)
+            ]
+        return known
+
+    def running(self, who: int) -> tuple[Process | None, Image | None]:
+        """The process of a context, and what it ran then."""
+        known = self._running.get(who)
+        if known is None:
+            known = self._running[who] = self.tree.running(self.contexts.table[who])
         return known
 
     def parts(self, argument: int, chosen: Array) -> list[list[bytes] | None]:
@@ -117,14 +127,6 @@ class View:
             known = self._parts[key] = [None if whole is None else elements(whole[0]) for whole in wholes]
         return known
 
-    def _read(self, argument: int, chosen: Array) -> list[Any]:
-        found, rows = self.found, self.rows
-        keys: list[Any] = []
-        for entry in found.entries(argument, len(rows), chosen).tolist():
-            status = int(found.status[entry]) & BLOB_STATUS if entry >= 0 else -1
-            keys.append((bytes_of(rows, found, entry), status == BLOB_CUT) if status in (BLOB_OK, BLOB_CUT) else None)
-        return keys
-
     def read(self, argument: int, chosen: Array) -> Read:
         """What stands behind an argument of each chosen row, all at once."""
         key = argument, chosen.tobytes()
@@ -132,11 +134,11 @@ class View:
         if known is None:
             found, rows = self.found, self.rows
             entry = found.entries(argument, len(rows), chosen)
-            status = np.where(entry < 0, NOT_THERE, found.status[entry] & BLOB_STATUS)
+            status = found.statuses(entry)
             whole, cut = status == BLOB_OK, status == BLOB_CUT
-            has = whole | cut
-            block = blocks.gather(rows.data, np.where(has, found.start[entry], 0), np.where(has, found.bytes[entry], 0))
-            known = self._reads[key] = Read(block, ~has, cut, entry)
+            known = self._reads[key] = Read(
+                found.texts(rows.data, np.where(whole | cut, entry, -1)), ~(whole | cut), cut, entry
+            )
         return known
 
 
@@ -250,7 +252,7 @@ class TextColumn:
         if self._form == PATH:
             texts = [blocks.walked(block)]
             if below.any():
-                own, odd = self._below(block, below, found.whole[entry])
+                own, odd = self._below(block, below, found.wholes(entry))
                 texts, cut = [*texts, own], cut | odd
             return Bulk(texts, unread, cut)
         return Bulk([block], unread, cut | below if below.any() else cut)
@@ -258,13 +260,13 @@ class TextColumn:
     @staticmethod
     def _below(block: Block, below: Array, whole: Array) -> tuple[Block, Array]:
         """Paths as the own root has them, and the mask of those that are the root itself or look strange."""
-        size = whole.astype(np.int64) - 1
+        size = whole - 1
         has = below & (size >= 0) & (whole != ROOT_NOT_MET)
         good = has & (size > 0) & (size <= block.size)
         size = np.where(good, size, 0)
         good &= block.data[block.begin + size - 1] == blocks.NUL
-        # of others the text before everything, which is none
-        own = Block(block.data, np.where(good, block.begin, 0), np.where(good, size, 0))
+        # of others an empty text in what stands before everything
+        own = Block(block.data, np.where(good, block.begin, 1), np.where(good, size, 0))
         return blocks.walked(own, good), has & ~good
 
 

@@ -93,7 +93,9 @@ class Classes:
         assert self.scan is not None
         seen = self.scan.look(bulk.blocks)
         signs, firsts, which = np.unique(seen.sign, return_index=True, return_inverse=True)
-        classes = np.array([self._class_of_sign(*pair, seen) for pair in zip(signs.tolist(), firsts.tolist(), strict=True)])
+        classes = np.array(
+            [self._class_of_sign(*pair, seen) for pair in zip(signs.tolist(), firsts.tolist(), strict=True)]
+        )
         found = classes[which]
         if bulk.unread.any():
             found[bulk.unread] = self.class_of(self.matcher.unread)

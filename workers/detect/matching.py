@@ -19,7 +19,7 @@ from config.conditions import Scalar, Test
 from workers.decode.words import numbers_of_words
 from workers.detect.fields import Field
 from workers.detect.patterns import PatternSet, as_bytes, lowered, options, pattern
-from workers.detect.values import BYTES, NUMBER, TEXT, Text, Value, number_of
+from workers.detect.values import BYTES, NUMBER, Text, Value, number_of
 
 SIZES: dict[str, Callable[[int, int], bool]] = {
     "lt": lambda value, other: value < other,

@@ -70,6 +70,12 @@ def required(regular: str) -> str | None:
     return longest[:MOST_BYTES] or None
 
 
+def _byte(text: str) -> int | None:
+    """The byte that a pattern is, if it is one."""
+    plain = text.encode("ascii").decode("unicode_escape")
+    return ord(plain) if len(plain) == 1 else None
+
+
 class Scan:
     """All tests of one field, compiled."""
 
@@ -92,15 +98,21 @@ class Scan:
         each = [len(owner) for owner in owners.values()]
         self._first = np.concatenate([[0], np.cumsum(each)]).astype(np.int64)
         self._test = np.array([test for owner in owners.values() for test, _ in owner], np.int64)
-        self._database = self._compiled(list(owners)) if owners else None
+        self._bytes = [(i, byte, small) for i, (text, small) in enumerate(owners) if (byte := _byte(text)) is not None]
+        """Patterns of one byte: they are everywhere, and numpy tells where at once."""
+        alone = {i for i, _, _ in self._bytes}
+        self._database: Any = self._compiled([(i, *each) for i, each in enumerate(owners) if i not in alone])
 
     @staticmethod
-    def _compiled(patterns: list[tuple[str, bool]]) -> Any:
+    def _compiled(patterns: list[tuple[int, str, bool]]) -> Any:
+        if not patterns:
+            return None
+        numbers, texts, small = zip(*patterns, strict=True)
         database = hyperscan.Database()
         database.compile(
-            expressions=[text.encode("ascii") for text, _ in patterns],
-            ids=list(range(len(patterns))),
-            flags=[hyperscan.HS_FLAG_CASELESS if small else 0 for _, small in patterns],
+            expressions=[text.encode("ascii") for text in texts],
+            ids=list(numbers),
+            flags=[hyperscan.HS_FLAG_CASELESS if each else 0 for each in small],
         )
         return database
 
@@ -125,10 +137,9 @@ class Scan:
         patterns: list[Array] = []
         doubt = np.zeros(len(blocks[0]), bool)
         for block in blocks:
-            if self._database is not None:
-                row, which = self._occurrences(block)
-                rows.append(row)
-                patterns.append(which)
+            at, which = self._occurrences(block)
+            rows.append(block.rows(at))
+            patterns.append(which)
             doubt |= ~block.is_ascii()
             if self._loose:
                 hits = self._loose.hits
@@ -136,20 +147,28 @@ class Scan:
                     # of texts that are not ASCII it is known already
                     if text.isascii() and any(map(hits, text.split(b"\0"))):
                         doubt[i] = True
-        return self._seen(np.concatenate(rows), np.concatenate(patterns), doubt) if rows else self._none(doubt)
+        return self._seen(np.concatenate(rows), np.concatenate(patterns), doubt)
 
     def _occurrences(self, block: Block) -> tuple[Array, Array]:
-        """(row, pattern) of all."""
+        """(position of the last byte, pattern) of all."""
         found: list[int] = []
         add = found.append
 
         def on_match(number: int, _: int, end: int, flags: int, context: object) -> None:
-            add(end)
+            add(end - 1)
             add(number)
 
-        self._database.scan(block.data, match_event_handler=on_match)
+        if self._database is not None:
+            self._database.scan(block.data, match_event_handler=on_match)
         pairs = np.array(found, np.int64).reshape(-1, 2)
-        return block.rows(pairs[:, 0] - 1), pairs[:, 1]
+        positions, patterns = [pairs[:, 0]], [pairs[:, 1]]
+        for number, byte, small in self._bytes:
+            same = block.data == byte
+            if small and chr(byte).isalpha():
+                same |= block.data == ord(chr(byte).upper())
+            positions.append(np.flatnonzero(same))
+            patterns.append(np.full(len(positions[-1]), number))
+        return np.concatenate(positions), np.concatenate(patterns)
 
     @staticmethod
     def _none(doubt: Array) -> Seen:

@@ -134,11 +134,9 @@ class ImageColumn(ValueColumn):
     def keys(self, view: View, chosen: Array) -> Keys:
         who = view.rows.who[chosen]
         distinct, inverse = np.unique(who, return_inverse=True)
-        table = view.contexts.table
-        return Few([self._key(view.tree, table[one]) for one in distinct.tolist()], inverse)
+        return Few([self._key(view.tree, *view.running(one)) for one in distinct.tolist()], inverse)
 
-    def _key(self, tree: ProcessTree, context: Any) -> Any:
-        process, image = tree.running(context)
+    def _key(self, tree: ProcessTree, process: Process | None, image: Image | None) -> Any:
         if process is None:
             return None
         if self._who == "process":
