@@ -3,7 +3,7 @@ supervisor, handed to each process, never changed.
 
     control segment:  stop, closed sinks, closed pipes, events recorded (u64) | ready (u1[READY]) |
                       interest (u1[EVENTS + 1]) | running (RUNNING[N], each worker's own) | off (u1[MOST_CODE]) |
-                      journals: reader | worker 0..N-1 | publisher
+                      journals: reader | worker 0..N-1 | publisher | gaps (pipeline/gaps.py)
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from config.outputs import Output
 from config.rules import MOST_CODE
 from pipeline import books
 from pipeline.doorbell import Doorbell, InheritedFd
+from pipeline.gaps import TABLE
 from pipeline.ring import Ring
 from pipeline.shm import Array, Journal, Segment
 
@@ -112,12 +113,13 @@ class Control:
             books.reader_journal(cpus, slots, rings),
             *[books.worker_journal(cpus, sinks)] * workers,
             books.publisher_journal(workers, sinks),
+            TABLE,
         ]
         journals = []
         for dtype in dtypes:
             journals.append(Journal(segment, dtype, at))
             at += Journal.bytes_for(dtype)
-        self.reader, self.workers, self.publisher = journals[0], journals[1:-1], journals[-1]
+        self.reader, *self.workers, self.publisher, self.gaps = journals
 
     @staticmethod
     def bytes_for(workers: int, cpus: int, slots: int, rings: int, sinks: int) -> int:
@@ -125,7 +127,7 @@ class Control:
         total = FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 128 + RUNNING.itemsize * workers + MOST_CODE
         total += Journal.bytes_for(books.reader_journal(cpus, slots, rings))
         total += Journal.bytes_for(books.worker_journal(cpus, sinks)) * workers
-        return total + Journal.bytes_for(books.publisher_journal(workers, sinks))
+        return total + Journal.bytes_for(books.publisher_journal(workers, sinks)) + Journal.bytes_for(TABLE)
 
     @property
     def stopping(self) -> bool:
@@ -162,7 +164,7 @@ class Control:
 
     def close(self) -> None:
         """Drop the views."""
-        for journal in (self.reader, *self.workers, self.publisher):
+        for journal in (self.reader, *self.workers, self.publisher, self.gaps):
             journal.close()
         del self._flags, self.ready, self.interest, self.running, self.off
 

@@ -26,6 +26,7 @@ from bpf.test_run import TestRun
 from pipeline.clock import CpuClock, boottime_ns
 from pipeline.doorbell import InheritedFd
 from pipeline.frames import HEADER, Header, Loss, loss_frame, read_header
+from pipeline.gaps import GapTable
 from pipeline.logs import logger
 from pipeline.perf import PerfRing, Sample
 from pipeline.plan import READY_READER, Plan, attach_control, attach_ring
@@ -82,6 +83,7 @@ class Reader:
         self._latest_ns = 0
         self._owed: list[Ring] = []
         self._losses: dict[tuple[int, int], Loss] = {}
+        self._gaps = GapTable(self.control.gaps)
         self._announced_ns = 0
         self._logged_ns = 0
         self._lost_unlogged = 0
@@ -144,16 +146,23 @@ class Reader:
             room = self.rings[worker].try_reserve(sample.bytes, FRAME)
             if room is not None:
                 perf.copy(sample, room)
-            elif worker == owner:
+            else:
+                self._miss(Loss(cpu, header.shard, header.heads, header.first_ns, header.last_ns), header.stream)
+                if worker != owner:
+                    state["copies_dropped"] += header.heads
+                    continue
                 state["dropped"][cpu, slot] += header.heads
                 if header.stream != STREAM_FACTS:
                     self._lose(Loss(cpu, header.shard, header.heads, header.first_ns, header.last_ns))
-            else:
-                state["copies_dropped"] += header.heads
         if len(self.rings) > plan.workers:
             room = self.rings[-1].try_reserve(sample.bytes, FRAME)
             if room is not None:
                 perf.copy(sample, room)
+
+    def _miss(self, loss: Loss, stream: int) -> None:
+        """A gap: of a shard, or of what makes every worker's process tree."""
+        of_shard = (loss.shard, self.plan.workers) if stream == STREAM_BULK else (0, 0)
+        self._gaps.add(loss.first_ns, loss.last_ns, loss.count, *of_shard)
 
     def _lose(self, loss: Loss) -> None:
         """Remember a loss until it is announced."""
@@ -167,15 +176,21 @@ class Reader:
     def _notice_losses(self) -> None:
         """Losses that the kernel counted since the last look."""
         lost = self.marks.lost()
-        lost[:, -1] = 0  # facts are no events
         fresh = lost != self.state["announced"]
         if not fresh.any():
             return
+        # what is older than the last watermark was lost before it, and counted
+        after_ns = int(self.state["watermark_ns"]) + 1
         for cpu, slot in np.argwhere(fresh).tolist():
             mark = self.marks.array[cpu, slot]
             count = int(lost[cpu, slot]) - int(self.state["announced"][cpu, slot])
-            shard = BROADCAST if slot >= self.plan.workers else slot
-            self._lose(Loss(cpu, shard, count, int(mark["lost_first_ns"]), int(mark["lost_last_ns"])))
+            last_ns = int(mark["lost_last_ns"])
+            first_ns = min(max(int(mark["lost_first_ns"]), after_ns), last_ns)
+            is_bulk = slot < self.plan.workers
+            loss = Loss(cpu, slot if is_bulk else BROADCAST, count, first_ns, last_ns)
+            self._miss(loss, STREAM_BULK if is_bulk else STREAM_FACTS)
+            if slot < self.plan.slots - 1:  # facts are no events
+                self._lose(loss)
         self.state["announced"] = lost
 
     def _announce(self, watermark_ns: int, at_once: bool = False) -> None:
@@ -205,6 +220,7 @@ class Reader:
         self.state["watermark_ns"] = watermark_ns
 
     def _commit(self) -> None:
+        self._gaps.commit()
         for i, ring in enumerate(self.rings):
             self.state["ring_head"][i] = ring.write_position
         self.state["cpu_ns"] = self._cpu.now_ns()

@@ -5,7 +5,7 @@
     block...   u32 bytes | u32 crc32 (begun with the kind) | u32 kind | u32 zero | payload padded to 8
     the last block is of kind END; a file without it was cut off
 
-Kinds are those of the rings (pipeline/ring.py). The header carries the clock's offset, the number of
+Kinds are those of the rings (pipeline/ring.py), and GAPS. The header carries the clock's offset, the number of
 CPUs and shards, and the ledger's `produced` is the sum of what stands in the file.
 """
 
@@ -20,19 +20,24 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import msgspec
+import numpy as np
 
 from bpf.layout import STREAM_FACTS
 from config.settings import MAX_WORKERS
 from pipeline.clock import CpuClock
 from pipeline.doorbell import InheritedFd
 from pipeline.frames import HEADER, read_header
+from pipeline.gaps import GAP, MAX_GAPS, GapReader, GapTable
 from pipeline.logs import logger
 from pipeline.plan import READY_READER, Plan, attach_control, attach_ring
 from pipeline.reader import FINAL_WATERMARK
 from pipeline.ring import END, FRAME, U64, WATERMARK
+from pipeline.shm import Array
 
 MAGIC = b"HEADRACE"
-VERSION = 3
+VERSION = 4
+GAPS = 16
+"""Kind of a block: all gaps until now (pipeline/gaps.py), GAP[n]; the last one holds."""
 EX_DAMAGED = 65
 """Status of a replayer that has handed on all that stands before the damage."""
 LEAD = struct.Struct("<8sIIII")
@@ -97,6 +102,12 @@ def read_facts(data: memoryview, name: str) -> tuple[Facts, int]:
         raise RecordingError(f"{name}: the header is corrupted: {error}") from error
 
 
+def _is_block(kind: int, size: int) -> bool:
+    if kind == GAPS:
+        return size % GAP.itemsize == 0 and size <= MAX_GAPS * GAP.itemsize
+    return kind in (FRAME, END) or (kind == WATERMARK and size == U64.size)
+
+
 def blocks(data: memoryview, at: int, name: str) -> Iterator[Block]:
     """All blocks; RecordingError where the file is cut off or a checksum does not fit."""
     while True:
@@ -110,7 +121,7 @@ def blocks(data: memoryview, at: int, name: str) -> Iterator[Block]:
             raise RecordingError(f"{name}: cut off at byte {at}: the end is missing")
         if zlib.crc32(payload, kind) != checksum:
             raise RecordingError(f"{name}: corrupted at byte {at}: the checksum does not fit")
-        if kind not in (FRAME, WATERMARK, END) or (kind == WATERMARK and size != U64.size):
+        if not _is_block(kind, size):
             raise RecordingError(f"{name}: corrupted at byte {at}: a block of kind {kind} and {size} bytes")
         if any(data[at + BLOCK.size + size : at + BLOCK.size + size + (-size % 8)]) or reserved:
             raise RecordingError(f"{name}: corrupted at byte {at}: bytes that should be zero are not")
@@ -118,6 +129,20 @@ def blocks(data: memoryview, at: int, name: str) -> Iterator[Block]:
         if kind == END:
             return
         at += BLOCK.size + size + (-size % 8)
+
+
+def last_gaps(data: memoryview, at: int) -> Array:
+    """The gaps of a recording, GAP[n], as far as it can be read: looked for before anything else, so that what a
+    finding says of them does not depend on how far a worker is. Checksums are left to blocks().
+    """
+    found = np.zeros(0, GAP)
+    while at + BLOCK.size <= len(data):
+        size, _, kind, _ = BLOCK.unpack_from(data, at)
+        begin = at + BLOCK.size
+        if kind == GAPS and size % GAP.itemsize == 0 and begin + size <= len(data):
+            found = np.frombuffer(data[begin : begin + size], GAP)
+        at = begin + size + (-size % 8)
+    return found
 
 
 def open_recording(path: Path) -> memoryview:
@@ -140,6 +165,7 @@ class Recorder:
         self.plan, self._fd = plan, target.fd
         self.control = attach_control(plan)
         self.ring = attach_ring(plan.rings[-1])
+        self._gaps = GapReader(self.control.gaps)
         self._write(lead(facts))
 
     def _write(self, data: bytes) -> None:
@@ -155,6 +181,8 @@ class Recorder:
             if record is None:
                 self.plan.bells[-1].wait(1000)
                 continue
+            if record.kind != FRAME and (gaps := self._gaps.changed()) is not None and len(gaps):
+                self._write(block(GAPS, gaps.tobytes()))
             self._write(block(record.kind, record.payload.data))
             if record.kind == FRAME and len(record.payload) >= HEADER.size:
                 header = read_header(record.payload[: HEADER.size].tobytes())
@@ -187,6 +215,9 @@ class Replayer:
         for i, ring in enumerate(self.rings):
             ring.restore_head(int(self.state["ring_head"][i]))
         self._blocks = blocks(data, at, name)
+        gaps = GapTable(self.control.gaps)
+        gaps.take(last_gaps(data, at))
+        gaps.commit()
 
     def _targets(self, payload: memoryview) -> list[int]:
         """Workers that own a thread group in this frame. Shards fit if their number is a multiple."""
@@ -199,8 +230,6 @@ class Replayer:
         return list(range(plan.workers))
 
     def _put(self, worker: int, kind: int, payload: memoryview) -> None:
-        import numpy as np
-
         ring = self.rings[worker]
         while (room := ring.try_reserve(len(payload), kind)) is None:
             self._publish()

@@ -87,6 +87,11 @@ class Journal:
         """Space that a journal of this dtype takes, rounded up to cache lines."""
         return (cls.HEADER_BYTES + 2 * dtype.itemsize + 63) // 64 * 64
 
+    @property
+    def generation(self) -> int:
+        """How often it was committed."""
+        return int(self._generation[0])
+
     def committed(self) -> Array:
         """Copy of the committed state, as an array of one item."""
         while True:

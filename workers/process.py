@@ -19,6 +19,7 @@ import numpy as np
 from bpf.catalogue import LOSS, catalogue
 from pipeline.clock import CpuClock, boottime_ns
 from pipeline.frames import HEADER, read_header
+from pipeline.gaps import GapReader
 from pipeline.hashes import Client
 from pipeline.logs import logger
 from pipeline.plan import ALL, LINES, READY_WORKER, Plan, attach_control, attach_ring
@@ -89,6 +90,7 @@ class Worker:
         if self._detector:
             self._detector.switch_off((np.flatnonzero(self.control.off) + 1).tolist())
             self._detector.guard = self._guard
+        self._gaps = GapReader(self.control.gaps)
         facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
         self.renders = plan.renders
         if self._detector:
@@ -188,6 +190,8 @@ class Worker:
 
     def _advance(self, watermark_ns: int, position: int) -> None:
         self.state["turn_ns"], self.state["turn_end"] = watermark_ns, position
+        if self._detector and (gaps := self._gaps.changed()) is not None:
+            self._detector.gaps.know(gaps)
         batch = self.core.advance(watermark_ns)
         self._written[:] = 0
         if self._executables is not None:

@@ -32,11 +32,13 @@ struct writer {
  */
 #define BLOB_AT(w) (*(volatile u64 *)&(w)->frame->at)
 
-static __always_inline void count_loss(struct mark *m, u64 first_ns, u64 last_ns)
+/* Before the count that tells of it: who sees that it has grown finds the time. */
+static __always_inline void time_loss(struct mark *m, u64 first_ns, u64 last_ns)
 {
 	if (!m->lost_first_ns)
 		m->lost_first_ns = first_ns;
 	m->lost_last_ns = last_ns;
+	asm volatile("" ::: "memory");
 }
 
 static __always_inline void frame_send(void *ctx, struct frame *f, struct mark *m, u32 slot)
@@ -60,11 +62,11 @@ static __always_inline void frame_send(void *ctx, struct frame *f, struct mark *
 	if (error) {
 		m->lost_frames++;
 		m->last_error = -error;
+		time_loss(m, f->first_ns, f->last_ns);
 		if (error == -ENOSPC)
 			m->lost_full += f->heads;
 		else
 			m->lost_other += f->heads;
-		count_loss(m, f->first_ns, f->last_ns);
 	}
 	f->used = 0;
 	f->heads = 0;
@@ -197,8 +199,8 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	}
 	if (__sync_lock_test_and_set(&m->busy, 1)) {
 		u64 now = ktime_boot_ns();
+		time_loss(m, now, now);
 		m->lost_nested++;
-		count_loss(m, now, now);
 		return false;
 	}
 	u32 cells = 1 + (arguments + 2) / 4;
@@ -225,8 +227,8 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	u32 start = f->used;
 	OPAQUE(start);
 	if (start > CELLS_BYTES - RECORD_CELLS * CELL_BYTES) {
+		time_loss(m, now, now);
 		m->lost_room++;
-		count_loss(m, now, now);
 		m->busy = 0;
 		return false;
 	}

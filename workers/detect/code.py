@@ -132,7 +132,8 @@ class States:
 
     def __init__(self, scope: str) -> None:
         self._scope = scope
-        self._known: dict[Hashable, State] = {}
+        self._known: dict[Hashable, tuple[State, int]] = {}
+        """With the time when it began."""
         self._look_at = MIN_LOOK
         self.evicted = 0
 
@@ -140,19 +141,27 @@ class States:
         """The state that an event is looked at with."""
         if not self._scope:
             return {}
-        key = event.container if self._scope == "container" else event.process
-        state = self._known.pop(key, None)
-        self._known[key] = found = {} if state is None else state
+        key = self._key(event)
+        known = self._known.pop(key, None)
+        self._known[key] = state, _ = ({}, event.time_ns) if known is None else known
         if len(self._known) > MAX_STATES:
             del self._known[next(iter(self._known))]
             self.evicted += 1
-        return found
+        return state
+
+    def _key(self, event: Given) -> Hashable:
+        return event.container if self._scope == "container" else event.process
+
+    def began(self, event: Given) -> int:
+        """Since when there is a state that an event is looked at with: nanoseconds of CLOCK_BOOTTIME."""
+        known = self._known.get(self._key(event))
+        return known[1] if known else event.time_ns
 
     def forked(self, event: Given) -> None:
         """A new process begins with a copy of what is kept of the one that made it."""
-        state = self._known.get(event.process)
-        if self._scope == "fork" and state:
-            self._known[event.child] = dict(state)
+        known = self._known.get(event.process)
+        if self._scope == "fork" and known and known[0]:
+            self._known[event.child] = dict(known[0]), known[1]
 
     def keep(self, lives: Callable[[Hashable], bool]) -> None:
         """Forget processes that have ended; looked for once there are many more than before."""

@@ -15,6 +15,7 @@ from workers.detect.code import FORK, CodeRule, Given, code_rules
 from workers.detect.columns import View
 from workers.detect.engine import Engine, Matched, Matches
 from workers.detect.findings import FindingLines, Rendered
+from workers.detect.gaps import Gaps
 from workers.enrich.containers import container_id
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Rows
@@ -44,6 +45,7 @@ class Detector:
         self.guard: Callable[[int], None] = lambda number: None
         """Told which signature in Python runs, from 1, and 0 when none does any more."""
         self._counts = argument_counts(catalogue)
+        self.gaps = Gaps()
         self._lines: FindingLines | None = None
         fork = catalogue.by_name[FORK]
         self._fork = fork.id
@@ -62,7 +64,7 @@ class Detector:
 
     def open(self, catalogue: Catalogue, facts: Facts, tree: ProcessTree, secret: bytes, hidden: Sequence[str]) -> None:
         """Make ready to render."""
-        self._lines = FindingLines(self.rules, catalogue, facts, tree, secret=secret, hidden=hidden)
+        self._lines = FindingLines(self.rules, catalogue, facts, tree, self.gaps, secret=secret, hidden=hidden)
 
     def switch_off(self, numbers: Sequence[int]) -> None:
         """Signatures in Python that are off, from 1."""
@@ -75,7 +77,8 @@ class Detector:
         found = self._engine.match(rows, contexts, tree)
         if not self._code and not rows.foreign.any():
             return found
-        said = self._ask(found, View(rows, contexts, tree, self._counts)) if self._code else {}
+        began: dict[tuple[int, int], int] = {}
+        said = self._ask(found, View(rows, contexts, tree, self._counts), began) if self._code else {}
         foreign = rows.foreign
         at: list[int] = []
         kept: list[Matched] = []
@@ -87,10 +90,12 @@ class Detector:
         data: dict[tuple[int, int], Mapping[str, Any]] = {
             key: result if isinstance(result, Mapping) else {} for key, result in said.items() if result
         }
-        return Matches(np.array(at, np.int64), kept, data)
+        return Matches(np.array(at, np.int64), kept, data, began)
 
-    def _ask(self, found: Matches, view: View) -> dict[tuple[int, int], Any]:
-        """What signatures in Python say of what the engine let through: (row, rule) to their answer."""
+    def _ask(self, found: Matches, view: View, began: dict[tuple[int, int], int]) -> dict[tuple[int, int], Any]:
+        """What signatures in Python say of what the engine let through: (row, rule) to their answer. `began`, of the
+        same: when they began to keep what it was said by; added to.
+        """
         rows_of: dict[int, list[int]] = {}
         for row, positions in zip(found.rows.tolist(), found.rules, strict=True):
             for position in positions:
@@ -100,11 +105,15 @@ class Detector:
         for number, position in enumerate(self._code, 1):
             if position not in rows_of:
                 continue
+            code = self._code[position]
             events = self._given(view, np.array(rows_of[position], np.int64), position)
             self.guard(number)
-            answers = self._code[position].look(events, self._report)
+            answers = code.look(events, self._report)
             self.guard(0)
-            said |= {(event.at, position): answer for event, answer in zip(events, answers, strict=True)}
+            for event, answer in zip(events, answers, strict=True):
+                said[event.at, position] = answer
+                if answer and code.rule.state:
+                    began[event.at, position] = code.states.began(event)
         self._forget(view)
         return said
 

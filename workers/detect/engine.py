@@ -291,6 +291,8 @@ class Matches:
     rules: list[Matched]
     data: dict[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict)
     """What signatures in Python say of (row, rule), in place of data fields."""
+    began: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """Of (row, rule), if the rule keeps something: since when, CLOCK_BOOTTIME."""
 
     @classmethod
     def none(cls) -> Matches:

@@ -24,6 +24,7 @@ from config.rules import Rule
 from workers.detect.columns import View
 from workers.detect.engine import Matches
 from workers.detect.fields import Field, FieldError, field_of
+from workers.detect.gaps import Gaps, Reach
 from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
 from workers.detect.subjects import ancestors, command_line, user_name
@@ -38,7 +39,6 @@ Array = np.ndarray[Any, Any]
 MAX_WHO, MAX_DATA = 8192, 1 << 16
 MOST_ANCESTORS = 16
 """Shown with a finding."""
-WHOLE = b',"complete":true,"gaps":[]}\n'
 
 
 @dataclass
@@ -157,12 +157,13 @@ class FindingLines:
         catalogue: Catalogue,
         facts: Facts,
         tree: ProcessTree,
+        gaps: Gaps,
         generation: int = 1,
         secret: bytes = b"",
         hidden: Sequence[str] = (),
     ) -> None:
         """`secret`: what folding keys are made with, so that nobody makes two that agree; the same in all workers."""
-        self._rules, self._catalogue, self._tree = rules, catalogue, tree
+        self._rules, self._catalogue, self._tree, self._gaps = rules, catalogue, tree, gaps
         style = JsonStyle(facts, executable=tree.executable)
         self._events, self._style = Lines(catalogue, style, hidden=hidden), style
         self._counts = argument_counts(catalogue)
@@ -192,13 +193,15 @@ class FindingLines:
                 if pair in matches.data:
                     data[i] = encode(matches.data[pair])[1:-1].encode("utf-8", "replace")
         times = self._style.time(chosen.time_ns, np.zeros(len(chosen), np.uint8)).tolist()
+        moments, rows_of = chosen.time_ns.tolist(), at.tolist()
         found: list[bytes] = []
         fold: list[int] = []
         for r, p, d in zip(row.tolist(), rule.tolist(), data, strict=True):
-            piece, key = who[r]
-            found.append(
-                b"".join((times[r], self._pieces[p], piece, b',"data":{', d, b'},"events":[', events[r], b"]", WHOLE))
-            )
+            subject, key = who[r]
+            began = matches.began.get((rows_of[r], p), 0)
+            end = self._gaps.piece(Reach(subject.tgid, moments[r], subject.oldest_ns, began))
+            parts = (times[r], self._pieces[p], subject.piece, b',"data":{', d, b'},"events":[', events[r], b"]", end)
+            found.append(b"".join(parts))
             fold.append(self._fold(p, key, d))
         lengths = np.array([len(line) for line in found], np.int64)
         return Rendered(b"".join(found), np.cumsum(lengths), at[row], rule.astype(np.uint32), np.array(fold, np.uint64))
@@ -231,7 +234,7 @@ class FindingLines:
                 found[i] = piece.encode("utf-8", "replace")
         return found
 
-    def _subjects(self, rows: Rows, contexts: Contexts) -> list[tuple[bytes, bytes]]:
+    def _subjects(self, rows: Rows, contexts: Contexts) -> list[tuple[_Subject, bytes]]:
         if self._generation != contexts.generation or len(self._who) > MAX_WHO:
             self._generation = contexts.generation
             self._who.clear()
@@ -239,23 +242,26 @@ class FindingLines:
         now = {each: self._subject(each, contexts.table[each]) for each in set(who)}
         return [now[each] for each in who]
 
-    def _subject(self, who: int, context: Any) -> tuple[bytes, bytes]:
+    def _subject(self, who: int, context: Any) -> tuple[_Subject, bytes]:
         """The piece of a process, and what folding takes of it. The same context can run something else by now."""
         process, image = self._tree.running(context)
         known = self._who.get(who)
         if known is None or known.process is not process or known.image is not image or process is None:
-            known = self._who[who] = _Subject(process, image, _piece(context, process, image, self._tree))
+            known = self._who[who] = _subject(context, process, image, self._tree)
         path = image.path if image and image.path else bytes(context["comm"])
-        return known.piece, path + b"\0" + bytes(context["container"])
+        return known, path + b"\0" + bytes(context["container"])
 
 
 class _Subject(NamedTuple):
     process: Process | None
     image: Image | None
     piece: bytes
+    tgid: int
+    oldest_ns: int
+    """When the oldest ancestor that is shown began, or the process itself if none is."""
 
 
-def _piece(context: Any, process: Process | None, image: Image | None, tree: ProcessTree) -> bytes:
+def _subject(context: Any, process: Process | None, image: Image | None, tree: ProcessTree) -> _Subject:
     container = container_id(context)
     about = {
         "pid": int(context["tgid"]),
@@ -269,16 +275,18 @@ def _piece(context: Any, process: Process | None, image: Image | None, tree: Pro
         "startTime": int(context["process_start_ns"]),
     }
     above: list[dict[str, object]] = []
+    oldest_ns = int(context["process_start_ns"])
     if process is not None:
         found = ancestors(tree, process)[:MOST_ANCESTORS]
         images = [process.creator_image, *(each.creator_image for each in found)]
         above = [{"pid": each.key[0], **_shown_image(i)} for each, i in zip(found, images, strict=False)]
+        oldest_ns = found[-1].key[1] if found else oldest_ns
     piece = (
         f',"hostName":{encode(text(bytes(context["nodename"])))},"process":{encode(about)}'
         f',"ancestors":{encode(above)},"container":'
         + (encode({"id": container, "runtime": runtime_of(context)}) if container else "{}")
     )
-    return piece.encode("utf-8", "replace")
+    return _Subject(process, image, piece.encode("utf-8", "replace"), int(context["tgid"]), oldest_ns)
 
 
 def _shown_image(image: Image | None) -> dict[str, object]:
