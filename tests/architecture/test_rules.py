@@ -19,7 +19,7 @@ ABOVE = frozenset(
     "nursery app cli supervise demo subscribe host listing live detection analyze explain request".split()
 )
 # what a worker may take from the pipeline: where its bytes come from and go to
-BELOW = frozenset({"plan", "ring", "shm", "results", "frames", "hashes", "logs", "clock"})
+BELOW = frozenset({"gaps", "plan", "ring", "shm", "results", "frames", "hashes", "logs", "clock"})
 
 
 def sources(*packages: str) -> list[Path]:
