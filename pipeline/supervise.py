@@ -170,7 +170,7 @@ class Pipeline:
             rules=self.rules,
             hidden=self.hidden,
             fold_s=self.fold_s,
-            secret=os.urandom(16) if self.rules else b"",
+            secret=os.urandom(16) if self.rules and self.fold_s else b"",
             colour=self.colour,
             columns=self.columns,
         )

@@ -24,7 +24,7 @@ from config.rules import Rule
 from workers.detect.columns import View
 from workers.detect.engine import Matches
 from workers.detect.fields import Field, FieldError, field_of
-from workers.detect.gaps import Gaps, Reach
+from workers.detect.gaps import NO_GAPS, Gaps, Reach
 from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
 from workers.detect.subjects import ancestors, command_line, user_name
@@ -162,7 +162,9 @@ class FindingLines:
         secret: bytes = b"",
         hidden: Sequence[str] = (),
     ) -> None:
-        """`secret`: what folding keys are made with, so that nobody makes two that agree; the same in all workers."""
+        """`secret`: what folding keys are made with, so that nobody makes two that agree; the same in all workers. b"":
+        nothing is folded.
+        """
         self._rules, self._catalogue, self._tree, self._gaps = rules, catalogue, tree, gaps
         style = JsonStyle(facts, executable=tree.executable)
         self._events, self._style = Lines(catalogue, style, hidden=hidden), style
@@ -193,16 +195,16 @@ class FindingLines:
                 if pair in matches.data:
                     data[i] = encode(matches.data[pair])[1:-1].encode("utf-8", "replace")
         times = self._style.time(chosen.time_ns, np.zeros(len(chosen), np.uint8)).tolist()
-        moments, rows_of = chosen.time_ns.tolist(), at.tolist()
+        moments, rows_of, sound = chosen.time_ns.tolist(), at.tolist(), self._gaps.none
         found: list[bytes] = []
         fold: list[int] = []
         for r, p, d in zip(row.tolist(), rule.tolist(), data, strict=True):
             subject, key = who[r]
-            began = matches.began.get((rows_of[r], p), 0)
-            end = self._gaps.piece(Reach(subject.tgid, moments[r], subject.oldest_ns, began))
+            began = matches.began.get((rows_of[r], p), 0) if matches.began else 0
+            end = NO_GAPS if sound else self._gaps.piece(Reach(subject.tgid, moments[r], subject.oldest_ns, began))
             parts = (times[r], self._pieces[p], subject.piece, b',"data":{', d, b'},"events":[', events[r], b"]", end)
             found.append(b"".join(parts))
-            fold.append(self._fold(p, key, d))
+            fold.append(self._fold(p, key, d) if self._secret else 0)
         lengths = np.array([len(line) for line in found], np.int64)
         return Rendered(b"".join(found), np.cumsum(lengths), at[row], rule.astype(np.uint32), np.array(fold, np.uint64))
 

@@ -38,6 +38,11 @@ class Gaps:
         if self._known is not None:
             self._lifecycle = self._known["shards"] == 0
 
+    @property
+    def none(self) -> bool:
+        """Whether nothing was lost."""
+        return self._known is None
+
     def piece(self, reach: Reach) -> bytes:
         """The end of a finding's line."""
         known = self._known
