@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from bpf import cgroups, layout, offsets, source
 from bpf.btf import Btf, BtfError
-from bpf.catalogue import ENTRY_CALLS, LOOKS, PROGRAMS, SYS_EXIT, VARIANTS, Call, Look, catalogue, descriptor_of
+from bpf.catalogue import ENTRY_CALLS, LOOKS, PROGRAMS, SYS_EXIT, VARIANTS, Call, Event, Look, catalogue, descriptor_of
 from bpf.mapped import MappedArray
 from bpf.source import HERE, Wanted
 from bpf.test_run import TestRun
@@ -124,7 +125,7 @@ class Programs:
         names = {e.name for e in self.wanted.events}
         looks = {look.call: look for look in LOOKS if look.program in self.wanted.programs}
         bounds = {name: (least, largest) for name, least, largest in self.wanted.retval}
-        table = self._bpf["calls"]
+        self._rows: dict[int, np.ndarray[Any, Any]] = {}
         for call in catalogue().calls:
             name = call.event.name
             wanted = name in names and call.event.hook == SYS_EXIT
@@ -136,8 +137,28 @@ class Programs:
                 row["wanted"] = wanted
                 if look:
                     _add_look(row, look)
-                at = call.number + layout.CALL_SLOTS * call.compat
-                table[ctypes.c_int(at)] = table.Leaf.from_buffer_copy(row.tobytes())
+                self._put_row(call, row)
+
+    def _put_row(self, call: Call, row: np.ndarray[Any, Any]) -> None:
+        table = self._bpf["calls"]
+        at = call.number + layout.CALL_SLOTS * call.compat
+        self._rows[at] = row
+        table[ctypes.c_int(at)] = table.Leaf.from_buffer_copy(row.tobytes())
+
+    def ask(self, events: Sequence[Event]) -> None:
+        """Have these system calls told of from now on, and no others. What is not one stays as it was loaded."""
+        names = {event.name for event in events if event.hook == SYS_EXIT}
+        for call in catalogue().calls:
+            wanted = call.event.name in names
+            row = self._rows.get(call.number + layout.CALL_SLOTS * call.compat)
+            if wanted == bool(row is not None and row["wanted"][0]):
+                continue
+            if row is None:
+                row = self._call_row(call, (INT64_MIN, INT64_MAX))
+                # a row is not written at once: `wanted` comes last
+                self._put_row(call, row)
+            row["wanted"] = wanted
+            self._put_row(call, row)
 
     def _call_row(self, call: Call, bounds: tuple[int, int]) -> np.ndarray[Any, Any]:
         row = np.zeros(1, layout.CALL)

@@ -90,6 +90,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     state: str = ""
     shared: tuple[str, ...] = ()
     """Events of it that every worker looks at."""
+    source: str = ""
+    """Of a signature in Python: the text of its file, as it was when it was loaded."""
     file: str = ""
     line: int = 0
 

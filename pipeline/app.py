@@ -28,6 +28,7 @@ from pipeline.host import event_lack, pid_namespace
 from pipeline.kernel import Kernel
 from pipeline.live import Server
 from pipeline.logs import logger
+from pipeline.reload import Reloader
 from pipeline.request import Outcome, Request, coloured, print_headers, terminal_columns
 from pipeline.supervise import EX_SOFTWARE, Host, Pipeline, PipelineFailed, reader_stage, recorder_stage
 from workers import early
@@ -40,16 +41,34 @@ EX_UNAVAILABLE, EX_IOERR = 69, 74
 
 
 class Stopper:
-    """SIGINT and SIGTERM as something to wait for. A second one changes nothing: the drain is bounded."""
+    """SIGINT and SIGTERM as something to wait for. A second one changes nothing: the drain is bounded.
 
-    def __init__(self) -> None:
+    With `reloads`, SIGHUP as well: it asks for a reload, but when the terminal has gone.
+    """
+
+    def __init__(self, reloads: bool = False) -> None:
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
+        os.set_blocking(self._read, False)
         self.signals: list[int] = []
-        self._before = {n: signal.signal(n, self._note) for n in (signal.SIGINT, signal.SIGTERM)}
+        self._asked = False
+        self._had_terminal = _has_terminal()
+        numbers = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if reloads else ()))
+        self._before = {n: signal.signal(n, self._note) for n in numbers}
+
+    def reload_asked(self) -> bool:
+        """Whether a reload was asked for since the last time."""
+        asked, self._asked = self._asked, False
+        if asked and not self.signals:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._read, 1 << 16)
+        return asked
 
     def _note(self, number: int, _frame: object) -> None:
-        self.signals.append(number)
+        if number == signal.SIGHUP and not (self._had_terminal and not _has_terminal()):
+            self._asked = True
+        else:
+            self.signals.append(number)
         with contextlib.suppress(OSError):
             os.write(self._write, b"x")
 
@@ -66,6 +85,14 @@ class Stopper:
         os.close(self._write)
 
 
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 class Run:
     """One live run."""
 
@@ -76,7 +103,8 @@ class Run:
         self.span = scope.parse(settings.scope, boottime_ns(), bool(request.command))
         named = () if request.command else (*self.span.pids, *self.span.trees)
         self._watched = [_watch(pid) for pid in named]
-        self.stopper = Stopper()
+        self.stopper = Stopper(reloads=bool(request.rules))
+        self._reloader: Reloader | None = None
         self._server = Server()
         self.command: Command | None = None
         self.kernel: Kernel | None = None
@@ -97,7 +125,7 @@ class Run:
             request.sinks,
             self._traced.conditions,
             only=request.only(self._traced),
-            rules=request.encoded_rules(),
+            rules=request.rules,
             fold_s=request.fold_s,
             hidden=request.hidden,
             records=bool(settings.record),
@@ -143,6 +171,8 @@ class Run:
         boot_ns = self.pipeline.host.boot_epoch_ns
         self.kernel = kernel = Kernel(settings, self._traced, self.span, tests, boot_ns)
         programs = kernel.programs
+        if self.request.rules:
+            self._reloader = Reloader(self.request, self.pipeline.generations, programs)
         descriptors = 2 * len(kernel.ends.perf)
         self.pipeline.on_restart = programs.tell_again
         self.pipeline.start_source(reader_stage(reader.run, kernel.ends, descriptors=descriptors))
@@ -178,6 +208,8 @@ class Run:
                 draining = self.command is not None and self.command.ended
                 connection.wait(wait, TICK_S if draining else IDLE_TICK_S)
                 self.pipeline.attend()
+                if self._reloader and self.stopper.reload_asked():
+                    self._reloader.now()
                 self._answer()
         except PipelineFailed as failure:
             self.status = failure.status
@@ -245,6 +277,8 @@ class Run:
         assert self.kernel is not None
         ledger = self.pipeline.books(catalogue())
         self.kernel.add_to(ledger)
+        if self._reloader:
+            self._reloader.add_to(ledger)
         ledger.close(self._abandoned)
         return ledger
 
@@ -303,7 +337,7 @@ def replay(request: Request, path: Path) -> Outcome:
         request.sinks,
         selection.conditions,
         only=request.selection.events if named else None,
-        rules=request.encoded_rules(),
+        rules=request.rules,
         fold_s=request.fold_s,
         hidden=facts.hidden,
         colour=coloured(request.sinks),

@@ -53,6 +53,7 @@ def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
             ("turn_ns", "<u8"),
             ("turn_end", "<u8"),
             ("watermark_ns", "<u8"),
+            ("generation", "<u8"),
             ("delivered", "<u8", EVENTS),
             ("filtered", "<u8", EVENTS),
             ("delivered_cpu", "<u8", cpus),
@@ -128,6 +129,10 @@ class Ledger(msgspec.Struct, kw_only=True):
     cross_checks: dict[str, int] = msgspec.field(default_factory=dict)
     findings: dict[str, int] = msgspec.field(default_factory=dict)
     """What signatures found: found = published + folded."""
+    signatures: dict[str, int] = msgspec.field(default_factory=dict)
+    """Those that hold: their generation, how many were loaded, and how often they were read again or refused."""
+    refusal: str = ""
+    """Why they were refused the last time."""
     facts: dict[str, int] = msgspec.field(default_factory=dict)
     """Lifecycle records that no output asked for, and what became of them; outside of the sum."""
     by_cpu: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)

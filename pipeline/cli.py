@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from config import filters, outputs, settings
 from config.rules import SEVERITIES
 from config.settings import SettingsError
 from config.tuning import TuningError
-from pipeline import VERSION, app, detection, live, logs
+from pipeline import VERSION, app, detection, live, logs, reload
 from pipeline.analyze import analyze
 from pipeline.explain import explain
 from pipeline.groups import CLOSED, EX_DATAERR, EX_USAGE, Failure, Suggesting
@@ -130,7 +131,8 @@ def _resolve(
         raise Failure("standard output is closed", app.EX_IOERR)
     if sys.stdout.isatty() and any((s.format, s.target) == ("arrow", "-") for s in out.sinks):
         raise Failure("output arrow:-: binary, and standard output is a terminal; redirect it", EX_USAGE)
-    return Request(resolved, selection, out, ruleset, findings_to, command, ready_fd, resolved.fold_s, hidden)
+    again = functools.partial(detection.ruleset, resolved)
+    return Request(resolved, selection, out, ruleset, findings_to, command, ready_fd, resolved.fold_s, hidden, again)
 
 
 def _check_files(resolved: settings.Settings, sinks: Sequence[outputs.Output], recording: Path | None) -> None:
@@ -315,6 +317,27 @@ def stat(pid: int | None, interval: float, count: int, form: str) -> None:
         raise SystemExit(app.SIGPIPE_STATUS) from None
     except KeyboardInterrupt:
         raise SystemExit(128 + 2) from None
+
+
+@main.command(name="reload")
+@click.argument("pid", type=int, required=False)
+def reload_(pid: int | None) -> None:
+    """Have a run read its signatures again. If one of them cannot be used, all stay as they were: status 65.
+
+    PID is that of `headrace run`; it may be left out where there is one of yours. SIGHUP does the same.
+
+    \b
+    Examples:
+      headrace reload
+      headrace reload 4711 && headrace stat 4711 -n 1 -o json | jq .signatures
+    """
+    try:
+        ledger = reload.ask(pid)
+    except (live.NoRun, TimeoutError) as error:
+        raise Failure(str(error), app.EX_UNAVAILABLE) from error
+    if ledger.refusal:
+        raise Failure(ledger.refusal, EX_DATAERR)
+    click.echo(f"generation {ledger.signatures['generation']}: {ledger.signatures['loaded']} signatures")
 
 
 main.add_command(list_)

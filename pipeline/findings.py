@@ -13,9 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import numpy as np
 
 from pipeline.merge import Part, order
@@ -25,21 +24,18 @@ MAX_WINDOWS = 16384
 MAX_BYTES = 64 << 20
 """Of first lines that are kept for their summaries."""
 SAMPLE_PIDS = 16
+RULE = re.compile(rb'"signatureID":"([^"]+)".*?"severity":"([a-z]+)"')
 PID = re.compile(rb'"process":\{"pid":(\d+)')
 SECOND_NS = 10**9
 
 
-def finding_topics(rules: bytes) -> list[bytes]:
-    """Of each rule of a plan: `finding/SEVERITY/ID/`."""
-    decoded: list[dict[str, str]] = msgspec.msgpack.decode(rules) if rules else []
-    return [f"finding/{rule.get('severity', 'medium')}/{rule['id']}/".encode() for rule in decoded]
-
-
-class Line(NamedTuple):
-    """One line for the sinks; `rule` is the position of its rule."""
-
-    data: bytes
-    rule: int
+def topic(line: bytes) -> bytes:
+    """`finding/SEVERITY/ID/` of a finding. What else a rule says of itself stands between the two, and has no quotes
+    that are not escaped.
+    """
+    found = RULE.search(line)
+    assert found
+    return b"finding/%s/%s/" % (found[2], found[1])
 
 
 @dataclass
@@ -47,7 +43,6 @@ class _Window:
     first_ns: int
     last_ns: int
     line: bytes
-    rule: int
     count: int = 0
     pids: list[int] = field(default_factory=list)
 
@@ -65,16 +60,16 @@ class Folder:
         """Whether lines are looked at one by one."""
         return self._window_ns > 0
 
-    def take(self, parts: list[Part], folded: list[int]) -> Iterator[Line]:
+    def take(self, parts: list[Part], folded: list[int]) -> Iterator[bytes]:
         """Lines that leave now, in the order of time. `folded`, of each part: how many do not, added to."""
-        for part, time_ns, fold, rule, data in lines(parts):
+        for part, time_ns, fold, data in lines(parts):
             if not self._window_ns:
-                yield Line(data, rule)
+                yield data
                 continue
             yield from self.expire(time_ns)
             window = self._windows.get(fold)
             if window is None:
-                yield from self._open(fold, _Window(time_ns, time_ns, data, rule))
+                yield from self._open(fold, _Window(time_ns, time_ns, data))
                 continue
             folded[part] += 1
             window.count, window.last_ns = window.count + 1, max(window.last_ns, time_ns)
@@ -82,8 +77,8 @@ class Folder:
             if pid and len(window.pids) < SAMPLE_PIDS and int(pid[1]) not in window.pids:
                 window.pids.append(int(pid[1]))
 
-    def _open(self, fold: int, window: _Window) -> Iterator[Line]:
-        yield Line(window.line, window.rule)
+    def _open(self, fold: int, window: _Window) -> Iterator[bytes]:
+        yield window.line
         pid = PID.search(window.line)
         window.pids = [int(pid[1])] if pid else []
         self._windows[fold] = window
@@ -91,13 +86,13 @@ class Folder:
         while len(self._windows) > MAX_WINDOWS or self._bytes > MAX_BYTES:
             yield from self._close(next(iter(self._windows)))
 
-    def _close(self, fold: int) -> Iterator[Line]:
+    def _close(self, fold: int) -> Iterator[bytes]:
         window = self._windows.pop(fold)
         self._bytes -= len(window.line)
         if window.count:
-            yield Line(summary(window.line, window.count, window.first_ns, window.last_ns, window.pids), window.rule)
+            yield summary(window.line, window.count, window.first_ns, window.last_ns, window.pids)
 
-    def expire(self, now_ns: int) -> Iterator[Line]:
+    def expire(self, now_ns: int) -> Iterator[bytes]:
         """Close windows that are over at that time (CLOCK_BOOTTIME)."""
         while self._windows:
             oldest = next(iter(self._windows))
@@ -105,7 +100,7 @@ class Folder:
                 return
             yield from self._close(oldest)
 
-    def end(self) -> Iterator[Line]:
+    def end(self) -> Iterator[bytes]:
         """Close all."""
         while self._windows:
             yield from self._close(next(iter(self._windows)))
@@ -118,18 +113,18 @@ def summary(line: bytes, count: int, first_ns: int, last_ns: int, pids: list[int
     return line.rstrip(b"\n").removesuffix(b"}") + more.encode()
 
 
-def lines(parts: list[Part]) -> Iterator[tuple[int, int, int, int, bytes]]:
-    """(part, time, fold, rule, line) of all parts, merged."""
+def lines(parts: list[Part]) -> Iterator[tuple[int, int, int, bytes]]:
+    """(part, time, fold, line) of all parts, merged."""
     columns: list[tuple[Any, ...]] = []
     for part in parts:
         time, tie, ends = part.result.key_columns()
-        fold, rule = part.result.finding_columns()
+        fold = part.result.folds()
         begins = np.concatenate([[0], ends[:-1]])
         chosen = slice(part.first, part.last)
-        columns.append(tuple(c[chosen] for c in (time, tie, begins, ends, fold, rule)))
+        columns.append(tuple(c[chosen] for c in (time, tie, begins, ends, fold)))
     source = np.repeat(np.arange(len(parts)), [len(c[0]) for c in columns])
-    time, tie, begins, ends, fold, rule = (np.concatenate(c) for c in zip(*columns, strict=True))
+    time, tie, begins, ends, fold = (np.concatenate(c) for c in zip(*columns, strict=True))
     payloads: list[Array] = [part.result.payload for part in parts]
     for i in order(time, tie).tolist() if len(parts) > 1 else range(len(time)):
         data = payloads[source[i]][int(begins[i]) : int(ends[i])].tobytes()
-        yield int(source[i]), int(time[i]), int(fold[i]), int(rule[i]), data
+        yield int(source[i]), int(time[i]), int(fold[i]), data

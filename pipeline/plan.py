@@ -1,8 +1,9 @@
 """The plan of a run: what every process must know to find its ends of the pipeline. Made once by the
 supervisor, handed to each process, never changed.
 
-    control segment:  stop, closed sinks, closed pipes, events recorded (u64) | ready (u1[READY]) |
+    control segment:  stop, closed sinks, closed pipes, events recorded, latest rules (u64) | ready (u1[READY]) |
                       interest (u1[EVENTS + 1]) | running (RUNNING[N], each worker's own) | off (u1[MOST_CODE]) |
+                      rules (RULES[MOST_GENERATIONS]) |
                       journals: reader | worker 0..N-1 | publisher | gaps (pipeline/gaps.py)
 """
 
@@ -27,6 +28,10 @@ FLAGS_BYTES = 64
 READY_BYTES = 128
 RUNNING = np.dtype([("signature", "<u8"), ("since_ns", "<u8")])
 """Of a worker: which signature in Python it is in (from 1, 0: none), and since when (CLOCK_BOOTTIME)."""
+RULES = np.dtype([("generation", "<u8"), ("bytes", "<u8"), ("name", "S64")])
+"""Where the signatures of a generation are: a segment, and how much of it (pipeline/generations.py)."""
+MOST_GENERATIONS = 8
+"""That workers may be in at a time."""
 READY_PUBLISHER, READY_READER, READY_WORKER = 0, 1, 2
 """Indices of `ready`; worker i is READY_WORKER + i."""
 ALL = EVENTS
@@ -66,8 +71,8 @@ class Plan:
     hashes: str = ""
     """Segment of what is known of executables (pipeline/hashes.py), and where to ask for more; "": not asked for."""
     hash_requests: InheritedFd | None = None
-    rules: bytes = b""
-    """The signatures, encoded (config/rules.py); b"": there are none."""
+    detects: bool = False
+    """Whether there are signatures: those of the latest generation (Control.rules)."""
     hidden: tuple[str, ...] = ()
     """Arguments that are read for signatures, and that nobody asked to see."""
     fold_s: int = 0
@@ -100,7 +105,7 @@ class Control:
 
     def __init__(self, segment: Segment, workers: int, cpus: int, slots: int, rings: int, sinks: int) -> None:
         self._segment = segment  # views do not keep it alive
-        self._flags = segment.array("<u8", 4, 0)
+        self._flags = segment.array("<u8", 5, 0)
         self.ready: Array = segment.array("u1", READY_BYTES, FLAGS_BYTES)
         self.interest: Array = segment.array("u1", EVENTS + 1, FLAGS_BYTES + READY_BYTES)
         at = (FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 63) // 64 * 64
@@ -109,6 +114,9 @@ class Control:
         self.off: Array = segment.array("u1", MOST_CODE, at)
         """Signatures in Python that are off; written by the supervisor."""
         at += MOST_CODE
+        self.rules: Array = segment.array(RULES, MOST_GENERATIONS, at)
+        """Written by the supervisor; generation n stands at n % MOST_GENERATIONS."""
+        at += (RULES.itemsize * MOST_GENERATIONS + 63) // 64 * 64
         dtypes = [
             books.reader_journal(cpus, slots, rings),
             *[books.worker_journal(cpus, sinks)] * workers,
@@ -124,7 +132,8 @@ class Control:
     @staticmethod
     def bytes_for(workers: int, cpus: int, slots: int, rings: int, sinks: int) -> int:
         """Size of the segment."""
-        total = FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 128 + RUNNING.itemsize * workers + MOST_CODE
+        total = FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 192 + RUNNING.itemsize * workers + MOST_CODE
+        total += RULES.itemsize * MOST_GENERATIONS
         total += Journal.bytes_for(books.reader_journal(cpus, slots, rings))
         total += Journal.bytes_for(books.worker_journal(cpus, sinks)) * workers
         return total + Journal.bytes_for(books.publisher_journal(workers, sinks)) + Journal.bytes_for(TABLE)
@@ -162,11 +171,29 @@ class Control:
         """Recorder, which alone writes it: a block with that many events was written."""
         self._flags[3] += np.uint64(events)
 
+    @property
+    def latest_rules(self) -> int:
+        """The generation of signatures that holds."""
+        return int(self._flags[4])
+
+    def offer_rules(self, generation: int, name: str, size: int) -> None:
+        """Supervisor: these hold from now on."""
+        self.rules[generation % MOST_GENERATIONS] = (generation, size, name.encode())
+        self._flags[4] = generation
+
+    def encoded_rules(self, generation: int) -> bytes:
+        """The signatures of a generation, encoded (workers/detect/detector.py)."""
+        where = self.rules[generation % MOST_GENERATIONS]
+        segment = Segment(name=where["name"].decode())
+        data = segment.array("u1", int(where["bytes"])).tobytes()
+        segment.close()
+        return data
+
     def close(self) -> None:
         """Drop the views."""
         for journal in (self.reader, *self.workers, self.publisher, self.gaps):
             journal.close()
-        del self._flags, self.ready, self.interest, self.running, self.off
+        del self._flags, self.ready, self.interest, self.running, self.off, self.rules
 
 
 def attach_control(plan: Plan) -> Control:

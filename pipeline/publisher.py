@@ -22,7 +22,7 @@ import numpy as np
 
 from pipeline.clock import CpuClock, boottime_ns
 from pipeline.doorbell import InheritedFd
-from pipeline.findings import Folder, Line, finding_topics
+from pipeline.findings import Folder, topic
 from pipeline.gather import Gather
 from pipeline.logs import logger
 from pipeline.merge import Merger, Part, merge
@@ -66,7 +66,6 @@ class Publisher:
     def __init__(self, plan: Plan, targets: list[InheritedFd | None], shape: Shape) -> None:
         self.plan, self._shape = plan, shape
         self._folder = Folder(plan.fold_s)
-        self._topics = finding_topics(plan.rules)
         self.control = attach_control(plan)
         self.journal = self.control.publisher
         self.state = self.journal.next[0]
@@ -89,7 +88,7 @@ class Publisher:
             for i, (name, is_topic) in enumerate(self.renders)
             if plan.keyed and name in LINES and not is_topic
         }
-        if plan.keyed and plan.rules:
+        if plan.keyed and plan.detects:
             number = plan.finding_render
             self._mergers[number] = Merger(self.state["finished"][:, number].tolist())
         self._blocked: dict[int, deque[Offer]] = {i: deque() for i in range(len(self.sinks))}
@@ -206,16 +205,15 @@ class Publisher:
             part.token[0].folded += count
             part.token[0].published += part.last - part.first - count
 
-    def _send_lines(self, lines: list[Line]) -> None:
+    def _send_lines(self, lines: list[bytes]) -> None:
         """Lines of findings, in each sink's shape; those of one rule that follow each other are one message."""
         for i, sink in enumerate(self.sinks):
             if not sink.output.of_findings or not lines:
                 continue
-            is_topic = sink.output.format == "zmq"
-            for rule, group in itertools.groupby(lines, key=lambda line: line.rule if is_topic else 0):
-                texts = [self._shape(sink.output.render, line.data, self.plan) for line in group]
+            named = topic if sink.output.format == "zmq" else lambda _: b""
+            for name, group in itertools.groupby(lines, key=named):
+                texts = [self._shape(sink.output.render, line, self.plan) for line in group]
                 data = np.frombuffer(b"".join(texts), "u1")
-                name = self._topics[rule] if is_topic else b""
                 self._blocked[i].append(Offer(Gather.of(data), len(texts), ALL, 0, _nothing, name=name))
 
     def _uses(self, sink: Sink, render: int) -> bool:

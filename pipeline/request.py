@@ -6,16 +6,16 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from bpf.catalogue import Event, catalogue
 from config import filters
 from config.outputs import Output, Outputs
+from config.rules import Rule
 from config.settings import Settings
 from pipeline.books import Ledger
 from workers.detect import shapes
-from workers.detect.detector import encode_rules
 from workers.detect.rulesets import Lack, Ruleset
 from workers.views.table import header
 
@@ -33,6 +33,8 @@ class Request:
     ready_fd: int = -1
     fold_s: int = 0
     hidden: tuple[str, ...] = ()
+    read_rules: Callable[[], Ruleset] | None = None
+    """Reads the signatures again; Failure or TuningError."""
 
     @property
     def sinks(self) -> tuple[Output, ...]:
@@ -42,9 +44,12 @@ class Request:
     def traced(self, lack: Lack) -> filters.Selection:
         """What the kernel is asked for: the events of the outputs, and those that signatures look at, whole."""
         needed = self.ruleset.events(catalogue(), lack)
-        selection = self.selection.beside(needed)
-        events = {event.name: event for event in (*selection.events, *needed)}
-        return replace(selection, events=tuple(sorted(events.values(), key=lambda e: e.id)))
+        return replace(self.selection.beside(needed), events=self.beside(self.ruleset, lack))
+
+    def beside(self, ruleset: Ruleset, lack: Lack) -> tuple[Event, ...]:
+        """The events of the outputs, and those that these signatures look at."""
+        events = {event.name: event for event in (*self.selection.events, *ruleset.events(catalogue(), lack))}
+        return tuple(sorted(events.values(), key=lambda e: e.id))
 
     def early(self, traced: filters.Selection) -> list[filters.Condition]:
         """Conditions that the kernel may decide: none on an event that signatures look at."""
@@ -56,9 +61,10 @@ class Request:
         fewer = bool(self.outputs.sinks) and len(traced.events) > len(self.selection.events)
         return self.selection.events if fewer else None
 
-    def encoded_rules(self) -> bytes:
-        """For the workers."""
-        return encode_rules(self.ruleset.rules) if self.findings else b""
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Those that are on."""
+        return self.ruleset.rules if self.findings else ()
 
 
 @dataclass

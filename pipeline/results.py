@@ -3,7 +3,7 @@
 RESULT header | keys (only if lines must be merged) | payload
 
 keys:  time u64[rows] | tie u64[rows] (CPU << 32 | thread group) | end of each line u32[rows], padded to 8
-       of findings, behind these:  fold u64[rows] | rule u32[rows], padded to 8
+       of findings, behind these:  fold u64[rows]
 """
 
 from __future__ import annotations
@@ -55,22 +55,16 @@ class Result(NamedTuple):
             self.keys[16 * n : 20 * n].view("<u4"),
         )
 
-    def finding_columns(self) -> tuple[Array, Array]:
-        """Of findings: (what is the same about those that repeat, position of the rule)."""
+    def folds(self) -> Array:
+        """Of findings: what is the same about those that repeat, u64."""
         n = self.rows
         at = (20 * n + 7) & ~7
-        return self.keys[at : at + 8 * n].view("<u8"), self.keys[at + 8 * n : at + 12 * n].view("<u4")
+        return self.keys[at : at + 8 * n].view("<u8")
 
 
 def key_bytes(time_ns: Array, tie: Array, ends: Array) -> bytes:
     """The keys of a batch."""
     data = time_ns.astype("<u8").tobytes() + tie.astype("<u8").tobytes() + ends.astype("<u4").tobytes()
-    return data + bytes(-len(data) % 8)
-
-
-def finding_bytes(fold: Array, rule: Array) -> bytes:
-    """What stands behind the keys of findings."""
-    data = fold.astype("<u8").tobytes() + rule.astype("<u4").tobytes()
     return data + bytes(-len(data) % 8)
 
 

@@ -18,7 +18,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
@@ -26,11 +26,13 @@ from typing import Any
 from bpf.catalogue import Event
 from config.filters import Condition
 from config.outputs import Output
+from config.rules import Rule
 from config.settings import Settings
 from pipeline import hashes, process, publisher, recording
 from pipeline.books import Ledger, add_reader, add_recording, add_sinks, add_workers
 from pipeline.clock import boottime_ns
 from pipeline.doorbell import Doorbell, InheritedFd
+from pipeline.generations import Generations
 from pipeline.logs import logger
 from pipeline.plan import READY_WORKER, Control, Plan
 from pipeline.ring import Ring
@@ -121,7 +123,7 @@ class Pipeline:
     sinks: tuple[Output, ...]
     conditions: tuple[Condition, ...] = ()
     only: tuple[Event, ...] | None = None
-    rules: bytes = b""
+    rules: Sequence[Rule] = ()
     hidden: tuple[str, ...] = ()
     fold_s: int = 0
     records: bool = False
@@ -141,6 +143,9 @@ class Pipeline:
         size = Control.bytes_for(workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
         control = self._segment(size)
         self.control = Control(control, workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
+        self.generations = Generations(self.control)
+        if self.rules:
+            self.generations.offer(self.rules)
         self.stages: list[Stage] = []
         self._hash_pipe = _pipe() if self.hashes else None
         self.plan = Plan(
@@ -167,7 +172,7 @@ class Pipeline:
             publisher=uuid.uuid4().hex[:12],
             hashes=self._segment(hashes.Table.size()).name if self.hashes else "",
             hash_requests=self._hash_pipe[1] if self._hash_pipe else None,
-            rules=self.rules,
+            detects=bool(self.rules),
             hidden=self.hidden,
             fold_s=self.fold_s,
             secret=os.urandom(16) if self.rules and self.fold_s else b"",
@@ -258,6 +263,7 @@ class Pipeline:
         """Look after what has ended: start it again, or PipelineFailed."""
         if self.rules:
             self._watch_signatures()
+            self.generations.attend()
         for stage in self.stages:
             if stage.finished or stage.running is None or stage.running.is_alive():
                 continue
@@ -310,6 +316,7 @@ class Pipeline:
     def close(self) -> None:
         """End what still runs, and remove the segments."""
         self.kill()
+        self.generations.close()
         self.control.close()
         for segment in self._segments:
             segment.close()

@@ -93,10 +93,14 @@ def headrace(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
-def start_load(binary: Path, mode: str, count: int, threads: int = 1, cpu: int = -1) -> subprocess.Popen[str]:
-    """The benchmarks' load: its process is known, and waits for a byte before its first call."""
+def start_load(
+    binary: Path, mode: str, count: int, threads: int = 1, cpu: int = -1, rate: int = 0
+) -> subprocess.Popen[str]:
+    """The benchmarks' load: its process is known, and waits for a byte before its first call. `count` 0: until its
+    standard input is closed; `rate`: calls a second, 0 as many as it can.
+    """
     process = subprocess.Popen(
-        [str(binary), mode, str(count), str(cpu), str(threads)],
+        [str(binary), mode, *map(str, (count, cpu, threads, rate))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

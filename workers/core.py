@@ -75,14 +75,22 @@ class Core:
         self._frames: list[Array] = []
         self._facts: list[Array] = []
         self._pending: Rows | None = None
-        self._keep, self._detect = keep, detect
-        self._shared = np.isin(np.arange(1 << 16), list(shared)) if shared else None
+        self._keep = keep
+        self._detect: Detect | None = None
+        self._shared: Array | None = None
+        if detect is not None:
+            self.look(detect, shared)
         # cells that a record of an event has at least; of an unknown event more than there can be
         self._least_cells = np.full(1 << 16, FRAME_CELLS + 1, np.uint16)
         for event in catalogue.by_id.values():
             self._least_cells[event.id] = argument_cells(event.cells)
         self._owned = np.zeros(0, bool)
         self._generation = 0
+
+    def look(self, detect: Detect, shared: Sequence[int]) -> None:
+        """What looks at rows from now on."""
+        self._detect = detect
+        self._shared = np.isin(np.arange(1 << 16), list(shared)) if shared else None
 
     def feed(self, frame: Array) -> None:
         """Take a whole frame. The view must stay valid until the next advance()."""

@@ -23,7 +23,7 @@ from pipeline.gaps import GapReader
 from pipeline.hashes import Client
 from pipeline.logs import logger
 from pipeline.plan import ALL, LINES, READY_WORKER, Plan, attach_control, attach_ring
-from pipeline.results import RESULT, Buffer, finding_bytes, key_bytes, try_write
+from pipeline.results import RESULT, Buffer, key_bytes, try_write
 from pipeline.ring import END, FRAME, U64, WATERMARK
 from pipeline.shm import Array
 from workers.core import Batch, Core
@@ -78,23 +78,17 @@ class Worker:
         self.results = attach_ring(plan.results[index])
         conditions = plan.conditions or plan.only
         self._keep = Predicates(catalogue(), plan.conditions, plan.only) if conditions else None
-        self._detector = Detector.of(plan.rules, catalogue(), self._report) if plan.rules else None
-        self.core = Core(
-            catalogue(),
-            index,
-            plan.workers,
-            self._keep,
-            self._detector.match if self._detector else None,
-            self._detector.shared if self._detector else (),
-        )
-        if self._detector:
-            self._detector.switch_off((np.flatnonzero(self.control.off) + 1).tolist())
-            self._detector.guard = self._guard
+        self.core = Core(catalogue(), index, plan.workers, self._keep)
         self._gaps = GapReader(self.control.gaps)
         facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
         self.renders = plan.renders
-        if self._detector:
-            self._detector.open(catalogue(), facts, self.core.tree, plan.secret, plan.hidden)
+        self._facts = facts
+        self._detector: Detector | None = None
+        self._generation = 0
+        """Of signatures, that was tried last."""
+        if plan.detects:
+            # a turn that was begun is looked at by what it was begun with
+            self._look_by(int(self.state["generation"]) or self.control.latest_rules)
         self._executables = Executables(catalogue(), Client(plan)) if plan.hashes else None
         self.views = {name: self._view(name, facts) for name, _ in self.renders}
         self._hides = bool(plan.conditions or plan.only)
@@ -106,6 +100,31 @@ class Worker:
         self._already = self.state["written"].copy()
         """Of these, what a predecessor has written."""
         self._recover()
+
+    def _look_by(self, generation: int) -> None:
+        """Have the signatures of a generation."""
+        self._generation = generation
+        found = Detector.of(self.control.encoded_rules(generation), catalogue(), self._report)
+        if self._detector:
+            found.adopt(self._detector)
+        found.switch_off((np.flatnonzero(self.control.off) + 1).tolist())
+        found.guard = self._guard
+        found.open(catalogue(), self._facts, self.core.tree, self.plan.secret, self.plan.hidden)
+        self.core.look(found.match, found.shared)
+        self._detector = found
+        self.state["generation"] = generation
+
+    def _look_by_latest(self) -> bool:
+        """Between turns: True if there are other signatures now."""
+        latest = self.control.latest_rules
+        if latest == self._generation:
+            return False
+        try:
+            self._look_by(latest)
+            return True
+        except Exception as error:  # code of others runs when it is loaded
+            self._report(f"generation {latest} could not be loaded here, {self.state['generation']} stays: {error!r}")
+            return False
 
     def _guard(self, signature: int) -> None:
         """So that the supervisor sees what does not return."""
@@ -190,6 +209,8 @@ class Worker:
 
     def _advance(self, watermark_ns: int, position: int) -> None:
         self.state["turn_ns"], self.state["turn_end"] = watermark_ns, position
+        if self._detector and not self._already.any():
+            self._look_by_latest()
         if self._detector and (gaps := self._gaps.changed()) is not None:
             self._detector.gaps.know(gaps)
         batch = self.core.advance(watermark_ns)
@@ -249,7 +270,7 @@ class Worker:
         rows = batch.ripe
         tgid = self.core.contexts.table["tgid"][rows.who[found.row]].astype(np.uint64)
         tie = rows.cpu[found.row].astype(np.uint64) << np.uint64(32) | tgid
-        keys = key_bytes(rows.time_ns[found.row], tie, found.ends) + finding_bytes(found.fold, found.rule)
+        keys = key_bytes(rows.time_ns[found.row], tie, found.ends) + found.fold.astype("<u8").tobytes()
         size = RESULT.itemsize + len(keys) + len(found.data)
         if len(found) > 1 and not self.results.fits(size, held=len(self.renders) + 1):
             first, second = found.halves()
@@ -366,6 +387,8 @@ class Worker:
         """Turn after turn until END."""
         while not self.state["ended"]:
             if not self.turn() and not self.state["ended"]:
+                if self._detector and self._look_by_latest():
+                    self.journal.commit()
                 self.plan.bells[self.index].wait(WAIT_MS)
 
 

@@ -17,6 +17,7 @@ PLAIN_NAMES = frozenset({"utils", "util", "common", "helpers", "helper", "base",
 # the command line, the composition root and what starts or ends a run: they may see the whole
 ABOVE = frozenset(
     "nursery app cli supervise demo subscribe host listing live detection analyze explain request".split()
+    + ["generations", "reload"]
 )
 # what a worker may take from the pipeline: where its bytes come from and go to
 BELOW = frozenset({"gaps", "plan", "ring", "shm", "results", "frames", "hashes", "logs", "clock"})

@@ -23,7 +23,7 @@ severity: low
 events: {openat: {pathname: /gap/single}}
 examples: {match: [{event: openat, args: {pathname: /gap/single}}], near_miss: [{event: openat, args: {pathname: /x}}]}
 """
-CODE = '''
+CODE = """
 from workers.detect.signature import Event, Signature, State
 
 
@@ -36,7 +36,7 @@ class Twice(Signature):
     def on_event(self, event: Event, state: State) -> bool:
         state["times"] = state.get("times", 0) + 1
         return state["times"] > 1
-'''
+"""
 PROGRAM = """
 import os, sys
 def opened(path, times=1):

@@ -4,12 +4,14 @@ they fail too often. What they keep is bounded and goes with the process or cont
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
+
+import msgspec
 
 from bpf.catalogue import LIFECYCLE, Catalogue
 from config.conditions import ConditionError, Node, read
@@ -41,23 +43,24 @@ class Given(NamedTuple):
 
 def load_code(path: Path, catalogue: Catalogue) -> Iterator[tuple[Rule, tuple[Example, ...]]]:
     """The signatures of a file: every class that is one and has an id. RuleError."""
-    for name, kind in _classes(path):
-        yield _rule(path, name, kind, catalogue), _examples(path, kind)
-
-
-def _classes(path: Path) -> list[tuple[str, type[Signature]]]:
-    spec = importlib.util.spec_from_file_location(f"headrace_signatures_{abs(hash(str(path)))}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        spec.loader.exec_module(module)
+        source = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RuleError(str(path), 0, "", str(error)) from error
+    for name, kind in _classes(str(path), source):
+        yield msgspec.structs.replace(_rule(path, name, kind, catalogue), source=source), _examples(path, kind)
+
+
+def _classes(path: str, source: str) -> list[tuple[str, type[Signature]]]:
+    """What a file defines, by what it was when it was read: all workers have the same."""
+    module = ModuleType(f"headrace_signatures_{abs(hash(path))}")
+    module.__file__ = path
+    sys.modules[module.__name__] = module  # as dataclasses and others expect
+    try:
+        exec(compile(source, path, "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
-        line = _line(error, str(path)) or getattr(error, "lineno", 0) or 0
-        raise RuleError(str(path), line, "", f"{type(error).__name__}: {error}") from error
-    finally:
-        sys.dont_write_bytecode = before
+        line = _line(error, path) or getattr(error, "lineno", 0) or 0
+        raise RuleError(path, line, "", f"{type(error).__name__}: {error}") from error
     return [
         (name, kind)
         for name, kind in vars(module).items()
@@ -238,10 +241,8 @@ def _batch(events: Sequence[Given], fields: Mapping[str, str], states: Sequence[
 
 
 def code_rules(rules: Sequence[Rule]) -> dict[int, CodeRule]:
-    """Those of a set that are code, by their positions. RuleError if a file has changed."""
+    """Those of a set that are code, by their positions."""
     code = {position: rule for position, rule in enumerate(rules) if rule.code}
-    kinds = {file: dict(_classes(Path(file))) for file in {rule.file for rule in code.values()}}
-    for rule in code.values():
-        if rule.code not in kinds[rule.file]:
-            raise RuleError(rule.file, 0, rule.id, f"{rule.code} is no longer there")
-    return {position: CodeRule(rule, kinds[rule.file][rule.code]) for position, rule in code.items()}
+    files = {(rule.file, rule.source) for rule in code.values()}
+    kinds = {each: dict(_classes(*each)) for each in files}
+    return {position: CodeRule(rule, kinds[rule.file, rule.source][rule.code]) for position, rule in code.items()}

@@ -24,24 +24,38 @@ from workers.views.pieces import Facts, argument_counts
 Report = Callable[[str], None]
 
 
+def unplaced(rule: Rule) -> bytes:
+    """What a rule is, wherever it stands in its file."""
+    return msgspec.msgpack.encode(msgspec.structs.replace(rule, line=0))
+
+
 def _lives(tree: ProcessTree, key: Any) -> bool:
     process = tree.get(key)
     return process is not None and not process.ended_ns
 
 
-def encode_rules(rules: Sequence[Rule]) -> bytes:
-    """Rules that have been checked, for the workers."""
-    return msgspec.msgpack.encode(list(rules))
+class RuleSet(msgspec.Struct, frozen=True):
+    """Rules that have been checked, as the workers get them."""
+
+    rules: tuple[Rule, ...]
+    generation: int = 1
+    """How often they were loaded."""
+    numbers: dict[str, int] = {}
+    """Of each signature in Python by its id: from 1, its own for as long as it stays what it is."""
 
 
 class Detector:
     """Signatures of one generation."""
 
-    def __init__(self, rules: Sequence[Rule], catalogue: Catalogue, report: Report = lambda text: None) -> None:
+    def __init__(
+        self, rules: Sequence[Rule], catalogue: Catalogue, report: Report = lambda text: None, generation: int = 1
+    ) -> None:
         """`report`: told what goes wrong in signatures in Python."""
         self.rules, self._catalogue, self._report = tuple(rules), catalogue, report
+        self.generation = generation
         self._engine = Engine(self.rules, catalogue)
         self._code: dict[int, CodeRule] = code_rules(self.rules)
+        self._numbers: dict[int, int] = {}
         self.guard: Callable[[int], None] = lambda number: None
         """Told which signature in Python runs, from 1, and 0 when none does any more."""
         self._counts = argument_counts(catalogue)
@@ -53,8 +67,18 @@ class Detector:
 
     @classmethod
     def of(cls, encoded: bytes, catalogue: Catalogue, report: Report) -> Detector:
-        """From what encode_rules() gave."""
-        return cls(msgspec.msgpack.decode(encoded, type=list[Rule]), catalogue, report)
+        """From an encoded RuleSet."""
+        given = msgspec.msgpack.decode(encoded, type=RuleSet)
+        found = cls(given.rules, catalogue, report, given.generation)
+        found._numbers = {position: given.numbers[found.rules[position].id] for position in found._code}
+        return found
+
+    def adopt(self, before: Detector) -> None:
+        """Go on with what signatures that have not changed have kept, and with the gaps that are known."""
+        self.gaps = before.gaps
+        kept = {unplaced(code.rule): code for code in before._code.values()}
+        for position, code in self._code.items():
+            self._code[position] = kept.get(unplaced(code.rule), code)
 
     @property
     def shared(self) -> list[int]:
@@ -64,12 +88,14 @@ class Detector:
 
     def open(self, catalogue: Catalogue, facts: Facts, tree: ProcessTree, secret: bytes, hidden: Sequence[str]) -> None:
         """Make ready to render."""
-        self._lines = FindingLines(self.rules, catalogue, facts, tree, self.gaps, secret=secret, hidden=hidden)
+        self._lines = FindingLines(
+            self.rules, catalogue, facts, tree, self.gaps, self.generation, secret=secret, hidden=hidden
+        )
 
     def switch_off(self, numbers: Sequence[int]) -> None:
-        """Signatures in Python that are off, from 1."""
-        for number, code in enumerate(self._code.values(), 1):
-            if number in numbers:
+        """Signatures in Python that are off, by their numbers."""
+        for position, code in self._code.items():
+            if self._numbers.get(position) in numbers:
                 code.switch_off()
 
     def match(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
@@ -102,12 +128,12 @@ class Detector:
                 if position in self._code:
                     rows_of.setdefault(position, []).append(row)
         said: dict[tuple[int, int], Any] = {}
-        for number, position in enumerate(self._code, 1):
+        for position in self._code:
             if position not in rows_of:
                 continue
             code = self._code[position]
             events = self._given(view, np.array(rows_of[position], np.int64), position)
-            self.guard(number)
+            self.guard(self._numbers.get(position, 0))
             answers = code.look(events, self._report)
             self.guard(0)
             for event, answer in zip(events, answers, strict=True):

@@ -4,7 +4,7 @@ Like the lines of events (workers/views/pieces.py), a finding is a join of piece
 
     time | rule | who | data fields | the event's own line | what may be missing
 
-The keys beside the lines say when it was, which rule it is, and what is the same about it (`fold`): rule, executable,
+The keys beside the lines say when it was, and what is the same about it (`fold`): generation, rule, executable,
 container and data fields. Repeats are folded by it once the workers are merged (pipeline/findings.py).
 """
 
@@ -43,12 +43,11 @@ MOST_ANCESTORS = 16
 
 @dataclass
 class Rendered:
-    """Findings as lines. `ends`: i64, where each ends; `rule`: u32 positions; `fold`: u64; `row`: i64."""
+    """Findings as lines. `ends`: i64, where each ends; `row`: i64; `fold`: u64, the same of those that repeat."""
 
     data: bytes
     ends: Array
     row: Array
-    rule: Array
     fold: Array
 
     def __len__(self) -> int:
@@ -58,7 +57,7 @@ class Rendered:
         """The first half of the lines, and the others."""
         middle = len(self) // 2
         cut = int(self.ends[middle - 1])
-        columns = self.row, self.rule, self.fold
+        columns = self.row, self.fold
         first = Rendered(self.data[:cut], self.ends[:middle], *(c[:middle] for c in columns))
         return first, Rendered(self.data[cut:], self.ends[middle:] - cut, *(c[middle:] for c in columns))
 
@@ -169,6 +168,7 @@ class FindingLines:
         style = JsonStyle(facts, executable=tree.executable)
         self._events, self._style = Lines(catalogue, style, hidden=hidden), style
         self._counts = argument_counts(catalogue)
+        self._folds = [f"{generation} {rule.id}".encode() for rule in rules]
         self._pieces = [b"," + encode(rule_parts(rule, generation))[1:-1].encode() for rule in rules]
         self._data: dict[tuple[int, int], _Data] = {}
         self._who: dict[int, _Subject] = {}
@@ -180,7 +180,7 @@ class FindingLines:
         at, matched = matches.rows[part], matches.rules[part]
         if not len(at):
             none = np.zeros(0, np.int64)
-            return Rendered(b"", none, none, none.astype(np.uint32), none.astype(np.uint64))
+            return Rendered(b"", none, none, none.astype(np.uint64))
         chosen = rows.select(at)
         lines, ends = self._events.render(chosen, contexts)
         begins = np.concatenate([[0], ends[:-1]]).tolist()
@@ -206,10 +206,10 @@ class FindingLines:
             found.append(b"".join(parts))
             fold.append(self._fold(p, key, d) if self._secret else 0)
         lengths = np.array([len(line) for line in found], np.int64)
-        return Rendered(b"".join(found), np.cumsum(lengths), at[row], rule.astype(np.uint32), np.array(fold, np.uint64))
+        return Rendered(b"".join(found), np.cumsum(lengths), at[row], np.array(fold, np.uint64))
 
     def _fold(self, position: int, who: bytes, data: bytes) -> int:
-        key = b"\0".join((self._rules[position].id.encode(), who, data))
+        key = b"\0".join((self._folds[position], who, data))
         return int.from_bytes(hashlib.blake2b(key, digest_size=8, key=self._secret).digest(), "little")
 
     def values(self, view: View, chosen: Array, position: int) -> list[dict[str, Any]]:

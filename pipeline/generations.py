@@ -1,0 +1,83 @@
+"""Generations of signatures: a set that is read again replaces the one before, whole, while events go on.
+
+    supervisor   encodes the set into a segment, names it in the control segment, then stores its generation
+    worker       looks for a later generation before each turn; all rows of a turn are looked at by one set. Which it
+                 was stands in the journal, so that a turn that is redone after a death is looked at by the same
+    supervisor   removes a segment once every worker has committed a later generation
+
+A signature that is what it was goes on with what it has kept, and stays off if it was. The kernel is asked for what a
+set looks at before the set is named, and no longer for what nobody looks at once all workers have come to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+
+from config.rules import MOST_CODE, Rule
+from pipeline.plan import MOST_GENERATIONS, Control
+from pipeline.shm import Segment
+from workers.detect.detector import RuleSet, unplaced
+
+
+class TooSoon(Exception):
+    """There is no room for another set: workers have not come to those before."""
+
+
+class Generations:
+    """The supervisor's side."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._segments: dict[int, Segment] = {}
+        self._numbers: dict[bytes, int] = {}
+        """Of each signature in Python that was there, by what it is."""
+        self._when_taken: dict[int, Callable[[], None]] = {}
+        self.latest = 0
+
+    def offer(self, rules: Sequence[Rule], when_taken: Callable[[], None] = lambda: None) -> None:
+        """Let these hold from now on; `when_taken` is called once every worker looks by them. TooSoon."""
+        self.attend()
+        if len(self._segments) >= MOST_GENERATIONS:
+            raise TooSoon("workers have not come to the signatures before yet")
+        numbers = self._numbered([rule for rule in rules if rule.code])
+        generation = self.latest + 1
+        data = msgspec.msgpack.encode(RuleSet(tuple(rules), generation, numbers))
+        segment = Segment(len(data))
+        segment.array("u1", len(data))[:] = np.frombuffer(data, "u1")
+        self._segments[generation] = segment
+        self._when_taken[generation] = when_taken
+        self.latest = generation
+        self._control.offer_rules(generation, segment.name, len(data))
+
+    def _numbered(self, code: Sequence[Rule]) -> dict[str, int]:
+        wanted = {unplaced(rule): rule.id for rule in code}
+        # numbers of what is gone can be had again, but not before workers have forgotten them
+        free = [n for n in range(1, MOST_CODE + 1) if n not in self._numbers.values()]
+        new = [what for what in wanted if what not in self._numbers]
+        if len(new) > len(free):
+            self._numbers = {what: n for what, n in self._numbers.items() if what in wanted}
+            free = [n for n in range(1, MOST_CODE + 1) if n not in self._numbers.values()]
+        for what, number in zip(new, free, strict=False):
+            self._numbers[what] = number
+            self._control.off[number - 1] = 0
+        return {name: self._numbers[what] for what, name in wanted.items()}
+
+    def attend(self) -> None:
+        """Remove what no worker needs any more."""
+        if not self._when_taken and len(self._segments) < 2:
+            return
+        oldest = min(int(journal.peek("generation")) for journal in self._control.workers)
+        for generation in [n for n in self._segments if n < oldest]:
+            self._segments.pop(generation).close()
+        if oldest >= self.latest:
+            taken, self._when_taken = self._when_taken.pop(self.latest, None), {}
+            if taken:
+                taken()
+
+    def close(self) -> None:
+        """Remove all."""
+        for segment in self._segments.values():
+            segment.close()

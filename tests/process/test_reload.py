@@ -1,0 +1,182 @@
+"""Signatures that are read again while events go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import live
+from pipeline.books import Ledger
+from tests.live import Running, headrace, let_go, start_load, wait_for
+
+pytestmark = pytest.mark.kernel
+EXAMPLES = "examples: {match: [{event: getppid}], near_miss: [{event: getpid}]}"
+STATEFUL = """
+from workers.detect.signature import Event, Signature, State
+
+
+class Pair(Signature):
+    id, name, description, severity = "KEEP-1", "pair", "A second sysinfo after a first.", "low"
+    events = {"sysinfo": None}
+    state = "process"
+
+    def on_event(self, event: Event, state: State) -> bool:
+        state["times"] = state.get("times", 0) + 1
+        return state["times"] == 2
+"""
+TWICE = "import ctypes, sys; l = ctypes.CDLL(None); b = bytes(512)\nfor _ in sys.stdin: l.sysinfo(b); print(flush=True)"
+RATE, RELOADS = 20_000, 20
+
+
+def rule(name: str, event: str = "getppid") -> str:
+    return f"id: {name}\nname: {name.lower()}\nseverity: low\nevents: {{{event}: null}}\n{EXAMPLES}\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "rules"
+    made.mkdir()
+    (made / "gen.yaml").write_text(rule("GEN-1"))
+    (made / "pair.py").write_text(STATEFUL)
+    return made
+
+
+def started(folder: Path, *more: str) -> tuple[Running, Path]:
+    found = folder.parent / "found"
+    scope = ("-s", f"tree={os.getpid()}", "--signatures", str(folder), "--rules", "GEN-*", "--rules", "KEEP-*")
+    running = Running(*scope, "--fold", "0", "--findings", f"json:{found}", *more)
+    assert running.ready, running.end()
+    return running, found
+
+
+def findings(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def reloaded(running: Running) -> subprocess.CompletedProcess[str]:
+    return headrace("reload", str(running.process.pid))
+
+
+@pytest.fixture
+def actor() -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-S", "-c", TWICE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    yield process
+    process.communicate()
+
+
+def act(actor: subprocess.Popen[str]) -> None:
+    assert actor.stdin is not None
+    assert actor.stdout is not None
+    actor.stdin.write("\n")
+    actor.stdin.flush()
+    actor.stdout.readline()
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["alive", "a worker is killed"])
+def test_each_event_is_looked_at_by_one_generation_while_they_change(
+    folder: Path, binaries: dict[str, Path], actor: subprocess.Popen[str], kill: bool
+) -> None:
+    load = start_load(binaries["load"], "getppid", 0, rate=RATE)
+    running, found = started(folder, "--workers", "2")
+    act(actor)
+    let_go(load)
+    for generation in range(2, RELOADS + 2):
+        (folder / "gen.yaml").write_text(rule(f"GEN-{generation}"))
+        running.process.send_signal(signal.SIGHUP)
+        if kill and generation % 7 == 0:
+            os.kill(running.stages()["worker-0"], signal.SIGKILL)
+        wait_for(lambda g=generation: stat(running).signatures["generation"] == g, f"generation {generation}")
+    calls = int(load.communicate()[0].split()[0])
+    act(actor)
+    running.process.send_signal(signal.SIGINT)
+    _, ledger, errors = running.end()
+    assert ledger["balanced"], errors
+    assert (ledger["lost"], ledger["dropped"]) == (0, 0)
+    assert ledger["signatures"] == {"generation": RELOADS + 1, "loaded": 2, "reloads": RELOADS, "refused": 0}
+    seen = findings(found)
+    by_load = [f for f in seen if f["process"]["pid"] == load.pid]
+    assert len(by_load) >= calls > 0
+    assert all(f["signatureID"] == f"GEN-{f['generation']}" for f in by_load)
+    called = Counter((f["timestamp"], f["process"]["tid"]) for f in by_load)
+    assert max(called.values()) == 1
+    assert len(ledger["restarts"]) == kill
+    if kill:
+        return  # what a signature has kept is gone with its worker
+    # one that is followed at once by another may see nothing
+    assert len({f["generation"] for f in by_load}) > RELOADS // 2
+    pairs = [f for f in seen if f["signatureID"] == "KEEP-1"]
+    assert [(f["process"]["pid"], f["generation"], f["complete"]) for f in pairs] == [(actor.pid, RELOADS + 1, True)]
+
+
+def stat(running: Running) -> Ledger:
+    found = live.ask(live.directory() / f"{running.process.pid}.sock")
+    assert found is not None
+    return found
+
+
+def test_a_set_with_a_mistake_is_refused_whole(folder: Path) -> None:
+    running, found = started(folder)
+    (folder / "gen.yaml").write_text(rule("GEN-2"))
+    (folder / "more.yaml").write_text("id: GEN-3\nname: x\nevents: {getppid: {nothing: 1}}\n")
+    done = reloaded(running)
+    assert (done.returncode, done.stdout) == (65, "")
+    assert "more.yaml:3: GEN-3: getppid has no field nothing" in done.stderr
+    os.getppid()
+    wait_for(lambda: found.read_text(), "a finding of the set before")
+    (folder / "more.yaml").unlink()
+    done = reloaded(running)
+    assert (done.returncode, done.stdout) == (0, "generation 2: 2 signatures\n"), done.stderr
+    os.getppid()
+    wait_for(lambda: b"GEN-2" in found.read_bytes(), "a finding of the new set")
+    running.process.send_signal(signal.SIGINT)
+    status, ledger, errors = running.end()
+    assert status == 0
+    assert "supervisor.signatures_refused" in errors
+    assert ledger["signatures"] == {"generation": 2, "loaded": 2, "reloads": 1, "refused": 1}
+    assert {f["signatureID"] for f in findings(found)} == {"GEN-1", "GEN-2"}
+
+
+def test_the_kernel_is_asked_for_what_the_new_set_looks_at_and_no_longer_for_what_only_the_old_one_did(
+    folder: Path,
+) -> None:
+    running, found = started(folder)
+    (folder / "gen.yaml").write_text(rule("GEN-2", "getpgrp"))
+    assert reloaded(running).returncode == 0
+    os.getpgrp()
+    wait_for(lambda: b"GEN-2" in found.read_bytes(), "a finding of a call that nobody looked at before")
+
+    def asked() -> int:
+        os.getppid()
+        return int(stat(running).by_event.get("getppid", {}).get("produced", 0))
+
+    wait_for(lambda: asked() == asked(), "the kernel to leave out the other call")
+    (folder / "gen.yaml").write_text(rule("GEN-3", "security_file_open"))
+    done = reloaded(running)
+    assert (done.returncode, done.stdout) == (0, "generation 3: 2 signatures\n")
+    running.process.send_signal(signal.SIGINT)
+    _, ledger, errors = running.end()
+    assert ledger["balanced"], errors
+    assert "id=GEN-3" in errors
+    assert "this run has no program for it; start it again" in errors
+
+
+def test_a_run_without_signatures_cannot_read_them_again(tmp_path: Path) -> None:
+    running = Running("-s", f"tree={os.getpid()}", "-e", "getppid", "-o", f"json:{tmp_path / 'events'}")
+    assert running.ready
+    done = reloaded(running)
+    assert (done.returncode, done.stderr) == (69, f"headrace: the run {running.process.pid} has no signatures\n")
+    running.process.send_signal(signal.SIGINT)
+    assert running.end()[1]["balanced"]
+    done = headrace("reload", "1")
+    assert done.returncode == 69
