@@ -163,7 +163,8 @@ class _Converter:
             parts = tuple(self._selection(name, rows) for name in names)
             return Every(parts) if node.cond_class is ConditionAND else Either(parts)
         if isinstance(node, ConditionNOT):
-            return Negated(self._tree(node.args[0], rows))
+            # what could not be read excuses nothing
+            return Negated(Surely(self._tree(node.args[0], rows)))
         parts = tuple(self._tree(part, rows) for part in node.args)
         assert isinstance(node, ConditionAND | ConditionOR)
         return Every(parts) if isinstance(node, ConditionAND) else Either(parts)
