@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from bpf.catalogue import UnknownName, catalogue, nearest
+from bpf.uring import evades
 from config import outputs
 from config.conditions import Every, Negated, Node, Surely, Test
 from config.rules import Example, Rule
@@ -127,10 +128,16 @@ def show(rule_id: str, paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
         f"  severity: {rule.severity}" + (f"   scope: {rule.scope}" if rule.scope != "any" else ""),
         f"  MITRE ATT&CK: {mitre}" if mitre else "",
         f"  on this host: {state.word}" + (f" ({state.reason})" if state.reason else ""),
+        f"  io_uring can do unseen: {', '.join(missed)}" if (missed := evaded(rule)) else "",
         *(f"  {name}: {describe(node)}" for name, node in rule.events.items()),
         f"  from {rule.file}:{rule.line}",
     ]
     click.echo("\n".join(line for line in lines if line))
+
+
+def evaded(rule: Rule) -> tuple[str, ...]:
+    """Events of a rule that io_uring can do unseen."""
+    return tuple(name for name in rule.events if evades(catalogue().by_name[name]))
 
 
 def describe(node: Node) -> str:
@@ -153,6 +160,8 @@ class Checked(msgspec.Struct):
     file: str
     coverage: str
     reason: str = ""
+    io_uring: tuple[str, ...] = ()
+    """Events of it that io_uring can do unseen."""
 
 
 @signatures.command()
@@ -171,7 +180,8 @@ def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None
     lines = []
     for rule in found.rules:
         state = coverage(rule, catalogue(), event_lack)
-        lines.append(Checked(rule.id, rule.title or rule.name, rule.file, state.word, state.reason))
+        title = rule.title or rule.name
+        lines.append(Checked(rule.id, title, rule.file, state.word, state.reason, evaded(rule)))
     lines += [
         Checked(e.rule, "", e.file, "refused", f"line {e.line}: {e.why}") for e in (*found.refused, *found.left_out)
     ]
@@ -183,6 +193,9 @@ def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None
     if not as_json:
         counts = {word: sum(x.coverage == word for x in lines) for word in ("full", "partial", "none", "refused")}
         click.echo("  ".join(f"{word} {count}" for word, count in counts.items()))
+        missed = sum(bool(line.io_uring) for line in lines)
+        if missed:
+            click.echo(f"{missed} look at events that io_uring can do unseen (`signatures show ID`, or --json)")
     raise SystemExit(1 if found.refused or found.left_out else 0)
 
 

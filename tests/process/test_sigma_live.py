@@ -45,8 +45,8 @@ def cases() -> list[Case]:
                            "condition": "s"}, f"./{tool} 12q{number}", f"./{tool} q{number}"),
             Case(FILE, {"s": {"TargetFilename|endswith": f"/made-{number}.php"}, "condition": "s"},
                  f": > made-{number}.php", f": < made-{number}.txt"),
-            Case(AUDIT, {"s": {"type": "EXECVE", "a0": f"./{tool}", "a1|startswith": f"=audit{number}"}, "condition": "s"},
-                 f"./{tool} =audit{number}!", f"./{tool} x =audit{number}"),
+            Case(AUDIT, {"s": {"type": "EXECVE", "a0": f"./{tool}", "a1|startswith": f"=au{number}"}, "condition": "s"},
+                 f"./{tool} =au{number}!", f"./{tool} x =au{number}"),
         ]  # fmt: skip
     return found
 

@@ -10,6 +10,7 @@ import pytest
 from bpf import layout
 from bpf.catalogue import LOOKS, Call, Event, UnknownName, catalogue
 from bpf.sets import SETS
+from bpf.uring import CALLS, evades
 
 HEADERS = Path("/usr/include/x86_64-linux-gnu/asm")
 C_SOURCES = Path(layout.__file__).parent / "c"
@@ -197,3 +198,12 @@ def test_events_are_frozen() -> None:
     event: Event = catalogue().event("openat")
     with pytest.raises(AttributeError):
         event.name = "other"  # type: ignore[misc]
+
+
+def test_what_io_uring_does_unseen() -> None:
+    by_name = catalogue().by_name
+    assert set(by_name) >= CALLS
+    assert all(
+        evades(by_name[name]) for name in ("openat", "security_file_open", "security_socket_connect", "vfs_write")
+    )
+    assert not any(evades(by_name[name]) for name in ("ptrace", "execve", "sched_process_exec", "mem_prot_alert"))
