@@ -1,5 +1,5 @@
-"""What io_uring can do without a system call that is seen: operations of enum io_uring_op (include/uapi/linux/io_uring.h,
-up to 6.15), by the calls that they do the work of.
+"""What io_uring can do without a system call that is seen: operations of enum io_uring_op
+(include/uapi/linux/io_uring.h, up to 6.15), by the calls that they do the work of.
 
 Events from the kernel's objects are looked for when a call ends (bpf/c/objects.h), so they are evaded with it.
 `io_uring_submit` is the event that sees what is submitted.
@@ -13,7 +13,7 @@ CALLS = frozenset(
     "read pread64 readv preadv preadv2 write pwrite64 writev pwritev pwritev2 fsync fdatasync sync_file_range fallocate"
     " ftruncate open openat openat2 creat close statx fadvise64 madvise splice tee rename renameat renameat2 unlink"
     " unlinkat rmdir mkdir mkdirat symlink symlinkat link linkat setxattr fsetxattr getxattr fgetxattr socket bind"
-    " listen accept accept4 connect shutdown send sendto sendmsg recv recvfrom recvmsg setsockopt getsockopt epoll_ctl"
+    " listen accept accept4 connect shutdown sendto sendmsg recvfrom recvmsg setsockopt getsockopt epoll_ctl"
     " epoll_wait poll waitid futex pipe pipe2".split()
 )
 

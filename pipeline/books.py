@@ -133,6 +133,10 @@ class Ledger(msgspec.Struct, kw_only=True):
     """Those that hold: their generation, how many were loaded, and how often they were read again or refused."""
     refusal: str = ""
     """Why they were refused the last time."""
+    by_rule: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    """Of signatures that have seen events, by id: `evaluated`, `matched`, `time_ns`; since their generation began."""
+    values: dict[str, int] = msgspec.field(default_factory=dict)
+    """Values of fields that signatures have looked at (workers/detect/tally.py, MEMORY)."""
     facts: dict[str, int] = msgspec.field(default_factory=dict)
     """Lifecycle records that no output asked for, and what became of them; outside of the sum."""
     by_cpu: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)

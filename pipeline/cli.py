@@ -298,7 +298,8 @@ def demo() -> None:
 @click.option("-i", "--interval", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS")
 @click.option("-n", "--count", type=click.IntRange(0), default=0, metavar="N", help="End after N lines.")
 @click.option("-o", "--output", "form", type=click.Choice(("table", "json")), default="table", show_default=True)
-def stat(pid: int | None, interval: float, count: int, form: str) -> None:
+@click.option("--rules", is_flag=True, help="What each signature has cost so far, and end.")
+def stat(pid: int | None, interval: float, count: int, form: str, rules: bool) -> None:
     """The ledger of a run while it goes on: rates since the line before; in JSON, the whole ledger.
 
     PID is that of `headrace run`; it may be left out where there is one of yours. Ends with the run.
@@ -308,8 +309,12 @@ def stat(pid: int | None, interval: float, count: int, form: str) -> None:
       headrace stat
       headrace stat 4711 -i 5
       headrace stat -n 1 -o json | jq .by_event
+      headrace stat --rules | head
     """
     try:
+        if rules:
+            click.echo(live.rules(live.find(pid)[1]))
+            return
         live.watch(pid, interval, count, form == "json")
     except live.NoRun as error:
         raise Failure(str(error), app.EX_UNAVAILABLE) from error

@@ -17,9 +17,11 @@ import msgspec
 import numpy as np
 
 from config.rules import MOST_CODE, Rule
+from pipeline.books import Ledger
 from pipeline.plan import MOST_GENERATIONS, Control
 from pipeline.shm import Segment
 from workers.detect.detector import RuleSet, unplaced
+from workers.detect.tally import MEMORY, TALLY
 
 
 class TooSoon(Exception):
@@ -36,6 +38,18 @@ class Generations:
         """Of each signature in Python that was there, by what it is."""
         self._when_taken: dict[int, Callable[[], None]] = {}
         self.latest = 0
+        self._ids: list[str] = []
+
+    def add_to(self, ledger: Ledger) -> None:
+        """What the books say of signatures: what the workers that look by the latest have told."""
+        found = self._control.tallies
+        found = found[found["generation"] == self.latest]
+        rules, memory = found["rules"], found["memory"].sum(axis=0)
+        for position, name in enumerate(self._ids[: rules.shape[1]]):
+            counts = {key: int(rules[key][:, position].sum()) for key in TALLY.names or ()}
+            if counts["evaluated"]:
+                ledger.by_rule[name] = counts
+        ledger.values = dict(zip(MEMORY, memory.tolist(), strict=True))
 
     def offer(self, rules: Sequence[Rule], when_taken: Callable[[], None] = lambda: None) -> None:
         """Let these hold from now on; `when_taken` is called once every worker looks by them. TooSoon."""
@@ -49,7 +63,7 @@ class Generations:
         segment.array("u1", len(data))[:] = np.frombuffer(data, "u1")
         self._segments[generation] = segment
         self._when_taken[generation] = when_taken
-        self.latest = generation
+        self.latest, self._ids = generation, [rule.id for rule in rules]
         self._control.offer_rules(generation, segment.name, len(data))
 
     def _numbered(self, code: Sequence[Rule]) -> dict[str, int]:

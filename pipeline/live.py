@@ -156,6 +156,16 @@ def watch(pid: int | None, interval_s: float, count: int, json: bool) -> None:
         before, asked, lines = ledger, now, lines + 1
 
 
+def rules(ledger: Ledger) -> str:
+    """What signatures have cost so far, the dearest first."""
+    lines = [f"{'SIGNATURE':<36} {'evaluated':>12} {'matched':>10} {'ms':>10} {'ns each':>8}"]
+    for name, counts in sorted(ledger.by_rule.items(), key=lambda item: -item[1]["time_ns"]):
+        each = counts["time_ns"] / counts["evaluated"]
+        row = f"{counts['evaluated']:>12} {counts['matched']:>10} {counts['time_ns'] / 1e6:>10.1f} {each:>8.0f}"
+        lines.append(f"{name:<36} {row}")
+    return "\n".join(lines)
+
+
 def header() -> str:
     """Names of the columns: events a second, those under way, and the CPU of each part in percent of one."""
     rates = " ".join(f"{name + '/s':>12}" for name in SHOWN)

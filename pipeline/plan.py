@@ -3,7 +3,7 @@ supervisor, handed to each process, never changed.
 
     control segment:  stop, closed sinks, closed pipes, events recorded, latest rules (u64) | ready (u1[READY]) |
                       interest (u1[EVENTS + 1]) | running (RUNNING[N], each worker's own) | off (u1[MOST_CODE]) |
-                      rules (RULES[MOST_GENERATIONS]) |
+                      rules (RULES[MOST_GENERATIONS]) | tallies (TALLIES[N], each worker's own) |
                       journals: reader | worker 0..N-1 | publisher | gaps (pipeline/gaps.py)
 """
 
@@ -30,6 +30,10 @@ RUNNING = np.dtype([("signature", "<u8"), ("since_ns", "<u8")])
 """Of a worker: which signature in Python it is in (from 1, 0: none), and since when (CLOCK_BOOTTIME)."""
 RULES = np.dtype([("generation", "<u8"), ("bytes", "<u8"), ("name", "S64")])
 """Where the signatures of a generation are: a segment, and how much of it (pipeline/generations.py)."""
+MOST_TALLIED = 4096
+_TALLY = [(name, "<u8") for name in ("evaluated", "matched", "time_ns")]
+TALLIES = np.dtype([("generation", "<u8"), ("memory", "<u8", 4), ("rules", _TALLY, MOST_TALLIED)])
+"""Of a worker: what the signatures of a generation have cost until now, for people (workers/detect/tally.py)."""
 MOST_GENERATIONS = 8
 """That workers may be in at a time."""
 READY_PUBLISHER, READY_READER, READY_WORKER = 0, 1, 2
@@ -117,6 +121,8 @@ class Control:
         self.rules: Array = segment.array(RULES, MOST_GENERATIONS, at)
         """Written by the supervisor; generation n stands at n % MOST_GENERATIONS."""
         at += (RULES.itemsize * MOST_GENERATIONS + 63) // 64 * 64
+        self.tallies: Array = segment.array(TALLIES, workers, at)
+        at += (self.tallies.nbytes + 63) // 64 * 64
         dtypes = [
             books.reader_journal(cpus, slots, rings),
             *[books.worker_journal(cpus, sinks)] * workers,
@@ -133,7 +139,7 @@ class Control:
     def bytes_for(workers: int, cpus: int, slots: int, rings: int, sinks: int) -> int:
         """Size of the segment."""
         total = FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 192 + RUNNING.itemsize * workers + MOST_CODE
-        total += RULES.itemsize * MOST_GENERATIONS
+        total += RULES.itemsize * MOST_GENERATIONS + TALLIES.itemsize * workers + 64
         total += Journal.bytes_for(books.reader_journal(cpus, slots, rings))
         total += Journal.bytes_for(books.worker_journal(cpus, sinks)) * workers
         return total + Journal.bytes_for(books.publisher_journal(workers, sinks)) + Journal.bytes_for(TABLE)
@@ -193,7 +199,7 @@ class Control:
         """Drop the views."""
         for journal in (self.reader, *self.workers, self.publisher, self.gaps):
             journal.close()
-        del self._flags, self.ready, self.interest, self.running, self.off, self.rules
+        del self._flags, self.ready, self.interest, self.running, self.off, self.rules, self.tallies
 
 
 def attach_control(plan: Plan) -> Control:

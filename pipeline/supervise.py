@@ -303,6 +303,8 @@ class Pipeline:
         add_sinks(ledger, self.control.publisher.committed(), [s.name for s in self.sinks])
         if self.records:
             add_recording(ledger, self.control.reader.committed(), self.settings.record, self.control.recorded)
+        if self.rules:
+            self.generations.add_to(ledger)
         ledger.restarts = {s.name: s.restarts for s in self.stages if s.restarts}
         return ledger
 

@@ -27,6 +27,7 @@ from pipeline.results import RESULT, Buffer, key_bytes, try_write
 from pipeline.ring import END, FRAME, U64, WATERMARK
 from pipeline.shm import Array
 from workers.core import Batch, Core
+from workers.detect.current import Current
 from workers.detect.detector import Detector
 from workers.detect.engine import Matches
 from workers.detect.findings import Rendered
@@ -82,13 +83,13 @@ class Worker:
         self._gaps = GapReader(self.control.gaps)
         facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
         self.renders = plan.renders
-        self._facts = facts
-        self._detector: Detector | None = None
-        self._generation = 0
-        """Of signatures, that was tried last."""
+        shared = self.control, index, self.core, catalogue(), facts, plan.secret, plan.hidden
+        self._current = Current(*shared, self._report, boottime_ns)
+        """The signatures."""
         if plan.detects:
             # a turn that was begun is looked at by what it was begun with
-            self._look_by(int(self.state["generation"]) or self.control.latest_rules)
+            self._current.look_by(int(self.state["generation"]) or self.control.latest_rules)
+            self.state["generation"] = self._current.generation
         self._executables = Executables(catalogue(), Client(plan)) if plan.hashes else None
         self.views = {name: self._view(name, facts) for name, _ in self.renders}
         self._hides = bool(plan.conditions or plan.only)
@@ -101,36 +102,17 @@ class Worker:
         """Of these, what a predecessor has written."""
         self._recover()
 
-    def _look_by(self, generation: int) -> None:
-        """Have the signatures of a generation."""
-        self._generation = generation
-        found = Detector.of(self.control.encoded_rules(generation), catalogue(), self._report)
-        if self._detector:
-            found.adopt(self._detector)
-        found.switch_off((np.flatnonzero(self.control.off) + 1).tolist())
-        found.guard = self._guard
-        found.open(catalogue(), self._facts, self.core.tree, self.plan.secret, self.plan.hidden)
-        self.core.look(found.match, found.shared)
-        self._detector = found
-        self.state["generation"] = generation
-
     def _look_by_latest(self) -> bool:
         """Between turns: True if there are other signatures now."""
-        latest = self.control.latest_rules
-        if latest == self._generation:
+        latest = self._current.latest if self._current.detector else None
+        if latest is None:
             return False
         try:
-            self._look_by(latest)
-            return True
+            self._current.look_by(latest)
         except Exception as error:  # code of others runs when it is loaded
             self._report(f"generation {latest} could not be loaded here, {self.state['generation']} stays: {error!r}")
-            return False
-
-    def _guard(self, signature: int) -> None:
-        """So that the supervisor sees what does not return."""
-        mine = self.control.running[self.index]
-        mine["since_ns"] = boottime_ns()
-        mine["signature"] = signature
+        self.state["generation"] = self._current.generation
+        return True
 
     def _report(self, text: str) -> None:
         logger(f"worker-{self.index}").error("worker.signature_failed", reason=text)
@@ -202,6 +184,7 @@ class Worker:
                 self.position = record.next
                 return True
             elif record.kind == END:
+                self._current.tell(at_once=True)
                 self.state["ended"] = 1
                 self._commit(record.next, record.next)
                 return False
@@ -209,10 +192,11 @@ class Worker:
 
     def _advance(self, watermark_ns: int, position: int) -> None:
         self.state["turn_ns"], self.state["turn_end"] = watermark_ns, position
-        if self._detector and not self._already.any():
+        if not self._already.any():
             self._look_by_latest()
-        if self._detector and (gaps := self._gaps.changed()) is not None:
-            self._detector.gaps.know(gaps)
+        detector = self._current.detector
+        if detector and (gaps := self._gaps.changed()) is not None:
+            detector.gaps.know(gaps)
         batch = self.core.advance(watermark_ns)
         self._written[:] = 0
         if self._executables is not None:
@@ -224,6 +208,7 @@ class Worker:
         release = unripe[0].start if unripe else position
         self._fed = [fed for fed in self._fed if fed.start >= release]
         self._commit(position, release)
+        self._current.tell()
 
     def _count(self, batch: Batch) -> None:
         state, rows = self.state, batch.rows
@@ -255,9 +240,9 @@ class Worker:
                 self._emit_all(number, name, batch, batch.rows)
         if not self.renders and len(batch.rows):
             self._write(self._header(batch, 0, len(batch.rows)), b"", [])
-        if self._detector:
+        if self._current.detector:
             # where lines are merged, a turn without findings is said, too
-            self._emit_findings(self._detector, batch, batch.matches or Matches.none())
+            self._emit_findings(self._current.detector, batch, batch.matches or Matches.none())
 
     def _emit_findings(self, detector: Detector, batch: Batch, matches: Matches) -> None:
         starts = range(0, len(matches), FINDING_ROWS) or (range(1) if self.plan.keyed else ())
@@ -318,7 +303,7 @@ class Worker:
             keys = key_bytes(rows.time_ns, rows.cpu.astype(np.uint64) << np.uint64(32) | tgid, ends)
         # the publisher may hold one record of each render until it has seen another (pipeline/merge.py)
         size = RESULT.itemsize + len(keys) + sum(map(len, payload))
-        if len(rows) > 1 and not self.results.fits(size, held=len(self.renders) + bool(self._detector)):
+        if len(rows) > 1 and not self.results.fits(size, held=len(self.renders) + self.plan.detects):
             half = len(rows) // 2
             self._emit_part(number, name, batch, _part(name, rows, slice(0, half)), topic, False, counted)
             self._emit_part(number, name, batch, _part(name, rows, slice(half, None)), topic, final, counted)
@@ -387,7 +372,7 @@ class Worker:
         """Turn after turn until END."""
         while not self.state["ended"]:
             if not self.turn() and not self.state["ended"]:
-                if self._detector and self._look_by_latest():
+                if self._look_by_latest():
                     self.journal.commit()
                 self.plan.bells[self.index].wait(WAIT_MS)
 

@@ -104,6 +104,9 @@ def test_each_event_is_looked_at_by_one_generation_while_they_change(
     assert ledger["balanced"], errors
     assert (ledger["lost"], ledger["dropped"]) == (0, 0)
     assert ledger["signatures"] == {"generation": RELOADS + 1, "loaded": 2, "reloads": RELOADS, "refused": 0}
+    latest = ledger["by_rule"][f"GEN-{RELOADS + 1}"]
+    assert latest["matched"] <= latest["evaluated"]
+    assert latest["time_ns"] > 0
     seen = findings(found)
     by_load = [f for f in seen if f["process"]["pid"] == load.pid]
     assert len(by_load) >= calls > 0
@@ -116,6 +119,7 @@ def test_each_event_is_looked_at_by_one_generation_while_they_change(
     # one that is followed at once by another may see nothing
     assert len({f["generation"] for f in by_load}) > RELOADS // 2
     pairs = [f for f in seen if f["signatureID"] == "KEEP-1"]
+    assert ledger["by_rule"]["KEEP-1"]["matched"] == 1
     assert [(f["process"]["pid"], f["generation"], f["complete"]) for f in pairs] == [(actor.pid, RELOADS + 1, True)]
 
 
@@ -139,6 +143,10 @@ def test_a_set_with_a_mistake_is_refused_whole(folder: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "generation 2: 2 signatures\n"), done.stderr
     os.getppid()
     wait_for(lambda: b"GEN-2" in found.read_bytes(), "a finding of the new set")
+    wait_for(lambda: os.getppid() and "GEN-2" in stat(running).by_rule, "the counts of the new set")
+    shown = headrace("stat", str(running.process.pid), "--rules").stdout.splitlines()
+    assert shown[0].split() == ["SIGNATURE", "evaluated", "matched", "ms", "ns", "each"]
+    assert shown[1].split()[0] == "GEN-2"
     running.process.send_signal(signal.SIGINT)
     status, ledger, errors = running.end()
     assert status == 0

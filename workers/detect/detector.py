@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter_ns
 from typing import Any
 
 import msgspec
@@ -98,8 +99,18 @@ class Detector:
             if self._numbers.get(position) in numbers:
                 code.switch_off()
 
+    def counted(self) -> tuple[Any, tuple[int, ...]]:
+        """(TALLY of the rules, MEMORY) since they were loaded."""
+        return self._engine.tally.counted(), self._engine.memory()
+
     def match(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
         """Rows of this worker that rules match."""
+        found = self._matched(rows, contexts, tree)
+        for positions in found.rules:
+            self._engine.tally.matched[list(positions)] += 1
+        return found
+
+    def _matched(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
         found = self._engine.match(rows, contexts, tree)
         if not self._code and not rows.foreign.any():
             return found
@@ -134,7 +145,9 @@ class Detector:
             code = self._code[position]
             events = self._given(view, np.array(rows_of[position], np.int64), position)
             self.guard(self._numbers.get(position, 0))
+            entered = perf_counter_ns()
             answers = code.look(events, self._report)
+            self._engine.tally.own_ns[position] += perf_counter_ns() - entered
             self.guard(0)
             for event, answer in zip(events, answers, strict=True):
                 said[event.at, position] = answer

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from workers.detect.matching import Matcher, Verdicts
 from workers.detect.memory import Memory
 from workers.detect.reading import column_of
 from workers.detect.scan import Scan, Seen
+from workers.detect.tally import Tally
 from workers.detect.values import NUMBER
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Rows
@@ -63,6 +65,7 @@ class Classes:
         self._by_verdicts: dict[Verdicts, int] = {}
         self._by_sign: dict[int, int] = {}
         self.scan = Scan.of(matcher.field, matcher.tests)
+        self.scanned = 0
 
     def _classes(self, keys: list[Any]) -> list[int]:
         return [self.class_of(self.matcher.verdicts(self.column.value(key))) for key in keys]
@@ -91,6 +94,7 @@ class Classes:
 
     def _scanned(self, view: View, chosen: Array, bulk: Bulk) -> Array:
         assert self.scan is not None
+        self.scanned += len(chosen)
         seen = self.scan.look(bulk.blocks)
         signs, firsts, which = np.unique(seen.sign, return_index=True, return_inverse=True)
         classes = np.array(
@@ -312,6 +316,18 @@ class Engine:
         self._counts = argument_counts(catalogue)
         self._looked_at = np.zeros(1 << 16, bool)
         self._looked_at[list(self.events)] = True
+        self.tally = Tally(self.rules, {event: list(of.rules.formulas) for event, of in self.events.items()})
+
+    def memory(self) -> tuple[int, ...]:
+        """Counts of the values that were looked at (workers/detect/tally.py, MEMORY)."""
+        columns = [column for engine in self.events.values() for column in engine.columns]
+        memories = [column.memory for column in columns]
+        return (
+            sum(column.scanned for column in columns),
+            sum(memory.looked_up for memory in memories),
+            sum(memory.worked_out for memory in memories),
+            sum(memory.evicted for memory in memories) + sum(engine.evicted for engine in self.events.values()),
+        )
 
     def match(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
         """All rows that match at least one rule."""
@@ -325,8 +341,10 @@ class Engine:
         for event in np.flatnonzero(np.bincount(events)).tolist():
             chosen = looked_at[events == event]
             engine = self.events[event]
+            began = perf_counter_ns()
             verdicts = engine.match(view, chosen)
             hit = np.flatnonzero(verdicts)
+            self.tally.add(event, len(chosen), perf_counter_ns() - began)
             if len(hit):
                 found_rows.append(chosen[hit])
                 found_rules += [engine.verdicts[v] for v in verdicts[hit].tolist()]
