@@ -49,6 +49,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     min_severity: Literal["info", "low", "medium", "high", "critical"] = "info"
     exceptions: str = ""
     fold_s: Annotated[int, msgspec.Meta(ge=0, le=86400)] = 60
+    before_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0
     perf_pages: Pages = 4096
     urgent_pages: Pages = 256
     ring_bytes: RingBytes = 32 << 20

@@ -74,6 +74,9 @@ def _output_options(function: Any) -> Any:
         click.option(
             "--fold", "fold_s", type=int, metavar="SECONDS", help="Fold repeats of a finding; 0: do not. Default: 60."
         ),
+        click.option(
+            "--before", "before_s", type=float, metavar="SECONDS", help="Findings have what their process did before."
+        ),
         click.option("-e", "--events", multiple=True, metavar="LIST", help="Names, sets, globs, !name, conditions."),
         click.option("--parse-arguments/--no-parse-arguments", default=None, help="Flags in words (the default)."),
         click.option("--relative-time/--no-relative-time", default=None, help="Times since the run began."),

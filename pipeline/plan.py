@@ -32,7 +32,7 @@ RULES = np.dtype([("generation", "<u8"), ("bytes", "<u8"), ("name", "S64")])
 """Where the signatures of a generation are: a segment, and how much of it (pipeline/generations.py)."""
 MOST_TALLIED = 4096
 _TALLY = [(name, "<u8") for name in ("evaluated", "matched", "time_ns")]
-TALLIES = np.dtype([("generation", "<u8"), ("memory", "<u8", 4), ("rules", _TALLY, MOST_TALLIED)])
+TALLIES = np.dtype([("generation", "<u8"), ("memory", "<u8", 5), ("rules", _TALLY, MOST_TALLIED)])
 """Of a worker: what the signatures of a generation have cost until now, for people (workers/detect/tally.py)."""
 MOST_GENERATIONS = 8
 """That workers may be in at a time."""
@@ -81,6 +81,8 @@ class Plan:
     """Arguments that are read for signatures, and that nobody asked to see."""
     fold_s: int = 0
     """For so long repeats of a finding are folded; 0: they are not."""
+    before_s: float = 0
+    """Of so many seconds before a finding its process's events are kept."""
     secret: bytes = b""
     """What folding keys are made with."""
     colour: bool = False

@@ -126,6 +126,7 @@ class Pipeline:
     rules: Sequence[Rule] = ()
     hidden: tuple[str, ...] = ()
     fold_s: int = 0
+    before_s: float = 0
     records: bool = False
     hashes: bool = False
     """Whether executables are hashed, which is done on the host that ran them."""
@@ -175,6 +176,7 @@ class Pipeline:
             detects=bool(self.rules),
             hidden=self.hidden,
             fold_s=self.fold_s,
+            before_s=self.before_s,
             secret=os.urandom(16) if self.rules and self.fold_s else b"",
             colour=self.colour,
             columns=self.columns,

@@ -83,7 +83,7 @@ class Worker:
         self._gaps = GapReader(self.control.gaps)
         facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
         self.renders = plan.renders
-        shared = self.control, index, self.core, catalogue(), facts, plan.secret, plan.hidden
+        shared = self.control, index, self.core, catalogue(), facts, plan.secret, plan.hidden, plan.before_s
         self._current = Current(*shared, self._report, boottime_ns)
         """The signatures."""
         if plan.detects:
@@ -243,6 +243,7 @@ class Worker:
         if self._current.detector:
             # where lines are merged, a turn without findings is said, too
             self._emit_findings(self._current.detector, batch, batch.matches or Matches.none())
+            self._current.detector.keep(batch.ripe, self.core.contexts)
 
     def _emit_findings(self, detector: Detector, batch: Batch, matches: Matches) -> None:
         starts = range(0, len(matches), FINDING_ROWS) or (range(1) if self.plan.keyed else ())

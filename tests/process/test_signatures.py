@@ -67,7 +67,7 @@ def test_what_the_tutorial_writes_fires(my: Path, tmp_path: Path) -> None:
         found = tmp_path / "found"
         script = f"exec 3</etc/passwd 4</etc/passwd 5</etc/passwd; {shell} -c :; ls -d /"
         options = ["--signatures", str(my), "--sigma", str(sigma), "--rules", "MY-*", "--rules", "0000*"]
-        options += ["--workers", "2", "--findings", f"json:{found}"]
+        options += ["--workers", "2", "--before", "5", "--findings", f"json:{found}"]
         done = headrace("run", *options, "--", "sh", "-c", script)
         assert done.returncode == 0, done.stderr
     finally:
@@ -77,6 +77,11 @@ def test_what_the_tutorial_writes_fires(my: Path, tmp_path: Path) -> None:
     assert [f["signatureID"] for f in findings] == ["MY-2", "MY-1", "00000000-0000-4000-8000-00000000000a"]
     for finding in findings:
         jsonschema.validate(finding, SCHEMA)
+        assert {event["hostProcessId"] for event in finding["before"]} <= {finding["process"]["pid"]}
+        times = [event["timestamp"] for event in finding["before"]]
+        assert times == sorted(times)
+        assert all(time <= finding["timestamp"] for time in times)
+    assert {"security_file_open"} <= {event["eventName"] for event in findings[0]["before"]}
     assert findings[0]["data"] == {"times": 2}
     assert findings[1]["data"]["argv"] == [str(shell), "-c", ":"]
     assert (findings[2]["author"], findings[2]["level"], findings[2]["title"]) == ("Somebody", "low", "A listing")

@@ -43,13 +43,14 @@ class Current:
         facts: Facts,
         secret: bytes,
         hidden: Sequence[str],
+        before_s: float,
         report: Callable[[str], None],
         now: Callable[[], int],
     ) -> None:
         """`report`: told what goes wrong in signatures in Python; `now`: nanoseconds of CLOCK_BOOTTIME."""
         self._shared, self._core, self._catalogue = shared, core, catalogue
         self._running, self._tallies = shared.running[index : index + 1], shared.tallies[index : index + 1]
-        self._facts, self._secret, self._hidden = facts, secret, hidden
+        self._facts, self._shown = facts, (secret, hidden, before_s)
         self._report, self._now = report, now
         self._told_ns = 0
         self.tried = 0
@@ -75,7 +76,7 @@ class Current:
             found.adopt(self.detector)
         found.switch_off((np.flatnonzero(self._shared.off) + 1).tolist())
         found.guard = self._guard
-        found.open(self._catalogue, self._facts, self._core.tree, self._secret, self._hidden)
+        found.open(self._catalogue, self._facts, self._core.tree, *self._shown)
         self._core.look(found.match, found.shared)
         self.detector = found
 

@@ -17,6 +17,7 @@ from workers.detect.columns import View
 from workers.detect.engine import Engine, Matched, Matches
 from workers.detect.findings import FindingLines, Rendered
 from workers.detect.gaps import Gaps
+from workers.detect.history import History
 from workers.enrich.containers import container_id
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Rows
@@ -61,6 +62,7 @@ class Detector:
         """Told which signature in Python runs, from 1, and 0 when none does any more."""
         self._counts = argument_counts(catalogue)
         self.gaps = Gaps()
+        self._history: History | None = None
         self._lines: FindingLines | None = None
         fork = catalogue.by_name[FORK]
         self._fork = fork.id
@@ -76,7 +78,7 @@ class Detector:
 
     def adopt(self, before: Detector) -> None:
         """Go on with what signatures that have not changed have kept, and with the gaps that are known."""
-        self.gaps = before.gaps
+        self.gaps, self._history = before.gaps, before._history
         kept = {unplaced(code.rule): code for code in before._code.values()}
         for position, code in self._code.items():
             self._code[position] = kept.get(unplaced(code.rule), code)
@@ -87,10 +89,28 @@ class Detector:
         names = {name for rule in self.rules for name in rule.shared}
         return [self._catalogue.by_name[name].id for name in sorted(names)]
 
-    def open(self, catalogue: Catalogue, facts: Facts, tree: ProcessTree, secret: bytes, hidden: Sequence[str]) -> None:
-        """Make ready to render."""
+    def open(
+        self,
+        catalogue: Catalogue,
+        facts: Facts,
+        tree: ProcessTree,
+        secret: bytes,
+        hidden: Sequence[str],
+        before_s: float = 0,
+    ) -> None:
+        """Make ready to render. `before_s`: so much of what processes did before is kept for findings."""
+        if self._history is None and before_s:
+            self._history = History(before_s)
         self._lines = FindingLines(
-            self.rules, catalogue, facts, tree, self.gaps, self.generation, secret=secret, hidden=hidden
+            self.rules,
+            catalogue,
+            facts,
+            tree,
+            self.gaps,
+            self.generation,
+            secret=secret,
+            hidden=hidden,
+            history=self._history,
         )
 
     def switch_off(self, numbers: Sequence[int]) -> None:
@@ -101,7 +121,12 @@ class Detector:
 
     def counted(self) -> tuple[Any, tuple[int, ...]]:
         """(TALLY of the rules, MEMORY) since they were loaded."""
-        return self._engine.tally.counted(), self._engine.memory()
+        return self._engine.tally.counted(), (*self._engine.memory(), self._history.dropped if self._history else 0)
+
+    def keep(self, rows: Rows, contexts: Contexts) -> None:
+        """A turn is done with: remember what processes did, if findings shall have it."""
+        if self._history:
+            self._history.keep(rows.select(~rows.foreign) if rows.foreign.any() else rows, contexts)
 
     def match(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
         """Rows of this worker that rules match."""

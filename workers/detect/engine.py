@@ -319,7 +319,7 @@ class Engine:
         self.tally = Tally(self.rules, {event: list(of.rules.formulas) for event, of in self.events.items()})
 
     def memory(self) -> tuple[int, ...]:
-        """Counts of the values that were looked at (workers/detect/tally.py, MEMORY)."""
+        """Counts of the values that were looked at (workers/detect/tally.py, MEMORY, but the last)."""
         columns = [column for engine in self.events.values() for column in engine.columns]
         memories = [column.memory for column in columns]
         return (

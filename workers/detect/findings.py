@@ -25,6 +25,7 @@ from workers.detect.columns import View
 from workers.detect.engine import Matches
 from workers.detect.fields import Field, FieldError, field_of
 from workers.detect.gaps import NO_GAPS, Gaps, Reach
+from workers.detect.history import History, Turn
 from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
 from workers.detect.subjects import ancestors, command_line, user_name
@@ -160,10 +161,12 @@ class FindingLines:
         generation: int = 1,
         secret: bytes = b"",
         hidden: Sequence[str] = (),
+        history: History | None = None,
     ) -> None:
         """`secret`: what folding keys are made with, so that nobody makes two that agree; the same in all workers. b"":
-        nothing is folded.
+        nothing is folded. `history`: of what processes did before, for findings to have it.
         """
+        self._history = history
         self._rules, self._catalogue, self._tree, self._gaps = rules, catalogue, tree, gaps
         style = JsonStyle(facts, executable=tree.executable)
         self._events, self._style = Lines(catalogue, style, hidden=hidden), style
@@ -195,6 +198,7 @@ class FindingLines:
                 if pair in matches.data:
                     data[i] = encode(matches.data[pair])[1:-1].encode("utf-8", "replace")
         times = self._style.time(chosen.time_ns, np.zeros(len(chosen), np.uint8)).tolist()
+        before = self._before(rows, contexts, at) if self._history else None
         moments, rows_of, sound = chosen.time_ns.tolist(), at.tolist(), self._gaps.none
         found: list[bytes] = []
         fold: list[int] = []
@@ -202,11 +206,27 @@ class FindingLines:
             subject, key = who[r]
             began = matches.began.get((rows_of[r], p), 0) if matches.began else 0
             end = NO_GAPS if sound else self._gaps.piece(Reach(subject.tgid, moments[r], subject.oldest_ns, began))
-            parts = (times[r], self._pieces[p], subject.piece, b',"data":{', d, b'},"events":[', events[r], b"]", end)
+            past = before[r] if before else b""
+            shown = b',"data":{', d, b'},"events":[', events[r], b"]", past, end
+            parts = (times[r], self._pieces[p], subject.piece, *shown)
             found.append(b"".join(parts))
             fold.append(self._fold(p, key, d) if self._secret else 0)
         lengths = np.array([len(line) for line in found], np.int64)
         return Rendered(b"".join(found), np.cumsum(lengths), at[row], np.array(fold, np.uint64))
+
+    def _before(self, rows: Rows, contexts: Contexts, at: Array) -> list[bytes]:
+        """What the processes of some rows did before."""
+        assert self._history is not None
+        self._history.follow(contexts)
+        turn = Turn(rows, contexts.table["tgid"][rows.who])
+        found: list[bytes] = []
+        for row in at.tolist():
+            past, more = self._history.before(turn, row)
+            lines, ends = self._events.render(past, contexts) if past is not None else (b"", np.zeros(0, np.int64))
+            begins = [0, *ends[:-1].tolist()]
+            shown = b",".join(lines[b : e - 1] for b, e in zip(begins, ends.tolist(), strict=False))
+            found.append(b',"before":[%s],"beforeOmitted":%d' % (shown, more))
+        return found
 
     def _fold(self, position: int, who: bytes, data: bytes) -> int:
         key = b"\0".join((self._folds[position], who, data))

@@ -11,8 +11,10 @@ from config.rules import Rule
 Array = np.ndarray[Any, Any]
 TALLY = np.dtype([("evaluated", "<u8"), ("matched", "<u8"), ("time_ns", "<u8")])
 """Of a rule. `time_ns`: what its events cost, shared by all rules that look at them, and what its own code took."""
-MEMORY = ("scanned", "looked_up", "worked_out", "evicted")
-"""Values of fields: seen in blocks of texts, looked up by a key, worked out since the key was new, and forgotten."""
+MEMORY = ("scanned", "looked_up", "worked_out", "evicted", "before_dropped")
+"""Values of fields: seen in blocks of texts, looked up by a key, worked out since the key was new, and forgotten. Of
+what processes did before (history.py): events that were forgotten before their time.
+"""
 
 
 class Tally:
