@@ -1,7 +1,9 @@
 """Fields of rows, as columns: a key for each row, and what a key stands for.
 
-A key is what is cheap to take out of many rows at once (a raw number, the bytes of a blob, a context's number); it is
-turned into a value only when it is met for the first time (workers/detect/memory.py).
+A key is what is cheap to take out of many rows at once (a raw number, the bytes of a blob, parts of a context); it is
+turned into a value only when it is met for the first time (workers/detect/memory.py). Texts that stand in the rows
+themselves are also given all at once, in blocks (workers/decode/blocks.py), and no key of them is ever made but for the
+few that must be looked at one by one.
 """
 
 from __future__ import annotations
