@@ -28,8 +28,8 @@ from workers.core import Core
 from workers.detect.columns import View
 from workers.detect.compiled import IN_SCOPE
 from workers.detect.detector import Detector
-from workers.detect.engine import Matches
 from workers.detect.fields import field_of
+from workers.detect.matches import Matches
 from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
 from workers.detect.rulesets import build

@@ -22,7 +22,7 @@ import numpy as np
 from bpf.catalogue import Catalogue
 from bpf.layout import EVENTS, FRAME, FRAME_CELLS, STREAM_FACTS
 from workers.blobs import argument_cells
-from workers.detect.engine import Matches
+from workers.detect.matches import Matches
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Decoded, Rows, concatenate, empty_rows, read_frames
 

@@ -27,10 +27,7 @@ from pipeline.results import RESULT, Buffer, key_bytes, try_write
 from pipeline.ring import END, FRAME, U64, WATERMARK
 from pipeline.shm import Array
 from workers.core import Batch, Core
-from workers.detect.current import Current
-from workers.detect.detector import Detector
-from workers.detect.engine import Matches
-from workers.detect.findings import Rendered
+from workers.detect.matches import Matches
 from workers.enrich.executables import Executables
 from workers.filters import Predicates
 from workers.rows import Rows
@@ -40,6 +37,9 @@ from workers.views.pieces import Facts, Lines
 from workers.views.table import TableStyle, fitted
 
 if TYPE_CHECKING:
+    from workers.detect.current import Current
+    from workers.detect.detector import Detector
+    from workers.detect.findings import Rendered
     from workers.views.arrow import ArrowView
 
 ROWS_PER_RECORD = 4096
@@ -83,13 +83,7 @@ class Worker:
         self._gaps = GapReader(self.control.gaps)
         facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
         self.renders = plan.renders
-        shared = self.control, index, self.core, catalogue(), facts, plan.secret, plan.hidden, plan.before_s
-        self._current = Current(*shared, self._report, boottime_ns)
-        """The signatures."""
-        if plan.detects:
-            # a turn that was begun is looked at by what it was begun with
-            self._current.look_by(int(self.state["generation"]) or self.control.latest_rules)
-            self.state["generation"] = self._current.generation
+        self._current = self._signatures(facts) if plan.detects else None
         self._executables = Executables(catalogue(), Client(plan)) if plan.hashes else None
         self.views = {name: self._view(name, facts) for name, _ in self.renders}
         self._hides = bool(plan.conditions or plan.only)
@@ -102,10 +96,21 @@ class Worker:
         """Of these, what a predecessor has written."""
         self._recover()
 
+    def _signatures(self, facts: Facts) -> Current:
+        """Those that the run has: a turn that was begun is looked at by what it was begun with."""
+        from workers.detect.current import Current  # not loaded where there are none
+
+        plan = self.plan
+        shown = plan.secret, plan.hidden, plan.before_s
+        found = Current(self.control, self.index, self.core, catalogue(), facts, *shown, self._report, boottime_ns)
+        found.look_by(int(self.state["generation"]) or self.control.latest_rules)
+        self.state["generation"] = found.generation
+        return found
+
     def _look_by_latest(self) -> bool:
         """Between turns: True if there are other signatures now."""
-        latest = self._current.latest if self._current.detector else None
-        if latest is None:
+        latest = self._current.latest if self._current else None
+        if self._current is None or latest is None:
             return False
         try:
             self._current.look_by(latest)
@@ -184,7 +189,8 @@ class Worker:
                 self.position = record.next
                 return True
             elif record.kind == END:
-                self._current.tell(at_once=True)
+                if self._current:
+                    self._current.tell(at_once=True)
                 self.state["ended"] = 1
                 self._commit(record.next, record.next)
                 return False
@@ -194,7 +200,7 @@ class Worker:
         self.state["turn_ns"], self.state["turn_end"] = watermark_ns, position
         if not self._already.any():
             self._look_by_latest()
-        detector = self._current.detector
+        detector = self._current.detector if self._current else None
         if detector and (gaps := self._gaps.changed()) is not None:
             detector.gaps.know(gaps)
         batch = self.core.advance(watermark_ns)
@@ -208,7 +214,8 @@ class Worker:
         release = unripe[0].start if unripe else position
         self._fed = [fed for fed in self._fed if fed.start >= release]
         self._commit(position, release)
-        self._current.tell()
+        if self._current:
+            self._current.tell()
 
     def _count(self, batch: Batch) -> None:
         state, rows = self.state, batch.rows
@@ -240,7 +247,7 @@ class Worker:
                 self._emit_all(number, name, batch, batch.rows)
         if not self.renders and len(batch.rows):
             self._write(self._header(batch, 0, len(batch.rows)), b"", [])
-        if self._current.detector:
+        if self._current and self._current.detector:
             # where lines are merged, a turn without findings is said, too
             self._emit_findings(self._current.detector, batch, batch.matches or Matches.none())
             self._current.detector.keep(batch.ripe, self.core.contexts)

@@ -14,10 +14,11 @@ from config.rules import Rule
 from workers.blobs import argument
 from workers.detect.code import FORK, CodeRule, Given, code_rules
 from workers.detect.columns import View
-from workers.detect.engine import Engine, Matched, Matches
+from workers.detect.engine import Engine
 from workers.detect.findings import FindingLines, Rendered
 from workers.detect.gaps import Gaps
 from workers.detect.history import History
+from workers.detect.matches import Matched, Matches
 from workers.enrich.containers import container_id
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Rows

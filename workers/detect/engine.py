@@ -13,7 +13,7 @@ not even read for those rows. Tables are numpy arrays, so that all rows of a tur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
@@ -25,6 +25,7 @@ from config.rules import Rule
 from workers.detect.columns import Bulk, Column, Few, View
 from workers.detect.compiled import EVERY, NEGATED, SURELY, Formula, OfEvent, compile_rules, numbers
 from workers.detect.fields import Field
+from workers.detect.matches import Matched, Matches
 from workers.detect.matching import Matcher, Verdicts
 from workers.detect.memory import Memory
 from workers.detect.reading import column_of
@@ -38,8 +39,6 @@ from workers.views.pieces import argument_counts
 Array = np.ndarray[Any, Any]
 ColumnOf = Callable[[Field], Column]
 """How a field is read."""
-Matched = tuple[int, ...]
-"""Positions of rules, in order."""
 MAX_STATES, MAX_CLASSES = 1 << 14, 1 << 12
 OPEN, UNKNOWN_STEP = -1, -1
 
@@ -285,26 +284,6 @@ def _bounds(formula: Formula, state: State, after: frozenset[int]) -> tuple[int,
     pairs = [_bounds(each, state, after) for each in inner]
     how, empty = (min, 1) if kind == EVERY else (max, -1)
     return how((low for low, _ in pairs), default=empty), how((high for _, high in pairs), default=empty)
-
-
-@dataclass
-class Matches:
-    """Rows that rules match: positions of rows, and of each the rules. In the order of rows."""
-
-    rows: Array
-    rules: list[Matched]
-    data: dict[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict)
-    """What signatures in Python say of (row, rule), in place of data fields."""
-    began: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    """Of (row, rule), if the rule keeps something: since when, CLOCK_BOOTTIME."""
-
-    @classmethod
-    def none(cls) -> Matches:
-        """Nothing was found."""
-        return cls(np.zeros(0, np.int64), [])
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 class Engine:

@@ -22,10 +22,10 @@ from bpf.catalogue import Catalogue, Event
 from config.conditions import tests
 from config.rules import Rule
 from workers.detect.columns import View
-from workers.detect.engine import Matches
 from workers.detect.fields import Field, FieldError, field_of
 from workers.detect.gaps import NO_GAPS, Gaps, Reach
 from workers.detect.history import History, Turn
+from workers.detect.matches import Matches
 from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
 from workers.detect.subjects import ancestors, command_line, user_name
