@@ -119,8 +119,10 @@ def files_of(folder: Path, code: bool = False) -> list[Path]:
         return [folder] if (folder.suffix == CODE) == code else []
     found: list[Path] = []
     for each in sorted(folder.iterdir()):
-        if each.is_dir() or each.suffix in ((CODE,) if code else YAML):
+        if each.is_dir():
             found += files_of(each, code)
+        elif each.suffix in ((CODE,) if code else YAML):
+            found.append(each)  # whether it can be read is seen when it is
     return found
 
 
@@ -132,7 +134,7 @@ def load(folders: Sequence[Path]) -> Loaded:
         try:
             files = files_of(folder)
         except OSError as error:
-            found.refused.append(RuleError(str(folder), 0, "", error.strerror or str(error)))
+            found.refused.append(RuleError(str(error.filename or folder), 0, "", error.strerror or str(error)))
             continue
         for path in files:
             parsed += _parse(path, found)
