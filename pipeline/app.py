@@ -43,7 +43,8 @@ EX_UNAVAILABLE, EX_IOERR = 69, 74
 class Stopper:
     """SIGINT and SIGTERM as something to wait for. A second one changes nothing: the drain is bounded.
 
-    With `reloads`, SIGHUP as well: it asks for a reload, but when the terminal has gone.
+    With `reloads`, SIGHUP as well: it asks for a reload, but when the terminal has gone. Who ignored it before, as
+    nohup has it, goes on without a terminal.
     """
 
     def __init__(self, reloads: bool = False) -> None:
@@ -52,7 +53,7 @@ class Stopper:
         os.set_blocking(self._read, False)
         self.signals: list[int] = []
         self._asked = False
-        self._had_terminal = _has_terminal()
+        self._had_terminal = reloads and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()
         numbers = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if reloads else ()))
         self._before = {n: signal.signal(n, self._note) for n in numbers}
 
