@@ -117,12 +117,9 @@ def _resolve(
         check_words(selection.conditions)
         findings_to = detection.sinks(resolved, quiet)
         ruleset = detection.ruleset(resolved) if findings_to else Ruleset()
-        hidden: tuple[str, ...] = ()
-        if ruleset.needs("env") and not resolved.exec_environment:
-            hidden = ("env",)
-            resolved = msgspec.structs.replace(resolved, exec_environment=True)
-        if ruleset.needs("descriptor"):
-            resolved = msgspec.structs.replace(resolved, fd_paths=True)
+        unread = detection.unread(ruleset, resolved)
+        hidden = ("env",) if "exec_environment" in unread else ()
+        resolved = msgspec.structs.replace(resolved, **dict.fromkeys(unread, True))
         _check_files(resolved, (*out.sinks, *findings_to), recording)
         if recording and out.switches.get("exec_hash"):
             raise outputs.OutputError("option:exec-hash: files are hashed on the host that runs them, not in a replay")

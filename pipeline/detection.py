@@ -21,6 +21,21 @@ from workers.detect.analysis import Analysis
 from workers.detect.flat import of_example
 from workers.detect.rulesets import Ruleset, build, coverage
 
+READ_FOR = {
+    "env": ("exec_environment", "the environment of processes"),
+    "descriptor": ("fd_paths", "what descriptors stand for"),
+}
+"""Fields that are read only if a setting says so: the setting, and what it is about."""
+
+
+def unread(rules: Ruleset, settings: Settings) -> dict[str, str]:
+    """Settings that are off and that signatures need, with what each is about."""
+    return {
+        setting: what
+        for prefix, (setting, what) in READ_FOR.items()
+        if rules.needs(prefix) and not getattr(settings, setting)
+    }
+
 
 def only_findings(settings: Settings, is_replay: bool) -> bool:
     """Whether a run shows findings and no events: it was asked for neither events nor an output of them."""

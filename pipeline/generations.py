@@ -18,10 +18,9 @@ import numpy as np
 
 from config.rules import MOST_CODE, Rule
 from pipeline.books import Ledger
-from pipeline.plan import MOST_GENERATIONS, Control
+from pipeline.plan import MOST_GENERATIONS, TALLY, VALUES, Control
 from pipeline.shm import Segment
 from workers.detect.detector import RuleSet, unplaced
-from workers.detect.tally import MEMORY, TALLY
 
 
 class TooSoon(Exception):
@@ -36,7 +35,7 @@ class Generations:
         self._segments: dict[int, Segment] = {}
         self._numbers: dict[bytes, int] = {}
         """Of each signature in Python that was there, by what it is."""
-        self._when_taken: dict[int, Callable[[], None]] = {}
+        self._when_taken: Callable[[], None] | None = None
         self.latest = 0
         self._ids: list[str] = []
 
@@ -44,31 +43,34 @@ class Generations:
         """What the books say of signatures: what the workers that look by the latest have told."""
         found = self._control.tallies
         found = found[found["generation"] == self.latest]
-        rules, memory = found["rules"], found["memory"].sum(axis=0)
+        rules, values = found["rules"], found["values"]
         for position, name in enumerate(self._ids[: rules.shape[1]]):
             counts = {key: int(rules[key][:, position].sum()) for key in TALLY.names or ()}
             if counts["evaluated"]:
                 ledger.by_rule[name] = counts
-        ledger.values = dict(zip(MEMORY, memory.tolist(), strict=True))
+        ledger.values = {key: int(values[key].sum()) for key in VALUES.names or ()}
 
-    def offer(self, rules: Sequence[Rule], when_taken: Callable[[], None] = lambda: None) -> None:
-        """Let these hold from now on; `when_taken` is called once every worker looks by them. TooSoon."""
+    def make_room(self) -> None:
+        """For another set. TooSoon."""
         self.attend()
         if len(self._segments) >= MOST_GENERATIONS:
             raise TooSoon("workers have not come to the signatures before yet")
+
+    def offer(self, rules: Sequence[Rule], when_taken: Callable[[], None] = lambda: None) -> None:
+        """Let these hold from now on; `when_taken` is called once every worker looks by them. There is room."""
         numbers = self._numbered([rule for rule in rules if rule.code])
         generation = self.latest + 1
         data = msgspec.msgpack.encode(RuleSet(tuple(rules), generation, numbers))
         segment = Segment(len(data))
         segment.array("u1", len(data))[:] = np.frombuffer(data, "u1")
         self._segments[generation] = segment
-        self._when_taken[generation] = when_taken
+        self._when_taken = when_taken
         self.latest, self._ids = generation, [rule.id for rule in rules]
         self._control.offer_rules(generation, segment.name, len(data))
 
     def _numbered(self, code: Sequence[Rule]) -> dict[str, int]:
         wanted = {unplaced(rule): rule.id for rule in code}
-        # numbers of what is gone can be had again, but not before workers have forgotten them
+        # numbers of what is gone are had again only when there are no others
         free = [n for n in range(1, MOST_CODE + 1) if n not in self._numbers.values()]
         new = [what for what in wanted if what not in self._numbers]
         if len(new) > len(free):
@@ -87,7 +89,7 @@ class Generations:
         for generation in [n for n in self._segments if n < oldest]:
             self._segments.pop(generation).close()
         if oldest >= self.latest:
-            taken, self._when_taken = self._when_taken.pop(self.latest, None), {}
+            taken, self._when_taken = self._when_taken, None
             if taken:
                 taken()
 

@@ -12,6 +12,7 @@ from bpf.loader import Programs
 from config.tuning import TuningError
 from pipeline import live
 from pipeline.books import Ledger
+from pipeline.detection import unread
 from pipeline.generations import Generations, TooSoon
 from pipeline.groups import Failure
 from pipeline.host import event_lack
@@ -53,15 +54,15 @@ class Reloader:
         """Read them. What is wrong is said in the log, and the signatures stay what they were."""
         try:
             ruleset = self._read()
+            self._generations.make_room()
             asked = self._request.beside(ruleset, self.lack)
-            self._programs.ask(_union(self._asked, asked))
-            self._generations.offer(ruleset.rules, lambda: self._programs.ask(asked))
+            self._ask(_union(self._asked, asked))
+            self._generations.offer(ruleset.rules, lambda: self._ask(asked))
         except (Failure, TuningError, TooSoon) as error:
             self.refused += 1
             self.refusal = str(error)
             logger("supervisor").error("supervisor.signatures_refused", reason=self.refusal)
             return
-        self._asked = _union(self._asked, asked)
         self.count, self.refusal = self.count + 1, ""
         self.rules = len(ruleset.rules)
         for rule in ruleset.rules:
@@ -69,16 +70,15 @@ class Reloader:
             if state.word != "full" and coverage(rule, catalogue(), event_lack) != state:
                 logger("supervisor").warning("supervisor.signature_not_covered", id=rule.id, reason=state.reason)
 
+    def _ask(self, events: tuple[Event, ...]) -> None:
+        self._programs.ask(events)
+        self._asked = events
+
     def _read(self) -> Ruleset:
         assert self._request.read_rules is not None
         ruleset = self._request.read_rules()
-        settings = self._request.settings
-        for prefix, is_read, what in (
-            ("env", settings.exec_environment, "the environment of processes"),
-            ("descriptor", settings.fd_paths, "what descriptors stand for"),
-        ):
-            if ruleset.needs(prefix) and not is_read:
-                raise TuningError(f"a signature asks for {what}, which this run does not read; start it again")
+        for what in unread(ruleset, self._request.settings).values():
+            raise TuningError(f"a signature asks for {what}, which this run does not read; start it again")
         return ruleset
 
     def add_to(self, ledger: Ledger) -> None:
