@@ -25,7 +25,7 @@ from config.conditions import Either, Every, Negated, Node, Surely, Test, every
 from config.rules import Rule
 from pipeline import heap
 from workers.core import Core
-from workers.detect.columns import View
+from workers.detect.columns import View, listed
 from workers.detect.compiled import IN_SCOPE
 from workers.detect.detector import Detector
 from workers.detect.fields import field_of
@@ -159,8 +159,7 @@ def plainly(rules: Sequence[Rule]) -> Look:
             if (event, name) not in read:
                 column = columns.setdefault((event, name), column_of(field_of(catalogue().by_id[event], name)))
                 chosen = np.flatnonzero(rows.event == event)
-                of_rows = column.keys(view, chosen)
-                of_rows = of_rows if isinstance(of_rows, list) else of_rows.tolist()
+                of_rows = listed(column.keys(view, chosen))
                 read[event, name] = column, dict(zip(chosen.tolist(), of_rows, strict=True))
             return read[event, name]
 

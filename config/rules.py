@@ -146,14 +146,23 @@ def load(folders: Sequence[Path]) -> Loaded:
     return found
 
 
+def text_of(path: Path) -> str:
+    """A file's text. RuleError."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        why = f"not UTF-8: {error.reason} at byte {error.start}"
+        raise RuleError(shown_path(path), 0, "", why) from error
+    except OSError as error:
+        raise RuleError(shown_path(path), 0, "", error.strerror or str(error)) from error
+
+
 def _parse(path: Path, found: Loaded) -> Iterator[tuple[str, Located]]:
     name = shown_path(path)
     try:
-        parsed = list(documents(path.read_text("utf-8")))
-    except UnicodeDecodeError as error:
-        found.refused.append(RuleError(name, 0, "", f"not UTF-8: {error.reason} at byte {error.start}"))
-    except OSError as error:
-        found.refused.append(RuleError(name, 0, "", error.strerror or str(error)))
+        parsed = list(documents(text_of(path)))
+    except RuleError as error:
+        found.refused.append(error)
     except LocatedError as error:
         found.refused.append(RuleError(name, error.line, "", error.why))
     else:

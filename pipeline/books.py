@@ -136,7 +136,7 @@ class Ledger(msgspec.Struct, kw_only=True):
     by_rule: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
     """Of signatures that have seen events, by id: `evaluated`, `matched`, `time_ns`; since their generation began."""
     values: dict[str, int] = msgspec.field(default_factory=dict)
-    """Values of fields that signatures have looked at (workers/detect/tally.py, MEMORY)."""
+    """Values of fields that signatures have looked at (pipeline/plan.py, VALUES)."""
     facts: dict[str, int] = msgspec.field(default_factory=dict)
     """Lifecycle records that no output asked for, and what became of them; outside of the sum."""
     by_cpu: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)

@@ -31,8 +31,13 @@ RUNNING = np.dtype([("signature", "<u8"), ("since_ns", "<u8")])
 RULES = np.dtype([("generation", "<u8"), ("bytes", "<u8"), ("name", "S64")])
 """Where the signatures of a generation are: a segment, and how much of it (pipeline/generations.py)."""
 MOST_TALLIED = 4096
-_TALLY = [(name, "<u8") for name in ("evaluated", "matched", "time_ns")]
-TALLIES = np.dtype([("generation", "<u8"), ("memory", "<u8", 5), ("rules", _TALLY, MOST_TALLIED)])
+TALLY = np.dtype([(name, "<u8") for name in ("evaluated", "matched", "time_ns")])
+"""Of a rule. `time_ns`: what its events cost, shared by all rules that look at them, and what its own code took."""
+VALUES = np.dtype([(name, "<u8") for name in ("scanned", "looked_up", "worked_out", "evicted", "before_dropped")])
+"""Values of fields: in blocks of texts, by a key, worked out since the key was new, forgotten; and events of what
+processes did before that were forgotten before their time.
+"""
+TALLIES = np.dtype([("generation", "<u8"), ("values", VALUES), ("rules", TALLY, MOST_TALLIED)])
 """Of a worker: what the signatures of a generation have cost until now, for people (workers/detect/tally.py)."""
 MOST_GENERATIONS = 8
 """That workers may be in at a time."""

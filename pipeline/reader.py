@@ -147,13 +147,14 @@ class Reader:
             if room is not None:
                 perf.copy(sample, room)
             else:
-                self._miss(Loss(cpu, header.shard, header.heads, header.first_ns, header.last_ns), header.stream)
+                loss = Loss(cpu, header.shard, header.heads, header.first_ns, header.last_ns)
+                self._miss(loss, header.stream)
                 if worker != owner:
                     state["copies_dropped"] += header.heads
                     continue
                 state["dropped"][cpu, slot] += header.heads
                 if header.stream != STREAM_FACTS:
-                    self._lose(Loss(cpu, header.shard, header.heads, header.first_ns, header.last_ns))
+                    self._lose(loss)
         if len(self.rings) > plan.workers:
             room = self.rings[-1].try_reserve(sample.bytes, FRAME)
             if room is not None:

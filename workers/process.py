@@ -101,16 +101,15 @@ class Worker:
         from workers.detect.current import Current  # not loaded where there are none
 
         plan = self.plan
-        shown = plan.secret, plan.hidden, plan.before_s
-        found = Current(self.control, self.index, self.core, catalogue(), facts, *shown, self._report, boottime_ns)
-        found.look_by(int(self.state["generation"]) or self.control.latest_rules)
+        generation = int(self.state["generation"]) or self.control.latest_rules
+        shown = facts, plan.secret, plan.hidden, plan.before_s
+        found = Current(self.control, generation, self.index, self.core, catalogue(), *shown, self._report, boottime_ns)
         self.state["generation"] = found.generation
         return found
 
     def _look_by_latest(self) -> bool:
         """Between turns: True if there are other signatures now."""
-        latest = self._current.latest if self._current else None
-        if self._current is None or latest is None:
+        if self._current is None or (latest := self._current.latest) is None:
             return False
         try:
             self._current.look_by(latest)
@@ -200,9 +199,8 @@ class Worker:
         self.state["turn_ns"], self.state["turn_end"] = watermark_ns, position
         if not self._already.any():
             self._look_by_latest()
-        detector = self._current.detector if self._current else None
-        if detector and (gaps := self._gaps.changed()) is not None:
-            detector.gaps.know(gaps)
+        if self._current and (gaps := self._gaps.changed()) is not None:
+            self._current.detector.gaps.know(gaps)
         batch = self.core.advance(watermark_ns)
         self._written[:] = 0
         if self._executables is not None:
@@ -247,7 +245,7 @@ class Worker:
                 self._emit_all(number, name, batch, batch.rows)
         if not self.renders and len(batch.rows):
             self._write(self._header(batch, 0, len(batch.rows)), b"", [])
-        if self._current and self._current.detector:
+        if self._current:
             # where lines are merged, a turn without findings is said, too
             self._emit_findings(self._current.detector, batch, batch.matches or Matches.none())
             self._current.detector.keep(batch.ripe, self.core.contexts)

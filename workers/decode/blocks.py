@@ -97,6 +97,11 @@ def gather(data: Array, start: Array, size: Array) -> Block:
     return Block(block.view(np.uint8), (ends - each + 1) * WORD, size)
 
 
+def byte_strings(data: Array, start: Array, size: Array) -> list[bytes]:
+    """The same as objects, without the NULs at their end."""
+    return gather(data, start, size).stripped().texts()
+
+
 def joined(block: Block, start: Array, length: Array, pieces: Array) -> Block:
     """Texts of pieces of `block`, each with the NUL behind its last one: text i has the next pieces[i] of them."""
     data = np.empty(int(length.sum()) + 1, np.uint8)

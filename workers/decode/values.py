@@ -1,7 +1,6 @@
 """What an argument is, by its type: how wide, whether signed, and what stands behind it.
 
-Also `byte_strings` and `decimals`: many short strings out of one array of bytes, and many numbers into
-text, at the speed of numpy.
+Also `decimals`: many numbers into text, at the speed of numpy.
 """
 
 from __future__ import annotations
@@ -17,12 +16,8 @@ SIGNED_32 = frozenset({"int", "pid_t", "key_t", "clockid_t", "key_serial_t", "ti
 UNSIGNED_32 = frozenset({"unsigned int", "u32", "uid_t", "gid_t", "mode_t", "umode_t", "dev_t", "qid_t"})
 SIGNED_64 = frozenset({"long", "off_t", "loff_t", "__kernel_old_time_t"})
 NO_POINTER = 0
-WORD = 8
-WIDTHS = (64, 512)
-"""Strings up to these sizes are gathered together; longer ones are cut out one by one."""
 FOUR_DIGITS = np.frombuffer(b"".join(b"%04d" % n for n in range(10_000)), np.uint32)
 NINETEEN_DIGITS = (10**18, 10**19)
-_MASKS = np.array([(1 << (8 * n)) - 1 for n in range(9)], np.uint64)
 
 
 def is_pointer(kind: str) -> bool:
@@ -42,28 +37,6 @@ def number(raw: int, kind: str, compat: bool) -> int:
     if kind == "bool":
         return raw & 1
     return raw
-
-
-def byte_strings(data: Array, start: Array, size: Array) -> list[bytes]:
-    """`data[start:start + size]` for each, as bytes without trailing NULs. `start` is 8-aligned."""
-    out = np.empty(len(start), object)
-    words = data.view(np.uint64) if len(data) % WORD == 0 else data[: len(data) // WORD * WORD].view(np.uint64)
-    done = np.zeros(len(start), bool)
-    for width in WIDTHS:
-        fits = ~done & (size <= width)
-        if not fits.any():
-            continue
-        done |= fits
-        begin, length = start[fits] // WORD, size[fits]
-        columns = max(1, (int(length.max()) + WORD - 1) // WORD)
-        index = np.minimum(begin[:, None] + np.arange(columns), len(words) - 1)
-        left = np.clip(length[:, None] - WORD * np.arange(columns), 0, WORD)
-        block = words[index] & _MASKS[left]
-        out[fits] = block.view(f"S{columns * WORD}").reshape(-1).tolist()
-    for i in np.flatnonzero(~done).tolist():
-        at = int(start[i])
-        out[i] = data[at : at + int(size[i])].tobytes().rstrip(b"\0")
-    return out.tolist()
 
 
 def by_runs(keys: Array, numbers_of: Callable[[list[Any]], Array]) -> Array:

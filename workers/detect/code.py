@@ -16,7 +16,7 @@ import msgspec
 from bpf.catalogue import LIFECYCLE, Catalogue
 from config.conditions import ConditionError, Node, read
 from config.located import Located
-from config.rules import IDENTIFIER, SCOPES, SEVERITIES, Example, Mitre, Rule, RuleError
+from config.rules import IDENTIFIER, SCOPES, SEVERITIES, Example, Mitre, Rule, RuleError, text_of
 from workers.detect.signature import Batch, Result, Signature, State
 
 MAX_STATES = 65_536
@@ -43,10 +43,7 @@ class Given(NamedTuple):
 
 def load_code(path: Path, catalogue: Catalogue) -> Iterator[tuple[Rule, tuple[Example, ...]]]:
     """The signatures of a file: every class that is one and has an id. RuleError."""
-    try:
-        source = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RuleError(str(path), 0, "", str(error)) from error
+    source = text_of(path)
     for name, kind in _classes(str(path), source):
         yield msgspec.structs.replace(_rule(path, name, kind, catalogue), source=source), _examples(path, kind)
 

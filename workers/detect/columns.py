@@ -26,13 +26,12 @@ from bpf.layout import (
     HEAD_OWN_TARGET,
     ROOT_NOT_MET,
 )
-from workers import blobs as of_rows
-from workers.blobs import Blobs, argument
+from workers.blobs import Blobs, argument, blobs
 from workers.decode import blocks, paths
-from workers.decode.blocks import Block
+from workers.decode.blocks import Block, byte_strings
 from workers.decode.sockaddr import decode as decode_sockaddr
 from workers.decode.texts import Texts
-from workers.decode.values import SIGNED_64, byte_strings, number
+from workers.decode.values import SIGNED_64, number
 from workers.detect.fields import FAMILIES, SOCKADDR_TYPE, Field
 from workers.detect.values import BYTES, Text, Value, text
 from workers.enrich.tree import Image, Process, ProcessTree
@@ -54,6 +53,13 @@ class Few(NamedTuple):
 
 
 Keys = Array | list[Any] | Few
+
+
+def listed(keys: Keys) -> list[Any]:
+    """One for each row."""
+    return keys if isinstance(keys, list) else keys.tolist()
+
+
 LOW = np.uint64(0xFFFFFFFF)
 NONE = np.zeros(0, bool)
 MOST_ADDRESS = 32
@@ -96,7 +102,7 @@ class View:
     def found(self) -> Blobs:
         """All blobs of the rows."""
         if self._found is None:
-            self._found = of_rows.blobs(self.rows, self._counts)
+            self._found = blobs(self.rows, self._counts)
         return self._found
 
     def wholes(self, argument: int, chosen: Array) -> list[Any]:

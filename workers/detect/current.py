@@ -37,6 +37,7 @@ class Current:
     def __init__(
         self,
         shared: Shared,
+        generation: int,
         index: int,
         core: Core,
         catalogue: Catalogue,
@@ -53,32 +54,35 @@ class Current:
         self._facts, self._shown = facts, (secret, hidden, before_s)
         self._report, self._now = report, now
         self._told_ns = 0
-        self.tried = 0
+        self._tried = generation
         """The generation that was tried last."""
-        self.detector: Detector | None = None
+        self.detector = self._loaded(generation)
 
     @property
     def generation(self) -> int:
         """That is looked by."""
-        return self.detector.generation if self.detector else 0
+        return self.detector.generation
 
     @property
     def latest(self) -> int | None:
         """A generation that has not been tried yet; None if there is none."""
         latest = self._shared.latest_rules
-        return None if latest == self.tried else latest
+        return None if latest == self._tried else latest
 
     def look_by(self, generation: int) -> None:
-        """Have the signatures of a generation. What code of others raises comes through, and all stays as it was."""
-        self.tried = generation
+        """Change to a generation. What code of others raises comes through, and all stays as it was."""
+        self._tried = generation
+        self.detector = self._loaded(generation, self.detector)
+
+    def _loaded(self, generation: int, before: Detector | None = None) -> Detector:
         found = Detector.of(self._shared.encoded_rules(generation), self._catalogue, self._report)
-        if self.detector:
-            found.adopt(self.detector)
+        if before:
+            found.adopt(before)
         found.switch_off((np.flatnonzero(self._shared.off) + 1).tolist())
         found.guard = self._guard
         found.open(self._catalogue, self._facts, self._core.tree, *self._shown)
         self._core.look(found.match, found.shared)
-        self.detector = found
+        return found
 
     def _guard(self, signature: int) -> None:
         """So that the supervisor sees what does not return."""
@@ -88,12 +92,8 @@ class Current:
     def tell(self, at_once: bool = False) -> None:
         """Let people see what signatures cost, a few times a second."""
         now = self._now()
-        if self.detector is None or (now - self._told_ns < TELL_EVERY_NS and not at_once):
+        if now - self._told_ns < TELL_EVERY_NS and not at_once:
             return
         self._told_ns = now
-        tally, memory = self.detector.counted()
-        shown = self._tallies["rules"][0]
-        count = min(len(tally), len(shown))
-        shown[:count] = tally[:count]
-        self._tallies["memory"][0] = memory
+        self.detector.write_counts(self._tallies["rules"][0], self._tallies["values"][0])
         self._tallies["generation"] = self.generation

@@ -120,9 +120,12 @@ class Detector:
             if self._numbers.get(position) in numbers:
                 code.switch_off()
 
-    def counted(self) -> tuple[Any, tuple[int, ...]]:
-        """(TALLY of the rules, MEMORY) since they were loaded."""
-        return self._engine.tally.counted(), (*self._engine.memory(), self._history.dropped if self._history else 0)
+    def write_counts(self, rules: Any, values: Any) -> None:
+        """What the rules have cost since they were loaded, and what became of values (pipeline/plan.py, TALLIES)."""
+        self._engine.tally.write(rules)
+        for name, count in self._engine.values().items():
+            values[name] = count
+        values["before_dropped"] = self._history.dropped if self._history else 0
 
     def keep(self, rows: Rows, contexts: Contexts) -> None:
         """A turn is done with: remember what processes did, if findings shall have it."""
@@ -132,8 +135,7 @@ class Detector:
     def match(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
         """Rows of this worker that rules match."""
         found = self._matched(rows, contexts, tree)
-        for positions in found.rules:
-            self._engine.tally.matched[list(positions)] += 1
+        self._engine.tally.add_matches(found.rules)
         return found
 
     def _matched(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:

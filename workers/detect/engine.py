@@ -297,16 +297,19 @@ class Engine:
         self._looked_at[list(self.events)] = True
         self.tally = Tally(self.rules, {event: list(of.rules.formulas) for event, of in self.events.items()})
 
-    def memory(self) -> tuple[int, ...]:
-        """Counts of the values that were looked at (workers/detect/tally.py, MEMORY, but the last)."""
+    def values(self) -> dict[str, int]:
+        """Counts of the values that were looked at: in blocks of texts; by a key; worked out, since the key was new;
+        forgotten.
+        """
         columns = [column for engine in self.events.values() for column in engine.columns]
         memories = [column.memory for column in columns]
-        return (
-            sum(column.scanned for column in columns),
-            sum(memory.looked_up for memory in memories),
-            sum(memory.worked_out for memory in memories),
-            sum(memory.evicted for memory in memories) + sum(engine.evicted for engine in self.events.values()),
-        )
+        begun_anew = sum(engine.evicted for engine in self.events.values())
+        return {
+            "scanned": sum(column.scanned for column in columns),
+            "looked_up": sum(memory.looked_up for memory in memories),
+            "worked_out": sum(memory.worked_out for memory in memories),
+            "evicted": sum(memory.evicted for memory in memories) + begun_anew,
+        }
 
     def match(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
         """All rows that match at least one rule."""

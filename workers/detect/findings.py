@@ -21,7 +21,7 @@ import numpy as np
 from bpf.catalogue import Catalogue, Event
 from config.conditions import tests
 from config.rules import Rule
-from workers.detect.columns import View
+from workers.detect.columns import View, listed
 from workers.detect.fields import Field, FieldError, field_of
 from workers.detect.gaps import NO_GAPS, Gaps, Reach
 from workers.detect.history import History, Turn
@@ -110,7 +110,7 @@ class _Data:
             if column is None:
                 continue
             keys = column.keys(view, chosen)
-            for one, key in zip(found, keys if isinstance(keys, list) else keys.tolist(), strict=True):
+            for one, key in zip(found, listed(keys), strict=True):
                 one[data.name] = data.shown(column.value(key))
         return found
 
@@ -124,7 +124,7 @@ class _Data:
         if len(known) > MAX_DATA:
             known.clear()
         pieces = []
-        for key in keys if isinstance(keys, list) else keys.tolist():
+        for key in listed(keys):
             piece = known.get(key)
             if piece is None:
                 piece = known[key] = key_text + encode(data.shown(column.value(key)))
@@ -185,10 +185,7 @@ class FindingLines:
             none = np.zeros(0, np.int64)
             return Rendered(b"", none, none, none.astype(np.uint64))
         chosen = rows.select(at)
-        lines, ends = self._events.render(chosen, contexts)
-        begins = np.concatenate([[0], ends[:-1]]).tolist()
-        # without the newline
-        events = [lines[b : e - 1] for b, e in zip(begins, ends.tolist(), strict=True)]
+        events = self._event_lines(chosen, contexts)
         row = np.repeat(np.arange(len(at)), [len(m) for m in matched])
         rule = np.array([position for m in matched for position in m], np.int64)
         who = self._subjects(chosen, contexts)
@@ -214,6 +211,12 @@ class FindingLines:
         lengths = np.array([len(line) for line in found], np.int64)
         return Rendered(b"".join(found), np.cumsum(lengths), at[row], np.array(fold, np.uint64))
 
+    def _event_lines(self, rows: Rows, contexts: Contexts) -> list[bytes]:
+        """The events themselves, without newlines."""
+        lines, ends = self._events.render(rows, contexts)
+        begins = [0, *ends[:-1].tolist()]
+        return [lines[b : e - 1] for b, e in zip(begins, ends.tolist(), strict=True)]
+
     def _before(self, rows: Rows, contexts: Contexts, at: Array) -> list[bytes]:
         """What the processes of some rows did before."""
         assert self._history is not None
@@ -222,10 +225,8 @@ class FindingLines:
         found: list[bytes] = []
         for row in at.tolist():
             past, more = self._history.before(turn, row)
-            lines, ends = self._events.render(past, contexts) if past is not None else (b"", np.zeros(0, np.int64))
-            begins = [0, *ends[:-1].tolist()]
-            shown = b",".join(lines[b : e - 1] for b, e in zip(begins, ends.tolist(), strict=False))
-            found.append(b',"before":[%s],"beforeOmitted":%d' % (shown, more))
+            lines = [] if past is None else self._event_lines(past, contexts)
+            found.append(b',"before":[%s],"beforeOmitted":%d' % (b",".join(lines), more))
         return found
 
     def _fold(self, position: int, who: bytes, data: bytes) -> int:

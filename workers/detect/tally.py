@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from config.rules import Rule
+from workers.detect.matches import Matched
 
 Array = np.ndarray[Any, Any]
-TALLY = np.dtype([("evaluated", "<u8"), ("matched", "<u8"), ("time_ns", "<u8")])
-"""Of a rule. `time_ns`: what its events cost, shared by all rules that look at them, and what its own code took."""
-MEMORY = ("scanned", "looked_up", "worked_out", "evicted", "before_dropped")
-"""Values of fields: seen in blocks of texts, looked up by a key, worked out since the key was new, and forgotten. Of
-what processes did before (history.py): events that were forgotten before their time.
-"""
 
 
 class Tally:
@@ -33,12 +30,21 @@ class Tally:
         seen[0] += rows
         seen[1] += took_ns
 
-    def counted(self) -> Array:
-        """TALLY of all rules."""
-        found = np.zeros(len(self.matched), TALLY)
-        found["matched"], found["time_ns"] = self.matched, self.own_ns
+    def add_matches(self, matched: Sequence[Matched]) -> None:
+        """What rules matched of some rows."""
+        if matched:
+            self.matched += np.bincount(
+                np.fromiter(chain.from_iterable(matched), np.int64), minlength=len(self.matched)
+            )
+
+    def write(self, shown: Array) -> None:
+        """Into columns `evaluated`, `matched` and `time_ns`, as many rules as there are rows."""
+        evaluated, time_ns = np.zeros(len(self.matched), np.int64), self.own_ns.copy()
         for event, (rows, took_ns) in self._seen.items():
             positions = self._of_event[event]
-            found["evaluated"][positions] += rows
-            found["time_ns"][positions] += took_ns // len(positions)
-        return found
+            evaluated[positions] += rows
+            time_ns[positions] += took_ns // len(positions)
+        columns = {"evaluated": evaluated, "matched": self.matched, "time_ns": time_ns}
+        for name, column in columns.items():
+            count = min(len(column), len(shown))
+            shown[name][:count] = column[:count]

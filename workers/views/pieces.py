@@ -34,10 +34,11 @@ from bpf.layout import (
 )
 from workers.blobs import Blobs, argument, blobs, bytes_of
 from workers.decode import paths
+from workers.decode.blocks import byte_strings
 from workers.decode.flags import PAIRED, Parser, parser_of, pointer
 from workers.decode.structs import STRUCTS
 from workers.decode.texts import ABSENT, OUTSIDE, TEXT_TYPES, Text, Texts
-from workers.decode.values import byte_strings, is_pointer, number
+from workers.decode.values import is_pointer, number
 from workers.enrich.executables import Executables
 from workers.rows import Contexts, Rows
 from workers.views.store import Cache, Store

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.decode.values import byte_strings, decimals, is_pointer, number
+from workers.decode.blocks import byte_strings
+from workers.decode.values import decimals, is_pointer, number
 
 RAW = st.integers(0, 2**64 - 1)
 

@@ -14,7 +14,7 @@ from bpf.layout import HEAD_OWN_ROOT, ROOT_NOT_MET
 from config.conditions import Test
 from tests.unit.frames import CUT, FAULT, OK, Blob, Record, frame, view
 from workers.decode.blocks import gather
-from workers.detect.columns import View
+from workers.detect.columns import View, listed
 from workers.detect.fields import field_of
 from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
@@ -166,7 +166,7 @@ def test_texts_of_rows_at_once_are_those_of_each_row(records: list[Record]) -> N
         assert bulk is not None
         parts = [block.texts() for block in bulk.blocks]
         keys = column.keys(View(rows, contexts, ProcessTree(CATALOGUE), argument_counts(CATALOGUE)), chosen)
-        for row, key in enumerate(keys if isinstance(keys, list) else keys.tolist()):
+        for row, key in enumerate(listed(keys)):
             value = column.value(key)
             if bulk.single[row]:
                 continue
