@@ -10,18 +10,16 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
+from sigma.backends.sqlite import sqliteBackend
+from sigma.collection import SigmaCollection
 
 from bpf.catalogue import catalogue
 from config.rules import Rule
 from workers.detect.flat import FlatEvent, FlatRules
 from workers.detect.sigma_rules import load_sigma
-
-sqlite = pytest.importorskip("sigma.backends.sqlite", reason="pysigma-backend-sqlite is not installed")
-collection = pytest.importorskip("sigma.collection")
 
 FIELDS = {
     "Image": "process.image",
@@ -79,7 +77,7 @@ def verdicts(rule: Rule, rows: list[dict[str, str]]) -> list[bool]:
 
 
 def expected(text: str, rows: list[dict[str, str]]) -> list[bool]:
-    (query,) = sqlite.sqliteBackend().convert(collection.SigmaCollection.from_yaml(text))
+    (query,) = sqliteBackend().convert(SigmaCollection.from_yaml(text))
     database = sqlite3.connect(":memory:")
     database.create_function("REGEXP", 2, lambda pattern, value: value is not None and bool(re.search(pattern, value)))
     columns = ", ".join(f"{field} TEXT COLLATE NOCASE" for field in FIELDS)
