@@ -17,6 +17,7 @@ import msgspec
 from bpf.catalogue import nearest
 from config.conditions import TRUE, ConditionError, Lists, Node, Scalar, every, read
 from config.located import Located, LocatedError, documents
+from config.thresholds import Threshold, threshold_of
 
 SEVERITIES = ("info", "low", "medium", "high", "critical")
 SCOPES = ("any", "host", "container")
@@ -34,6 +35,7 @@ KEYS = (
     "events",
     "condition",
     "scope",
+    "threshold",
     "data",
     "enabled",
     "examples",
@@ -74,6 +76,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     scope: str = "any"
     events: dict[str, Node] = {}
+    threshold: Threshold | None = None
     data: dict[str, str] = {}
     """What a finding shows: name to field."""
     enabled: bool = True
@@ -275,6 +278,7 @@ class _RuleReader:
             tags=self._texts("tags"),
             scope=self._choice("scope", SCOPES, "any"),
             events=self._events(),
+            threshold=self._threshold(),
             data=self._data(),
             enabled=self._switch(),
             author=self._text("author"),
@@ -316,6 +320,16 @@ class _RuleReader:
             if key not in ("tactic", "technique", "id") or not isinstance(part.value, str):
                 self.refuse("mitre", f"mitre: tactic, technique and id, as texts; not {key}")
         return Mitre(**{key: part.value for key, part in parts.items()})
+
+    def _threshold(self) -> Threshold | None:
+        part = self._parts.get("threshold")
+        if part is None:
+            return None
+        try:
+            return threshold_of(part.plain())
+        except ValueError as error:
+            self.refuse("threshold", str(error))
+            raise
 
     def _events(self) -> dict[str, Node]:
         part = self._parts["events"]

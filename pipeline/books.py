@@ -85,10 +85,15 @@ def publisher_journal(workers: int, sinks: int) -> np.dtype[Any]:
             ("sinks", line, sinks),
             ("published", "<u8"),
             ("folded", "<u8"),
+            ("below", "<u8"),
             ("cpu_ns", "<u8"),
             ("ended", "<u8"),
         ]
     )
+
+
+FINDINGS = ("published", "folded", "below")
+"""What becomes of what signatures found."""
 
 
 class Line(msgspec.Struct, kw_only=True):
@@ -128,7 +133,7 @@ class Ledger(msgspec.Struct, kw_only=True):
     raced: int = 0
     cross_checks: dict[str, int] = msgspec.field(default_factory=dict)
     findings: dict[str, int] = msgspec.field(default_factory=dict)
-    """What signatures found: found = published + folded."""
+    """What signatures found: found = published + folded + below (a threshold)."""
     signatures: dict[str, int] = msgspec.field(default_factory=dict)
     """Those that hold: their generation, how many were loaded, and how often they were read again or refused."""
     refusal: str = ""
@@ -156,8 +161,8 @@ class Ledger(msgspec.Struct, kw_only=True):
         for sink in self.sinks if abandoned else ():
             sink.dropped += max(0, sink.offered - sink.written - sink.filtered - sink.dropped)
         sinks_close = all(s.offered == s.written + s.filtered + s.dropped for s in self.sinks)
-        found = self.findings.get("found", 0)
-        findings_close = found == self.findings.get("published", 0) + self.findings.get("folded", 0) or abandoned
+        ends = sum(self.findings.get(name, 0) for name in FINDINGS)
+        findings_close = self.findings.get("found", 0) == ends or abandoned
         self.balanced = self.in_flight == 0 and sinks_close and findings_close and self.missed_runs == 0
 
     def text(self) -> str:
@@ -269,7 +274,7 @@ def add_sinks(ledger: Ledger, state: Array, names: list[str]) -> None:
     """A line per sink."""
     ledger.cpu_seconds["publisher"] = int(state["cpu_ns"][0]) / 1e9
     if ledger.findings:
-        ledger.findings |= {name: int(state[name][0]) for name in ("published", "folded")}
+        ledger.findings |= {name: int(state[name][0]) for name in FINDINGS}
     for name, line in zip(names, state["sinks"][0], strict=True):
         ledger.sinks.append(
             Line(

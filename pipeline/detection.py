@@ -145,6 +145,7 @@ def show(rule_id: str, paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
         f"  on this host: {state.word}" + (f" ({state.reason})" if state.reason else ""),
         f"  io_uring can do unseen: {', '.join(missed)}" if (missed := evaded(rule)) else "",
         *(f"  {name}: {describe(node)}" for name, node in rule.events.items()),
+        f"  {rule.threshold.text}" if rule.threshold else "",
         f"  from {rule.file}:{rule.line}",
     ]
     click.echo("\n".join(line for line in lines if line))

@@ -44,6 +44,8 @@ def explain(rule_id: str, source: str, paths: tuple[str, ...], sigma: tuple[str,
     if state.word != "full":
         click.echo(f"{rule.id} is covered {state.word} on this host: {state.reason}")
     path, line = _place(source)
+    if rule.threshold:
+        click.echo(f"{rule.id}: {rule.threshold.text}; each is explained alone")
     matched = False
     for event in _events(path):
         if line in (0, event.line + 1):

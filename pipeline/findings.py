@@ -5,7 +5,10 @@ begins with the first, are counted. When the window is over, or at the bound of 
 says how many there were: the first's, with `count`, `first`, `last` and some process ids. Windows are measured in the
 time of events; `expire` closes those that no event comes to close.
 
-found = published + folded: a line that says so is no finding.
+What a signature finds only by its threshold (pipeline/thresholds.py) is counted here, too: the match that completes it
+is a finding, and those before it are `below`. A line that says how many were folded is no finding.
+
+    found = published + folded + below
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from pipeline.merge import Part, order
 from pipeline.shm import Array
+from pipeline.thresholds import Thresholds
 
 MAX_WINDOWS = 16384
 MAX_BYTES = 64 << 20
@@ -39,6 +44,14 @@ def topic(line: bytes) -> bytes:
 
 
 @dataclass
+class Stayed:
+    """Findings of some record that do not leave: they repeat others, or are below a threshold."""
+
+    folded: int = 0
+    below: int = 0
+
+
+@dataclass
 class _Window:
     first_ns: int
     last_ns: int
@@ -52,6 +65,7 @@ class Folder:
 
     def __init__(self, window_s: int) -> None:
         self._window_ns = window_s * SECOND_NS
+        self._thresholds = Thresholds()
         self._windows: dict[int, _Window] = {}
         self._bytes = 0
 
@@ -60,9 +74,9 @@ class Folder:
         """Whether lines are looked at one by one."""
         return self._window_ns > 0
 
-    def take(self, parts: list[Part], folded: list[int]) -> Iterator[bytes]:
-        """Lines that leave now, in the order of time. `folded`, of each part: how many do not, added to."""
-        for part, time_ns, fold, data in lines(parts):
+    def take(self, parts: list[Part], stayed: list[Stayed]) -> Iterator[bytes]:
+        """Lines that leave now, in the order of time. `stayed`, of each part: how many do not, added to."""
+        for part, time_ns, fold, data in self._reached(parts, stayed):
             if not self._window_ns:
                 yield data
                 continue
@@ -71,11 +85,23 @@ class Folder:
             if window is None:
                 yield from self._open(fold, _Window(time_ns, time_ns, data))
                 continue
-            folded[part] += 1
+            stayed[part].folded += 1
             window.count, window.last_ns = window.count + 1, max(window.last_ns, time_ns)
             pid = PID.search(data)
             if pid and len(window.pids) < SAMPLE_PIDS and int(pid[1]) not in window.pids:
                 window.pids.append(int(pid[1]))
+
+    def _reached(self, parts: list[Part], stayed: list[Stayed]) -> Iterator[tuple[int, int, int, bytes]]:
+        """(part, time, fold, line) of those that are findings."""
+        for part, time_ns, mark, data in lines(parts):
+            if mark["count"]:
+                group, count, within_ms = int(mark["group"]), int(mark["count"]), int(mark["within_ms"])
+                reached = self._thresholds.take(time_ns, group, count, within_ms * 10**6)
+                if reached is None:
+                    stayed[part].below += 1
+                    continue
+                data = longer(data, threshold=reached.parts)
+            yield part, time_ns, int(mark["fold"]), data
 
     def _open(self, fold: int, window: _Window) -> Iterator[bytes]:
         yield window.line
@@ -108,23 +134,26 @@ class Folder:
 
 def summary(line: bytes, count: int, first_ns: int, last_ns: int, pids: list[int]) -> bytes:
     """The first finding's line, with how many like it followed; times are nanoseconds of CLOCK_BOOTTIME."""
-    shown = ",".join(map(str, pids))
-    more = f',"count":{count},"firstTime":{first_ns},"lastTime":{last_ns},"pids":[{shown}]}}\n'
-    return line.rstrip(b"\n").removesuffix(b"}") + more.encode()
+    return longer(line, count=count, firstTime=first_ns, lastTime=last_ns, pids=pids)
 
 
-def lines(parts: list[Part]) -> Iterator[tuple[int, int, int, bytes]]:
-    """(part, time, fold, line) of all parts, merged."""
+def longer(line: bytes, **parts: object) -> bytes:
+    """A finding's line with more at its end."""
+    return line.rstrip(b"\n").removesuffix(b"}") + b"," + msgspec.json.encode(parts)[1:] + b"\n"
+
+
+def lines(parts: list[Part]) -> Iterator[tuple[int, int, Any, bytes]]:
+    """(part, time, MARK, line) of all parts, merged."""
     columns: list[tuple[Any, ...]] = []
     for part in parts:
         time, tie, ends = part.result.key_columns()
-        fold = part.result.folds()
+        marks = part.result.marks()
         begins = np.concatenate([[0], ends[:-1]])
         chosen = slice(part.first, part.last)
-        columns.append(tuple(c[chosen] for c in (time, tie, begins, ends, fold)))
+        columns.append(tuple(c[chosen] for c in (time, tie, begins, ends, marks)))
     source = np.repeat(np.arange(len(parts)), [len(c[0]) for c in columns])
-    time, tie, begins, ends, fold = (np.concatenate(c) for c in zip(*columns, strict=True))
+    time, tie, begins, ends, marks = (np.concatenate(c) for c in zip(*columns, strict=True))
     payloads: list[Array] = [part.result.payload for part in parts]
     for i in order(time, tie).tolist() if len(parts) > 1 else range(len(time)):
         data = payloads[source[i]][int(begins[i]) : int(ends[i])].tobytes()
-        yield int(source[i]), int(time[i]), int(fold[i]), data
+        yield int(source[i]), int(time[i]), marks[i], data

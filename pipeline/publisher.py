@@ -22,7 +22,7 @@ import numpy as np
 
 from pipeline.clock import CpuClock, boottime_ns
 from pipeline.doorbell import InheritedFd
-from pipeline.findings import Folder, topic
+from pipeline.findings import Folder, Stayed, topic
 from pipeline.gather import Gather
 from pipeline.logs import logger
 from pipeline.merge import Merger, Part, merge
@@ -48,7 +48,7 @@ class Held:
     finished_ns: int = 0
     """Watermark of the turn that this record ends; 0 if more of it follows."""
     published: int = 0
-    folded: int = 0
+    stayed: Stayed = field(default_factory=Stayed)
     """Findings of it: counted with its release, so that a successor, who reads it again, does not count them twice."""
 
 
@@ -189,9 +189,10 @@ class Publisher:
         if not parts:
             return
         users = [i for i, s in enumerate(self.sinks) if s.output.of_findings]
-        folded = [0] * len(parts)
-        if self._folder.folds or any(self.sinks[i].output.format != "json" for i in users):
-            self._send_lines(list(self._folder.take(parts, folded)))
+        stayed = [Stayed() for _ in parts]
+        counted = any(part.result.marks()["count"].any() for part in parts)
+        if self._folder.folds or counted or any(self.sinks[i].output.format != "json" for i in users):
+            self._send_lines(list(self._folder.take(parts, stayed)))
         else:
             held = [part.token[0] for part in parts]
             rows = sum(part.last - part.first for part in parts)
@@ -201,9 +202,11 @@ class Publisher:
             gather = merge(parts)
             for i in users:
                 self._blocked[i].append(Offer(gather, rows, ALL, 0, lambda: self._finished(held)))
-        for part, count in zip(parts, folded, strict=True):
-            part.token[0].folded += count
-            part.token[0].published += part.last - part.first - count
+        for part, count in zip(parts, stayed, strict=True):
+            held = part.token[0]
+            held.stayed.folded += count.folded
+            held.stayed.below += count.below
+            held.published += part.last - part.first - count.folded - count.below
 
     def _send_lines(self, lines: list[bytes]) -> None:
         """Lines of findings, in each sink's shape; those of one rule that follow each other are one message."""
@@ -242,7 +245,8 @@ class Publisher:
                     done = source.held.popleft()
                     self.state["release"][i] = done.end
                     self.state["published"] += np.uint64(done.published)
-                    self.state["folded"] += np.uint64(done.folded)
+                    self.state["folded"] += np.uint64(done.stayed.folded)
+                    self.state["below"] += np.uint64(done.stayed.below)
                     if done.finished_ns:
                         self.state["finished"][i, done.render] = done.finished_ns
             self.state["read"][i] = max(source.read, self._repeat_until[i])

@@ -3,7 +3,7 @@
 RESULT header | keys (only if lines must be merged) | payload
 
 keys:  time u64[rows] | tie u64[rows] (CPU << 32 | thread group) | end of each line u32[rows], padded to 8
-       of findings, behind these:  fold u64[rows]
+       of findings, behind these:  MARK[rows]
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ RESULT = np.dtype(
 )
 """`covered`: of an empty record, rows of the turn that went out under topics of their own instead; of such a
 topic's record, the rows to be counted there."""
+MARK = np.dtype([("fold", "<u8"), ("group", "<u8"), ("count", "<u4"), ("within_ms", "<u4")])
+"""Of a finding: what is the same about those that repeat, and of those that make one finding together; how many these
+are (0: each is one), and in what time (pipeline/findings.py, thresholds.py).
+"""
 
 
 class Result(NamedTuple):
@@ -55,11 +59,11 @@ class Result(NamedTuple):
             self.keys[16 * n : 20 * n].view("<u4"),
         )
 
-    def folds(self) -> Array:
-        """Of findings: what is the same about those that repeat, u64."""
+    def marks(self) -> Array:
+        """Of findings: MARK[rows]."""
         n = self.rows
         at = (20 * n + 7) & ~7
-        return self.keys[at : at + 8 * n].view("<u8")
+        return self.keys[at : at + MARK.itemsize * n].view(MARK)
 
 
 def key_bytes(time_ns: Array, tie: Array, ends: Array) -> bytes:

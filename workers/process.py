@@ -261,7 +261,7 @@ class Worker:
         rows = batch.ripe
         tgid = self.core.contexts.table["tgid"][rows.who[found.row]].astype(np.uint64)
         tie = rows.cpu[found.row].astype(np.uint64) << np.uint64(32) | tgid
-        keys = key_bytes(rows.time_ns[found.row], tie, found.ends) + found.fold.astype("<u8").tobytes()
+        keys = key_bytes(rows.time_ns[found.row], tie, found.ends) + found.marks.tobytes()
         size = RESULT.itemsize + len(keys) + len(found.data)
         if len(found) > 1 and not self.results.fits(size, held=len(self.renders) + 1):
             first, second = found.halves()

@@ -198,7 +198,33 @@ def test_repeats_are_folded_and_counted(tmp_path: Path) -> None:
     assert (last["signatureID"], last["count"]) == ("TRC-109", 29)
     assert last["firstTime"] < last["lastTime"]
     assert last["pids"] == [first["process"]["pid"]]
-    assert json.loads(ledger.read_text())["findings"] == {"found": 30, "published": 1, "folded": 29}
+    assert json.loads(ledger.read_text())["findings"] == {"found": 30, "published": 1, "folded": 29, "below": 0}
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_threshold_counts_over_all_workers(tmp_path: Path, workers: int) -> None:
+    found, ledger, rule = tmp_path / "found", tmp_path / "ledger", tmp_path / "many.yaml"
+    rule.write_text(
+        "id: MANY\nname: many\nthreshold: {count: 3, within: 60, by: [argv]}\ndata: [argv]\n"
+        "events: {sched_process_exec: {process.name: 'true'}}\n"
+    )
+    script = "; ".join(f"/bin/true {word}" for word in "ababaaacb")
+    done = headrace(
+        *("run", "--signatures", str(rule), "--rules", "MANY", "--workers", str(workers), "--fold", "0"),
+        *("--findings", f"json:{found}", "--ledger", str(ledger), "--", "sh", "-c", script),
+    )
+    assert done.returncode == 0, done.stderr
+    findings = [json.loads(line) for line in found.read_text().splitlines()]
+    for finding in findings:
+        jsonschema.validate(finding, SCHEMA)
+    assert [(f["data"]["argv"], f["threshold"]["count"]) for f in findings] == [
+        (["/bin/true", "a"], 3),
+        (["/bin/true", "b"], 3),
+    ]
+    assert all(f["threshold"]["firstTime"] < f["threshold"]["lastTime"] for f in findings)
+    books = json.loads(ledger.read_text())
+    assert (books["balanced"], books["findings"]) == (True, {"found": 9, "published": 2, "folded": 0, "below": 7})
 
 
 UNTIL_INPUT = """

@@ -14,12 +14,13 @@ import numpy as np
 
 from bpf.catalogue import Catalogue
 from config.rules import Rule
+from pipeline.thresholds import Thresholds
 from workers.detect.code import Given, code_rules
 from workers.detect.columns import Array, Keys, ValueColumn
 from workers.detect.compiled import compile_rules
 from workers.detect.engine import EventEngine
 from workers.detect.fields import Field
-from workers.detect.findings import DataField, data_fields, rule_parts
+from workers.detect.findings import DataField, data_fields, rule_parts, same_fields
 from workers.detect.flat import FlatEvent, of_tracee
 from workers.detect.values import Value, number_of
 
@@ -27,6 +28,10 @@ MAX_PROCESSES = 65536
 CONNECTS = {"security_socket_connect": ("sockfd", "remote_addr"), "connect": ("sockfd", "addr")}
 DUPLICATES = ("dup", "dup2", "dup3", "socket_dup")
 ENDS = ("sched_process_exit", "exit_group")
+
+
+Fields = dict[tuple[int, int], list[DataField]]
+"""By rule and event."""
 
 
 class LineError(Exception):
@@ -126,7 +131,9 @@ class Analysis:
         self._engines = {event: EventEngine(of, FlatColumn) for event, of in compile_rules(rules, catalogue).items()}
         self._descriptors = Descriptors(catalogue)
         self._parts = [rule_parts(rule, 1) for rule in rules]
-        self._fields: dict[tuple[int, int], list[DataField]] = {}
+        self._fields: Fields = {}
+        self._same: Fields = {}
+        self._thresholds = Thresholds()
         self._code = code_rules(rules)
         self._report = report
 
@@ -166,10 +173,23 @@ class Analysis:
                 found += [(int(chosen[at]), rule) for rule in engine.verdicts[int(verdicts[at])]]
         said = self._ask(batch, found)
         for at, rule in sorted(found):
-            if rule not in self._code:
-                yield self._finding(batch[at], rule, self._data(batch[at], rule))
-            elif answer := said.get((at, rule)):
-                yield self._finding(batch[at], rule, answer if isinstance(answer, dict) else {})
+            answer = said.get((at, rule)) if rule in self._code else self._data(batch[at], rule)
+            if rule in self._code and not answer:
+                continue
+            reached = self._reached(batch[at], rule)
+            if reached is not None:
+                yield self._finding(batch[at], rule, answer if isinstance(answer, dict) else {}) | reached
+
+    def _reached(self, one: Indexed, position: int) -> dict[str, Any] | None:
+        """What a finding says of its rule's threshold; None if that is not reached."""
+        rule = self._rules[position]
+        if rule.threshold is None:
+            return {}
+        same = self._fields_of(self._same, same_fields(rule), position, one)
+        group = hash((position, msgspec.json.encode(same)))
+        time_ns = _number(one.raw.get("timestamp")) or 0
+        reached = self._thresholds.take(time_ns, group, rule.threshold.count, rule.threshold.within_ms * 10**6)
+        return reached and {"threshold": reached.parts}
 
     def _ask(self, batch: Sequence[Indexed], found: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Any]:
         said: dict[tuple[int, int], Any] = {}
@@ -187,10 +207,13 @@ class Analysis:
         return Given(at, event.event.name, 0, pid, container, self._data(one, position), child)
 
     def _data(self, one: Indexed, position: int) -> dict[str, object]:
+        return self._fields_of(self._fields, self._rules[position], position, one)
+
+    def _fields_of(self, known: Fields, rule: Rule, position: int, one: Indexed) -> dict[str, object]:
         key = position, one.event.event.id
-        if key not in self._fields:
-            self._fields[key] = data_fields(self._rules[position], one.event.event)
-        return {d.name: d.shown(one.event.value(d.field)) if d.field else None for d in self._fields[key]}
+        if key not in known:
+            known[key] = data_fields(rule, one.event.event)
+        return {d.name: d.shown(one.event.value(d.field)) if d.field else None for d in known[key]}
 
     def _finding(self, one: Indexed, position: int, data: Mapping[str, object]) -> dict[str, Any]:
         raw = one.raw

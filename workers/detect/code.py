@@ -17,6 +17,7 @@ from bpf.catalogue import LIFECYCLE, Catalogue
 from config.conditions import ConditionError, Node, read
 from config.located import Located
 from config.rules import IDENTIFIER, SCOPES, SEVERITIES, Example, Mitre, Rule, RuleError, text_of
+from config.thresholds import threshold_of
 from workers.detect.signature import Batch, Result, Signature, State
 
 MAX_STATES = 65_536
@@ -92,6 +93,10 @@ def _rule(path: Path, name: str, kind: type[Signature], catalogue: Catalogue) ->
         events: dict[str, Node] = {event: read(_located(c), {}) for event, c in kind.events.items()}
     except ConditionError as error:
         raise refuse(error.why) from error
+    try:
+        threshold = threshold_of(dict(kind.threshold)) if kind.threshold else None
+    except ValueError as error:
+        raise refuse(str(error)) from error
     shared = tuple(events) if kind.state == "fork" and not kind.shared else tuple(kind.shared)
     for each in shared:
         event = catalogue.by_name.get(each)
@@ -110,6 +115,7 @@ def _rule(path: Path, name: str, kind: type[Signature], catalogue: Catalogue) ->
         tags=tuple(kind.tags),
         scope=kind.scope,
         events=events,
+        threshold=threshold,
         data={field: field for field in kind.fields},
         code=name,
         state=kind.state,

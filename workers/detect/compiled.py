@@ -70,6 +70,13 @@ def check_rule(rule: Rule, catalogue: Catalogue) -> None:
         if not any(has_field(catalogue.by_name[each], source) for each in rule.events):
             raise RuleError(rule.file, rule.line, rule.id, f"data {name}: none of its events has a field {source}")
 
+    for name in rule.events:
+        for source in rule.threshold.by if rule.threshold else ():
+            try:
+                field_of(catalogue.by_name[name], source)
+            except FieldError as error:
+                raise RuleError(rule.file, rule.line, rule.id, f"threshold: {error}") from error
+
 
 def event_of(rule: Rule, name: str, catalogue: Catalogue) -> Event:
     """An event that a rule names; RuleError."""

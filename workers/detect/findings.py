@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from bpf.catalogue import Catalogue, Event
 from config.conditions import tests
 from config.rules import Rule
+from pipeline.results import MARK
 from workers.detect.columns import View, listed
 from workers.detect.fields import Field, FieldError, field_of
 from workers.detect.gaps import NO_GAPS, Gaps, Reach
@@ -44,12 +46,12 @@ MOST_ANCESTORS = 16
 
 @dataclass
 class Rendered:
-    """Findings as lines. `ends`: i64, where each ends; `row`: i64; `fold`: u64, the same of those that repeat."""
+    """Findings as lines. `ends`: i64, where each ends; `row`: i64; `marks`: MARK (pipeline/results.py)."""
 
     data: bytes
     ends: Array
     row: Array
-    fold: Array
+    marks: Array
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -58,7 +60,7 @@ class Rendered:
         """The first half of the lines, and the others."""
         middle = len(self) // 2
         cut = int(self.ends[middle - 1])
-        columns = self.row, self.fold
+        columns = self.row, self.marks
         first = Rendered(self.data[:cut], self.ends[:middle], *(c[:middle] for c in columns))
         return first, Rendered(self.data[cut:], self.ends[middle:] - cut, *(c[middle:] for c in columns))
 
@@ -132,6 +134,16 @@ class _Data:
         return pieces
 
 
+DataOf = dict[tuple[int, int], _Data]
+"""By rule and event."""
+
+
+def same_fields(rule: Rule) -> Rule:
+    """A rule that shows what is the same about the matches that its threshold counts together."""
+    by = rule.threshold.by if rule.threshold else ()
+    return msgspec.structs.replace(rule, data={name: name for name in by})
+
+
 def shown(field: Field, value: Value, of: Matcher | None = None) -> object:
     """A field's value for people: flags in words, texts as text; of a vector the elements that a rule asks for."""
     if value is None:
@@ -173,7 +185,9 @@ class FindingLines:
         self._counts = argument_counts(catalogue)
         self._folds = [f"{generation} {rule.id}".encode() for rule in rules]
         self._pieces = [b"," + encode(rule_parts(rule, generation))[1:-1].encode() for rule in rules]
-        self._data: dict[tuple[int, int], _Data] = {}
+        self._thresholds = {i: rule.threshold for i, rule in enumerate(rules) if rule.threshold}
+        self._data: DataOf = {}
+        self._same: DataOf = {}
         self._who: dict[int, _Subject] = {}
         self._generation = -1
         self._secret = secret
@@ -183,13 +197,14 @@ class FindingLines:
         at, matched = matches.rows[part], matches.rules[part]
         if not len(at):
             none = np.zeros(0, np.int64)
-            return Rendered(b"", none, none, none.astype(np.uint64))
+            return Rendered(b"", none, none, np.zeros(0, MARK))
         chosen = rows.select(at)
         events = self._event_lines(chosen, contexts)
         row = np.repeat(np.arange(len(at)), [len(m) for m in matched])
         rule = np.array([position for m in matched for position in m], np.int64)
         who = self._subjects(chosen, contexts)
-        data = self._data_pieces(View(chosen, contexts, self._tree, self._counts), row, rule)
+        view = View(chosen, contexts, self._tree, self._counts)
+        data = self._pieces_of(self._data, view, row, rule)
         if matches.data:
             for i, pair in enumerate(zip(at[row].tolist(), rule.tolist(), strict=True)):
                 if pair in matches.data:
@@ -198,18 +213,20 @@ class FindingLines:
         before = self._before(rows, contexts, at) if self._history else None
         moments, rows_of, sound = chosen.time_ns.tolist(), at.tolist(), self._gaps.none
         found: list[bytes] = []
-        fold: list[int] = []
+        keys = [who[r][1] for r in row.tolist()]
+        marks = self._marks(view, row, rule, keys, data)
         for r, p, d in zip(row.tolist(), rule.tolist(), data, strict=True):
-            subject, key = who[r]
+            subject = who[r][0]
             began = matches.began.get((rows_of[r], p), 0) if matches.began else 0
+            if p in self._thresholds:
+                began = max(1, moments[r] - self._thresholds[p].within_ms * 10**6)
             end = NO_GAPS if sound else self._gaps.piece(Reach(subject.tgid, moments[r], subject.oldest_ns, began))
             past = before[r] if before else b""
             shown = b',"data":{', d, b'},"events":[', events[r], b"]", past, end
             parts = (times[r], self._pieces[p], subject.piece, *shown)
             found.append(b"".join(parts))
-            fold.append(self._fold(p, key, d) if self._secret else 0)
         lengths = np.array([len(line) for line in found], np.int64)
-        return Rendered(b"".join(found), np.cumsum(lengths), at[row], np.array(fold, np.uint64))
+        return Rendered(b"".join(found), np.cumsum(lengths), at[row], marks)
 
     def _event_lines(self, rows: Rows, contexts: Contexts) -> list[bytes]:
         """The events themselves, without newlines."""
@@ -229,29 +246,43 @@ class FindingLines:
             found.append(b',"before":[%s],"beforeOmitted":%d' % (b",".join(lines), more))
         return found
 
-    def _fold(self, position: int, who: bytes, data: bytes) -> int:
-        key = b"\0".join((self._folds[position], who, data))
+    def _marks(self, view: View, row: Array, rule: Array, who: list[bytes], data: list[bytes]) -> Array:
+        marks = np.zeros(len(row), MARK)
+        if self._secret:
+            marks["fold"] = [self._key(p, w, d) for p, w, d in zip(rule.tolist(), who, data, strict=True)]
+        for position, threshold in self._thresholds.items():
+            mine = np.flatnonzero(rule == position)
+            if len(mine):
+                same = self._pieces_of(self._same, view, row[mine], rule[mine])
+                marks["group"][mine] = [self._key(position, piece) for piece in same]
+                marks["count"][mine], marks["within_ms"][mine] = threshold.count, threshold.within_ms
+        return marks
+
+    def _key(self, position: int, *parts: bytes) -> int:
+        key = b"\0".join((self._folds[position], *parts))
         return int.from_bytes(hashlib.blake2b(key, digest_size=8, key=self._secret).digest(), "little")
 
     def values(self, view: View, chosen: Array, position: int) -> list[dict[str, Any]]:
         """The data fields of rows of one event, for a signature in Python."""
-        return self._data_of(position, int(view.rows.event[chosen[0]])).values(view, chosen)
+        return self._data_of(self._data, position, int(view.rows.event[chosen[0]])).values(view, chosen)
 
-    def _data_of(self, position: int, number: int) -> _Data:
-        data = self._data.get((position, number))
+    def _data_of(self, known: DataOf, position: int, number: int) -> _Data:
+        data = known.get((position, number))
         if data is None:
-            data = self._data[position, number] = _Data(self._rules[position], self._catalogue.by_id[number])
+            rule = self._rules[position] if known is self._data else same_fields(self._rules[position])
+            data = known[position, number] = _Data(rule, self._catalogue.by_id[number])
         return data
 
-    def _data_pieces(self, view: View, row: Array, rule: Array) -> list[bytes]:
+    def _pieces_of(self, known: DataOf, view: View, row: Array, rule: Array) -> list[bytes]:
+        """Of each finding the fields that its rule shows; by `_same`, those that must be the same for its threshold."""
         found = [b""] * len(row)
         event = view.rows.event[row].astype(np.int64)
         pairs = rule << 16 | event
         for pair in np.unique(pairs).tolist():
             position, number = pair >> 16, pair & 0xFFFF
-            if self._rules[position].code:
+            if self._rules[position].code and known is self._data:
                 continue
-            data = self._data_of(position, number)
+            data = self._data_of(known, position, number)
             mine = np.flatnonzero(pairs == pair)
             for i, piece in zip(mine.tolist(), data.pieces(view, row[mine]), strict=True):
                 found[i] = piece.encode("utf-8", "replace")

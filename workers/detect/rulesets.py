@@ -46,8 +46,14 @@ class Ruleset:
         return any(
             name == prefix or name.startswith((f"{prefix}.", f"{prefix}["))
             for rule in self.rules
-            for name in (*rule.data.values(), *(t.field for node in rule.events.values() for t in tests(node)))
+            for name in _fields(rule)
         )
+
+
+def _fields(rule: Rule) -> list[str]:
+    """All that a rule asks for."""
+    asked = [test.field for node in rule.events.values() for test in tests(node)]
+    return [*asked, *rule.data.values(), *(rule.threshold.by if rule.threshold else ())]
 
 
 def coverage(rule: Rule, catalogue: Catalogue, lack: Lack) -> Coverage:

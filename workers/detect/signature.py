@@ -69,6 +69,8 @@ class Signature:
     fields: ClassVar[Sequence[str]] = ()
     state: ClassVar[str] = ""
     """`process`, `fork` (of a process, a copy of which its children begin with), `container`, or none."""
+    threshold: ClassVar[Mapping[str, Any]] = {}
+    """`count`, `within` (seconds) and `by` (fields): so many findings, of all workers, are one."""
     shared: ClassVar[Sequence[str]] = ()
     """Events that every worker sees, whatever process they are of: those that make a state of more than one process."""
     examples: ClassVar[Mapping[str, Any]] = {}
