@@ -100,7 +100,7 @@ def rate(binary: Path, btf: Btf, with_context: bool, seconds: float) -> float | 
     wanted = source.Wanted(events=tuple(catalogue().select("getppid")), scope=span, shards=1)
     with contextlib.ExitStack() as stack:
         with compiled(with_context):
-            programs = loader.Programs(wanted, loader.import_bcc(), btf)
+            programs = loader.Programs(wanted, btf)
         stack.callback(programs.close)
         drain = Drain(programs)
         stack.callback(drain.close)

@@ -166,7 +166,7 @@ STATUS = np.dtype(
         ("containers_epoch", "<u8"),
         ("containers_overflow", "<u8"),
         ("told_epoch", "<u8"),
-        ("pad", "<u8"),
+        ("boot_epoch_ns", "<i8"),
     ]
 )
 CONTAINER = np.dtype(

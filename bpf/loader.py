@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import platform
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bpf import cgroups, layout, offsets, source
+from bpf import cgroups, compiler, layout, offsets, source, syscall
 from bpf.btf import Btf, BtfError
 from bpf.catalogue import ENTRY_CALLS, LOOKS, PROGRAMS, SYS_EXIT, VARIANTS, Call, Event, Look, catalogue, descriptor_of
 from bpf.mapped import MappedArray
 from bpf.source import HERE, Wanted
+from bpf.syscall import RAW_TRACEPOINT, TRACEPOINT
 from bpf.test_run import TestRun
 
 GROUP_OWN, GROUP_TREE, GROUP_NOT_TREE, GROUP_FOLLOWED, GROUP_ARMED = 1, 2, 4, 8, 16
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 ENTRIES = {"mprotect": "enter_mprotect", "identity": "enter_identity"}
 """Programs that must have seen the call's entry, and what looks at it."""
+TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+INSTALL = "apt install python3-bpfcc, then make setup"
 FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
 
 
@@ -48,7 +51,8 @@ def has_raw_tracepoint(btf: Btf, name: str) -> bool:
 class Programs:
     """The loaded programs and their maps. Detached and freed by close()."""
 
-    def __init__(self, wanted: Wanted, bcc: Any, btf: Btf) -> None:
+    def __init__(self, wanted: Wanted, btf: Btf, kept: Path | None = None) -> None:
+        """`kept`: a folder for what was compiled (bpf/compiler.py). LoadError."""
         self.wanted = wanted
         self.cpus = possible_cpus()
         machine = platform.machine()
@@ -59,32 +63,49 @@ class Programs:
         except BtfError as error:
             raise LoadError(str(error), "this kernel is older or newer than headrace knows") from error
         self._defines = source.defines(wanted, self.cpus, kernel, has_raw_tracepoint(btf, "sched_prepare_exec"))
-        text = source.joined(wanted, machine)
-        flags = ["-w", f"-I{HERE / 'c'}", *(f"-D{k}={v}" for k, v in self._defines.items())]
-        self._bcc = bcc
+        self._entries_attached: list[int] = []
+        self._raw_attached: list[int] = []
+        self._functions: dict[str, int] = {}
+        self._maps: dict[str, syscall.Map] = {}
+        flags = ("-w", f"-I{HERE / 'c'}", *(f"-D{k}={v}" for k, v in sorted(self._defines.items())))
         try:
-            self._bpf = bcc.BPF(text=text, cflags=flags)
-        except Exception as error:  # bcc raises bare Exception
-            raise LoadError(f"bcc could not compile or load the programs: {error}") from error
-        self._status = MappedArray(self.map_fd("status"), layout.STATUS, 1, writable=True)
-        self._fill_calls()
-        self._entries_attached: list[str] = []
-        self._raw_attached: list[str] = []
-        self._functions: dict[str, Any] = {}
-        tails = [(f"on_{program}", "") for program in wanted.tails]
-        asked = [(name, "") for name in ("flush_now", "enter_cgroup", *wanted.told)]
-        for function, _ in [*source.attached(self._defines), *tails, *asked]:
+            found = compiler.compiled(compiler.Source(source.joined(wanted, machine), flags), kept)
+        except compiler.CompileError as error:
+            raise LoadError(f"bcc could not compile the programs: {error}", INSTALL) from error
+        for spec in found.maps:
             try:
-                self._functions[function] = self._bpf.load_func(function, bcc.BPF.RAW_TRACEPOINT)
-            except Exception as error:
-                raise LoadError(f"the kernel refused the program {function}: {error}") from error
+                self._maps[spec.name] = spec.create()
+            except OSError as error:
+                raise LoadError(f"the kernel refused the map {spec.name}: {error.strerror}") from error
+        self._status = MappedArray(self.map_fd("status"), layout.STATUS, 1, writable=True)
+        self._status.array["boot_epoch_ns"] = wanted.boot_epoch_ns
+        self._fill_calls()
+        self._load(found)
         for program in wanted.tails:
-            number = ctypes.c_int(PROGRAMS.index(program))
-            self._bpf["objects"][number] = ctypes.c_int(self._functions[f"on_{program}"].fd)
+            self._maps["objects"][PROGRAMS.index(program)] = self._functions[f"on_{program}"]
+
+    def _load(self, found: compiler.Compiled) -> None:
+        """All programs that are wanted: each is checked by the kernel, which takes longest."""
+        tails = [f"on_{program}" for program in self.wanted.tails]
+        functions = [function for function, _ in source.attached(self._defines)]
+        kinds = dict.fromkeys([*functions, *tails, "flush_now", "enter_cgroup", *self.wanted.told], RAW_TRACEPOINT)
+        kinds |= {function: TRACEPOINT for _, function in self._entries}
+        fds = {name: each.fd for name, each in self._maps.items()}
+        # the largest first: they take longest
+        order = sorted(kinds, key=lambda name: -len(found.programs[name].instructions))
+
+        def load(function: str) -> int:
+            try:
+                return syscall.load_program(function, kinds[function], found.programs[function].placed(fds))
+            except OSError as error:
+                raise LoadError(f"the kernel refused the program {function}: {error.strerror}") from error
+
+        with ThreadPoolExecutor() as pool:
+            self._functions = dict(zip(order, pool.map(load, order), strict=True))
 
     def map_fd(self, name: str) -> int:
         """Descriptor of a map, valid until close()."""
-        return int(self._bpf[name].map_fd)
+        return self._maps[name].fd
 
     @property
     def tree_change(self) -> int:
@@ -99,7 +120,7 @@ class Programs:
     @property
     def flush_fd(self) -> int:
         """Descriptor of the program that sends what waits on a CPU (BPF_PROG_TEST_RUN)."""
-        return int(self._functions["flush_now"].fd)
+        return self._functions["flush_now"]
 
     @property
     def _entries(self) -> list[tuple[str, str]]:
@@ -111,8 +132,8 @@ class Programs:
     def missed_runs(self) -> int:
         """Program runs that the kernel skipped because one was running on the CPU already."""
         missed = 0
-        for function in self._functions.values():
-            with open(f"/proc/self/fdinfo/{function.fd}") as info:
+        for fd in self._functions.values():
+            with open(f"/proc/self/fdinfo/{fd}") as info:
                 missed += sum(int(line.split()[1]) for line in info if line.startswith("recursion_misses"))
         return missed
 
@@ -140,10 +161,9 @@ class Programs:
                 self._put_row(call, row)
 
     def _put_row(self, call: Call, row: np.ndarray[Any, Any]) -> None:
-        table = self._bpf["calls"]
         at = call.number + layout.CALL_SLOTS * call.compat
         self._rows[at] = row
-        table[ctypes.c_int(at)] = table.Leaf.from_buffer_copy(row.tobytes())
+        self._maps["calls"][at] = row.tobytes()
 
     def ask(self, events: Sequence[Event]) -> None:
         """Have these system calls told of from now on, and no others. What is not one stays as it was loaded."""
@@ -182,18 +202,17 @@ class Programs:
         """Make the containers known that are there already; after attach(), so that none is missed."""
         found = cgroups.hierarchy()
         if found is not None:
-            cgroups.enter_existing(found.path, TestRun(self._functions["enter_cgroup"].fd), self._forget_cgroup)
+            cgroups.enter_existing(found.path, TestRun(self._functions["enter_cgroup"]), self._forget_cgroup)
         for name in self.wanted.told:
-            TestRun(self._functions[name].fd)()
+            TestRun(self._functions[name])()
 
     def _forget_cgroup(self, number: int) -> None:
         with contextlib.suppress(KeyError):
-            del self._bpf["containers"][ctypes.c_ulonglong(number)]
+            del self._maps["containers"][number]
 
     def containers(self) -> dict[int, np.ndarray[Any, Any]]:
         """Known control groups of containers, CONTAINER[1] by id of the group. For tests and `stat`."""
-        items = self._bpf["containers"].items()
-        return {int(k.value): np.frombuffer(bytes(v), layout.CONTAINER) for k, v in items}
+        return {key: np.frombuffer(value, layout.CONTAINER) for key, value in self._maps["containers"].items()}
 
     @property
     def containers_overflow(self) -> int:
@@ -202,13 +221,11 @@ class Programs:
 
     def set_perf_fd(self, name: str, cpu: int, fd: int) -> None:
         """Let programs on `cpu` submit to this perf event. The entry lives as long as this map descriptor."""
-        table = self._bpf[name]
-        table[ctypes.c_int(cpu)] = ctypes.c_int(fd)
+        self._maps[name][cpu] = fd
 
     def set_group(self, tgid: int, flags: int) -> None:
         """Enter a thread group in `groups` (bpf/c/maps.h)."""
-        table = self._bpf["groups"]
-        table[ctypes.c_uint(tgid)] = ctypes.c_uint(flags)
+        self._maps["groups"][tgid] = flags
         self._groups_changed()
 
     def _groups_changed(self) -> None:
@@ -221,56 +238,47 @@ class Programs:
 
     def groups(self) -> dict[int, int]:
         """Thread groups that the kernel side knows, with their flags. For tests and seeding."""
-        return {int(k.value): int(v.value) for k, v in self._bpf["groups"].items()}
+        return {key: int.from_bytes(value, "little") for key, value in self._maps["groups"].items()}
 
     def forget_group(self, tgid: int) -> None:
         """Take a thread group out again, if it is still there."""
         with contextlib.suppress(KeyError):
-            del self._bpf["groups"][ctypes.c_uint(tgid)]
+            del self._maps["groups"][tgid]
         self._groups_changed()
 
     def attach(self) -> None:
         """Attach every program; LoadError names the hook that was refused."""
         for function, tracepoint in source.attached(self._defines):
             try:
-                self._bpf.attach_raw_tracepoint(tp=tracepoint, fn_name=function)
-            except Exception as error:
-                raise LoadError(f"cannot attach to the raw tracepoint {tracepoint}: {error}") from error
-            self._raw_attached.append(tracepoint)
+                self._raw_attached.append(syscall.attach_raw_tracepoint(tracepoint, self._functions[function]))
+            except OSError as error:
+                raise LoadError(f"cannot attach to the raw tracepoint {tracepoint}: {error.strerror}") from error
+        folder = next((path for path in TRACEFS if (path / "events").is_dir()), TRACEFS[0])
         for name, function in self._entries:
             try:
-                self._bpf.attach_tracepoint(tp=f"syscalls:sys_enter_{name}", fn_name=function)
-            except Exception as error:
-                remedy = "mount -t tracefs tracefs /sys/kernel/tracing"
-                raise LoadError(f"cannot attach to the entry of {name}: {error}", remedy) from error
-            self._entries_attached.append(name)
+                fd = syscall.attach_tracepoint(folder, f"syscalls/sys_enter_{name}", self._functions[function])
+            except OSError as error:
+                remedy = f"mount -t tracefs tracefs {TRACEFS[0]}"
+                raise LoadError(f"cannot attach to the entry of {name}: {error.strerror}", remedy) from error
+            self._entries_attached.append(fd)
 
     def detach(self) -> None:
         """Detach every program. Records already in frames stay there: flush them afterwards."""
-        for name in self._entries_attached:
-            self._bpf.detach_tracepoint(tp=f"syscalls:sys_enter_{name}")
-        for tracepoint in self._raw_attached:
-            self._bpf.detach_raw_tracepoint(tp=tracepoint)
+        for fd in (*self._entries_attached, *self._raw_attached):
+            os.close(fd)
         self._entries_attached, self._raw_attached = [], []
 
     def close(self) -> None:
         """Detach and free programs and maps."""
         self.detach()
         self._status.close()
-        self._bpf.cleanup()
+        for fd in self._functions.values():
+            os.close(fd)
+        for each in self._maps.values():
+            each.close()
 
 
 def _add_look(row: np.ndarray[Any, Any], look: Look) -> None:
     row["object"], row["variant"] = PROGRAMS.index(look.program), VARIANTS.index(look.variant)
     for name in ("fd", "path", "dir", "path2", "dir2", "flags"):
         row[name] = getattr(look, name)
-
-
-def import_bcc() -> Any:
-    """The bcc module; LoadError with the remedy if it is not there."""
-    os.environ.setdefault("BCC_KERNEL_SOURCE", str(HERE / "headers"))
-    try:
-        import bcc
-    except ImportError as error:
-        raise LoadError(f"bcc cannot be imported: {error}", "apt install python3-bpfcc, then make setup") from error
-    return bcc

@@ -136,7 +136,6 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
         "CPUS": cpus,
         "GROUPS": GROUPS,
         "CONTAINERS": CONTAINERS,
-        "BOOT_EPOCH_NS": wanted.boot_epoch_ns,
         "SCOPE_FOLLOW": int(wanted.scope.follow),
         "EXEC_ENVIRONMENT": int(wanted.environment),
         "KEEP_BEFORE_EXEC_AT_RENAME": int(not prepare_exec),

@@ -66,6 +66,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     capture_bytes: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
     record: str = ""
     ledger: str = ""
+    cache: str = "/var/cache/headrace"
+    """Folder for compiled programs; "": none."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
 

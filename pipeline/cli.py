@@ -188,6 +188,7 @@ def _finish(outcome: Outcome, path: str) -> None:
     "-s", "--scope", "--trace", "scope", multiple=True, metavar="EXPR", help="Who is traced; repeatable, ANDed."
 )
 @click.option("--record", metavar="FILE", help="Also record, to replay later.")
+@click.option("--cache", metavar="FOLDER", help="Where compiled programs are kept; '' for nowhere.")
 @click.option("--perf-pages", type=int, metavar="N", help="Perf buffer per CPU, in pages (a power of two).")
 @click.option(
     "--exec-env/--no-exec-env", "exec_environment", default=None, help="Carry the environment of exec events."

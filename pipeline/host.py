@@ -11,11 +11,11 @@ from pathlib import Path
 from bpf import cgroups
 from bpf.btf import VMLINUX, Btf, BtfError
 from bpf.catalogue import ENTRY_CALLS, Event
-from bpf.loader import LoadError, has_raw_tracepoint, import_bcc
+from bpf.compiler import CompileError, import_bcc
+from bpf.loader import INSTALL, TRACEFS, has_raw_tracepoint
 from pipeline import privilege
 from pipeline.shm import UnorderedMemory, require_total_store_order
 
-TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 INIT_PID_NAMESPACE = 0xEFFFFFFC
 """PROC_PID_INIT_INO of include/linux/proc_ns.h."""
 CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
@@ -87,8 +87,8 @@ def _btf() -> tuple[Finding, Btf | None]:
 def _bcc() -> Finding:
     try:
         version = getattr(import_bcc(), "__version__", "unknown version")
-    except LoadError as error:
-        return Finding("bcc", False, str(error), error.remedy)
+    except CompileError as error:
+        return Finding("bcc", False, str(error), INSTALL)
     return Finding("bcc", True, str(version))
 
 

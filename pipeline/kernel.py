@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from bpf import loader, scope, source
 from bpf.btf import Btf, BtfError
@@ -47,7 +48,7 @@ class Kernel:
             retval=selection.retval,
             boot_epoch_ns=boot_ns,
         )
-        self.programs = loader.Programs(wanted, loader.import_bcc(), btf)
+        self.programs = loader.Programs(wanted, btf, Path(settings.cache) if settings.cache else None)
         self.cpus = self.programs.cpus
         self._produced = watermark.produced(self.programs.map_fd("produced"), self.cpus)
         self._marks = watermark.Marks(self.programs.map_fd("marks"), self.cpus, self.programs.slots)

@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,12 @@ PR_SET_NAME = 15
 def call_it(name: str) -> None:
     """What ps and top show: `hr-worker-0`. 15 bytes are shown."""
     ctypes.CDLL(None).prctl(PR_SET_NAME, f"hr-{name}".encode(), 0, 0, 0)
+
+
+def _failed(error: BaseException | None) -> None:
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    os._exit(70)
 
 
 def main(name: str, plan: Plan, run: Callable[..., None], *args: Any, keep_privilege: bool = False) -> None:
@@ -36,12 +43,12 @@ def main(name: str, plan: Plan, run: Callable[..., None], *args: Any, keep_privi
     logs.configure(plan.log_level)
     if not keep_privilege:
         privilege.drop()
+    # a process with a thread less would stand still
+    threading.excepthook = lambda args: _failed(args.exc_value)
     try:
         run(plan, *args)
-    except Exception:
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(70)
+    except Exception as error:
+        _failed(error)
     # Views into shared memory may still be alive: skip the interpreter's teardown of mappings.
     sys.stdout.flush()
     sys.stderr.flush()

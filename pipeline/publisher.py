@@ -203,10 +203,10 @@ class Publisher:
             for i in users:
                 self._blocked[i].append(Offer(gather, rows, ALL, 0, lambda: self._finished(held)))
         for part, count in zip(parts, stayed, strict=True):
-            held = part.token[0]
-            held.stayed.folded += count.folded
-            held.stayed.below += count.below
-            held.published += part.last - part.first - count.folded - count.below
+            record = part.token[0]
+            record.stayed.folded += count.folded
+            record.stayed.below += count.below
+            record.published += part.last - part.first - count.folded - count.below
 
     def _send_lines(self, lines: list[bytes]) -> None:
         """Lines of findings, in each sink's shape; those of one rule that follow each other are one message."""

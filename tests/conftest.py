@@ -1,7 +1,11 @@
-"""What all tests share: property tests that give the same verdict every time, on any machine."""
+"""What all tests share: property tests that give the same verdict every time, on any machine; compiled programs."""
 
 from __future__ import annotations
 
+import os
+import tempfile
+
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 settings.register_profile(
@@ -16,3 +20,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("headrace")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What one test compiles the next one finds; nothing is left on the host."""
+    folder = tempfile.TemporaryDirectory(prefix="headrace-cache-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["HEADRACE_CACHE"] = folder.name

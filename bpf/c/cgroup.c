@@ -103,12 +103,14 @@ int on_cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
 #ifdef EVENT_cgroup_mkdir
 	write_cgroup(ctx, EVENT_cgroup_mkdir, cgroup, ctx->args[1]);
 #endif
-	if (!of_hierarchy(cgroup))
+	u32 zero = 0;
+	struct status *st = status.lookup(&zero);
+	if (!of_hierarchy(cgroup) || !st)
 		return 0;
 	u64 node = cgroup_node(cgroup), above = cgroup_parent_node(cgroup), id = node_id(node);
 	struct container *k = container_enter(id, node_id(above), KREAD(u64, node + KERNEL_kernfs_node_name),
 					      KREAD(u64, above + KERNEL_kernfs_node_name), false, CONTAINER_CREATED,
-					      ktime_boot_ns() + BOOT_EPOCH_NS);
+					      ktime_boot_ns() + st->boot_epoch_ns);
 #ifdef EVENT_container_create
 	struct subject s;
 	if (k && k->root == id && container_wanted(&s, k))

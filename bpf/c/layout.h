@@ -263,7 +263,7 @@ struct status {
 	u64 containers_epoch; /* moves with every change of `containers` */
 	u64 containers_overflow; /* control groups that found no place in `containers` */
 	u64 told_epoch; /* user space moves it when a worker must be told again */
-	u64 pad;
+	s64 boot_epoch_ns; /* CLOCK_REALTIME minus CLOCK_BOOTTIME, from user space */
 };
 
 /* A node of the maple tree that holds a process's regions. */

@@ -1,0 +1,157 @@
+"""bpf(2), as far as loading and attaching needs it: maps, programs, and the ends of tracepoints.
+
+Layouts are those of `union bpf_attr` in include/uapi/linux/bpf.h. Every call raises OSError if the kernel refuses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+NUMBERS = {"x86_64": (321, 298), "aarch64": (280, 241)}
+"""bpf and perf_event_open, by machine."""
+MAP_CREATE, LOOKUP, UPDATE, DELETE, NEXT_KEY, PROG_LOAD = range(6)
+OBJ_INFO, RAW_TRACEPOINT_OPEN = 15, 17
+TRACEPOINT, RAW_TRACEPOINT = 5, 17
+"""Types of programs."""
+MAP = struct.Struct("<IIIIIII16s")
+"""type, bytes of a key and of a value, entries, flags, inner map, NUMA node, name"""
+ELEMENT = struct.Struct("<IIQQQ")
+PROGRAM = struct.Struct("<IIQQIIQII16s")
+"""type, instructions, their address, licence, log level, log size, log, kernel version, flags, name"""
+INFO = struct.Struct("<IIQ")
+MAP_INFO = struct.Struct("<IIIIII16s")
+OPEN_RAW = struct.Struct("<QII")
+PERF_ATTR_BYTES, PERF_TRACEPOINT, PERF_FD_CLOEXEC = 112, 2, 8
+IOC_ENABLE, IOC_SET_BPF = 0x2400, 0x40042408
+INSTRUCTION = 8
+NAME_BYTES = 15
+LOG_BYTES = 1 << 20
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(command: int, attributes: bytes | ctypes.Array[ctypes.c_char]) -> int:
+    """One bpf(2). Other threads run meanwhile."""
+    found = int(_libc.syscall(NUMBERS[os.uname().machine][0], command, attributes, len(attributes)))
+    if found < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return found
+
+
+def _short(name: str) -> bytes:
+    return name.encode()[:NAME_BYTES]
+
+
+class MapSpec(NamedTuple):
+    """What a map is made of. `name` has 15 bytes at most."""
+
+    name: str
+    type: int
+    key_bytes: int
+    value_bytes: int
+    entries: int
+    flags: int
+
+    @classmethod
+    def of(cls, fd: int) -> MapSpec:
+        """That of a map that is there."""
+        info = ctypes.create_string_buffer(MAP_INFO.size)
+        call(OBJ_INFO, INFO.pack(fd, len(info), ctypes.addressof(info)))
+        kind, _, key, value, entries, flags, name = MAP_INFO.unpack(info.raw)
+        return cls(name.rstrip(b"\0").decode(), kind, key, value, entries, flags)
+
+    def create(self) -> Map:
+        """A new one."""
+        kind = (self.type, self.key_bytes, self.value_bytes, self.entries, self.flags)
+        return Map(self, call(MAP_CREATE, MAP.pack(*kind, 0, 0, _short(self.name))))
+
+
+class Map:
+    """A map of this process's. Keys are numbers; values are bytes, or numbers too."""
+
+    def __init__(self, spec: MapSpec, fd: int) -> None:
+        self.spec, self.fd = spec, fd
+
+    def _element(self, command: int, key: bytes, value: int = 0) -> None:
+        keys = ctypes.create_string_buffer(key, len(key))
+        call(command, ELEMENT.pack(self.fd, 0, ctypes.addressof(keys), value, 0))
+
+    def __setitem__(self, key: int, value: bytes | int) -> None:
+        data = value.to_bytes(self.spec.value_bytes, "little") if isinstance(value, int) else value
+        assert len(data) == self.spec.value_bytes
+        values = ctypes.create_string_buffer(data, len(data))
+        self._element(UPDATE, key.to_bytes(self.spec.key_bytes, "little"), ctypes.addressof(values))
+
+    def __delitem__(self, key: int) -> None:
+        """KeyError if there is none."""
+        try:
+            self._element(DELETE, key.to_bytes(self.spec.key_bytes, "little"))
+        except FileNotFoundError:
+            raise KeyError(key) from None
+
+    def items(self) -> Iterator[tuple[int, bytes]]:
+        """What is there; what changes meanwhile may be missed, or be there twice."""
+        key = ctypes.create_string_buffer(self.spec.key_bytes)
+        value = ctypes.create_string_buffer(self.spec.value_bytes)
+        before = 0
+        while True:
+            try:
+                call(NEXT_KEY, ELEMENT.pack(self.fd, 0, before, ctypes.addressof(key), 0))
+            except FileNotFoundError:
+                return
+            before = ctypes.addressof(key)
+            try:
+                self._element(LOOKUP, key.raw, ctypes.addressof(value))
+            except FileNotFoundError:
+                continue
+            yield int.from_bytes(key.raw, "little"), value.raw
+
+    def close(self) -> None:
+        """Give it up; programs that use it keep it."""
+        os.close(self.fd)
+
+
+def load_program(name: str, kind: int, code: bytes, log: bool = False) -> int:
+    """Descriptor of a program that the kernel has checked. OSError; with `log` it carries the verifier's last words."""
+    buffer = ctypes.create_string_buffer(LOG_BYTES if log else 1)
+    codes, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
+    shown = (1, len(buffer), ctypes.addressof(buffer)) if log else (0, 0, 0)
+    what = (kind, len(code) // INSTRUCTION, ctypes.addressof(codes), ctypes.addressof(licence))
+    try:
+        return call(PROG_LOAD, PROGRAM.pack(*what, *shown, 0, 0, _short(name)))
+    except OSError as error:
+        if not log:
+            return load_program(name, kind, code, log=True)
+        said = [line for line in buffer.value.decode(errors="replace").splitlines() if line]
+        words = next((line for line in reversed(said) if not line.startswith("processed ")), "")
+        raise OSError(error.errno, f"{error.strerror}: {words}" if words else error.strerror) from error
+
+
+def attach_raw_tracepoint(name: str, program: int) -> int:
+    """Descriptor that keeps a program attached."""
+    text = ctypes.create_string_buffer(name.encode())
+    return call(RAW_TRACEPOINT_OPEN, OPEN_RAW.pack(ctypes.addressof(text), program, 0))
+
+
+def attach_tracepoint(tracefs: Path, name: str, program: int) -> int:
+    """The same of a tracepoint `group/name`: a perf event, which stands for all CPUs."""
+    number = int((tracefs / "events" / name / "id").read_text())
+    attr = ctypes.create_string_buffer(PERF_ATTR_BYTES)
+    # type, size, config, sample_period
+    struct.pack_into("<IIQQ", attr, 0, PERF_TRACEPOINT, PERF_ATTR_BYTES, number, 1)
+    fd = int(_libc.syscall(NUMBERS[os.uname().machine][1], attr, -1, 0, -1, PERF_FD_CLOEXEC))
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    try:
+        fcntl.ioctl(fd, IOC_SET_BPF, program)
+        fcntl.ioctl(fd, IOC_ENABLE, 0)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
