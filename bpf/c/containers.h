@@ -100,8 +100,9 @@ static __always_inline long read_name(void *to, u32 bytes, u64 from, bool user)
 /* The value of a digit, above 15 if it is none. */
 static __always_inline u32 hex_digit(u8 c)
 {
-	u32 digit = (u32)c - '0', letter = (u32)c - 'a';
-	return digit < 10 ? digit : letter < 6 ? letter + 10 : 16;
+	u64 digit = (u64)c - '0', letter = (u64)c - 'a';
+	u64 is_digit = LESS(digit, 10), is_letter = LESS(letter, 6);
+	return is_digit * digit + is_letter * (letter + 10) + (1 - is_digit - is_letter) * 16;
 }
 
 /* 64 hexadecimal digits, in lower case, as 32 bytes; false if there is another character. */

@@ -33,6 +33,8 @@ static u64 (*ktime_boot_ns)(void) = (void *)125;    /* bpf_ktime_get_boot_ns, si
 /* A member of a part of a struct that was read as a whole. */
 #define FIELD(head, type, offset) (*(type *)((head)->bytes + (offset)))
 /* Keep the compiler from deriving a bounded value a second time from an unbounded one. */
+/* 1 or 0 without a branch: each branch in a loop doubles what the verifier has to look at. */
+#define LESS(a, b) (((~(u64)(a) & (u64)(b)) | ((~(u64)(a) | (u64)(b)) & ((u64)(a) - (u64)(b)))) >> 63)
 #define OPAQUE(v) asm volatile("" : "+r"(v))
 
 #define COMPONENT_BYTES 256 /* NAME_MAX, and a NUL */

@@ -29,14 +29,12 @@ static __always_inline u64 region_of(u64 mm, u64 address)
 		bpf_probe_read_kernel(node, sizeof(*node), (void *)(entry & ~255ULL));
 		u32 pivots = kind == MAPLE_ARANGE_64 ? KERNEL_maple_arange_64_pivot / 8 : KERNEL_maple_range_64_pivot / 8;
 		u32 slots = kind == MAPLE_ARANGE_64 ? KERNEL_maple_arange_64_slot / 8 : KERNEL_maple_range_64_slot / 8;
-		u32 last = slots - pivots, slot = 0;
-		for (int i = 0; i < NODE_SLOTS; i++) {
-			slot = i;
-			if (i >= last)
-				break;
+		u64 last = slots - pivots, slot = 0, passed = 1;
+		for (u64 i = 0; i < NODE_SLOTS - 1; i++) {
 			u64 pivot = node->words[(pivots + i) & 31];
-			if (address <= pivot || (!pivot && i))
-				break;
+			/* no pivot but the first is 0 */
+			passed &= LESS(pivot, address) & LESS(i, last) & LESS(0, pivot | !i);
+			slot += passed;
 		}
 		entry = node->words[(slots + slot) & 31];
 		if (kind < MAPLE_RANGE_64)
