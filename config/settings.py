@@ -66,6 +66,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     capture_bytes: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
     record: str = ""
     ledger: str = ""
+    containers: bool = False
+    crs: tuple[str, ...] = ()
+    """Sockets of container runtimes, RUNTIME:PATH; none: the usual ones."""
+    container_labels: tuple[str, ...] = ()
+    """Globs of labels that events carry."""
     cache: str = "/var/cache/headrace"
     """Folder for compiled programs; "": none."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"

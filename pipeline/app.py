@@ -132,6 +132,7 @@ class Run:
             hidden=request.hidden,
             records=bool(settings.record),
             hashes=settings.exec_hash,
+            endpoints=request.endpoints,
             colour=coloured(request.sinks),
             columns=terminal_columns(request.sinks),
         )

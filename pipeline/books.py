@@ -142,6 +142,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     """Of signatures that have seen events, by id: `evaluated`, `matched`, `time_ns`; since their generation began."""
     values: dict[str, int] = msgspec.field(default_factory=dict)
     """Values of fields that signatures have looked at (pipeline/plan.py, VALUES)."""
+    containers: dict[str, int] = msgspec.field(default_factory=dict)
+    """What is known of containers: how many are in which state, and COUNTERS (pipeline/enrichment.py)."""
     facts: dict[str, int] = msgspec.field(default_factory=dict)
     """Lifecycle records that no output asked for, and what became of them; outside of the sum."""
     by_cpu: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
@@ -182,6 +184,8 @@ class Ledger(msgspec.Struct, kw_only=True):
             )
         if self.findings:
             lines.append("  findings: " + "  ".join(f"{name} {n}" for name, n in self.findings.items()))
+        if self.containers:
+            lines.append("  containers: " + "  ".join(f"{name} {n}" for name, n in self.containers.items() if n))
         if self.restarts:
             lines.append("  restarted: " + "  ".join(f"{name} {n}" for name, n in self.restarts.items()))
         return "\n".join(lines)

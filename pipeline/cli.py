@@ -16,7 +16,7 @@ import msgspec
 from bpf.catalogue import UnknownName, catalogue
 from bpf.loader import LoadError
 from bpf.scope import ScopeError
-from config import filters, outputs, settings
+from config import filters, outputs, runtimes, settings
 from config.rules import SEVERITIES
 from config.settings import SettingsError
 from config.tuning import TuningError
@@ -120,6 +120,7 @@ def _resolve(
         unread = detection.unread(ruleset, resolved)
         hidden = ("env",) if "exec_environment" in unread else ()
         resolved = msgspec.structs.replace(resolved, **dict.fromkeys(unread, True))
+        asked = runtimes.endpoints(resolved.crs) if resolved.containers or resolved.crs else ()
         _check_files(resolved, (*out.sinks, *findings_to), recording)
         if recording and out.switches.get("exec_hash"):
             raise outputs.OutputError("option:exec-hash: files are hashed on the host that runs them, not in a replay")
@@ -132,7 +133,8 @@ def _resolve(
     if sys.stdout.isatty() and any((s.format, s.target) == ("arrow", "-") for s in out.sinks):
         raise Failure("output arrow:-: binary, and standard output is a terminal; redirect it", EX_USAGE)
     again = functools.partial(detection.ruleset, resolved)
-    return Request(resolved, selection, out, ruleset, findings_to, command, ready_fd, resolved.fold_s, hidden, again)
+    where = resolved.fold_s, hidden, again
+    return Request(resolved, selection, out, ruleset, findings_to, command, ready_fd, asked, *where)
 
 
 def _check_files(resolved: settings.Settings, sinks: Sequence[outputs.Output], recording: Path | None) -> None:
@@ -188,6 +190,9 @@ def _finish(outcome: Outcome, path: str) -> None:
     "-s", "--scope", "--trace", "scope", multiple=True, metavar="EXPR", help="Who is traced; repeatable, ANDed."
 )
 @click.option("--record", metavar="FILE", help="Also record, to replay later.")
+@click.option("--containers/--no-containers", default=None, help="Ask runtimes for names and images of containers.")
+@click.option("--crs", multiple=True, metavar="RUNTIME:SOCKET", help="Where: docker, containerd, crio, podman.")
+@click.option("--container-label", "container_labels", multiple=True, metavar="GLOB", help="Labels that events carry.")
 @click.option("--cache", metavar="FOLDER", help="Where compiled programs are kept; '' for nowhere.")
 @click.option("--perf-pages", type=int, metavar="N", help="Perf buffer per CPU, in pages (a power of two).")
 @click.option(
@@ -216,7 +221,7 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, **f
     """
     flags["events"] = _joined(flags["events"])
     flags["scope"] = list(flags["scope"]) or None
-    _listed(flags, "output", "findings", "signatures", "sigma", "rules", "exclude")
+    _listed(flags, "output", "findings", "signatures", "sigma", "rules", "exclude", "crs", "container_labels")
     request = _resolve(config, flags, command, _check_ready_fd(ready_fd))
     logs.configure(request.settings.log_level)
     asked = request.settings.events

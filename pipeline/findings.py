@@ -5,7 +5,7 @@ begins with the first, are counted. When the window is over, or at the bound of 
 says how many there were: the first's, with `count`, `first`, `last` and some process ids. Windows are measured in the
 time of events; `expire` closes those that no event comes to close.
 
-What a signature finds only by its threshold (pipeline/thresholds.py) is counted here, too: the match that completes it
+What a signature finds only by its threshold (config/thresholds.py) is counted here, too: the match that completes it
 is a finding, and those before it are `below`. A line that says how many were folded is no finding.
 
     found = published + folded + below
@@ -21,9 +21,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from config.thresholds import Thresholds
 from pipeline.merge import Part, order
 from pipeline.shm import Array
-from pipeline.thresholds import Thresholds
 
 MAX_WINDOWS = 16384
 MAX_BYTES = 64 << 20

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import signal
 
-from pipeline import hashes, privilege, process, publisher, reader, recording
+from pipeline import enricher, hashes, privilege, process, publisher, reader, recording
 from workers import process as worker
 
-STAGES = (hashes, process, publisher, reader, recording, worker)
+STAGES = (enricher, hashes, process, publisher, reader, recording, worker)
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 privilege.die_with_parent()

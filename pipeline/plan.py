@@ -18,6 +18,7 @@ from bpf.layout import EVENTS
 from config.filters import Condition
 from config.outputs import Output
 from config.rules import MOST_CODE
+from config.runtimes import Endpoint
 from pipeline import books
 from pipeline.doorbell import Doorbell, InheritedFd
 from pipeline.gaps import TABLE
@@ -80,6 +81,11 @@ class Plan:
     hashes: str = ""
     """Segment of what is known of executables (pipeline/hashes.py), and where to ask for more; "": not asked for."""
     hash_requests: InheritedFd | None = None
+    enrichment: str = ""
+    """Segment of what runtimes know of containers (pipeline/enrichment.py), and where to ask; "": not asked for."""
+    enrichment_requests: InheritedFd | None = None
+    endpoints: tuple[Endpoint, ...] = ()
+    container_labels: tuple[str, ...] = ()
     detects: bool = False
     """Whether there are signatures: those of the latest generation (Control.rules)."""
     hidden: tuple[str, ...] = ()

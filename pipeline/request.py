@@ -13,6 +13,7 @@ from bpf.catalogue import Event, catalogue
 from config import filters
 from config.outputs import Output, Outputs
 from config.rules import Rule
+from config.runtimes import Endpoint
 from config.settings import Settings
 from pipeline.books import Ledger
 from workers.detect import shapes
@@ -31,6 +32,8 @@ class Request:
     findings: tuple[Output, ...] = ()
     command: tuple[str, ...] = ()
     ready_fd: int = -1
+    endpoints: tuple[Endpoint, ...] = ()
+    """Runtimes that are asked about containers."""
     fold_s: int = 0
     hidden: tuple[str, ...] = ()
     read_rules: Callable[[], Ruleset] | None = None

@@ -34,7 +34,7 @@ RESULT = np.dtype(
 topic's record, the rows to be counted there."""
 MARK = np.dtype([("fold", "<u8"), ("group", "<u8"), ("count", "<u4"), ("within_ms", "<u4")])
 """Of a finding: what is the same about those that repeat, and of those that make one finding together; how many these
-are (0: each is one), and in what time (pipeline/findings.py, thresholds.py).
+are (0: each is one), and in what time (pipeline/findings.py, config/thresholds.py).
 """
 
 

@@ -27,8 +27,9 @@ from bpf.catalogue import Event
 from config.filters import Condition
 from config.outputs import Output
 from config.rules import Rule
+from config.runtimes import Endpoint
 from config.settings import Settings
-from pipeline import hashes, process, publisher, recording
+from pipeline import enricher, enrichment, hashes, process, publisher, recording
 from pipeline.books import Ledger, add_reader, add_recording, add_sinks, add_workers
 from pipeline.clock import boottime_ns
 from pipeline.doorbell import Doorbell, InheritedFd
@@ -95,6 +96,8 @@ class Stage:
     """How many descriptors its arguments hold, beyond a few."""
     running: Any = None
     keep_privilege: bool = False
+    spare: bool = False
+    """The run goes on without it, if it cannot be kept alive."""
     once: bool = False
     """Its work cannot be taken up again after a death (a file that was half written)."""
     restarts: int = 0
@@ -128,6 +131,8 @@ class Pipeline:
     fold_s: int = 0
     before_s: float = 0
     records: bool = False
+    endpoints: tuple[Endpoint, ...] = ()
+    """Runtimes that are asked about containers."""
     hashes: bool = False
     """Whether executables are hashed, which is done on the host that ran them."""
     colour: bool = False
@@ -149,6 +154,9 @@ class Pipeline:
             self.generations.offer(self.rules)
         self.stages: list[Stage] = []
         self._hash_pipe = _pipe() if self.hashes else None
+        self._ask_pipe = _pipe() if self.endpoints else None
+        segment = self._segment(enrichment.Table.size()) if self.endpoints else None
+        self.enrichment = enrichment.Table(segment) if segment else None
         self.plan = Plan(
             workers=workers,
             cpus=self.host.cpus,
@@ -173,6 +181,10 @@ class Pipeline:
             publisher=uuid.uuid4().hex[:12],
             hashes=self._segment(hashes.Table.size()).name if self.hashes else "",
             hash_requests=self._hash_pipe[1] if self._hash_pipe else None,
+            enrichment=segment.name if segment else "",
+            enrichment_requests=self._ask_pipe[1] if self._ask_pipe else None,
+            endpoints=self.endpoints,
+            container_labels=self.settings.container_labels,
             detects=bool(self.rules),
             hidden=self.hidden,
             fold_s=self.fold_s,
@@ -207,6 +219,8 @@ class Pipeline:
             self._launch(recorder)
         if self._hash_pipe:
             self._launch(Stage("hasher", hashes.run, (self._hash_pipe[0],), keep_privilege=True))
+        if self._ask_pipe:
+            self._launch(Stage("enricher", enricher.run, (self._ask_pipe[0],), spare=True))
 
     def start_source(self, source: Stage) -> None:
         """Start what feeds the rings."""
@@ -275,12 +289,16 @@ class Pipeline:
                 stage.finished = True
             elif stage.status in GIVE_UP or stage.restarts >= MAX_RESTARTS or stage.once:
                 stage.finished = True
+                if stage.spare:
+                    logger("supervisor").error("supervisor.process_given_up", name=stage.name, status=stage.status)
+                    continue
                 raise PipelineFailed(stage.name, stage.status)
             else:
                 stage.restarts += 1
                 logger("supervisor").warning("supervisor.process_restarted", name=stage.name, status=stage.status)
                 self._launch(stage)
-                self.on_restart()
+                if not stage.spare:
+                    self.on_restart()
 
     def finish(self, hurry: Callable[[], bool], deadline_s: float, meanwhile: Callable[[], None]) -> None:
         """Wait until every stage has drained and ended. Once `hurry` is true there are `deadline_s` left,
@@ -307,6 +325,8 @@ class Pipeline:
             add_recording(ledger, self.control.reader.committed(), self.settings.record, self.control.recorded)
         if self.rules:
             self.generations.add_to(ledger)
+        if self.enrichment:
+            ledger.containers = self.enrichment.states() | self.enrichment.counters()
         ledger.restarts = {s.name: s.restarts for s in self.stages if s.restarts}
         return ledger
 
@@ -326,7 +346,7 @@ class Pipeline:
             segment.close()
         for bell in (*self.plan.bells, self.plan.publisher_bell):
             bell.close()
-        for end in (*self._targets, *(self._hash_pipe or ())):
+        for end in (*self._targets, *(self._hash_pipe or ()), *(self._ask_pipe or ())):
             if end is not None:
                 end.close()
 

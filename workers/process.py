@@ -17,30 +17,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bpf.catalogue import LOSS, catalogue
+from pipeline import enrichment
 from pipeline.clock import CpuClock, boottime_ns
 from pipeline.frames import HEADER, read_header
 from pipeline.gaps import GapReader
 from pipeline.hashes import Client
 from pipeline.logs import logger
 from pipeline.plan import ALL, LINES, READY_WORKER, Plan, attach_control, attach_ring
-from pipeline.results import RESULT, Buffer, key_bytes, try_write
+from pipeline.results import MARK, RESULT, Buffer, key_bytes, try_write
 from pipeline.ring import END, FRAME, U64, WATERMARK
 from pipeline.shm import Array
 from workers.core import Batch, Core
 from workers.detect.matches import Matches
+from workers.enrich.containers import nobody
 from workers.enrich.executables import Executables
 from workers.filters import Predicates
 from workers.rows import Rows
+from workers.views.choice import forget_who, view_of
 from workers.views.columns import ColumnsView
-from workers.views.json_lines import JsonStyle
 from workers.views.pieces import Facts, Lines
-from workers.views.table import TableStyle, fitted
+from workers.views.table import fitted
 
 if TYPE_CHECKING:
     from workers.detect.current import Current
     from workers.detect.detector import Detector
     from workers.detect.findings import Rendered
-    from workers.views.arrow import ArrowView
 
 ROWS_PER_RECORD = 4096
 FINDING_ROWS = 1024
@@ -82,10 +83,13 @@ class Worker:
         self.core = Core(catalogue(), index, plan.workers, self._keep)
         self._gaps = GapReader(self.control.gaps)
         facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
+        self._containers = enrichment.client(plan.enrichment, plan.enrichment_requests)
+        self._describe = nobody if self._containers is None else self._containers.of
         self.renders = plan.renders
         self._current = self._signatures(facts) if plan.detects else None
         self._executables = Executables(catalogue(), Client(plan)) if plan.hashes else None
-        self.views = {name: self._view(name, facts) for name, _ in self.renders}
+        about = self.core.tree.executable, self._executables, self._describe
+        self.views = {name: view_of(name, plan, catalogue(), facts, *about) for name, _ in self.renders}
         self._hides = bool(plan.conditions or plan.only)
         """Columns carry their cells whole: what a condition took out must not go along."""
         self._fed: list[Fed] = []
@@ -102,7 +106,7 @@ class Worker:
 
         plan = self.plan
         generation = int(self.state["generation"]) or self.control.latest_rules
-        shown = facts, plan.secret, plan.hidden, plan.before_s
+        shown = facts, (plan.secret, plan.hidden, plan.before_s, self._describe)
         found = Current(self.control, generation, self.index, self.core, catalogue(), *shown, self._report, boottime_ns)
         self.state["generation"] = found.generation
         return found
@@ -120,20 +124,6 @@ class Worker:
 
     def _report(self, text: str) -> None:
         logger(f"worker-{self.index}").error("worker.signature_failed", reason=text)
-
-    def _view(self, name: str, facts: Facts) -> Lines | ColumnsView | ArrowView:
-        plan, executable = self.plan, self.core.tree.executable
-        if name == "json":
-            json = JsonStyle(facts, plan.detect_syscall, executable, plan.stack_addresses)
-            return Lines(catalogue(), json, plan.parse_arguments, self._executables, plan.hidden)
-        if name == "table":
-            table = TableStyle(facts, plan.colour, plan.columns)
-            return Lines(catalogue(), table, plan.parse_arguments, self._executables, plan.hidden)
-        if name == "arrow":
-            from workers.views.arrow import ArrowView  # an extra
-
-            return ArrowView(catalogue(), facts, plan.parse_arguments, executable, self._executables)
-        return ColumnsView(catalogue(), facts, plan.parse_arguments)
 
     def _recover(self) -> None:
         """Take up where the committed state ends."""
@@ -201,6 +191,8 @@ class Worker:
             self._look_by_latest()
         if self._current and (gaps := self._gaps.changed()) is not None:
             self._current.detector.gaps.know(gaps)
+        if self._containers and self._containers.changed():
+            forget_who([*self.views.values(), *([self._current.detector] if self._current else [])])
         batch = self.core.advance(watermark_ns)
         self._written[:] = 0
         if self._executables is not None:
@@ -261,7 +253,7 @@ class Worker:
         rows = batch.ripe
         tgid = self.core.contexts.table["tgid"][rows.who[found.row]].astype(np.uint64)
         tie = rows.cpu[found.row].astype(np.uint64) << np.uint64(32) | tgid
-        keys = key_bytes(rows.time_ns[found.row], tie, found.ends) + found.marks.tobytes()
+        keys = key_bytes(rows.time_ns[found.row], tie, found.ends) + found.marks.astype(MARK).tobytes()
         size = RESULT.itemsize + len(keys) + len(found.data)
         if len(found) > 1 and not self.results.fits(size, held=len(self.renders) + 1):
             first, second = found.halves()

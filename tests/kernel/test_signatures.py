@@ -84,7 +84,7 @@ def test_a_signature_fires_when_it_should_and_only_then(outcome: Outcome, signat
 def test_a_finding_says_who_and_what(outcome: Outcome) -> None:
     pid = next(pid for name, kind, pid, _ in outcome.done if (name, kind) == ("TRC-1010", "hit"))
     one = next(f for f in outcome.findings if f["process"]["pid"] == pid and f["signatureID"] == "TRC-1010")
-    assert one["container"] == {"id": A, "runtime": "docker"}
+    assert one["container"] == {"id": A, "runtime": "docker", "enrichment": "off"}
     assert one["severity"] == "high"
     assert one["mitre"]["id"] == "T1611"
     assert one["events"][0]["eventName"] == "security_file_open"

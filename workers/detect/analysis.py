@@ -14,7 +14,7 @@ import numpy as np
 
 from bpf.catalogue import Catalogue
 from config.rules import Rule
-from pipeline.thresholds import Thresholds
+from config.thresholds import Thresholds
 from workers.detect.code import Given, code_rules
 from workers.detect.columns import Array, Keys, ValueColumn
 from workers.detect.compiled import compile_rules

@@ -10,10 +10,15 @@ import numpy as np
 from bpf.catalogue import Catalogue
 from workers.core import Core
 from workers.detect.detector import Detector
+from workers.enrich.containers import Describe
 from workers.views.pieces import Facts
 
 Array = np.ndarray[Any, Any]
 TELL_EVERY_NS = 200_000_000
+
+
+Shown = tuple[bytes, Sequence[str], float, Describe]
+"""How findings are shown (Detector.open): secret, hidden arguments, seconds before, what is known of containers."""
 
 
 class Shared(Protocol):
@@ -42,16 +47,14 @@ class Current:
         core: Core,
         catalogue: Catalogue,
         facts: Facts,
-        secret: bytes,
-        hidden: Sequence[str],
-        before_s: float,
+        shown: Shown,
         report: Callable[[str], None],
         now: Callable[[], int],
     ) -> None:
         """`report`: told what goes wrong in signatures in Python; `now`: nanoseconds of CLOCK_BOOTTIME."""
         self._shared, self._core, self._catalogue = shared, core, catalogue
         self._running, self._tallies = shared.running[index : index + 1], shared.tallies[index : index + 1]
-        self._facts, self._shown = facts, (secret, hidden, before_s)
+        self._facts, self._shown = facts, shown
         self._report, self._now = report, now
         self._told_ns = 0
         self._tried = generation

@@ -19,7 +19,7 @@ from workers.detect.findings import FindingLines, Rendered
 from workers.detect.gaps import Gaps
 from workers.detect.history import History
 from workers.detect.matches import Matched, Matches
-from workers.enrich.containers import container_id
+from workers.enrich.containers import Describe, container_id, nobody
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Rows
 from workers.views.pieces import Facts, argument_counts
@@ -98,6 +98,7 @@ class Detector:
         secret: bytes,
         hidden: Sequence[str],
         before_s: float = 0,
+        describe: Describe = nobody,
     ) -> None:
         """Make ready to render. `before_s`: so much of what processes did before is kept for findings."""
         if self._history is None and before_s:
@@ -112,7 +113,13 @@ class Detector:
             secret=secret,
             hidden=hidden,
             history=self._history,
+            describe=describe,
         )
+
+    def forget_who(self) -> None:
+        """More is known of containers than there was."""
+        assert self._lines is not None
+        self._lines.forget_who()
 
     def switch_off(self, numbers: Sequence[int]) -> None:
         """Signatures in Python that are off, by their numbers."""

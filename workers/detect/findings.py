@@ -22,7 +22,6 @@ import numpy as np
 from bpf.catalogue import Catalogue, Event
 from config.conditions import tests
 from config.rules import Rule
-from pipeline.results import MARK
 from workers.detect.columns import View, listed
 from workers.detect.fields import Field, FieldError, field_of
 from workers.detect.gaps import NO_GAPS, Gaps, Reach
@@ -32,13 +31,15 @@ from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
 from workers.detect.subjects import ancestors, command_line, user_name
 from workers.detect.values import NUMBER, Text, Value
-from workers.enrich.containers import container_id, runtime_of
+from workers.enrich.containers import Describe, nobody, of_finding
 from workers.enrich.tree import Image, Process, ProcessTree
 from workers.rows import Contexts, Rows
 from workers.views.json_lines import JsonStyle, encode
 from workers.views.pieces import VECTOR_TYPE, Facts, Lines, argument_counts, text
 
 Array = np.ndarray[Any, Any]
+MARK = np.dtype([("fold", "<u8"), ("group", "<u8"), ("count", "<u4"), ("within_ms", "<u4")])
+"""Of a finding, as pipeline/results.py has it."""
 MAX_WHO, MAX_DATA = 8192, 1 << 16
 MOST_ANCESTORS = 16
 """Shown with a finding."""
@@ -46,7 +47,7 @@ MOST_ANCESTORS = 16
 
 @dataclass
 class Rendered:
-    """Findings as lines. `ends`: i64, where each ends; `row`: i64; `marks`: MARK (pipeline/results.py)."""
+    """Findings as lines. `ends`: i64, where each ends; `row`: i64; `marks`: MARK[findings]."""
 
     data: bytes
     ends: Array
@@ -174,13 +175,15 @@ class FindingLines:
         secret: bytes = b"",
         hidden: Sequence[str] = (),
         history: History | None = None,
+        describe: Describe = nobody,
     ) -> None:
         """`secret`: what folding keys are made with, so that nobody makes two that agree; the same in all workers. b"":
         nothing is folded. `history`: of what processes did before, for findings to have it.
         """
         self._history = history
         self._rules, self._catalogue, self._tree, self._gaps = rules, catalogue, tree, gaps
-        style = JsonStyle(facts, executable=tree.executable)
+        style = JsonStyle(facts, executable=tree.executable, describe=describe)
+        self._describe = describe
         self._events, self._style = Lines(catalogue, style, hidden=hidden), style
         self._counts = argument_counts(catalogue)
         self._folds = [f"{generation} {rule.id}".encode() for rule in rules]
@@ -227,6 +230,11 @@ class FindingLines:
             found.append(b"".join(parts))
         lengths = np.array([len(line) for line in found], np.int64)
         return Rendered(b"".join(found), np.cumsum(lengths), at[row], marks)
+
+    def forget_who(self) -> None:
+        """Render anew who did something: more is known of containers by now."""
+        self._who.clear()
+        self._events.forget_who()
 
     def _event_lines(self, rows: Rows, contexts: Contexts) -> list[bytes]:
         """The events themselves, without newlines."""
@@ -301,7 +309,7 @@ class FindingLines:
         process, image = self._tree.running(context)
         known = self._who.get(who)
         if known is None or known.process is not process or known.image is not image or process is None:
-            known = self._who[who] = _subject(context, process, image, self._tree)
+            known = self._who[who] = _subject(context, process, image, self._tree, self._describe)
         path = image.path if image and image.path else bytes(context["comm"])
         return known, path + b"\0" + bytes(context["container"])
 
@@ -315,8 +323,9 @@ class _Subject(NamedTuple):
     """When the oldest ancestor that is shown began, or the process itself if none is."""
 
 
-def _subject(context: Any, process: Process | None, image: Image | None, tree: ProcessTree) -> _Subject:
-    container = container_id(context)
+def _subject(
+    context: Any, process: Process | None, image: Image | None, tree: ProcessTree, describe: Describe
+) -> _Subject:
     about = {
         "pid": int(context["tgid"]),
         "tid": int(context["tid"]),
@@ -337,8 +346,7 @@ def _subject(context: Any, process: Process | None, image: Image | None, tree: P
         oldest_ns = found[-1].key[1] if found else oldest_ns
     piece = (
         f',"hostName":{encode(text(bytes(context["nodename"])))},"process":{encode(about)}'
-        f',"ancestors":{encode(above)},"container":'
-        + (encode({"id": container, "runtime": runtime_of(context)}) if container else "{}")
+        f',"ancestors":{encode(above)},"container":' + encode(of_finding(context, describe))
     )
     return _Subject(process, image, piece.encode("utf-8", "replace"), int(context["tgid"]), oldest_ns)
 

@@ -72,7 +72,7 @@ def _table(finding: dict[str, Any], terminal: Terminal) -> bytes:
         what.append("(incomplete)")
     if "count" in finding:
         what.append(f"(and {finding['count']} more)")
-    container = finding["container"].get("id", "")[:12]
+    container = _safe(finding["container"].get("name") or finding["container"].get("id", ""))[:12]
     lead = f"{_moment(ns):%T}.{ns % SECOND_NS // 1000:06d} {severity:<8} "
     rest = f"{name:<32} {_safe(who['name']):<15} {who['pid']:>7} {container:<12} {_safe('  '.join(what))}"
     if terminal.columns and len(lead) + len(rest) > terminal.columns:
@@ -84,6 +84,22 @@ def _table(finding: dict[str, Any], terminal: Terminal) -> bytes:
 
 def _arguments(event: dict[str, Any]) -> dict[str, Any]:
     return {a["name"]: a["value"] for a in event.get("args", ())}
+
+
+def _falco_container(container: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {"container.id": container.get("id", "")[:12] or "host"}
+    if "name" in container:
+        repository, _, tag = container["image"].rpartition(":")
+        named = bool(repository) and "/" not in tag  # or the colon is that of a port
+        found |= {
+            "container.name": container["name"],
+            "container.image.repository": repository if named else container["image"],
+            "container.image.tag": tag if named else None,
+            "container.image.digest": container["imageDigest"],
+        }
+    if "pod" in container:
+        found |= {"k8s.pod.name": container["pod"]["name"], "k8s.ns.name": container["pod"]["namespace"]}
+    return found
 
 
 def _falco(finding: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +114,7 @@ def _falco(finding: dict[str, Any]) -> dict[str, Any]:
         "proc.cmdline": who["commandLine"],
         "user.uid": who["uid"],
         "user.name": who["user"],
-        "container.id": finding["container"].get("id", "")[:12] or "host",
+        **_falco_container(finding["container"]),
     }
     for number, above in enumerate(finding["ancestors"], 1):
         path = above["path"]

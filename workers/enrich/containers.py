@@ -1,10 +1,52 @@
-"""The container of a process context, as the kernel side has it (bpf/c/containers.h)."""
+"""The container of a process context: its id and runtime as the kernel side has it (bpf/c/containers.h), and what its
+runtime says of it, as far as that is known by now (pipeline/enrichment.py).
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from bpf.layout import RUNTIMES
+
+OFF = "off"
+
+
+class Info(Protocol):
+    """What a runtime says of a container; empty texts for what it does not say."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def image(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def pod(self) -> str: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def pod_uid(self) -> str: ...
+    @property
+    def labels(self) -> dict[str, str]: ...
+
+
+class Answer(Protocol):
+    """What is known of a container by now: in a word, and what its runtime says, if that is known."""
+
+    @property
+    def word(self) -> str: ...
+    @property
+    def known(self) -> Info | None: ...
+
+
+Describe = Callable[[Any], Answer | None]
+"""What is known of the container of a context (a CONTEXT scalar); None if nobody asks."""
+
+
+def nobody(context: Any) -> Answer | None:
+    """Of a run that asks no runtime."""
+    return None
 
 
 def runtime_name(number: int) -> str:
@@ -25,3 +67,39 @@ def shown_id(data: bytes) -> str:
 def container_id(context: Any) -> str:
     """The same of one context (a CONTEXT scalar)."""
     return shown_id(context["container"].tobytes())
+
+
+def of_event(context: Any, describe: Describe) -> dict[str, object]:
+    """What an event says of its container: keys of docs/schema.json."""
+    name = container_id(context)
+    answer = describe(context) if name else None
+    info = answer.known if answer else None
+    found: dict[str, object] = {"containerId": name, "container": of_finding(context, describe, False)}
+    found |= {
+        "containerImage": info.image if info else "",
+        "containerName": info.name if info else "",
+        "podName": info.pod if info else "",
+        "podNamespace": info.namespace if info else "",
+        "podUID": info.pod_uid if info else "",
+    }
+    pod = {"podName": info.pod, "podNamespace": info.namespace, "podUID": info.pod_uid} if info and info.pod else {}
+    found["kubernetes"] = pod
+    if name:
+        found["enrichment"] = answer.word if answer else OFF
+    return found
+
+
+def of_finding(context: Any, describe: Describe, whole: bool = True) -> dict[str, object]:
+    """What a finding says of its container; of an event, whose own keys have the rest, without pod and state."""
+    name = container_id(context)
+    if not name:
+        return {}
+    found: dict[str, object] = {"id": name, "runtime": runtime_of(context)}
+    answer = describe(context)
+    if answer and (info := answer.known):
+        found |= {"name": info.name, "image": info.image, "imageDigest": info.digest}
+        if info.labels:
+            found["labels"] = info.labels
+        if whole and info.pod:
+            found["pod"] = {"name": info.pod, "namespace": info.namespace, "uid": info.pod_uid}
+    return found | ({"enrichment": answer.word if answer else OFF} if whole else {})

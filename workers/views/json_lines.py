@@ -14,7 +14,7 @@ from bpf.catalogue import Argument, Event
 from bpf.layout import HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN
 from workers.decode.flags import error_name
 from workers.decode.values import decimals
-from workers.enrich.containers import container_id, runtime_of
+from workers.enrich.containers import Describe, nobody, of_event
 from workers.views.pieces import Facts, Marks, Value, text
 
 Array = np.ndarray[Any, Any]
@@ -50,8 +50,10 @@ class JsonStyle:
         detect_syscall: bool = True,
         executable: Callable[[Any], bytes] = lambda context: b"",
         stacks: bool = False,
+        describe: Describe = nobody,
     ) -> None:
         """`executable` gives the path of what a process context was running; `stacks`: every record has its stack."""
+        self._describe = describe
         self.stacks = stacks
         self.end = "]" if stacks else "]}\n"
         self._stack = "" if stacks else ',"stackAddresses":null'
@@ -74,16 +76,14 @@ class JsonStyle:
         c = context
         comm, host = encode(text(bytes(c["comm"]))), encode(text(bytes(c["nodename"])))
         thread, process = int(c["thread_start_ns"]), int(c["process_start_ns"])
-        container, executable = container_id(c), encode(text(self._executable(c)))
-        about = f'{{"id":"{container}","runtime":"{runtime_of(c)}"}}' if container else "{}"
+        executable, container = encode(text(self._executable(c))), encode(of_event(c, self._describe))[1:-1]
         return (
             f',"threadStartTime":{thread},"processorId":{cpu},"processId":{c["ns_tgid"]}'
             f',"cgroupId":{c["cgroup_id"]},"threadId":{c["ns_tid"]},"parentProcessId":{c["ns_ppid"]}'
             f',"hostProcessId":{c["tgid"]},"hostThreadId":{c["tid"]},"hostParentProcessId":{c["ppid"]}'
             f',"userId":{c["uid"]},"mountNamespace":{c["mntns"]},"pidNamespace":{c["pidns"]}'
-            f',"processName":{comm},"executable":{{"path":{executable}}},"hostName":{host},"containerId":"{container}"'
-            f',"container":{about},"containerImage":"","containerName":"","podName":"","podNamespace":"","podUID":""'
-            f',"kubernetes":{{}},"processStartTime":{process}'
+            f',"processName":{comm},"executable":{{"path":{executable}}},"hostName":{host},{container}'
+            f',"processStartTime":{process}'
             f',"threadEntityId":{entity_id(thread, int(c["tid"]))}'
             f',"processEntityId":{entity_id(process, int(c["tgid"]))}'
             f',"parentEntityId":{entity_id(int(c["parent_start_ns"]), int(c["ppid"]))}'

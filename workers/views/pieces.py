@@ -314,6 +314,10 @@ class Lines:
         self._who = Cache(self.store, self._who_piece)
         self._stacks = Cache(self.store, self._style.stack)
 
+    def forget_who(self) -> None:
+        """Render anew who did something: more is known by now."""
+        self._who.clear()
+
     def _who_piece(self, key: int) -> str:
         assert self._contexts is not None
         return self._style.who(self._contexts.table[key >> 16], key & 0xFFFF)

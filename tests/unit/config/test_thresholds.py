@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpf.catalogue import catalogue
-from pipeline import thresholds
-from pipeline.thresholds import Thresholds
+from config import thresholds
+from config.thresholds import Thresholds
 from workers.detect.analysis import Analysis, Indexed
 from workers.detect.flat import of_tracee
 from workers.detect.rulesets import build

@@ -1,0 +1,59 @@
+"""Where container runtimes are asked: `--crs RUNTIME:SOCKET`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from bpf.catalogue import nearest
+from config.settings import SettingsError
+
+SOCKETS = {
+    "docker": ("/var/run/docker.sock",),
+    "containerd": ("/run/containerd/containerd.sock",),
+    "crio": ("/run/crio/crio.sock",),
+    "podman": ("/run/podman/podman.sock",),
+}
+"""Where each is, if nobody says so."""
+MODULES = {"docker": "docker", "podman": "docker", "containerd": "grpc", "crio": "grpc"}
+SPELLINGS = {"cri-o": "crio"}
+MOST = 16
+
+
+class Endpoint(NamedTuple):
+    """A runtime's socket."""
+
+    runtime: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.runtime}:{self.path}"
+
+
+def endpoints(specs: Sequence[str]) -> tuple[Endpoint, ...]:
+    """Those that were named, or the usual ones. SettingsError."""
+    found = tuple(_one(spec) for spec in specs)
+    if not found:
+        found = tuple(Endpoint(runtime, path) for runtime, paths in SOCKETS.items() for path in paths)
+    if len(found) > MOST:
+        raise SettingsError(f"--crs: at most {MOST}")
+    missing = sorted({MODULES[e.runtime] for e in found if find_spec(MODULES[e.runtime]) is None})
+    if missing and (specs or len(missing) == len(set(MODULES.values()))):
+        raise SettingsError(
+            f"--containers: needs {' and '.join(missing)}, not installed here: pip install 'headrace[containers]'"
+        )
+    return tuple(e for e in found if MODULES[e.runtime] not in missing)
+
+
+def _one(spec: str) -> Endpoint:
+    runtime, colon, path = spec.partition(":")
+    runtime = SPELLINGS.get(runtime, runtime)
+    if runtime not in SOCKETS:
+        near = nearest(runtime, SOCKETS)
+        hint = f"; did you mean {near}?" if near else ""
+        raise SettingsError(f"--crs {spec}: no such runtime: {runtime} (there are: {', '.join(SOCKETS)}){hint}")
+    path = path.removeprefix("unix://")
+    if colon and not path.startswith("/"):
+        raise SettingsError(f"--crs {spec}: a socket's path is absolute, such as {runtime}:{SOCKETS[runtime][0]}")
+    return Endpoint(runtime, path or SOCKETS[runtime][0])

@@ -1,0 +1,107 @@
+"""Docker and podman, by the Docker Engine API."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+from docker import APIClient
+from docker.errors import APIError, DockerException, NotFound
+
+from pipeline.enrichment import Info
+from pipeline.runtimes import MOST_BYTES, TIMEOUT_S, Happened, Unavailable, of_labels
+
+MOST_IMAGES = 256
+API_VERSION = "1.40"
+"""Docker 19.03, podman 3."""
+
+
+def _read_bounded(response: Any, **_: Any) -> None:
+    """A hook of requests: takes an answer in, unless it is longer than any could be."""
+    data = b""
+    for part in response.iter_content(1 << 16):
+        data += part
+        if len(data) > MOST_BYTES:
+            raise ValueError("too long")
+    response._content = data
+
+
+class Engine:
+    """Docker, or podman's service."""
+
+    def __init__(self, path: str, labels: tuple[str, ...]) -> None:
+        self._path, self._labels = path, labels
+        self._api: Any = None
+        self._digests: dict[str, str] = {}
+
+    def _open(self, timeout_s: float | None) -> Any:
+        if not Path(self._path).exists():
+            raise Unavailable("no socket")
+        api = APIClient(f"unix://{self._path}", version=API_VERSION, timeout=timeout_s)
+        if timeout_s is not None:
+            api.hooks["response"].append(_read_bounded)
+        return api
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            yield
+        except requests.exceptions.JSONDecodeError as error:
+            raise Unavailable("nonsense") from error
+        except requests.exceptions.Timeout as error:
+            raise Unavailable("timeout") from error
+        except APIError as error:
+            raise Unavailable(f"status {error.status_code}") from error
+        except (requests.exceptions.RequestException, DockerException, OSError) as error:
+            raise Unavailable("no connection") from error
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise Unavailable("nonsense") from error
+
+    def look(self, container: str) -> Info | None:
+        with self._asking():
+            self._api = self._api or self._open(TIMEOUT_S)
+            try:
+                found = self._api.inspect_container(container)
+            except NotFound:
+                return None
+            if found["Id"] != container:
+                raise ValueError("another container")
+            config = found["Config"]
+            image = str(found["Image"])
+            return Info(
+                name=str(found["Name"]).removeprefix("/"),
+                image=str(config["Image"]),
+                digest=self._digest(image),
+                **of_labels(config.get("Labels"), self._labels),
+            )
+
+    def _digest(self, image: str) -> str:
+        """The digest of an image in its registry; its id if it is of none."""
+        known = self._digests.get(image)
+        if known is None:
+            try:
+                digests = self._api.inspect_image(image).get("RepoDigests") or []
+            except NotFound:
+                digests = []
+            known = str(digests[0]).rpartition("@")[2] if digests else image
+            if len(self._digests) >= MOST_IMAGES:
+                self._digests.clear()
+            self._digests[image] = known
+        return known
+
+    def events(self) -> Iterator[Happened]:
+        with self._asking():
+            api = self._open(None)
+            try:
+                for event in api.events(filters={"type": "container"}, decode=True):
+                    action = str(event.get("Action"))
+                    container = str(event.get("Actor", {}).get("ID") or event.get("id") or "")
+                    if action in ("create", "start", "rename", "update"):
+                        yield Happened(container, "changed")
+                    elif action in ("destroy", "remove"):
+                        yield Happened(container, "gone")
+            finally:
+                api.close()

@@ -1,0 +1,314 @@
+"""The enricher: the only process that talks to container runtimes, and the only one that waits for them.
+
+    workers --ids--> pipe --> main loop --ids--> a thread for each runtime --answers--> main loop --> table
+                                  ^------------- a thread for each runtime's events
+
+The main loop never waits for a runtime: threads do, and when the run ends they are left where they are. All that they
+are given and give back is bounded. A runtime that does not answer fails all that waits for it, at once; what has failed
+is asked for again with growing pauses, and so is what nobody knows. What is known is asked for again in turn, one a
+second, since a runtime may not say what it changes; what it calls gone stays a while, for events under way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import resource
+import select
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bpf.layout import RUNTIMES
+from config.runtimes import Endpoint
+from pipeline.doorbell import InheritedFd
+from pipeline.enrichment import ENTRIES, FAILED, KEY_BYTES, KNOWN, PENDING, UNKNOWN, Info, Table, requests
+from pipeline.logs import logger
+from pipeline.plan import Plan, attach_control
+from pipeline.runtimes import Runtime, Unavailable
+from pipeline.shm import Segment
+
+TICK_MS = 50
+MOST_WAITING = 1024
+"""Ids that wait for a thread, and answers that wait for the main loop."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
+RECONNECT_S = 1.0
+RECHECK_S, ATTEND_S = 1.0, 0.1
+GONE_S = 60.0
+MEMORY_BYTES = 1 << 30
+"""Of address space, beyond what there is at the start: a runtime that talks without end does not take the host's."""
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A container that someone has asked for."""
+
+    runtime: int
+    since: float
+    """When it was first asked for, or when it last changed."""
+    state: int = PENDING
+    waiting: set[int] = field(default_factory=set)
+    """Runtimes that have not answered yet, by their position."""
+    reason: str = ""
+    """Why one of them gave none."""
+    pause: float = FIRST_PAUSE_S
+    due: float = 0.0
+    """When to ask again; 0: not by itself."""
+    gone: float = 0.0
+    """When it may be forgotten; 0: it is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a thread has to say of a container."""
+
+    position: int
+    container: str
+    info: Info | None = None
+    reason: str = ""
+    happened: str = ""
+
+
+class Mailbox:
+    """What threads have to say, bounded; `bell` can be read when there is something."""
+
+    def __init__(self) -> None:
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._said: queue.Queue[Said] = queue.Queue(MOST_WAITING)
+
+    def put(self, said: Said) -> None:
+        """From a thread, which waits while there is no room."""
+        self._said.put(said)
+        os.eventfd_write(self.bell, 1)
+
+    def take(self) -> Iterator[Said]:
+        """All that is there."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.bell)
+        with contextlib.suppress(queue.Empty):
+            for _ in range(MOST_WAITING):
+                yield self._said.get_nowait()
+
+
+class Asker(threading.Thread):
+    """Asks one runtime, one container after the other."""
+
+    def __init__(self, position: int, runtime: Runtime, out: Mailbox) -> None:
+        super().__init__(daemon=True, name=f"asker-{position}")
+        self._position, self._runtime, self._out = position, runtime, out
+        self.questions: queue.Queue[str] = queue.Queue(MOST_WAITING)
+
+    def run(self) -> None:
+        while True:
+            container = self.questions.get()
+            try:
+                self._out.put(Said(self._position, container, self._runtime.look(container)))
+            except Unavailable as error:
+                self._fail([container, *self._others()], error.reason)
+
+    def _others(self) -> list[str]:
+        """All that waits, so that it does not wait for one time limit after the other."""
+        found: list[str] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                found.append(self.questions.get_nowait())
+        return found
+
+    def _fail(self, containers: list[str], reason: str) -> None:
+        for container in containers:
+            self._out.put(Said(self._position, container, reason=reason))
+
+
+class Listener(threading.Thread):
+    """Hears what becomes of a runtime's containers; when it is there again, all is asked for again (`again`)."""
+
+    def __init__(self, position: int, runtime: Runtime, out: Mailbox) -> None:
+        super().__init__(daemon=True, name=f"listener-{position}")
+        self._position, self._runtime, self._out = position, runtime, out
+
+    def run(self) -> None:
+        while True:
+            with contextlib.suppress(Unavailable):
+                for one in self._runtime.events():
+                    self._out.put(Said(self._position, one.id, happened=one.what))
+            time.sleep(RECONNECT_S)
+            self._out.put(Said(self._position, "", happened="again"))
+
+
+def _key(container: str) -> bytes | None:
+    """An id as the table has it; None if it is none."""
+    try:
+        found = bytes.fromhex(container)
+    except ValueError:
+        return None
+    return found if len(found) == KEY_BYTES and found.hex() == container else None
+
+
+def client(endpoint: Endpoint, labels: tuple[str, ...]) -> Runtime:
+    """A client of an endpoint. `labels`: globs of those that are wanted. Each is loaded only if it is used."""
+    if endpoint.runtime in ("docker", "podman"):
+        from pipeline.engine import Engine
+
+        return Engine(endpoint.path, labels)
+    from pipeline.cri import Cri
+
+    return Cri(endpoint.path, labels)
+
+
+class Enricher:
+    """State of the main loop."""
+
+    def __init__(self, table: Table, endpoints: tuple[Endpoint, ...], labels: tuple[str, ...]) -> None:
+        self._table, self._endpoints = table, endpoints
+        self.said = Mailbox()
+        self._wanted: dict[bytes, Wanted] = {}
+        self._rechecked = self._attended = time.monotonic()
+        runtimes = [client(endpoint, labels) for endpoint in endpoints]
+        self._askers = [Asker(i, runtime, self.said) for i, runtime in enumerate(runtimes)]
+        self._listeners = [Listener(i, runtime, self.said) for i, runtime in enumerate(runtimes)]
+        for entry in table.entries[table.entries["state"] != 0]:
+            # of a predecessor's
+            self.want(entry["key"].tobytes(), 0)
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in (*self._askers, *self._listeners):
+            thread.start()
+
+    def want(self, key: bytes, runtime: int) -> None:
+        """Someone has asked for a container that is not in the table."""
+        if key not in self._wanted:
+            if len(self._wanted) >= ENTRIES:
+                self._forget(next(iter(self._wanted)))
+            self._wanted[key] = Wanted(runtime, time.monotonic())
+            if self._table.get(key) is None:
+                self._table.put(key, PENDING, Info())
+            self._ask(key)
+
+    def _ask(self, key: bytes) -> None:
+        """Ask all runtimes that may know it."""
+        wanted = self._wanted[key]
+        name = RUNTIMES[wanted.runtime] if wanted.runtime < len(RUNTIMES) else ""
+        mine = [i for i, endpoint in enumerate(self._endpoints) if name in ("", endpoint.runtime)]
+        wanted.due, wanted.reason, wanted.waiting = 0.0, "", set(mine)
+        for i in mine:
+            try:
+                self._askers[i].questions.put_nowait(key.hex())
+                self._table.count("asked")
+            except queue.Full:
+                wanted.waiting.discard(i)
+                wanted.reason = "busy"
+        if not wanted.waiting:
+            self._settle(key, wanted)
+
+    def hear(self) -> None:
+        """Take what threads have said."""
+        for said in self.said.take():
+            self._take(said)
+
+    def _take(self, said: Said) -> None:
+        if said.happened == "again":
+            for one in self._wanted.values():
+                if not one.waiting:
+                    one.due = one.due or time.monotonic()
+            return
+        key = _key(said.container)
+        if key is None:
+            return
+        if said.happened == "changed":
+            if key in self._wanted:
+                self._ask(key)
+            else:
+                self.want(key, RUNTIMES.index(self._endpoints[said.position].runtime))
+            return
+        if key not in self._wanted:
+            return
+        if said.happened == "gone":
+            self._wanted[key].gone = time.monotonic() + GONE_S
+        else:
+            self._answered(key, self._wanted[key], said)
+
+    def _answered(self, key: bytes, wanted: Wanted, said: Said) -> None:
+        self._table.count("answered")
+        wanted.waiting.discard(said.position)
+        if said.reason:
+            self._table.count("timeouts" if said.reason == "timeout" else "failures")
+            wanted.reason = said.reason
+        elif said.info is not None:
+            wanted.waiting.clear()
+            wanted.state, wanted.pause, wanted.due, wanted.gone = KNOWN, FIRST_PAUSE_S, 0.0, 0.0
+            self._put(key, KNOWN, said.info)
+            return
+        if not wanted.waiting:
+            self._settle(key, wanted)
+
+    def _settle(self, key: bytes, wanted: Wanted) -> None:
+        """All have answered, and none knows it."""
+        now = time.monotonic()
+        if wanted.state == KNOWN and not wanted.reason:
+            wanted.gone = wanted.gone or now + GONE_S  # what was known of it stays until then
+            return
+        wanted.due, wanted.pause = now + wanted.pause, min(2 * wanted.pause, LONGEST_PAUSE_S)
+        if wanted.state != KNOWN:
+            wanted.state = FAILED if wanted.reason else UNKNOWN
+            self._put(key, wanted.state, Info(reason=wanted.reason))
+
+    def _put(self, key: bytes, state: int, info: Info) -> None:
+        """Into the table, if it is not there as it is."""
+        known = self._table.get(key)
+        if known is None or (known.state, known.info) != (state, info):
+            self._table.put(key, state, info)
+
+    def attend(self) -> None:
+        """What time brings: questions that are due, one that is asked again, containers that are long gone."""
+        now = time.monotonic()
+        if now - self._attended < ATTEND_S:
+            return
+        self._attended = pending = now
+        for key, wanted in list(self._wanted.items()):
+            if wanted.gone and now >= wanted.gone:
+                self._forget(key)
+            elif wanted.due and now >= wanted.due:
+                self._table.count("retries")
+                self._ask(key)
+            elif wanted.state == PENDING:
+                pending = min(pending, wanted.since)
+        self._table.head["oldest_pending_ns"] = int(pending * 1e9) if pending < now else 0
+        if self._wanted and now - self._rechecked >= RECHECK_S:
+            self._rechecked = now
+            oldest = next(iter(self._wanted))
+            self._wanted[oldest] = wanted = self._wanted.pop(oldest)
+            if wanted.state == KNOWN and not wanted.waiting and not wanted.gone:
+                self._ask(oldest)
+
+    def _forget(self, key: bytes) -> None:
+        del self._wanted[key]
+        self._table.remove(key)
+
+
+def _bound_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def run(plan: Plan, source: InheritedFd) -> None:
+    """The enricher, until all workers have ended."""
+    control = attach_control(plan)
+    enricher = Enricher(Table(Segment(name=plan.enrichment)), plan.endpoints, plan.container_labels)
+    _bound_memory()
+    enricher.start()
+    logger("enricher").debug("enricher.started", runtimes=[str(endpoint) for endpoint in plan.endpoints])
+    poll = select.poll()
+    for fd in (source.fd, enricher.said.bell):
+        poll.register(fd, select.POLLIN)
+    while not all(worker.peek("ended").all() for worker in control.workers):
+        poll.poll(TICK_MS)
+        for key, runtime in requests(source.fd):
+            enricher.want(key, runtime)
+        enricher.hear()
+        enricher.attend()
+    os._exit(0)  # threads may be waiting for a runtime

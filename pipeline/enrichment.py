@@ -1,0 +1,250 @@
+"""What runtimes know of containers: a table in shared memory that workers look into, and their way to ask.
+
+    worker --request--> pipe --> enricher --> table --> every worker        (pipeline/enricher.py)
+
+A worker never waits: what is not in the table yet is `pending`, and asked for.
+
+    head (128 bytes):   changes u64 | counters, see HEAD
+    entry (2 KiB):      sequence u64 | key u8[32] | seen_ns u64 | state u32 | bytes u32 | data u8[1992]
+
+One writer, the enricher. `sequence` is odd while it writes an entry; who reads the same even number before and after
+has a whole entry. `changes` moves after every change, so that a reader need not look again before. A key is a
+container's id. The data is an encoded Info. When the enricher dies, the table stays as it is, and the next one goes on
+with it; an entry that its death left half written stays odd until it is written again, and reads as if there was none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from pipeline.doorbell import InheritedFd
+from pipeline.shm import Array, Segment
+
+KEY_BYTES, DATA_BYTES = 32, 1992
+COUNTERS = ("asked", "answered", "timeouts", "failures", "retries", "evicted", "oldest_pending_ns")
+"""Questions to runtimes, what became of them, entries that had to make room; and since when the oldest of those that
+are pending has been so (CLOCK_MONOTONIC), 0 if none is."""
+HEAD = np.dtype([("changes", "<u8"), *((name, "<u8") for name in COUNTERS), ("pad", "<u8", 8)])
+ENTRY = np.dtype(
+    [
+        ("sequence", "<u8"),
+        ("key", "u1", KEY_BYTES),
+        ("seen_ns", "<u8"),
+        ("state", "<u4"),
+        ("bytes", "<u4"),
+        ("data", "u1", DATA_BYTES),
+    ]
+)
+ENTRIES, PROBES = 4096, 16
+FREE, PENDING, KNOWN, UNKNOWN, FAILED = range(5)
+STATES = ("free", "pending", "known", "unknown", "failed")
+REQUEST_BYTES = KEY_BYTES + 1
+"""The id, and the runtime's number as the kernel has it (bpf/layout.py, RUNTIMES)."""
+AGAIN_S = 1.0
+MOST_ASKED = 1 << 16
+TRIES = 100
+
+
+class Info(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a runtime says of a container. `reason`: why it says nothing."""
+
+    name: str = ""
+    image: str = ""
+    digest: str = ""
+    pod: str = ""
+    namespace: str = ""
+    pod_uid: str = ""
+    labels: dict[str, str] = {}
+    reason: str = ""
+    cut: bool = False
+    """Labels, or the ends of long texts, had no room."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What is known of a container: a state, and what the runtime said."""
+
+    state: int = PENDING
+    info: Info = Info()
+
+    @property
+    def known(self) -> Info | None:
+        """What the runtime says, if it has said it."""
+        return self.info if self.state == KNOWN else None
+
+    @property
+    def word(self) -> str:
+        """As events carry it."""
+        return f"failed:{self.info.reason}" if self.state == FAILED else STATES[self.state]
+
+
+NOTHING_YET = Answer()
+
+
+class Table:
+    """The table, in its segment."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment  # views do not keep it alive
+        self.head: Array = segment.array(HEAD, 1)
+        self.entries: Array = segment.array(ENTRY, ENTRIES, HEAD.itemsize)
+        # of an entry, as words: a part that is read must be read at once
+        self._sequences = self.entries["sequence"]
+
+    @staticmethod
+    def size() -> int:
+        """Size of the segment."""
+        return HEAD.itemsize + ENTRY.itemsize * ENTRIES
+
+    @property
+    def changes(self) -> int:
+        """Moves with every change."""
+        return int(self.head["changes"][0])
+
+    def places(self, key: bytes) -> Iterator[int]:
+        """Where an id may stand. Ids are hexadecimal digits that the runtime drew by lot."""
+        first = int.from_bytes(key[:8], "little")
+        return ((first + i) % ENTRIES for i in range(PROBES))
+
+    def get(self, key: bytes) -> Answer | None:
+        """What is known of a container; None if it is not in the table."""
+        for place in self.places(key):
+            entry = self.entries[place]
+            for _ in range(TRIES):
+                sequence = int(self._sequences[place])
+                if sequence % 2:
+                    continue
+                if int(entry["state"]) == FREE or entry["key"].tobytes() != key:
+                    break
+                state, data = int(entry["state"]), entry["data"][: int(entry["bytes"])].tobytes()
+                if int(self._sequences[place]) == sequence:
+                    return Answer(state, msgspec.msgpack.decode(data, type=Info))
+        return None
+
+    def states(self) -> dict[str, int]:
+        """How many containers are in which state."""
+        counts = np.bincount(self.entries["state"], minlength=len(STATES))[: len(STATES)]
+        return {name: int(n) for name, n in zip(STATES[1:], counts[1:], strict=True)}
+
+    def counters(self) -> dict[str, int]:
+        """The counters of the head; the age of the oldest pending one in milliseconds."""
+        found = {name: int(self.head[name][0]) for name in COUNTERS}
+        since_ns = found.pop("oldest_pending_ns")
+        found["oldest_pending_ms"] = (time.monotonic_ns() - since_ns) // 10**6 if since_ns else 0
+        return found
+
+    # -- the enricher alone
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to a counter."""
+        self.head[name] += np.uint64(by)
+
+    def put(self, key: bytes, state: int, info: Info) -> None:
+        """Enter or change a container; in a full neighbourhood the one that was written longest ago goes."""
+        places = list(self.places(key))
+        mine = [p for p in places if self.entries[p]["state"] != FREE and self.entries[p]["key"].tobytes() == key]
+        free = [p for p in places if self.entries[p]["state"] == FREE]
+        if not mine and not free:
+            self.count("evicted")
+        place = (mine or free or [min(places, key=lambda p: int(self.entries[p]["seen_ns"]))])[0]
+        self._write(place, key, state, encoded(info))
+
+    def remove(self, key: bytes) -> None:
+        """Forget a container."""
+        for place in self.places(key):
+            if self.entries[place]["state"] != FREE and self.entries[place]["key"].tobytes() == key:
+                self._write(place, bytes(KEY_BYTES), FREE, b"")
+
+    def _write(self, place: int, key: bytes, state: int, data: bytes) -> None:
+        entry = self.entries[place]
+        entry["sequence"] |= np.uint64(1)
+        entry["key"] = np.frombuffer(key, "u1")
+        entry["state"], entry["bytes"], entry["seen_ns"] = state, len(data), time.monotonic_ns()
+        entry["data"][: len(data)] = np.frombuffer(data, "u1")
+        entry["sequence"] += np.uint64(1)
+        self.head["changes"] += np.uint64(1)
+
+
+def encoded(info: Info) -> bytes:
+    """At most DATA_BYTES: without labels, then without the ends of texts, if it has to be."""
+    data = msgspec.msgpack.encode(info)
+    if len(data) > DATA_BYTES:
+        data = msgspec.msgpack.encode(msgspec.structs.replace(info, labels={}, cut=True))
+    length = 1024
+    while len(data) > DATA_BYTES:
+        length //= 2
+        texts = {name: getattr(info, name).encode()[:length].decode("utf-8", "ignore") for name in TEXTS}
+        data = msgspec.msgpack.encode(Info(**texts, cut=True))
+    return data
+
+
+TEXTS = ("name", "image", "digest", "pod", "namespace", "pod_uid", "reason")
+
+
+class Client:
+    """A worker's view of the table, and its way to ask. What was found is remembered until the table changes."""
+
+    def __init__(self, segment: str, requests: InheritedFd) -> None:
+        self._table = Table(Segment(name=segment))
+        self._fd = requests.fd
+        self._asked: dict[bytes, float] = {}
+        self._known: dict[bytes, Answer] = {}
+        self._changes = 0
+
+    def changed(self) -> bool:
+        """Whether the table is another since this was last asked."""
+        changes = self._table.changes
+        if changes == self._changes:
+            return False
+        self._changes = changes
+        self._known.clear()
+        return True
+
+    def of(self, context: Any) -> Answer:
+        """What is known of the container of a context (a CONTEXT scalar, bpf/layout.py)."""
+        return self.look(context["container"].tobytes(), int(context["runtime"]))
+
+    def look(self, key: bytes, runtime: int) -> Answer:
+        """What is known of a container. Asks for it if that is nothing. Never waits."""
+        found = self._known.get(key)
+        if found is None:
+            found = self._table.get(key)
+            if found is None:
+                self._ask(key, runtime)
+                return NOTHING_YET
+            self._known[key] = found
+        return found
+
+    def _ask(self, key: bytes, runtime: int) -> None:
+        """Again after a while, since a pipe may be full and an enricher may die."""
+        now = time.monotonic()
+        if now - self._asked.get(key, -AGAIN_S) < AGAIN_S:
+            return
+        if len(self._asked) >= MOST_ASKED:
+            self._asked.clear()
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._fd, key + bytes([runtime]))
+            self._asked[key] = now
+
+
+def client(segment: str, requests: InheritedFd | None) -> Client | None:
+    """A worker's, if runtimes are asked in this run."""
+    return Client(segment, requests) if requests else None
+
+
+def requests(fd: int) -> Iterator[tuple[bytes, int]]:
+    """(id, runtime) of each request that stands in the pipe now."""
+    while True:
+        try:
+            data = os.read(fd, REQUEST_BYTES)
+        except BlockingIOError:
+            return
+        if len(data) < REQUEST_BYTES:
+            return
+        yield data[:KEY_BYTES], data[KEY_BYTES]

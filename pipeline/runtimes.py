@@ -1,0 +1,59 @@
+"""Clients of container runtimes: what is asked of them, and what they say. Used by the enricher's threads alone.
+
+    docker, podman     the Docker Engine API, by the docker SDK (pipeline/engine.py; podman's service speaks it, too)
+    containerd, crio   the CRI, by grpc (pipeline/cri.py)
+
+Each takes an id of 64 hexadecimal digits. Answers are of other programs: nothing of them is believed to have a form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple, Protocol
+
+from pipeline.enrichment import Info
+
+TIMEOUT_S = 2.0
+"""Of one question."""
+MOST_BYTES = 4 << 20
+"""Of an answer."""
+POD = "io.kubernetes.pod."
+
+
+class Unavailable(Exception):
+    """A runtime gave no answer: `reason` in a word, as events show it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Happened(NamedTuple):
+    """What a runtime says has become of a container: `changed` (ask for it), or `gone`."""
+
+    id: str
+    what: str
+
+
+class Runtime(Protocol):
+    """What the enricher wants of a runtime. Both raise Unavailable."""
+
+    def look(self, container: str) -> Info | None:
+        """What it knows of a container; None if it knows none of that id."""
+
+    def events(self) -> Iterator[Happened]:
+        """What becomes of its containers, for as long as it says so; it ends, or raises, when it cannot."""
+
+
+def of_labels(labels: object, wanted: tuple[str, ...]) -> dict[str, Any]:
+    """Parts of an Info that stand in labels: those of pods, and the wanted ones."""
+    if not isinstance(labels, Mapping):
+        return {}
+    texts = {str(k): str(v) for k, v in labels.items()}
+    return {
+        "pod": texts.get(f"{POD}name", ""),
+        "namespace": texts.get(f"{POD}namespace", ""),
+        "pod_uid": texts.get(f"{POD}uid", ""),
+        "labels": {k: v for k, v in texts.items() if any(fnmatchcase(k, glob) for glob in wanted)},
+    }

@@ -1,0 +1,73 @@
+"""The views that a worker renders with, by format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from bpf.catalogue import Catalogue
+from workers.enrich.containers import Describe
+from workers.enrich.executables import Executables
+from workers.views.columns import ColumnsView
+from workers.views.json_lines import JsonStyle
+from workers.views.pieces import Facts, Lines
+from workers.views.table import TableStyle
+
+if TYPE_CHECKING:
+    from workers.views.arrow import ArrowView
+
+
+class Options(Protocol):
+    """What is asked of them (pipeline/plan.py)."""
+
+    @property
+    def parse_arguments(self) -> bool: ...
+    @property
+    def detect_syscall(self) -> bool: ...
+    @property
+    def stack_addresses(self) -> bool: ...
+    @property
+    def hidden(self) -> tuple[str, ...]: ...
+    @property
+    def colour(self) -> bool: ...
+    @property
+    def columns(self) -> int: ...
+
+
+def view_of(
+    name: str,
+    options: Options,
+    catalogue: Catalogue,
+    facts: Facts,
+    executable: Callable[[Any], bytes],
+    executables: Executables | None,
+    describe: Describe,
+) -> Lines | ColumnsView | ArrowView:
+    """The view of a format."""
+    parse = options.parse_arguments
+    if name == "json":
+        json = JsonStyle(facts, options.detect_syscall, executable, options.stack_addresses, describe)
+        return Lines(catalogue, json, parse, executables, options.hidden)
+    if name == "table":
+        table = TableStyle(facts, options.colour, options.columns)
+        return Lines(catalogue, table, parse, executables, options.hidden)
+    if name == "arrow":
+        from workers.views.arrow import ArrowView  # an extra
+
+        return ArrowView(catalogue, facts, parse, executable, executables)
+    return ColumnsView(catalogue, facts, parse)
+
+
+@runtime_checkable
+class ShowsWho(Protocol):
+    """Something that remembers how it has shown who did something."""
+
+    def forget_who(self) -> None:
+        """Show it anew."""
+
+
+def forget_who(views: Sequence[object]) -> None:
+    """More is known of containers than there was."""
+    for view in views:
+        if isinstance(view, ShowsWho):
+            view.forget_who()
