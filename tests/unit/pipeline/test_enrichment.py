@@ -1,0 +1,368 @@
+"""What is known of containers: the table, what the enricher makes of what runtimes say, and of what they do not say."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bpf.layout import RUNTIMES
+from config.runtimes import SOCKETS, Endpoint, endpoints
+from config.settings import SettingsError
+from pipeline import enricher, enrichment
+from pipeline.doorbell import InheritedFd
+from pipeline.enrichment import (
+    DATA_BYTES,
+    FAILED,
+    KNOWN,
+    PENDING,
+    PROBES,
+    UNKNOWN,
+    Answer,
+    Client,
+    Info,
+    Table,
+    encoded,
+)
+from pipeline.runtimes import Happened, Unavailable, of_labels
+from pipeline.shm import Segment
+from tests.live import wait_for
+
+A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
+DOCKER = RUNTIMES.index("docker")
+
+
+@pytest.fixture
+def segment() -> Iterator[Segment]:
+    made = Segment(Table.size())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def table(segment: Segment) -> Iterator[Table]:
+    made = Table(segment)
+    yield made
+    del made.head, made.entries, made._sequences
+
+
+def test_a_container_is_found_as_it_was_entered_last(table: Table) -> None:
+    assert table.get(A) is None
+    before = table.changes
+    table.put(A, PENDING, Info())
+    table.put(B, UNKNOWN, Info())
+    table.put(A, KNOWN, Info(name="a", labels={"x": "y"}))
+    assert table.get(A) == Answer(KNOWN, Info(name="a", labels={"x": "y"}))
+    assert table.get(B) == Answer(UNKNOWN, Info())
+    assert table.changes == before + 3
+    assert table.states() == {"pending": 0, "known": 1, "unknown": 1, "failed": 0}
+    table.remove(A)
+    assert table.get(A) is None
+    assert table.states()["known"] == 0
+
+
+def test_where_there_is_no_room_the_oldest_goes_and_is_counted(table: Table) -> None:
+    # ids that begin alike have the same places
+    names = [bytes(8) + bytes([n]) * 24 for n in range(1, PROBES + 3)]
+    for name in names:
+        table.put(name, KNOWN, Info(name=name.hex()))
+    assert [table.get(name) is None for name in names] == [True, True] + [False] * PROBES
+    assert table.counters()["evicted"] == 2
+
+
+@given(
+    st.builds(
+        Info,
+        name=st.text(max_size=3000),
+        image=st.text(max_size=3000),
+        labels=st.dictionaries(st.text(max_size=50), st.text(max_size=500), max_size=6),
+    )
+)
+def test_what_has_no_room_is_cut_and_says_so(info: Info) -> None:
+    import msgspec
+
+    data = encoded(info)
+    assert len(data) <= DATA_BYTES
+    shown = msgspec.msgpack.decode(data, type=Info)
+    assert shown == info or (shown.cut and info.name.startswith(shown.name) and info.image.startswith(shown.image))
+
+
+def test_half_an_entry_is_never_read(segment: Segment, table: Table) -> None:
+    """A writer that never pauses against a reader: what is read is one of what was written, whole."""
+    infos = [Info(name=letter * size, image=letter) for letter, size in (("a", 900), ("b", 3), ("c", 1500))]
+    table.put(A, KNOWN, infos[0])
+    ended = threading.Event()
+
+    def write() -> None:
+        n = 0
+        while not ended.is_set():
+            n += 1
+            table.put(A, KNOWN, infos[n % 3])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        seen = [table.get(A) for _ in range(3000)]
+    finally:
+        ended.set()
+        writer.join()
+    assert all(answer.info in infos for answer in seen if answer)
+    assert sum(answer is not None for answer in seen) > 1000
+
+
+def test_an_entry_that_a_death_left_half_written_is_none_until_it_is_written_again(table: Table) -> None:
+    table.put(A, KNOWN, Info(name="a"))
+    place = next(iter(table.places(A)))
+    table.entries[place]["sequence"] |= np.uint64(1)
+    assert table.get(A) is None
+    table.put(A, KNOWN, Info(name="b"))
+    assert table.get(A) == Answer(KNOWN, Info(name="b"))
+
+
+def test_a_worker_asks_once_and_looks_again_when_something_has_changed(segment: Segment, table: Table) -> None:
+    read_end, write_end = os.pipe2(os.O_NONBLOCK)
+    try:
+        client = Client(segment.name, InheritedFd(write_end))
+        assert [client.look(A, DOCKER).word for _ in range(3)] == ["pending"] * 3
+        assert list(enrichment.requests(read_end)) == [(A, DOCKER)]
+        table.put(A, FAILED, Info(reason="timeout"))
+        assert client.changed()
+        assert client.look(A, DOCKER).word == "failed:timeout"
+        table.put(A, KNOWN, Info(name="a"))
+        assert client.look(A, DOCKER).word == "failed:timeout", "what was seen holds until the change is"
+        assert client.changed()
+        assert client.look(A, DOCKER).known == Info(name="a")
+        assert not client.changed()
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+# -- the enricher's main loop, over runtimes that do what the tests want
+
+
+class Played:
+    """A runtime."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Info | str | None] = {}
+        """By id; a text is the reason why there is none."""
+        self.asked: list[str] = []
+        self.frozen = threading.Event()
+        self.thawed = threading.Event()
+        self.happens: list[Happened] = []
+        self.listened = 0
+
+    def look(self, container: str) -> Info | None:
+        self.asked.append(container)
+        if self.frozen.is_set():
+            self.thawed.wait(30)
+            raise Unavailable("timeout")
+        found = self.answers.get(container)
+        if isinstance(found, str):
+            raise Unavailable(found)
+        return found
+
+    def events(self) -> Iterator[Happened]:
+        self.listened += 1
+        while self.happens:
+            yield self.happens.pop(0)
+        raise Unavailable("no connection")
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> dict[str, Played]:
+    """Runtimes by path; all pauses are short."""
+    found = {path: Played() for path in ("/d1", "/d2", "/cri")}
+    monkeypatch.setattr(enricher, "client", lambda endpoint, labels: found[endpoint.path])
+    for name in ("FIRST_PAUSE_S", "RECONNECT_S", "RECHECK_S", "ATTEND_S"):
+        monkeypatch.setattr(enricher, name, 0.001)
+    monkeypatch.setattr(enricher, "LONGEST_PAUSE_S", 0.004)
+    monkeypatch.setattr(enricher, "GONE_S", 0.05)
+    return found
+
+
+ENDPOINTS = (Endpoint("docker", "/d1"), Endpoint("docker", "/d2"), Endpoint("containerd", "/cri"))
+Until = Callable[[Callable[[], bool]], None]
+
+
+@pytest.fixture
+def until(table: Table, played: dict[str, Played]) -> tuple[enricher.Enricher, Until]:
+    """An enricher, and what turns it until something holds."""
+    made = enricher.Enricher(table, ENDPOINTS, ())
+    made.start()
+
+    def turn(holds: Callable[[], bool]) -> None:
+        def once() -> bool:
+            made.hear()
+            made.attend()
+            return holds()
+
+        wait_for(once, "the enricher")
+
+    return made, turn
+
+
+def word(table: Table, key: bytes) -> str:
+    found = table.get(key)
+    return found.word if found else ""
+
+
+def test_all_runtimes_of_a_name_are_asked_and_who_knows_it_answers(
+    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
+) -> None:
+    made, turn = until
+    played["/d2"].answers[A.hex()] = Info(name="a")
+    played["/cri"].answers[B.hex()] = Info(name="b")
+    made.want(A, DOCKER)
+    made.want(B, 0)
+    made.want(C, DOCKER)
+    assert word(table, A) == "pending"
+    turn(lambda: [word(table, key) for key in (A, B, C)] == ["known", "known", "unknown"])
+    assert table.get(A) == Answer(KNOWN, Info(name="a"))
+    assert A.hex() not in played["/cri"].asked
+    assert table.counters()["asked"] >= 2 + 3 + 2
+
+
+def test_what_nobody_knows_is_asked_for_again_until_somebody_does(
+    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
+) -> None:
+    made, turn = until
+    played["/d1"].answers[A.hex()] = "no connection"
+    made.want(A, DOCKER)
+    turn(lambda: word(table, A) == "failed:no connection")
+    played["/d1"].answers[A.hex()] = None
+    turn(lambda: word(table, A) == "unknown")
+    played["/d1"].answers[A.hex()] = Info(name="late")
+    turn(lambda: word(table, A) == "known")
+    counted = table.counters()
+    assert counted["failures"] >= 1
+    assert counted["retries"] >= 2
+
+
+def test_a_runtime_that_hangs_holds_up_nobody_else(
+    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
+) -> None:
+    made, turn = until
+    played["/d1"].frozen.set()
+    played["/d2"].answers[A.hex()] = Info(name="a")
+    made.want(C, DOCKER)
+    turn(lambda: played["/d1"].asked != [])
+    made.want(A, DOCKER)
+    turn(lambda: word(table, A) == "known")
+    assert word(table, C) == "pending"
+    assert table.counters()["oldest_pending_ms"] < 60_000
+    # all that waited behind it is told at once
+    played["/d1"].answers[C.hex()] = Info(name="c")
+    played["/d1"].frozen.clear()
+    played["/d1"].thawed.set()
+    turn(lambda: word(table, C) == "known")
+    assert table.counters()["timeouts"] >= 1
+
+
+def test_what_a_runtime_says_by_itself_is_followed(
+    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
+) -> None:
+    _, turn = until
+    docker = played["/d1"]
+    docker.answers[A.hex()] = Info(name="before")
+    docker.happens.append(Happened(A.hex(), "changed"))
+    turn(lambda: word(table, A) == "known")
+    docker.answers[A.hex()] = Info(name="after")
+    docker.happens += [Happened("nonsense", "changed"), Happened("ab", "gone"), Happened(A.hex(), "changed")]
+    turn(lambda: table.get(A) == Answer(KNOWN, Info(name="after")))
+    docker.answers[A.hex()] = None
+    docker.happens.append(Happened(A.hex(), "gone"))
+    turn(lambda: table.get(A) is None)
+    assert sum(table.states().values()) == 0
+
+
+def test_what_is_known_stays_so_while_its_runtime_does_not_answer(
+    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
+) -> None:
+    made, turn = until
+    played["/d1"].answers[A.hex()] = Info(name="a")
+    made.want(A, DOCKER)
+    turn(lambda: word(table, A) == "known")
+    played["/d1"].answers[A.hex()] = "timeout"
+    asked = len(played["/d1"].asked)
+    turn(lambda: len(played["/d1"].asked) > asked + 3)
+    assert word(table, A) == "known"
+
+
+def test_a_successor_goes_on_with_the_table(table: Table, played: dict[str, Played]) -> None:
+    table.put(A, KNOWN, Info(name="old"))
+    played["/d1"].answers[A.hex()] = Info(name="new")
+    made = enricher.Enricher(table, ENDPOINTS, ())
+    assert table.get(A) == Answer(KNOWN, Info(name="old"))
+    made.start()
+    deadline = time.monotonic() + 10
+    while table.get(A) != Answer(KNOWN, Info(name="new")):
+        made.hear()
+        assert time.monotonic() < deadline
+
+
+def test_a_million_containers_are_bounded(
+    table: Table, played: dict[str, Played], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enricher, "ENTRIES", 50)
+    made = enricher.Enricher(table, ENDPOINTS, ())
+    made.start()
+    for n in range(2000):
+        made.want(n.to_bytes(8, "little") * 4, DOCKER)
+        made.hear()
+    assert len(made._wanted) == 50
+    assert sum(table.states().values()) <= 50
+
+
+def test_labels_of_pods_and_those_that_are_wanted() -> None:
+    labels = {
+        "io.kubernetes.pod.name": "p",
+        "io.kubernetes.pod.namespace": "n",
+        "io.kubernetes.pod.uid": "u",
+        "a.b": "c",
+    }
+    found = of_labels(labels, ("a.*",))
+    assert found == {"pod": "p", "namespace": "n", "pod_uid": "u", "labels": {"a.b": "c"}}
+    assert of_labels(None, ("*",)) == {}
+
+
+# -- where they are asked
+
+
+def test_the_usual_sockets_and_those_that_are_named() -> None:
+    assert {e.runtime for e in endpoints(())} == set(SOCKETS)
+    assert endpoints(("docker:/a/b", "cri-o:unix:///c", "podman")) == (
+        Endpoint("docker", "/a/b"),
+        Endpoint("crio", "/c"),
+        Endpoint("podman", "/run/podman/podman.sock"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ("dcoker:/x", "no such runtime: dcoker (there are: docker, containerd, crio, podman); did you mean docker?"),
+        ("docker:x", "a socket's path is absolute, such as docker:/var/run/docker.sock"),
+        ("docker:", "a socket's path is absolute"),
+        ("", "no such runtime"),
+    ],
+)
+def test_sockets_that_make_no_sense_are_refused(spec: str, why: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        endpoints((spec,))
+    assert why in str(refused.value)
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("config.runtimes.find_spec", lambda name: None)
+    with pytest.raises(SettingsError, match=r"needs docker and grpc, .* pip install 'headrace\[containers\]'"):
+        endpoints(())
+    with pytest.raises(SettingsError, match="needs docker, not installed"):
+        endpoints(("docker:/x",))
