@@ -46,10 +46,10 @@ def pin() -> None:
     os.sched_setaffinity(0, {USER_CPU})
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, *flags: str) -> Path:
     """Compile the load program."""
     binary = folder / "load"
-    subprocess.run(["cc", "-O2", "-pthread", str(HERE / "load.c"), "-o", str(binary)], check=True)
+    subprocess.run(["cc", "-O2", "-pthread", *flags, str(HERE / "load.c"), "-o", str(binary)], check=True)
     return binary
 
 
@@ -74,8 +74,13 @@ class Load:
     ) -> Load:
         """Start it; it makes no call that counts until go(). It ends when this process does."""
         numbers = (count, cpu, threads, rate, processes)
+        return cls.of([str(binary), mode, *map(str, numbers), path])
+
+    @classmethod
+    def of(cls, command: Sequence[str]) -> Load:
+        """The same by a command line of one's own."""
         process = subprocess.Popen(
-            [str(binary), mode, *map(str, numbers), path],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -151,11 +156,7 @@ class Tracer:
 
     def pids(self) -> list[int]:
         """The supervisor and all that descend from it."""
-        found = [self.process.pid]
-        for pid in found:
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                found.extend(int(child) for child in (task / "children").read_text().split())
-        return found
+        return descendants(self.process.pid)
 
     def finish(self) -> dict[str, Any]:
         """Wait until it has drained; its ledger. Void if it failed or does not balance."""
@@ -166,6 +167,15 @@ class Tracer:
         if not ledger["balanced"]:
             raise Void(f"the ledger does not balance: {ledger}")
         return ledger
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    found = [pid]
+    for one in found:
+        for task in Path(f"/proc/{one}/task").iterdir():
+            found.extend(int(child) for child in (task / "children").read_text().split())
+    return found
 
 
 def lost(ledger: dict[str, Any]) -> int:

@@ -27,7 +27,7 @@ from config.runtimes import Endpoint
 from pipeline.doorbell import InheritedFd
 from pipeline.enrichment import ENTRIES, FAILED, KEY_BYTES, KNOWN, PENDING, UNKNOWN, Info, Table, requests
 from pipeline.logs import logger
-from pipeline.plan import Plan, attach_control
+from pipeline.plan import READY_WORKER, Plan, attach_control
 from pipeline.runtimes import Runtime, Unavailable
 from pipeline.shm import Segment
 
@@ -302,6 +302,7 @@ def run(plan: Plan, source: InheritedFd) -> None:
     _bound_memory()
     enricher.start()
     logger("enricher").debug("enricher.started", runtimes=[str(endpoint) for endpoint in plan.endpoints])
+    control.ready[READY_WORKER + plan.workers] = 1
     poll = select.poll()
     for fd in (source.fd, enricher.said.bell):
         poll.register(fd, select.POLLIN)

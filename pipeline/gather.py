@@ -40,6 +40,11 @@ class Gather:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    @property
+    def size(self) -> int:
+        """Bytes, all together."""
+        return int(self.vectors["bytes"].sum())
+
     def joined(self) -> memoryview | bytes:
         """All bytes in one: a view if they are one piece, or else a copy."""
         views = [memoryview((ctypes.c_char * n).from_address(at)).cast("B") for at, n in self.vectors.tolist()]

@@ -88,6 +88,7 @@ class Kernel:
         ledger.missed_runs = self.programs.missed_runs()
         ledger.cross_checks["lost_frames"] = int(self._marks.array["lost_frames"].sum())
         ledger.cross_checks["groups_overflow"] = self.programs.groups_overflow
+        ledger.cross_checks["containers"] = len(self.programs.containers())
         ledger.cross_checks["containers_overflow"] = self.programs.containers_overflow
 
     def close(self) -> None:

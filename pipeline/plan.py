@@ -43,7 +43,7 @@ TALLIES = np.dtype([("generation", "<u8"), ("values", VALUES), ("rules", TALLY, 
 MOST_GENERATIONS = 8
 """That workers may be in at a time."""
 READY_PUBLISHER, READY_READER, READY_WORKER = 0, 1, 2
-"""Indices of `ready`; worker i is READY_WORKER + i."""
+"""Indices of `ready`; worker i is READY_WORKER + i, and behind the workers comes the enricher, if there is one."""
 ALL = EVENTS
 """Index of `interest` that stands for the topic of all events."""
 LINES = ("json", "table")

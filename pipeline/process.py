@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -28,7 +29,9 @@ def _failed(error: BaseException | None) -> None:
     os._exit(70)
 
 
-def main(name: str, plan: Plan, run: Callable[..., None], *args: Any, keep_privilege: bool = False) -> None:
+def main(
+    name: str, plan: Plan, run: Callable[..., None], *args: Any, keep_privilege: bool = False, nice: int = 0
+) -> None:
     """Run one process: no signals of its own, no privilege, and its death is the supervisor's business.
 
     SIGINT and SIGTERM are the supervisor's: it ends the stages in flow order. A bug ends the process
@@ -41,6 +44,8 @@ def main(name: str, plan: Plan, run: Callable[..., None], *args: Any, keep_privi
     call_it(name)
     heap.keep()
     logs.configure(plan.log_level)
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
     if not keep_privilege:
         privilege.drop()
     # a process with a thread less would stand still

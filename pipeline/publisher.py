@@ -110,9 +110,7 @@ class Publisher:
             assert target is not None
             sink = FileSink(output, target.fd)
         sink.counts.load(self.state["sinks"][index])
-        counts = sink.counts
-        # what a predecessor had taken and not finished is offered again
-        counts.offered = counts.written + counts.filtered + counts.dropped
+        sink.take_up()
         return sink
 
     def _release(self, held: list[Held]) -> None:

@@ -4,7 +4,8 @@ offered = written + filtered + dropped.
 A sink never blocks the publisher's loop: a file or pipe is written by a thread of its own (a write
 holds no lock of the interpreter), a ZeroMQ socket is asked without waiting. What a sink does when it
 cannot keep up is its policy: `block` keeps the batch, so that its result ring fills and the workers
-wait; `drop` lets it go and counts it.
+wait; `drop` lets it go and counts it. What a file by `drop` has not written yet is a copy, so that it takes no room
+of the ring, and no other sink waits for it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
 import zmq
 
 from bpf.catalogue import catalogue
@@ -30,7 +32,7 @@ from pipeline.gather import Gather
 from pipeline.plan import ALL
 from pipeline.shm import Array
 
-BACKLOG_BATCHES = 64
+BACKLOG_BATCHES, BACKLOG_BYTES = 64, 16 << 20
 LINGER_MS = 2000
 
 
@@ -63,6 +65,10 @@ class Counts:
     repeated: int = 0
     bytes: int = 0
 
+    def take_up(self) -> None:
+        """What a predecessor had taken and not finished is offered again."""
+        self.offered = self.written + self.filtered + self.dropped
+
     def store(self, line: Any) -> None:
         """Into the journal."""
         for name in ("offered", "written", "filtered", "dropped", "repeated", "bytes"):
@@ -84,6 +90,9 @@ class Sink(Protocol):
     def try_offer(self, offer: Offer) -> bool:
         """Take a batch; False if it must be offered again later (policy block)."""
 
+    def take_up(self) -> None:
+        """Go on after a predecessor's death, whose counts are loaded."""
+
     def close(self) -> None:
         """Write out what was taken, then close."""
 
@@ -102,6 +111,9 @@ class NoneSink:
             self.counts.written += offer.rows
         offer.done()
         return True
+
+    def take_up(self) -> None:
+        self.counts.take_up()
 
     def close(self) -> None:
         return
@@ -122,19 +134,30 @@ class FileSink:
 
     def __init__(self, output: Output, fd: int) -> None:
         self.output, self.counts, self.broken = output, Counts(), ""
-        self._fd = fd
+        self._fd, self._drops = fd, output.policy == "drop"
+        self._bytes = 0
+        """Of copies that wait: what came in, less what went out."""
+        self._out = 0
         self._queue: queue.Queue[Offer | None] = queue.Queue()
         self._thread = threading.Thread(target=self._write_all, name=f"sink {output.name}")
         self._thread.start()
 
     def try_offer(self, offer: Offer) -> bool:
         waiting = self._queue.qsize() >= BACKLOG_BATCHES
-        if waiting and self.output.policy == "block" and not self.broken:
+        if waiting and not self._drops and not self.broken:
             return False
         self.counts.offered += offer.rows
+        size = offer.gather.size if self._drops else 0
+        # one alone may be larger
+        waiting = waiting or (self._bytes > self._out and self._bytes - self._out + size > BACKLOG_BYTES)
         if self.broken or waiting:
             self.counts.dropped += offer.rows
             offer.done()
+        elif self._drops:
+            self._bytes += size
+            copy = Gather.of(np.frombuffer(bytes(offer.gather.joined()), "u1"))
+            offer.done()
+            self._queue.put(Offer(copy, offer.rows, offer.topic, offer.covered, _nothing))
         else:
             self._queue.put(offer)
         return True
@@ -151,13 +174,27 @@ class FileSink:
             except OSError as error:
                 self.counts.dropped += offer.rows
                 self.broken = errno.errorcode.get(error.errno or 0, str(error))
+            if self._drops:
+                self._out += offer.gather.size
             offer.done()
+
+    def take_up(self) -> None:
+        """After a predecessor's death, with its counts: what it had copied is gone, the rest is offered again."""
+        counts = self.counts
+        if self._drops:
+            counts.dropped = counts.offered - counts.written - counts.filtered
+        else:
+            counts.take_up()
 
     def close(self) -> None:
         self._queue.put(None)
         self._thread.join()
         with contextlib.suppress(OSError):
             os.close(self._fd)
+
+
+def _nothing() -> None:
+    """What is to be done when a copy is free."""
 
 
 class ZmqSink:
@@ -261,6 +298,9 @@ class ZmqSink:
         self._sequences[topic] = sequence + 1
         self.counts.bytes += len(payload)
         return True
+
+    def take_up(self) -> None:
+        self.counts.take_up()
 
     def close(self) -> None:
         if self._shared is not None:

@@ -50,6 +50,8 @@ MOST_DESCRIPTORS = 200
 """That a fork server takes for one process, with some left for its own (it refuses more than 253)."""
 SIGNATURE_NS = 5 * 10**9
 """So long a signature in Python may take for the events of a turn."""
+ENRICHER_NICE = -10
+"""It has little to do, and there are names missing until it has."""
 EX_SOFTWARE = 70
 GIVE_UP = frozenset({64, 65, 74})
 
@@ -96,6 +98,7 @@ class Stage:
     """How many descriptors its arguments hold, beyond a few."""
     running: Any = None
     keep_privilege: bool = False
+    nice: int = 0
     spare: bool = False
     """The run goes on without it, if it cannot be kept alive."""
     once: bool = False
@@ -220,7 +223,7 @@ class Pipeline:
         if self._hash_pipe:
             self._launch(Stage("hasher", hashes.run, (self._hash_pipe[0],), keep_privilege=True))
         if self._ask_pipe:
-            self._launch(Stage("enricher", enricher.run, (self._ask_pipe[0],), spare=True))
+            self._launch(Stage("enricher", enricher.run, (self._ask_pipe[0],), spare=True, nice=ENRICHER_NICE))
 
     def start_source(self, source: Stage) -> None:
         """Start what feeds the rings."""
@@ -235,7 +238,7 @@ class Pipeline:
             target=process.main,
             name=f"headrace {stage.name}",
             args=(stage.name, self.plan, stage.target, *stage.args),
-            kwargs={"keep_privilege": stage.keep_privilege},
+            kwargs={"keep_privilege": stage.keep_privilege, "nice": stage.nice},
         )
         with _without_main():
             _start(running)
@@ -244,7 +247,8 @@ class Pipeline:
     def wait_ready(self, deadline_s: float) -> None:
         """Wait until every process has its ends; TimeoutError at the deadline."""
         until = time.monotonic() + deadline_s
-        while not self.control.ready[: READY_WORKER + self.plan.workers].all():
+        stages = READY_WORKER + self.plan.workers + bool(self.endpoints)
+        while not self.control.ready[:stages].all():
             if time.monotonic() > until:
                 raise TimeoutError("the pipeline's processes did not start")
             self.attend()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -48,17 +49,33 @@ class Engine:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="hr-engine-"))
         self.socket = self.folder / "sock"
-        options = ("--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs")
-        places = ("--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "exec"))
-        line = ["dockerd", *places, "-H", f"unix://{self.socket}", "-p", str(self.folder / "pid"), *options]
-        with (self.folder / "log").open("w") as log:
-            self.process = subprocess.Popen(line, stdout=log, stderr=log)
+        self.process = self._start()
         try:
-            wait_for(lambda: self._try("version").returncode == 0, f"dockerd: {(self.folder / 'log').read_text()}")
+            self._wait()
             self._make_image()
         except BaseException:
             self.close()
             raise
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        options = ("--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs", "--live-restore")
+        places = ("--data-root", str(self.folder / "data"), "--exec-root", str(self.folder / "exec"))
+        line = ["dockerd", *places, "-H", f"unix://{self.socket}", "-p", str(self.folder / "pid"), *options]
+        with (self.folder / "log").open("a") as log:
+            return subprocess.Popen(line, stdout=log, stderr=log)
+
+    def _wait(self) -> None:
+        wait_for(lambda: self._try("version").returncode == 0, f"dockerd: {(self.folder / 'log').read_text()}")
+
+    def restart(self) -> None:
+        """Kill it and start it again; its containers go on meanwhile."""
+        self.process.kill()
+        self.process.wait()
+        # the next one would believe in a process that only nobody has waited for
+        for name in ("pid", "exec/containerd/containerd.pid"):
+            (self.folder / name).unlink(missing_ok=True)
+        self.process = self._start()
+        self._wait()
 
     def _try(self, *args: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
@@ -86,7 +103,18 @@ class Engine:
             if running:
                 self._try("rm", "-f", *running)
         end(self.process)
+        self._end_shims()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end_shims(self) -> None:
+        """What goes on without an engine: containers that it could not remove, and who looks after them."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if str(self.folder).encode() in (folder / "cmdline").read_bytes():
+                    pid = int(folder.name)
+                    for child in (folder / "task" / folder.name / "children").read_text().split():
+                        os.kill(int(child), signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
 
 
 class Podman:

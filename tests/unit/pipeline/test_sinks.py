@@ -19,7 +19,18 @@ from bpf.layout import EVENTS
 from config.outputs import parse
 from pipeline.gather import Gather
 from pipeline.plan import ALL
-from pipeline.sinks import BACKLOG_BATCHES, Counts, FileSink, NoneSink, Offer, SinkError, ZmqSink, bind, open_target
+from pipeline.sinks import (
+    BACKLOG_BATCHES,
+    BACKLOG_BYTES,
+    Counts,
+    FileSink,
+    NoneSink,
+    Offer,
+    SinkError,
+    ZmqSink,
+    bind,
+    open_target,
+)
 
 DEADLINE_S = 10
 OPENAT, CLOSE = 257, 3
@@ -182,6 +193,34 @@ def test_a_sink_that_may_drop_counts_what_it_drops(batches: Batches, files: File
     assert sink.counts.offered == 2 * offered
     assert closes(sink.counts)
     assert batches.done == [1] * offered
+
+
+def test_a_sink_that_may_drop_keeps_nobody_elses_memory(batches: Batches, files: Files) -> None:
+    """Nobody reads: what is offered is free at once, and what is copied is bounded."""
+    sink, pipe = files.piped("json:x,policy=drop")
+    for n in range(1, 40):
+        assert sink.try_offer(batches.offer(bytes([n]) * (1 << 20)))
+        assert batches.done == [1] * n
+    # one batch may be with the writer
+    assert 40 - BACKLOG_BYTES // (1 << 20) - 3 <= sink.counts.dropped <= 39 - BACKLOG_BYTES // (1 << 20)
+    pipe.close()
+    sink.close()
+    assert closes(sink.counts)
+
+
+def test_what_a_predecessor_had_copied_is_counted_as_dropped(files: Files) -> None:
+    sink, pipe = files.piped("json:x,policy=drop")
+    sink.counts.offered, sink.counts.written, sink.counts.dropped = 10, 6, 1
+    sink.take_up()
+    assert (sink.counts.offered, sink.counts.written, sink.counts.dropped) == (10, 6, 4)
+    pipe.close()
+    sink.close()
+    other, pipe = files.piped("json:x")
+    other.counts.offered, other.counts.written, other.counts.dropped = 10, 6, 1
+    other.take_up()
+    assert other.counts.offered == 7, "the rest is offered again"
+    pipe.close()
+    other.close()
 
 
 def test_a_closed_pipe_is_told_and_what_follows_is_dropped(batches: Batches, files: Files) -> None:
