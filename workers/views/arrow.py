@@ -76,6 +76,9 @@ class ArrowStyle:
     def who(self, context: Any, cpu: int) -> str:
         return ""
 
+    def forget_who(self) -> None:
+        return
+
     def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
         return ""
 

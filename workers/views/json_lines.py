@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections import namedtuple
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +12,15 @@ import msgspec
 import numpy as np
 
 from bpf.catalogue import Argument, Event
-from bpf.layout import HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN
+from bpf.layout import CONTEXT, HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN
 from workers.decode.flags import error_name
 from workers.decode.values import decimals
 from workers.enrich.containers import Describe, nobody, of_event
 from workers.views.pieces import Facts, Marks, Value, text
 
 Array = np.ndarray[Any, Any]
+Context: Any = namedtuple("Context", CONTEXT.names or ())  # type: ignore[misc]
+MAX_CONTAINERS = 1024
 
 
 def encode(value: object) -> str:
@@ -54,6 +57,7 @@ class JsonStyle:
     ) -> None:
         """`executable` gives the path of what a process context was running; `stacks`: every record has its stack."""
         self._describe = describe
+        self._containers: dict[tuple[bytes, int], str] = {}
         self.stacks = stacks
         self.end = "]" if stacks else "]}\n"
         self._stack = "" if stacks else ',"stackAddresses":null'
@@ -73,21 +77,31 @@ class JsonStyle:
         return pieces
 
     def who(self, context: Any, cpu: int) -> str:
-        c = context
-        comm, host = encode(text(bytes(c["comm"]))), encode(text(bytes(c["nodename"])))
-        thread, process = int(c["thread_start_ns"]), int(c["process_start_ns"])
-        executable, container = encode(text(self._executable(c))), encode(of_event(c, self._describe))[1:-1]
+        c = Context._make(context.item())
+        thread, process = c.thread_start_ns, c.process_start_ns
         return (
-            f',"threadStartTime":{thread},"processorId":{cpu},"processId":{c["ns_tgid"]}'
-            f',"cgroupId":{c["cgroup_id"]},"threadId":{c["ns_tid"]},"parentProcessId":{c["ns_ppid"]}'
-            f',"hostProcessId":{c["tgid"]},"hostThreadId":{c["tid"]},"hostParentProcessId":{c["ppid"]}'
-            f',"userId":{c["uid"]},"mountNamespace":{c["mntns"]},"pidNamespace":{c["pidns"]}'
-            f',"processName":{comm},"executable":{{"path":{executable}}},"hostName":{host},{container}'
-            f',"processStartTime":{process}'
-            f',"threadEntityId":{entity_id(thread, int(c["tid"]))}'
-            f',"processEntityId":{entity_id(process, int(c["tgid"]))}'
-            f',"parentEntityId":{entity_id(int(c["parent_start_ns"]), int(c["ppid"]))}'
+            f',"threadStartTime":{thread},"processorId":{cpu},"processId":{c.ns_tgid}'
+            f',"cgroupId":{c.cgroup_id},"threadId":{c.ns_tid},"parentProcessId":{c.ns_ppid}'
+            f',"hostProcessId":{c.tgid},"hostThreadId":{c.tid},"hostParentProcessId":{c.ppid}'
+            f',"userId":{c.uid},"mountNamespace":{c.mntns},"pidNamespace":{c.pidns}'
+            f',"processName":{encode(text(c.comm))},"executable":{{"path":{encode(text(self._executable(context)))}}}'
+            f',"hostName":{encode(text(c.nodename))},{self._container(context, c)},"processStartTime":{process}'
+            f',"threadEntityId":{entity_id(thread, c.tid)},"processEntityId":{entity_id(process, c.tgid)}'
+            f',"parentEntityId":{entity_id(c.parent_start_ns, c.ppid)}'
         )
+
+    def _container(self, context: Any, c: Any) -> str:
+        key = c.container.tobytes(), c.runtime
+        known = self._containers.get(key)
+        if known is None:
+            if len(self._containers) >= MAX_CONTAINERS:
+                self._containers.clear()
+            known = self._containers[key] = encode(of_event(context, self._describe))[1:-1]
+        return known
+
+    def forget_who(self) -> None:
+        """More may be known of containers by now."""
+        self._containers.clear()
 
     def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
         syscall = event.name if event.is_syscall and self._detect else ""

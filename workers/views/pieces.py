@@ -54,6 +54,7 @@ REASONS = {
 }
 VECTOR_TYPE, BYTES_TYPE = "const char*const*", "bytes"
 LOW = 0xFFFFFFFF
+SOME_NUMBER, SOME_ADDRESS = 7_777_777, "0x7777777"
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,7 @@ class Facts:
         return self.boot_epoch_ns if self.relative_to_ns is None else -self.relative_to_ns
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """One argument's value: `shown` for people and JSON, `raw` the number if `shown` is words."""
 
     shown: object
@@ -101,6 +101,9 @@ class Style(Protocol):
 
     def who(self, context: Any, cpu: int) -> str:
         """Piece of one process context (a CONTEXT scalar)."""
+
+    def forget_who(self) -> None:
+        """Something is known by now that was not when such pieces were made."""
 
     def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
         """Piece of an event and its result; `arguments` is how many follow."""
@@ -155,6 +158,11 @@ class ArgumentPieces:
         pair = PAIRED.get((event.name, argument.name)) if parse else None
         if pair:
             self._paired, self._other = pair[0], event.index(pair[1]) or 0
+        self._is_address = parse and is_pointer(kind)
+        # what stands around a number is the same around each: most numbers are met once
+        example = SOME_ADDRESS if self._is_address else SOME_NUMBER
+        around = self._piece(Value(example, source=self._source)).split(str(example))
+        self._lead, self._tail = around[0], around[-1]
         self.numbers = Cache(store, self._number_piece)
         self._pairs = Cache(store, self._pair_piece)
         self.simple = Cache(store, self._simple_piece)
@@ -177,9 +185,10 @@ class ArgumentPieces:
         value = number(raw, kind, self._compat)
         if self._parser is not None:
             return self._piece(Value(self._parser(raw), value, source=self._source))
-        if is_pointer(kind):
-            return self._piece(Value(pointer(raw) if self._parse else raw, source=self._source))
-        return self._piece(Value(bool(value) if kind == "bool" else value, source=self._source))
+        if kind == "bool":
+            return self._piece(Value(bool(value), source=self._source))
+        shown = pointer(raw) if self._is_address else str(raw if is_pointer(kind) else value)
+        return f"{self._lead}{shown}{self._tail}"
 
     def _pair_piece(self, key: int) -> str:
         assert self._paired is not None
@@ -316,6 +325,7 @@ class Lines:
 
     def forget_who(self) -> None:
         """Render anew who did something: more is known by now."""
+        self._style.forget_who()
         self._who.clear()
 
     def _who_piece(self, key: int) -> str:

@@ -95,6 +95,9 @@ class TableStyle:
             return f"{comm:<15} {c['tgid']:>7} "
         return f"{c['uid']:>5} {comm:<15} {c['tgid']:>7} {c['tid']:>7} "
 
+    def forget_who(self) -> None:
+        return
+
     def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
         error = None if flags & HEAD_NOT_RUN else error_name(retval)
         result = "?" if flags & HEAD_NOT_RUN else "" if flags & HEAD_ENTRY or not event.is_syscall else str(retval)
