@@ -19,7 +19,7 @@ from workers.enrich.containers import Describe, nobody, of_event
 from workers.views.pieces import Facts, Marks, Value, text
 
 Array = np.ndarray[Any, Any]
-Context: Any = namedtuple("Context", CONTEXT.names or ())  # type: ignore[misc]
+Context: Any = type("Context", (namedtuple("Fields", CONTEXT.names or ()),), {"__slots__": ()})
 MAX_CONTAINERS = 1024
 
 
