@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.live import wait_for
 
-TOOLS = ("sh", "ps", "ls", "cat", "sleep", "true")
+TOOLS = ("sh", "ps", "ls", "cat", "seq", "sleep", "true")
 
 
 def image_archive(folder: Path) -> bytes:
@@ -125,7 +125,10 @@ class Podman:
         places = [f"--{name}={self.folder / name}" for name in ("root", "runroot", "tmpdir")]
         options = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none", "--runtime=runc"]
         self.line = ["podman", *places, *options]
-        output([*self.line, "import", "-", "busybox"], image_archive(self.folder))
+        change = 'CMD ["/bin/sleep", "1000"]'
+        output([*self.line, "import", "--change", change, "-", "busybox"], image_archive(self.folder))
+        self.service: subprocess.Popen[bytes] | None = None
+        self.socket = self.folder / "sock"
 
     def run(self, *command: str) -> str:
         """Run a container to its end, and take it away: its id."""
@@ -136,9 +139,95 @@ class Podman:
         output([*self.line, "rm", name])
         return name
 
+    def serve(self) -> None:
+        """Start its service at `socket`, which speaks the Docker Engine API."""
+        line = [*self.line, "system", "service", "--time=0", f"unix://{self.socket}"]
+        self.service = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(self.socket.exists, "podman's service")
+
     def close(self) -> None:
         """Take the folders away; conmon has ended with its container."""
+        if self.service:
+            end(self.service)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+PAUSE = "example.org/pause:1"
+CONFIG = """
+version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+[grpc]
+address = "{socket}"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "example.org/pause:1"
+restrict_oom_score_adj = true
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "native"
+"""
+Message = dict[int, "str | int | Message | list[str] | list[Message]"]
+"""Fields of a message by their numbers, as Kubernetes' Container Runtime Interface has them."""
+
+
+def _varint(number: int) -> bytes:
+    found = b""
+    while number > 127:
+        found += bytes([number & 127 | 128])
+        number >>= 7
+    return found + bytes([number])
+
+
+def wire(message: Message) -> bytes:
+    """A message as protobuf has it."""
+    found = b""
+    for number, value in message.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, int):
+                found += _varint(number << 3) + _varint(one)
+            else:
+                data = one.encode() if isinstance(one, str) else wire(one)
+                found += _varint(number << 3 | 2) + _varint(len(data)) + data
+    return found
+
+
+class Pods:
+    """Pods of one container each, by a runtime's CRI."""
+
+    def __init__(self, socket: str) -> None:
+        import grpc  # an extra
+
+        self._channel = grpc.insecure_channel(f"unix://{socket}")
+
+    def _call(self, name: str, message: Message) -> str:
+        """The first field of the answer: an id."""
+        call = self._channel.unary_unary(
+            f"/runtime.v1.RuntimeService/{name}", request_serializer=wire, response_deserializer=bytes
+        )
+        answer = call(message, timeout=60)
+        return answer[2 : 2 + answer[1]].decode() if answer else ""
+
+    def run(self, name: str, *command: str) -> tuple[str, str]:
+        """Start a pod, in the host's network: (id of the pod, id of its container)."""
+        about = {"name": name, "namespace": "tests", "uid": f"uid-{name}"}
+        # as the kubelet labels a pod's containers
+        labels: list[Message] = [{1: f"io.kubernetes.pod.{key}", 2: value} for key, value in about.items()]
+        host_network: Message = {1: {1: 2}}
+        config: Message = {1: {1: name, 2: f"uid-{name}", 3: "tests"}, 8: {1: "/kubepods", 2: host_network}}
+        pod = self._call("RunPodSandbox", {1: config})
+        meta: Message = {1: "main"}
+        container: Message = {1: meta, 2: {1: PAUSE}, 3: list(command), 9: labels}
+        container_id = self._call("CreateContainer", {1: pod, 2: container, 3: config})
+        self._call("StartContainer", {1: container_id})
+        return pod, container_id
+
+    def remove(self, pod: str) -> None:
+        """End a pod and take it away."""
+        self._call("StopPodSandbox", {1: pod})
+        self._call("RemovePodSandbox", {1: pod})
+
+    def close(self) -> None:
+        """End the connection."""
+        self._channel.close()
 
 
 class Containerd:
@@ -148,14 +237,18 @@ class Containerd:
         self.folder = Path(tempfile.mkdtemp(prefix="hr-containerd-"))
         self.socket, archive = str(self.folder / "sock"), str(self.folder / "image.tar")
         output([*podman.line, "save", "--format=oci-archive", "-o", archive, "busybox"])
-        places = [f"--{name}={self.folder / name}" for name in ("root", "state")]
+        config = self.folder / "config.toml"
+        config.write_text(CONFIG.format(folder=self.folder, socket=self.socket))
         with (self.folder / "log").open("w") as log:
-            self.process = subprocess.Popen(["containerd", *places, "-a", self.socket], stdout=log, stderr=log)
+            self.process = subprocess.Popen(["containerd", "-c", str(config)], stdout=log, stderr=log)
         self._line = ["ctr", "-a", self.socket]
         check = [*self._line, "version"]
         wait_for(lambda: not subprocess.run(check, capture_output=True, check=False).returncode, "containerd")
         output([*self._line, "image", "import", "--snapshotter=native", archive])
         self.image = output([*self._line, "image", "ls", "-q"])
+        # the CRI has images of its own
+        output([*self._line, "-n", "k8s.io", "image", "import", "--snapshotter=native", archive])
+        output([*self._line, "-n", "k8s.io", "image", "tag", self.image, PAUSE])
 
     def run(self, *command: str, group: str = "") -> str:
         """Run a container to its end, in a group below `group`: its id."""

@@ -1,0 +1,259 @@
+"""Names and images of containers, from real runtimes: while these are well, frozen, killed, and two at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from bench.container_events import Summary, summary
+from tests.engines import Containerd, Engine, Podman, Pods, output
+from tests.live import Event, Running, arguments, headrace, wait_for
+
+pytestmark = pytest.mark.kernel
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schema.json").read_text())
+FINDING = json.loads((Path(__file__).parents[2] / "docs" / "finding.schema.json").read_text())
+LINE = ("-o", "option:parse-arguments", "-o", "option:detect-syscall", "--trace", "container")
+"""Of Tracee's performance page."""
+
+
+class Watch:
+    """`headrace run --containers`, with its events in a file."""
+
+    def __init__(self, path: Path, crs: list[str], *options: str) -> None:
+        self.path = path
+        named = [part for one in crs for part in ("--crs", one)]
+        self.running = Running("--containers", *named, *LINE, "-o", f"json:{path}", *options)
+        assert self.running.ready, self.running.end()
+
+    def events(self) -> list[Event]:
+        """All so far that are whole."""
+        data = self.path.read_text()
+        return [json.loads(line) for line in data[: data.rfind("\n") + 1].splitlines()]
+
+    def states(self, container: str) -> list[str]:
+        """What the events of a container said of it, the last at the end."""
+        return [e["enrichment"] for e in self.events() if e["containerId"] == container]
+
+    def wait(self, container: str, state: str) -> None:
+        wait_for(lambda: (self.states(container) or [""])[-1] == state, f"{container} {state}")
+
+    def end(self) -> dict[str, Any]:
+        """Its ledger, which must be sound."""
+        self.running.process.send_signal(signal.SIGINT)
+        status, ledger, errors = self.running.end()
+        assert (status, ledger["balanced"], ledger["lost"], ledger["dropped"]) == (0, True, 0, 0), errors
+        return ledger
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    running = Engine()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def podman() -> Iterator[Podman]:
+    running = Podman()
+    running.serve()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def pods(podman: Podman) -> Iterator[tuple[Pods, str]]:
+    running = Containerd(podman)
+    made = Pods(running.socket)
+    yield made, running.socket
+    made.close()
+    running.close()
+
+
+LOOP = ("sh", "-c", "while :; do ls / >/dev/null; sleep 0.02; done")
+
+
+@pytest.fixture
+def looping(engine: Engine) -> Iterator[str]:
+    """A container that makes a few events all the time."""
+    name = engine.run("--label", "team=red", "--label", "other=1", "busybox", *LOOP)
+    yield name
+    engine("rm", "-f", name)
+
+
+def test_the_line_of_the_performance_page_with_marked_containers(engine: Engine, tmp_path: Path) -> None:
+    """The short form of bench/containers.py: each event has the id, name and image of the one whose marker it has."""
+    watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"])
+    loop = "for n in $(seq 60); do ps -o pid,args HR-MARK-{0} >/dev/null; done"
+    ids = {f"HR-MARK-{n}": engine.run("busybox", "sh", "-c", loop.format(n)) for n in range(3)}
+    for name in ids.values():
+        engine("wait", name)
+    names = {
+        name: json.loads(engine("inspect", name))[0]["Name"].removeprefix("/") + " busybox" for name in ids.values()
+    }
+    engine("rm", *ids.values())
+    ledger = watch.end()
+    with watch.path.open("rb") as file:
+        found: Summary = summary(file)
+    assert (found.wrong, found.lines) == (0, ledger["delivered"])
+    assert found.markers == {marker: [name] for marker, name in ids.items()}
+    assert set(found.containers) == set(ids.values()), "no event of the host, and none of another container"
+    for name, one in found.containers.items():
+        assert set(one.names) <= {names[name], "pending"}
+        assert one.names[names[name]] > 100
+    for event in watch.events()[::50]:
+        jsonschema.validate(event, SCHEMA)
+
+
+def test_events_and_findings_carry_what_the_runtime_says(engine: Engine, looping: str, tmp_path: Path) -> None:
+    found, rule = tmp_path / "found", tmp_path / "ls.yaml"
+    rule.write_text("id: LS\nname: ls\nscope: container\nevents: {openat: {pathname: /}}\n")
+    options = ["--container-label", "te*", "--signatures", str(rule), "--rules", "LS", "--findings", f"json:{found}"]
+    watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"], "-e", "openat", *options, "--fold", "0")
+    watch.wait(looping, "known")
+    about = json.loads(engine("inspect", looping))[0]
+    event = watch.events()[-1]
+    assert event["container"] == {
+        "id": looping,
+        "runtime": "docker",
+        "name": about["Name"].removeprefix("/"),
+        "image": "busybox",
+        "imageDigest": about["Image"],
+        "labels": {"team": "red"},
+    }
+    assert (event["containerName"], event["containerImage"]) == (event["container"]["name"], "busybox")
+    engine("rename", looping, "another-name")
+    wait_for(lambda: watch.events()[-1]["containerName"] == "another-name", "the new name")
+    wait_for(lambda: b"another-name" in found.read_bytes(), "a finding with it")
+    ledger = watch.end()
+    finding = json.loads(found.read_text().splitlines()[-1])
+    jsonschema.validate(finding, FINDING)
+    assert finding["container"]["name"] == "another-name"
+    assert finding["container"]["enrichment"] == "known"
+    assert ledger["containers"]["known"] >= 1
+
+
+def test_a_frozen_engine_costs_no_event_and_blocks_no_stop(engine: Engine, looping: str, tmp_path: Path) -> None:
+    os.kill(engine.process.pid, signal.SIGSTOP)
+    try:
+        watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"])
+        watch.wait(looping, "failed:timeout")
+        assert watch.states(looping)[0] == "pending"
+        began = time.monotonic()
+        ledger = watch.end()
+        assert time.monotonic() - began < 10
+        assert ledger["containers"]["timeouts"] >= 1
+        assert ledger["delivered"] > 10
+        again = Watch(tmp_path / "again", [f"docker:{engine.socket}"])
+        again.wait(looping, "failed:timeout")
+    finally:
+        os.kill(engine.process.pid, signal.SIGCONT)
+    again.wait(looping, "known")
+    assert again.end()["containers"]["failed"] == 0
+
+
+def test_an_engine_that_is_killed_and_started_again(engine: Engine, looping: str, tmp_path: Path) -> None:
+    watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"])
+    watch.wait(looping, "known")
+    engine.restart()
+    later = engine.run("busybox", *LOOP)
+    watch.wait(later, "known")
+    assert set(watch.states(looping)) <= {"pending", "known"}, "what was known stays so"
+    engine("rm", "-f", later)
+    watch.end()
+
+
+def test_an_enricher_that_dies_is_replaced(engine: Engine, looping: str, tmp_path: Path) -> None:
+    watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"])
+    watch.wait(looping, "known")
+    before = watch.running.stages()["enricher"]
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: watch.running.stages().get("enricher", before) != before, "another enricher")
+    later = engine.run("busybox", *LOOP)
+    watch.wait(later, "known")
+    engine("rm", "-f", later)
+    ledger = watch.end()
+    assert ledger["restarts"] == {"enricher": 1}
+    assert set(watch.states(looping)) <= {"pending", "known"}
+
+
+def test_podmans_service_beside_docker(engine: Engine, looping: str, podman: Podman, tmp_path: Path) -> None:
+    limits = [f"--ulimit={name}=1024:1024" for name in ("nofile", "nproc")]
+    line = [*podman.line, "run", "-d", "--name", "from-podman", "--network=none", *limits, "busybox", *LOOP]
+    own = output(line)
+    watch = Watch(tmp_path / "events", [f"docker:{engine.socket}", f"podman:{podman.socket}"])
+    watch.wait(own, "known")
+    watch.wait(looping, "known")
+    last = [e for e in watch.events() if e["containerId"] == own][-1]
+    assert (last["containerName"], last["container"]["runtime"]) == ("from-podman", "podman")
+    assert last["containerImage"] == "localhost/busybox:latest"
+    watch.end()
+    output([*podman.line, "rm", "-f", own])
+
+
+def test_a_pod_of_containerd(pods: tuple[Pods, str], tmp_path: Path) -> None:
+    cri, socket = pods
+    watch = Watch(tmp_path / "events", [f"containerd:{socket}"])
+    pod, own = cri.run("web", "/bin/sh", *LOOP[1:])
+    watch.wait(own, "known")
+    events = [e for e in watch.events() if e["containerId"] == own]
+    about = {"podName": "web", "podNamespace": "tests", "podUID": "uid-web"}
+    assert events[-1]["kubernetes"] == about
+    assert {key: events[-1][key] for key in about} == about
+    assert events[-1]["containerName"] == "main"
+    assert events[-1]["containerImage"] == "example.org/pause:1"
+    assert {e["containerId"] for e in watch.events()} <= {own, pod}
+    cri.remove(pod)
+    watch.end()
+
+
+def test_containers_that_no_runtime_knows(engine: Engine, tmp_path: Path) -> None:
+    """Groups with ids that share 12 characters with a real container's: neither takes its name, nor the other's."""
+    from bpf import cgroups
+
+    real = engine.run("--name", "real", "busybox", *LOOP)
+    found = cgroups.hierarchy()
+    assert found is not None
+    twins = [found.path / f"docker-{real[:12]}{letter * 52}.scope" for letter in "ab"]
+    watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"], "-e", "getppid,openat")
+    children = []
+    for twin in twins:
+        twin.mkdir()
+        script = f"echo $$ > {twin}/cgroup.procs; exec perl -e 'getppid, select undef, undef, undef, 0.01 while 1'"
+        children.append(subprocess.Popen(["sh", "-c", script]))
+    try:
+        for letter in "ab":
+            watch.wait(real[:12] + letter * 52, "unknown")
+        watch.wait(real, "known")
+        assert {e["containerName"] for e in watch.events() if e["containerId"] != real} == {""}
+        assert {e["containerName"] for e in watch.events() if e["containerId"] == real} <= {"", "real"}
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+        for twin in twins:
+            twin.rmdir()
+        engine("rm", "-f", real)
+    watch.end()
+
+
+@pytest.mark.parametrize("spec", ["dcoker:/x", "docker:relative"])
+def test_sockets_that_make_no_sense(spec: str) -> None:
+    done = headrace("run", "--containers", "--crs", spec, "--", "true")
+    assert done.returncode == 2
+    assert f"--crs {spec}: " in done.stderr
+
+
+def test_without_a_runtime_it_says_so_on_every_event(tmp_path: Path, engine: Engine, looping: str) -> None:
+    watch = Watch(tmp_path / "events", [f"docker:{tmp_path}/nobody"])
+    watch.wait(looping, "failed:no socket")
+    assert arguments(watch.events()[-1]) is not None
+    watch.end()
