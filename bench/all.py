@@ -31,6 +31,7 @@ PROGRAMS = (
     "processes",
     "detection",
     "alarms",
+    "containers",
 )
 WITH_SIGMA = ("detection", "alarms")
 """Programs that look at Sigma rules, too, if a folder is given."""
