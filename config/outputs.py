@@ -36,6 +36,7 @@ POLICIES = ("block", "drop")
 OPTIONS = {
     "policy": "block (wait, and lose at the ring) or drop (lose at this sink); default block, for zmq drop",
     "format": "for zmq: json, columns or arrow",
+    "enriched": "for json: hold a container's events back, in order, until it has a name; milliseconds, 60000 at most",
     "queue": "for zmq: messages that may wait for a slow subscriber; default 64",
 }
 SWITCHES = {
@@ -67,6 +68,8 @@ class Output:
     policy: str
     queue: int = 64
     of_findings: bool = False
+    enriched_ms: int = 0
+    """For so long events of containers wait for a name; 0: they do not."""
 
     @property
     def name(self) -> str:
@@ -100,7 +103,8 @@ def _one(text: str, known: Mapping[str, str] = FORMATS) -> Output:
         raise OutputError(f"output {text!r}: none takes no destination")
     if kind == "zmq" and "://" not in target:
         raise OutputError(f"output {text!r}: zmq needs an endpoint, such as zmq:ipc:///run/headrace.sock")
-    useless = [key for key in options if kind != "zmq" and (key != "policy" or kind == "none")]
+    takes = {"zmq": set(OPTIONS) - {"enriched"}, "none": set(), "json": {"policy", "enriched"}}
+    useless = [key for key in options if key not in takes.get(kind, {"policy"})]
     if useless:
         raise OutputError(f"output {text!r}: {kind} has no option {useless[0]!r}")
     policy = options.get("policy", "drop" if kind == "zmq" else "block")
@@ -114,7 +118,11 @@ def _one(text: str, known: Mapping[str, str] = FORMATS) -> Output:
     queue = options.get("queue", "64")
     if not re.fullmatch("[0-9]{1,6}", queue) or not 1 <= int(queue) <= 100000:
         raise OutputError(f"output {text!r}: queue is a number from 1 to 100000")
-    return Output(kind, "" if kind == "none" else (target or "-"), render, policy, int(queue))
+    enriched = options.get("enriched", "0")
+    if not re.fullmatch("[0-9]{1,6}", enriched) or int(enriched) > 60000:
+        raise OutputError(f"output {text!r}: enriched is a number of milliseconds up to 60000")
+    place = "" if kind == "none" else (target or "-")
+    return Output(kind, place, render, policy, int(queue), enriched_ms=int(enriched))
 
 
 def parse(specs: Sequence[str]) -> Outputs:

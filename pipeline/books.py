@@ -43,13 +43,20 @@ def reader_journal(cpus: int, slots: int, rings: int) -> np.dtype[Any]:
 
 
 def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
-    """State of a worker: positions, the turn that it waits in (and its records written, by render), counters."""
+    """State of a worker: positions, the turn that it waits in (and its records written, by render), counters. Of rows
+    that are held back for names (workers/hold.py), by render: how many there are, how many records of the turn they
+    were, and how many went with a predecessor.
+    """
     return np.dtype(
         [
             ("next", "<u8"),
             ("release", "<u8"),
             ("result_head", "<u8"),
             ("written", "<u8", (sinks + 1,)),
+            ("held", "<u8", (sinks + 1,)),
+            ("held_records", "<u8", (sinks + 1,)),
+            ("held_lost", "<u8", (sinks + 1,)),
+            ("gave_up", "<u8"),
             ("turn_ns", "<u8"),
             ("turn_end", "<u8"),
             ("watermark_ns", "<u8"),

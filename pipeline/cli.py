@@ -121,6 +121,8 @@ def _resolve(
         hidden = ("env",) if "exec_environment" in unread else ()
         resolved = msgspec.structs.replace(resolved, **dict.fromkeys(unread, True))
         asked = runtimes.endpoints(resolved.crs) if resolved.containers or resolved.crs else ()
+        if any(sink.enriched_ms for sink in out.sinks) and not asked:
+            raise outputs.OutputError("enriched=: there are no names to wait for without --containers")
         _check_files(resolved, (*out.sinks, *findings_to), recording)
         if recording and out.switches.get("exec_hash"):
             raise outputs.OutputError("option:exec-hash: files are hashed on the host that runs them, not in a replay")

@@ -5,7 +5,7 @@
 A worker never waits: what is not in the table yet is `pending`, and asked for.
 
     head (128 bytes):   changes u64 | counters, see HEAD
-    entry (2 KiB):      sequence u64 | key u8[32] | seen_ns u64 | state u32 | bytes u32 | data u8[1992]
+    entry (2 KiB):      sequence u64 | key u8[32] | since_ns u64 | state u32 | bytes u32 | data u8[1992]
 
 One writer, the enricher. `sequence` is odd while it writes an entry; who reads the same even number before and after
 has a whole entry. `changes` moves after every change, so that a reader need not look again before. A key is a
@@ -24,6 +24,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from pipeline.clock import boottime_ns
 from pipeline.doorbell import InheritedFd
 from pipeline.shm import Array, Segment
 
@@ -36,7 +37,7 @@ ENTRY = np.dtype(
     [
         ("sequence", "<u8"),
         ("key", "u1", KEY_BYTES),
-        ("seen_ns", "<u8"),
+        ("since_ns", "<u8"),
         ("state", "<u4"),
         ("bytes", "<u4"),
         ("data", "u1", DATA_BYTES),
@@ -72,6 +73,8 @@ class Answer(msgspec.Struct, frozen=True):
 
     state: int = PENDING
     info: Info = Info()
+    since_ns: int = 0
+    """CLOCK_BOOTTIME, when it was given; of what is pending, when it was asked for. 0: nobody has heard of it yet."""
 
     @property
     def known(self) -> Info | None:
@@ -122,9 +125,10 @@ class Table:
                     continue
                 if int(entry["state"]) == FREE or entry["key"].tobytes() != key:
                     break
-                state, data = int(entry["state"]), entry["data"][: int(entry["bytes"])].tobytes()
+                state, since_ns = int(entry["state"]), int(entry["since_ns"])
+                data = entry["data"][: int(entry["bytes"])].tobytes()
                 if int(self._sequences[place]) == sequence:
-                    return Answer(state, msgspec.msgpack.decode(data, type=Info))
+                    return Answer(state, msgspec.msgpack.decode(data, type=Info), since_ns)
         return None
 
     def states(self) -> dict[str, int]:
@@ -152,7 +156,7 @@ class Table:
         free = [p for p in places if self.entries[p]["state"] == FREE]
         if not mine and not free:
             self.count("evicted")
-        place = (mine or free or [min(places, key=lambda p: int(self.entries[p]["seen_ns"]))])[0]
+        place = (mine or free or [min(places, key=lambda p: int(self.entries[p]["since_ns"]))])[0]
         self._write(place, key, state, encoded(info))
 
     def remove(self, key: bytes) -> None:
@@ -165,7 +169,7 @@ class Table:
         entry = self.entries[place]
         entry["sequence"] |= np.uint64(1)
         entry["key"] = np.frombuffer(key, "u1")
-        entry["state"], entry["bytes"], entry["seen_ns"] = state, len(data), time.monotonic_ns()
+        entry["state"], entry["bytes"], entry["since_ns"] = state, len(data), boottime_ns()
         entry["data"][: len(data)] = np.frombuffer(data, "u1")
         entry["sequence"] += np.uint64(1)
         self.head["changes"] += np.uint64(1)

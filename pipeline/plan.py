@@ -101,10 +101,11 @@ class Plan:
     """Width of the terminal that the table goes to; 0: lines are whole."""
 
     @property
-    def renders(self) -> list[tuple[str, bool]]:
-        """What workers make of events: (format, whether by topics), by the number that a record carries."""
-        of_events = [s for s in self.sinks if not s.of_findings and s.render != "none"]
-        return sorted({(s.render, s.format == "zmq") for s in of_events})
+    def renders(self) -> list[tuple[str, bool, int]]:
+        """What workers make of events: (format, whether by topics, for how many milliseconds they wait for names), by
+        the number that a record carries.
+        """
+        return sorted({render_of(s) for s in self.sinks if not s.of_findings and s.render != "none"})
 
     @property
     def finding_render(self) -> int:
@@ -115,6 +116,11 @@ class Plan:
     def keyed(self) -> bool:
         """Whether text lines of several workers must be merged by time."""
         return self.workers > 1
+
+
+def render_of(sink: Output) -> tuple[str, bool, int]:
+    """What workers make for a sink of events."""
+    return sink.render, sink.format == "zmq", sink.enriched_ms
 
 
 class Control:

@@ -26,7 +26,7 @@ from pipeline.findings import Folder, Stayed, topic
 from pipeline.gather import Gather
 from pipeline.logs import logger
 from pipeline.merge import Merger, Part, merge
-from pipeline.plan import ALL, LINES, READY_PUBLISHER, Plan, attach_control, attach_ring
+from pipeline.plan import ALL, LINES, READY_PUBLISHER, Plan, attach_control, attach_ring, render_of
 from pipeline.results import Result, read
 from pipeline.ring import BATCH
 from pipeline.sinks import FileSink, NoneSink, Offer, Sink, SinkError, ZmqSink
@@ -85,7 +85,7 @@ class Publisher:
         self._lock = threading.Lock()
         self._mergers = {
             i: Merger(self.state["finished"][:, i].tolist())
-            for i, (name, is_topic) in enumerate(self.renders)
+            for i, (name, is_topic, _) in enumerate(self.renders)
             if plan.keyed and name in LINES and not is_topic
         }
         if plan.keyed and plan.detects:
@@ -223,7 +223,7 @@ class Publisher:
         if sink.output.render == "none":
             # counted once a turn: with the first render's batches
             return render == 0
-        return self.renders[render] == (sink.output.render, sink.output.format == "zmq")
+        return self.renders[render] == render_of(sink.output)
 
     def _push(self) -> bool:
         """Hand offers to their sinks, each in order; True if one must wait."""

@@ -35,7 +35,7 @@ from pipeline.clock import boottime_ns
 from pipeline.doorbell import Doorbell, InheritedFd
 from pipeline.generations import Generations
 from pipeline.logs import logger
-from pipeline.plan import READY_WORKER, Control, Plan
+from pipeline.plan import READY_WORKER, Control, Plan, render_of
 from pipeline.ring import Ring
 from pipeline.shm import Segment, require_total_store_order
 from pipeline.sinks import open_target
@@ -329,8 +329,14 @@ class Pipeline:
             add_recording(ledger, self.control.reader.committed(), self.settings.record, self.control.recorded)
         if self.rules:
             self.generations.add_to(ledger)
+        for number, render in enumerate(self.plan.renders):
+            lost = sum(int(j.committed()["held_lost"][0][number]) for j in self.control.workers)
+            for line, sink in zip(ledger.sinks, self.sinks, strict=False):
+                if lost and render_of(sink) == render and not sink.of_findings:
+                    line.offered, line.dropped = line.offered + lost, line.dropped + lost
         if self.enrichment:
             ledger.containers = self.enrichment.states() | self.enrichment.counters()
+            ledger.containers["gave_up"] = sum(int(j.committed()["gave_up"][0]) for j in self.control.workers)
         ledger.restarts = {s.name: s.restarts for s in self.stages if s.restarts}
         return ledger
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bpf.catalogue import Catalogue
 from bpf.layout import BLOB, BLOB_STATUS, CELL_BYTES, EVENTS
 from workers.decode.blocks import Block, gather
 from workers.rows import CELL_WORDS, Rows
@@ -128,3 +129,11 @@ def blobs(rows: Rows, argument_counts: Array) -> Blobs:
         order = np.argsort(columns[0], kind="stable")
         columns = [column[order] for column in columns]
     return Blobs(columns[0], columns[1], columns[2], columns[3], columns[4], columns[5], broken)
+
+
+def argument_counts(catalogue: Catalogue) -> Array:
+    """Arguments that a record has cells for, per event id, u8[EVENTS]."""
+    counts = np.zeros(EVENTS, np.uint8)
+    for event in catalogue.by_id.values():
+        counts[event.id] = event.cells
+    return counts

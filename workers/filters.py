@@ -15,13 +15,13 @@ import numpy as np
 from bpf.catalogue import NAME, PATH, Catalogue, Event, nearest
 from bpf.layout import HEAD_COMPAT, HEAD_OWN_ROOT
 from config.filters import Condition, FilterError, integer
-from workers.blobs import Blobs, argument, blobs
+from workers.blobs import Blobs, argument, argument_counts, blobs
 from workers.decode.flags import parser_of
 from workers.decode.texts import TEXT_TYPES, Texts
 from workers.decode.values import number
 from workers.decode.words import known_words
 from workers.rows import Contexts, Rows
-from workers.views.pieces import VECTOR_TYPE, argument_counts
+from workers.views.pieces import VECTOR_TYPE
 
 Array = np.ndarray[Any, Any]
 CACHE_ENTRIES = 1 << 16

@@ -28,12 +28,14 @@ from pipeline.results import MARK, RESULT, Buffer, key_bytes, try_write
 from pipeline.ring import END, FRAME, U64, WATERMARK
 from pipeline.shm import Array
 from workers.core import Batch, Core
+from workers.counters import count
 from workers.detect.matches import Matches
 from workers.enrich.containers import nobody
 from workers.enrich.executables import Executables
 from workers.filters import Predicates
-from workers.rows import Rows
-from workers.views.choice import forget_who, view_of
+from workers.hold import Hold
+from workers.rows import Rows, empty_rows
+from workers.views.choice import forget_who, part_of, view_of
 from workers.views.columns import ColumnsView
 from workers.views.pieces import Facts, Lines
 from workers.views.table import fitted
@@ -49,14 +51,6 @@ COLUMN_ROWS_PER_RECORD, COLUMN_BYTES = 65536, 64
 """Rows of columns in a record at most, and about how many bytes each has beside its cells."""
 WAIT_MS = 1000
 FULL_WAIT_S = 0.0005
-
-
-def _part(render: str, rows: Rows, chosen: slice) -> Rows:
-    """Some of the rows. Columns carry their cells along where there are blobs: these must become fewer, too, for the
-    part to be smaller.
-    """
-    part = rows.select(chosen)
-    return part.trim() if render == "columns" and part.blobs.any() else part
 
 
 @dataclass
@@ -88,8 +82,9 @@ class Worker:
         self.renders = plan.renders
         self._current = self._signatures(facts) if plan.detects else None
         self._executables = Executables(catalogue(), Client(plan)) if plan.hashes else None
+        self._holds = {n: Hold(ms, self._describe) for n, (_, _, ms) in enumerate(self.renders) if ms}
         about = self.core.tree.executable, self._executables, self._describe
-        self.views = {name: view_of(name, plan, catalogue(), facts, *about) for name, _ in self.renders}
+        self.views = {name: view_of(name, plan, catalogue(), facts, *about) for name, _, _ in self.renders}
         self._hides = bool(plan.conditions or plan.only)
         """Columns carry their cells whole: what a condition took out must not go along."""
         self._fed: list[Fed] = []
@@ -98,6 +93,7 @@ class Worker:
         """Records of the turn at hand, by render."""
         self._already = self.state["written"].copy()
         """Of these, what a predecessor has written."""
+        self._give_up_held()
         self._recover()
 
     def _signatures(self, facts: Facts) -> Current:
@@ -180,6 +176,7 @@ class Worker:
             elif record.kind == END:
                 if self._current:
                     self._current.tell(at_once=True)
+                self._let_go()
                 self.state["ended"] = 1
                 self._commit(record.next, record.next)
                 return False
@@ -208,31 +205,20 @@ class Worker:
             self._current.tell()
 
     def _count(self, batch: Batch) -> None:
-        state, rows = self.state, batch.rows
-        if len(rows):
-            state["delivered"] += np.bincount(rows.event, minlength=len(state["delivered"])).astype(np.uint64)
-            cpus = rows.cpu[rows.event != catalogue().by_name[LOSS].id]
-            by_cpu = np.bincount(cpus, minlength=self.plan.cpus)[: self.plan.cpus]
-            state["delivered_cpu"] += by_cpu.astype(np.uint64)
-            state["late"] += np.uint64(rows.late.sum())
-        if batch.filtered_events is not None:
-            state["filtered"] += batch.filtered_events.astype(np.uint64)
+        state = self.state
+        count(state, batch, self.plan.cpus, catalogue().by_name[LOSS].id)
         state["evicted"] += np.uint64(self.core.tree.take_evicted())
         if self._keep is not None:
             state["unknown"] += np.uint64(self._keep.take_unknown())
-        state["found"] += np.uint64(sum(map(len, batch.matches.rules)) if batch.matches else 0)
-        state["rejected"] += np.uint64(batch.rejected)
-        state["observed"] += np.uint64(batch.observed)
-        state["facts"] += np.uint64(batch.facts)
-        state["turns"] += np.uint64(1)
-        state["watermark_ns"] = batch.watermark_ns
         if batch.rejected_reasons:
             logger(f"worker-{self.index}").warning("worker.records_rejected", **batch.rejected_reasons)
 
     def _emit(self, batch: Batch) -> None:
-        for number, (name, is_topic) in enumerate(self.renders):
+        for number, (name, is_topic, _) in enumerate(self.renders):
             if is_topic:
                 self._emit_topics(number, name, batch)
+            elif number in self._holds:
+                self._emit_held(number, name, batch)
             else:
                 self._emit_all(number, name, batch, batch.rows)
         if not self.renders and len(batch.rows):
@@ -268,8 +254,37 @@ class Worker:
         step = self._column_rows(rows) if name == "columns" else ROWS_PER_RECORD
         starts = range(0, len(rows), step) or (range(1) if self.plan.keyed and name in LINES else ())
         for start in starts:
-            part = _part(name, rows, slice(start, start + step)) if len(rows) > step else rows
+            part = part_of(name, rows, slice(start, start + step)) if len(rows) > step else rows
             self._emit_part(number, name, batch, part, topic, start + step >= len(rows), counted)
+
+    def _emit_held(self, number: int, name: str, batch: Batch) -> None:
+        """Where events wait for names: those that have waited, in records of their own, then those that need not."""
+        hold, state = self._holds[number], self.state
+        left, rows = hold.take(batch.rows, self.core.contexts, batch.watermark_ns)
+        state["held_records"][number] = 0
+        for start in range(0, len(left), ROWS_PER_RECORD):
+            part = left.select(slice(start, start + ROWS_PER_RECORD))
+            self._emit_part(number, name, batch, part, ALL, False, False)
+            state["held"][number] -= np.uint64(len(part))
+            state["held_records"][number] = self._written[number]
+        self._emit_all(number, name, batch, rows)
+        state["held"][number] = len(hold)
+        state["gave_up"] += np.uint64(hold.take_gave_up())
+
+    def _let_go(self) -> None:
+        """At the end: nothing is held back any more."""
+        for number, hold in self._holds.items():
+            batch = Batch(empty_rows(), self.core.watermark_ns + 1)
+            self._emit_all(number, self.renders[number][0], batch, hold.end(self.core.contexts))
+            self.state["held"][number] = 0
+            self.state["gave_up"] += np.uint64(hold.take_gave_up())
+
+    def _give_up_held(self) -> None:
+        """What a predecessor held back is gone with it, and counted; what it wrote of that is no part of the turn."""
+        state = self.state
+        state["held_lost"] += state["held"]
+        self._already -= np.minimum(self._already, state["held_records"])
+        state["held"] = state["held_records"] = 0
 
     def _column_rows(self, rows: Rows) -> int:
         """How many rows of columns make a record that fits into the ring, as it seems."""
@@ -303,8 +318,8 @@ class Worker:
         size = RESULT.itemsize + len(keys) + sum(map(len, payload))
         if len(rows) > 1 and not self.results.fits(size, held=len(self.renders) + self.plan.detects):
             half = len(rows) // 2
-            self._emit_part(number, name, batch, _part(name, rows, slice(0, half)), topic, False, counted)
-            self._emit_part(number, name, batch, _part(name, rows, slice(half, None)), topic, final, counted)
+            self._emit_part(number, name, batch, part_of(name, rows, slice(0, half)), topic, False, counted)
+            self._emit_part(number, name, batch, part_of(name, rows, slice(half, None)), topic, final, counted)
             return
         self._write(header, keys, payload)
 

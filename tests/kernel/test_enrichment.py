@@ -160,6 +160,52 @@ def test_a_frozen_engine_costs_no_event_and_blocks_no_stop(engine: Engine, loopi
     assert again.end()["containers"]["failed"] == 0
 
 
+def test_an_output_that_waits_for_names(engine: Engine, looping: str, tmp_path: Path) -> None:
+    """Beside one that does not: the same events, in the container's order, and all of them named."""
+    waited = tmp_path / "waited"
+    os.kill(engine.process.pid, signal.SIGSTOP)
+    try:
+        options = ["-o", f"json:{waited},enriched=20000", "--workers", "2"]
+        watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"], *options)
+        wait_for(lambda: len(watch.states(looping)) > 50, "events without a name")
+        assert "pending" in watch.states(looping)
+        assert waited.read_text() == ""
+    finally:
+        os.kill(engine.process.pid, signal.SIGCONT)
+    watch.wait(looping, "known")
+    wait_for(waited.read_text, "events with a name")
+    ledger = watch.end()
+    both = [list(map(json.loads, path.read_text().splitlines())) for path in (watch.path, waited)]
+    times = [[e["timestamp"] for e in events if e["containerId"] == looping] for events in both]
+    assert times[1] == sorted(times[0]), "none is missing, none is there twice"
+    states = {e["enrichment"] for e in both[1] if e["containerId"] == looping}
+    assert states <= {"known", "failed:timeout"}, "an answer that is none ends the waiting, too"
+    assert [sink["offered"] for sink in ledger["sinks"]] == [ledger["delivered"]] * 2
+
+
+def test_what_a_worker_held_back_when_it_died_is_counted(engine: Engine, looping: str, tmp_path: Path) -> None:
+    waited = tmp_path / "waited"
+    os.kill(engine.process.pid, signal.SIGSTOP)
+    try:
+        options = ["-o", f"json:{waited},enriched=20000", "--workers", "1"]
+        watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"], *options)
+        wait_for(lambda: len(watch.states(looping)) > 50, "events without a name")
+        worker = watch.running.stages()["worker-0"]
+        os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: watch.running.stages().get("worker-0", worker) != worker, "another worker")
+    finally:
+        os.kill(engine.process.pid, signal.SIGCONT)
+    watch.wait(looping, "known")
+    watch.running.process.send_signal(signal.SIGINT)
+    status, ledger, errors = watch.running.end()
+    assert (status, ledger["balanced"], ledger["restarts"]) == (0, True, {"worker-0": 1}), errors
+    plain, named = sorted(ledger["sinks"], key=lambda sink: "enriched" in sink["name"] or str(waited) in sink["name"])
+    assert (plain["offered"], plain["dropped"]) == (ledger["delivered"], 0)
+    assert named["offered"] == ledger["delivered"]
+    assert named["dropped"] > 50
+    assert named["written"] == len(waited.read_text().splitlines()) == ledger["delivered"] - named["dropped"]
+
+
 def test_an_engine_that_is_killed_and_started_again(engine: Engine, looping: str, tmp_path: Path) -> None:
     watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"])
     watch.wait(looping, "known")

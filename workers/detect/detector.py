@@ -11,7 +11,7 @@ import numpy as np
 
 from bpf.catalogue import Catalogue
 from config.rules import Rule
-from workers.blobs import argument
+from workers.blobs import argument, argument_counts
 from workers.detect.code import FORK, CodeRule, Given, code_rules
 from workers.detect.columns import View
 from workers.detect.engine import Engine
@@ -22,7 +22,7 @@ from workers.detect.matches import Matched, Matches
 from workers.enrich.containers import Describe, container_id, nobody
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Rows
-from workers.views.pieces import Facts, argument_counts
+from workers.views.pieces import Facts
 
 Report = Callable[[str], None]
 

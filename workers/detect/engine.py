@@ -22,6 +22,7 @@ import numpy as np
 
 from bpf.catalogue import Catalogue
 from config.rules import Rule
+from workers.blobs import argument_counts
 from workers.detect.columns import Bulk, Column, Few, View
 from workers.detect.compiled import EVERY, NEGATED, SURELY, Formula, OfEvent, compile_rules, numbers
 from workers.detect.fields import Field
@@ -34,7 +35,6 @@ from workers.detect.tally import Tally
 from workers.detect.values import NUMBER
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Rows
-from workers.views.pieces import argument_counts
 
 Array = np.ndarray[Any, Any]
 ColumnOf = Callable[[Field], Column]

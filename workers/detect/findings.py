@@ -22,6 +22,7 @@ import numpy as np
 from bpf.catalogue import Catalogue, Event
 from config.conditions import tests
 from config.rules import Rule
+from workers.blobs import argument_counts
 from workers.detect.columns import View, listed
 from workers.detect.fields import Field, FieldError, field_of
 from workers.detect.gaps import NO_GAPS, Gaps, Reach
@@ -35,7 +36,7 @@ from workers.enrich.containers import Describe, nobody, of_finding
 from workers.enrich.tree import Image, Process, ProcessTree
 from workers.rows import Contexts, Rows
 from workers.views.json_lines import JsonStyle, encode
-from workers.views.pieces import VECTOR_TYPE, Facts, Lines, argument_counts, text
+from workers.views.pieces import VECTOR_TYPE, Facts, Lines, text
 
 Array = np.ndarray[Any, Any]
 MARK = np.dtype([("fold", "<u8"), ("group", "<u8"), ("count", "<u4"), ("within_ms", "<u4")])

@@ -38,6 +38,9 @@ class Answer(Protocol):
     def word(self) -> str: ...
     @property
     def known(self) -> Info | None: ...
+    @property
+    def since_ns(self) -> int:
+        """CLOCK_BOOTTIME; 0 if not even the asking is known of."""
 
 
 Describe = Callable[[Any], Answer | None]

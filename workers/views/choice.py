@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from bpf.catalogue import Catalogue
 from workers.enrich.containers import Describe
 from workers.enrich.executables import Executables
+from workers.rows import Rows
 from workers.views.columns import ColumnsView
 from workers.views.json_lines import JsonStyle
 from workers.views.pieces import Facts, Lines
@@ -71,3 +72,11 @@ def forget_who(views: Sequence[object]) -> None:
     for view in views:
         if isinstance(view, ShowsWho):
             view.forget_who()
+
+
+def part_of(render: str, rows: Rows, chosen: slice) -> Rows:
+    """Some of the rows. Columns carry their cells along where there are blobs: these must become fewer, too, for the
+    part to be smaller.
+    """
+    part = rows.select(chosen)
+    return part.trim() if render == "columns" and part.blobs.any() else part

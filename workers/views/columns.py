@@ -13,10 +13,10 @@ import numpy as np
 
 from bpf.catalogue import Catalogue
 from bpf.layout import CONTEXT
-from workers.blobs import argument, blobs
+from workers.blobs import argument, argument_counts, blobs
 from workers.decode.flags import Parser, parser_of
 from workers.rows import Contexts, Rows
-from workers.views.pieces import Facts, argument_counts
+from workers.views.pieces import Facts
 
 Array = np.ndarray[Any, Any]
 DISTINCT = 4096

@@ -26,13 +26,12 @@ from bpf.layout import (
     BLOB_STACK,
     BLOB_STATUS,
     CONTAINER_STARTED,
-    EVENTS,
     HEAD_COMPAT,
     HEAD_EXEC_IMAGE,
     HEAD_NO_OBJECT,
     HEAD_OWN_ROOT,
 )
-from workers.blobs import Blobs, argument, blobs, bytes_of
+from workers.blobs import Blobs, argument, argument_counts, blobs, bytes_of
 from workers.decode import paths
 from workers.decode.blocks import byte_strings
 from workers.decode.flags import PAIRED, Parser, parser_of, pointer
@@ -397,11 +396,3 @@ class Lines:
     def _stack_numbers(self, rows: Rows, found: Blobs) -> Array:
         entries = found.entries(BLOB_STACK, len(rows), np.arange(len(rows))).tolist()
         return self._stacks.numbers_of([bytes_of(rows, found, entry) if entry >= 0 else b"" for entry in entries])
-
-
-def argument_counts(catalogue: Catalogue) -> Array:
-    """Arguments that a record has cells for, per event id, u8[EVENTS]."""
-    counts = np.zeros(EVENTS, np.uint8)
-    for event in catalogue.by_id.values():
-        counts[event.id] = event.cells
-    return counts

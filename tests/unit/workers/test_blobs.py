@@ -24,9 +24,8 @@ from tests.unit.frames import (
     frame,
     view,
 )
-from workers.blobs import Blobs, argument, argument_cells, blobs
+from workers.blobs import Blobs, argument, argument_cells, argument_counts, blobs
 from workers.rows import Contexts, Rows, read_frames
-from workers.views.pieces import argument_counts
 
 COUNTS = argument_counts(catalogue())
 

@@ -32,9 +32,8 @@ from tests.unit.frames import (
     view,
 )
 from workers import rows as rows_module
-from workers.blobs import argument, argument_cells, blobs
+from workers.blobs import argument, argument_cells, argument_counts, blobs
 from workers.rows import COLUMNS, Contexts, Decoded, Rows, concatenate, empty_rows, read_frames
-from workers.views.pieces import argument_counts
 
 COUNTS = argument_counts(catalogue())
 PATH = Blob(1, b"/etc/passwd")

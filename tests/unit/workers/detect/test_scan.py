@@ -13,6 +13,7 @@ from bpf.catalogue import catalogue
 from bpf.layout import HEAD_OWN_ROOT, ROOT_NOT_MET
 from config.conditions import Test
 from tests.unit.frames import CUT, FAULT, OK, Blob, Record, frame, view
+from workers.blobs import argument_counts
 from workers.decode.blocks import gather
 from workers.detect.columns import View, listed
 from workers.detect.fields import field_of
@@ -22,7 +23,6 @@ from workers.detect.scan import Scan, required
 from workers.detect.values import Text
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, read_frames
-from workers.views.pieces import argument_counts
 
 Test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it
 CATALOGUE = catalogue()

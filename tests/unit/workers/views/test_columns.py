@@ -27,10 +27,11 @@ from tests.unit.frames import (
     view,
 )
 from tests.unit.workers.test_rows import ANY_FRAME
+from workers.blobs import argument_counts
 from workers.core import Core
 from workers.rows import Contexts, Rows, read_frames
 from workers.views.columns import DISTINCT, ColumnsView
-from workers.views.pieces import Facts, argument_counts
+from workers.views.pieces import Facts
 
 EPOCH = 1_700_000_000_000_000_000
 COUNTS = argument_counts(catalogue())

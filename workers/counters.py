@@ -1,0 +1,27 @@
+"""What a worker counts of each turn, into its journal (pipeline/books.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from workers.core import Batch
+
+
+def count(state: Any, batch: Batch, cpus: int, loss: int) -> None:
+    """Add a turn to a worker's state. `loss`: the event that is not of the books' sum."""
+    rows = batch.rows
+    if len(rows):
+        state["delivered"] += np.bincount(rows.event, minlength=len(state["delivered"])).astype(np.uint64)
+        by_cpu = np.bincount(rows.cpu[rows.event != loss], minlength=cpus)[:cpus]
+        state["delivered_cpu"] += by_cpu.astype(np.uint64)
+        state["late"] += np.uint64(rows.late.sum())
+    if batch.filtered_events is not None:
+        state["filtered"] += batch.filtered_events.astype(np.uint64)
+    state["found"] += np.uint64(sum(map(len, batch.matches.rules)) if batch.matches else 0)
+    state["rejected"] += np.uint64(batch.rejected)
+    state["observed"] += np.uint64(batch.observed)
+    state["facts"] += np.uint64(batch.facts)
+    state["turns"] += np.uint64(1)
+    state["watermark_ns"] = batch.watermark_ns
