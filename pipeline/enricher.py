@@ -24,8 +24,22 @@ from pathlib import Path
 
 from bpf.layout import RUNTIMES
 from config.runtimes import Endpoint
+from pipeline.accounts import Accounts
 from pipeline.doorbell import InheritedFd
-from pipeline.enrichment import ENTRIES, FAILED, KEY_BYTES, KNOWN, PENDING, UNKNOWN, Info, Table, requests
+from pipeline.enrichment import (
+    ACCOUNTS,
+    ENTRIES,
+    FAILED,
+    GROUP,
+    KEY_BYTES,
+    KNOWN,
+    PENDING,
+    UNKNOWN,
+    USER,
+    Info,
+    Table,
+    requests,
+)
 from pipeline.logs import logger
 from pipeline.plan import READY_WORKER, Plan, attach_control
 from pipeline.runtimes import Runtime, Unavailable
@@ -166,12 +180,13 @@ class Enricher:
         self.said = Mailbox()
         self._wanted: dict[bytes, Wanted] = {}
         self._rechecked = self._attended = time.monotonic()
-        runtimes = [client(endpoint, labels) for endpoint in endpoints]
+        runtimes = [*(client(endpoint, labels) for endpoint in endpoints), Accounts()]
         self._askers = [Asker(i, runtime, self.said) for i, runtime in enumerate(runtimes)]
         self._listeners = [Listener(i, runtime, self.said) for i, runtime in enumerate(runtimes)]
         for entry in table.entries[table.entries["state"] != 0]:
             # of a predecessor's
-            self.want(entry["key"].tobytes(), 0)
+            key = entry["key"].tobytes()
+            self.want(key, ACCOUNTS if key[: len(USER)] in (USER, GROUP) else 0)
 
     def start(self) -> None:
         """Start the threads."""
@@ -193,6 +208,8 @@ class Enricher:
         wanted = self._wanted[key]
         name = RUNTIMES[wanted.runtime] if wanted.runtime < len(RUNTIMES) else ""
         mine = [i for i, endpoint in enumerate(self._endpoints) if name in ("", endpoint.runtime)]
+        if wanted.runtime == ACCOUNTS:
+            mine = [len(self._endpoints)]
         wanted.due, wanted.reason, wanted.waiting = 0.0, "", set(mine)
         for i in mine:
             try:

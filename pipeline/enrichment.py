@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -48,6 +49,11 @@ FREE, PENDING, KNOWN, UNKNOWN, FAILED = range(5)
 STATES = ("free", "pending", "known", "unknown", "failed")
 REQUEST_BYTES = KEY_BYTES + 1
 """The id, and the runtime's number as the kernel has it (bpf/layout.py, RUNTIMES)."""
+ACCOUNTS = 255
+"""In place of a runtime: the key is of a user or a group (pipeline/accounts.py)."""
+ACCOUNT = struct.Struct("<4sI24s")
+"""Its key: a word, `user` or `grp`, and the number."""
+USER, GROUP = b"user", b"grp\0"
 AGAIN_S = 1.0
 MOST_ASKED = 1 << 16
 TRIES = 100
@@ -133,7 +139,9 @@ class Table:
 
     def states(self) -> dict[str, int]:
         """How many containers are in which state."""
-        counts = np.bincount(self.entries["state"], minlength=len(STATES))[: len(STATES)]
+        words = np.ascontiguousarray(self.entries["key"][:, :4]).view("<u4")[:, 0]
+        of_accounts = np.isin(words, np.frombuffer(USER + GROUP, "<u4"))
+        counts = np.bincount(self.entries["state"][~of_accounts], minlength=len(STATES))[: len(STATES)]
         return {name: int(n) for name, n in zip(STATES[1:], counts[1:], strict=True)}
 
     def counters(self) -> dict[str, int]:
@@ -213,6 +221,18 @@ class Client:
     def of(self, context: Any) -> Answer:
         """What is known of the container of a context (a CONTEXT scalar, bpf/layout.py)."""
         return self.look(context["container"].tobytes(), int(context["runtime"]))
+
+    def user(self, number: int) -> str:
+        """A user's name; "" if there is none, or none is known yet."""
+        return self._account(USER, number)
+
+    def group(self, number: int) -> str:
+        """The same of a group."""
+        return self._account(GROUP, number)
+
+    def _account(self, word: bytes, number: int) -> str:
+        known = self.look(ACCOUNT.pack(word, number, b""), ACCOUNTS).known
+        return known.name if known else ""
 
     def look(self, key: bytes, runtime: int) -> Answer:
         """What is known of a container. Asks for it if that is nothing. Never waits."""

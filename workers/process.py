@@ -83,7 +83,7 @@ class Worker:
         self._current = self._signatures(facts) if plan.detects else None
         self._executables = Executables(catalogue(), Client(plan)) if plan.hashes else None
         self._holds = {n: Hold(ms, self._describe) for n, (_, _, ms) in enumerate(self.renders) if ms}
-        about = self.core.tree.executable, self._executables, self._describe
+        about = self.core.tree.executable, self._executables, self._describe, self._containers
         self.views = {name: view_of(name, plan, catalogue(), facts, *about) for name, _, _ in self.renders}
         self._hides = bool(plan.conditions or plan.only)
         """Columns carry their cells whole: what a condition took out must not go along."""

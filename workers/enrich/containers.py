@@ -47,6 +47,13 @@ Describe = Callable[[Any], Answer | None]
 """What is known of the container of a context (a CONTEXT scalar); None if nobody asks."""
 
 
+class Accounts(Protocol):
+    """Names of users and groups of the host; "" if there is none, or none is known yet."""
+
+    def user(self, number: int) -> str: ...
+    def group(self, number: int) -> str: ...
+
+
 def nobody(context: Any) -> Answer | None:
     """Of a run that asks no runtime."""
     return None

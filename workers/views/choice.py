@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from bpf.catalogue import Catalogue
-from workers.enrich.containers import Describe
+from workers.enrich.containers import Accounts, Describe
 from workers.enrich.executables import Executables
 from workers.rows import Rows
 from workers.views.columns import ColumnsView
@@ -43,11 +43,12 @@ def view_of(
     executable: Callable[[Any], bytes],
     executables: Executables | None,
     describe: Describe,
+    accounts: Accounts | None,
 ) -> Lines | ColumnsView | ArrowView:
     """The view of a format."""
     parse = options.parse_arguments
     if name == "json":
-        json = JsonStyle(facts, options.detect_syscall, executable, options.stack_addresses, describe)
+        json = JsonStyle(facts, options.detect_syscall, executable, options.stack_addresses, describe, accounts)
         return Lines(catalogue, json, parse, executables, options.hidden)
     if name == "table":
         table = TableStyle(facts, options.colour, options.columns)

@@ -15,7 +15,7 @@ from bpf.catalogue import Argument, Event
 from bpf.layout import CONTEXT, HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN
 from workers.decode.flags import error_name
 from workers.decode.values import decimals
-from workers.enrich.containers import Describe, nobody, of_event
+from workers.enrich.containers import Accounts, Describe, nobody, of_event
 from workers.views.pieces import Facts, Marks, Value, text
 
 Array = np.ndarray[Any, Any]
@@ -54,9 +54,12 @@ class JsonStyle:
         executable: Callable[[Any], bytes] = lambda context: b"",
         stacks: bool = False,
         describe: Describe = nobody,
+        accounts: Accounts | None = None,
     ) -> None:
-        """`executable` gives the path of what a process context was running; `stacks`: every record has its stack."""
-        self._describe = describe
+        """`executable` gives the path of what a process context was running; `stacks`: every record has its stack;
+        `accounts` has the names of the host's users.
+        """
+        self._describe, self._accounts = describe, accounts
         self._containers: dict[tuple[bytes, int], str] = {}
         self.stacks = stacks
         self.end = "]" if stacks else "]}\n"
@@ -83,12 +86,19 @@ class JsonStyle:
             f',"threadStartTime":{thread},"processorId":{cpu},"processId":{c.ns_tgid}'
             f',"cgroupId":{c.cgroup_id},"threadId":{c.ns_tid},"parentProcessId":{c.ns_ppid}'
             f',"hostProcessId":{c.tgid},"hostThreadId":{c.tid},"hostParentProcessId":{c.ppid}'
-            f',"userId":{c.uid},"mountNamespace":{c.mntns},"pidNamespace":{c.pidns}'
+            f',"userId":{c.uid}{self._names(c)},"mountNamespace":{c.mntns},"pidNamespace":{c.pidns}'
             f',"processName":{encode(text(c.comm))},"executable":{{"path":{encode(text(self._executable(context)))}}}'
             f',"hostName":{encode(text(c.nodename))},{self._container(context, c)},"processStartTime":{process}'
             f',"threadEntityId":{entity_id(thread, c.tid)},"processEntityId":{entity_id(process, c.tgid)}'
             f',"parentEntityId":{entity_id(c.parent_start_ns, c.ppid)}'
         )
+
+    def _names(self, c: Any) -> str:
+        """Of the user and group of a process of the host: those in containers have databases of their own."""
+        if self._accounts is None or c.container.any():
+            return ""
+        user, group = self._accounts.user(c.uid), self._accounts.group(c.gid)
+        return f',"userName":{encode(user)},"groupName":{encode(group)}'
 
     def _container(self, context: Any, c: Any) -> str:
         key = c.container.tobytes(), c.runtime

@@ -332,6 +332,28 @@ def test_a_million_containers_are_bounded(
     assert sum(table.states().values()) <= 50
 
 
+def test_users_and_groups_of_the_host_by_their_names(
+    segment: Segment, table: Table, until: tuple[enricher.Enricher, Until]
+) -> None:
+    made, turn = until
+    read_end, write_end = os.pipe2(os.O_NONBLOCK)
+    try:
+        client = Client(segment.name, InheritedFd(write_end))
+        assert (client.user(0), client.group(0), client.user(4_000_000_000)) == ("", "", "")
+        for key, runtime in enrichment.requests(read_end):
+            made.want(key, runtime)
+
+        def known() -> tuple[str, ...]:
+            client.changed()
+            return client.user(0), client.group(0), client.user(4_000_000_000)
+
+        turn(lambda: known() == ("root", "root", ""))
+        assert sum(table.states().values()) == 0, "they are no containers"
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
 def test_labels_of_pods_and_those_that_are_wanted() -> None:
     labels = {
         "io.kubernetes.pod.name": "p",
