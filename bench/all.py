@@ -116,6 +116,16 @@ FIGURES = (
     Figure("exec storm replayed, 250 Sigma rules, execs/s", "detection-exec_storm", "sigma_250_per_s", ">= 50,000"),
     Figure("openat flood with signatures and 250 Sigma rules, kept", "alarms-flood", "kept", ">= 0.60"),
     Figure("the same, lost or dropped", "alarms-flood", "lost", "= 0"),
+    Figure("eight containers that list /proc, events/s", "containers-loops", "events_per_second"),
+    Figure("the same, lost", "containers-loops", "lost", "= 0"),
+    Figure("the same, longest without a name, ms", "containers-loops", "longest_without_a_name_ms", "<= 200"),
+    Figure("the engine frozen, killed and started again, lost", "containers-frozen", "lost", "= 0"),
+    Figure(
+        "containers started and removed: in the kernel's table", "containers-churn", "left_in_the_kernels_table", "= 0"
+    ),
+    Figure("openat flood in a container, JSON events/s", "containers-flood", "json_events_per_second", ">= 60,000"),
+    Figure("the same, with enrichment of without", "containers-flood", "on_of_off", ">= 0.90"),
+    Figure("a slow reader: events that another output missed", "containers-slow", "missed_by_the_other", "= 0"),
     Figure("finding storm, findings/s", "alarms-storm", "findings_per_s", ">= 100,000"),
 )
 
