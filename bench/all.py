@@ -121,7 +121,7 @@ FIGURES = (
     Figure("the same, longest without a name, ms", "containers-loops", "longest_without_a_name_ms", "<= 200"),
     Figure("the engine frozen, killed and started again, lost", "containers-frozen", "lost", "= 0"),
     Figure(
-        "containers started and removed: in the kernel's table", "containers-churn", "left_in_the_kernels_table", "= 0"
+        "containers started and removed: left in the kernel", "containers-churn", "left_in_the_kernels_table", "= 0"
     ),
     Figure("openat flood in a container, JSON events/s", "containers-flood", "json_events_per_second", ">= 60,000"),
     Figure("the same, with enrichment of without", "containers-flood", "on_of_off", ">= 0.90"),

@@ -16,6 +16,8 @@ from tests.engines import Containerd, Engine, Podman
 from tests.live import Event, Running, arguments, headrace, trace, wait_for
 
 pytestmark = pytest.mark.kernel
+USER = "user.slice/user-1000.slice"
+ROOTLESS = ("user.slice", USER, f"{USER}/user@1000.service", f"{USER}/user@1000.service/user.slice")
 A, B, C = ("a1" * 32, "b2" * 32, "c3" * 32)
 
 
@@ -57,6 +59,11 @@ def made(below: Path, *names: str) -> list[tuple[str, str]]:
         ((f"libpod-{A}",), [("podman", A)]),
         (("kubepods", "kubepods/pod12-34", f"kubepods/pod12-34/{A}"), [("containerd", A)]),
         (("other", f"other/{A}"), [("", A)]),
+        # podman as another user than root
+        (
+            (*ROOTLESS, f"{ROOTLESS[-1]}/libpod-{A}.scope", f"{ROOTLESS[-1]}/libpod-{A}.scope/container"),
+            [("podman", A)],
+        ),
         # none of these is a container
         ((f"crio-conmon-{A}.scope", f"libpod-conmon-{A}.scope", "kubepods-besteffort-pod12.slice"), []),
         ((f"docker-{A[:-1]}.scope", f"docker-{A}0.scope", f"docker-{A.upper()}.scope", f"docker-{A}.slice"), []),
@@ -216,6 +223,8 @@ def test_exec_restart_and_processes_of_the_host_keep_their_identity(engine: Engi
     old = engine.run("busybox", "sleep", "1000")
     watch = Watch(tmp_path / "events", "-e", EVENTS)
     engine("exec", old, "true")
+    engine("pause", old)
+    engine("unpause", old)
     engine("restart", "-t", "0", old)
     engine("rename", old, "another")
     engine("exec", old, "ps")
