@@ -24,6 +24,7 @@ from bpf.catalogue import catalogue
 from config.conditions import Either, Every, Negated, Node, Surely, Test, every
 from config.rules import Rule
 from pipeline import heap
+from workers.blobs import argument_counts
 from workers.core import Core
 from workers.detect.columns import View, listed
 from workers.detect.compiled import IN_SCOPE
@@ -34,7 +35,7 @@ from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
 from workers.detect.rulesets import build
 from workers.rows import Contexts, Rows
-from workers.views.pieces import Facts, argument_counts
+from workers.views.pieces import Facts
 
 EVENTS_PER_S = 1_000_000
 CHECKED = 10_000

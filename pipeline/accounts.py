@@ -1,7 +1,7 @@
 """Names of users and groups by the host's databases (files, and whatever else NSS is told to ask), for the enricher.
 
 They stand in the table beside containers, under keys of their own: a word and a number. NSS may ask a directory that
-hangs: so this is asked by a thread, like a runtime. Processes in containers have other databases, and are not looked up.
+hangs: so this is asked by a thread, like a runtime. Containers have other databases, which are not asked for.
 """
 
 from __future__ import annotations
