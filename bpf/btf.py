@@ -67,7 +67,7 @@ class Type:
 
 
 class Btf:
-    """Types of one BTF blob, parsed on construction (about 0.2 s for a kernel)."""
+    """Types of one BTF blob. On construction it is only gone through: a type is read when it is asked for."""
 
     def __init__(self, data: bytes) -> None:
         if len(data) < HEADER.size:
@@ -77,10 +77,12 @@ class Btf:
             raise BtfError(f"BTF magic is {magic:#x}, expected {BTF_MAGIC:#x}")
         self._data = data
         self._strings = header_bytes + string_at
-        self._types: list[Type | None] = [None]
-        self._by_name: dict[str, int] = {}
-        self._typedefs: set[str] = set()
-        self._enums: dict[str, int] = {}
+        self._starts: list[int] = [0]
+        """Where each type is; there is no type 0."""
+        self._aggregates: dict[int, int] = {}
+        self._enums: dict[int, int] = {}
+        self._typedefs: dict[int, int] = {}
+        """Types by the offset of their name, the first of each."""
         try:
             self._index(header_bytes + type_at, header_bytes + type_at + type_bytes)
         except (struct.error, ValueError) as error:
@@ -96,28 +98,43 @@ class Btf:
             raise BtfError(f"cannot read the kernel's BTF at {path}: {error.strerror}") from error
 
     def _index(self, at: int, end: int) -> None:
+        data, starts, unpack = self._data, self._starts, TYPE.unpack_from
+        named = dict.fromkeys(AGGREGATES, self._aggregates)
+        named |= {KIND_ENUM: self._enums, KIND_TYPEDEF: self._typedefs}
+        sizes = [(TYPE.size + fixed, each) for fixed, each in (TRAILER.get(kind, (0, 0)) for kind in range(32))]
         while at < end:
-            name, info, size_or_type = TYPE.unpack_from(self._data, at)
-            kind, vlen = (info >> 24) & 0x1F, info & 0xFFFF
-            at += TYPE.size
-            if kind in AGGREGATES and name:
-                self._by_name.setdefault(self._string(name), len(self._types))
-            elif kind == KIND_ENUM and name:
-                self._enums.setdefault(self._string(name), len(self._types))
-            elif kind == KIND_TYPEDEF:
-                self._typedefs.add(self._string(name))
-            self._types.append(Type(kind, vlen, bool(info >> 31), name, size_or_type, at))
-            fixed, each = TRAILER.get(kind, (0, 0))
-            at += fixed + each * vlen
+            name, info, _ = unpack(data, at)
+            kind = info >> 24 & 0x1F
+            if name and kind in named:
+                named[kind].setdefault(name, len(starts))
+            starts.append(at)
+            fixed, each = sizes[kind]
+            at += fixed + each * (info & 0xFFFF)
 
     def _string(self, offset: int) -> str:
         start = self._strings + offset
         return self._data[start : self._data.index(b"\0", start)].decode("ascii", "replace")
 
+    def _type(self, type_id: int) -> Type | None:
+        if not type_id:
+            return None
+        at = self._starts[type_id]
+        name, info, size_or_type = TYPE.unpack_from(self._data, at)
+        return Type((info >> 24) & 0x1F, info & 0xFFFF, bool(info >> 31), name, size_or_type, at + TYPE.size)
+
+    def _named(self, name: str, types: dict[int, int]) -> int:
+        """The first of some types with that name; 0 if there is none."""
+        text, at = b"\0%s\0" % name.encode(), self._strings - 1
+        while (at := self._data.find(text, at + 1)) >= 0:
+            found = types.get(at + 1 - self._strings)
+            if found:
+                return found
+        return 0
+
     def _resolve(self, type_id: int) -> Type | None:
-        found = self._types[type_id]
+        found = self._type(type_id)
         while found is not None and found.kind in MODIFIERS:
-            found = self._types[found.size_or_type]
+            found = self._type(found.size_or_type)
         return found
 
     def _find(self, aggregate: Type, member: str) -> tuple[int, Type | None] | None:
@@ -136,12 +153,11 @@ class Btf:
 
     def has_typedef(self, name: str) -> bool:
         """Whether this kernel has a typedef of that name."""
-        return name in self._typedefs
+        return bool(self._named(name, self._typedefs))
 
     def offset(self, struct_name: str, path: str) -> int:
         """Byte offset of `path` (dots step into nested structs); UnknownMember if there is none."""
-        type_id = self._by_name.get(struct_name)
-        current = self._resolve(type_id) if type_id is not None else None
+        current = self._resolve(self._named(struct_name, self._aggregates))
         bits = 0
         for member in path.split("."):
             found = self._find(current, member) if current is not None and current.kind in AGGREGATES else None
@@ -153,8 +169,7 @@ class Btf:
 
     def enumerator(self, enum_name: str, name: str) -> int:
         """Value of `name` in `enum enum_name`; UnknownMember if there is none."""
-        type_id = self._enums.get(enum_name)
-        found = self._types[type_id] if type_id is not None else None
+        found = self._type(self._named(enum_name, self._enums))
         for i in range(found.vlen if found else 0):
             assert found is not None
             offset, value = ENUMERATOR.unpack_from(self._data, found.at + i * ENUMERATOR.size)
@@ -164,8 +179,7 @@ class Btf:
 
     def size(self, struct_name: str) -> int:
         """Size of `struct struct_name` in bytes; UnknownMember if there is none."""
-        type_id = self._by_name.get(struct_name)
-        found = self._resolve(type_id) if type_id is not None else None
+        found = self._resolve(self._named(struct_name, self._aggregates))
         if found is None:
             raise UnknownMember(struct_name, "(size)")
         return found.size_or_type
