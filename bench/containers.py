@@ -37,6 +37,7 @@ LINE = ("-o", "option:parse-arguments", "-o", "option:detect-syscall", "--trace"
 """Of Tracee's performance page, behind `--containers -o format:json`; and `--crs` with the engine's socket."""
 ON_LOAD_CPU = (f"--cpuset-cpus={harness.LOAD_CPU}",)
 SETTLED_S, FREEZE_S = 10, 10
+SUSTAINED_PAIRS = 50_000
 SHARE = ("--cpus=0.075",)
 LARGE = ("--ring-bytes", str(1 << 28))
 """An engine that starts takes the CPU that it shares with headrace: what comes meanwhile must have a place."""
@@ -219,28 +220,34 @@ def churn(docker: Engine, folder: Path, count: int) -> dict[str, Any]:
     }
 
 
-def flood(docker: Engine, folder: Path, binary: Path, seconds: float, asks: bool) -> dict[str, float]:
-    """A program that opens and closes a file, in a container, with enrichment or without: pairs and events a second."""
+def flood(
+    docker: Engine, folder: Path, binary: Path, seconds: float, asks: bool, rate: int = 0
+) -> tuple[float, dict[str, Any]]:
+    """A program that opens and closes a file, in a container, asking for names or not: (JSON events a second, ledger).
+    `rate`: pairs a second, 0 as many as it can.
+    """
     run = Run(folder, docker, "-e", "openat,close", "--workers", "1", output="json:/dev/null", asks=asks)
     place = (*ON_LOAD_CPU, "-v", f"{binary}:/load:ro", "--network", "none", "--rm", "-i")
-    load = harness.Load.of(
-        ["docker", "-H", f"unix://{docker.socket}", "run", *place, "busybox", "/load", "openat", "0"]
-    )
+    what = ("openat", "0", "-1", "1", str(rate))
+    load = harness.Load.of(["docker", "-H", f"unix://{docker.socket}", "run", *place, "busybox", "/load", *what])
     load.go()
     calls, took = load.finish(seconds)
     ledger, _ = run.end()
-    require_sound(ledger)
     harness.require_produced(ledger, "openat,close", calls)
-    return {"pairs_per_second": calls / took, "json_events_per_second": ledger["delivered"] / took}
+    return ledger["delivered"] / took, ledger
 
 
 def floods(docker: Engine, folder: Path, seconds: float, rounds: int) -> dict[str, Any]:
-    """The flood with enrichment and without, alternating."""
+    """The flood as fast as it goes, with enrichment and without, alternating; and at a rate that loses nothing."""
     binary = harness.build(folder, "-static")
     pairs = []
     for _ in range(rounds):
-        on, off = (flood(docker, folder, binary, seconds, asks) for asks in (True, False))
-        pairs.append(on | {"on_of_off": on["pairs_per_second"] / off["pairs_per_second"]})
+        (on, ledger), (off, _) = (flood(docker, folder, binary, seconds, asks) for asks in (True, False))
+        kept, steady_ledger = flood(docker, folder, binary, seconds, True, SUSTAINED_PAIRS)
+        require_sound(steady_ledger)
+        dropped = harness.lost(ledger) / (harness.lost(ledger) + ledger["delivered"])
+        figures = {"json_events_per_second": on, "on_of_off": on / off, "dropped_of_a_flood": dropped}
+        pairs.append(figures | {"json_events_per_second_with_nothing_lost": kept})
     return harness.spreads(pairs, list(pairs[0]))
 
 
