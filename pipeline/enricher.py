@@ -27,6 +27,7 @@ from config.runtimes import Endpoint
 from pipeline.accounts import Accounts
 from pipeline.doorbell import InheritedFd
 from pipeline.enrichment import (
+    ACCOUNT,
     ACCOUNTS,
     ENTRIES,
     FAILED,
@@ -186,7 +187,7 @@ class Enricher:
         for entry in table.entries[table.entries["state"] != 0]:
             # of a predecessor's
             key = entry["key"].tobytes()
-            self.want(key, ACCOUNTS if key[: len(USER)] in (USER, GROUP) else 0)
+            self.want(key, ACCOUNTS if ACCOUNT.unpack(key)[0] in (USER, GROUP) else 0)
 
     def start(self) -> None:
         """Start the threads."""
@@ -195,13 +196,15 @@ class Enricher:
 
     def want(self, key: bytes, runtime: int) -> None:
         """Someone has asked for a container that is not in the table."""
-        if key not in self._wanted:
-            if len(self._wanted) >= ENTRIES:
-                self._forget(next(iter(self._wanted)))
-            self._wanted[key] = Wanted(runtime, time.monotonic())
-            if self._table.get(key) is None:
-                self._table.put(key, PENDING, Info())
-            self._ask(key)
+        is_there = self._table.get(key) is not None
+        if key in self._wanted and is_there:
+            return
+        if len(self._wanted) >= ENTRIES:
+            self._forget(next(iter(self._wanted)))
+        self._wanted[key] = Wanted(runtime, time.monotonic())
+        if not is_there:
+            self._table.put(key, PENDING, Info())
+        self._ask(key)
 
     def _ask(self, key: bytes) -> None:
         """Ask all runtimes that may know it."""

@@ -19,6 +19,7 @@ import contextlib
 import os
 import struct
 import time
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,7 +53,7 @@ REQUEST_BYTES = KEY_BYTES + 1
 ACCOUNTS = 255
 """In place of a runtime: the key is of a user or a group (pipeline/accounts.py)."""
 ACCOUNT = struct.Struct("<4sI24s")
-"""Its key: a word, `user` or `grp`, and the number."""
+"""Its key: a word, USER or GROUP, and the number."""
 USER, GROUP = b"user", b"grp\0"
 AGAIN_S = 1.0
 MOST_ASKED = 1 << 16
@@ -117,8 +118,8 @@ class Table:
         return int(self.head["changes"][0])
 
     def places(self, key: bytes) -> Iterator[int]:
-        """Where an id may stand. Ids are hexadecimal digits that the runtime drew by lot."""
-        first = int.from_bytes(key[:8], "little")
+        """Where a key may stand: the same in every process."""
+        first = zlib.crc32(key)
         return ((first + i) % ENTRIES for i in range(PROBES))
 
     def get(self, key: bytes) -> Answer | None:
@@ -160,18 +161,22 @@ class Table:
     def put(self, key: bytes, state: int, info: Info) -> None:
         """Enter or change a container; in a full neighbourhood the one that was written longest ago goes."""
         places = list(self.places(key))
-        mine = [p for p in places if self.entries[p]["state"] != FREE and self.entries[p]["key"].tobytes() == key]
         free = [p for p in places if self.entries[p]["state"] == FREE]
-        if not mine and not free:
+        place = self._place_of(key)
+        if place is None and not free:
             self.count("evicted")
-        place = (mine or free or [min(places, key=lambda p: int(self.entries[p]["since_ns"]))])[0]
-        self._write(place, key, state, encoded(info))
+            free = [min(places, key=lambda p: int(self.entries[p]["since_ns"]))]
+        self._write(free[0] if place is None else place, key, state, encoded(info))
 
     def remove(self, key: bytes) -> None:
         """Forget a container."""
-        for place in self.places(key):
-            if self.entries[place]["state"] != FREE and self.entries[place]["key"].tobytes() == key:
-                self._write(place, bytes(KEY_BYTES), FREE, b"")
+        place = self._place_of(key)
+        if place is not None:
+            self._write(place, bytes(KEY_BYTES), FREE, b"")
+
+    def _place_of(self, key: bytes) -> int | None:
+        taken = (p for p in self.places(key) if self.entries[p]["state"] != FREE)
+        return next((p for p in taken if self.entries[p]["key"].tobytes() == key), None)
 
     def _write(self, place: int, key: bytes, state: int, data: bytes) -> None:
         entry = self.entries[place]

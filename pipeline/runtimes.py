@@ -8,6 +8,7 @@ Each takes an id of 64 hexadecimal digits. Answers are of other programs: nothin
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol
@@ -44,6 +45,12 @@ class Runtime(Protocol):
 
     def events(self) -> Iterator[Happened]:
         """What becomes of its containers, for as long as it says so; it ends, or raises, when it cannot."""
+
+
+def silence() -> Iterator[Happened]:
+    """Events of who never says anything."""
+    threading.Event().wait()
+    yield from ()
 
 
 def of_labels(labels: object, wanted: tuple[str, ...]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import threading
@@ -20,12 +21,15 @@ from config.settings import SettingsError
 from pipeline import enricher, enrichment
 from pipeline.doorbell import InheritedFd
 from pipeline.enrichment import (
+    ACCOUNT,
     DATA_BYTES,
     FAILED,
+    GROUP,
     KNOWN,
     PENDING,
     PROBES,
     UNKNOWN,
+    USER,
     Answer,
     Client,
     Info,
@@ -54,6 +58,12 @@ def table(segment: Segment) -> Iterator[Table]:
     del made.head, made.entries, made._sequences
 
 
+def same_place(table: Table, count: int) -> list[bytes]:
+    """Ids that may stand in the same places of the table."""
+    ids = (n.to_bytes(32, "little") for n in itertools.count())
+    return list(itertools.islice((name for name in ids if next(iter(table.places(name))) == 0), count))
+
+
 def test_a_container_is_found_as_it_was_entered_last(table: Table) -> None:
     assert table.get(A) is None
     before = table.changes
@@ -70,8 +80,7 @@ def test_a_container_is_found_as_it_was_entered_last(table: Table) -> None:
 
 
 def test_where_there_is_no_room_the_oldest_goes_and_is_counted(table: Table) -> None:
-    # ids that begin alike have the same places
-    names = [bytes(8) + bytes([n]) * 24 for n in range(1, PROBES + 3)]
+    names = same_place(table, PROBES + 2)
     for name in names:
         table.put(name, KNOWN, Info(name=name.hex()))
     assert [table.get(name) is None for name in names] == [True, True] + [False] * PROBES
@@ -317,6 +326,28 @@ def test_a_successor_goes_on_with_the_table(table: Table, played: dict[str, Play
     while answer_of(table, A) != Answer(KNOWN, Info(name="new")):
         made.hear()
         assert time.monotonic() < deadline
+
+
+def test_what_had_to_make_room_is_asked_for_again(
+    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enricher, "RECHECK_S", 3600)
+    made, turn = until
+    names = same_place(table, PROBES + 1)
+    played["/d1"].answers |= {name.hex(): Info(name=name.hex()) for name in names}
+    for name in names:
+        made.want(name, DOCKER)
+        turn(lambda name=name: word(table, name) == "known")
+    assert table.get(names[0]) is None
+    made.want(names[0], DOCKER)
+    turn(lambda: word(table, names[0]) == "known")
+
+
+def test_users_are_spread_over_the_table(table: Table) -> None:
+    for number in range(500):
+        for word in (USER, GROUP):
+            table.put(ACCOUNT.pack(word, number, b""), KNOWN, Info(name=str(number)))
+    assert table.counters()["evicted"] == 0
 
 
 def test_a_million_containers_are_bounded(
