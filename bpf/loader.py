@@ -48,6 +48,17 @@ def has_raw_tracepoint(btf: Btf, name: str) -> bool:
     return btf.has_typedef(f"btf_trace_{name}")
 
 
+def tracefs() -> Path | None:
+    """Where tracefs is mounted, or None. Others than root may not look into it: then what is mounted there tells."""
+    for path in TRACEFS:
+        try:
+            if (path / "events").is_dir():
+                return path
+        except PermissionError:
+            return path
+    return None
+
+
 class Programs:
     """The loaded programs and their maps. Detached and freed by close()."""
 
@@ -253,7 +264,7 @@ class Programs:
                 self._raw_attached.append(syscall.attach_raw_tracepoint(tracepoint, self._functions[function]))
             except OSError as error:
                 raise LoadError(f"cannot attach to the raw tracepoint {tracepoint}: {error.strerror}") from error
-        folder = next((path for path in TRACEFS if (path / "events").is_dir()), TRACEFS[0])
+        folder = tracefs() or TRACEFS[0]
         for name, function in self._entries:
             try:
                 fd = syscall.attach_tracepoint(folder, f"syscalls/sys_enter_{name}", self._functions[function])

@@ -16,6 +16,7 @@ from typing import NamedTuple
 NUMBERS = {"x86_64": (321, 298), "aarch64": (280, 241)}
 """bpf and perf_event_open, by machine."""
 MAP_CREATE, LOOKUP, UPDATE, DELETE, NEXT_KEY, PROG_LOAD = range(6)
+PROG_TEST_RUN = 10
 OBJ_INFO, RAW_TRACEPOINT_OPEN = 15, 17
 TRACEPOINT, RAW_TRACEPOINT = 5, 17
 """Types of programs."""
@@ -28,7 +29,7 @@ INFO = struct.Struct("<IIQ")
 MAP_INFO = struct.Struct("<IIIIII16s")
 OPEN_RAW = struct.Struct("<QII")
 PERF_ATTR_BYTES, PERF_TRACEPOINT, PERF_FD_CLOEXEC = 112, 2, 8
-IOC_ENABLE, IOC_SET_BPF = 0x2400, 0x40042408
+PERF_IOC_ENABLE, PERF_IOC_SET_BPF = 0x2400, 0x40042408
 INSTRUCTION = 8
 NAME_BYTES = 15
 LOG_BYTES = 1 << 20
@@ -117,6 +118,15 @@ class Map:
         os.close(self.fd)
 
 
+def perf_event_open(attributes: bytes | ctypes.Array[ctypes.c_char], cpu: int) -> int:
+    """Descriptor of a perf event on a CPU, of all processes. `attributes`: a struct perf_event_attr."""
+    fd = int(_libc.syscall(NUMBERS[os.uname().machine][1], attributes, -1, cpu, -1, PERF_FD_CLOEXEC))
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"perf_event_open on CPU {cpu}: {os.strerror(number)}")
+    return fd
+
+
 def load_program(name: str, kind: int, code: bytes, log: bool = False) -> int:
     """Descriptor of a program that the kernel has checked. OSError; with `log` it carries the verifier's last words."""
     buffer = ctypes.create_string_buffer(LOG_BYTES if log else 1)
@@ -145,12 +155,10 @@ def attach_tracepoint(tracefs: Path, name: str, program: int) -> int:
     attr = ctypes.create_string_buffer(PERF_ATTR_BYTES)
     # type, size, config, sample_period
     struct.pack_into("<IIQQ", attr, 0, PERF_TRACEPOINT, PERF_ATTR_BYTES, number, 1)
-    fd = int(_libc.syscall(NUMBERS[os.uname().machine][1], attr, -1, 0, -1, PERF_FD_CLOEXEC))
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    fd = perf_event_open(attr, 0)
     try:
-        fcntl.ioctl(fd, IOC_SET_BPF, program)
-        fcntl.ioctl(fd, IOC_ENABLE, 0)
+        fcntl.ioctl(fd, PERF_IOC_SET_BPF, program)
+        fcntl.ioctl(fd, PERF_IOC_ENABLE, 0)
     except OSError:
         os.close(fd)
         raise

@@ -7,13 +7,12 @@ It needs the program's descriptor and no privilege (kernel: bpf_prog_test_run_ra
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
 from collections.abc import Sequence
 
-BPF_PROG_TEST_RUN = 10
+from bpf.syscall import PROG_TEST_RUN, call
+
 BPF_F_TEST_RUN_ON_CPU = 1
-SYS_BPF = {"x86_64": 321, "aarch64": 280}
 """union bpf_attr.test: prog_fd, retval, sizes and pointers, repeat, duration, ctx, flags, cpu, batch."""
 ATTR = struct.Struct("<IIIIQQIIIIQQIIII")
 MOST_ARGUMENTS = 12
@@ -25,8 +24,6 @@ class TestRun:
 
     def __init__(self, program_fd: int) -> None:
         self._fd = program_fd
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._number = SYS_BPF[os.uname().machine]
 
     def __call__(self, arguments: Sequence[int] = (), cpu: int | None = None) -> bool:
         """Run with these arguments (u64), on `cpu` or here; False if the kernel refused (a CPU that is offline)."""
@@ -35,4 +32,7 @@ class TestRun:
         address = ctypes.addressof(buffer) if buffer else 0
         where = (0, 0) if cpu is None else (BPF_F_TEST_RUN_ON_CPU, cpu)
         attr = ATTR.pack(self._fd, 0, 0, 0, 0, 0, 0, 0, len(context), 0, address, 0, *where, 0, 0)
-        return int(self._libc.syscall(self._number, BPF_PROG_TEST_RUN, attr, len(attr))) == 0
+        try:
+            return call(PROG_TEST_RUN, attr) == 0
+        except OSError:
+            return False

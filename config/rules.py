@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -262,7 +262,7 @@ class _RuleReader:
         if not IDENTIFIER.fullmatch(self._text("id")):
             self.refuse("id", "letters, digits, dots, dashes and underscores, 128 at most")
 
-    def refuse(self, key: str, why: str) -> None:
+    def refuse(self, key: str, why: str) -> NoReturn:
         """RuleError at a key."""
         raise RuleError(self._file, self._lines.get(key, self._line), self.id, why)
 
@@ -329,7 +329,6 @@ class _RuleReader:
             return threshold_of(part.plain())
         except ValueError as error:
             self.refuse("threshold", str(error))
-            raise
 
     def _events(self) -> dict[str, Node]:
         part = self._parts["events"]

@@ -10,10 +10,10 @@ from bpf.catalogue import nearest
 from config.settings import SettingsError
 
 SOCKETS = {
-    "docker": ("/var/run/docker.sock",),
-    "containerd": ("/run/containerd/containerd.sock",),
-    "crio": ("/run/crio/crio.sock",),
-    "podman": ("/run/podman/podman.sock",),
+    "docker": "/var/run/docker.sock",
+    "containerd": "/run/containerd/containerd.sock",
+    "crio": "/run/crio/crio.sock",
+    "podman": "/run/podman/podman.sock",
 }
 """Where each is, if nobody says so."""
 MODULES = {"docker": "docker", "podman": "docker", "containerd": "grpc", "crio": "grpc"}
@@ -33,9 +33,7 @@ class Endpoint(NamedTuple):
 
 def endpoints(specs: Sequence[str]) -> tuple[Endpoint, ...]:
     """Those that were named, or the usual ones. SettingsError."""
-    found = tuple(_one(spec) for spec in specs)
-    if not found:
-        found = tuple(Endpoint(runtime, path) for runtime, paths in SOCKETS.items() for path in paths)
+    found = tuple(_one(spec) for spec in specs) or tuple(Endpoint(*each) for each in SOCKETS.items())
     if len(found) > MOST:
         raise SettingsError(f"--crs: at most {MOST}")
     missing = sorted({MODULES[e.runtime] for e in found if find_spec(MODULES[e.runtime]) is None})
@@ -55,5 +53,5 @@ def _one(spec: str) -> Endpoint:
         raise SettingsError(f"--crs {spec}: no such runtime: {runtime} (there are: {', '.join(SOCKETS)}){hint}")
     path = path.removeprefix("unix://")
     if colon and not path.startswith("/"):
-        raise SettingsError(f"--crs {spec}: a socket's path is absolute, such as {runtime}:{SOCKETS[runtime][0]}")
-    return Endpoint(runtime, path or SOCKETS[runtime][0])
+        raise SettingsError(f"--crs {spec}: a socket's path is absolute, such as {runtime}:{SOCKETS[runtime]}")
+    return Endpoint(runtime, path or SOCKETS[runtime])

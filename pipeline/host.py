@@ -12,7 +12,7 @@ from bpf import cgroups
 from bpf.btf import VMLINUX, Btf, BtfError
 from bpf.catalogue import ENTRY_CALLS, Event
 from bpf.compiler import CompileError, import_bcc
-from bpf.loader import INSTALL, TRACEFS, has_raw_tracepoint
+from bpf.loader import INSTALL, has_raw_tracepoint, tracefs
 from pipeline import privilege
 from pipeline.shm import UnorderedMemory, require_total_store_order
 
@@ -52,17 +52,6 @@ class Finding:
     detail: str
     remedy: str = ""
     optional: bool = False
-
-
-def tracefs() -> Path | None:
-    """Where tracefs is mounted, or None. Others than root may not look into it: then what is mounted there tells."""
-    for path in TRACEFS:
-        try:
-            if (path / "events").is_dir():
-                return path
-        except PermissionError:
-            return path
-    return None
 
 
 def pid_namespace() -> Finding:

@@ -11,21 +11,19 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import mmap
-import os
 import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bpf.syscall import PERF_IOC_ENABLE, perf_event_open
+
 PAGE = mmap.PAGESIZE
 PERF_TYPE_SOFTWARE, PERF_COUNT_SW_BPF_OUTPUT = 1, 10
 PERF_SAMPLE_RAW = 1 << 10
-PERF_FLAG_FD_CLOEXEC = 8
-PERF_EVENT_IOC_ENABLE = 0x2400
 ATTR_WATERMARK = 1 << 14
 RECORD_LOST, RECORD_SAMPLE = 2, 9
-SYS_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 HEADER = struct.Struct("<IHH")
 LOST = struct.Struct("<QQ")
 HEAD_WORD, TAIL_WORD = 128, 129
@@ -60,18 +58,12 @@ def open_output(cpu: int, wakeup_bytes: int) -> int:
         flags=ATTR_WATERMARK,
         wakeup_watermark=wakeup_bytes,
     )
-    libc = ctypes.CDLL(None, use_errno=True)
-    number = SYS_PERF_EVENT_OPEN[os.uname().machine]
-    fd = libc.syscall(number, ctypes.byref(attr), -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)
-    if fd < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"perf_event_open on CPU {cpu}: {os.strerror(code)}")
-    return int(fd)
+    return perf_event_open(bytes(attr), cpu)
 
 
 def enable(fd: int) -> None:
     """Start the event; it must be mapped first, or its output has nowhere to go."""
-    fcntl.ioctl(fd, PERF_EVENT_IOC_ENABLE, 0)
+    fcntl.ioctl(fd, PERF_IOC_ENABLE, 0)
 
 
 class Sample(NamedTuple):

@@ -29,7 +29,7 @@ from pipeline.merge import Merger, Part, merge
 from pipeline.plan import ALL, LINES, READY_PUBLISHER, Plan, attach_control, attach_ring, render_of
 from pipeline.results import Result, read
 from pipeline.ring import BATCH
-from pipeline.sinks import FileSink, NoneSink, Offer, Sink, SinkError, ZmqSink
+from pipeline.sinks import FileSink, NoneSink, Offer, Sink, SinkError, ZmqSink, nothing
 
 Shape = Callable[[str, bytes, Plan], bytes]
 EXPIRY_SLACK_NS = 10**9
@@ -215,7 +215,7 @@ class Publisher:
             for name, group in itertools.groupby(lines, key=named):
                 texts = [self._shape(sink.output.render, line, self.plan) for line in group]
                 data = np.frombuffer(b"".join(texts), "u1")
-                self._blocked[i].append(Offer(Gather.of(data), len(texts), ALL, 0, _nothing, name=name))
+                self._blocked[i].append(Offer(Gather.of(data), len(texts), ALL, 0, nothing, name=name))
 
     def _uses(self, sink: Sink, render: int) -> bool:
         if sink.output.of_findings:
@@ -289,10 +289,6 @@ class Publisher:
         self._commit()
         self.state["ended"] = 1
         self.journal.commit()
-
-
-def _nothing() -> None:
-    """What is to be done when lines that were copied are free."""
 
 
 def run(plan: Plan, targets: list[InheritedFd | None], shape: Shape) -> None:

@@ -157,7 +157,7 @@ class FileSink:
             self._bytes += size
             copy = Gather.of(np.frombuffer(bytes(offer.gather.joined()), "u1"))
             offer.done()
-            self._queue.put(Offer(copy, offer.rows, offer.topic, offer.covered, _nothing))
+            self._queue.put(Offer(copy, offer.rows, offer.topic, offer.covered, nothing))
         else:
             self._queue.put(offer)
         return True
@@ -193,8 +193,8 @@ class FileSink:
             os.close(self._fd)
 
 
-def _nothing() -> None:
-    """What is to be done when a copy is free."""
+def nothing() -> None:
+    """What is to be done when something that was copied is free."""
 
 
 class ZmqSink:

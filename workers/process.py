@@ -189,7 +189,9 @@ class Worker:
         if self._current and (gaps := self._gaps.changed()) is not None:
             self._current.detector.gaps.know(gaps)
         if self._containers and self._containers.changed():
-            forget_who([*self.views.values(), *([self._current.detector] if self._current else [])])
+            forget_who(self.views.values())
+            if self._current:
+                self._current.detector.forget_who()
         batch = self.core.advance(watermark_ns)
         self._written[:] = 0
         if self._executables is not None:

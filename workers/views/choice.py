@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bpf.catalogue import Catalogue
 from workers.enrich.containers import Accounts, Describe
@@ -60,18 +60,10 @@ def view_of(
     return ColumnsView(catalogue, facts, parse)
 
 
-@runtime_checkable
-class ShowsWho(Protocol):
-    """Something that remembers how it has shown who did something."""
-
-    def forget_who(self) -> None:
-        """Show it anew."""
-
-
-def forget_who(views: Sequence[object]) -> None:
-    """More is known of containers than there was."""
+def forget_who(views: Iterable[Lines | ColumnsView | ArrowView]) -> None:
+    """More is known of containers than there was: who did something is rendered anew."""
     for view in views:
-        if isinstance(view, ShowsWho):
+        if isinstance(view, Lines):
             view.forget_who()
 
 
