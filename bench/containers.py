@@ -42,7 +42,6 @@ SHARE = ("--cpus=0.075",)
 LARGE = ("--ring-bytes", str(1 << 28))
 """An engine that starts takes the CPU that it shares with headrace: what comes meanwhile must have a place."""
 SLOW = "import sys, time\nwith open(sys.argv[1], 'rb') as f:\n while f.read(1 << 16): time.sleep(1 / 16)"
-HEADRACE = str(Path(sys.executable).with_name("headrace"))
 
 
 @contextlib.contextmanager
@@ -62,17 +61,11 @@ class Run:
         """`output`: in place of standard output, which goes to a file."""
         self._ledger = folder / "ledger.json"
         self._ledger.unlink(missing_ok=True)
-        read_end, write_end = os.pipe()
-        line = [HEADRACE, "run", "--ready-fd", str(write_end), "--ledger", str(self._ledger), *LINE, *options]
+        line = ["--ledger", str(self._ledger), *LINE, *options, "-o", output or "format:json"]
         line += ["--containers", "--crs", f"docker:{docker.socket}"] if asks else []
-        line += ["-o", output or "format:json"]
         self._events = folder / "events.json"
         with self._events.open("wb") as out:
-            self.process = subprocess.Popen(line, pass_fds=(write_end,), stdout=out, stderr=subprocess.PIPE, text=True)
-        os.close(write_end)
-        if not os.read(read_end, 1):
-            raise harness.Void(f"headrace did not start: {self.process.communicate()[1]}")
-        os.close(read_end)
+            self.process = harness.started(line, stdout=out)
         self._began = time.monotonic()
 
     def memory_mb(self) -> float:

@@ -131,6 +131,19 @@ class Traced:
         return sum(self.ledger["cpu_seconds"].values()) * 1e6 / max(self.ledger["delivered"], 1)
 
 
+def started(options: Sequence[str], **popen: Any) -> subprocess.Popen[str]:
+    """A `headrace run` that traces by now; Void with what it says if it does not."""
+    read_end, write_end = os.pipe()
+    command = [str(Path(sys.executable).with_name("headrace")), "run", "--ready-fd", str(write_end), *options]
+    process = subprocess.Popen(command, pass_fds=(write_end,), text=True, stderr=subprocess.PIPE, **popen)
+    os.close(write_end)
+    ready = os.read(read_end, 1)
+    os.close(read_end)
+    if not ready:
+        raise Void(f"headrace did not start: {process.communicate()[1]}")
+    return process
+
+
 @dataclass
 class Tracer:
     """One `headrace run` with everything attached. It ends when the processes of its scope are gone."""
@@ -143,16 +156,8 @@ class Tracer:
         """Start it and wait until it traces; Void with what it says if it does not."""
         ledger_path = folder / "ledger.json"
         ledger_path.unlink(missing_ok=True)
-        read_end, write_end = os.pipe()
-        command = [str(Path(sys.executable).with_name("headrace")), "run", "--ready-fd", str(write_end)]
-        command += ["-e", events, "-s", scope, "-o", output, "--ledger", str(ledger_path), *extra]
-        process = subprocess.Popen(command, pass_fds=(write_end,), text=True, stderr=subprocess.PIPE)
-        os.close(write_end)
-        ready = os.read(read_end, 1)
-        os.close(read_end)
-        if not ready:
-            raise Void(f"headrace did not start: {process.communicate()[1]}")
-        return cls(process, ledger_path)
+        options = ["-e", events, "-s", scope, "-o", output, "--ledger", str(ledger_path), *extra]
+        return cls(started(options), ledger_path)
 
     def pids(self) -> list[int]:
         """The supervisor and all that descend from it."""

@@ -1,10 +1,12 @@
-"""Where container runtimes are asked: `--crs RUNTIME:SOCKET`."""
+"""Container runtimes: where they are asked (`--crs RUNTIME:SOCKET`), and what is known from them of a container."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import NamedTuple
+
+import msgspec
 
 from bpf.catalogue import nearest
 from config.settings import SettingsError
@@ -19,6 +21,8 @@ SOCKETS = {
 MODULES = {"docker": "docker", "podman": "docker", "containerd": "grpc", "crio": "grpc"}
 SPELLINGS = {"cri-o": "crio"}
 MOST = 16
+FREE, PENDING, KNOWN, UNKNOWN, FAILED = range(5)
+STATES = ("free", "pending", "known", "unknown", "failed")
 
 
 class Endpoint(NamedTuple):
@@ -55,3 +59,37 @@ def _one(spec: str) -> Endpoint:
     if colon and not path.startswith("/"):
         raise SettingsError(f"--crs {spec}: a socket's path is absolute, such as {runtime}:{SOCKETS[runtime]}")
     return Endpoint(runtime, path or SOCKETS[runtime])
+
+
+class Info(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a runtime says of a container. `reason`: why it says nothing."""
+
+    name: str = ""
+    image: str = ""
+    digest: str = ""
+    pod: str = ""
+    namespace: str = ""
+    pod_uid: str = ""
+    labels: dict[str, str] = {}
+    reason: str = ""
+    cut: bool = False
+    """Labels, or the ends of long texts, had no room."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What is known of a container: a state, and what the runtime said."""
+
+    state: int = PENDING
+    info: Info = Info()
+    since_ns: int = 0
+    """CLOCK_BOOTTIME, when it was given; of what is pending, when it was asked for. 0: nobody has heard of it yet."""
+
+    @property
+    def known(self) -> Info | None:
+        """What the runtime says, if it has said it."""
+        return self.info if self.state == KNOWN else None
+
+    @property
+    def word(self) -> str:
+        """As events carry it."""
+        return f"failed:{self.info.reason}" if self.state == FAILED else STATES[self.state]

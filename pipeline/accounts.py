@@ -10,7 +10,8 @@ import grp
 import pwd
 from collections.abc import Iterator
 
-from pipeline.enrichment import ACCOUNT, USER, Info
+from config.runtimes import Info
+from pipeline.enrichment import ACCOUNT, USER
 from pipeline.runtimes import Happened, Unavailable, silence
 
 

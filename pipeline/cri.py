@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 
+from config.runtimes import Info
 from pipeline import cri_pb2
-from pipeline.enrichment import Info
 from pipeline.runtimes import MOST_BYTES, TIMEOUT_S, Happened, Unavailable, of_labels, silence
 
 SERVICE = "/runtime.v1.RuntimeService"

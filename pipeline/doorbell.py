@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import time
+from collections.abc import Hashable
 from multiprocessing import reduction
 from typing import Any
+
+AGAIN_S = 1.0
 
 
 class InheritedFd:
@@ -25,6 +29,27 @@ class InheritedFd:
 
 def _rebuild(kind: Any, duplicate: Any) -> Any:
     return kind(duplicate.detach())
+
+
+class Questions:
+    """Asks by a pipe that does not block: each thing again after a while, since the pipe may be full, and who answers
+    may die. No more than `most` things are remembered.
+    """
+
+    def __init__(self, pipe: InheritedFd, most: int) -> None:
+        self._fd, self._most = pipe.fd, most
+        self._asked: dict[Hashable, float] = {}
+
+    def ask(self, key: Hashable, data: bytes) -> None:
+        """Write what asks for a thing, which is no longer than PIPE_BUF, unless it was asked for just now."""
+        now = time.monotonic()
+        if now - self._asked.get(key, -AGAIN_S) < AGAIN_S:
+            return
+        if len(self._asked) >= self._most:
+            self._asked.clear()
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._fd, data)
+            self._asked[key] = now
 
 
 class Doorbell(InheritedFd):

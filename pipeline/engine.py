@@ -11,7 +11,7 @@ import requests
 from docker import APIClient
 from docker.errors import APIError, DockerException, NotFound
 
-from pipeline.enrichment import Info
+from config.runtimes import Info
 from pipeline.runtimes import MOST_BYTES, TIMEOUT_S, Happened, Unavailable, of_labels
 
 MOST_IMAGES = 256

@@ -23,24 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bpf.layout import RUNTIMES
-from config.runtimes import Endpoint
+from config.runtimes import FAILED, KNOWN, PENDING, UNKNOWN, Endpoint, Info
 from pipeline.accounts import Accounts
 from pipeline.doorbell import InheritedFd
-from pipeline.enrichment import (
-    ACCOUNT,
-    ACCOUNTS,
-    ENTRIES,
-    FAILED,
-    GROUP,
-    KEY_BYTES,
-    KNOWN,
-    PENDING,
-    UNKNOWN,
-    USER,
-    Info,
-    Table,
-    requests,
-)
+from pipeline.enrichment import ACCOUNT, ACCOUNTS, ENTRIES, GROUP, KEY_BYTES, USER, Table, requests
 from pipeline.logs import logger
 from pipeline.plan import READY_WORKER, Plan, attach_control
 from pipeline.runtimes import Runtime, Unavailable

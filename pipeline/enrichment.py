@@ -15,7 +15,6 @@ with it; an entry that its death left half written stays odd until it is written
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 import time
@@ -26,8 +25,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from config.runtimes import FREE, STATES, Answer, Info
 from pipeline.clock import boottime_ns
-from pipeline.doorbell import InheritedFd
+from pipeline.doorbell import InheritedFd, Questions
 from pipeline.shm import Array, Segment
 
 KEY_BYTES, DATA_BYTES = 32, 1992
@@ -46,8 +46,6 @@ ENTRY = np.dtype(
     ]
 )
 ENTRIES, PROBES = 4096, 16
-FREE, PENDING, KNOWN, UNKNOWN, FAILED = range(5)
-STATES = ("free", "pending", "known", "unknown", "failed")
 REQUEST_BYTES = KEY_BYTES + 1
 """The id, and the runtime's number as the kernel has it (bpf/layout.py, RUNTIMES)."""
 ACCOUNTS = 255
@@ -55,43 +53,8 @@ ACCOUNTS = 255
 ACCOUNT = struct.Struct("<4sI24s")
 """Its key: a word, USER or GROUP, and the number."""
 USER, GROUP = b"user", b"grp\0"
-AGAIN_S = 1.0
 MOST_ASKED = 1 << 16
 TRIES = 100
-
-
-class Info(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a runtime says of a container. `reason`: why it says nothing."""
-
-    name: str = ""
-    image: str = ""
-    digest: str = ""
-    pod: str = ""
-    namespace: str = ""
-    pod_uid: str = ""
-    labels: dict[str, str] = {}
-    reason: str = ""
-    cut: bool = False
-    """Labels, or the ends of long texts, had no room."""
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """What is known of a container: a state, and what the runtime said."""
-
-    state: int = PENDING
-    info: Info = Info()
-    since_ns: int = 0
-    """CLOCK_BOOTTIME, when it was given; of what is pending, when it was asked for. 0: nobody has heard of it yet."""
-
-    @property
-    def known(self) -> Info | None:
-        """What the runtime says, if it has said it."""
-        return self.info if self.state == KNOWN else None
-
-    @property
-    def word(self) -> str:
-        """As events carry it."""
-        return f"failed:{self.info.reason}" if self.state == FAILED else STATES[self.state]
 
 
 NOTHING_YET = Answer()
@@ -209,8 +172,7 @@ class Client:
 
     def __init__(self, segment: str, requests: InheritedFd) -> None:
         self._table = Table(Segment(name=segment))
-        self._fd = requests.fd
-        self._asked: dict[bytes, float] = {}
+        self._questions = Questions(requests, MOST_ASKED)
         self._known: dict[bytes, Answer] = {}
         self._changes = 0
 
@@ -245,21 +207,10 @@ class Client:
         if found is None:
             found = self._table.get(key)
             if found is None:
-                self._ask(key, runtime)
+                self._questions.ask(key, key + bytes([runtime]))
                 return NOTHING_YET
             self._known[key] = found
         return found
-
-    def _ask(self, key: bytes, runtime: int) -> None:
-        """Again after a while, since a pipe may be full and an enricher may die."""
-        now = time.monotonic()
-        if now - self._asked.get(key, -AGAIN_S) < AGAIN_S:
-            return
-        if len(self._asked) >= MOST_ASKED:
-            self._asked.clear()
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._fd, key + bytes([runtime]))
-            self._asked[key] = now
 
 
 def client(segment: str, requests: InheritedFd | None) -> Client | None:

@@ -21,14 +21,13 @@ import os
 import select
 import stat
 import struct
-import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from pipeline import privilege
-from pipeline.doorbell import InheritedFd
+from pipeline.doorbell import InheritedFd, Questions
 from pipeline.plan import Plan, attach_control
 from pipeline.shm import Array, Segment
 
@@ -43,7 +42,6 @@ NONE, KNOWN = 0, 1
 REASONS = {2: "gone", 3: "changed", 4: "too large", 5: "not read"}
 GONE, CHANGED, TOO_LARGE, NOT_READ = REASONS
 POLL_MS = 100
-AGAIN_S = 1.0
 
 
 class Key(NamedTuple):
@@ -113,8 +111,7 @@ class Client:
     def __init__(self, plan: Plan) -> None:
         assert plan.hash_requests is not None
         self._table = Table(Segment(name=plan.hashes))
-        self._fd = plan.hash_requests.fd
-        self._asked: dict[Key, float] = {}
+        self._questions = Questions(plan.hash_requests, ENTRIES)
 
     def look(self, key: tuple[int, int, int]) -> tuple[bytes, str] | None:
         """(digest, why there is none), or None if nothing is known yet."""
@@ -124,15 +121,9 @@ class Client:
         return (digest, "") if state == KNOWN else (b"", REASONS[state])
 
     def ask(self, key: tuple[int, int, int], pid: int, path: bytes) -> None:
-        """Ask for a file; again after a while, since a pipe may be full and a hasher may die."""
-        request, now = Request(Key(*key), pid, path), time.monotonic()
-        if now - self._asked.get(request.key, 0.0) < AGAIN_S:
-            return
-        if len(self._asked) >= ENTRIES:
-            self._asked.clear()
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._fd, request.packed())
-            self._asked[request.key] = now
+        """Ask for a file."""
+        request = Request(Key(*key), pid, path)
+        self._questions.ask(request.key, request.packed())
 
 
 def _opened(request: Request) -> Iterator[int]:

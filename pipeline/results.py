@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from config.thresholds import MARK
 from pipeline.ring import BATCH, Ring
 from pipeline.shm import Array
 
@@ -32,10 +33,6 @@ RESULT = np.dtype(
 )
 """`covered`: of an empty record, rows of the turn that went out under topics of their own instead; of such a
 topic's record, the rows to be counted there."""
-MARK = np.dtype([("fold", "<u8"), ("group", "<u8"), ("count", "<u4"), ("within_ms", "<u4")])
-"""Of a finding: what is the same about those that repeat, and of those that make one finding together; how many these
-are (0: each is one), and in what time (pipeline/findings.py, config/thresholds.py).
-"""
 
 
 class Result(NamedTuple):

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -170,6 +171,13 @@ class Running:
         self.process.kill()
         self.process.communicate()
         shutil.rmtree(self._folder)
+
+    def stop(self) -> dict[str, Any]:
+        """Ctrl-C: its ledger, which must be sound."""
+        self.process.send_signal(signal.SIGINT)
+        status, ledger, errors = self.end()
+        assert (status, ledger["balanced"], ledger["lost"], ledger["dropped"]) == (0, True, 0, 0), errors
+        return ledger
 
     def end(self, deadline_s: float = DEADLINE_S) -> tuple[int, dict[str, Any], str]:
         """(status, ledger, standard error) once it has ended."""

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from workers.enrich.containers import Answer, Describe
+from config.runtimes import Answer
+from workers.enrich.containers import Describe
 from workers.rows import Contexts, Rows, concatenate, empty_rows
 
 Array = np.ndarray[Any, Any]

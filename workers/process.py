@@ -24,7 +24,7 @@ from pipeline.gaps import GapReader
 from pipeline.hashes import Client
 from pipeline.logs import logger
 from pipeline.plan import ALL, LINES, READY_WORKER, Plan, attach_control, attach_ring
-from pipeline.results import MARK, RESULT, Buffer, key_bytes, try_write
+from pipeline.results import RESULT, Buffer, key_bytes, try_write
 from pipeline.ring import END, FRAME, U64, WATERMARK
 from pipeline.shm import Array
 from workers.core import Batch, Core
@@ -241,7 +241,7 @@ class Worker:
         rows = batch.ripe
         tgid = self.core.contexts.table["tgid"][rows.who[found.row]].astype(np.uint64)
         tie = rows.cpu[found.row].astype(np.uint64) << np.uint64(32) | tgid
-        keys = key_bytes(rows.time_ns[found.row], tie, found.ends) + found.marks.astype(MARK).tobytes()
+        keys = key_bytes(rows.time_ns[found.row], tie, found.ends) + found.marks.tobytes()
         size = RESULT.itemsize + len(keys) + len(found.data)
         if len(found) > 1 and not self.results.fits(size, held=len(self.renders) + 1):
             first, second = found.halves()

@@ -1,11 +1,13 @@
-"""One traced run of quirks.c serves all tests that look at single events."""
+"""One traced run of quirks.c serves all tests that look at single events; engines serve a module each."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.engines import Containerd, Engine, Podman
 from tests.live import Traced, compile_c, trace
 
 HERE = Path(__file__).parent
@@ -33,3 +35,24 @@ def quirks(binaries: dict[str, Path]) -> Traced:
     """All cases of quirks.c, traced."""
     command = [str(binaries[name]) for name in ("quirks", "other32", "from32")]
     return trace(command, "--workers", "2", "-e", EVENTS)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    running = Engine()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def podman() -> Iterator[Podman]:
+    running = Podman()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def containerd(podman: Podman) -> Iterator[Containerd]:
+    running = Containerd(podman)
+    yield running
+    running.close()

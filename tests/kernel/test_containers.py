@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,13 +167,6 @@ def test_scopes_of_containers_that_make_no_sense_are_refused(scopes: tuple[str, 
 # -- a real engine
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    running = Engine()
-    yield running
-    running.close()
-
-
 class Watch:
     """Containers traced until `end()`, whatever process they are of; the events of all that this test started."""
 
@@ -187,9 +179,7 @@ class Watch:
         wait_for(lambda: text in self.path.read_text(), text)
 
     def end(self, *ids: str) -> list[Event]:
-        self.running.process.send_signal(signal.SIGINT)
-        status, ledger, errors = self.running.end()
-        assert (status, ledger["balanced"], ledger["lost"]) == (0, True, 0), errors
+        self.running.stop()
         events = [json.loads(line) for line in self.path.read_text().splitlines()]
         mine = {*ids, ""}
         return [e for e in events if e["containerId"] in mine]
@@ -247,20 +237,6 @@ def test_exec_restart_and_processes_of_the_host_keep_their_identity(engine: Engi
     engine("rm", "-f", old)
     host = trace(["true"], "-e", EVENTS)
     assert {e["containerId"] for e in host.events} == {""}
-
-
-@pytest.fixture(scope="module")
-def podman() -> Iterator[Podman]:
-    running = Podman()
-    yield running
-    running.close()
-
-
-@pytest.fixture(scope="module")
-def containerd(podman: Podman) -> Iterator[Containerd]:
-    running = Containerd(podman)
-    yield running
-    running.close()
 
 
 POD = "/kubepods/burstable/pod0f2d6a4e-3e2b-4f1e-9a1b-0123456789ab"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -48,34 +49,24 @@ class Watch:
 
     def end(self) -> dict[str, Any]:
         """Its ledger, which must be sound."""
-        self.running.process.send_signal(signal.SIGINT)
-        status, ledger, errors = self.running.end()
-        assert (status, ledger["balanced"], ledger["lost"], ledger["dropped"]) == (0, True, 0, 0), errors
-        return ledger
+        return self.running.stop()
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    running = Engine()
-    yield running
-    running.close()
-
-
-@pytest.fixture(scope="module")
-def podman() -> Iterator[Podman]:
-    running = Podman()
-    running.serve()
-    yield running
-    running.close()
-
-
-@pytest.fixture(scope="module")
-def pods(podman: Podman) -> Iterator[tuple[Pods, str]]:
-    running = Containerd(podman)
-    made = Pods(running.socket)
-    yield made, running.socket
+def pods(containerd: Containerd) -> Iterator[tuple[Pods, str]]:
+    made = Pods(containerd.socket)
+    yield made, containerd.socket
     made.close()
-    running.close()
+
+
+@contextlib.contextmanager
+def frozen(engine: Engine) -> Iterator[None]:
+    """It stands still meanwhile."""
+    os.kill(engine.process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(engine.process.pid, signal.SIGCONT)
 
 
 LOOP = ("sh", "-c", "while :; do ls / >/dev/null; sleep 0.02; done")
@@ -142,8 +133,7 @@ def test_events_and_findings_carry_what_the_runtime_says(engine: Engine, looping
 
 
 def test_a_frozen_engine_costs_no_event_and_blocks_no_stop(engine: Engine, looping: str, tmp_path: Path) -> None:
-    os.kill(engine.process.pid, signal.SIGSTOP)
-    try:
+    with frozen(engine):
         watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"])
         watch.wait(looping, "failed:timeout")
         assert watch.states(looping)[0] == "pending"
@@ -154,8 +144,6 @@ def test_a_frozen_engine_costs_no_event_and_blocks_no_stop(engine: Engine, loopi
         assert ledger["delivered"] > 10
         again = Watch(tmp_path / "again", [f"docker:{engine.socket}"])
         again.wait(looping, "failed:timeout")
-    finally:
-        os.kill(engine.process.pid, signal.SIGCONT)
     again.wait(looping, "known")
     assert again.end()["containers"]["failed"] == 0
 
@@ -163,15 +151,12 @@ def test_a_frozen_engine_costs_no_event_and_blocks_no_stop(engine: Engine, loopi
 def test_an_output_that_waits_for_names(engine: Engine, looping: str, tmp_path: Path) -> None:
     """Beside one that does not: the same events, in the container's order, and all of them named."""
     waited = tmp_path / "waited"
-    os.kill(engine.process.pid, signal.SIGSTOP)
-    try:
+    with frozen(engine):
         options = ["-o", f"json:{waited},enriched=20000", "--workers", "2"]
         watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"], *options)
         wait_for(lambda: len(watch.states(looping)) > 50, "events without a name")
         assert "pending" in watch.states(looping)
         assert waited.read_text() == ""
-    finally:
-        os.kill(engine.process.pid, signal.SIGCONT)
     watch.wait(looping, "known")
     wait_for(waited.read_text, "events with a name")
     ledger = watch.end()
@@ -185,16 +170,13 @@ def test_an_output_that_waits_for_names(engine: Engine, looping: str, tmp_path: 
 
 def test_what_a_worker_held_back_when_it_died_is_counted(engine: Engine, looping: str, tmp_path: Path) -> None:
     waited = tmp_path / "waited"
-    os.kill(engine.process.pid, signal.SIGSTOP)
-    try:
+    with frozen(engine):
         options = ["-o", f"json:{waited},enriched=20000", "--workers", "1"]
         watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"], *options)
         wait_for(lambda: len(watch.states(looping)) > 50, "events without a name")
         worker = watch.running.stages()["worker-0"]
         os.kill(worker, signal.SIGKILL)
         wait_for(lambda: watch.running.stages().get("worker-0", worker) != worker, "another worker")
-    finally:
-        os.kill(engine.process.pid, signal.SIGCONT)
     watch.wait(looping, "known")
     watch.running.process.send_signal(signal.SIGINT)
     status, ledger, errors = watch.running.end()
@@ -232,6 +214,7 @@ def test_an_enricher_that_dies_is_replaced(engine: Engine, looping: str, tmp_pat
 
 
 def test_podmans_service_beside_docker(engine: Engine, looping: str, podman: Podman, tmp_path: Path) -> None:
+    podman.serve()
     limits = [f"--ulimit={name}=1024:1024" for name in ("nofile", "nproc")]
     line = [*podman.line, "run", "-d", "--name", "from-podman", "--network=none", *limits, "busybox", *LOOP]
     own = output(line)

@@ -22,6 +22,7 @@ import numpy as np
 from bpf.catalogue import Catalogue, Event
 from config.conditions import tests
 from config.rules import Rule
+from config.thresholds import MARK
 from workers.blobs import argument_counts
 from workers.detect.columns import View, listed
 from workers.detect.fields import Field, FieldError, field_of
@@ -39,8 +40,6 @@ from workers.views.json_lines import JsonStyle, encode
 from workers.views.pieces import VECTOR_TYPE, Facts, Lines, text
 
 Array = np.ndarray[Any, Any]
-MARK = np.dtype([("fold", "<u8"), ("group", "<u8"), ("count", "<u4"), ("within_ms", "<u4")])
-"""Of a finding, as pipeline/results.py has it."""
 MAX_WHO, MAX_DATA = 8192, 1 << 16
 MOST_ANCESTORS = 16
 """Shown with a finding."""
@@ -48,7 +47,7 @@ MOST_ANCESTORS = 16
 
 @dataclass
 class Rendered:
-    """Findings as lines. `ends`: i64, where each ends; `row`: i64; `marks`: MARK[findings]."""
+    """Findings as lines. `ends`: i64, where each ends; `row`: i64; `marks`: MARK (config/thresholds.py)."""
 
     data: bytes
     ends: Array
@@ -136,8 +135,30 @@ class _Data:
         return pieces
 
 
-DataOf = dict[tuple[int, int], _Data]
-"""By rule and event."""
+class _DataOf:
+    """The data fields of a set of rules on each of their events."""
+
+    def __init__(self, rules: Sequence[Rule], catalogue: Catalogue) -> None:
+        self._rules, self._catalogue = rules, catalogue
+        self._known: dict[tuple[int, int], _Data] = {}
+
+    def of(self, position: int, event: int) -> _Data:
+        """Those of one rule on one event."""
+        known = self._known.get((position, event))
+        if known is None:
+            known = self._known[position, event] = _Data(self._rules[position], self._catalogue.by_id[event])
+        return known
+
+    def pieces(self, view: View, row: Array, rule: Array) -> list[bytes]:
+        """`"name":value,...` of each finding: rows, and the rules that they match."""
+        found = [b""] * len(row)
+        pairs = rule << 16 | view.rows.event[row].astype(np.int64)
+        for pair in np.unique(pairs).tolist():
+            mine = np.flatnonzero(pairs == pair)
+            pieces = self.of(pair >> 16, pair & 0xFFFF).pieces(view, row[mine])
+            for i, piece in zip(mine.tolist(), pieces, strict=True):
+                found[i] = piece.encode("utf-8", "replace")
+        return found
 
 
 def same_fields(rule: Rule) -> Rule:
@@ -190,8 +211,10 @@ class FindingLines:
         self._folds = [f"{generation} {rule.id}".encode() for rule in rules]
         self._pieces = [b"," + encode(rule_parts(rule, generation))[1:-1].encode() for rule in rules]
         self._thresholds = {i: rule.threshold for i, rule in enumerate(rules) if rule.threshold}
-        self._data: DataOf = {}
-        self._same: DataOf = {}
+        self._data = _DataOf(rules, catalogue)
+        # of a signature in Python, it is the code that says them
+        self._shown = _DataOf([msgspec.structs.replace(r, data={}) if r.code else r for r in rules], catalogue)
+        self._same = _DataOf([same_fields(rule) for rule in rules], catalogue)
         self._who: dict[int, _Subject] = {}
         self._generation = -1
         self._secret = secret
@@ -208,7 +231,7 @@ class FindingLines:
         rule = np.array([position for m in matched for position in m], np.int64)
         who = self._subjects(chosen, contexts)
         view = View(chosen, contexts, self._tree, self._counts)
-        data = self._pieces_of(self._data, view, row, rule)
+        data = self._shown.pieces(view, row, rule)
         if matches.data:
             for i, pair in enumerate(zip(at[row].tolist(), rule.tolist(), strict=True)):
                 if pair in matches.data:
@@ -262,7 +285,7 @@ class FindingLines:
         for position, threshold in self._thresholds.items():
             mine = np.flatnonzero(rule == position)
             if len(mine):
-                same = self._pieces_of(self._same, view, row[mine], rule[mine])
+                same = self._same.pieces(view, row[mine], rule[mine])
                 marks["group"][mine] = [self._key(position, piece) for piece in same]
                 marks["count"][mine], marks["within_ms"][mine] = threshold.count, threshold.within_ms
         return marks
@@ -273,29 +296,7 @@ class FindingLines:
 
     def values(self, view: View, chosen: Array, position: int) -> list[dict[str, Any]]:
         """The data fields of rows of one event, for a signature in Python."""
-        return self._data_of(self._data, position, int(view.rows.event[chosen[0]])).values(view, chosen)
-
-    def _data_of(self, known: DataOf, position: int, number: int) -> _Data:
-        data = known.get((position, number))
-        if data is None:
-            rule = self._rules[position] if known is self._data else same_fields(self._rules[position])
-            data = known[position, number] = _Data(rule, self._catalogue.by_id[number])
-        return data
-
-    def _pieces_of(self, known: DataOf, view: View, row: Array, rule: Array) -> list[bytes]:
-        """Of each finding the fields that its rule shows; by `_same`, those that must be the same for its threshold."""
-        found = [b""] * len(row)
-        event = view.rows.event[row].astype(np.int64)
-        pairs = rule << 16 | event
-        for pair in np.unique(pairs).tolist():
-            position, number = pair >> 16, pair & 0xFFFF
-            if self._rules[position].code and known is self._data:
-                continue
-            data = self._data_of(known, position, number)
-            mine = np.flatnonzero(pairs == pair)
-            for i, piece in zip(mine.tolist(), data.pieces(view, row[mine]), strict=True):
-                found[i] = piece.encode("utf-8", "replace")
-        return found
+        return self._data.of(position, int(view.rows.event[chosen[0]])).values(view, chosen)
 
     def _subjects(self, rows: Rows, contexts: Contexts) -> list[tuple[_Subject, bytes]]:
         if self._generation != contexts.generation or len(self._who) > MAX_WHO:

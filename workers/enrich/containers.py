@@ -8,39 +8,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from bpf.layout import RUNTIMES
+from config.runtimes import Answer
 
 OFF = "off"
-
-
-class Info(Protocol):
-    """What a runtime says of a container; empty texts for what it does not say."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def image(self) -> str: ...
-    @property
-    def digest(self) -> str: ...
-    @property
-    def pod(self) -> str: ...
-    @property
-    def namespace(self) -> str: ...
-    @property
-    def pod_uid(self) -> str: ...
-    @property
-    def labels(self) -> dict[str, str]: ...
-
-
-class Answer(Protocol):
-    """What is known of a container by now: in a word, and what its runtime says, if that is known."""
-
-    @property
-    def word(self) -> str: ...
-    @property
-    def known(self) -> Info | None: ...
-    @property
-    def since_ns(self) -> int:
-        """CLOCK_BOOTTIME; 0 if not even the asking is known of."""
 
 
 Describe = Callable[[Any], Answer | None]

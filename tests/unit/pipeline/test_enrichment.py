@@ -16,26 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpf.layout import RUNTIMES
-from config.runtimes import SOCKETS, Endpoint, endpoints
+from config.runtimes import FAILED, KNOWN, PENDING, SOCKETS, UNKNOWN, Answer, Endpoint, Info, endpoints
 from config.settings import SettingsError
 from pipeline import enricher, enrichment
 from pipeline.doorbell import InheritedFd
-from pipeline.enrichment import (
-    ACCOUNT,
-    DATA_BYTES,
-    FAILED,
-    GROUP,
-    KNOWN,
-    PENDING,
-    PROBES,
-    UNKNOWN,
-    USER,
-    Answer,
-    Client,
-    Info,
-    Table,
-    encoded,
-)
+from pipeline.enrichment import ACCOUNT, DATA_BYTES, GROUP, PROBES, USER, Client, Table, encoded
 from pipeline.runtimes import Happened, Unavailable, of_labels
 from pipeline.shm import Segment
 from tests.live import wait_for
