@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from bpf import loader
 from pipeline import host
 from tests.live import HEADRACE, Running, headrace, let_go, start_load, trace, wait_for
 
@@ -118,7 +119,7 @@ def test_tracefs_that_only_root_may_read_is_no_reason_to_fail(monkeypatch: pytes
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "is_dir", refuse)
-    assert host.tracefs() == host.TRACEFS[0]
+    assert host.tracefs() == loader.TRACEFS[0]
     assert host.hook_state("tracepoint:syscalls:sys_enter_exit") == (False, "tracefs may be read by root only")
 
 
