@@ -23,7 +23,9 @@ settings.load_profile("headrace")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What one test compiles the next one finds; nothing is left on the host."""
+    """What one test compiles the next one finds, whichever process runs it; nothing is left on the host."""
+    if hasattr(config, "workerinput"):
+        return
     folder = tempfile.TemporaryDirectory(prefix="headrace-cache-")
     config.add_cleanup(folder.cleanup)
     os.environ["HEADRACE_CACHE"] = folder.name

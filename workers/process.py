@@ -11,7 +11,6 @@ taken. So nothing is lost or repeated between the two rings.
 from __future__ import annotations
 
 import select
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,13 +18,12 @@ import numpy as np
 from bpf.catalogue import LOSS, catalogue
 from pipeline import enrichment
 from pipeline.clock import CpuClock, boottime_ns
-from pipeline.frames import HEADER, read_header
 from pipeline.gaps import GapReader
 from pipeline.hashes import Client
+from pipeline.intake import Intake
 from pipeline.logs import logger
 from pipeline.plan import ALL, LINES, READY_WORKER, Plan, attach_control, attach_ring
 from pipeline.results import RESULT, Buffer, key_bytes, try_write
-from pipeline.ring import END, FRAME, U64, WATERMARK
 from pipeline.shm import Array
 from workers.core import Batch, Core
 from workers.counters import count
@@ -53,14 +51,6 @@ WAIT_MS = 1000
 FULL_WAIT_S = 0.0005
 
 
-@dataclass
-class Fed:
-    """A frame that the core has: where its record ends, and its last time."""
-
-    start: int
-    last_ns: int
-
-
 class Worker:
     """State of one worker process."""
 
@@ -70,11 +60,11 @@ class Worker:
         self.journal = self.control.workers[index]
         self.state = self.journal.next[0]
         self._cpu = CpuClock(int(self.state["cpu_ns"]))
-        self.ring = attach_ring(plan.rings[index])
         self.results = attach_ring(plan.results[index])
         conditions = plan.conditions or plan.only
         self._keep = Predicates(catalogue(), plan.conditions, plan.only) if conditions else None
         self.core = Core(catalogue(), index, plan.workers, self._keep)
+        self.intake = Intake(attach_ring(plan.rings[index]), self.core.feed)
         self._gaps = GapReader(self.control.gaps)
         facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
         self._containers = enrichment.client(plan.enrichment, plan.enrichment_requests)
@@ -87,8 +77,6 @@ class Worker:
         self.views = {name: view_of(name, plan, catalogue(), facts, *about) for name, _, _ in self.renders}
         self._hides = bool(plan.conditions or plan.only)
         """Columns carry their cells whole: what a condition took out must not go along."""
-        self._fed: list[Fed] = []
-        self.position = 0
         self._written = np.zeros_like(self.state["written"])
         """Records of the turn at hand, by render."""
         self._already = self.state["written"].copy()
@@ -124,66 +112,29 @@ class Worker:
     def _recover(self) -> None:
         """Take up where the committed state ends."""
         self.results.restore_head(int(self.state["result_head"]))
-        position, resume = int(self.state["release"]), int(self.state["next"])
-        self.position = position
-        self.ring.release(position)
-        while position < resume:
-            record = self.ring.read(position)
-            if record is None:
-                break
-            if record.kind == FRAME:
-                self._feed(record.payload, position)
-            position = record.next
+        self.intake.recover(int(self.state["release"]), int(self.state["next"]))
         self.core.recover(int(self.state["watermark_ns"]))
-        self.position = resume
-
-    def _feed(self, payload: Array, position: int) -> None:
-        last_ns = read_header(payload[: HEADER.size].tobytes()).last_ns if len(payload) >= HEADER.size else 0
-        self._fed.append(Fed(position, last_ns))
-        self.core.feed(payload)
-
-    def _take_up_turn(self) -> None:
-        """A turn of which a predecessor has written some records must be cut where it was."""
-        position, end = self.position, int(self.state["turn_end"])
-        while position < end and (record := self.ring.read(position)) is not None:
-            if record.kind == FRAME:
-                self._feed(record.payload, position)
-            position = record.next
-        self._advance(int(self.state["turn_ns"]), end)
-        self.position = end
 
     def turn(self) -> bool:
-        """Everything up to the next watermark. False if there is none yet; END ends the process."""
+        """Everything up to the last watermark that is there. False if there is none yet; END ends the process."""
         if self._already.any():
-            self._take_up_turn()
+            # a turn of which a predecessor has written some records must be cut where it was
+            self.intake.take_up_to(int(self.state["turn_end"]))
+            self._advance(int(self.state["turn_ns"]))
             return True
-        position = self.position
-        while True:
-            promised = self.ring.promised
-            record = self.ring.read(position)
-            if record is None:
-                self.position = position
-                if promised <= self.core.watermark_ns:
-                    return False
-                self._advance(promised, position)
-                return True
-            if record.kind == FRAME:
-                self._feed(record.payload, position)
-            elif record.kind == WATERMARK:
-                self._advance(U64.unpack(record.payload.tobytes())[0], record.next)
-                self.position = record.next
-                return True
-            elif record.kind == END:
-                if self._current:
-                    self._current.tell(at_once=True)
-                self._let_go()
-                self.state["ended"] = 1
-                self._commit(record.next, record.next)
-                return False
-            position = record.next
+        watermark_ns = self.intake.take(self.core.watermark_ns)
+        if watermark_ns:
+            self._advance(watermark_ns)
+        elif self.intake.ended:
+            if self._current:
+                self._current.tell(at_once=True)
+            self._let_go()
+            self.state["ended"] = 1
+            self._commit(self.intake.ended, self.intake.ended)
+        return watermark_ns > 0
 
-    def _advance(self, watermark_ns: int, position: int) -> None:
-        self.state["turn_ns"], self.state["turn_end"] = watermark_ns, position
+    def _advance(self, watermark_ns: int) -> None:
+        self.state["turn_ns"], self.state["turn_end"] = watermark_ns, self.intake.position
         if not self._already.any():
             self._look_by_latest()
         if self._current and (gaps := self._gaps.changed()) is not None:
@@ -198,11 +149,7 @@ class Worker:
             self._executables.prepare(batch.rows, self.core.contexts)
         self._emit(batch)
         self._count(batch)
-        # frames whose last row has not ripened must stay: after a death they are read again
-        unripe = [fed for fed in self._fed if fed.last_ns > watermark_ns]
-        release = unripe[0].start if unripe else position
-        self._fed = [fed for fed in self._fed if fed.start >= release]
-        self._commit(position, release)
+        self._commit(self.intake.position, self.intake.ripe(watermark_ns))
         if self._current:
             self._current.tell()
 
@@ -380,7 +327,7 @@ class Worker:
         state["cpu_ns"] = self._cpu.now_ns()
         self.journal.commit()
         self.results.publish()
-        self.ring.release(release)
+        self.intake.release(release)
         self.plan.publisher_bell.ring()
 
     def run(self) -> None:

@@ -20,7 +20,9 @@ ABOVE = frozenset(
     + ["generations", "reload"]
 )
 # what a worker may take from the pipeline: where its bytes come from and go to
-BELOW = frozenset({"gaps", "plan", "ring", "shm", "results", "frames", "hashes", "enrichment", "logs", "clock"})
+BELOW = frozenset(
+    {"gaps", "plan", "intake", "ring", "shm", "results", "frames", "hashes", "enrichment", "logs", "clock"}
+)
 
 
 def sources(*packages: str) -> list[Path]:

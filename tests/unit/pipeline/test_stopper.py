@@ -22,11 +22,17 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return there
 
 
-@pytest.fixture
-def ignored() -> Iterator[None]:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.fixture(autouse=True)
+def hangup() -> Iterator[None]:
+    """As for a process that was not started by nohup, even if the tests were."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def ignored(hangup: None) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def hung_up(stopper: Stopper) -> tuple[bool, list[int]]:
