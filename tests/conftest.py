@@ -22,6 +22,18 @@ settings.register_profile(
 settings.load_profile("headrace")
 
 
+CONTAINERS = ("test_containers", "test_enrichment", "test_signatures")
+"""They look at containers, or at all of the host's: at those of each other, if they ran side by side."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests (`make test`): those of a file stay together."""
+    for item in items:
+        group = "containers" if item.path.parent.name == "kernel" and item.path.stem in CONTAINERS else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """What one test compiles the next one finds, whichever process runs it; nothing is left on the host."""
     if hasattr(config, "workerinput"):
