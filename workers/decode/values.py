@@ -6,6 +6,7 @@ Also `decimals`: many numbers into text, at the speed of numpy.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,31 @@ def number(raw: int, kind: str, compat: bool) -> int:
     return raw
 
 
+FEW_KEYS = 24
+"""So few are looked up in less time than runs are found."""
+
+
 def by_runs(keys: Array, numbers_of: Callable[[list[Any]], Array]) -> Array:
     """`numbers_of` of all keys, an array of integers; those that follow their like are not looked up."""
-    changes = np.flatnonzero(keys[1:] != keys[:-1]) + 1
-    if 2 * len(changes) >= len(keys):
+    size = len(keys)
+    if size < FEW_KEYS:
         return numbers_of(keys.tolist())
-    heads = np.concatenate([[0], changes])
-    return np.repeat(numbers_of(keys[heads].tolist()), np.diff(heads, append=len(keys)))
+    changes = (keys[1:] != keys[:-1]).nonzero()[0]
+    if 2 * len(changes) >= size:
+        return numbers_of(keys.tolist())
+    # where runs begin, and the end of the last
+    bounds = np.empty(len(changes) + 2, np.intp)
+    bounds[0], bounds[-1] = 0, size
+    np.add(changes, 1, out=bounds[1:-1])
+    return numbers_of(keys[bounds[:-1]].tolist()).repeat(bounds[1:] - bounds[:-1])
+
+
+def grouped(keys: Array) -> tuple[Array, list[Array]]:
+    """Distinct keys (of an array of integers), and where each of them is, in order."""
+    order = keys.argsort(kind="stable")
+    ordered = keys[order]
+    bounds = [0, *((ordered[1:] != ordered[:-1]).nonzero()[0] + 1).tolist(), len(keys)]
+    return ordered[bounds[:-1]], [order[a:b] for a, b in pairwise(bounds)]
 
 
 def decimals(lead: bytes, numbers: Array) -> Array:

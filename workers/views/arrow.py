@@ -150,13 +150,14 @@ class ArrowView:
 
     def _arguments(self, rows: Rows, laid: Laid) -> pa.Array:
         store = self._lines.store
-        counts = np.array([len(group.arguments) for group in laid.groups])[laid.group]
+        counts = np.empty(len(rows), np.int64)
+        for group, chosen in zip(laid.groups, laid.places, strict=True):
+            counts[chosen] = len(group.arguments)
         ends = np.cumsum(counts)
         keys, values = np.zeros((2, int(ends[-1])), np.int64)
         raws, lacking = np.zeros(len(keys), np.uint64), np.zeros(len(keys), bool)
         names: list[str] = []
-        for i, group in enumerate(laid.groups):
-            chosen = np.flatnonzero(laid.group == i)
+        for group, chosen in zip(laid.groups, laid.places, strict=True):
             for j, pieces in enumerate(group.arguments):
                 at = ends[chosen] - counts[chosen] + j
                 keys[at] = len(names)

@@ -37,7 +37,7 @@ from workers.decode.blocks import byte_strings
 from workers.decode.flags import PAIRED, Parser, parser_of, pointer
 from workers.decode.structs import STRUCTS
 from workers.decode.texts import ABSENT, OUTSIDE, TEXT_TYPES, Text, Texts
-from workers.decode.values import is_pointer, number
+from workers.decode.values import grouped, is_pointer, number
 from workers.enrich.executables import Executables
 from workers.rows import Contexts, Rows
 from workers.views.store import Cache, Store
@@ -289,13 +289,13 @@ class Rendered(NamedTuple):
 
 class Laid(NamedTuple):
     """Rows as numbers of pieces. A row has, up to its place in `ends`: its time (left 0), who, what and result, an
-    argument each, and the stack if the style has stacks. `group` is each row's position in `groups`.
+    argument each, and the stack if the style has stacks. `places`: the rows of each of `groups`.
     """
 
     numbers: Array
     ends: Array
     groups: list[Group]
-    group: Array
+    places: list[Array]
 
 
 class Lines:
@@ -363,16 +363,17 @@ class Lines:
         started = contexts.table["container_state"][rows.who] >= CONTAINER_STARTED
         marks = rows.late.astype(np.uint32) | started.astype(np.uint32) << 1
         keys = rows.event.astype(np.uint32) | rows.flags.astype(np.uint32) << 16 | marks << 24
-        distinct, inverse = np.unique(keys, return_inverse=True)
-        groups = [self._group(int(key)) for key in distinct]
-        pieces_of = np.array([3 + len(g.arguments) + self._style.stacks for g in groups], np.int64)[inverse]
+        distinct, places = grouped(keys)
+        groups = list(map(self._group, distinct.tolist()))
+        pieces_of = np.empty(len(keys), np.int64)
+        for group, chosen in zip(groups, places, strict=True):
+            pieces_of[chosen] = 3 + len(group.arguments) + self._style.stacks
         ends = np.cumsum(pieces_of)
         first = ends - pieces_of
         numbers = np.zeros(int(ends[-1]), np.int64)
         numbers[first + 1] = self._who.numbers(rows.who.astype(np.int64) << 16 | rows.cpu.astype(np.int64))
         found = blobs(rows, self.counts)
-        for i, group in enumerate(groups):
-            chosen = np.flatnonzero(inverse == i)
+        for group, chosen in zip(groups, places, strict=True):
             at = first[chosen] + 2
             numbers[at] = group.results.numbers(rows.retval[chosen])
             for pieces in group.arguments:
@@ -380,7 +381,7 @@ class Lines:
                 numbers[at] = pieces.render(rows, chosen, found)
         if self._style.stacks:
             numbers[ends - 1] = self._stack_numbers(rows, found)
-        return Laid(numbers, ends, groups, inverse)
+        return Laid(numbers, ends, groups, places)
 
     def render(self, rows: Rows, contexts: Contexts) -> Rendered:
         """All rows, a line each."""
