@@ -28,6 +28,7 @@ from pipeline.doorbell import InheritedFd
 from pipeline.frames import HEADER, Header, Loss, loss_frame, read_header
 from pipeline.gaps import GapTable
 from pipeline.logs import logger
+from pipeline.pace import Pace
 from pipeline.perf import PerfRing, Sample
 from pipeline.plan import READY_READER, Plan, attach_control, attach_ring
 from pipeline.ring import END, FRAME, U64, WATERMARK, Ring, put
@@ -38,11 +39,6 @@ FINAL_WATERMARK = 2**63
 ANNOUNCE_EVERY_NS = 100_000_000
 LOG_EVERY_NS = 1_000_000_000
 RECORDER_PATIENCE_S = 2.0
-LARGE_BYTES = 96 << 10
-STRETCH = 3
-"""Cycles that move LARGE_BYTES an interval are STRETCH intervals apart: large turns cost less an event."""
-HEADROOM = 4
-"""A stretched cycle must fit so many times into the perf ring that it fills most."""
 IDLE_MS = 40
 """How often an idle reader looks for records that wait on a busy CPU, which no sample announces."""
 
@@ -79,7 +75,7 @@ class Reader:
             self._poll.register(urgent.fd, select.POLLIN)
         self._moved: list[tuple[int, int]] = []
         """(bytes, size) of the perf rings that the last cycle drained."""
-        self._stretch = 1
+        self._pace = Pace()
         self._latest_ns = 0
         self._owed: list[Ring] = []
         self._losses: dict[tuple[int, int], Loss] = {}
@@ -254,11 +250,9 @@ class Reader:
             self.flush(cpu=cpu)
             self.state["flushes"] += 1
 
-    def _pace(self) -> None:
-        """How many intervals the next cycle is away, from what this one moved."""
-        an_interval = sum(moved for moved, _ in self._moved) / self._stretch
-        fits = all(moved / self._stretch * STRETCH * HEADROOM <= size for moved, size in self._moved)
-        self._stretch = STRETCH if an_interval >= LARGE_BYTES and fits else 1
+    def _cpu_of_others(self) -> list[int]:
+        """CPU time of the stages behind this one, ns."""
+        return [int(journal.peek("cpu_ns")) for journal in (*self.control.workers, self.control.publisher)]
 
     def run(self) -> None:
         """Cycle until told to stop, then drain what is left and say so to the workers."""
@@ -273,8 +267,9 @@ class Reader:
             idle = self._idle
             if not idle:
                 self.cycle()
-                self._pace()
-                due = time.monotonic() + interval_s * self._stretch
+                now = time.monotonic()
+                self._pace.look(now, self._cpu_of_others(), self._moved)
+                due = now + interval_s * self._pace.intervals
         for cpu in range(self.plan.cpus):
             self.flush(cpu=cpu)
         while self.cycle():

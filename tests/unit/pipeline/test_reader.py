@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.clock import boottime_ns
 from pipeline.frames import Loss
-from pipeline.reader import LARGE_BYTES, STRETCH, Reader
+from pipeline.reader import Reader
 from pipeline.ring import Ring
 from pipeline.shm import Segment
 from tests.unit.frames import CONTEXT_BYTES, HEAD, HEADER
@@ -70,23 +70,3 @@ def test_a_loss_announced_at_the_end_carries_the_time_of_then(ring: Ring) -> Non
     before = boottime_ns()
     one._announce(before, at_once=True)
     assert before <= heads(ring)[0][0] <= boottime_ns()
-
-
-@pytest.mark.parametrize(
-    ("moved", "size", "expected"),
-    [
-        (0, 1 << 23, 1),
-        (LARGE_BYTES - 1, 1 << 23, 1),
-        (LARGE_BYTES, 1 << 23, STRETCH),
-        (1 << 20, 1 << 21, 1),
-    ],
-)
-def test_cycles_are_further_apart_in_a_flood_that_leaves_room(moved: int, size: int, expected: int) -> None:
-    one = object.__new__(Reader)
-    one._stretch, one._moved = 1, [(moved, size)] if moved else []
-    one._pace()
-    assert one._stretch == expected
-    # what a longer cycle moves is more, the rate is the same: so is the pace
-    one._moved = [(n * expected, size) for n, size in one._moved]
-    one._pace()
-    assert one._stretch == expected
