@@ -15,7 +15,7 @@ demo: setup
 	.venv/bin/headrace demo
 
 test: setup-tests
-	.venv/bin/python -m pytest -n 2 --dist loadgroup
+	.venv/bin/python -m pytest -n 2 --dist loadfile
 
 check: setup
 	.venv/bin/ruff check .

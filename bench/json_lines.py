@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -40,19 +39,6 @@ PROBE_S = 5.0
 LINE_BYTES = 1000
 RECORDED_EVENTS = 1_500_000
 POLL_S = 0.005
-
-
-def folder_for(seconds: float) -> str:
-    """/dev/shm if a file of the longest run fits there with room to spare, else the usual place."""
-    need = int(1.2 * seconds * RATES[-1] * LINE_BYTES)
-    shm = Path("/dev/shm")
-    fits = shm.is_dir() and min(shutil.disk_usage(shm).free, _available()) > need
-    return str(shm) if fits else tempfile.gettempdir()
-
-
-def _available() -> int:
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
 
 
 def _file_complete(path: Path, tracer: harness.Tracer) -> float:
@@ -157,7 +143,7 @@ def main() -> None:
     parser = harness.options(__doc__, seconds=30)
     parser.add_argument("--folder", help="for the file; default /dev/shm if there is room")
     options = parser.parse_args()
-    place = options.folder or folder_for(options.seconds)
+    place = options.folder or harness.place_for(int(options.seconds * RATES[-1] * LINE_BYTES))
     every_cpu = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory(dir=place) as name:
         folder = Path(name)

@@ -29,6 +29,11 @@ def _read_bounded(response: Any, **_: Any) -> None:
     response._content = data
 
 
+def _name(names: list[str]) -> str:
+    """A container's own, among those that others link to it by."""
+    return min((name.removeprefix("/") for name in names), key=lambda name: name.count("/"), default="")
+
+
 class Engine:
     """Docker, or podman's service."""
 
@@ -63,20 +68,28 @@ class Engine:
     def look(self, container: str) -> Info | None:
         with self._asking():
             self._api = self._api or self._open(TIMEOUT_S)
-            try:
-                found = self._api.inspect_container(container)
-            except NotFound:
+            # in a list, since Docker does not answer `inspect` about a container that it is starting
+            listed = self._api.containers(filters={"id": container}, all=True)
+            if not listed:
                 return None
+            (found,) = listed
             if found["Id"] != container:
                 raise ValueError("another container")
-            config = found["Config"]
-            image = str(found["Image"])
+            image = str(found["ImageID"])
             return Info(
-                name=str(found["Name"]).removeprefix("/"),
-                image=str(config["Image"]),
+                name=_name(found["Names"]),
+                image=self._image(container, str(found["Image"]), image),
                 digest=self._digest(image),
-                **of_labels(config.get("Labels"), self._labels),
+                **of_labels(found.get("Labels"), self._labels),
             )
+
+    def _image(self, container: str, listed: str, image: str) -> str:
+        """What the container was made from: a list has the image's id, when that name is another's by now."""
+        if listed != image:
+            return listed
+        with contextlib.suppress(NotFound):
+            return str(self._api.inspect_container(container)["Config"]["Image"])
+        return listed
 
     def _digest(self, image: str) -> str:
         """The digest of an image in its registry; its id if it is of none."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+from tests.live import Running
 
 settings.register_profile(
     "headrace",
@@ -22,16 +25,12 @@ settings.register_profile(
 settings.load_profile("headrace")
 
 
-CONTAINERS = ("test_containers", "test_enrichment", "test_signatures")
-"""They look at containers, or at all of the host's: at those of each other, if they ran side by side."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests (`make test`): those of a file stay together."""
-    for item in items:
-        group = "containers" if item.path.parent.name == "kernel" and item.path.stem in CONTAINERS else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.fixture(scope="module", autouse=True)
+def nothing_runs_on() -> Iterator[None]:
+    """What a test that failed has left running is ended."""
+    yield
+    for running in list(Running.alive):
+        running.kill()
 
 
 def pytest_configure(config: pytest.Config) -> None:

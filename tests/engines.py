@@ -43,6 +43,14 @@ def output(line: list[str], stdin: bytes | None = None) -> str:
     return done.stdout.decode().strip()
 
 
+def remove(folder: Path) -> None:
+    """A folder, and what an engine that was killed has left mounted in it."""
+    places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for place in reversed([place for place in places if Path(place).is_relative_to(folder)]):
+        subprocess.run(["umount", "-l", place], check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 class Engine:
     """A running dockerd. `close()` ends it and all that it started, by id."""
 
@@ -104,7 +112,7 @@ class Engine:
                 self._try("rm", "-f", *running)
         end(self.process)
         self._end_shims()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)
 
     def _end_shims(self) -> None:
         """What goes on without an engine: containers that it could not remove, and who looks after them."""
@@ -149,7 +157,7 @@ class Podman:
         """Take the folders away; conmon has ended with its container."""
         if self.service:
             end(self.service)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)
 
 
 PAUSE = "example.org/pause:1"
@@ -260,4 +268,4 @@ class Containerd:
     def close(self) -> None:
         """End it, by id, and take its folder away."""
         end(self.process)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)

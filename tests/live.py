@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 DEADLINE_S = 90
@@ -135,12 +135,16 @@ def _is_command(pid: int) -> bool:
 class Running:
     """A `headrace run` that goes on, ready when made: everything is attached."""
 
+    alive: ClassVar[set[Running]] = set()
+    """Those that were not ended yet."""
+
     def __init__(self, *options: str, **popen: Any) -> None:
         self._folder = tempfile.mkdtemp()
         self.ledger_path = Path(self._folder, "ledger")
         read_end, write_end = os.pipe()
         line = [HEADRACE, "run", "--ready-fd", str(write_end), "--ledger", str(self.ledger_path), *options]
         self.process = subprocess.Popen(line, pass_fds=(write_end,), stderr=subprocess.PIPE, text=True, **popen)
+        self.alive.add(self)
         os.close(write_end)
         self.ready = os.read(read_end, 1) == b"\n"
         os.close(read_end)
@@ -168,6 +172,7 @@ class Running:
 
     def kill(self) -> None:
         """kill -9 of the supervisor."""
+        self.alive.discard(self)
         self.process.kill()
         self.process.communicate()
         shutil.rmtree(self._folder)
@@ -186,6 +191,7 @@ class Running:
         except subprocess.TimeoutExpired:
             self.kill()
             raise
+        self.alive.discard(self)
         ledger = json.loads(self.ledger_path.read_text()) if self.ledger_path.exists() else {}
         shutil.rmtree(self._folder)
         return self.process.returncode, ledger, errors

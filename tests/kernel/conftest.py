@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +37,14 @@ def quirks(binaries: dict[str, Path]) -> Traced:
     """All cases of quirks.c, traced."""
     command = [str(binaries[name]) for name in ("quirks", "other32", "from32")]
     return trace(command, "--workers", "2", "-e", EVENTS)
+
+
+@pytest.fixture(scope="module")
+def only_containers() -> Iterator[None]:
+    """For tests that look at all containers of the host: those of other files wait, if another process runs them."""
+    with Path(os.environ["HEADRACE_CACHE"], "containers.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from bpf import cgroups
 from tests.engines import Containerd, Engine, Podman
 from tests.live import Event, Running, arguments, headrace, trace, wait_for
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("only_containers")]
 USER = "user.slice/user-1000.slice"
 ROOTLESS = ("user.slice", USER, f"{USER}/user@1000.service", f"{USER}/user@1000.service/user.slice")
 A, B, C = ("a1" * 32, "b2" * 32, "c3" * 32)

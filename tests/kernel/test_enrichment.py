@@ -19,7 +19,7 @@ from bench.container_events import Summary, summary
 from tests.engines import Containerd, Engine, Podman, Pods, output
 from tests.live import Event, Running, arguments, headrace, wait_for
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("only_containers")]
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schema.json").read_text())
 FINDING = json.loads((Path(__file__).parents[2] / "docs" / "finding.schema.json").read_text())
 LINE = ("-o", "option:parse-arguments", "-o", "option:detect-syscall", "--trace", "container")

@@ -18,7 +18,7 @@ from tests.kernel.test_containers import A, below
 from tests.live import DEADLINE_S, HEADRACE
 from workers.detect.rulesets import build
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("only_containers")]
 __all__ = ["below"]
 NOT_HERE = {
     "TRC-1017": "this kernel has no modules",
