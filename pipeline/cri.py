@@ -42,20 +42,23 @@ class Cri:
                 response_deserializer=response.FromString,
             )
 
-    def _status(self, name: str, request: Any) -> Any:
+    def _status(self, name: str, container: str, request: Any) -> Any:
         """The status of something; None if there is none of that id."""
         if not self._calls:
             self._open()
         try:
-            return self._calls[name](request, timeout=TIMEOUT_S).status
+            found = self._calls[name](request, timeout=TIMEOUT_S).status
         except grpc.RpcError as error:
             code = error.code()
             if code == grpc.StatusCode.NOT_FOUND:
                 return None
             raise Unavailable(REASONS.get(code, code.name.lower().replace("_", " "))) from error
+        if found.id != container:
+            raise Unavailable("nonsense")
+        return found
 
     def look(self, container: str) -> Info | None:
-        found = self._status("ContainerStatus", cri.ContainerStatusRequest(container_id=container))
+        found = self._status("ContainerStatus", container, cri.ContainerStatusRequest(container_id=container))
         if found is not None:
             return Info(
                 name=found.metadata.name,
@@ -63,7 +66,7 @@ class Cri:
                 digest=found.image_ref.rpartition("@")[2],
                 **of_labels(found.labels, self._labels),
             )
-        pod = self._status("PodSandboxStatus", cri.PodSandboxStatusRequest(pod_sandbox_id=container))
+        pod = self._status("PodSandboxStatus", container, cri.PodSandboxStatusRequest(pod_sandbox_id=container))
         if pod is None:
             return None
         about = of_labels(pod.labels, self._labels)

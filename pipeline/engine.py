@@ -12,7 +12,7 @@ from docker import APIClient
 from docker.errors import APIError, DockerException, NotFound
 
 from config.runtimes import Info
-from pipeline.runtimes import MOST_BYTES, TIMEOUT_S, Happened, Unavailable, of_labels
+from pipeline.runtimes import MOST_BYTES, TIMEOUT_S, Happened, Unavailable, of_labels, word
 
 MOST_IMAGES = 256
 API_VERSION = "1.40"
@@ -31,7 +31,7 @@ def _read_bounded(response: Any, **_: Any) -> None:
 
 def _name(names: list[str]) -> str:
     """A container's own, among those that others link to it by."""
-    return min((name.removeprefix("/") for name in names), key=lambda name: name.count("/"), default="")
+    return min((word(name).removeprefix("/") for name in names), key=lambda name: name.count("/"), default="")
 
 
 class Engine:
@@ -62,7 +62,8 @@ class Engine:
             raise Unavailable(f"status {error.status_code}") from error
         except (requests.exceptions.RequestException, DockerException, OSError) as error:
             raise Unavailable("no connection") from error
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, LookupError, RuntimeError) as error:
+            # a RuntimeError is docker's StreamParseError, or a RecursionError
             raise Unavailable("nonsense") from error
 
     def look(self, container: str) -> Info | None:
@@ -70,15 +71,15 @@ class Engine:
             self._api = self._api or self._open(TIMEOUT_S)
             # in a list, since Docker does not answer `inspect` about a container that it is starting
             listed = self._api.containers(filters={"id": container}, all=True)
-            if not listed:
+            if listed == []:
                 return None
             (found,) = listed
             if found["Id"] != container:
                 raise ValueError("another container")
-            image = str(found["ImageID"])
+            image = word(found["ImageID"])
             return Info(
                 name=_name(found["Names"]),
-                image=self._image(container, str(found["Image"]), image),
+                image=self._image(container, word(found["Image"]), image),
                 digest=self._digest(image),
                 **of_labels(found.get("Labels"), self._labels),
             )
@@ -88,7 +89,7 @@ class Engine:
         if listed != image:
             return listed
         with contextlib.suppress(NotFound):
-            return str(self._api.inspect_container(container)["Config"]["Image"])
+            return word(self._api.inspect_container(container)["Config"]["Image"])
         return listed
 
     def _digest(self, image: str) -> str:
@@ -99,7 +100,7 @@ class Engine:
                 digests = self._api.inspect_image(image).get("RepoDigests") or []
             except NotFound:
                 digests = []
-            known = str(digests[0]).rpartition("@")[2] if digests else image
+            known = word(digests[0]).rpartition("@")[2] if digests else image
             if len(self._digests) >= MOST_IMAGES:
                 self._digests.clear()
             self._digests[image] = known

@@ -39,6 +39,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
 RECONNECT_S = 1.0
 RECHECK_S, ATTEND_S = 1.0, 0.1
 GONE_S = 60.0
+OVERDUE_S = 10.0
+"""An answer that takes longer is none: who sends it byte by byte never exceeds the time limit of one read."""
 MEMORY_BYTES = 1 << 30
 """Of address space, beyond what there is at the start: a runtime that talks without end does not take the host's."""
 
@@ -56,6 +58,8 @@ class Wanted:
     reason: str = ""
     """Why one of them gave none."""
     pause: float = FIRST_PAUSE_S
+    asked: float = 0.0
+    """When it was asked for last."""
     due: float = 0.0
     """When to ask again; 0: not by itself."""
     gone: float = 0.0
@@ -199,7 +203,7 @@ class Enricher:
         mine = [i for i, endpoint in enumerate(self._endpoints) if name in ("", endpoint.runtime)]
         if wanted.runtime == ACCOUNTS:
             mine = [len(self._endpoints)]
-        wanted.due, wanted.reason, wanted.waiting = 0.0, "", set(mine)
+        wanted.asked, wanted.due, wanted.reason, wanted.waiting = time.monotonic(), 0.0, "", set(mine)
         for i in mine:
             try:
                 self._askers[i].questions.put_nowait(key.hex())
@@ -277,6 +281,10 @@ class Enricher:
         for key, wanted in list(self._wanted.items()):
             if wanted.gone and now >= wanted.gone:
                 self._forget(key)
+            elif wanted.waiting and now - wanted.asked >= OVERDUE_S:
+                self._table.count("timeouts", len(wanted.waiting))
+                wanted.reason, wanted.waiting = "timeout", set()
+                self._settle(key, wanted)
             elif wanted.due and now >= wanted.due:
                 self._table.count("retries")
                 self._ask(key)

@@ -53,11 +53,16 @@ def silence() -> Iterator[Happened]:
     yield from ()
 
 
+def word(value: object) -> str:
+    """A text of an answer as it may be shown: what is no character is replaced."""
+    return str(value).encode("utf-8", "replace").decode()
+
+
 def of_labels(labels: object, wanted: tuple[str, ...]) -> dict[str, Any]:
     """Parts of an Info that stand in labels: those of pods, and the wanted ones."""
     if not isinstance(labels, Mapping):
         return {}
-    texts = {str(k): str(v) for k, v in labels.items()}
+    texts = {word(k): word(v) for k, v in labels.items()}
     return {
         "pod": texts.get(f"{POD}name", ""),
         "namespace": texts.get(f"{POD}namespace", ""),

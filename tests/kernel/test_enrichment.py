@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -272,6 +273,47 @@ def test_containers_that_no_runtime_knows(engine: Engine, tmp_path: Path) -> Non
             twin.rmdir()
         engine("rm", "-f", real)
     watch.end()
+
+
+NONSENSE = """
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print("ready", flush=True)
+lead = b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n"
+while True:
+    connection, _ = listener.accept()
+    said = b"7\\r\\n{[nonse" if b"/events" in connection.recv(65536) else b"2\\r\\n{}"
+    connection.sendall(lead + said + b"\\r\\n0\\r\\n\\r\\n")
+    connection.close()
+"""
+
+
+def test_a_runtime_that_answers_nonsense_costs_nothing_but_names(tmp_path: Path, engine: Engine, looping: str) -> None:
+    line = [sys.executable, "-c", NONSENSE, str(tmp_path / "sock")]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        watch = Watch(tmp_path / "events", [f"docker:{tmp_path}/sock"])
+        watch.wait(looping, "failed:nonsense")
+        wait_for(lambda: len(watch.states(looping)) > 50, "events")
+        ledger = watch.end()
+        server.kill()
+    assert ledger["containers"]["failures"] >= 1
+    assert ledger["restarts"] == {}
+
+
+def test_a_name_is_known_while_docker_still_starts_the_container(tmp_path: Path, engine: Engine) -> None:
+    """Docker holds back what it says of a single container meanwhile; nothing of its first second has no name."""
+    watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"])
+    made = engine.run("busybox", *LOOP)
+    wait_for(lambda: len(watch.states(made)) > 50, "events")
+    engine("rm", "-f", made)
+    watch.end()
+    events = [e for e in watch.events() if e["containerId"] == made]
+    without = [e["timestamp"] for e in events if e["enrichment"] != "known"]
+    assert max(without, default=0) - events[0]["timestamp"] < 200e6
 
 
 @pytest.mark.parametrize("spec", ["dcoker:/x", "docker:relative"])

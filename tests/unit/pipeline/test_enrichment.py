@@ -271,6 +271,20 @@ def test_a_runtime_that_hangs_holds_up_nobody_else(
     assert table.counters()["timeouts"] >= 1
 
 
+def test_an_answer_that_comes_byte_by_byte_is_given_up(
+    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enricher, "OVERDUE_S", 0.02)
+    made, turn = until
+    played["/cri"].frozen.set()
+    made.want(B, RUNTIMES.index("containerd"))
+    turn(lambda: word(table, B) == "failed:timeout")
+    played["/cri"].answers[B.hex()] = Info(name="b")
+    played["/cri"].frozen.clear()
+    played["/cri"].thawed.set()
+    turn(lambda: word(table, B) == "known")
+
+
 def test_what_a_runtime_says_by_itself_is_followed(
     table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
 ) -> None:
