@@ -2,99 +2,168 @@
 
 All events of a container wait together and leave together, in order: when its runtime has answered, whatever that is;
 when that has been asked for as long as they may wait; or when more wait than may. Workers agree on when that is, since
-the watermark tells: an answer is there from the first turn that ends after it was given.
+the watermark tells: an answer is there from the first turn that ends after it was given, and so is any later answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bpf.layout import CELL_BYTES
 from config.runtimes import Answer
 from workers.enrich.containers import Describe
 from workers.rows import Contexts, Rows, concatenate, empty_rows
 
 Array = np.ndarray[Any, Any]
-MOST_ROWS = 65_536
+MOST_ROWS, MOST_BYTES = 65_536, 64 << 20
+MOST_PARTS = 16
 MOST_GIVEN_UP = 4096
 PENDING = "pending"
+
+
+class Verdict(NamedTuple):
+    """Of a container: whether its events must wait, and whether nothing is known of it."""
+
+    waits: bool
+    nameless: bool
+
+
+@dataclass
+class Part:
+    """Rows on `data` of their own, with what their contexts were: `rows.who` is `who[which]`."""
+
+    rows: Rows
+    who: Array
+    which: Array
+    raws: Sequence[bytes]
+    """The contexts of `who`."""
+
+    @classmethod
+    def of(cls, rows: Rows, contexts: Contexts) -> Part:
+        """A copy of these rows."""
+        who, which = np.unique(rows.who, return_inverse=True)
+        return cls(rows.compact(), who, which, [contexts.table[one].tobytes() for one in who.tolist()])
+
+    def follow(self, contexts: Contexts) -> None:
+        """The table of contexts was begun anew."""
+        self.who = np.array(contexts.intern_all(self.raws), np.uint32)
+        self.rows.who = self.who[self.which]
+
+    @property
+    def bytes(self) -> int:
+        """What the rows take, about."""
+        return int(self.rows.cells.sum(dtype=np.int64)) * CELL_BYTES
 
 
 class Hold:
     """Of one output format of one worker."""
 
     def __init__(self, within_ms: int, describe: Describe, most: int = MOST_ROWS) -> None:
+        """`describe` has an answer for every container."""
         self._within_ns, self._describe, self._most = within_ms * 10**6, describe, most
-        self._held = empty_rows()
-        self._contexts: dict[int, bytes] = {}
-        """Of held rows, by number."""
+        self._parts: list[Part] = []
         self._generation = 0
         self._given_up: set[bytes] = set()
         self._unheard: dict[bytes, int] = {}
         """Since which watermark."""
         self._gave_up = 0
         self._now_ns = 0
+        self._verdicts: dict[bytes, Verdict] = {}
+        """Of this turn."""
 
     def __len__(self) -> int:
-        return len(self._held)
+        return sum(len(part.rows) for part in self._parts)
 
     def take_gave_up(self) -> int:
-        """Rows that have waited in vain, since it was last asked for."""
+        """Rows that have left without an answer, since it was last asked for."""
         count, self._gave_up = self._gave_up, 0
         return count
 
     def take(self, rows: Rows, contexts: Contexts, now_ns: int) -> tuple[Rows, Rows]:
         """(rows that were held back and leave now, those of `rows` that may leave at once). `now_ns`: the watermark."""
-        self._follow(contexts)
-        self._now_ns = now_ns
-        waits, stays = self._waits(rows, contexts), self._waits(self._held, contexts)
-        if int(waits.sum()) + int(stays.sum()) > self._most:
-            if len(self._given_up) > MOST_GIVEN_UP:
-                self._given_up.clear()
-            who = np.unique(np.concatenate([self._held.who[stays], rows.who[waits]]))
-            self._given_up |= {contexts.table[one]["container"].tobytes() for one in who.tolist()}
-            waits, stays = np.zeros(len(rows), bool), np.zeros(len(self._held), bool)
-        left = self._held.select(~stays)
-        self._gave_up += int(self._nameless(left, contexts).sum())
-        if not stays.all() or waits.any():
-            kept = concatenate([self._held.select(stays), rows.select(waits)]).compact()
-            self._held = kept
-            self._contexts = {who: contexts.table[who].tobytes() for who in np.unique(kept.who).tolist()}
-        return left, rows.select(~waits) if waits.any() else rows
+        self._begin(contexts, now_ns)
+        waits = self._waits(rows, contexts)
+        fresh = [Part.of(rows.select(waits), contexts)] if waits.any() else []
+        held_bytes = sum(part.bytes for part in (*self._parts, *fresh))
+        if len(self) + int(waits.sum()) > self._most or held_bytes > MOST_BYTES:
+            self._give_up([*self._parts, *fresh], contexts)
+            waits, fresh = np.zeros(len(rows), bool), []
+        left, stay = [], []
+        for part in self._parts:
+            stays = self._mask(part.who, contexts, "waits")[part.which]
+            if stays.all():
+                stay.append(part)
+                continue
+            left.append(part.rows.select(~stays))
+            if stays.any():
+                stay.append(Part.of(part.rows.select(stays), contexts))
+        stay += fresh
+        if len(stay) > MOST_PARTS:
+            stay = [Part.of(concatenate([part.rows for part in stay]), contexts)]
+        self._parts = stay
+        return self._leaves(left, contexts), self._leaves([rows.select(~waits) if waits.any() else rows], contexts)
 
     def end(self, contexts: Contexts) -> Rows:
         """All that is held back: there will be no more answers."""
-        self._follow(contexts)
-        left, self._held = self._held, empty_rows()
-        self._gave_up += int(self._nameless(left, contexts).sum())
-        return left
+        self._begin(contexts, self._now_ns)
+        left, self._parts = [part.rows for part in self._parts], []
+        return self._leaves(left, contexts)
+
+    def _begin(self, contexts: Contexts, now_ns: int) -> None:
+        self._now_ns = now_ns
+        self._verdicts.clear()
+        if self._generation != contexts.generation:
+            self._generation = contexts.generation
+            for part in self._parts:
+                part.follow(contexts)
+
+    def _give_up(self, parts: list[Part], contexts: Contexts) -> None:
+        """Nothing waits any more of all that does."""
+        if len(self._given_up) > MOST_GIVEN_UP:
+            self._given_up.clear()
+        for part in parts:
+            self._given_up |= {contexts.table[one]["container"].tobytes() for one in part.who.tolist()}
+        self._verdicts.clear()
+
+    def _leaves(self, parts: list[Rows], contexts: Contexts) -> Rows:
+        """Rows that leave, in order, with those counted that have no name."""
+        rows = concatenate(parts) if parts else empty_rows()
+        who, which = np.unique(rows.who, return_inverse=True)
+        self._gave_up += int(self._mask(who, contexts, "nameless")[which].sum())
+        if (rows.time_ns[1:] < rows.time_ns[:-1]).any():
+            # one that came late stands behind those of its turn
+            rows = rows.select(np.argsort(rows.time_ns, kind="stable"))
+        return rows
 
     def _waits(self, rows: Rows, contexts: Contexts) -> Array:
         """Mask of rows that must wait."""
-        return self._each(rows, contexts, self._is_waiting)
-
-    def _nameless(self, rows: Rows, contexts: Contexts) -> Array:
-        """Mask of rows of containers that nothing is known of yet."""
-        return self._each(rows, contexts, lambda context: self._answer(context).word == PENDING)
-
-    @staticmethod
-    def _each(rows: Rows, contexts: Contexts, of: Callable[[Any], bool]) -> Array:
         who, which = np.unique(rows.who, return_inverse=True)
-        return np.array([of(contexts.table[one]) for one in who.tolist()], bool)[which]
+        return self._mask(who, contexts, "waits")[which]
 
-    def _answer(self, context: Any) -> Answer:
-        found = self._describe(context)
-        assert found is not None, "who waits for names has somebody to ask"
+    def _mask(self, who: Array, contexts: Contexts, of: str) -> Array:
+        """One side of the verdict on each of these contexts."""
+        return np.array([getattr(self._verdict(contexts.table[one]), of) for one in who.tolist()], bool)
+
+    def _verdict(self, context: Any) -> Verdict:
+        container = context["container"].tobytes()
+        found = self._verdicts.get(container)
+        if found is None:
+            found = self._verdicts[container] = self._judge(context, container)
         return found
 
-    def _is_waiting(self, context: Any) -> bool:
-        container = context["container"].tobytes()
-        if not any(container) or container in self._given_up:
-            return False
-        answer = self._answer(context)
-        if answer.word != PENDING:
+    def _judge(self, context: Any, container: bytes) -> Verdict:
+        answer = self._describe(context) if any(container) else None
+        if answer is None:
+            return Verdict(False, False)
+        nameless = answer.word == PENDING
+        return Verdict(container not in self._given_up and self._is_early(answer, nameless, container), nameless)
+
+    def _is_early(self, answer: Answer, pending: bool, container: bytes) -> bool:
+        if not pending:
             return answer.since_ns > self._now_ns
         if not answer.since_ns:
             # the enricher has not even heard of it
@@ -103,11 +172,3 @@ class Hold:
                 self._unheard.clear()
             return self._now_ns < first_ns + self._within_ns
         return self._now_ns < answer.since_ns + self._within_ns
-
-    def _follow(self, contexts: Contexts) -> None:
-        """The table of contexts may have been begun anew."""
-        if self._generation != contexts.generation:
-            self._generation = contexts.generation
-            if len(self._held):
-                raw = [self._contexts[who] for who in self._held.who.tolist()]
-                self._held.who = np.array(contexts.intern_all(raw), np.uint32)

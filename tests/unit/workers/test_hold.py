@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bpf.catalogue import catalogue
 from tests.unit.frames import Record, Who, frame, view
+from workers import hold
 from workers.core import Core
 from workers.hold import Hold
 
@@ -38,9 +40,12 @@ class Side:
 
     def __post_init__(self) -> None:
         self.core = Core(catalogue(), 0, 1)
-        self.hold = Hold(self.within_ms, lambda context: self.answers[context["container"].tobytes()], self.most)
+        self.hold = Hold(self.within_ms, self.describe, self.most)
         self.out: list[tuple[int, str]] = []
         """(time in ms, container) of what has left."""
+
+    def describe(self, context: Any) -> Any:
+        return self.answers.get(context["container"].tobytes(), Known("unknown"))
 
     def turn(self, now_ms: int, *events: tuple[int, bytes]) -> list[tuple[int, str]]:
         """Events at these milliseconds, and a watermark; what leaves."""
@@ -51,7 +56,7 @@ class Side:
         left = []
         for rows in self.hold.take(batch.rows, self.core.contexts, now_ms * MS):
             containers = self.core.contexts.table["container"][rows.who]
-            names = [NAMES[c.tobytes() if c.any() else b""] for c in containers]
+            names = [NAMES.get(c.tobytes() if c.any() else b"", "?") for c in containers]
             left += list(zip((rows.time_ns // MS).tolist(), names, strict=True))
         self.out += left
         return left
@@ -77,6 +82,7 @@ def test_it_is_given_up_after_a_while_for_all_workers_at_once() -> None:
     assert side.turn(12) == [(3, "a"), (4, "a")], "so long after it was asked for"
     assert side.hold.take_gave_up() == 2
     assert side.turn(14, (13, A)) == [(13, "a")], "nothing of it waits any more"
+    assert side.hold.take_gave_up() == 1, "but it has no name either"
     assert side.turn(15) == [(5, "b")]
     assert side.hold.take_gave_up() == 1
 
@@ -93,7 +99,7 @@ def test_it_is_given_up_when_too_many_wait() -> None:
     side = Side(within_ms=1000, most=3)
     side.turn(5, (1, A), (2, B), (3, A))
     assert side.turn(6, (6, B)) == [(1, "a"), (2, "b"), (3, "a"), (6, "b")]
-    assert side.hold.take_gave_up() == 3
+    assert side.hold.take_gave_up() == 4
     assert len(side.hold) == 0
 
 
@@ -104,6 +110,44 @@ def test_what_waits_outlives_the_table_of_contexts() -> None:
     side.turn(6, (6, b""))
     side.answers[A] = side.answers[B] = Known("known")
     assert side.turn(7) == [(1, "a"), (2, "b")]
+
+
+def test_what_waits_outlives_many_tables_of_contexts_with_nothing_between() -> None:
+    side = Side(within_ms=1000)
+    side.turn(5, (1, A), (2, B), (3, A))
+    for now in range(6, 10):
+        side.core.contexts.clear()
+        # others come first, so that numbers differ each time
+        side.turn(now, *((now, bytes([10 + i]) * 32) for i in range(now - 5)))
+    side.answers[B] = Known("known")
+    assert side.turn(10) == [(2, "b")]
+    side.core.contexts.clear()
+    side.answers[A] = Known("known")
+    assert side.turn(11) == [(1, "a"), (3, "a")]
+
+
+def test_what_is_too_large_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hold, "MOST_BYTES", 90)
+    side = Side(within_ms=1000)
+    assert side.turn(5, (1, A)) == []
+    assert side.turn(6, (6, A), (6, A)) == [(1, "a"), (6, "a"), (6, "a")]
+
+
+def test_one_that_came_late_leaves_in_its_place() -> None:
+    side = Side(within_ms=1000)
+    side.turn(5, (2, A), (4, A))
+    side.turn(6, (3, A), (6, A))
+    side.answers[A] = Known("known")
+    assert side.turn(7) == [(2, "a"), (3, "a"), (4, "a"), (6, "a")]
+
+
+def test_another_answer_makes_nothing_wait_again() -> None:
+    side = Side()
+    side.turn(5, (1, A))
+    side.answers[A] = Known("failed:timeout", since_ns=6 * MS)
+    assert side.turn(7, (6, A)) == [(1, "a"), (6, "a")]
+    side.answers[A] = Known("known", since_ns=6 * MS)
+    assert side.turn(8, (8, A)) == [(8, "a")]
 
 
 def test_the_end_lets_all_go() -> None:
