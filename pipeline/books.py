@@ -43,9 +43,9 @@ def reader_journal(cpus: int, slots: int, rings: int) -> np.dtype[Any]:
 
 
 def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
-    """State of a worker: positions, the turn that it waits in (and its records written, by render), counters. Of rows
-    that are held back for names (workers/hold.py), by render: how many there are, how many records of the turn they
-    were, and how many went with a predecessor.
+    """State of a worker: positions, the turn that it waits in, counters. Of that turn, by render: how many rows were
+    written, and whether all is `done`. Of rows that are held back for names (workers/hold.py), by render: how many
+    there are, without those of the turn, and how many went with a predecessor.
     """
     return np.dtype(
         [
@@ -54,7 +54,7 @@ def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
             ("result_head", "<u8"),
             ("written", "<u8", (sinks + 1,)),
             ("held", "<u8", (sinks + 1,)),
-            ("held_records", "<u8", (sinks + 1,)),
+            ("done", "<u8", (sinks + 1,)),
             ("held_lost", "<u8", (sinks + 1,)),
             ("gave_up", "<u8"),
             ("turn_ns", "<u8"),

@@ -6,12 +6,16 @@ A turn ends with one journal commit that holds the position in the ring, the pos
 ring and the counters. A worker that dies is started again and goes on from its last commit: frames
 that still had unripe rows are read again, and of them only the rows above the committed watermark are
 taken. So nothing is lost or repeated between the two rings.
+
+A worker that waits in the middle of a turn, because the result ring is full, commits how many rows of the turn each
+render has written. A successor begins that turn again, up to the same watermark, and leaves those rows out: rows, since
+what a record holds depends on what is known of containers by then.
 """
 
 from __future__ import annotations
 
 import select
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -51,6 +55,18 @@ WAIT_MS = 1000
 FULL_WAIT_S = 0.0005
 
 
+class Target(NamedTuple):
+    """Where rows go: to a render and a topic of it."""
+
+    number: int
+    name: str
+    topic: int = ALL
+    counted: bool = False
+    """Whether they are counted there."""
+    held: bool = False
+    """Whether they are of earlier turns."""
+
+
 class Worker:
     """State of one worker process."""
 
@@ -72,15 +88,17 @@ class Worker:
         self.renders = plan.renders
         self._current = self._signatures(facts) if plan.detects else None
         self._executables = Executables(catalogue(), Client(plan)) if plan.hashes else None
-        self._holds = {n: Hold(ms, self._describe) for n, (_, _, ms) in enumerate(self.renders) if ms}
+        waits = {n: ms for n, (_, _, ms) in enumerate(self.renders) if ms and self._containers}
+        self._holds = {n: Hold(ms, self._describe) for n, ms in waits.items()}
         about = self.core.tree.executable, self._executables, self._describe, self._containers
         self.views = {name: view_of(name, plan, catalogue(), facts, *about) for name, _, _ in self.renders}
         self._hides = bool(plan.conditions or plan.only)
         """Columns carry their cells whole: what a condition took out must not go along."""
         self._written = np.zeros_like(self.state["written"])
-        """Records of the turn at hand, by render."""
-        self._already = self.state["written"].copy()
-        """Of these, what a predecessor has written."""
+        self._done = np.zeros_like(self.state["done"])
+        """Of the turn at hand, by render: rows written, and whether that is all."""
+        self._already, self._was_done = self.state["written"].copy(), self.state["done"].copy()
+        """The same, as a predecessor has left them."""
         self._give_up_held()
         self._recover()
 
@@ -115,9 +133,14 @@ class Worker:
         self.intake.recover(int(self.state["release"]), int(self.state["next"]))
         self.core.recover(int(self.state["watermark_ns"]))
 
+    @property
+    def _begun(self) -> bool:
+        """Whether a predecessor has written some of the next turn."""
+        return bool(self._already.any() or self._was_done.any())
+
     def turn(self) -> bool:
         """Everything up to the last watermark that is there. False if there is none yet; END ends the process."""
-        if self._already.any():
+        if self._begun:
             # a turn of which a predecessor has written some records must be cut where it was
             self.intake.take_up_to(int(self.state["turn_end"]))
             self._advance(int(self.state["turn_ns"]))
@@ -135,7 +158,7 @@ class Worker:
 
     def _advance(self, watermark_ns: int) -> None:
         self.state["turn_ns"], self.state["turn_end"] = watermark_ns, self.intake.position
-        if not self._already.any():
+        if not self._begun:
             self._look_by_latest()
         if self._current and (gaps := self._gaps.changed()) is not None:
             self._current.detector.gaps.know(gaps)
@@ -144,7 +167,7 @@ class Worker:
             if self._current:
                 self._current.detector.forget_who()
         batch = self.core.advance(watermark_ns)
-        self._written[:] = 0
+        self._written[:] = self._done[:] = 0
         if self._executables is not None:
             self._executables.prepare(batch.rows, self.core.contexts)
         self._emit(batch)
@@ -164,21 +187,29 @@ class Worker:
 
     def _emit(self, batch: Batch) -> None:
         for number, (name, is_topic, _) in enumerate(self.renders):
-            if is_topic:
-                self._emit_topics(number, name, batch)
-            elif number in self._holds:
-                self._emit_held(number, name, batch)
+            target = Target(number, name)
+            if number in self._holds:
+                self._emit_held(target, batch)
+            elif self._was_done[number]:
+                self._written[number] = self._already[number]
+            elif is_topic:
+                self._emit_topics(target, batch)
             else:
-                self._emit_all(number, name, batch, batch.rows)
-        if not self.renders and len(batch.rows):
+                self._emit_all(target, batch, batch.rows)
+            self._done[number] = 1
+        if not self.renders and len(batch.rows) and not self._was_done[0]:
             self._write(self._header(batch, 0, len(batch.rows)), b"", [])
+            self._done[0] = 1
         if self._current:
             # where lines are merged, a turn without findings is said, too
             self._emit_findings(self._current.detector, batch, batch.matches or Matches.none())
             self._current.detector.keep(batch.ripe, self.core.contexts)
 
     def _emit_findings(self, detector: Detector, batch: Batch, matches: Matches) -> None:
-        starts = range(0, len(matches), FINDING_ROWS) or (range(1) if self.plan.keyed else ())
+        first = self._leave_out(self.plan.finding_render, len(matches))
+        if first and first == len(matches):
+            return
+        starts = range(first, len(matches), FINDING_ROWS) or (range(1) if self.plan.keyed else ())
         for start in starts:
             rendered = detector.render(batch.ripe, self.core.contexts, matches, slice(start, start + FINDING_ROWS))
             self._emit_finding_lines(batch, rendered, start + FINDING_ROWS >= len(matches))
@@ -195,54 +226,67 @@ class Worker:
             self._emit_finding_lines(batch, first, False)
             self._emit_finding_lines(batch, second, final)
             return
-        self._write(header, keys, [found.data])
+        self._write(header, keys, [found.data], len(found))
 
-    def _emit_all(
-        self, number: int, name: str, batch: Batch, rows: Rows, topic: int = ALL, counted: bool = False
-    ) -> None:
+    def _leave_out(self, render: int, rows: int) -> int:
+        """How many of these rows, the next ones of a turn, a predecessor has written."""
+        count = min(int(self._already[render]), rows)
+        self._already[render] -= np.uint64(count)
+        self._written[render] += np.uint64(count)
+        return count
+
+    def _emit_all(self, target: Target, batch: Batch, rows: Rows) -> None:
+        name = target.name
+        first = 0 if target.held else self._leave_out(target.number, len(rows))
+        if first and first == len(rows):
+            return
         step = self._column_rows(rows) if name == "columns" else ROWS_PER_RECORD
-        starts = range(0, len(rows), step) or (range(1) if self.plan.keyed and name in LINES else ())
+        starts = range(first, len(rows), step) or (range(1) if self.plan.keyed and name in LINES else ())
         for start in starts:
-            part = part_of(name, rows, slice(start, start + step)) if len(rows) > step else rows
-            self._emit_part(number, name, batch, part, topic, start + step >= len(rows), counted)
+            part = part_of(name, rows, slice(start, start + step)) if len(rows) > step or first else rows
+            self._emit_part(target, batch, part, start + step >= len(rows) and not target.held)
 
-    def _emit_held(self, number: int, name: str, batch: Batch) -> None:
-        """Where events wait for names: those that have waited, in records of their own, then those that need not."""
-        hold, state = self._holds[number], self.state
+    def _emit_held(self, target: Target, batch: Batch) -> None:
+        """Where events wait for names: those that have waited, in records of their own, then those that need not.
+
+        Which of a turn a predecessor has written is not known any more if some had to wait: the others are lost.
+        """
+        number, hold = target.number, self._holds[target.number]
+        already = int(self._already[number])
+        if already or self._was_done[number]:
+            self.state["held_lost"][number] += np.uint64(len(batch.rows) - already)
+            self._leave_out(number, already)
+            if not self._was_done[number] and self.plan.keyed:
+                self._write(self._header(batch, number, 0), b"", [])
+            return
         left, rows = hold.take(batch.rows, self.core.contexts, batch.watermark_ns)
-        state["held_records"][number] = 0
-        for start in range(0, len(left), ROWS_PER_RECORD):
-            part = left.select(slice(start, start + ROWS_PER_RECORD))
-            self._emit_part(number, name, batch, part, ALL, False, False)
-            state["held"][number] -= np.uint64(len(part))
-            state["held_records"][number] = self._written[number]
-        self._emit_all(number, name, batch, rows)
-        state["held"][number] = len(hold)
-        state["gave_up"] += np.uint64(hold.take_gave_up())
+        if len(left):
+            self._emit_all(target._replace(held=True), batch, left)
+        self._emit_all(target, batch, rows)
+        self.state["gave_up"] += np.uint64(hold.take_gave_up())
 
     def _let_go(self) -> None:
         """At the end: nothing is held back any more."""
         for number, hold in self._holds.items():
-            batch = Batch(empty_rows(), self.core.watermark_ns + 1)
-            self._emit_all(number, self.renders[number][0], batch, hold.end(self.core.contexts))
-            self.state["held"][number] = 0
+            batch, left = Batch(empty_rows(), self.core.watermark_ns + 1), hold.end(self.core.contexts)
+            target = Target(number, self.renders[number][0])
+            if len(left):
+                self._emit_all(target._replace(held=True), batch, left)
+            self._emit_all(target, batch, batch.rows)
             self.state["gave_up"] += np.uint64(hold.take_gave_up())
 
     def _give_up_held(self) -> None:
-        """What a predecessor held back is gone with it, and counted; what it wrote of that is no part of the turn."""
-        state = self.state
-        state["held_lost"] += state["held"]
-        self._already -= np.minimum(self._already, state["held_records"])
-        state["held"] = state["held_records"] = 0
+        """What a predecessor held back is gone with it, and counted."""
+        self.state["held_lost"] += self.state["held"]
+        self.state["held"] = 0
 
     def _column_rows(self, rows: Rows) -> int:
         """How many rows of columns make a record that fits into the ring, as it seems."""
         cells = len(rows.data) // max(len(rows), 1) if rows.blobs.any() else 0
         return max(1, min(COLUMN_ROWS_PER_RECORD, self.results.capacity // 4 // (COLUMN_BYTES + cells)))
 
-    def _emit_part(
-        self, number: int, name: str, batch: Batch, rows: Rows, topic: int, final: bool, counted: bool
-    ) -> None:
+    def _emit_part(self, target: Target, batch: Batch, rows: Rows, final: bool) -> None:
+        number, name = target.number, target.name
         if name == "columns" and self._hides:
             rows = rows.compact()
         view, ends = self.views[name], None
@@ -257,8 +301,8 @@ class Worker:
             payload = view.render(rows, self.core.contexts)
         else:
             payload = view.render(rows, self.core.contexts, whole=self.renders[number][1])
-        header = self._header(batch, number, len(rows), topic, final)
-        header["covered"] = len(rows) if counted else 0
+        header = self._header(batch, number, len(rows), target.topic, final)
+        header["covered"] = len(rows) if target.counted else 0
         keys = b""
         if self.plan.keyed and ends is not None and len(rows):
             tgid = self.core.contexts.table["tgid"][rows.who].astype(np.uint64)
@@ -267,12 +311,15 @@ class Worker:
         size = RESULT.itemsize + len(keys) + sum(map(len, payload))
         if len(rows) > 1 and not self.results.fits(size, held=len(self.renders) + self.plan.detects):
             half = len(rows) // 2
-            self._emit_part(number, name, batch, part_of(name, rows, slice(0, half)), topic, False, counted)
-            self._emit_part(number, name, batch, part_of(name, rows, slice(half, None)), topic, final, counted)
-            return
-        self._write(header, keys, payload)
+            self._emit_part(target, batch, part_of(name, rows, slice(0, half)), False)
+            self._emit_part(target, batch, part_of(name, rows, slice(half, None)), final)
+        elif target.held:
+            self._write(header, keys, payload)
+            self.state["held"][number] -= np.uint64(len(rows))
+        else:
+            self._write(header, keys, payload, len(rows))
 
-    def _emit_topics(self, number: int, name: str, batch: Batch) -> None:
+    def _emit_topics(self, target: Target, batch: Batch) -> None:
         """For a ZeroMQ sink: only what someone subscribed to is rendered."""
         interest = self.control.interest
         rows = batch.rows
@@ -286,11 +333,11 @@ class Worker:
             chosen = rows.select(rows.event == event).compact()
             covered += len(chosen)
             # who gets all topics has these rows counted there
-            self._emit_all(number, name, batch, chosen, event, counted=not everything)
+            self._emit_all(target._replace(topic=event, counted=not everything), batch, chosen)
         if everything:
-            self._emit_all(number, name, batch, rows)
+            self._emit_all(target, batch, rows)
         else:
-            header = self._header(batch, number, len(rows))
+            header = self._header(batch, target.number, len(rows))
             header["covered"] = covered
             self._write(header, b"", [])
 
@@ -300,30 +347,26 @@ class Worker:
         header["topic"], header["final"] = topic, final
         return header
 
-    def _write(self, header: Array, keys: bytes, payload: list[Buffer]) -> None:
-        """Into the result ring; waits while it is full, so that a slow sink stops here and not before.
-
-        What is written so far is made visible then, and the journal says how many records of this turn
-        that is: a successor renders the turn again and leaves those out.
+    def _write(self, header: Array, keys: bytes, payload: list[Buffer], rows: int = 0) -> None:
+        """Into the result ring, with so many rows of the turn; waits while it is full, so that a slow sink stops here
+        and not before. What is written so far is made visible then, and the journal says what that is.
         """
-        render = int(header["render"][0])
-        if self._written[render] < self._already[render]:
-            self._written[render] += 1
-            return
         while not try_write(self.results, header, keys, payload):
-            self.state["written"] = self._written
+            self.state["written"], self.state["done"] = self._written, self._done
             self.state["result_head"] = self.results.write_position
             self.journal.commit()
             self.results.publish()
             self.plan.publisher_bell.ring()
             select.select([], [], [], FULL_WAIT_S)
-        self._written[render] += 1
+        self._written[int(header["render"][0])] += np.uint64(rows)
 
     def _commit(self, position: int, release: int) -> None:
         state = self.state
         state["next"], state["release"], state["result_head"] = position, release, self.results.write_position
-        state["written"] = 0
-        self._already[:] = 0
+        state["written"] = state["done"] = 0
+        for number, hold in self._holds.items():
+            state["held"][number] = len(hold)
+        self._already[:] = self._was_done[:] = 0
         state["cpu_ns"] = self._cpu.now_ns()
         self.journal.commit()
         self.results.publish()
