@@ -99,7 +99,7 @@ class Reader:
         watermark_ns = self.marks.sample()
         moved = self._drain()
         self._notice_losses()
-        if moved or self._owed or self._latest_ns > int(self.state["watermark_ns"]):
+        if moved or self._owed or self._latest_ns > int(self.state["watermark_ns"]) or self._somebody_holds:
             self._announce(watermark_ns)
             self._mark(watermark_ns)
             self._commit()
@@ -233,9 +233,20 @@ class Reader:
             bell.ring()
 
     @property
+    def _somebody_holds(self) -> bool:
+        """Whether a worker holds events back for names: it looks at them, and at the time, when a watermark comes."""
+        return any(journal.peek("held").any() for journal in self.control.workers)
+
+    @property
     def _idle(self) -> bool:
         """Whether nothing waits: no unsent record, no sample, no row of a worker below a watermark."""
-        if self._owed or self._losses or self._latest_ns > int(self.state["watermark_ns"]) or self.marks.any_waiting():
+        if (
+            self._owed
+            or self._losses
+            or self._somebody_holds
+            or self._latest_ns > int(self.state["watermark_ns"])
+            or self.marks.any_waiting()
+        ):
             return False
         return all(perf.head == perf.tail for pair in self.perf for perf in pair)
 

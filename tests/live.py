@@ -170,6 +170,10 @@ class Running:
         maps = Path(f"/proc/{self.process.pid}/maps").read_text().splitlines()
         return {line.split("/dev/shm/")[1].split()[0] for line in maps if "/dev/shm/" in line}
 
+    def has_full_ring(self, size: int) -> bool:
+        """Whether a ring of results, of so many bytes, is more than half full: its producer waits, or will."""
+        return any(_is_full(Path("/dev/shm", name).read_bytes(), size) for name in self.segments())
+
     def kill(self) -> None:
         """kill -9 of the supervisor."""
         self.alive.discard(self)
@@ -195,6 +199,11 @@ class Running:
         ledger = json.loads(self.ledger_path.read_text()) if self.ledger_path.exists() else {}
         shutil.rmtree(self._folder)
         return self.process.returncode, ledger, errors
+
+
+def _is_full(segment: bytes, size: int) -> bool:
+    head, tail = (int.from_bytes(segment[at : at + 8], "little") for at in (0, 64))
+    return len(segment) in range(size, size + 4096) and size // 2 < head - tail <= size
 
 
 def wait_for(condition: Callable[[], object], what: str, deadline_s: float = 30) -> None:

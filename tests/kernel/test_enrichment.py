@@ -17,6 +17,7 @@ import jsonschema
 import pytest
 
 from bench.container_events import Summary, summary
+from bpf import cgroups
 from tests.engines import Containerd, Engine, Podman, Pods, output
 from tests.live import Event, Running, arguments, headrace, wait_for
 
@@ -68,6 +69,19 @@ def frozen(engine: Engine) -> Iterator[None]:
         yield
     finally:
         os.kill(engine.process.pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def twin(container: str, letter: str) -> Iterator[Path]:
+    """A control group like a container's of which nobody knows: its id begins like another's."""
+    found = cgroups.hierarchy()
+    assert found is not None
+    group = found.path / f"docker-{container[:12]}{letter * 52}.scope"
+    group.mkdir()
+    try:
+        yield group
+    finally:
+        group.rmdir()
 
 
 LOOP = ("sh", "-c", "while :; do ls / >/dev/null; sleep 0.02; done")
@@ -169,6 +183,55 @@ def test_an_output_that_waits_for_names(engine: Engine, looping: str, tmp_path: 
     assert [sink["offered"] for sink in ledger["sinks"]] == [ledger["delivered"]] * 2
 
 
+def test_what_waits_leaves_in_time_even_if_nothing_else_happens(engine: Engine, tmp_path: Path) -> None:
+    """A container that makes a few events and then none: its name comes later than these, or never."""
+    waited, seen = tmp_path / "waited", tmp_path / "seen"
+    options = ["-o", f"json:{waited},enriched=500", "--container-label", "x"]
+    once = ("busybox", "sh", "-c", "ls / >/dev/null; read forever <>/dev/fd/2")
+    with contextlib.ExitStack() as stack:
+        watch = Watch(seen, [f"docker:{engine.socket}"], *options, "-e", "openat")
+        stack.callback(watch.running.stop)
+        first = engine.run("-i", *once)
+        wait_for(lambda: watch.states(first), "its events")
+        wait_for(
+            lambda: len(waited.read_text().splitlines()) == len(watch.states(first)), "the same, with its name", 10
+        )
+        with frozen(engine):
+            group = stack.enter_context(twin(first, "a"))
+            subprocess.run(["sh", "-c", f"echo $$ >{group}/cgroup.procs; ls / >/dev/null"], check=True)
+            mine = first[:12] + "a" * 52
+            wait_for(lambda: watch.states(mine), "events of one that docker says nothing of")
+            wait_for(lambda: mine in waited.read_text(), "the same, without a name", 10)
+        engine("rm", "-f", first)
+
+
+def test_a_worker_that_dies_with_a_full_ring_counts_what_waits_to_the_row(engine: Engine, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    looping = [engine.run("busybox", "sh", "-c", "while :; do ls / /bin >/dev/null; done") for _ in range(2)]
+    small = os.environ | {"HEADRACE_RESULT_BYTES": str(1 << 22)}
+    output = ("--ring-bytes", str(1 << 23), "-o", f"json:{pipe},enriched=2000")
+    running = Running("--containers", "--crs", f"docker:{engine.socket}", *LINE, *output, env=small)
+    assert running.ready, running.end()
+    for n in range(3):
+        wait_for(lambda: running.has_full_ring(1 << 22), "a full ring of results")
+        before = running.stages()["worker-0"]
+        os.kill(before, signal.SIGKILL)
+        wait_for(lambda seen=before: running.stages().get("worker-0", seen) != seen, f"worker {n + 2}")
+    engine("rm", "-f", *looping)
+    os.set_blocking(reading, True)
+    running.process.send_signal(signal.SIGINT)
+    with open(reading, "rb") as lines:
+        events = [json.loads(line) for line in lines]
+    status, ledger, errors = running.end()
+    assert (status, ledger["balanced"], ledger["restarts"]) == (0, True, {"worker-0": 3}), errors
+    (sink,) = ledger["sinks"]
+    assert sink["written"] == len(events) == ledger["delivered"] - sink["dropped"]
+    told = [(e["timestamp"], e["hostThreadId"], e["eventName"]) for e in events]
+    assert len(told) == len(set(told))
+
+
 def test_what_a_worker_held_back_when_it_died_is_counted(engine: Engine, looping: str, tmp_path: Path) -> None:
     waited = tmp_path / "waited"
     with frozen(engine):
@@ -247,31 +310,20 @@ def test_a_pod_of_containerd(pods: tuple[Pods, str], tmp_path: Path) -> None:
 
 def test_containers_that_no_runtime_knows(engine: Engine, tmp_path: Path) -> None:
     """Groups with ids that share 12 characters with a real container's: neither takes its name, nor the other's."""
-    from bpf import cgroups
-
     real = engine.run("--name", "real", "busybox", *LOOP)
-    found = cgroups.hierarchy()
-    assert found is not None
-    twins = [found.path / f"docker-{real[:12]}{letter * 52}.scope" for letter in "ab"]
     watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"], "-e", "getppid,openat")
-    children = []
-    for twin in twins:
-        twin.mkdir()
-        script = f"echo $$ > {twin}/cgroup.procs; exec perl -e 'getppid, select undef, undef, undef, 0.01 while 1'"
-        children.append(subprocess.Popen(["sh", "-c", script]))
-    try:
+    with contextlib.ExitStack() as stack:
+        for letter in "ab":
+            group = stack.enter_context(twin(real, letter))
+            script = f"echo $$ > {group}/cgroup.procs; exec perl -e 'getppid, select undef, undef, undef, 0.01 while 1'"
+            child = stack.enter_context(subprocess.Popen(["sh", "-c", script]))
+            stack.callback(child.kill)
         for letter in "ab":
             watch.wait(real[:12] + letter * 52, "unknown")
         watch.wait(real, "known")
         assert {e["containerName"] for e in watch.events() if e["containerId"] != real} == {""}
         assert {e["containerName"] for e in watch.events() if e["containerId"] == real} <= {"", "real"}
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
-        for twin in twins:
-            twin.rmdir()
-        engine("rm", "-f", real)
+    engine("rm", "-f", real)
     watch.end()
 
 

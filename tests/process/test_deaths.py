@@ -96,7 +96,7 @@ def test_a_worker_that_dies_in_front_of_a_full_ring_neither_loses_nor_repeats(tm
     assert running.ready, running.end()
     busy = f"worker-{running.command() % 2}"
     for _ in range(3):
-        wait_for(lambda: any(_is_full(name) for name in running.segments()), "a full ring of results")
+        wait_for(lambda: running.has_full_ring(1 << 22), "a full ring of results")
         # the command is one process, so one of the two has work
         before = next(pid for name, pid in running.stages().items() if name == busy)
         os.kill(before, signal.SIGKILL)
@@ -109,13 +109,6 @@ def test_a_worker_that_dies_in_front_of_a_full_ring_neither_loses_nor_repeats(tm
     assert ledger["restarts"] == {busy: 3}
     assert len(numbers) == len(set(numbers)) == ledger["sinks"][0]["written"] == ledger["delivered"]
     assert numbers == sorted(numbers)
-
-
-def _is_full(segment: str) -> bool:
-    """Whether a ring of results is more than half full: its producer waits, or will."""
-    data = Path("/dev/shm", segment).read_bytes()
-    head, tail = (int.from_bytes(data[at : at + 8], "little") for at in (0, 64))
-    return len(data) in range(1 << 22, (1 << 22) + 4096) and (1 << 21) < head - tail <= 1 << 22
 
 
 def test_a_signal_to_the_process_group_ends_in_flow_order(binaries: dict[str, Path]) -> None:
