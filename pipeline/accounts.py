@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from config.runtimes import Info
 from pipeline.enrichment import ACCOUNT, USER
 from pipeline.runtimes import Happened, Unavailable, silence
+from pipeline.runtimes import word as shown
 
 
 class Accounts:
@@ -23,8 +24,8 @@ class Accounts:
         word, number, _ = ACCOUNT.unpack(bytes.fromhex(container))
         try:
             if word == USER:
-                return Info(name=pwd.getpwuid(number).pw_name)
-            return Info(name=grp.getgrgid(number).gr_name)
+                return Info(name=shown(pwd.getpwuid(number).pw_name))
+            return Info(name=shown(grp.getgrgid(number).gr_name))
         except (KeyError, OverflowError):
             return None
         except OSError as error:

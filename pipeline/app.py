@@ -278,7 +278,7 @@ class Run:
 
     def _ledger(self) -> Ledger:
         assert self.kernel is not None
-        ledger = self.pipeline.books(catalogue())
+        ledger = self.pipeline.books(catalogue(), self._abandoned)
         self.kernel.add_to(ledger)
         if self._reloader:
             self._reloader.add_to(ledger)

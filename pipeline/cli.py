@@ -120,7 +120,8 @@ def _resolve(
         unread = detection.unread(ruleset, resolved)
         hidden = ("env",) if "exec_environment" in unread else ()
         resolved = msgspec.structs.replace(resolved, **dict.fromkeys(unread, True))
-        asked = runtimes.endpoints(resolved.crs) if resolved.containers or resolved.crs else ()
+        asks = resolved.containers or (resolved.crs and flags.get("containers") is not False)
+        asked = runtimes.endpoints(resolved.crs) if asks else ()
         if any(sink.enriched_ms for sink in out.sinks) and not asked:
             raise outputs.OutputError("enriched=: there are no names to wait for without --containers")
         _check_files(resolved, (*out.sinks, *findings_to), recording)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from config.runtimes import Info
 from pipeline.runtimes import MOST_BYTES, TIMEOUT_S, Happened, Unavailable, of_labels, word
 
 MOST_IMAGES = 256
+PIECE_BYTES, LONGEST_LINE = 4096, 64 << 10
 API_VERSION = "1.40"
 """Docker 19.03, podman 3."""
 
@@ -27,6 +29,16 @@ def _read_bounded(response: Any, **_: Any) -> None:
         if len(data) > MOST_BYTES:
             raise ValueError("too long")
     response._content = data
+
+
+def _lines(response: Any) -> Iterator[bytes]:
+    """Lines of a stream, as soon as each is there; ValueError if one is longer than any could be."""
+    rest = b""
+    for piece in response.iter_content(PIECE_BYTES):
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from filter(None, whole)
+        if len(rest) > LONGEST_LINE:
+            raise ValueError("too long")
 
 
 def _name(names: list[str]) -> str:
@@ -107,15 +119,17 @@ class Engine:
         return known
 
     def events(self) -> Iterator[Happened]:
-        with self._asking():
-            api = self._open(None)
-            try:
-                for event in api.events(filters={"type": "container"}, decode=True):
-                    action = str(event.get("Action"))
-                    container = str(event.get("Actor", {}).get("ID") or event.get("id") or "")
-                    if action in ("create", "start", "rename", "update"):
-                        yield Happened(container, "changed")
-                    elif action in ("destroy", "remove"):
-                        yield Happened(container, "gone")
-            finally:
-                api.close()
+        with self._asking(), contextlib.closing(self._open(None)) as api:
+            # not by the SDK, which takes in whatever comes until it makes sense
+            url = f"{api.base_url}/v{API_VERSION}/events"
+            response = api.get(url, params={"filters": '{"type": ["container"]}'}, stream=True)
+            api._raise_for_status(response)
+            yield Happened("", "listening")
+            for line in _lines(response):
+                event = json.loads(line)
+                action = str(event.get("Action"))
+                container = str(event.get("Actor", {}).get("ID") or event.get("id") or "")
+                if action in ("create", "start", "rename", "update"):
+                    yield Happened(container, "changed")
+                elif action in ("destroy", "remove"):
+                    yield Happened(container, "gone")

@@ -6,7 +6,8 @@
 The main loop never waits for a runtime: threads do, and when the run ends they are left where they are. All that they
 are given and give back is bounded. A runtime that does not answer fails all that waits for it, at once; what has failed
 is asked for again with growing pauses, and so is what nobody knows. What is known is asked for again in turn, one a
-second, since a runtime may not say what it changes; what it calls gone stays a while, for events under way.
+second, since a runtime may not say what it changes, and all of a runtime when that says again what happens; what it
+calls gone stays a while, for events under way. What is known is never overwritten by what is not.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bpf.layout import RUNTIMES
-from config.runtimes import FAILED, KNOWN, PENDING, UNKNOWN, Endpoint, Info
+from config.runtimes import FAILED, FREE, KNOWN, PENDING, UNKNOWN, Endpoint, Info
+from pipeline import heap
 from pipeline.accounts import Accounts
 from pipeline.doorbell import InheritedFd
-from pipeline.enrichment import ACCOUNT, ACCOUNTS, ENTRIES, GROUP, KEY_BYTES, USER, Table, requests
+from pipeline.enrichment import ACCOUNTS, CONTAINER, ENTRIES, ID_BYTES, Table, container_key, requests
 from pipeline.logs import logger
 from pipeline.plan import READY_WORKER, Plan, attach_control
 from pipeline.runtimes import Runtime, Unavailable
@@ -38,9 +40,14 @@ MOST_WAITING = 1024
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
 RECONNECT_S = 1.0
 RECHECK_S, ATTEND_S = 1.0, 0.1
+PAUSE_OF_ALL_S = 0.005
+"""Between those of a predecessor's that are asked for again."""
 GONE_S = 60.0
 OVERDUE_S = 10.0
 """An answer that takes longer is none: who sends it byte by byte never exceeds the time limit of one read."""
+SILENT = frozenset({"timeout", "no connection", "no socket"})
+"""Why a runtime gave no answer, if it will give none to the next question either."""
+STACK_BYTES = 256 << 10
 MEMORY_BYTES = 1 << 30
 """Of address space, beyond what there is at the start: a runtime that talks without end does not take the host's."""
 
@@ -58,8 +65,6 @@ class Wanted:
     reason: str = ""
     """Why one of them gave none."""
     pause: float = FIRST_PAUSE_S
-    asked: float = 0.0
-    """When it was asked for last."""
     due: float = 0.0
     """When to ask again; 0: not by itself."""
     gone: float = 0.0
@@ -71,7 +76,8 @@ class Said:
     """What a thread has to say of a container."""
 
     position: int
-    container: str
+    key: bytes
+    """Of none: of all that the runtime has."""
     info: Info | None = None
     reason: str = ""
     happened: str = ""
@@ -104,31 +110,37 @@ class Asker(threading.Thread):
     def __init__(self, position: int, runtime: Runtime, out: Mailbox) -> None:
         super().__init__(daemon=True, name=f"asker-{position}")
         self._position, self._runtime, self._out = position, runtime, out
-        self.questions: queue.Queue[str] = queue.Queue(MOST_WAITING)
+        self.questions: queue.Queue[bytes] = queue.Queue(MOST_WAITING)
+        self._since_s = 0.0
+        """Since when it has waited for an answer; 0 while it does not."""
 
     def run(self) -> None:
         while True:
-            container = self.questions.get()
+            key = self.questions.get()
+            self._since_s = time.monotonic()
             try:
-                self._out.put(Said(self._position, container, self._runtime.look(container)))
+                self._out.put(Said(self._position, key, self._runtime.look(key.removeprefix(CONTAINER).hex())))
             except Unavailable as error:
-                self._fail([container, *self._others()], error.reason)
+                for one in (key, *(self.others() if error.reason in SILENT else ())):
+                    self._out.put(Said(self._position, one, reason=error.reason))
+            self._since_s = 0.0
 
-    def _others(self) -> list[str]:
+    def is_stuck(self, now_s: float) -> bool:
+        """Whether an answer takes longer than any may."""
+        since_s = self._since_s
+        return since_s > 0 and now_s - since_s >= OVERDUE_S
+
+    def others(self) -> list[bytes]:
         """All that waits, so that it does not wait for one time limit after the other."""
-        found: list[str] = []
+        found: list[bytes] = []
         with contextlib.suppress(queue.Empty):
             while True:
                 found.append(self.questions.get_nowait())
         return found
 
-    def _fail(self, containers: list[str], reason: str) -> None:
-        for container in containers:
-            self._out.put(Said(self._position, container, reason=reason))
-
 
 class Listener(threading.Thread):
-    """Hears what becomes of a runtime's containers; when it is there again, all is asked for again (`again`)."""
+    """Hears what becomes of a runtime's containers; each time that it begins to hear, all is asked for again."""
 
     def __init__(self, position: int, runtime: Runtime, out: Mailbox) -> None:
         super().__init__(daemon=True, name=f"listener-{position}")
@@ -138,18 +150,17 @@ class Listener(threading.Thread):
         while True:
             with contextlib.suppress(Unavailable):
                 for one in self._runtime.events():
-                    self._out.put(Said(self._position, one.id, happened=one.what))
+                    self._out.put(Said(self._position, _key(one.id), happened=one.what))
             time.sleep(RECONNECT_S)
-            self._out.put(Said(self._position, "", happened="again"))
 
 
-def _key(container: str) -> bytes | None:
-    """An id as the table has it; None if it is none."""
+def _key(container: str) -> bytes:
+    """The key of an id that a runtime has named; b"" if it is none."""
     try:
         found = bytes.fromhex(container)
     except ValueError:
-        return None
-    return found if len(found) == KEY_BYTES and found.hex() == container else None
+        return b""
+    return container_key(found) if len(found) == ID_BYTES and found.hex() == container else b""
 
 
 def client(endpoint: Endpoint, labels: tuple[str, ...]) -> Runtime:
@@ -174,10 +185,13 @@ class Enricher:
         runtimes = [*(client(endpoint, labels) for endpoint in endpoints), Accounts()]
         self._askers = [Asker(i, runtime, self.said) for i, runtime in enumerate(runtimes)]
         self._listeners = [Listener(i, runtime, self.said) for i, runtime in enumerate(runtimes)]
-        for entry in table.entries[table.entries["state"] != 0]:
-            # of a predecessor's
-            key = entry["key"].tobytes()
-            self.want(key, ACCOUNTS if ACCOUNT.unpack(key)[0] in (USER, GROUP) else 0)
+        now = time.monotonic()
+        for entry in table.entries[table.entries["state"] != FREE]:
+            # of a predecessor's: what is not known is asked for again, a few at a time
+            state = int(entry["state"])
+            due = 0.0 if state == KNOWN else now + len(self._wanted) * PAUSE_OF_ALL_S
+            self._wanted[entry["key"].tobytes()] = Wanted(int(entry["runtime"]), now, state, due=due)
+        table.change()
 
     def start(self) -> None:
         """Start the threads."""
@@ -190,29 +204,41 @@ class Enricher:
         if key in self._wanted and is_there:
             return
         if len(self._wanted) >= ENTRIES:
+            self._table.count("evicted")
             self._forget(next(iter(self._wanted)))
         self._wanted[key] = Wanted(runtime, time.monotonic())
         if not is_there:
-            self._table.put(key, PENDING, Info())
+            self._table.put(key, PENDING, Info(), runtime)
         self._ask(key)
 
     def _ask(self, key: bytes) -> None:
         """Ask all runtimes that may know it."""
-        wanted = self._wanted[key]
-        name = RUNTIMES[wanted.runtime] if wanted.runtime < len(RUNTIMES) else ""
-        mine = [i for i, endpoint in enumerate(self._endpoints) if name in ("", endpoint.runtime)]
-        if wanted.runtime == ACCOUNTS:
-            mine = [len(self._endpoints)]
-        wanted.asked, wanted.due, wanted.reason, wanted.waiting = time.monotonic(), 0.0, "", set(mine)
+        wanted, now = self._wanted[key], time.monotonic()
+        mine = [i for i in range(len(self._askers)) if self._has(i, wanted)]
+        wanted.due, wanted.reason, wanted.waiting = 0.0, "", set(mine)
         for i in mine:
+            if self._askers[i].is_stuck(now):
+                self._fail(wanted, i, "timeout")
+                continue
             try:
-                self._askers[i].questions.put_nowait(key.hex())
+                self._askers[i].questions.put_nowait(key)
                 self._table.count("asked")
             except queue.Full:
-                wanted.waiting.discard(i)
-                wanted.reason = "busy"
+                self._fail(wanted, i, "busy")
         if not wanted.waiting:
             self._settle(key, wanted)
+
+    def _has(self, position: int, wanted: Wanted) -> bool:
+        """Whether a runtime, by its position, may know it. Behind those of containers stand the host's accounts."""
+        if position == len(self._endpoints) or wanted.runtime == ACCOUNTS:
+            return position == len(self._endpoints) and wanted.runtime == ACCOUNTS
+        name = RUNTIMES[wanted.runtime] if wanted.runtime < len(RUNTIMES) else ""
+        return name in ("", self._endpoints[position].runtime)
+
+    def _fail(self, wanted: Wanted, position: int, reason: str) -> None:
+        self._table.count("timeouts" if reason == "timeout" else "failures")
+        wanted.waiting.discard(position)
+        wanted.reason = reason
 
     def hear(self) -> None:
         """Take what threads have said."""
@@ -220,39 +246,37 @@ class Enricher:
             self._take(said)
 
     def _take(self, said: Said) -> None:
-        if said.happened == "again":
+        key = said.key
+        if said.happened == "listening":
             for one in self._wanted.values():
-                if not one.waiting:
-                    one.due = one.due or time.monotonic()
+                if not one.waiting and self._has(said.position, one):
+                    one.due = time.monotonic()
+        elif not key:
             return
-        key = _key(said.container)
-        if key is None:
-            return
-        if said.happened == "changed":
+        elif said.happened == "changed":
             if key in self._wanted:
                 self._ask(key)
             else:
                 self.want(key, RUNTIMES.index(self._endpoints[said.position].runtime))
-            return
-        if key not in self._wanted:
-            return
-        if said.happened == "gone":
-            self._wanted[key].gone = time.monotonic() + GONE_S
-        else:
-            self._answered(key, self._wanted[key], said)
+        elif wanted := self._wanted.get(key):
+            if said.happened == "gone":
+                wanted.gone = time.monotonic() + GONE_S
+            else:
+                self._answered(key, wanted, said)
 
     def _answered(self, key: bytes, wanted: Wanted, said: Said) -> None:
-        self._table.count("answered")
-        wanted.waiting.discard(said.position)
-        if said.reason:
-            self._table.count("timeouts" if said.reason == "timeout" else "failures")
-            wanted.reason = said.reason
-        elif said.info is not None:
+        waited = said.position in wanted.waiting
+        if waited:
+            self._table.count("answered")
+        if said.info is not None:
             wanted.waiting.clear()
             wanted.state, wanted.pause, wanted.due, wanted.gone = KNOWN, FIRST_PAUSE_S, 0.0, 0.0
-            self._put(key, KNOWN, said.info)
+            self._table.put(key, KNOWN, said.info, wanted.runtime)
             return
-        if not wanted.waiting:
+        if waited and said.reason:
+            self._fail(wanted, said.position, said.reason)
+        wanted.waiting.discard(said.position)
+        if waited and not wanted.waiting:
             self._settle(key, wanted)
 
     def _settle(self, key: bytes, wanted: Wanted) -> None:
@@ -264,13 +288,7 @@ class Enricher:
         wanted.due, wanted.pause = now + wanted.pause, min(2 * wanted.pause, LONGEST_PAUSE_S)
         if wanted.state != KNOWN:
             wanted.state = FAILED if wanted.reason else UNKNOWN
-            self._put(key, wanted.state, Info(reason=wanted.reason))
-
-    def _put(self, key: bytes, state: int, info: Info) -> None:
-        """Into the table, if it is not there as it is."""
-        known = self._table.get(key)
-        if known is None or (known.state, known.info) != (state, info):
-            self._table.put(key, state, info)
+            self._table.put(key, wanted.state, Info(reason=wanted.reason), wanted.runtime)
 
     def attend(self) -> None:
         """What time brings: questions that are due, one that is asked again, containers that are long gone."""
@@ -278,15 +296,20 @@ class Enricher:
         if now - self._attended < ATTEND_S:
             return
         self._attended = pending = now
+        stuck = {i for i, asker in enumerate(self._askers) if asker.is_stuck(now)}
+        for i in stuck:
+            self._askers[i].others()
         for key, wanted in list(self._wanted.items()):
             if wanted.gone and now >= wanted.gone:
                 self._forget(key)
-            elif wanted.waiting and now - wanted.asked >= OVERDUE_S:
-                self._table.count("timeouts", len(wanted.waiting))
-                wanted.reason, wanted.waiting = "timeout", set()
-                self._settle(key, wanted)
+            elif overdue := wanted.waiting & stuck:
+                for i in overdue:
+                    self._fail(wanted, i, "timeout")
+                if not wanted.waiting:
+                    self._settle(key, wanted)
             elif wanted.due and now >= wanted.due:
-                self._table.count("retries")
+                if wanted.state != KNOWN:
+                    self._table.count("retries")
                 self._ask(key)
             elif wanted.state == PENDING:
                 pending = min(pending, wanted.since)
@@ -313,8 +336,10 @@ def run(plan: Plan, source: InheritedFd) -> None:
     """The enricher, until all workers have ended."""
     control = attach_control(plan)
     enricher = Enricher(Table(Segment(name=plan.enrichment)), plan.endpoints, plan.container_labels)
-    _bound_memory()
+    threading.stack_size(STACK_BYTES)
+    heap.share()
     enricher.start()
+    _bound_memory()
     logger("enricher").debug("enricher.started", runtimes=[str(endpoint) for endpoint in plan.endpoints])
     control.ready[READY_WORKER + plan.workers] = 1
     poll = select.poll()

@@ -5,12 +5,15 @@
 A worker never waits: what is not in the table yet is `pending`, and asked for.
 
     head (128 bytes):   changes u64 | counters, see HEAD
-    entry (2 KiB):      sequence u64 | key u8[32] | since_ns u64 | state u32 | bytes u32 | data u8[1992]
+    entry (2 KiB):      sequence u64 | key: word u8[8], id u8[32] | since_ns u64 | written_ns u64
+                        | state u16 | runtime u16 | bytes u32 | data u8[1976]
 
 One writer, the enricher. `sequence` is odd while it writes an entry; who reads the same even number before and after
-has a whole entry. `changes` moves after every change, so that a reader need not look again before. A key is a
-container's id. The data is an encoded Info. When the enricher dies, the table stays as it is, and the next one goes on
-with it; an entry that its death left half written stays odd until it is written again, and reads as if there was none.
+has a whole entry. `changes` moves after every change, so that a reader need not look again before. A key is a word,
+CONTAINER, USER or GROUP, and an id or a number. `since_ns` is when a key was asked for first, and once there is an
+answer, when the first one came: later ones do not move it. The data is an encoded Info. When the enricher dies, the
+table stays as it is, and the next one goes on with it; an entry that its death left half written stays odd until it is
+written again, and reads as if there was none.
 """
 
 from __future__ import annotations
@@ -25,12 +28,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from config.runtimes import FREE, STATES, Answer, Info
+from config.runtimes import FREE, PENDING, STATES, Answer, Info
 from pipeline.clock import boottime_ns
-from pipeline.doorbell import InheritedFd, Questions
+from pipeline.doorbell import AGAIN_S, InheritedFd, Questions
 from pipeline.shm import Array, Segment
 
-KEY_BYTES, DATA_BYTES = 32, 1992
+ID_BYTES = 32
+KEY_BYTES, DATA_BYTES = 8 + ID_BYTES, 1976
 COUNTERS = ("asked", "answered", "timeouts", "failures", "retries", "evicted", "oldest_pending_ns")
 """Questions to runtimes, what became of them, entries that had to make room; and since when the oldest of those that
 are pending has been so (CLOCK_MONOTONIC), 0 if none is."""
@@ -40,24 +44,32 @@ ENTRY = np.dtype(
         ("sequence", "<u8"),
         ("key", "u1", KEY_BYTES),
         ("since_ns", "<u8"),
-        ("state", "<u4"),
+        ("written_ns", "<u8"),
+        ("state", "<u2"),
+        ("runtime", "<u2"),
         ("bytes", "<u4"),
         ("data", "u1", DATA_BYTES),
     ]
 )
 ENTRIES, PROBES = 4096, 16
 REQUEST_BYTES = KEY_BYTES + 1
-"""The id, and the runtime's number as the kernel has it (bpf/layout.py, RUNTIMES)."""
+"""The key, and the runtime's number as the kernel has it (bpf/layout.py, RUNTIMES)."""
+CONTAINER, USER, GROUP = b"containr", b"user\0\0\0\0", b"group\0\0\0"
 ACCOUNTS = 255
 """In place of a runtime: the key is of a user or a group (pipeline/accounts.py)."""
-ACCOUNT = struct.Struct("<4sI24s")
-"""Its key: a word, USER or GROUP, and the number."""
-USER, GROUP = b"user", b"grp\0"
+ACCOUNT = struct.Struct("<8sI28s")
+"""Its key."""
 MOST_ASKED = 1 << 16
+MOST_UNANSWERED = 1024
 TRIES = 100
 
 
 NOTHING_YET = Answer()
+
+
+def container_key(name: bytes) -> bytes:
+    """The key of a container, by the 32 bytes of its id."""
+    return CONTAINER + name
 
 
 class Table:
@@ -103,9 +115,8 @@ class Table:
 
     def states(self) -> dict[str, int]:
         """How many containers are in which state."""
-        words = np.ascontiguousarray(self.entries["key"][:, :4]).view("<u4")[:, 0]
-        of_accounts = np.isin(words, np.frombuffer(USER + GROUP, "<u4"))
-        counts = np.bincount(self.entries["state"][~of_accounts], minlength=len(STATES))[: len(STATES)]
+        of_containers = (self.entries["key"][:, : len(CONTAINER)] == np.frombuffer(CONTAINER, "u1")).all(axis=1)
+        counts = np.bincount(self.entries["state"][of_containers], minlength=len(STATES))[: len(STATES)]
         return {name: int(n) for name, n in zip(STATES[1:], counts[1:], strict=True)}
 
     def counters(self) -> dict[str, int]:
@@ -121,34 +132,49 @@ class Table:
         """Add to a counter."""
         self.head[name] += np.uint64(by)
 
-    def put(self, key: bytes, state: int, info: Info) -> None:
-        """Enter or change a container; in a full neighbourhood the one that was written longest ago goes."""
+    def put(self, key: bytes, state: int, info: Info, runtime: int = 0) -> None:
+        """Enter or change a container, unless it is there as it is; in a full neighbourhood the one that was written
+        longest ago goes. `runtime` is for the next enricher.
+        """
         places = list(self.places(key))
         free = [p for p in places if self.entries[p]["state"] == FREE]
-        place = self._place_of(key)
-        if place is None and not free:
-            self.count("evicted")
-            free = [min(places, key=lambda p: int(self.entries[p]["since_ns"]))]
-        self._write(free[0] if place is None else place, key, state, encoded(info))
+        place, data, since_ns = self._place_of(key), encoded(info), boottime_ns()
+        if place is None:
+            if not free:
+                self.count("evicted")
+                free = [min(places, key=lambda p: int(self.entries[p]["written_ns"]))]
+            place = free[0]
+        else:
+            entry = self.entries[place]
+            if entry["state"] == state and entry["data"][: int(entry["bytes"])].tobytes() == data:
+                return
+            if entry["state"] != PENDING:
+                since_ns = int(entry["since_ns"])
+        self._write(place, key, state, data, since_ns, runtime)
 
     def remove(self, key: bytes) -> None:
         """Forget a container."""
         place = self._place_of(key)
         if place is not None:
-            self._write(place, bytes(KEY_BYTES), FREE, b"")
+            self._write(place, bytes(KEY_BYTES), FREE, b"", 0, 0)
 
     def _place_of(self, key: bytes) -> int | None:
         taken = (p for p in self.places(key) if self.entries[p]["state"] != FREE)
         return next((p for p in taken if self.entries[p]["key"].tobytes() == key), None)
 
-    def _write(self, place: int, key: bytes, state: int, data: bytes) -> None:
+    def change(self) -> None:
+        """Let everybody look again: a predecessor may have died before it could say so."""
+        self.head["changes"] += np.uint64(1)
+
+    def _write(self, place: int, key: bytes, state: int, data: bytes, since_ns: int, runtime: int) -> None:
         entry = self.entries[place]
         entry["sequence"] |= np.uint64(1)
         entry["key"] = np.frombuffer(key, "u1")
-        entry["state"], entry["bytes"], entry["since_ns"] = state, len(data), boottime_ns()
+        entry["state"], entry["runtime"], entry["bytes"] = state, runtime, len(data)
+        entry["since_ns"], entry["written_ns"] = since_ns, boottime_ns()
         entry["data"][: len(data)] = np.frombuffer(data, "u1")
         entry["sequence"] += np.uint64(1)
-        self.head["changes"] += np.uint64(1)
+        self.change()
 
 
 def encoded(info: Info) -> bytes:
@@ -175,9 +201,13 @@ class Client:
         self._questions = Questions(requests, MOST_ASKED)
         self._known: dict[bytes, Answer] = {}
         self._changes = 0
+        self._unanswered: dict[bytes, int] = {}
+        """What was asked for and not found: to ask again, since a question may get lost."""
+        self._again_s = 0.0
 
     def changed(self) -> bool:
         """Whether the table is another since this was last asked."""
+        self._ask_again()
         changes = self._table.changes
         if changes == self._changes:
             return False
@@ -185,9 +215,20 @@ class Client:
         self._known.clear()
         return True
 
+    def _ask_again(self) -> None:
+        now_s = time.monotonic()
+        if not self._unanswered or now_s < self._again_s:
+            return
+        self._again_s = now_s + AGAIN_S
+        for key, runtime in list(self._unanswered.items()):
+            if self._table.get(key) is None:
+                self._questions.ask(key, key + bytes([runtime]))
+            else:
+                del self._unanswered[key]
+
     def of(self, context: Any) -> Answer:
         """What is known of the container of a context (a CONTEXT scalar, bpf/layout.py)."""
-        return self.look(context["container"].tobytes(), int(context["runtime"]))
+        return self.look(container_key(context["container"].tobytes()), int(context["runtime"]))
 
     def user(self, number: int) -> str:
         """A user's name; "" if there is none, or none is known yet."""
@@ -208,6 +249,9 @@ class Client:
             found = self._table.get(key)
             if found is None:
                 self._questions.ask(key, key + bytes([runtime]))
+                if len(self._unanswered) >= MOST_UNANSWERED:
+                    self._unanswered.clear()
+                self._unanswered[key] = runtime
                 return NOTHING_YET
             self._known[key] = found
         return found
@@ -219,7 +263,7 @@ def client(segment: str, requests: InheritedFd | None) -> Client | None:
 
 
 def requests(fd: int) -> Iterator[tuple[bytes, int]]:
-    """(id, runtime) of each request that stands in the pipe now."""
+    """(key, runtime) of each request that stands in the pipe now."""
     while True:
         try:
             data = os.read(fd, REQUEST_BYTES)

@@ -44,8 +44,9 @@ def main(
     call_it(name)
     heap.keep()
     logs.configure(plan.log_level)
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    if nice:
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
     if not keep_privilege:
         privilege.drop()
     # a process with a thread less would stand still

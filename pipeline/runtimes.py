@@ -31,7 +31,9 @@ class Unavailable(Exception):
 
 
 class Happened(NamedTuple):
-    """What a runtime says has become of a container: `changed` (ask for it), or `gone`."""
+    """What a runtime says has become of a container: `changed` (ask for it), or `gone`. Of none: `listening`, it says
+    so from now on.
+    """
 
     id: str
     what: str

@@ -294,6 +294,7 @@ class Pipeline:
             elif stage.status in GIVE_UP or stage.restarts >= MAX_RESTARTS or stage.once:
                 stage.finished = True
                 if stage.spare:
+                    self.control.ready[READY_WORKER + self.plan.workers] = 1  # nobody waits for it any more
                     logger("supervisor").error("supervisor.process_given_up", name=stage.name, status=stage.status)
                     continue
                 raise PipelineFailed(stage.name, stage.status)
@@ -319,8 +320,8 @@ class Pipeline:
             self.attend()
             meanwhile()
 
-    def books(self, catalogue: Any) -> Ledger:
-        """The ledger as far as user space has it."""
+    def books(self, catalogue: Any, abandoned: bool = False) -> Ledger:
+        """The ledger as far as user space has it. `abandoned`: what workers hold back will not come any more."""
         ledger = Ledger()
         add_reader(ledger, self.control.reader.committed())
         add_workers(ledger, [j.committed() for j in self.control.workers], catalogue, bool(self.rules))
@@ -330,7 +331,8 @@ class Pipeline:
         if self.rules:
             self.generations.add_to(ledger)
         for number, render in enumerate(self.plan.renders):
-            lost = sum(int(j.committed()["held_lost"][0][number]) for j in self.control.workers)
+            gone = ("held_lost", "held") if abandoned else ("held_lost",)
+            lost = sum(int(j.committed()[name][0][number]) for j in self.control.workers for name in gone)
             for line, sink in zip(ledger.sinks, self.sinks, strict=False):
                 if lost and render_of(sink) == render and not sink.of_findings:
                     line.offered, line.dropped = line.offered + lost, line.dropped + lost

@@ -6,7 +6,6 @@ import itertools
 import multiprocessing
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -18,15 +17,31 @@ from hypothesis import strategies as st
 from bpf.layout import RUNTIMES
 from config.runtimes import FAILED, KNOWN, PENDING, SOCKETS, UNKNOWN, Answer, Endpoint, Info, endpoints
 from config.settings import SettingsError
-from pipeline import enricher, enrichment
+from pipeline import accounts, doorbell, enricher, enrichment
 from pipeline.doorbell import InheritedFd
-from pipeline.enrichment import ACCOUNT, DATA_BYTES, GROUP, PROBES, USER, Client, Table, encoded
+from pipeline.enrichment import (
+    ACCOUNT,
+    CONTAINER,
+    DATA_BYTES,
+    GROUP,
+    PROBES,
+    USER,
+    Client,
+    Table,
+    container_key,
+    encoded,
+)
 from pipeline.runtimes import Happened, Unavailable, of_labels
 from pipeline.shm import Segment
 from tests.live import wait_for
 
-A, B, C = (bytes([n]) * 32 for n in (1, 2, 3))
+A, B, C = (container_key(bytes([n]) * 32) for n in (1, 2, 3))
 DOCKER = RUNTIMES.index("docker")
+
+
+def named(key: bytes) -> str:
+    """A container's id as runtimes have it."""
+    return key.removeprefix(CONTAINER).hex()
 
 
 @pytest.fixture
@@ -45,7 +60,7 @@ def table(segment: Segment) -> Iterator[Table]:
 
 def same_place(table: Table, count: int) -> list[bytes]:
     """Ids that may stand in the same places of the table."""
-    ids = (n.to_bytes(32, "little") for n in itertools.count())
+    ids = (container_key(n.to_bytes(32, "little")) for n in itertools.count())
     return list(itertools.islice((name for name in ids if next(iter(table.places(name))) == 0), count))
 
 
@@ -155,14 +170,16 @@ class Played:
         self.asked: list[str] = []
         self.frozen = threading.Event()
         self.thawed = threading.Event()
+        self.thaws_with = "timeout"
         self.happens: list[Happened] = []
         self.listened = 0
+        self.hears = True
 
     def look(self, container: str) -> Info | None:
         self.asked.append(container)
         if self.frozen.is_set():
             self.thawed.wait(30)
-            raise Unavailable("timeout")
+            raise Unavailable(self.thaws_with)
         found = self.answers.get(container)
         if isinstance(found, str):
             raise Unavailable(found)
@@ -170,6 +187,9 @@ class Played:
 
     def events(self) -> Iterator[Happened]:
         self.listened += 1
+        if not self.hears:
+            raise Unavailable("no socket")
+        yield Happened("", "listening")
         while self.happens:
             yield self.happens.pop(0)
         raise Unavailable("no connection")
@@ -195,7 +215,13 @@ Until = Callable[[Callable[[], bool]], None]
 def until(table: Table, played: dict[str, Played]) -> tuple[enricher.Enricher, Until]:
     """An enricher, and what turns it until something holds."""
     made = enricher.Enricher(table, ENDPOINTS, ())
-    made.start()
+    return made, turner(made, start=True)
+
+
+def turner(made: enricher.Enricher, start: bool = False) -> Until:
+    """What turns an enricher until something holds."""
+    if start:
+        made.start()
 
     def turn(holds: Callable[[], bool]) -> None:
         def once() -> bool:
@@ -205,7 +231,7 @@ def until(table: Table, played: dict[str, Played]) -> tuple[enricher.Enricher, U
 
         wait_for(once, "the enricher")
 
-    return made, turn
+    return turn
 
 
 def answer_of(table: Table, key: bytes) -> Answer | None:
@@ -223,15 +249,15 @@ def test_all_runtimes_of_a_name_are_asked_and_who_knows_it_answers(
     table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
 ) -> None:
     made, turn = until
-    played["/d2"].answers[A.hex()] = Info(name="a")
-    played["/cri"].answers[B.hex()] = Info(name="b")
+    played["/d2"].answers[named(A)] = Info(name="a")
+    played["/cri"].answers[named(B)] = Info(name="b")
     made.want(A, DOCKER)
     made.want(B, 0)
     made.want(C, DOCKER)
     assert word(table, A) == "pending"
     turn(lambda: [word(table, key) for key in (A, B, C)] == ["known", "known", "unknown"])
     assert answer_of(table, A) == Answer(KNOWN, Info(name="a"))
-    assert A.hex() not in played["/cri"].asked
+    assert named(A) not in played["/cri"].asked
     assert table.counters()["asked"] >= 2 + 3 + 2
 
 
@@ -239,12 +265,12 @@ def test_what_nobody_knows_is_asked_for_again_until_somebody_does(
     table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
 ) -> None:
     made, turn = until
-    played["/d1"].answers[A.hex()] = "no connection"
+    played["/d1"].answers[named(A)] = "no connection"
     made.want(A, DOCKER)
     turn(lambda: word(table, A) == "failed:no connection")
-    played["/d1"].answers[A.hex()] = None
+    played["/d1"].answers[named(A)] = None
     turn(lambda: word(table, A) == "unknown")
-    played["/d1"].answers[A.hex()] = Info(name="late")
+    played["/d1"].answers[named(A)] = Info(name="late")
     turn(lambda: word(table, A) == "known")
     counted = table.counters()
     assert counted["failures"] >= 1
@@ -256,15 +282,15 @@ def test_a_runtime_that_hangs_holds_up_nobody_else(
 ) -> None:
     made, turn = until
     played["/d1"].frozen.set()
-    played["/d2"].answers[A.hex()] = Info(name="a")
+    played["/d2"].answers[named(A)] = Info(name="a")
     made.want(C, DOCKER)
     turn(lambda: played["/d1"].asked != [])
     made.want(A, DOCKER)
     turn(lambda: word(table, A) == "known")
     assert word(table, C) == "pending"
-    assert table.counters()["oldest_pending_ms"] < 60_000
+    wait_for(lambda: made.attend() or table.counters()["oldest_pending_ms"] > 0, "its age")
     # all that waited behind it is told at once
-    played["/d1"].answers[C.hex()] = Info(name="c")
+    played["/d1"].answers[named(C)] = Info(name="c")
     played["/d1"].frozen.clear()
     played["/d1"].thawed.set()
     turn(lambda: word(table, C) == "known")
@@ -279,7 +305,7 @@ def test_an_answer_that_comes_byte_by_byte_is_given_up(
     played["/cri"].frozen.set()
     made.want(B, RUNTIMES.index("containerd"))
     turn(lambda: word(table, B) == "failed:timeout")
-    played["/cri"].answers[B.hex()] = Info(name="b")
+    played["/cri"].answers[named(B)] = Info(name="b")
     played["/cri"].frozen.clear()
     played["/cri"].thawed.set()
     turn(lambda: word(table, B) == "known")
@@ -290,14 +316,14 @@ def test_what_a_runtime_says_by_itself_is_followed(
 ) -> None:
     _, turn = until
     docker = played["/d1"]
-    docker.answers[A.hex()] = Info(name="before")
-    docker.happens.append(Happened(A.hex(), "changed"))
+    docker.answers[named(A)] = Info(name="before")
+    docker.happens.append(Happened(named(A), "changed"))
     turn(lambda: word(table, A) == "known")
-    docker.answers[A.hex()] = Info(name="after")
-    docker.happens += [Happened("nonsense", "changed"), Happened("ab", "gone"), Happened(A.hex(), "changed")]
+    docker.answers[named(A)] = Info(name="after")
+    docker.happens += [Happened("nonsense", "changed"), Happened("ab", "gone"), Happened(named(A), "changed")]
     turn(lambda: answer_of(table, A) == Answer(KNOWN, Info(name="after")))
-    docker.answers[A.hex()] = None
-    docker.happens.append(Happened(A.hex(), "gone"))
+    docker.answers[named(A)] = None
+    docker.happens.append(Happened(named(A), "gone"))
     turn(lambda: table.get(A) is None)
     assert sum(table.states().values()) == 0
 
@@ -306,10 +332,10 @@ def test_what_is_known_stays_so_while_its_runtime_does_not_answer(
     table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
 ) -> None:
     made, turn = until
-    played["/d1"].answers[A.hex()] = Info(name="a")
+    played["/d1"].answers[named(A)] = Info(name="a")
     made.want(A, DOCKER)
     turn(lambda: word(table, A) == "known")
-    played["/d1"].answers[A.hex()] = "timeout"
+    played["/d1"].answers[named(A)] = "timeout"
     asked = len(played["/d1"].asked)
     turn(lambda: len(played["/d1"].asked) > asked + 3)
     assert word(table, A) == "known"
@@ -317,23 +343,128 @@ def test_what_is_known_stays_so_while_its_runtime_does_not_answer(
 
 def test_a_successor_goes_on_with_the_table(table: Table, played: dict[str, Played]) -> None:
     table.put(A, KNOWN, Info(name="old"))
-    played["/d1"].answers[A.hex()] = Info(name="new")
+    played["/d1"].answers[named(A)] = Info(name="new")
+    table.put(B, FAILED, Info(reason="timeout"), DOCKER)
+    before = table.changes
     made = enricher.Enricher(table, ENDPOINTS, ())
     assert answer_of(table, A) == Answer(KNOWN, Info(name="old"))
+    assert table.changes > before, "its predecessor may have died before it could say so"
     made.start()
-    deadline = time.monotonic() + 10
-    while answer_of(table, A) != Answer(KNOWN, Info(name="new")):
-        made.hear()
-        assert time.monotonic() < deadline
+    played["/d2"].answers[named(B)] = Info(name="b")
+    turn = turner(made)
+    turn(lambda: answer_of(table, A) == Answer(KNOWN, Info(name="new")))
+    turn(lambda: word(table, B) == "known")
+    assert named(B) not in played["/cri"].asked, "which runtime it is of is known"
+
+
+def test_what_a_predecessor_knew_stays_while_its_runtime_does_not_answer(
+    table: Table, played: dict[str, Played]
+) -> None:
+    names = [container_key(n.to_bytes(32, "big")) for n in range(1500)]
+    for name in names:
+        table.put(name, KNOWN, Info(name="n"), DOCKER)
+    for one in played.values():
+        one.answers |= {named(name): "timeout" for name in names}
+    turn = turner(enricher.Enricher(table, ENDPOINTS, ()), start=True)
+    turn(lambda: len(played["/d1"].asked) > 50)
+    assert table.states() == {"pending": 0, "known": 1500, "unknown": 0, "failed": 0}
+
+
+def test_a_runtime_that_is_not_there_has_nothing_asked_again(
+    table: Table, played: dict[str, Played], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enricher, "RECHECK_S", 3600)
+    played["/d1"].answers[named(A)] = Info(name="a")
+    for one in played.values():
+        one.hears = False
+    made = enricher.Enricher(table, ENDPOINTS, ())
+    turn = turner(made, start=True)
+    made.want(A, DOCKER)
+    turn(lambda: word(table, A) == "known")
+    turn(lambda: played["/d2"].listened > 20)
+    assert played["/d1"].asked == [named(A)]
+    played["/cri"].hears = True
+    turn(lambda: played["/cri"].listened > 60)
+    assert played["/d1"].asked == [named(A)], "of another runtime"
+    played["/d1"].hears = True
+    turn(lambda: played["/d1"].asked == [named(A)] * 2)
+
+
+def test_one_answer_that_makes_no_sense_is_one_containers_alone(
+    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
+) -> None:
+    made, turn = until
+    played["/d1"].frozen.set()
+    played["/d1"].thaws_with = "nonsense"
+    played["/d1"].answers |= {named(B): Info(name="b")}
+    made.want(A, DOCKER)
+    turn(lambda: played["/d1"].asked != [])
+    made.want(B, DOCKER)
+    played["/d1"].frozen.clear()
+    played["/d1"].thawed.set()
+    turn(lambda: word(table, B) == "known")
+    assert table.counters()["timeouts"] == 0
+
+
+def test_answers_that_say_the_same_change_nothing_even_if_they_are_cut(table: Table) -> None:
+    long = Info(name="a", labels={"x": "y" * 3000})
+    table.put(A, KNOWN, long)
+    before, first = table.changes, table.get(A)
+    table.put(A, KNOWN, long)
+    assert table.changes == before
+    table.put(A, KNOWN, Info(name="b"))
+    assert table.changes == before + 1
+    after = table.get(A)
+    assert (after and after.since_ns) == (first and first.since_ns), "who waits for the first answer has had it"
+
+
+def test_a_user_is_no_container_whatever_that_is_called(table: Table) -> None:
+    user = ACCOUNT.pack(USER, 0, b"")
+    table.put(user, KNOWN, Info(name="root"), enrichment.ACCOUNTS)
+    twin = container_key(user[8:])
+    assert table.get(twin) is None
+    table.put(twin, UNKNOWN, Info())
+    assert word(table, user) == "known"
+    assert table.states()["unknown"] == 1
+
+
+def test_a_name_of_a_user_that_is_no_text_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Entry:
+        pw_name = "caf\udce9"
+
+    monkeypatch.setattr("pwd.getpwuid", lambda number: Entry)
+    assert accounts.Accounts().look(ACCOUNT.pack(USER, 0, b"").hex()) == Info(name="caf?")
+
+
+def test_a_question_that_got_lost_is_asked_again(
+    segment: Segment, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (enrichment, doorbell):
+        monkeypatch.setattr(module, "AGAIN_S", 0.01)
+    read_end, write_end = os.pipe2(os.O_NONBLOCK)
+    try:
+        client = Client(segment.name, InheritedFd(write_end))
+        assert client.look(A, DOCKER).word == "pending"
+        assert list(enrichment.requests(read_end)) == [(A, DOCKER)]
+        # nobody has taken it up, and nobody looks: a piece of a line was made of it
+        wait_for(lambda: not client.changed() and list(enrichment.requests(read_end)) == [(A, DOCKER)], "another")
+        table.put(A, KNOWN, Info(name="a"))
+        assert client.changed()
+        assert client.look(A, DOCKER).word == "known"
+    finally:
+        os.close(read_end)
+        os.close(write_end)
 
 
 def test_what_had_to_make_room_is_asked_for_again(
     table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enricher, "RECHECK_S", 3600)
+    for one in played.values():
+        one.hears = False
     made, turn = until
     names = same_place(table, PROBES + 1)
-    played["/d1"].answers |= {name.hex(): Info(name=name.hex()) for name in names}
+    played["/d1"].answers |= {named(name): Info(name=name.hex()) for name in names}
     for name in names:
         made.want(name, DOCKER)
         turn(lambda name=name: word(table, name) == "known")
@@ -356,10 +487,11 @@ def test_a_million_containers_are_bounded(
     made = enricher.Enricher(table, ENDPOINTS, ())
     made.start()
     for n in range(2000):
-        made.want(n.to_bytes(8, "little") * 4, DOCKER)
+        made.want(container_key(n.to_bytes(8, "little") * 4), DOCKER)
         made.hear()
     assert len(made._wanted) == 50
     assert sum(table.states().values()) <= 50
+    assert table.counters()["evicted"] >= 2000 - 50
 
 
 def test_users_and_groups_of_the_host_by_their_names(

@@ -21,7 +21,7 @@ from config.runtimes import Info
 from pipeline import cri as cri_client
 from pipeline import cri_pb2, engine
 from pipeline.cri import Cri
-from pipeline.engine import Engine
+from pipeline.engine import LONGEST_LINE, Engine
 from pipeline.runtimes import MOST_BYTES, Unavailable
 
 ID, OTHER = "a1" * 32, "b2" * 32
@@ -182,11 +182,11 @@ def test_a_socket_that_is_none(tmp_path: Path) -> None:
 def test_events_of_docker_that_make_no_sense(tmp_path: Path) -> None:
     happened = [{"Action": "start", "Actor": {"ID": ID}}, {"Action": "destroy", "id": OTHER}, {"Action": ["x"]}, {}]
     good = b"".join(json.dumps(one).encode() + b"\n" for one in happened)
-    for bad in (b"no JSON\n", b"[1]\n", b'{"Actor": 7}\n'):
+    for bad in (b"no JSON\n", b"[1]\n", b'{"Actor": 7}\n', b"[" * 60_000 + b"\n", b"x" * (LONGEST_LINE + 4097)):
         path = tmp_path / "sock"
         server = Server(path, chunks(good, bad))
         events = Engine(str(path), ()).events()
-        assert [tuple(next(events)) for _ in range(2)] == [(ID, "changed"), (OTHER, "gone")]
+        assert [tuple(next(events)) for _ in range(3)] == [("", "listening"), (ID, "changed"), (OTHER, "gone")]
         with pytest.raises(Unavailable):
             list(events)
         server.close()
