@@ -376,8 +376,21 @@ def test_sockets_that_make_no_sense(spec: str) -> None:
     assert f"--crs {spec}: " in done.stderr
 
 
-def test_without_a_runtime_it_says_so_on_every_event(tmp_path: Path, engine: Engine, looping: str) -> None:
-    watch = Watch(tmp_path / "events", [f"docker:{tmp_path}/nobody"])
+@pytest.mark.parametrize("sockets", [1, 16])
+def test_without_a_runtime_it_says_so_on_every_event(
+    tmp_path: Path, engine: Engine, looping: str, sockets: int
+) -> None:
+    watch = Watch(tmp_path / "events", [f"docker:{tmp_path}/nobody-{n}" for n in range(sockets)])
     watch.wait(looping, "failed:no socket")
     assert arguments(watch.events()[-1]) is not None
-    watch.end()
+    assert watch.end()["restarts"] == {}
+
+
+def test_the_run_goes_on_without_an_enricher_that_cannot_be(tmp_path: Path) -> None:
+    """A client that is there, and cannot be loaded: it is given up while everything else waits to begin."""
+    (tmp_path / "docker.py").write_text("raise ImportError('broken')\n")
+    line = ["run", "--containers", "--crs", f"docker:{tmp_path}/sock", "-e", "execve", "--", "/bin/true"]
+    done = headrace(*line, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert "supervisor.process_given_up" in done.stderr
+    assert "/bin/true" in done.stdout
