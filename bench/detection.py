@@ -35,7 +35,7 @@ from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
 from workers.detect.rulesets import build
 from workers.rows import Contexts, Rows
-from workers.views.pieces import Facts
+from workers.views.style import Facts
 
 EVENTS_PER_S = 1_000_000
 CHECKED = 10_000

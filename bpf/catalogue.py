@@ -26,7 +26,7 @@ UNKNOWN_CALL_ID = HOOK_BASE - 1
 
 STRING, VECTOR, SOCKADDR, INT_PAIR = "const char*", "const char*const*", "struct sockaddr*", "int[2]"
 TIMESPEC, TIMESPEC_OUT = "const struct timespec*", "struct timespec*"
-PATH, NAME, ROOT, KERNEL, OBJECT, UNREAD, HASH = "path", "name", "root", "kernel", "object", "unread", "hash"
+PATH, NAME, ROOT, KERNEL, OBJECT, UNREAD, NAMED, HASH = "path name root kernel object unread named hash".split()
 """Forms of an argument, see bpf/events.py."""
 LEXICAL = "lexical"
 SYS_EXIT = "raw_tracepoint:sys_exit"

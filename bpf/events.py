@@ -10,10 +10,10 @@ Source:  raw:X       the raw tracepoint X
 
 An argument is `type name`, then what it is made of: `@path` a path walked from a kernel object, leaf first
 (bpf/c/path.h); `@name` a string that was passed, joined with the directory that it starts from (`lexical`);
-`@kernel` from kernel objects; `@object` the same, and null where no object was left; `@unread` never read; `@hash`
-computed in user space, if asked for. Strings
-and structs without a mark carry their source in the record. A path `x` brings `root_x` along, the same path as the
-process's own root has it. Names, types and order of arguments are Tracee's; what headrace adds stands behind them.
+`@kernel` from kernel objects; `@object` the same, and null where no object was left; `@unread` never read; `@named`
+what a container's runtime says, never in the record; `@hash` computed in user space, if asked for. Strings and structs
+without a mark carry their source in the record. A path `x` brings `root_x` along, the same path as the process's own
+root has it. Names, types and order of arguments are Tracee's; what headrace adds stands behind them.
 """
 
 KPROBE = "none:needs a kprobe, which headrace does not use yet"
@@ -36,12 +36,12 @@ cgroup_mkdir | raw:cgroup_mkdir | u64 cgroup_id@kernel, const char* cgroup_path,
 cgroup_rmdir | raw:cgroup_rmdir | u64 cgroup_id@kernel, const char* cgroup_path, u32 hierarchy_id@kernel
 cgroup_attach_task | raw:cgroup_attach_task | const char* cgroup_path, const char* comm, pid_t pid@kernel
 container_create | raw:cgroup_mkdir | const char* runtime, const char* container_id, unsigned long ctime@kernel,
-    const char* container_image@unread, const char* container_name@unread, const char* pod_name@unread,
-    const char* pod_namespace@unread, const char* pod_uid@unread
+    const char* container_image@named, const char* container_name@named, const char* pod_name@named,
+    const char* pod_namespace@named, const char* pod_uid@named
 container_remove | raw:cgroup_rmdir | const char* runtime, const char* container_id
 existing_container | start | const char* runtime, const char* container_id, unsigned long ctime@kernel,
-    const char* container_image@unread, const char* container_name@unread, const char* pod_name@unread,
-    const char* pod_namespace@unread, const char* pod_uid@unread
+    const char* container_image@named, const char* container_name@named, const char* pod_name@named,
+    const char* pod_namespace@named, const char* pod_uid@named
 init_namespaces | start | u32 cgroup@kernel, u32 ipc@kernel, u32 mnt@kernel, u32 net@kernel, u32 pid@kernel,
     u32 pid_for_children@kernel, u32 time@kernel, u32 time_for_children@kernel, u32 user@kernel, u32 uts@kernel
 loss | headrace | u32 cpu, u32 shard, u64 count, u64 first_time, u64 last_time

@@ -28,6 +28,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from bpf.layout import RUNTIMES
 from config.runtimes import FREE, PENDING, STATES, Answer, Info
 from pipeline.clock import boottime_ns
 from pipeline.doorbell import AGAIN_S, InheritedFd, Questions
@@ -229,6 +230,16 @@ class Client:
     def of(self, context: Any) -> Answer:
         """What is known of the container of a context (a CONTEXT scalar, bpf/layout.py)."""
         return self.look(container_key(context["container"].tobytes()), int(context["runtime"]))
+
+    def named(self, name: bytes, runtime: bytes) -> Answer | None:
+        """What is known of a container by the texts of its id and its runtime; None if the id is none."""
+        try:
+            key = container_key(bytes.fromhex(name.decode()))
+        except ValueError:
+            return None
+        shown = runtime.decode("utf-8", "replace")
+        known = len(key) == KEY_BYTES
+        return self.look(key, RUNTIMES.index(shown) if shown in RUNTIMES else 0) if known else None
 
     def user(self, number: int) -> str:
         """A user's name; "" if there is none, or none is known yet."""

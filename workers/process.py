@@ -39,7 +39,9 @@ from workers.hold import Hold
 from workers.rows import Rows, empty_rows
 from workers.views.choice import forget_who, part_of, view_of
 from workers.views.columns import ColumnsView
-from workers.views.pieces import Facts, Lines
+from workers.views.named import unasked
+from workers.views.pieces import Lines
+from workers.views.style import Facts
 from workers.views.table import fitted
 
 if TYPE_CHECKING:
@@ -90,7 +92,8 @@ class Worker:
         self._executables = Executables(catalogue(), Client(plan)) if plan.hashes else None
         waits = {n: ms for n, (_, _, ms) in enumerate(self.renders) if ms and self._containers}
         self._holds = {n: Hold(ms, self._describe) for n, ms in waits.items()}
-        about = self.core.tree.executable, self._executables, self._describe, self._containers
+        named = unasked if self._containers is None else self._containers.named
+        about = self.core.tree.executable, self._executables, self._describe, self._containers, named
         self.views = {name: view_of(name, plan, catalogue(), facts, *about) for name, _, _ in self.renders}
         self._hides = bool(plan.conditions or plan.only)
         """Columns carry their cells whole: what a condition took out must not go along."""

@@ -20,7 +20,7 @@ import pytest
 from bench.container_events import Summary, summary
 from bpf import cgroups
 from tests.engines import Containerd, Engine, Podman, Pods, output
-from tests.live import Event, Running, arguments, headrace, wait_for
+from tests.live import Event, Running, arguments, details, headrace, wait_for
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("only_containers")]
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schema.json").read_text())
@@ -367,6 +367,29 @@ def test_a_name_is_known_while_docker_still_starts_the_container(tmp_path: Path,
     events = [e for e in watch.events() if e["containerId"] == made]
     without = [e["timestamp"] for e in events if e["enrichment"] != "known"]
     assert max(without, default=0) - events[0]["timestamp"] < 200e6
+
+
+def test_the_event_of_a_container_names_it(tmp_path: Path, engine: Engine) -> None:
+    """A container that is started again is known by then; what is not known says why."""
+    watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"], "-e", "container_create,openat")
+    made = engine.run("--name", "again", "busybox", *LOOP)
+    watch.wait(made, "known")
+    engine("restart", "-t", "0", made)
+
+    def created() -> list[Event]:
+        events = [e for e in watch.events() if e["eventName"] == "container_create"]
+        return [e for e in events if arguments(e)["container_id"] == made]
+
+    wait_for(lambda: len(created()) == 2, "another group of its")
+    engine("rm", "-f", made)
+    watch.end()
+    first, second = created()
+    said = {"container_image": "busybox", "container_name": "again", "pod_name": "", "pod_namespace": "", "pod_uid": ""}
+    assert {name: arguments(second)[name] for name in said} == said
+    assert details(second, "container_name")["source"] == "runtime"
+    assert details(first, "container_name").get("reason", "pending") == "pending"
+    for event in (first, second):
+        jsonschema.validate(event, SCHEMA)
 
 
 @pytest.mark.parametrize("spec", ["dcoker:/x", "docker:relative"])

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bpf.catalogue import NAME, OBJECT, PATH, UNREAD, Event
+from bpf.catalogue import NAME, NAMED, OBJECT, PATH, UNREAD, Event
 from bpf.layout import (
     BLOB_BASE,
     BLOB_CUT,
@@ -181,7 +181,7 @@ class NumberColumn(ValueColumn):
     def __init__(self, field: Field) -> None:
         argument = field.event.arguments[field.argument]
         self._index, self._type = field.argument, argument.type
-        self._never, self._object = argument.form == UNREAD, argument.form == OBJECT
+        self._never, self._object = argument.form in (UNREAD, NAMED), argument.form == OBJECT
 
     def keys(self, view: View, chosen: Array) -> Keys:
         if self._never:

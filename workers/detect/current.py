@@ -11,7 +11,7 @@ from bpf.catalogue import Catalogue
 from workers.core import Core
 from workers.detect.detector import Detector
 from workers.enrich.containers import Describe
-from workers.views.pieces import Facts
+from workers.views.style import Facts
 
 Array = np.ndarray[Any, Any]
 TELL_EVERY_NS = 200_000_000

@@ -22,7 +22,7 @@ from workers.detect.matches import Matched, Matches
 from workers.enrich.containers import Describe, container_id, nobody
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Rows
-from workers.views.pieces import Facts
+from workers.views.style import Facts
 
 Report = Callable[[str], None]
 

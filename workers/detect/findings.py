@@ -37,7 +37,8 @@ from workers.enrich.containers import Describe, nobody, of_finding
 from workers.enrich.tree import Image, Process, ProcessTree
 from workers.rows import Contexts, Rows
 from workers.views.json_lines import JsonStyle, encode
-from workers.views.pieces import VECTOR_TYPE, Facts, Lines, text
+from workers.views.pieces import VECTOR_TYPE, Lines
+from workers.views.style import Facts, text
 
 Array = np.ndarray[Any, Any]
 MAX_WHO, MAX_DATA = 8192, 1 << 16

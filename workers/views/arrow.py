@@ -18,10 +18,12 @@ import pyarrow as pa
 from bpf.catalogue import Argument, Catalogue, Event
 from bpf.layout import EVENTS, HEAD_ENTRY, HEAD_NOT_RUN
 from workers.blobs import argument
-from workers.enrich.containers import container_id
+from workers.enrich.containers import Describe, container_id, nobody, of_event
 from workers.enrich.executables import Executables
 from workers.rows import Contexts, Rows
-from workers.views.pieces import Facts, Laid, Lines, Marks, Value, text
+from workers.views.named import Named, unasked
+from workers.views.pieces import Laid, Lines
+from workers.views.style import Facts, Marks, Value, text
 
 Array = np.ndarray[Any, Any]
 NULL = "\0"
@@ -45,6 +47,8 @@ WHO: dict[str, tuple[pa.DataType, Callable[[Any], object]]] = {
     "processStartTime": (pa.uint64(), lambda c: int(c["process_start_ns"])),
 }
 """Columns made of a context (a CONTEXT scalar); null on the host, for containerId."""
+CONTAINER = ("containerName", "containerImage", "podName", "podNamespace", "podUID", "enrichment")
+"""Texts that runtimes say of its container; null where there is none."""
 
 
 def schema(relative: bool) -> pa.Schema:
@@ -58,6 +62,7 @@ def schema(relative: bool) -> pa.Schema:
             ("returnValue", pa.int64()),
             *((name, kind) for name, (kind, _) in WHO.items()),
             ("executable", pa.string()),
+            *((name, pa.string()) for name in CONTAINER),
             ("late", pa.bool_()),
             ("args", pa.list_(ARGUMENT)),
         ]
@@ -117,9 +122,12 @@ class ArrowView:
         parse: bool = True,
         executable: Callable[[Any], bytes] = lambda context: b"",
         executables: Executables | None = None,
+        describe: Describe = nobody,
+        named: Named = unasked,
     ) -> None:
         """`executable` gives the path of what a process context was running."""
-        self._lines = Lines(catalogue, ArrowStyle(), parse, executables)
+        self._describe = describe
+        self._lines = Lines(catalogue, ArrowStyle(), parse, executables, named=named)
         self._schema = schema(facts.relative_to_ns is not None)
         self._head = head(facts.relative_to_ns is not None)
         self._offset = np.uint64(facts.offset_ns % 2**64)
@@ -135,6 +143,8 @@ class ArrowView:
         table = [contexts.table[i] for i in known.tolist()]
         about = [pa.array([read(c) for c in table], kind).take(of_who) for kind, read in WHO.values()]
         executables = pa.array([text(self._executable(c)) or None for c in table], pa.string())
+        said = [of_event(c, self._describe) for c in table]
+        containers = [pa.array([one.get(name) or None for one in said], pa.string()).take(of_who) for name in CONTAINER]
         laid = self._lines.lay_out(rows, contexts)
         columns = [
             time,
@@ -143,6 +153,7 @@ class ArrowView:
             pa.array(np.ascontiguousarray(rows.retval), mask=no_result),
             *about,
             executables.take(of_who),
+            *containers,
             pa.array(rows.late),
             self._arguments(rows, laid),
         ]

@@ -11,7 +11,9 @@ from workers.enrich.executables import Executables
 from workers.rows import Rows
 from workers.views.columns import ColumnsView
 from workers.views.json_lines import JsonStyle
-from workers.views.pieces import Facts, Lines
+from workers.views.named import Named
+from workers.views.pieces import Lines
+from workers.views.style import Facts
 from workers.views.table import TableStyle
 
 if TYPE_CHECKING:
@@ -44,19 +46,20 @@ def view_of(
     executables: Executables | None,
     describe: Describe,
     accounts: Accounts | None,
+    named: Named,
 ) -> Lines | ColumnsView | ArrowView:
     """The view of a format."""
     parse = options.parse_arguments
     if name == "json":
         json = JsonStyle(facts, options.detect_syscall, executable, options.stack_addresses, describe, accounts)
-        return Lines(catalogue, json, parse, executables, options.hidden)
+        return Lines(catalogue, json, parse, executables, options.hidden, named)
     if name == "table":
         table = TableStyle(facts, options.colour, options.columns)
-        return Lines(catalogue, table, parse, executables, options.hidden)
+        return Lines(catalogue, table, parse, executables, options.hidden, named)
     if name == "arrow":
         from workers.views.arrow import ArrowView  # an extra
 
-        return ArrowView(catalogue, facts, parse, executable, executables)
+        return ArrowView(catalogue, facts, parse, executable, executables, describe, named)
     return ColumnsView(catalogue, facts, parse)
 
 

@@ -16,7 +16,7 @@ from bpf.layout import CONTEXT
 from workers.blobs import argument, argument_counts, blobs
 from workers.decode.flags import Parser, parser_of
 from workers.rows import Contexts, Rows
-from workers.views.pieces import Facts
+from workers.views.style import Facts
 
 Array = np.ndarray[Any, Any]
 DISTINCT = 4096

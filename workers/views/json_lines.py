@@ -16,7 +16,7 @@ from bpf.layout import CONTEXT, HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN
 from workers.decode.flags import error_name
 from workers.decode.values import decimals
 from workers.enrich.containers import Accounts, Describe, nobody, of_event
-from workers.views.pieces import Facts, Marks, Value, text
+from workers.views.style import Facts, Marks, Value, text
 
 Array = np.ndarray[Any, Any]
 Context: Any = type("Context", (namedtuple("Fields", CONTEXT.names or ()),), {"__slots__": ()})

@@ -11,11 +11,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf.catalogue import BUFFERS, HASH, KERNEL, OBJECT, ROOT, UNREAD, Argument, Catalogue, Event
+from bpf.catalogue import BUFFERS, HASH, KERNEL, NAMED, OBJECT, ROOT, UNREAD, Catalogue, Event
 from bpf.layout import (
     BLOB_BYPASS,
     BLOB_CUT,
@@ -40,7 +40,9 @@ from workers.decode.texts import ABSENT, OUTSIDE, TEXT_TYPES, Text, Texts
 from workers.decode.values import grouped, is_pointer, number
 from workers.enrich.executables import Executables
 from workers.rows import Contexts, Rows
+from workers.views.named import Named, NamedPieces, unasked
 from workers.views.store import Cache, Store
+from workers.views.style import Marks, Style, Value
 
 Array = np.ndarray[Any, Any]
 REASONS = {
@@ -54,69 +56,6 @@ REASONS = {
 VECTOR_TYPE, BYTES_TYPE = "const char*const*", "bytes"
 LOW = 0xFFFFFFFF
 SOME_NUMBER, SOME_ADDRESS = 7_777_777, "0x7777777"
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the views must know of the traced host; a recording carries it."""
-
-    boot_epoch_ns: int
-    """CLOCK_REALTIME minus CLOCK_BOOTTIME."""
-    relative_to_ns: int | None = None
-    """CLOCK_BOOTTIME that times are shown from; None: they are shown from the epoch."""
-
-    @property
-    def offset_ns(self) -> int:
-        """From CLOCK_BOOTTIME to the times that are shown."""
-        return self.boot_epoch_ns if self.relative_to_ns is None else -self.relative_to_ns
-
-
-class Value(NamedTuple):
-    """One argument's value: `shown` for people and JSON, `raw` the number if `shown` is words."""
-
-    shown: object
-    raw: int | None = None
-    reason: str = ""
-    cut: bool = False
-    source: str = ""
-
-
-class Marks(NamedTuple):
-    """What is said of a row beside its flags."""
-
-    late: bool = False
-    container_started: bool = False
-
-
-class Style(Protocol):
-    """How the pieces of a line look."""
-
-    end: str
-    stacks: bool
-    """Whether a line ends with the stack."""
-
-    def time(self, time_ns: Array, flags: Array) -> Array:
-        """First piece of every row, from CLOCK_BOOTTIME, as an array of bytes (dtype S)."""
-
-    def who(self, context: Any, cpu: int) -> str:
-        """Piece of one process context (a CONTEXT scalar)."""
-
-    def forget_who(self) -> None:
-        """Something is known by now that was not when such pieces were made."""
-
-    def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
-        """Piece of an event and its result; `arguments` is how many follow."""
-
-    def argument(self, argument: Argument, index: int, value: Value) -> str:
-        """Piece of one argument; `index` tells the first from the others."""
-
-    def stack(self, addresses: bytes) -> str:
-        """Piece of a stack of addresses, u64 each; b"" if there is none."""
-
-
-def text(data: bytes) -> str:
-    """Bytes of a string as text; what is not UTF-8 shows as the replacement character."""
-    return data.decode("utf-8", "replace")
 
 
 class ArgumentPieces:
@@ -277,7 +216,7 @@ class Group:
 
     event: Event
     results: Cache
-    arguments: list[ArgumentPieces]
+    arguments: list[ArgumentPieces | NamedPieces]
 
 
 class Rendered(NamedTuple):
@@ -308,8 +247,12 @@ class Lines:
         parse: bool = True,
         executables: Executables | None = None,
         hidden: Sequence[str] = (),
+        named: Named = unasked,
     ) -> None:
-        """`executables`: what is known of them is shown; `hidden`: arguments of that name are not."""
+        """`executables`: what is known of them is shown; `hidden`: arguments of that name are not; `named`: what is
+        known of containers.
+        """
+        self._named = named
         self._hidden = frozenset(hidden)
         self._catalogue, self._style, self._parse, self._executables = catalogue, style, parse, executables
         self._contexts: Contexts | None = None
@@ -344,9 +287,12 @@ class Lines:
             def result(retval: int) -> str:
                 return style.event(event, flags, marks, retval, len(shown)) + end
 
-            pieces: list[ArgumentPieces] = []
+            pieces: list[ArgumentPieces | NamedPieces] = []
             for i in shown:
                 last = i == shown[-1]
+                if event.arguments[i].form == NAMED:
+                    pieces.append(NamedPieces(event, i, style, self.store, last, self._named))
+                    continue
                 hashed = self._executables if event.arguments[i].form == HASH else None
                 hidden = event.arguments[i].name in self._hidden
                 pieces.append(

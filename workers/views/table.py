@@ -11,7 +11,7 @@ import numpy as np
 from bpf.catalogue import Argument, Event
 from bpf.layout import HEAD_ENTRY, HEAD_NOT_RUN
 from workers.decode.flags import error_name
-from workers.views.pieces import Facts, Marks, Value, text
+from workers.views.style import Facts, Marks, Value, text
 
 Array = np.ndarray[Any, Any]
 HEADER = f"{'TIME':<15} {'UID':>5} {'COMM':<15} {'PID':>7} {'TID':>7} {'EVENT':<20} {'RET':>10}  ARGS"

@@ -16,7 +16,8 @@ from tests.unit.workers.test_rows import ANY_FRAME, FIRST_HEAD, SOUND, patched
 from workers import rows as rows_module
 from workers.core import Batch, Core
 from workers.views.json_lines import JsonStyle
-from workers.views.pieces import Facts, Lines
+from workers.views.pieces import Lines
+from workers.views.style import Facts
 
 LAST = 2**63
 NO_SUCH_EVENT = 900

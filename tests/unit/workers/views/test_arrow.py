@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from bpf.catalogue import catalogue
+from config.runtimes import KNOWN, Answer, Info
 from tests.unit.frames import (
     CLOSE,
     EXECVE,
@@ -24,9 +25,10 @@ from tests.unit.frames import (
     view,
 )
 from workers.rows import Contexts, Rows, read_frames
-from workers.views.arrow import ArrowView, head
+from workers.views.arrow import CONTAINER, ArrowView, head
 from workers.views.json_lines import JsonStyle
-from workers.views.pieces import Facts, Lines
+from workers.views.pieces import Lines
+from workers.views.style import Facts
 
 EPOCH = 1_700_000_000_000_000_000
 RECORDS = (
@@ -45,19 +47,26 @@ def rows_of(*records: Record) -> tuple[Rows, Contexts]:
     return read_frames([view(frame(records, cpu=1))], contexts).rows, contexts
 
 
+def describe(context: Any) -> Answer:
+    return Answer(KNOWN, Info(name="web", image="nginx:1", pod="p"))
+
+
 def table(*records: Record, facts: Facts = Facts(EPOCH)) -> pa.Table:  # noqa: B008
-    message = ArrowView(catalogue(), facts, executable=lambda c: b"/bin/sh").render(*rows_of(*records), whole=True)
+    renderer = ArrowView(catalogue(), facts, executable=lambda c: b"/bin/sh", describe=describe)
+    message = renderer.render(*rows_of(*records), whole=True)
     return pa.ipc.open_stream(b"".join(message)).read_all()
 
 
 def test_it_says_what_the_json_lines_say() -> None:
-    lines = Lines(catalogue(), JsonStyle(Facts(EPOCH), executable=lambda c: b"/bin/sh")).render(*rows_of(*RECORDS))
+    style = JsonStyle(Facts(EPOCH), executable=lambda c: b"/bin/sh", describe=describe)
+    lines = Lines(catalogue(), style).render(*rows_of(*RECORDS))
     expected = [json.loads(line) for line in lines.data.splitlines()]
     found = table(*RECORDS).to_pylist()
     assert len(found) == len(expected)
     for row, event in zip(found, expected, strict=True):
-        for name in set(row) & set(event) - {"timestamp", "args", "executable", "containerId"}:
+        for name in set(row) & set(event) - {"timestamp", "args", "executable", "containerId", *CONTAINER}:
             assert row[name] == event[name], name
+        assert [row[name] for name in CONTAINER] == [event.get(name) or None for name in CONTAINER]
         assert row["executable"] == event["executable"]["path"]
         assert row["containerId"] == (event["containerId"] or None)
         assert [a["name"] for a in row["args"]] == [a["name"] for a in event["args"]]

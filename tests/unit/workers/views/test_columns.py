@@ -31,7 +31,7 @@ from workers.blobs import argument_counts
 from workers.core import Core
 from workers.rows import Contexts, Rows, read_frames
 from workers.views.columns import DISTINCT, ColumnsView
-from workers.views.pieces import Facts
+from workers.views.style import Facts
 
 EPOCH = 1_700_000_000_000_000_000
 COUNTS = argument_counts(catalogue())

@@ -46,7 +46,8 @@ from workers.core import Core
 from workers.rows import Contexts, read_frames
 from workers.views import store
 from workers.views.json_lines import JsonStyle
-from workers.views.pieces import Facts, Lines
+from workers.views.pieces import Lines
+from workers.views.style import Facts
 
 EPOCH = 1_700_000_000_000_000_000
 SCHEMA = Path(__file__).parents[4] / "docs" / "schema.json"

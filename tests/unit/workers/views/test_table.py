@@ -31,7 +31,8 @@ from tests.unit.frames import (
 from tests.unit.workers.test_rows import ANY_FRAME
 from workers.core import Core
 from workers.rows import Contexts, read_frames
-from workers.views.pieces import Facts, Lines
+from workers.views.pieces import Lines
+from workers.views.style import Facts
 from workers.views.table import HEADER, LONGEST_VALUE, TableStyle
 
 # 2023-11-14T22:13:20Z

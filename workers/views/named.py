@@ -1,0 +1,65 @@
+"""Arguments that no record has: what runtimes say of the container that an event is about (`container_create`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from bpf.catalogue import Event
+from config.runtimes import Answer
+from workers.blobs import Blobs
+from workers.decode.texts import Texts
+from workers.rows import Rows
+from workers.views.store import Cache, Store
+from workers.views.style import Style, Value
+
+Array = np.ndarray[Any, Any]
+Named = Callable[[bytes, bytes], Answer | None]
+"""What is known of a container, by the texts of its id and its runtime; None if nobody asks."""
+SOURCE = "runtime"
+FIELDS = {
+    "container_image": "image",
+    "container_name": "name",
+    "pod_name": "pod",
+    "pod_namespace": "namespace",
+    "pod_uid": "pod_uid",
+}
+"""Arguments, and where they stand in an Info."""
+
+
+def unasked(name: bytes, runtime: bytes) -> Answer | None:
+    """Of a run that asks no runtime."""
+    return None
+
+
+class NamedPieces:
+    """Pieces of one argument of one event (as ArgumentPieces of views/pieces.py)."""
+
+    def __init__(self, event: Event, index: int, style: Style, store: Store, last: bool, named: Named) -> None:
+        ids, runtimes = event.index("container_id"), event.index("runtime")
+        assert ids is not None
+        assert runtimes is not None
+        self.argument, self.index = event.arguments[index], index
+        self._ids, self._runtimes = Texts(event, ids), Texts(event, runtimes)
+        self._style, self._end, self._named = style, style.end if last else "", named
+        self._pieces = Cache(store, self._piece)
+
+    def render(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
+        """The number of a piece for each chosen row."""
+        ids, runtimes = (texts.known(rows, chosen, found) for texts in (self._ids, self._runtimes))
+        return self._pieces.numbers_of([self._said(*each) for each in zip(ids, runtimes, strict=True)])
+
+    def _said(self, name: bytes | None, runtime: bytes | None) -> tuple[str, str]:
+        """A value, and why there is none."""
+        answer = self._named(name, runtime or b"") if name else None
+        if answer is None:
+            return "", "not read"
+        info = answer.known
+        return (getattr(info, FIELDS[self.argument.name]), "") if info else ("", answer.word)
+
+    def _piece(self, said: tuple[str, str]) -> str:
+        value, reason = said
+        shown = Value(None, reason=reason) if reason else Value(value.encode(), source=SOURCE)
+        return self._style.argument(self.argument, self.index, shown) + self._end

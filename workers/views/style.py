@@ -1,0 +1,75 @@
+"""What a style of lines is: how the pieces of a line look (views/json_lines.py, views/table.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from bpf.catalogue import Argument, Event
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the views must know of the traced host; a recording carries it."""
+
+    boot_epoch_ns: int
+    """CLOCK_REALTIME minus CLOCK_BOOTTIME."""
+    relative_to_ns: int | None = None
+    """CLOCK_BOOTTIME that times are shown from; None: they are shown from the epoch."""
+
+    @property
+    def offset_ns(self) -> int:
+        """From CLOCK_BOOTTIME to the times that are shown."""
+        return self.boot_epoch_ns if self.relative_to_ns is None else -self.relative_to_ns
+
+
+class Value(NamedTuple):
+    """One argument's value: `shown` for people and JSON, `raw` the number if `shown` is words."""
+
+    shown: object
+    raw: int | None = None
+    reason: str = ""
+    cut: bool = False
+    source: str = ""
+
+
+class Marks(NamedTuple):
+    """What is said of a row beside its flags."""
+
+    late: bool = False
+    container_started: bool = False
+
+
+class Style(Protocol):
+    """How the pieces of a line look."""
+
+    end: str
+    stacks: bool
+    """Whether a line ends with the stack."""
+
+    def time(self, time_ns: Array, flags: Array) -> Array:
+        """First piece of every row, from CLOCK_BOOTTIME, as an array of bytes (dtype S)."""
+
+    def who(self, context: Any, cpu: int) -> str:
+        """Piece of one process context (a CONTEXT scalar)."""
+
+    def forget_who(self) -> None:
+        """Something is known by now that was not when such pieces were made."""
+
+    def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
+        """Piece of an event and its result; `arguments` is how many follow."""
+
+    def argument(self, argument: Argument, index: int, value: Value) -> str:
+        """Piece of one argument; `index` tells the first from the others."""
+
+    def stack(self, addresses: bytes) -> str:
+        """Piece of a stack of addresses, u64 each; b"" if there is none."""
+
+
+def text(data: bytes) -> str:
+    """Bytes of a string as text; what is not UTF-8 shows as the replacement character."""
+    return data.decode("utf-8", "replace")
