@@ -147,9 +147,10 @@ class Table:
             place = free[0]
         else:
             entry = self.entries[place]
-            if entry["state"] == state and entry["data"][: int(entry["bytes"])].tobytes() == data:
+            is_same = entry["state"] == state and entry["data"][: int(entry["bytes"])].tobytes() == data
+            if is_same and entry["sequence"] % 2 == 0:
                 return
-            if entry["state"] != PENDING:
+            if PENDING not in (entry["state"], state):
                 since_ns = int(entry["since_ns"])
         self._write(place, key, state, data, since_ns, runtime)
 

@@ -1,7 +1,8 @@
 """Pace: how far apart the reader's cycles are.
 
-A cycle makes a turn of every worker, and a turn costs some milliseconds whatever is in it. While a stage is busy
-cycles are further apart, so that turns are larger and cost less an event; while none is, events arrive sooner.
+A cycle makes a turn of every worker, and a turn costs some milliseconds whatever is in it. While a stage is busy, or
+cycles move much, they are further apart, so that turns are larger and cost less an event; otherwise events arrive
+sooner.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 STRETCH = 3
-"""Intervals between two cycles while a stage is busy."""
+"""Intervals between two cycles while a stage is busy, or much is moved."""
+LARGE_BYTES = 96 << 10
+"""Much, an interval: three full frames."""
 BUSY, CALM = 0.4, 0.15
 """Shares of a CPU: a stage is busy from the one on, and until it takes less than the other (large turns cost about
 half)."""
@@ -34,5 +37,6 @@ class Pace:
             shares = [(after - before) / window_s / 1e9 for after, before in zip(cpu_ns, self._cpu_ns, strict=False)]
             self._busy = max(shares, default=0.0) >= (CALM if self._busy else BUSY)
             self._since_s, self._cpu_ns = now_s, cpu_ns
+        much = sum(moved_bytes for moved_bytes, _ in moved) / self.intervals >= LARGE_BYTES
         fits = all(size_bytes >= HEADROOM * STRETCH * moved_bytes / self.intervals for moved_bytes, size_bytes in moved)
-        self.intervals = STRETCH if self._busy and fits else 1
+        self.intervals = STRETCH if (self._busy or much) and fits else 1

@@ -135,8 +135,8 @@ def test_an_entry_that_a_death_left_half_written_is_none_until_it_is_written_aga
     place = next(iter(table.places(A)))
     table.entries[place]["sequence"] |= np.uint64(1)
     assert table.get(A) is None
-    table.put(A, KNOWN, Info(name="b"))
-    assert answer_of(table, A) == Answer(KNOWN, Info(name="b"))
+    table.put(A, KNOWN, Info(name="a"))
+    assert answer_of(table, A) == Answer(KNOWN, Info(name="a"))
 
 
 def test_a_worker_asks_once_and_looks_again_when_something_has_changed(segment: Segment, table: Table) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.pace import BUSY, CALM, HEADROOM, STRETCH, WINDOW_S, Pace
+from pipeline.pace import BUSY, CALM, HEADROOM, LARGE_BYTES, STRETCH, WINDOW_S, Pace
 
 ROOM = 1 << 23
 
@@ -23,6 +23,15 @@ def after(pace: Pace, *shares: float, moved: tuple[int, int] = (1 << 10, ROOM)) 
 
 def test_while_a_stage_is_busy_cycles_are_further_apart() -> None:
     assert after(Pace(), BUSY - 0.01, BUSY, CALM, CALM - 0.01, BUSY - 0.01) == [1, STRETCH, STRETCH, 1, 1]
+
+
+@pytest.mark.parametrize(("moved", "expected"), [(LARGE_BYTES - 1, 1), (LARGE_BYTES, STRETCH)])
+def test_in_a_flood_cycles_are_further_apart_even_if_nobody_is_busy(moved: int, expected: int) -> None:
+    pace = Pace()
+    assert after(pace, 0.0, moved=(moved, ROOM)) == [expected]
+    # what a longer cycle moves is more, the rate is the same: so is the pace
+    pace.look(1.0, (), [(moved * expected, ROOM)])
+    assert pace.intervals == expected
 
 
 def test_a_moment_decides_nothing() -> None:
