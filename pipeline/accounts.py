@@ -12,8 +12,7 @@ from collections.abc import Iterator
 
 from config.runtimes import Info
 from pipeline.enrichment import ACCOUNT, USER
-from pipeline.runtimes import Happened, Unavailable, silence
-from pipeline.runtimes import word as shown
+from pipeline.runtimes import Happened, Unavailable, silence, word
 
 
 class Accounts:
@@ -21,11 +20,11 @@ class Accounts:
 
     def look(self, container: str) -> Info | None:
         """The name behind a key (pipeline/enrichment.py, ACCOUNT), which is given as digits."""
-        word, number, _ = ACCOUNT.unpack(bytes.fromhex(container))
+        kind, number, _ = ACCOUNT.unpack(bytes.fromhex(container))
         try:
-            if word == USER:
-                return Info(name=shown(pwd.getpwuid(number).pw_name))
-            return Info(name=shown(grp.getgrgid(number).gr_name))
+            if kind == USER:
+                return Info(name=word(pwd.getpwuid(number).pw_name))
+            return Info(name=word(grp.getgrgid(number).gr_name))
         except (KeyError, OverflowError):
             return None
         except OSError as error:

@@ -123,7 +123,7 @@ class Engine:
             # not by the SDK, which takes in whatever comes until it makes sense
             url = f"{api.base_url}/v{API_VERSION}/events"
             response = api.get(url, params={"filters": '{"type": ["container"]}'}, stream=True)
-            api._raise_for_status(response)
+            response.raise_for_status()
             yield Happened("", "listening")
             for line in _lines(response):
                 event = json.loads(line)

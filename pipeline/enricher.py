@@ -28,7 +28,7 @@ from config.runtimes import FAILED, FREE, KNOWN, PENDING, UNKNOWN, Endpoint, Inf
 from pipeline import heap
 from pipeline.accounts import Accounts
 from pipeline.doorbell import InheritedFd
-from pipeline.enrichment import ACCOUNTS, CONTAINER, ENTRIES, ID_BYTES, Table, container_key, requests
+from pipeline.enrichment import ACCOUNTS, CONTAINER, ENTRIES, Table, key_of, requests
 from pipeline.logs import logger
 from pipeline.plan import READY_WORKER, Plan, attach_control
 from pipeline.runtimes import Runtime, Unavailable
@@ -150,17 +150,8 @@ class Listener(threading.Thread):
         while True:
             with contextlib.suppress(Unavailable):
                 for one in self._runtime.events():
-                    self._out.put(Said(self._position, _key(one.id), happened=one.what))
+                    self._out.put(Said(self._position, key_of(one.id), happened=one.what))
             time.sleep(RECONNECT_S)
-
-
-def _key(container: str) -> bytes:
-    """The key of an id that a runtime has named; b"" if it is none."""
-    try:
-        found = bytes.fromhex(container)
-    except ValueError:
-        return b""
-    return container_key(found) if len(found) == ID_BYTES and found.hex() == container else b""
 
 
 def client(endpoint: Endpoint, labels: tuple[str, ...]) -> Runtime:
@@ -230,10 +221,11 @@ class Enricher:
 
     def _has(self, position: int, wanted: Wanted) -> bool:
         """Whether a runtime, by its position, may know it. Behind those of containers stand the host's accounts."""
-        if position == len(self._endpoints) or wanted.runtime == ACCOUNTS:
-            return position == len(self._endpoints) and wanted.runtime == ACCOUNTS
+        of_accounts = wanted.runtime == ACCOUNTS
+        if position == len(self._endpoints):
+            return of_accounts
         name = RUNTIMES[wanted.runtime] if wanted.runtime < len(RUNTIMES) else ""
-        return name in ("", self._endpoints[position].runtime)
+        return not of_accounts and name in ("", self._endpoints[position].runtime)
 
     def _fail(self, wanted: Wanted, position: int, reason: str) -> None:
         self._table.count("timeouts" if reason == "timeout" else "failures")

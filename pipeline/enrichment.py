@@ -73,6 +73,15 @@ def container_key(name: bytes) -> bytes:
     return CONTAINER + name
 
 
+def key_of(name: str) -> bytes:
+    """The same by the digits of its id; b"" if they are none."""
+    try:
+        found = bytes.fromhex(name)
+    except ValueError:
+        return b""
+    return container_key(found) if len(found) == ID_BYTES and found.hex() == name else b""
+
+
 class Table:
     """The table, in its segment."""
 
@@ -234,13 +243,8 @@ class Client:
 
     def named(self, name: bytes, runtime: bytes) -> Answer | None:
         """What is known of a container by the texts of its id and its runtime; None if the id is none."""
-        try:
-            key = container_key(bytes.fromhex(name.decode()))
-        except ValueError:
-            return None
-        shown = runtime.decode("utf-8", "replace")
-        known = len(key) == KEY_BYTES
-        return self.look(key, RUNTIMES.index(shown) if shown in RUNTIMES else 0) if known else None
+        key, shown = key_of(name.decode("utf-8", "replace")), runtime.decode("utf-8", "replace")
+        return self.look(key, RUNTIMES.index(shown) if shown in RUNTIMES else 0) if key else None
 
     def user(self, number: int) -> str:
         """A user's name; "" if there is none, or none is known yet."""

@@ -7,7 +7,7 @@ sooner.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 STRETCH = 3
 """Intervals between two cycles while a stage is busy, or much is moved."""
@@ -30,10 +30,13 @@ class Pace:
         self._since_s = 0.0
         self._cpu_ns: Sequence[int] = ()
 
-    def look(self, now_s: float, cpu_ns: Sequence[int], moved: Sequence[tuple[int, int]]) -> None:
-        """After a cycle: CPU time that each stage has taken so far, and (bytes, size) of the perf rings it drained."""
+    def look(self, now_s: float, stages: Callable[[], Sequence[int]], moved: Sequence[tuple[int, int]]) -> None:
+        """After a cycle. `stages`: CPU time that each has taken so far, ns; `moved`: (bytes, size) of the perf rings
+        that were drained.
+        """
         window_s = now_s - self._since_s
         if window_s >= WINDOW_S:
+            cpu_ns = stages()
             shares = [(after - before) / window_s / 1e9 for after, before in zip(cpu_ns, self._cpu_ns, strict=False)]
             self._busy = max(shares, default=0.0) >= (CALM if self._busy else BUSY)
             self._since_s, self._cpu_ns = now_s, cpu_ns

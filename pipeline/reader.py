@@ -279,7 +279,7 @@ class Reader:
             if not idle:
                 self.cycle()
                 now = time.monotonic()
-                self._pace.look(now, self._cpu_of_others(), self._moved)
+                self._pace.look(now, self._cpu_of_others, self._moved)
                 due = now + interval_s * self._pace.intervals
         for cpu in range(self.plan.cpus):
             self.flush(cpu=cpu)

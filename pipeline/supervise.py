@@ -323,8 +323,9 @@ class Pipeline:
     def books(self, catalogue: Any, abandoned: bool = False) -> Ledger:
         """The ledger as far as user space has it. `abandoned`: what workers hold back will not come any more."""
         ledger = Ledger()
+        workers = [journal.committed() for journal in self.control.workers]
         add_reader(ledger, self.control.reader.committed())
-        add_workers(ledger, [j.committed() for j in self.control.workers], catalogue, bool(self.rules))
+        add_workers(ledger, workers, catalogue, bool(self.rules))
         add_sinks(ledger, self.control.publisher.committed(), [s.name for s in self.sinks])
         if self.records:
             add_recording(ledger, self.control.reader.committed(), self.settings.record, self.control.recorded)
@@ -332,13 +333,13 @@ class Pipeline:
             self.generations.add_to(ledger)
         for number, render in enumerate(self.plan.renders):
             gone = ("held_lost", "held") if abandoned else ("held_lost",)
-            lost = sum(int(j.committed()[name][0][number]) for j in self.control.workers for name in gone)
+            lost = sum(int(state[name][0][number]) for state in workers for name in gone)
             for line, sink in zip(ledger.sinks, self.sinks, strict=False):
                 if lost and render_of(sink) == render and not sink.of_findings:
                     line.offered, line.dropped = line.offered + lost, line.dropped + lost
         if self.enrichment:
             ledger.containers = self.enrichment.states() | self.enrichment.counters()
-            ledger.containers["gave_up"] = sum(int(j.committed()["gave_up"][0]) for j in self.control.workers)
+            ledger.containers["gave_up"] = sum(int(state["gave_up"][0]) for state in workers)
         ledger.restarts = {s.name: s.restarts for s in self.stages if s.restarts}
         return ledger
 

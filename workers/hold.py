@@ -2,7 +2,7 @@
 
 All events of a container wait together and leave together, in order: when its runtime has answered, whatever that is;
 when that has been asked for as long as they may wait; or when more wait than may. Workers agree on when that is, since
-the watermark tells: an answer is there from the first turn that ends after it was given, and so is any later answer.
+the watermark tells: an answer is there from the first turn that ends after it was given. Later answers change nothing.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Hold:
     def take(self, rows: Rows, contexts: Contexts, now_ns: int) -> tuple[Rows, Rows]:
         """(rows that were held back and leave now, those of `rows` that may leave at once). `now_ns`: the watermark."""
         self._begin(contexts, now_ns)
-        waits = self._waits(rows, contexts)
+        waits = self._mask_of(rows, contexts, "waits")
         fresh = [Part.of(rows.select(waits), contexts)] if waits.any() else []
         held_bytes = sum(part.bytes for part in (*self._parts, *fresh))
         if len(self) + int(waits.sum()) > self._most or held_bytes > MOST_BYTES:
@@ -132,17 +132,16 @@ class Hold:
     def _leaves(self, parts: list[Rows], contexts: Contexts) -> Rows:
         """Rows that leave, in order, with those counted that have no name."""
         rows = concatenate(parts) if parts else empty_rows()
-        who, which = np.unique(rows.who, return_inverse=True)
-        self._gave_up += int(self._mask(who, contexts, "nameless")[which].sum())
+        self._gave_up += int(self._mask_of(rows, contexts, "nameless").sum())
         if (rows.time_ns[1:] < rows.time_ns[:-1]).any():
             # one that came late stands behind those of its turn
             rows = rows.select(np.argsort(rows.time_ns, kind="stable"))
         return rows
 
-    def _waits(self, rows: Rows, contexts: Contexts) -> Array:
-        """Mask of rows that must wait."""
+    def _mask_of(self, rows: Rows, contexts: Contexts, of: str) -> Array:
+        """One side of the verdict on each row."""
         who, which = np.unique(rows.who, return_inverse=True)
-        return self._mask(who, contexts, "waits")[which]
+        return self._mask(who, contexts, of)[which]
 
     def _mask(self, who: Array, contexts: Contexts, of: str) -> Array:
         """One side of the verdict on each of these contexts."""

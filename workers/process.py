@@ -263,20 +263,20 @@ class Worker:
                 self._write(self._header(batch, number, 0), b"", [])
             return
         left, rows = hold.take(batch.rows, self.core.contexts, batch.watermark_ns)
+        self._emit_after(target, batch, left, rows)
+
+    def _emit_after(self, target: Target, batch: Batch, left: Rows, rows: Rows) -> None:
+        """Those that have waited, then others."""
         if len(left):
             self._emit_all(target._replace(held=True), batch, left)
         self._emit_all(target, batch, rows)
-        self.state["gave_up"] += np.uint64(hold.take_gave_up())
+        self.state["gave_up"] += np.uint64(self._holds[target.number].take_gave_up())
 
     def _let_go(self) -> None:
         """At the end: nothing is held back any more."""
         for number, hold in self._holds.items():
             batch, left = Batch(empty_rows(), self.core.watermark_ns + 1), hold.end(self.core.contexts)
-            target = Target(number, self.renders[number][0])
-            if len(left):
-                self._emit_all(target._replace(held=True), batch, left)
-            self._emit_all(target, batch, batch.rows)
-            self.state["gave_up"] += np.uint64(hold.take_gave_up())
+            self._emit_after(Target(number, self.renders[number][0]), batch, left, batch.rows)
 
     def _give_up_held(self) -> None:
         """What a predecessor held back is gone with it, and counted."""

@@ -11,11 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-pytest.importorskip("docker")
-pytest.importorskip("grpc")
 import grpc
+import pytest
 
 from config.runtimes import Info
 from pipeline import cri as cri_client
