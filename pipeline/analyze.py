@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,9 +22,11 @@ from pipeline import app, detection, logs
 from pipeline.groups import EX_DATAERR, EX_USAGE, Failure
 from pipeline.recording import MAGIC, RecordingError
 from pipeline.request import Request
-from workers.detect.analysis import Analysis, Indexed, LineError
+from workers.detect.analysis import Analysis, Indexed, LineError, TooLong
 
 EX_REJECTED = 3
+SIGNATURE_S = 5.0
+"""For what a signature in Python makes of the events of a batch, as in a worker."""
 BATCH = 1024
 """Lines that are looked at together."""
 
@@ -59,11 +63,26 @@ def analyze(source: str, **flags: Any) -> None:
             start = file.peek(len(MAGIC))[: len(MAGIC)]  # type: ignore[attr-defined]  # BufferedReader
             if start == MAGIC and source != "-":
                 raise SystemExit(_recording(Path(source), resolved, ruleset))
-            raise SystemExit(_lines(source, file, Analysis(ruleset.rules, catalogue(), _report)))
+            raise SystemExit(_lines(source, file, Analysis(ruleset.rules, catalogue(), _report, _bounded)))
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise SystemExit(app.SIGPIPE_STATUS) from None
         raise Failure(f"{source}: {error.strerror}", EX_USAGE) from error
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    def too_long(*_: object) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    # again and again: code may catch all that it is told
+    signal.setitimer(signal.ITIMER_REAL, SIGNATURE_S, SIGNATURE_S / 10)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _report(text: str) -> None:

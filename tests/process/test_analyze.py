@@ -23,12 +23,17 @@ def event(name: str, retval: int = 0, **more: Any) -> str:
     return json.dumps({"timestamp": 1, "processId": 5, "eventName": name, "returnValue": retval, "args": args} | given)
 
 
-def analyzed(lines: list[str], *options: str) -> tuple[int, list[tuple[str, int]], str]:
+def findings(lines: list[str], *options: str) -> tuple[int, list[dict[str, Any]], str]:
     done = headrace("analyze", *options, "-", stdin=None, input="".join(f"{line}\n" for line in lines))
     found = [json.loads(line) for line in done.stdout.splitlines()]
     for finding in found:
         jsonschema.validate(finding, SCHEMA)
-    return done.returncode, [(f["signatureID"], f["eventIndex"]) for f in found], done.stderr
+    return done.returncode, found, done.stderr
+
+
+def analyzed(lines: list[str], *options: str) -> tuple[int, list[tuple[str, int]], str]:
+    status, found, errors = findings(lines, *options)
+    return status, [(f["signatureID"], f["eventIndex"]) for f in found], errors
 
 
 def test_findings_name_the_line_that_completed_them() -> None:
@@ -85,10 +90,38 @@ def test_descriptors_are_followed_through_the_events() -> None:
 
 def test_state_of_a_container_reaches_over_its_processes() -> None:
     run = event("sched_process_exec", pathname="/x", env=["KUBERNETES_SERVICE_HOST=10.0.0.2"], ContainerId="c")
-    status, found, _ = analyzed(
-        [run, event("security_socket_connect", sockfd=3, remote_addr=INET, ContainerId="c", ProcessId=9)]
+    connect = event("security_socket_connect", sockfd=3, remote_addr=INET, ContainerId="c", ProcessId=9)
+    status, found, _ = findings([run, event("getppid"), connect])
+    assert (status, [(f["signatureID"], f["eventIndex"]) for f in found]) == (0, [("TRC-1013", 2)])
+    assert found[0]["events"] == [json.loads(run), json.loads(connect)]
+
+
+MINE = "from workers.detect.signature import Signature\n\n\nclass Mine(Signature):\n    id, name = 'MINE', 'mine'\n"
+
+
+def test_code_sees_when_events_were(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        MINE + "    events = {'getppid': None}\n\n"
+        "    def on_event(self, event, state):\n        return {'time': event.time_ns}\n"
     )
-    assert (status, found) == (0, [("TRC-1013", 1)])
+    _, found, _ = findings([event("getppid", Timestamp=t) for t in (17, 10**18)], "--signatures", str(tmp_path))
+    assert [f["data"] for f in found] == [{"time": 17}, {"time": 10**18}]
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("while True: pass", "did not return; it is off now"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_code_that_holds_or_ends_the_analysis_is_contained(tmp_path: Path, body: str, why: str) -> None:
+    (tmp_path / "mine.py").write_text(
+        MINE + f"    events = {{'getppid': None}}\n\n    def on_event(self, event, state):\n        {body}\n"
+    )
+    status, found, errors = analyzed([event("getppid"), event("ptrace", request=0)], "--signatures", str(tmp_path))
+    assert (status, found) == (0, [("TRC-102", 1)])
+    assert why in errors
 
 
 @pytest.mark.kernel

@@ -83,6 +83,9 @@ def test_what_the_tutorial_writes_fires(my: Path, tmp_path: Path) -> None:
         assert all(time <= finding["timestamp"] for time in times)
     assert {"security_file_open"} <= {event["eventName"] for event in findings[0]["before"]}
     assert findings[0]["data"] == {"times": 2}
+    first, second = findings[0]["events"]
+    assert first["eventName"] == second["eventName"] == "security_file_open"
+    assert first["timestamp"] < second["timestamp"] == findings[0]["timestamp"]
     assert findings[1]["data"]["argv"] == [str(shell), "-c", ":"]
     assert (findings[2]["author"], findings[2]["level"], findings[2]["title"]) == ("Somebody", "low", "A listing")
     assert findings[2]["process"]["commandLine"] == "ls -d /"

@@ -7,6 +7,7 @@ and no event of its own says so, one is put beside it, `socket_dup`, with the ad
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,13 +16,14 @@ import numpy as np
 from bpf.catalogue import Catalogue
 from config.rules import Rule
 from config.thresholds import Thresholds
-from workers.detect.code import Given, code_rules
+from workers.detect.code import Answer, code_rules
 from workers.detect.columns import Array, Keys, ValueColumn
 from workers.detect.compiled import compile_rules
 from workers.detect.engine import EventEngine
 from workers.detect.fields import Field
 from workers.detect.findings import DataField, data_fields, rule_parts, same_fields
 from workers.detect.flat import FlatEvent, of_tracee
+from workers.detect.states import Given
 from workers.detect.values import Value, number_of
 
 MAX_PROCESSES = 65536
@@ -34,6 +36,10 @@ Fields = dict[tuple[int, int], list[DataField]]
 """By rule and event."""
 
 
+class TooLong(BaseException):
+    """A signature in Python does not return."""
+
+
 class LineError(Exception):
     """A line that is no event."""
 
@@ -44,6 +50,11 @@ class Indexed(NamedTuple):
     line: int
     event: FlatEvent
     raw: Mapping[str, Any]
+
+    @property
+    def time_ns(self) -> int:
+        """As the line has it; 0 if it has none."""
+        return number_of(self.raw.get("timestamp"), "u64", None) or 0
 
 
 class FlatColumn(ValueColumn):
@@ -124,10 +135,14 @@ class Analysis:
     """A set of rules over lines."""
 
     def __init__(
-        self, rules: Sequence[Rule], catalogue: Catalogue, report: Callable[[str], None] = lambda text: None
+        self,
+        rules: Sequence[Rule],
+        catalogue: Catalogue,
+        report: Callable[[str], None] = lambda text: None,
+        bounded: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`report`: told what goes wrong in signatures in Python."""
-        self._rules, self._catalogue = rules, catalogue
+        """`report`: told what goes wrong in signatures in Python. `bounded`: what they run in, raises TooLong."""
+        self._rules, self._catalogue, self._bounded = rules, catalogue, bounded
         self._engines = {event: EventEngine(of, FlatColumn) for event, of in compile_rules(rules, catalogue).items()}
         self._descriptors = Descriptors(catalogue)
         self._parts = [rule_parts(rule, 1) for rule in rules]
@@ -173,12 +188,12 @@ class Analysis:
                 found += [(int(chosen[at]), rule) for rule in engine.verdicts[int(verdicts[at])]]
         said = self._ask(batch, found)
         for at, rule in sorted(found):
-            answer = said.get((at, rule)) if rule in self._code else self._data(batch[at], rule)
-            if rule in self._code and not answer:
+            answer = said.get((at, rule)) if rule in self._code else Answer(self._data(batch[at], rule))
+            if answer is None:
                 continue
             reached = self._reached(batch[at], rule)
             if reached is not None:
-                yield self._finding(batch[at], rule, answer if isinstance(answer, dict) else {}) | reached
+                yield self._finding(batch[at], rule, answer) | reached
 
     def _reached(self, one: Indexed, position: int) -> dict[str, Any] | None:
         """What a finding says of its rule's threshold; None if that is not reached."""
@@ -187,16 +202,26 @@ class Analysis:
             return {}
         same = self._fields_of(self._same, same_fields(rule), position, one)
         group = hash((position, msgspec.json.encode(same)))
-        time_ns = _number(one.raw.get("timestamp")) or 0
-        reached = self._thresholds.take(time_ns, group, rule.threshold.count, rule.threshold.within_ms * 10**6)
+        reached = self._thresholds.take(one.time_ns, group, rule.threshold.count, rule.threshold.within_ms * 10**6)
         return reached and {"threshold": reached.parts}
 
-    def _ask(self, batch: Sequence[Indexed], found: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Any]:
-        said: dict[tuple[int, int], Any] = {}
+    def _ask(self, batch: Sequence[Indexed], found: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Answer]:
+        said: dict[tuple[int, int], Answer] = {}
+
+        def shown(at: Sequence[int]) -> list[Mapping[str, Any]]:
+            return [batch[i].raw for i in at]
+
         for position, code in self._code.items():
             mine = sorted(at for at, rule in found if rule == position)
             events = [self._given(at, batch[at], position) for at in mine]
-            said |= {(e.at, position): a for e, a in zip(events, code.look(events, self._report), strict=True)}
+            try:
+                with self._bounded():
+                    answers = code.look(events, self._report, shown)
+            except TooLong:
+                code.switch_off()
+                self._report(f"{code.rule.file}: {code.rule.id}: did not return; it is off now")
+                continue
+            said |= {(e.at, position): answer for e, answer in zip(events, answers, strict=True) if answer.result}
         return said
 
     def _given(self, at: int, one: Indexed, position: int) -> Given:
@@ -204,7 +229,7 @@ class Analysis:
         pid = _number(values.get("process.pid", values.get("process.ns_pid")))
         child = _number(event.args.get("child_pid"))
         container = str(values.get("container.id") or "")
-        return Given(at, event.event.name, 0, pid, container, self._data(one, position), child)
+        return Given(at, event.event.name, one.time_ns, pid, container, self._data(one, position), child)
 
     def _data(self, one: Indexed, position: int) -> dict[str, object]:
         return self._fields_of(self._fields, self._rules[position], position, one)
@@ -215,8 +240,10 @@ class Analysis:
             known[key] = data_fields(rule, one.event.event)
         return {d.name: d.shown(one.event.value(d.field)) if d.field else None for d in known[key]}
 
-    def _finding(self, one: Indexed, position: int, data: Mapping[str, object]) -> dict[str, Any]:
-        raw = one.raw
+    def _finding(self, one: Indexed, position: int, answer: Answer) -> dict[str, Any]:
+        raw, caused = one.raw, answer.caused
+        before = [cause.shown for cause in caused.causes] if caused else []
+        omitted = {"eventsOmitted": caused.omitted} if caused and caused.omitted else {}
         executable = raw.get("executable")
         return {
             "timestamp": raw.get("timestamp"),
@@ -235,8 +262,9 @@ class Analysis:
             },
             "ancestors": [],
             "container": {"id": raw["containerId"]} if raw.get("containerId") else {},
-            "data": data,
-            "events": [raw],
+            "data": answer.result if isinstance(answer.result, Mapping) else {},
+            "events": [*before, raw],
+            **omitted,
             "complete": True,
             "gaps": [],
         }

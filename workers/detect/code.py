@@ -1,12 +1,12 @@
 """Signatures in Python, kept within bounds: loaded from files, run on what the engine lets through, and switched off if
-they fail too often. What they keep is bounded and goes with the process or container that it is about.
+they fail too often. What they keep: workers/detect/states.py.
 """
 
 from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -19,27 +19,14 @@ from config.located import Located
 from config.rules import IDENTIFIER, SCOPES, SEVERITIES, Example, Mitre, Rule, RuleError, text_of
 from config.thresholds import threshold_of
 from workers.detect.signature import Batch, Result, Signature, State
+from workers.detect.states import Caused, Given, Kept, States
 
-MAX_STATES = 65_536
-MIN_LOOK = 1024
 MAX_FAILURES = 10
 """After so many a signature is off in this worker."""
 STATES = ("", "process", "fork", "container")
+Report = Callable[[str], None]
+Shown = Callable[[Sequence[int]], Sequence[Any]]
 FORK = "sched_process_fork"
-
-
-class Given(NamedTuple):
-    """One event for a signature: whose it is, and the values of its fields."""
-
-    at: int
-    """The caller's number of it, in the order of time."""
-    name: str
-    time_ns: int
-    process: Hashable
-    container: str
-    values: Mapping[str, Any]
-    child: Hashable = None
-    """Of a fork: the new process."""
 
 
 def load_code(path: Path, catalogue: Catalogue) -> Iterator[tuple[Rule, tuple[Example, ...]]]:
@@ -133,51 +120,15 @@ def _examples(path: Path, kind: type[Signature]) -> tuple[Example, ...]:
     return tuple(found)
 
 
-class States:
-    """What one signature keeps, by process or container: the oldest goes first when there are too many."""
+class Answer(NamedTuple):
+    """What a signature says of one event, and of what it kept."""
 
-    def __init__(self, scope: str) -> None:
-        self._scope = scope
-        self._known: dict[Hashable, tuple[State, int]] = {}
-        """With the time when it began."""
-        self._look_at = MIN_LOOK
-        self.evicted = 0
+    result: Result
+    caused: Caused | None = None
+    """None if it keeps nothing, or says nothing."""
 
-    def of(self, event: Given) -> State:
-        """The state that an event is looked at with."""
-        if not self._scope:
-            return {}
-        key = self._key(event)
-        known = self._known.pop(key, None)
-        self._known[key] = state, _ = ({}, event.time_ns) if known is None else known
-        if len(self._known) > MAX_STATES:
-            del self._known[next(iter(self._known))]
-            self.evicted += 1
-        return state
 
-    def _key(self, event: Given) -> Hashable:
-        return event.container if self._scope == "container" else event.process
-
-    def began(self, event: Given) -> int:
-        """Since when there is a state that an event is looked at with: nanoseconds of CLOCK_BOOTTIME."""
-        known = self._known.get(self._key(event))
-        return known[1] if known else event.time_ns
-
-    def forked(self, event: Given) -> None:
-        """A new process begins with a copy of what is kept of the one that made it."""
-        known = self._known.get(event.process)
-        if self._scope == "fork" and known and known[0]:
-            self._known[event.child] = dict(known[0]), known[1]
-
-    def keep(self, lives: Callable[[Hashable], bool]) -> None:
-        """Forget processes that have ended; looked for once there are many more than before."""
-        if len(self._known) < self._look_at:
-            return
-        self._known = {key: state for key, state in self._known.items() if lives(key)}
-        self._look_at = max(MIN_LOOK, 2 * len(self._known))
-
-    def __len__(self) -> int:
-        return len(self._known)
+NOTHING = Answer(None)
 
 
 class CodeRule:
@@ -198,39 +149,49 @@ class CodeRule:
         """For good."""
         self.failures = MAX_FAILURES
 
-    def look(self, events: Sequence[Given], report: Callable[[str], None]) -> list[Result]:
-        """What it says of each, in the order of time."""
+    def look(self, events: Sequence[Given], report: Report, shown: Shown) -> list[Answer]:
+        """What it says of each, in the order of time. `shown`: asked what findings show of events, by their numbers."""
         if self.is_off:
-            return [None] * len(events)
-        found: list[Result] = [None] * len(events)
+            return [NOTHING] * len(events)
         if self.rule.state == "fork" or type(self.signature).on_batch is Signature.on_batch:
-            for i, event in enumerate(events):
-                found[i] = self._one(event, report)
-            return found
-        try:
-            answer = self.signature.on_batch(_batch(events, self.rule.data, [self.states.of(e) for e in events]))
-            if len(answer) != len(events):
-                raise ValueError(f"on_batch gave {len(answer)} results for {len(events)} events")
-            return list(answer)
-        except Exception as error:
-            self._failed(error, report)
-            return found
+            found = [self._one(event, report) for event in events]
+        else:
+            found = self._all(events, report)
+        self.states.show(shown)
+        return found
 
-    def _one(self, event: Given, report: Callable[[str], None]) -> Result:
+    def _all(self, events: Sequence[Given], report: Report) -> list[Answer]:
+        states = [self.states.of(event) for event in events]
+        try:
+            results = self.signature.on_batch(_batch(events, self.rule.data, states))
+            if len(results) != len(events):
+                raise ValueError(f"on_batch gave {len(results)} results for {len(events)} events")
+        except (Exception, SystemExit) as error:
+            self._failed(error, report)
+            return [NOTHING] * len(events)
+        return [self._answer(result, state) for result, state in zip(results, states, strict=True)]
+
+    def _one(self, event: Given, report: Report) -> Answer:
         if self.is_off:
-            return None
+            return NOTHING
         if event.name == FORK and self.rule.state == "fork":
             self.states.forked(event)
             if FORK not in self.signature.events:
-                return None
+                return NOTHING
+        state = self.states.of(event)
         try:
-            batch = _batch([event], self.rule.data, [self.states.of(event)])
-            return Signature.on_batch(self.signature, batch)[0]
-        except Exception as error:
+            result = Signature.on_batch(self.signature, _batch([event], self.rule.data, [state]))[0]
+        except (Exception, SystemExit) as error:
             self._failed(error, report)
-            return None
+            return NOTHING
+        answer = self._answer(result, state)
+        self.states.note(state, event)
+        return answer
 
-    def _failed(self, error: Exception, report: Callable[[str], None]) -> None:
+    def _answer(self, result: Result, state: Kept) -> Answer:
+        return Answer(result, state.caused() if result and self.rule.state else None)
+
+    def _failed(self, error: BaseException, report: Report) -> None:
         self.failures += 1
         line = _line(error, self.rule.file)
         place = f"{self.rule.file}:{line}" if line else self.rule.file

@@ -12,19 +12,18 @@ import numpy as np
 from bpf.catalogue import Catalogue
 from config.rules import Rule
 from workers.blobs import argument, argument_counts
-from workers.detect.code import FORK, CodeRule, Given, code_rules
+from workers.detect.code import FORK, Answer, CodeRule, Report, code_rules
 from workers.detect.columns import View
 from workers.detect.engine import Engine
 from workers.detect.findings import FindingLines, Rendered
 from workers.detect.gaps import Gaps
 from workers.detect.history import History
 from workers.detect.matches import Matched, Matches
+from workers.detect.states import Given
 from workers.enrich.containers import Describe, container_id, nobody
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Rows
 from workers.views.style import Facts
-
-Report = Callable[[str], None]
 
 
 def unplaced(rule: Rule) -> bytes:
@@ -149,31 +148,35 @@ class Detector:
         found = self._engine.match(rows, contexts, tree)
         if not self._code and not rows.foreign.any():
             return found
-        began: dict[tuple[int, int], int] = {}
-        said = self._ask(found, View(rows, contexts, tree, self._counts), began) if self._code else {}
+        said = self._ask(found, View(rows, contexts, tree, self._counts)) if self._code else {}
         foreign = rows.foreign
         at: list[int] = []
         kept: list[Matched] = []
         for row, positions in zip(found.rows.tolist(), found.rules, strict=True):
-            left = tuple(p for p in positions if p not in self._code or said.get((row, p)))
+            left = tuple(p for p in positions if p not in self._code or (row, p) in said)
             if left and not foreign[row]:
                 at.append(row)
                 kept.append(left)
         data: dict[tuple[int, int], Mapping[str, Any]] = {
-            key: result if isinstance(result, Mapping) else {} for key, result in said.items() if result
+            key: answer.result if isinstance(answer.result, Mapping) else {} for key, answer in said.items()
         }
-        return Matches(np.array(at, np.int64), kept, data, began)
+        caused = {key: answer.caused for key, answer in said.items() if answer.caused}
+        return Matches(np.array(at, np.int64), kept, data, caused)
 
-    def _ask(self, found: Matches, view: View, began: dict[tuple[int, int], int]) -> dict[tuple[int, int], Any]:
-        """What signatures in Python say of what the engine let through: (row, rule) to their answer. `began`, of the
-        same: when they began to keep what it was said by; added to.
-        """
+    def _ask(self, found: Matches, view: View) -> dict[tuple[int, int], Answer]:
+        """What signatures in Python find in what the engine let through, by (row, rule)."""
+        lines = self._lines
+        assert lines is not None
         rows_of: dict[int, list[int]] = {}
         for row, positions in zip(found.rows.tolist(), found.rules, strict=True):
             for position in positions:
                 if position in self._code:
                     rows_of.setdefault(position, []).append(row)
-        said: dict[tuple[int, int], Any] = {}
+        said: dict[tuple[int, int], Answer] = {}
+
+        def shown(at: Sequence[int]) -> list[bytes]:
+            return lines.event_lines(view.rows.select(np.array(at, np.int64)), view.contexts)
+
         for position in self._code:
             if position not in rows_of:
                 continue
@@ -181,13 +184,10 @@ class Detector:
             events = self._given(view, np.array(rows_of[position], np.int64), position)
             self.guard(self._numbers.get(position, 0))
             entered = perf_counter_ns()
-            answers = code.look(events, self._report)
+            answers = code.look(events, self._report, shown)
             self._engine.tally.own_ns[position] += perf_counter_ns() - entered
             self.guard(0)
-            for event, answer in zip(events, answers, strict=True):
-                said[event.at, position] = answer
-                if answer and code.rule.state:
-                    began[event.at, position] = code.states.began(event)
+            said |= {(e.at, position): answer for e, answer in zip(events, answers, strict=True) if answer.result}
         self._forget(view)
         return said
 

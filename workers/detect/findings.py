@@ -31,6 +31,7 @@ from workers.detect.history import History, Turn
 from workers.detect.matches import Matches
 from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
+from workers.detect.states import Caused
 from workers.detect.subjects import ancestors, command_line, user_name
 from workers.detect.values import NUMBER, Text, Value
 from workers.enrich.containers import Describe, nobody, of_finding
@@ -42,6 +43,7 @@ from workers.views.style import Facts, text
 
 Array = np.ndarray[Any, Any]
 MAX_WHO, MAX_DATA = 8192, 1 << 16
+NOTHING_KEPT = Caused(0, (), 0)
 MOST_ANCESTORS = 16
 """Shown with a finding."""
 
@@ -227,7 +229,7 @@ class FindingLines:
             none = np.zeros(0, np.int64)
             return Rendered(b"", none, none, np.zeros(0, MARK))
         chosen = rows.select(at)
-        events = self._event_lines(chosen, contexts)
+        events = self.event_lines(chosen, contexts)
         row = np.repeat(np.arange(len(at)), [len(m) for m in matched])
         rule = np.array([position for m in matched for position in m], np.int64)
         who = self._subjects(chosen, contexts)
@@ -245,12 +247,13 @@ class FindingLines:
         marks = self._marks(view, row, rule, keys, data)
         for r, p, d in zip(row.tolist(), rule.tolist(), data, strict=True):
             subject = who[r][0]
-            began = matches.began.get((rows_of[r], p), 0) if matches.began else 0
+            caused = matches.caused.get((rows_of[r], p), NOTHING_KEPT) if matches.caused else NOTHING_KEPT
+            began = caused.began_ns
             if p in self._thresholds:
                 began = max(1, moments[r] - self._thresholds[p].within_ms * 10**6)
             end = NO_GAPS if sound else self._gaps.piece(Reach(subject.tgid, moments[r], subject.oldest_ns, began))
             past = before[r] if before else b""
-            shown = b',"data":{', d, b'},"events":[', events[r], b"]", past, end
+            shown = b',"data":{', d, b'},"events":[', *_earlier(caused), events[r], b"]", _omitted(caused), past, end
             parts = (times[r], self._pieces[p], subject.piece, *shown)
             found.append(b"".join(parts))
         lengths = np.array([len(line) for line in found], np.int64)
@@ -261,7 +264,7 @@ class FindingLines:
         self._who.clear()
         self._events.forget_who()
 
-    def _event_lines(self, rows: Rows, contexts: Contexts) -> list[bytes]:
+    def event_lines(self, rows: Rows, contexts: Contexts) -> list[bytes]:
         """The events themselves, without newlines."""
         lines, ends = self._events.render(rows, contexts)
         begins = [0, *ends[:-1].tolist()]
@@ -275,7 +278,7 @@ class FindingLines:
         found: list[bytes] = []
         for row in at.tolist():
             past, more = self._history.before(turn, row)
-            lines = [] if past is None else self._event_lines(past, contexts)
+            lines = [] if past is None else self.event_lines(past, contexts)
             found.append(b',"before":[%s],"beforeOmitted":%d' % (b",".join(lines), more))
         return found
 
@@ -315,6 +318,14 @@ class FindingLines:
             known = self._who[who] = _subject(context, process, image, self._tree, self._describe)
         path = image.path if image and image.path else bytes(context["comm"])
         return known, path + b"\0" + bytes(context["container"])
+
+
+def _earlier(caused: Caused) -> list[bytes]:
+    return [piece for cause in caused.causes for piece in (cause.shown, b",")]
+
+
+def _omitted(caused: Caused) -> bytes:
+    return b',"eventsOmitted":%d' % caused.omitted if caused.omitted else b""
 
 
 class _Subject(NamedTuple):

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from workers.detect.states import Caused
+
 Array = np.ndarray[Any, Any]
 Matched = tuple[int, ...]
 """Positions of rules, in order."""
@@ -21,8 +23,8 @@ class Matches:
     rules: list[Matched]
     data: dict[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict)
     """What signatures in Python say of (row, rule), in place of data fields."""
-    began: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    """Of (row, rule), if the rule keeps something: since when, CLOCK_BOOTTIME."""
+    caused: Mapping[tuple[int, int], Caused] = field(default_factory=dict)
+    """Of (row, rule), if the rule keeps something: since when, and the lines of the events that changed it."""
 
     @classmethod
     def none(cls) -> Matches:
