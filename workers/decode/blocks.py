@@ -11,6 +11,7 @@ stand from the last to the first.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,24 +50,26 @@ class Block:
             found[self.rows(beyond)] = False
         return found
 
-    def _nuls(self) -> tuple[Array, Array, Array]:
+    @cached_property
+    def nuls(self) -> tuple[Array, Array, Array]:
         """Positions of the NULs that are in texts or end one; of each text how many of them come before it, and how
         many are its own.
         """
-        is_nul = self.data == NUL
-        nuls, upto = np.flatnonzero(is_nul), np.cumsum(is_nul, dtype=np.int32)
-        first = upto[self.begin - 1].astype(np.int64)
-        counts = upto[self.begin + self.size] - first
+        nuls = np.flatnonzero(self.data == NUL)
+        first = np.searchsorted(nuls, self.begin)
+        counts = np.searchsorted(nuls, self.begin + self.size, "right") - first
         before = np.cumsum(counts) - counts
         if len(nuls) != counts.sum() or (first != before).any():
             nuls = nuls[_ranges(first, counts)]
         return nuls, before, counts
 
+    @cached_property
     def ended(self) -> Block:
         """The same without the one NUL that may be at their end."""
         has = (self.size > 0) & (self.data[self.begin + self.size - 1] == NUL)
         return Block(self.data, self.begin, self.size - has)
 
+    @cached_property
     def stripped(self) -> Block:
         """The same texts without the NULs at their end."""
         size = self.size
@@ -99,7 +102,7 @@ def gather(data: Array, start: Array, size: Array) -> Block:
 
 def byte_strings(data: Array, start: Array, size: Array) -> list[bytes]:
     """The same as objects, without the NULs at their end."""
-    return gather(data, start, size).stripped().texts()
+    return gather(data, start, size).stripped.texts()
 
 
 def joined(block: Block, start: Array, length: Array, pieces: Array) -> Block:
@@ -115,8 +118,8 @@ def walked(block: Block, rooted: Array | None = None) -> Block:
     """Walked paths, from the first component to the last, as paths.walked() has them. Of those in the mask `rooted`
     the root was cut off: `leaf, folder` is `/folder/leaf`, and nothing is `/`.
     """
-    block = block.stripped()
-    nuls, first, count = block._nuls()
+    block = block.stripped
+    nuls, first, count = block.nuls
     start = np.empty(len(nuls), np.int64)
     start[1:] = nuls[:-1] + 1
     start[first] = block.begin
@@ -148,8 +151,8 @@ def walked(block: Block, rooted: Array | None = None) -> Block:
 
 def spaced(block: Block) -> Block:
     """Vectors as lines: the NULs in them become spaces, that at the end goes."""
-    block = block.ended()
-    nuls, first, _ = block._nuls()
+    block = block.ended
+    nuls, first, _ = block.nuls
     inner = np.ones(len(nuls), bool)
     inner[first[1:] - 1] = False
     inner[-1:] = False
@@ -161,8 +164,8 @@ def spaced(block: Block) -> Block:
 def element(block: Block, number: int) -> tuple[Block, Array]:
     """Element `number` of each vector, and the mask of those that have one (of the others the text is empty)."""
     full = block.size > 0
-    block = block.ended()
-    nuls, first, count = block._nuls()
+    block = block.ended
+    nuls, first, count = block.nuls
     has = full & (count > number)
     at = np.where(has, first + number, 0)
     start = np.where(has, nuls[at - 1] + 1, 0) if number else block.begin

@@ -83,7 +83,7 @@ class Texts:
         entries = found.entries(self.index, len(rows), chosen)
         whole = found.statuses(entries) == BLOB_OK
         block = found.texts(rows.data, entries[whole])
-        block = blocks.walked(block) if self._form == PATH else block.stripped() if self._is_text else block
+        block = blocks.walked(block) if self._form == PATH else block.stripped if self._is_text else block
         texts: list[bytes | None] = list(block.texts())
         if whole.all():
             return texts

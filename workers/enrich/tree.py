@@ -13,6 +13,7 @@ Bounded by processes and by bytes: processes that ended go first, in the order o
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -30,6 +31,8 @@ Key = tuple[int, int]
 MAX_PROCESSES = 32768
 MAX_ENDED = 8192
 MAX_BYTES = 64 << 20
+AT_ONCE = 64
+"""Processes that are forgotten together, if there are too many."""
 EARLIER_IMAGES = 4
 """Of a process, for events of before its last exec."""
 FORK, EXEC, EXIT = "sched_process_fork", "sched_process_exec", "sched_process_exit"
@@ -48,11 +51,8 @@ class Image(NamedTuple):
     """Each with a NUL behind it."""
     cwd: bytes | None = None
     """When it was run."""
-
-    @property
-    def bytes(self) -> int:
-        """What keeping it costs, about."""
-        return 400 + len(self.path or b"") + len(self.asked or b"") + len(self.argv) + len(self.cwd or b"")
+    bytes: int = 400
+    """What keeping it costs, about."""
 
 
 @dataclass(slots=True)
@@ -165,8 +165,10 @@ class ProcessTree:
         path, asked, argv, cwd = (
             self._texts[name].known(rows, chosen, found) for name in ("pathname", "interp", "argv", "pwd")
         )
-        columns = (*numbers, path, asked, [a or b"" for a in argv], cwd)
-        return [Image(*values) for values in zip(*columns, strict=True)]
+        lines = [a or b"" for a in argv]
+        texts = zip(path, asked, lines, cwd, strict=True)
+        sizes = [400 + len(p or b"") + len(a or b"") + len(line) + len(c or b"") for p, a, line, c in texts]
+        return list(map(Image, *numbers, path, asked, lines, cwd, sizes))
 
     def _put(self, process: Process) -> None:
         self._processes[process.key] = process
@@ -212,8 +214,12 @@ class ProcessTree:
         while len(self._ended) > MAX_ENDED or (self._ended and self._over()):
             self._forget(self._ended.popleft())
         while self._processes and self._over():
-            self._forget(next(iter(self._processes)))
-            self._evicted += 1
+            # some at once: a dict whose first keys have gone is slow to find the first that is left
+            for key in list(itertools.islice(self._processes, AT_ONCE)):
+                if not self._over():
+                    break
+                self._forget(key)
+                self._evicted += 1
 
     def _over(self) -> bool:
         return len(self._processes) > MAX_PROCESSES or self._bytes > MAX_BYTES

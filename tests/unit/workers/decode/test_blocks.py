@@ -32,7 +32,7 @@ def test_gathered(texts: list[bytes]) -> None:
     block = block_of(texts)
     assert block.texts() == texts
     assert is_sound(block)
-    assert block.stripped().texts() == [text.rstrip(b"\0") for text in texts]
+    assert block.stripped.texts() == [text.rstrip(b"\0") for text in texts]
     assert block.is_ascii().tolist() == [text.isascii() for text in texts]
 
 
