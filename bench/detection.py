@@ -26,7 +26,6 @@ from config.rules import Rule
 from pipeline import heap
 from workers.blobs import argument_counts
 from workers.core import Core
-from workers.detect.columns import View, listed
 from workers.detect.compiled import IN_SCOPE
 from workers.detect.detector import Detector
 from workers.detect.fields import field_of
@@ -34,6 +33,7 @@ from workers.detect.matches import Matches
 from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
 from workers.detect.rulesets import build
+from workers.detect.view import View, listed
 from workers.rows import Contexts, Rows
 from workers.views.style import Facts
 

@@ -199,7 +199,8 @@ def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None
         title = rule.title or rule.name
         lines.append(Checked(rule.id, title, rule.file, state.word, state.reason, evaded(rule)))
     lines += [
-        Checked(e.rule, "", e.file, "refused", f"line {e.line}: {e.why}") for e in (*found.refused, *found.left_out)
+        Checked(e.rule, "", e.file, "refused", f"line {e.line}: {e.why}" if e.line else e.why)
+        for e in (*found.refused, *found.left_out)
     ]
     for line in lines:
         if as_json:

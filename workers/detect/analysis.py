@@ -17,7 +17,6 @@ from bpf.catalogue import Catalogue
 from config.rules import Rule
 from config.thresholds import Thresholds
 from workers.detect.code import Answer, code_rules
-from workers.detect.columns import Array, Keys, ValueColumn
 from workers.detect.compiled import compile_rules
 from workers.detect.engine import EventEngine
 from workers.detect.fields import Field
@@ -25,6 +24,7 @@ from workers.detect.findings import DataField, data_fields, rule_parts, same_fie
 from workers.detect.flat import FlatEvent, of_tracee
 from workers.detect.states import Given
 from workers.detect.values import Value, number_of
+from workers.detect.view import Array, Keys, ValueColumn
 
 MAX_PROCESSES = 65536
 CONNECTS = {"security_socket_connect": ("sockfd", "remote_addr"), "connect": ("sockfd", "addr")}

@@ -1,15 +1,9 @@
-"""Fields of rows, as columns: a key for each row, and what a key stands for.
-
-A key is what is cheap to take out of many rows at once (a raw number, the bytes of a blob, parts of a context); it is
-turned into a value only when it is met for the first time (workers/detect/memory.py). Texts that stand in the rows
-themselves are also given all at once, in blocks (workers/decode/blocks.py), and no key of them is ever made but for the
-few that must be looked at one by one.
-"""
+"""Fields of records, as columns: a key for each row, and what a key stands for (workers/detect/view.py)."""
 
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +20,7 @@ from bpf.layout import (
     HEAD_OWN_TARGET,
     ROOT_NOT_MET,
 )
-from workers.blobs import Blobs, argument, blobs
+from workers.blobs import argument
 from workers.decode import blocks, paths
 from workers.decode.blocks import Block, byte_strings
 from workers.decode.sockaddr import decode as decode_sockaddr
@@ -34,145 +28,14 @@ from workers.decode.texts import Texts
 from workers.decode.values import SIGNED_64, number
 from workers.detect.fields import FAMILIES, SOCKADDR_TYPE, Field
 from workers.detect.values import BYTES, Text, Value, text
-from workers.enrich.tree import Image, Process, ProcessTree
-from workers.rows import Contexts, Rows
+from workers.detect.view import Array, Bulk, Keys, ValueColumn, View, Walked, elements
 from workers.views.pieces import VECTOR_TYPE
-
-Array = np.ndarray[Any, Any]
-
-
-class Few(NamedTuple):
-    """Keys of which there are few: the distinct ones, and which of them each row has."""
-
-    distinct: list[Any]
-    which: Array
-
-    def tolist(self) -> list[Any]:
-        """One for each row."""
-        return [self.distinct[i] for i in self.which.tolist()]
-
-
-Keys = Array | list[Any] | Few
-
-
-def listed(keys: Keys) -> list[Any]:
-    """One for each row."""
-    return keys if isinstance(keys, list) else keys.tolist()
-
 
 LOW = np.uint64(0xFFFFFFFF)
 NONE = np.zeros(0, bool)
 MOST_ADDRESS = 32
 """What is longer says nothing of family and port."""
 UNKNOWN_ADDRESS = 1 << 63
-
-
-class Read(NamedTuple):
-    """What blobs of one argument hold. `block`: what was read, of others nothing; `unread` and `cut`: masks;
-    `entry`: i64, the blobs, where there is one."""
-
-    block: Block
-    unread: Array
-    cut: Array
-    entry: Array
-
-
-class Bulk(NamedTuple):
-    """Texts of many rows. `blocks`: their readings, each block has one of every row, which is "" if there is none;
-    `unread`: mask of rows without a value; `single`: mask of rows whose values must be read one by one."""
-
-    blocks: list[Block]
-    unread: Array
-    single: Array
-
-
-class View:
-    """Some rows, and what is known of their processes. Blobs are looked for once."""
-
-    def __init__(self, rows: Rows, contexts: Contexts, tree: ProcessTree, counts: Array) -> None:
-        self.rows, self.contexts, self.tree = rows, contexts, tree
-        self._counts = counts
-        self._found: Blobs | None = None
-        self._wholes: dict[tuple[int, bytes], list[Any]] = {}
-        self._parts: dict[tuple[int, bytes], list[list[bytes] | None]] = {}
-        self._reads: dict[tuple[int, bytes], Read] = {}
-        self._running: dict[int, tuple[Process | None, Image | None]] = {}
-
-    @property
-    def found(self) -> Blobs:
-        """All blobs of the rows."""
-        if self._found is None:
-            self._found = blobs(self.rows, self._counts)
-        return self._found
-
-    def wholes(self, argument: int, chosen: Array) -> list[Any]:
-        """(bytes, whether they were cut) behind an argument of each chosen row, None if nothing was read. Elements of
-        a vector are columns of their own, and all want the same.
-        """
-        key = argument, chosen.tobytes()
-        known = self._wholes.get(key)
-        if known is None:
-            block, unread, cut, _ = self.read(argument, chosen)
-            known = self._wholes[key] = [
-                None if none else pair
-                for none, pair in zip(unread.tolist(), zip(block.texts(), cut.tolist(), strict=True), strict=True)
-            ]
-        return known
-
-    def running(self, who: int) -> tuple[Process | None, Image | None]:
-        """The process of a context, and what it ran then."""
-        known = self._running.get(who)
-        if known is None:
-            known = self._running[who] = self.tree.running(self.contexts.table[who])
-        return known
-
-    def parts(self, argument: int, chosen: Array) -> list[list[bytes] | None]:
-        """The elements of a vector of each chosen row."""
-        key = argument, chosen.tobytes()
-        known = self._parts.get(key)
-        if known is None:
-            wholes = self.wholes(argument, chosen)
-            known = self._parts[key] = [None if whole is None else elements(whole[0]) for whole in wholes]
-        return known
-
-    def read(self, argument: int, chosen: Array) -> Read:
-        """What stands behind an argument of each chosen row, all at once."""
-        key = argument, chosen.tobytes()
-        known = self._reads.get(key)
-        if known is None:
-            found, rows = self.found, self.rows
-            entry = found.entries(argument, len(rows), chosen)
-            status = found.statuses(entry)
-            whole, cut = status == BLOB_OK, status == BLOB_CUT
-            known = self._reads[key] = Read(
-                found.texts(rows.data, np.where(whole | cut, entry, -1)), ~(whole | cut), cut, entry
-            )
-        return known
-
-
-def elements(data: bytes) -> list[bytes]:
-    """Of a vector: each has a NUL behind it, of one that was cut perhaps not the last."""
-    return data.removesuffix(b"\0").split(b"\0") if data else []
-
-
-class Column(Protocol):
-    """One field, read from rows."""
-
-    def keys(self, view: View, chosen: Array) -> Keys:
-        """A key for each chosen row, None if the field could not be read."""
-
-    def value(self, key: Any) -> Value:
-        """What a key stands for."""
-
-    def bulk(self, view: View, chosen: Array) -> Bulk | None:
-        """The texts of the chosen rows at once; None if this column has only keys."""
-
-
-class ValueColumn:
-    """What columns have in common whose values are few: a key stands for each."""
-
-    def bulk(self, view: View, chosen: Array) -> Bulk | None:
-        return None
 
 
 class NumberColumn(ValueColumn):
@@ -217,7 +80,7 @@ class ResultColumn(ValueColumn):
         return None if key is None else int(key)
 
 
-class TextColumn:
+class TextColumn(ValueColumn):
     """A text of its own: a key is the bytes of a blob, or a Text where those alone do not say it."""
 
     def __init__(self, event: Event, index: int) -> None:
@@ -250,6 +113,12 @@ class TextColumn:
     def value(self, key: Any) -> Value:
         return Text((self._texts.shown(key).data,)) if isinstance(key, bytes) else key
 
+    def walked(self, view: View, chosen: Array) -> Walked | None:
+        if self._form != PATH or (view.found.arg == BLOB_BASE | self._index).any():
+            return None
+        block, unread, cut, _ = view.read(self._index, chosen)
+        return Walked(block, unread, cut | (view.rows.flags[chosen] & HEAD_OWN_ROOT).astype(bool))
+
     def bulk(self, view: View, chosen: Array) -> Bulk | None:
         rows, found = view.rows, view.found
         block, unread, cut, entry = view.read(self._index, chosen)
@@ -278,7 +147,7 @@ class TextColumn:
         return blocks.walked(own, good), has & ~good
 
 
-class BlobColumn:
+class BlobColumn(ValueColumn):
     """What a pointer pointed to, whole: the key is (bytes, whether it was cut)."""
 
     def __init__(self, field: Field) -> None:

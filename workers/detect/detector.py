@@ -13,13 +13,13 @@ from bpf.catalogue import Catalogue
 from config.rules import Rule
 from workers.blobs import argument, argument_counts
 from workers.detect.code import FORK, Answer, CodeRule, Report, code_rules
-from workers.detect.columns import View
 from workers.detect.engine import Engine
 from workers.detect.findings import FindingLines, Rendered
 from workers.detect.gaps import Gaps
 from workers.detect.history import History
 from workers.detect.matches import Matched, Matches
 from workers.detect.states import Given
+from workers.detect.view import View
 from workers.enrich.containers import Describe, container_id, nobody
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Rows

@@ -23,16 +23,17 @@ import numpy as np
 from bpf.catalogue import Catalogue
 from config.rules import Rule
 from workers.blobs import argument_counts
-from workers.detect.columns import Bulk, Column, Few, View
 from workers.detect.compiled import EVERY, NEGATED, SURELY, Formula, OfEvent, compile_rules, numbers
 from workers.detect.fields import Field
 from workers.detect.matches import Matched, Matches
 from workers.detect.matching import Matcher, Verdicts
 from workers.detect.memory import Memory
 from workers.detect.reading import column_of
+from workers.detect.rough import Rough
 from workers.detect.scan import Scan, Seen
 from workers.detect.tally import Tally
 from workers.detect.values import NUMBER
+from workers.detect.view import Bulk, Column, Few, View
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, Rows
 
@@ -64,6 +65,7 @@ class Classes:
         self._by_verdicts: dict[Verdicts, int] = {}
         self._by_sign: dict[int, int] = {}
         self.scan = Scan.of(matcher.field, matcher.tests)
+        self.rough = Rough.of(matcher.tests) if self.scan else None
         self.scanned = 0
 
     def _classes(self, keys: list[Any]) -> list[int]:
@@ -84,6 +86,20 @@ class Classes:
 
     def of(self, view: View, chosen: Array) -> Array:
         """Class of each chosen row, i64."""
+        walked = self.column.walked(view, chosen) if self.rough else None
+        if walked is None:
+            return self._properly(view, chosen)
+        assert self.rough is not None
+        self.scanned += len(chosen)
+        found = np.full(len(chosen), self.class_of(Verdicts(self.matcher.present, frozenset())))
+        if walked.unread.any():
+            found[walked.unread] = self.class_of(self.matcher.unread)
+        maybe = self.rough.maybe(walked.block) & ~walked.unread | walked.odd
+        if maybe.any():
+            found[maybe] = self._properly(view, chosen[maybe])
+        return found
+
+    def _properly(self, view: View, chosen: Array) -> Array:
         bulk = self.column.bulk(view, chosen) if self.scan else None
         return self._remembered(view, chosen) if bulk is None else self._scanned(view, chosen, bulk)
 
@@ -219,14 +235,14 @@ class EventEngine:
         out = np.zeros(len(chosen), np.int32)
         left, state = np.arange(len(chosen)), np.zeros(len(chosen), np.int64)
         for level, (column, step) in enumerate(zip(self.columns, self._steps, strict=True)):
-            classes = column.of(view, chosen[left])
+            classes = column.of(view, chosen)
             state = self._advance(level, step, state, classes)
             found = step.verdicts[state]
             is_open = found == OPEN
             if not is_open.all():
                 done = ~is_open
                 out[left[done]] = found[done]
-                left, state = left[is_open], state[is_open].astype(np.int64)
+                chosen, left, state = chosen[is_open], left[is_open], state[is_open].astype(np.int64)
                 if not len(left):
                     break
         return out

@@ -24,7 +24,6 @@ from config.conditions import tests
 from config.rules import Rule
 from config.thresholds import MARK
 from workers.blobs import argument_counts
-from workers.detect.columns import View, listed
 from workers.detect.fields import Field, FieldError, field_of
 from workers.detect.gaps import NO_GAPS, Gaps, Reach
 from workers.detect.history import History, Turn
@@ -34,6 +33,7 @@ from workers.detect.reading import column_of
 from workers.detect.states import Caused
 from workers.detect.subjects import ancestors, command_line, user_name
 from workers.detect.values import NUMBER, Text, Value
+from workers.detect.view import View, listed
 from workers.enrich.containers import Describe, nobody, of_finding
 from workers.enrich.tree import Image, Process, ProcessTree
 from workers.rows import Contexts, Rows

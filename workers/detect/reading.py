@@ -6,21 +6,17 @@ from typing import Any
 
 from workers.detect.columns import (
     AddressNumberColumn,
-    Array,
     BlobColumn,
-    Column,
     DescriptorColumn,
-    Keys,
     NumberColumn,
     ResultColumn,
     TargetColumn,
     TextColumn,
-    ValueColumn,
-    View,
 )
 from workers.detect.fields import EXEC, SOCKADDR_TYPE, Field, field_of
 from workers.detect.subjects import CommandLineColumn, ContextColumn, ExecImageColumn, ImageColumn
 from workers.detect.values import BYTES, NUMBER, Value, shown_number
+from workers.detect.view import Array, Column, Keys, ValueColumn, View
 from workers.views.pieces import VECTOR_TYPE
 
 

@@ -127,7 +127,7 @@ class _Converter:
 
     def _fields(self) -> frozenset[str]:
         detections = self._rule.detection.detections.values()
-        return frozenset(item.field or "" for detection in detections for item in _items(detection))
+        return frozenset(name for detection in detections for name in _fields(detection))
 
     def _named_calls(self) -> frozenset[str]:
         found = set()
@@ -174,6 +174,9 @@ class _Converter:
         if detection is None:
             raise RuleError(self._file, 0, self.id, f"no selection is called {name}")
         found = []
+        absent = sorted(f for f in _fields(detection) if all(row.meaning(f) is None for row in rows))
+        if absent and name not in self._reasons:
+            self._reasons[name] = self._absent(absent[0])
         for row in rows:
             try:
                 node = folded(every(row.when, self._detection(detection, row)))
@@ -241,6 +244,10 @@ class _Converter:
             lacking=lacking if not events else "",
             file=self._file,
         )
+
+
+def _fields(detection: Any) -> frozenset[str]:
+    return frozenset(item.field or "" for item in _items(detection))
 
 
 def _items(detection: Any) -> list[Any]:

@@ -13,9 +13,10 @@ import numpy as np
 from bpf.catalogue import Event
 from bpf.layout import CONTAINER_STARTED
 from workers.decode import blocks
-from workers.detect.columns import Array, BlobColumn, Bulk, Few, Keys, TextColumn, ValueColumn, View
+from workers.detect.columns import BlobColumn, TextColumn
 from workers.detect.fields import Field
 from workers.detect.values import NUMBER, Text, Value, text
+from workers.detect.view import Array, Bulk, Few, Keys, ValueColumn, View
 from workers.enrich.containers import runtime_name, shown_id
 from workers.enrich.tree import Image, Process, ProcessTree
 
@@ -30,12 +31,9 @@ class ContextColumn(ValueColumn):
         self._parts, self._value = _FROM_SEVERAL.get(field.name, ((field.column,), plain))
 
     def keys(self, view: View, chosen: Array) -> Keys:
-        table, who = view.contexts.table, view.rows.who[chosen]
-        changes = np.diff(who, prepend=-1) != 0
-        # rows of one process stand together
-        few = table[who[changes]]
-        keys = list(zip(*(_hashable(few[part]) for part in self._parts), strict=True))
-        return Few(keys, np.cumsum(changes) - 1)
+        who, which = view.whose(chosen)
+        few = view.contexts.table[who]
+        return Few(list(zip(*(_hashable(few[part]) for part in self._parts), strict=True)), which)
 
     def value(self, key: Any) -> Value:
         return self._value(*key)
@@ -132,9 +130,8 @@ class ImageColumn(ValueColumn):
         self._who, _, self._part = field.column.partition(".")
 
     def keys(self, view: View, chosen: Array) -> Keys:
-        who = view.rows.who[chosen]
-        distinct, inverse = np.unique(who, return_inverse=True)
-        return Few([self._key(view.tree, *view.running(one)) for one in distinct.tolist()], inverse)
+        who, which = view.whose(chosen)
+        return Few([self._key(view.tree, *view.running(one)) for one in who.tolist()], which)
 
     def _key(self, tree: ProcessTree, process: Process | None, image: Image | None) -> Any:
         if process is None:

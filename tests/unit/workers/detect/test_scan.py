@@ -15,12 +15,12 @@ from config.conditions import Test
 from tests.unit.frames import CUT, FAULT, OK, Blob, Record, frame, view
 from workers.blobs import argument_counts
 from workers.decode.blocks import gather
-from workers.detect.columns import View, listed
 from workers.detect.fields import field_of
 from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
 from workers.detect.scan import Scan, required
 from workers.detect.values import Text
+from workers.detect.view import View, listed
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, read_frames
 
