@@ -24,7 +24,7 @@ from workers.detect.scan import MOST_BYTES, required
 
 Array = np.ndarray[Any, Any]
 LEAST = 2
-"""Bytes of a piece, without NULs: what is shorter stands everywhere."""
+"""Bytes of a piece, with the NULs around it: one byte of a name stands everywhere."""
 WILD = re.compile(rb"[*?\[\\]")
 
 
@@ -75,11 +75,11 @@ def sought(piece: Piece) -> Iterator[bytes]:
 def best(test: Test, value: Scalar) -> bytes | None:
     """The longest that is worth looking for; None if there is none."""
     found = [each for piece in pieces(test.operator, value, test.nocase) for each in sought(piece)]
-    longest = max(found, key=_weight, default=b"")
-    return longest if _weight(longest) >= LEAST and len(longest) <= MOST_BYTES // 4 else None
+    longest = max(found, key=_letters, default=b"")
+    return longest if _letters(longest) and LEAST <= len(longest) <= MOST_BYTES // 4 else None
 
 
-def _weight(data: bytes) -> int:
+def _letters(data: bytes) -> int:
     return len(data) - data.count(b"\0") - data.count(b"/")
 
 

@@ -90,6 +90,7 @@ def test_rows_get_the_verdicts_of_their_values(tests: list[Test], records: list[
         ("contains", "passwd/x", b"passwd\0"),
         ("glob", "*/release_agent", b"\0release_agent\0"),
         ("re", "^/proc/([0-9]+|self)/mem$", b"\0proc\0"),
+        ("contains", "/.", b"\0."),
         ("equals", "/", None),
         ("contains", "x", None),
         ("glob", "*", None),
