@@ -6,6 +6,9 @@ and flags, and texts that are an exact string, a beginning, an end, or both of t
 
 Each test becomes C for `record_passes()` (bpf/c/early.h). Texts are compared eight bytes at a time. A path that was
 walked stands with its last component first, so its beginning is looked for at the end of the blob.
+
+What signatures ask of an event becomes one test, `AnyOf`. Unlike conditions, signatures can change while a run goes on:
+user space lets all records pass then, by `let_pass` of the map `status`.
 """
 
 from __future__ import annotations
@@ -34,16 +37,19 @@ class NumberTest:
     values: tuple[int, ...] = ()
     masks: tuple[int, ...] = ()
 
-    def source(self) -> str:
-        """C that leaves with `false` if the test fails. Records of 32-bit calls pass."""
+    def holds(self) -> str:
+        """C: whether it may hold. Records of 32-bit calls pass."""
         kind = SIGNED if self.cast.startswith("s") else UNSIGNED
         raw = "h->retval" if self.argument is None else f"early_argument(h, {self.argument})"
-        op = "==" if self.op == "=" else self.op
+        value, op = f"({kind})({self.cast}){raw}", "==" if self.op == "=" else self.op
         joined = " && " if self.op == "!=" else " || "
-        terms = [f"v {op} {_literal(value, kind)}" for value in self.values]
-        terms += [f"(v & {mask}ULL) == {mask}ULL" for mask in self.masks]
-        test = f"{kind} v = ({self.cast}){raw};\n\t\tif (!({joined.join(terms)}))\n\t\t\treturn false;"
-        return f"\tif (!(h->flags & HEAD_COMPAT)) {{\n\t\t{test}\n\t}}\n"
+        terms = [f"{value} {op} {_literal(each, kind)}" for each in self.values]
+        terms += [f"({value} & {mask}ULL) == {mask}ULL" for mask in self.masks]
+        return f"(h->flags & HEAD_COMPAT) || ({joined.join(terms)})"
+
+    def source(self) -> str:
+        """C that leaves with `false` if the test fails."""
+        return f"\tif (!({self.holds()}))\n\t\treturn false;\n"
 
 
 @dataclass(frozen=True)
@@ -79,24 +85,109 @@ class TextTest:
     def _is_path(self) -> bool:
         return self.event.arguments[self.argument].form == PATH
 
+    def terms(self) -> list[list[str]]:
+        """C: of each pattern, what must hold for the text at hand to fit it."""
+        make = path_terms if self._is_path else text_terms
+        return [found or ["true"] for found in (make(pattern) for pattern in self.patterns) if found is not None]
+
+    def read(self) -> str:
+        """C: the text becomes the one at hand; false if it cannot decide."""
+        found = f"early_{'path' if self._is_path else 'text'}(s, h, {self.argument})"
+        # a path that is another one below the process's own root may match as that
+        return f"{found} && !(h->flags & HEAD_OWN_ROOT)" if self._is_path and not self.negated else found
+
     def source(self) -> str:
         """C that leaves with `false` if the test fails. What was not read whole passes."""
-        make = path_terms if self._is_path else text_terms
-        terms = [" && ".join(found) or "true" for found in (make(p) for p in self.patterns) if found is not None]
-        hit = " || ".join(f"({term})" for term in terms)
-        # a path that is another one below the process's own root may match as that
-        sure = f"early_{'path' if self._is_path else 'text'}(s, h, {self.argument})"
-        if self._is_path and not self.negated:
-            sure += " && !(h->flags & HEAD_OWN_ROOT)"
-        return f"\tif ({sure} && {'' if self.negated else '!'}({hit}))\n\t\treturn false;\n"
+        fits = " || ".join(f"({' && '.join(terms)})" for terms in self.terms())
+        return f"\tif ({self.read()} && {'' if self.negated else '!'}({fits}))\n\t\treturn false;\n"
 
 
-Test = NumberTest | TextTest
+Leaf = NumberTest | TextTest
+Wanted = int | tuple[str, tuple["Wanted", ...]]
+"""A leaf by its number, or EVERY or EITHER of some."""
+EVERY, EITHER = "every", "either"
+MOST_LEAVES = 64
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """What signatures can match of an event: `leaves`, none negated, and which of them must hold together."""
+
+    event: Event
+    leaves: tuple[Leaf, ...]
+    wanted: Wanted
+
+    def source(self) -> str:
+        """C that leaves with `false` if no signature can match, as long as they are those that this was made of."""
+        texts: dict[int, list[int]] = {}
+        lines = ["*(volatile u64 *)&s->hits = 0;"]
+        for number, leaf in enumerate(self.leaves):
+            if isinstance(leaf, TextTest):
+                texts.setdefault(leaf.argument, []).append(number)
+            else:
+                lines.append(f"if ({leaf.holds()})\n{_hit(number)}")
+        for numbers in texts.values():
+            lines += self._text(numbers)
+        lines += [f"u64 hits = *(volatile u64 *)&s->hits;\nif (!({_joined(self.wanted)}))\n\treturn false;"]
+        return "\tif (early_narrows()) {\n" + "\n".join(lines) + "\n\t}\n"
+
+    def _text(self, numbers: Sequence[int]) -> list[str]:
+        """C: the bits of tests of one text. A component is measured once for all patterns that want to know of it."""
+        plain: list[str] = []
+        measured: dict[tuple[str, ...], list[str]] = {}
+        read = ""
+        for number in numbers:
+            leaf = self.leaves[number]
+            assert isinstance(leaf, TextTest)
+            read = leaf.read()
+            for terms in leaf.terms():
+                at = next((i for i, term in enumerate(terms) if term.startswith(MEASURE)), None)
+                if at is None:
+                    plain.append(f"if ({' && '.join(terms)})\n{_hit(number)}")
+                else:
+                    measure, _, least = terms[at].rpartition(" >= ")
+                    rest = " && ".join([f"s->component >= {least}", *terms[at + 1 :]])
+                    measured.setdefault((*terms[:at], f"{measure} >= 0"), []).append(f"if ({rest})\n{_hit(number)}")
+        groups = [f"if ({' && '.join(key)}) {{\n" + "\n".join(inner) + "\n}" for key, inner in measured.items()]
+        every = "\n".join(map(_hit, numbers))
+        return [f"if ({read}) {{", *plain, *groups, "} else {", every, "}"]
+
+
+MEASURE = "early_component("
+
+
+def _hit(number: int) -> str:
+    return f"\tEARLY_HIT(s, {1 << number:#x}ULL);"
+
+
+Test = NumberTest | TextTest | AnyOf
+
+
+def _joined(wanted: Wanted) -> str:
+    if isinstance(wanted, int):
+        return f"(hits & {1 << wanted:#x}ULL)"
+    kind, parts = wanted
+    return f"({(' && ' if kind == EVERY else ' || ').join(map(_joined, parts))})" if parts else "0"
 
 
 def _literal(value: int, kind: str) -> str:
     # the least 64-bit number has no literal of its own in C
     return f"({kind}){value % 2**64:#x}ULL"
+
+
+def _begins(data: bytes) -> list[str]:
+    """C: the text begins with `data`, which is not longer. Most do not: the first bytes are at hand."""
+    head = data[:8]
+    value = int.from_bytes(head, "little")
+    first = f"(s->first & {(1 << 8 * len(head)) - 1:#x}ULL) == {value:#x}ULL"
+    return [first] if len(data) <= 8 else [first, _same(data, "s->at")]
+
+
+def _ends(data: bytes) -> list[str]:
+    """C: the text ends with `data`, which is not longer."""
+    tail = data[-8:]
+    last = f"(s->last >> {64 - 8 * len(tail)}) == {int.from_bytes(tail, 'little'):#x}ULL"
+    return [last] if len(data) <= 8 else [last, _same(data, f"s->at + s->bytes - {len(data)}")]
 
 
 def _same(data: bytes, at: str) -> str:
@@ -118,11 +209,7 @@ def text_terms(pattern: Pattern) -> list[str] | None:
     if max(len(start), len(end)) > MOST_BYTES:
         return None
     terms = [f"s->bytes {'==' if pattern.exact else '>='} {len(start) + len(end)}"]
-    if start:
-        terms.append(_same(start, "s->at"))
-    if end:
-        terms.append(_same(end, f"s->at + s->bytes - {len(end)}"))
-    return terms
+    return terms + (_begins(start) if start else []) + (_ends(end) if end else [])
 
 
 def _components(names: Iterable[str]) -> bytes:
@@ -160,7 +247,7 @@ def _exact_path(path: str) -> list[str] | None:
         return None
     else:
         data = _components(names) + (b"/\0" if root else b"")
-    return None if len(data) > MOST_BYTES else [f"s->bytes == {len(data)}", _same(data, "s->at")]
+    return None if len(data) > MOST_BYTES else [f"s->bytes == {len(data)}", *_begins(data)]
 
 
 def _path_start(start: str) -> list[str] | None:
@@ -171,7 +258,7 @@ def _path_start(start: str) -> list[str] | None:
     above = b"\0" + _components(names) + b"/\0"
     if len(above) + len(partial.encode()) > MOST_BYTES:
         return None
-    terms = [f"s->bytes > {len(above)}", _same(above, f"s->at + s->bytes - {len(above)}")]
+    terms = [f"s->bytes > {len(above)}", *_ends(above)]
     if partial:
         begins, end = partial.encode(), f"s->bytes - {len(above)}"
         terms.append(f"early_component(s, {end}) >= {len(begins)}")
@@ -186,7 +273,7 @@ def _path_end(end: str) -> list[str] | None:
         return None
     terms = []
     if below:
-        terms += [f"s->bytes > {len(below)}", _same(below, "s->at")]
+        terms += [f"s->bytes > {len(below)}", *_begins(below)]
     if partial:
         ends = partial.encode()
         terms.append(f"early_name(s, {len(below)}) >= {len(ends)}")
@@ -200,14 +287,19 @@ def is_early(event: Event) -> bool:
 
 
 def c_source(tests: Sequence[Test]) -> str:
-    """The function that early.h expects at EARLY_TESTS, "" without tests."""
+    """The functions that early.h expects at EARLY_TESTS, "" without tests."""
     if not tests:
         return ""
+    rules = [test for test in tests if isinstance(test, AnyOf)]
+    conditions = [test for test in tests if not isinstance(test, AnyOf)]
+    return _function("record_passes", conditions) + _function("record_wanted", rules)
+
+
+def _function(name: str, tests: Sequence[Test]) -> str:
     of_event: dict[int, list[str]] = {}
     for test in tests:
         of_event.setdefault(test.event.id, []).append(test.source())
     # an event without tests costs nothing
     begin = "\tu32 zero = 0;\n\tstruct early *s = earlies.lookup(&zero);\n\tif (!s)\n\t\treturn true;\n"
     cases = "".join(f"\tif (event == {n}) {{\n{begin}{''.join(parts)}\t}}\n" for n, parts in of_event.items())
-    head = "static __always_inline bool record_passes(const struct head *h, u32 event)"
-    return f"{head}\n{{\n{cases}\treturn true;\n}}\n"
+    return f"static __always_inline bool {name}(const struct head *h, u32 event)\n{{\n{cases}\treturn true;\n}}\n"

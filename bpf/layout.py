@@ -167,6 +167,7 @@ STATUS = np.dtype(
         ("containers_overflow", "<u8"),
         ("told_epoch", "<u8"),
         ("boot_epoch_ns", "<i8"),
+        ("let_pass", "<u8"),
     ]
 )
 CONTAINER = np.dtype(

@@ -247,6 +247,10 @@ class Programs:
         self._status.array["told_epoch"] += np.uint64(1)
         self._groups_changed()
 
+    def let_pass(self, all_records: bool) -> None:
+        """Whether records pass that the signatures of the beginning do not look for (bpf/early.py, AnyOf)."""
+        self._status.array["let_pass"] = int(all_records)
+
     def groups(self) -> dict[int, int]:
         """Thread groups that the kernel side knows, with their flags. For tests and seeding."""
         return {key: int.from_bytes(value, "little") for key, value in self._maps["groups"].items()}

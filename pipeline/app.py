@@ -170,7 +170,8 @@ class Run:
             raise loader.LoadError(f"{namespace.name}: {namespace.detail}", namespace.remedy)
         recorder = recorder_stage(settings.record, self._facts) if settings.record else None
         self.pipeline.start(recorder)
-        tests = early.early_tests(self.request.early(self._traced))
+        asked = early.early_tests(self.request.early(self._traced))
+        tests = (*asked, *self.request.narrowed(self.request.ruleset))
         boot_ns = self.pipeline.host.boot_epoch_ns
         self.kernel = kernel = Kernel(settings, self._traced, self.span, tests, boot_ns)
         programs = kernel.programs

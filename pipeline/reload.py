@@ -31,7 +31,7 @@ class Reloader:
         traced = request.traced(event_lack)
         self._loaded = {event.name for event in traced.events}
         self._narrowed = {c.event.name for c in request.early(traced)} | {name for name, _, _ in traced.retval}
-        self._asked = traced.events
+        self._asked, self._narrowing, self._wider = traced.events, request.narrowed(request.ruleset), False
         self.count = self.refused = 0
         self.rules, self.refusal = len(request.rules), ""
 
@@ -56,8 +56,9 @@ class Reloader:
             ruleset = self._read()
             self._generations.make_room()
             asked = self._request.beside(ruleset, self.lack)
-            self._ask(_union(self._asked, asked))
-            self._generations.offer(ruleset.rules, lambda: self._ask(asked))
+            wider = self._request.narrowed(ruleset) != self._narrowing
+            self._ask(_union(self._asked, asked), self._wider or wider)
+            self._generations.offer(ruleset.rules, lambda: self._ask(asked, wider))
         except (Failure, TuningError, TooSoon) as error:
             self.refused += 1
             self.refusal = str(error)
@@ -70,9 +71,14 @@ class Reloader:
             if state.word != "full" and coverage(rule, catalogue(), event_lack) != state:
                 logger("supervisor").warning("supervisor.signature_not_covered", id=rule.id, reason=state.reason)
 
-    def _ask(self, events: tuple[Event, ...]) -> None:
+    def _ask(self, events: tuple[Event, ...], wider: bool) -> None:
+        """`wider`: all records of what is asked for, not those alone that the first signatures can match."""
+        if wider:
+            self._programs.let_pass(True)
         self._programs.ask(events)
-        self._asked = events
+        if not wider:
+            self._programs.let_pass(False)
+        self._asked, self._wider = events, wider
 
     def _read(self) -> Ruleset:
         assert self._request.read_rules is not None

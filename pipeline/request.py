@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from bpf.catalogue import Event, catalogue
+from bpf.early import AnyOf
 from config import filters
 from config.outputs import Output, Outputs
 from config.rules import Rule
@@ -17,6 +18,7 @@ from config.runtimes import Endpoint
 from config.settings import Settings
 from pipeline.books import Ledger
 from workers.detect import shapes
+from workers.detect.narrowing import narrowed
 from workers.detect.rulesets import Lack, Ruleset
 from workers.views.table import header
 
@@ -58,6 +60,12 @@ class Request:
         """Conditions that the kernel may decide: none on an event that signatures look at."""
         looked_at = {name for rule in self.ruleset.rules for name in rule.events}
         return [condition for condition in traced.conditions if condition.event.name not in looked_at]
+
+    def narrowed(self, ruleset: Ruleset) -> tuple[AnyOf, ...]:
+        """What the kernel keeps back of events that these signatures alone look at; nothing if all is to be kept."""
+        if not self.findings or self.settings.record or self.settings.before_s:
+            return ()
+        return narrowed(ruleset.rules, catalogue(), {event.name for event in self.selection.events})
 
     def only(self, traced: filters.Selection) -> tuple[Event, ...] | None:
         """Events that outputs show, if that is not all that is traced."""

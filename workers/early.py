@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from bpf.catalogue import PATH, ROOT
+from bpf.catalogue import PATH, ROOT, Event
 from bpf.early import NumberTest, Pattern, Test, TextTest, is_early, path_terms, text_terms
 from bpf.layout import KIND_STRING
 from config.filters import Condition, integer
@@ -33,13 +33,13 @@ def _test(condition: Condition) -> Test | None:
         return _number(condition, "s64", None)
     argument = condition.event.arguments[condition.argument]
     if argument.type in TEXT_TYPES:
-        return _text(condition)
+        return text_test(condition.event, condition.argument, condition.values, condition.op == "!=")
     if argument.type == VECTOR_TYPE or argument.type == "bool" or argument.form == ROOT:
         return None
-    return _number(condition, _cast(argument.type), parser_of(condition.event.name, argument.name, argument.type))
+    return _number(condition, cast_of(argument.type), parser_of(condition.event.name, argument.name, argument.type))
 
 
-def _cast(kind: str) -> str:
+def cast_of(kind: str) -> str:
     """As number() of workers/decode/values.py reads a type."""
     if kind in SIGNED_32 or kind.startswith("enum"):
         return "s32"
@@ -87,16 +87,13 @@ def common_bits(parser: Parser, text: str) -> int:
     return bits
 
 
-def _text(condition: Condition) -> Test | None:
-    assert condition.argument is not None
-    event, negated = condition.event, condition.op == "!="
-    form = event.arguments[condition.argument].form
-    is_string = any(blob.arg == condition.argument and blob.kind == KIND_STRING for blob in event.blobs)
+def text_test(event: Event, argument: int, globs: Sequence[str], negated: bool = False) -> TextTest | None:
+    """Takes back only what certainly fits none of these, or, negated, one of them; None if there is no such test."""
+    form = event.arguments[argument].form
+    is_string = any(blob.arg == argument and blob.kind == KIND_STRING for blob in event.blobs)
     if form not in (PATH, "", "kernel") or (event.is_syscall and not is_string):
         return None
     make = path_terms if form == PATH else text_terms
-    found = [Pattern.of(glob) for glob in condition.values]
+    found = [Pattern.of(glob) for glob in globs]
     sure = tuple(pattern for pattern in found if pattern is not None and make(pattern) is not None)
-    if not sure or (len(sure) < len(condition.values) and not negated):
-        return None
-    return TextTest(event, condition.argument, negated, sure)
+    return TextTest(event, argument, negated, sure) if sure and (negated or len(sure) == len(globs)) else None

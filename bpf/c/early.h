@@ -11,10 +11,24 @@
 struct early {
 	u64 at;        /* address of the text */
 	u64 bytes;     /* of the text */
+	u64 first;     /* its first 8 bytes, and what stands behind it if it is shorter */
+	u64 last;      /* its last 8 bytes, and what stands before it */
 	u64 component; /* bytes of the component that was looked at last */
+	u64 hits;      /* a bit for each test of signatures that may hold */
 	u64 words[33]; /* what is compared */
 };
 BPF_PERCPU_ARRAY(earlies, struct early, 1);
+
+/* In memory: what the verifier cannot follow, it cannot multiply its states by. */
+#define EARLY_HIT(s, bits) (*(volatile u64 *)&(s)->hits |= (bits))
+
+/* Whether signatures are those that their tests were made of. */
+static __always_inline bool early_narrows(void)
+{
+	u32 zero = 0;
+	struct status *st = status.lookup(&zero);
+	return st && !*(volatile u64 *)&st->let_pass;
+}
 
 static __always_inline u64 early_argument(const struct head *h, u32 i)
 {
@@ -34,6 +48,8 @@ static __always_inline bool early_blob(struct early *s, const struct head *h, u3
 		if (b.arg == arg) {
 			s->at = at + sizeof(b);
 			s->bytes = b.bytes;
+			s->first = KREAD(u64, s->at);
+			s->last = KREAD(u64, s->at + s->bytes - 8);
 			return (b.status & BLOB_STATUS) == BLOB_OK;
 		}
 		at += sizeof(b) + round_up(b.bytes, 8);

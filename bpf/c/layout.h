@@ -264,6 +264,7 @@ struct status {
 	u64 containers_overflow; /* control groups that found no place in `containers` */
 	u64 told_epoch; /* user space moves it when a worker must be told again */
 	s64 boot_epoch_ns; /* CLOCK_REALTIME minus CLOCK_BOOTTIME, from user space */
+	u64 let_pass; /* user space sets it while signatures are others than those that tests were made of */
 };
 
 /* A node of the maple tree that holds a process's regions. */

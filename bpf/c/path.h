@@ -208,7 +208,12 @@ int on_walk(struct bpf_raw_tracepoint_args *ctx)
 		struct place from = {.dentry = j->walk[i].dentry, .mount = j->walk[i].mount};
 		blob_path(&w, j->walk[i].arg, from, root);
 	}
-	record_end(ctx, &w);
+#ifdef EARLY
+	if (w.slot != FACTS && !record_wanted(w.head, w.event))
+		record_take_back(&w);
+	else
+#endif
+		record_end(ctx, &w);
 	if (j->then)
 		objects.call(ctx, j->then);
 	return 0;

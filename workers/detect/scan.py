@@ -11,6 +11,7 @@ these the longest text that they cannot do without is looked for, so that few va
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Sequence
@@ -51,14 +52,9 @@ class Seen:
 
 def required(regular: str) -> str | None:
     """ASCII text that every match of a regular expression has in it, without case; None if none is known."""
-    parser = getattr(re, "_parser", None)
-    if parser is None or "[:" in regular:
-        return None  # a class by name, which Python has not
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            parsed = parser.parse(regular)
-    except (re.error, RecursionError, OverflowError):
-        return None  # RE2 has more than Python: it is only looked for more often
+    parsed = _parsed(regular)
+    if parsed is None:
+        return None
     runs, run = [], ""
     for kind, value in [*parsed, (None, None)]:
         if str(kind) == "LITERAL" and 0 < value < 0x80:
@@ -68,6 +64,33 @@ def required(regular: str) -> str | None:
             run = ""
     longest = max(runs, key=len)
     return longest[:MOST_BYTES] or None
+
+
+def ends(regular: str) -> tuple[str, str]:
+    """ASCII texts with which all that a regular expression matches begins and ends, with case; "" if none is known."""
+    parsed = _parsed(regular)
+    if parsed is None or parsed.state.flags & (re.IGNORECASE | re.MULTILINE):
+        return "", ""
+
+    def literals(parts: Sequence[tuple[Any, Any]], edge: str) -> list[str]:
+        if not parts or (str(parts[0][0]), str(parts[0][1])) != ("AT", edge):
+            return []
+        plain = itertools.takewhile(lambda part: str(part[0]) == "LITERAL" and 0 < part[1] < 0x80, parts[1:])
+        return [chr(value) for _, value in plain]
+
+    return "".join(literals(parsed, "AT_BEGINNING")), "".join(reversed(literals(parsed[::-1], "AT_END")))
+
+
+def _parsed(regular: str) -> Any:
+    """As Python has it; None if it has not what RE2 has: then it is only looked for more often."""
+    parser = getattr(re, "_parser", None)
+    if parser is None or "[:" in regular:
+        return None  # a class by name, which Python has not
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return parser.parse(regular)
+    except (re.error, RecursionError, OverflowError):
+        return None
 
 
 def _byte(text: str) -> int | None:

@@ -6,7 +6,7 @@ import ctypes
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -49,6 +49,31 @@ static long bpf_probe_read_kernel_str(char *to, u32 n, const char *from)
 Passes = Callable[[Record], bool]
 
 
+def built(tests: Sequence[generator.Test], path: Path, let_pass: bool = False) -> Passes:
+    """What the C that is generated for tests says of a record."""
+    text = (C / "early.h").read_text().replace("\nEARLY_TESTS\n", f"\n{generator.c_source(tests)}\n")
+    shared = f"{(C / 'layout.h').read_text()}\nBPF_PERCPU_ARRAY(status, struct status, 1);"
+    text = f"{SHIM}\n#define EVENTS {EVENTS}\n#define FRAME_CELLS 1016\n{shared}\n{text}"
+    source, library = path.with_suffix(".c"), path.with_suffix(".so")
+    source.write_text(
+        text + "\nint passes(void *h, u32 event) { return record_passes(h, event) && record_wanted(h, event); }\n"
+        f"__attribute__((constructor)) static void begin(void) {{ status_one.let_pass = {int(let_pass)}; }}\n"
+    )
+    subprocess.run(["cc", "-O1", "-w", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    function = ctypes.CDLL(str(library)).passes
+
+    def passes(record: Record) -> bool:
+        data = record.packed(0)
+        blobs = sum(len(blob.packed()) for blob in record.blobs)
+        # when it is tested, a record's cells are those of its arguments, and other records stand before and behind it
+        cells = (len(data) - -(-blobs // 32) * 32) // 32
+        memory = bytes(512) + data[:20] + cells.to_bytes(2, "little") + data[22:] + bytes(512)
+        buffer = ctypes.create_string_buffer(memory, len(memory))
+        return bool(function(ctypes.c_void_p(ctypes.addressof(buffer) + 512), record.event))
+
+    return passes
+
+
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Passes]:
     """condition -> what the C that is generated for it says of a record."""
@@ -60,23 +85,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Passes
     def make(condition: str) -> Passes:
         tests = early_tests(parse([condition], catalogue()).conditions)
         assert tests, f"{condition} is not for the kernel"
-        text = (C / "early.h").read_text().replace("\nEARLY_TESTS\n", f"\n{generator.c_source(tests)}\n")
-        text = f"{SHIM}\n#define EVENTS {EVENTS}\n#define FRAME_CELLS 1016\n{(C / 'layout.h').read_text()}\n{text}"
-        source, library = folder / f"{len(known)}.c", folder / f"{len(known)}.so"
-        source.write_text(text + "\nint passes(void *h, u32 event) { return record_passes(h, event); }\n")
-        subprocess.run(["cc", "-O1", "-w", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
-        function = ctypes.CDLL(str(library)).passes
-
-        def passes(record: Record) -> bool:
-            data = record.packed(0)
-            blobs = sum(len(blob.packed()) for blob in record.blobs)
-            # when it is tested, a record's cells are those of its arguments, and other records stand before it
-            cells = (len(data) - -(-blobs // 32) * 32) // 32
-            memory = bytes(512) + data[:20] + cells.to_bytes(2, "little") + data[22:]
-            buffer = ctypes.create_string_buffer(memory, len(memory))
-            return bool(function(ctypes.c_void_p(ctypes.addressof(buffer) + 512), record.event))
-
-        return passes
+        return built(tests, folder / str(len(known)))
 
     def cached(condition: str) -> Passes:
         if condition not in known:
