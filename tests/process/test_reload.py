@@ -188,3 +188,38 @@ def test_a_run_without_signatures_cannot_read_them_again(tmp_path: Path) -> None
     assert running.end()[1]["balanced"]
     done = headrace("reload", "1")
     assert done.returncode == 69
+
+
+def opened(path: str, name: str) -> str:
+    return f"id: {name}\nname: {name.lower()}\nseverity: low\nevents: {{security_file_open: {{pathname: {path}}}}}\n"
+
+
+def test_the_kernel_keeps_back_what_none_can_match_while_the_set_is_the_first(folder: Path) -> None:
+    one, other = folder.parent / "one", folder.parent / "other"
+    (folder / "gen.yaml").write_text(opened(str(one), "GEN-1"))
+    running, found = started(folder)
+    for path in (one, other):
+        path.touch()
+
+    def told() -> int:
+        """How many of these opens the kernel tells of."""
+        before = stat(running).by_event.get("security_file_open", Counter())["produced"]
+        for _ in range(10):
+            other.read_bytes()
+        return int(stat(running).by_event.get("security_file_open", Counter())["produced"] - before)
+
+    assert told() == 0
+    one.read_bytes()
+    wait_for(lambda: "GEN-1" in found.read_text(), "a finding of the first set")
+    (folder / "gen.yaml").write_text(opened(str(other), "GEN-2"))
+    assert reloaded(running).returncode == 0
+    assert told() == 10
+    wait_for(lambda: "GEN-2" in found.read_text(), "a finding of the second set")
+    (folder / "gen.yaml").write_text(opened(str(one), "GEN-1"))
+    assert reloaded(running).returncode == 0
+    wait_for(lambda: told() == 0, "the kernel to keep them back again")
+    running.process.send_signal(signal.SIGINT)
+    _, ledger, errors = running.end()
+    assert ledger["balanced"], errors
+    assert ledger["lost"] == ledger["dropped"] == 0
+    assert {f["signatureID"]: f["data"] for f in findings(found)}.keys() == {"GEN-1", "GEN-2"}
