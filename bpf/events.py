@@ -55,7 +55,8 @@ io_uring_submit | raw:io_uring_submit_req | u8 opcode@kernel, int fd@kernel, con
     dev_t dev@object, unsigned long inode@object, const char* name, const char* new_name, u64 user_data@kernel
 
 security_file_open | exit:file_open | const char* pathname@path, int flags@kernel, dev_t dev@object,
-    unsigned long inode@object, unsigned long ctime@object, const char* syscall_pathname, int syscall@kernel
+    unsigned long inode@object, unsigned long ctime@object, const char* syscall_pathname, int syscall@kernel,
+    bool created@object
 security_bprm_check | raw:sched_process_exec exit:bprm_refused | const char* pathname@path, dev_t dev@object,
     unsigned long inode@object
 security_inode_unlink | exit:inode_unlink | const char* pathname@name

@@ -85,6 +85,7 @@ OFFSETS: dict[str, tuple[tuple[str, str], ...]] = {
         ("fdtable", "max_fds"),
         ("dentry", "d_seq"),
         ("file", "f_flags"),
+        ("file", "f_mode"),
         ("file", "f_pos"),
         ("file", "private_data"),
         ("vfsmount", "mnt_sb"),

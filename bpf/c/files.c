@@ -1,6 +1,8 @@
 /* files.c - files opened, as the kernel has them. */
 #define O_CREATION 02001700 /* O_CREAT, O_EXCL, O_NOCTTY, O_TRUNC and O_CLOEXEC: an open file does not keep them in f_flags */
 
+#define FMODE_CREATED (1 << 20) /* since 4.19: the open has made the file */
+
 /* The flags that the call asked for; those of openat2 stand in user memory. */
 static __always_inline u64 asked_flags(const struct occasion *o)
 {
@@ -32,12 +34,13 @@ int on_file_open(struct bpf_raw_tracepoint_args *ctx)
 	if (flags & O_PATH)
 		return 0;
 	struct walks *j = walks_begin();
-	if (!j || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_file_open, 7, PATH_ROOM + LEXICAL_ROOM))
+	if (!j || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_file_open, 8, PATH_ROOM + LEXICAL_ROOM))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
 	a[1 - 1] = flags;
 	a[2 - 1] = a[3 - 1] = a[4 - 1] = 0;
 	a[6 - 1] = SYSCALL_NUMBER(task_pt_regs(o.s.task));
+	a[7 - 1] = file ? !!(KREAD(u32, file + KERNEL_file_f_mode) & FMODE_CREATED) : 0;
 	u64 path = occasion_argument(&o, o.call->path);
 	if (file) {
 		struct file_id id = file_id(file_inode(file));

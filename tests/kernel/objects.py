@@ -64,7 +64,7 @@ def opened(path: str | Path, flags: int = os.O_RDONLY, **options: Any) -> dict[s
     found = os.fstat(fd)
     os.close(fd)
     device = os.major(found.st_dev) << 20 | os.minor(found.st_dev)
-    return {"dev": device, "inode": found.st_ino, "ctime": found.st_ctime_ns}
+    return {"dev": device, "inode": found.st_ino, "ctime": found.st_ctime_ns, "created": False}
 
 
 @case
@@ -92,7 +92,14 @@ def symlink(folder: Path) -> Any:
 @case
 def written(folder: Path) -> Any:
     facts = opened(folder / "new", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC)
-    return {"pathname": str(folder / "new")} | facts
+    return {"pathname": str(folder / "new")} | facts | {"created": True}
+
+
+@case
+def rewritten(folder: Path) -> Any:
+    (folder / "there").touch()
+    facts = opened(folder / "there", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    return {"pathname": str(folder / "there")} | facts
 
 
 @case

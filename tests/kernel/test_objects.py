@@ -60,7 +60,7 @@ def test_the_recording_gives_the_same_events_with_any_number_of_workers(objects:
     assert [json.loads(line) for line in done.stdout.splitlines()] == objects.traced.events
 
 
-@pytest.mark.parametrize("case", ["relative", "dirfd", "symlink", "written", "procfd", "deep"])
+@pytest.mark.parametrize("case", ["relative", "dirfd", "symlink", "written", "rewritten", "procfd", "deep"])
 def test_an_opened_file_is_the_one_that_the_kernel_opened(objects: Objects, case: str) -> None:
     event = objects.of(case, "security_file_open")[-1]
     expected = objects.facts[case]

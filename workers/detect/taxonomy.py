@@ -19,12 +19,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from bpf.catalogue import Catalogue, Event
-from config.conditions import Every, Negated, Node, Test
+from config.conditions import Either, Every, Negated, Node, Surely, Test
 from workers.detect.fields import EXEC
 
 OPEN_CALLS = ("open", "openat", "openat2", "creat", "open_by_handle_at")
-CREATES = Test("flags", "has", ("O_CREAT",))
-"""As near as a finished open tells: whether the file was there before is not known."""
+CREATED = Either(
+    (
+        Test("created", "equals", (True,)),
+        Every((Test("created", "exists", (False,)), Test("flags", "has", ("O_CREAT",)))),
+    )
+)
+"""Where nobody tells whether the file was there before, what was asked for must do."""
 OPEN, CONNECT = "security_file_open", "security_socket_connect"
 EXEC_CALLS = ("execve", "execveat")
 ARGUMENT = re.compile(r"a([0-9]{1,4})")
@@ -85,6 +90,15 @@ FILES: dict[str, tuple[str, Node]] = {
     "security_inode_symlink": ("linkpath", Every()),
     "security_inode_mknod": ("file_name", Every()),
 }
+_NAMETYPES = (
+    ("mkdir mkdirat mknod mknodat", {"pathname": "CREATE"}),
+    ("symlink symlinkat", {"linkpath": "CREATE"}),
+    ("link linkat", {"newpath": "CREATE"}),
+    ("rename renameat renameat2", {"oldpath": "DELETE", "newpath": "CREATE"}),
+    ("unlink unlinkat rmdir", {"pathname": "DELETE"}),
+)
+NAMETYPES = {call: kinds for calls, kinds in _NAMETYPES for call in calls.split()}
+"""What a call does to a name, if it succeeds; all others are NORMAL."""
 AUDIT_SUBJECT = {
     "exe": Plain("process.path"),
     "comm": Plain("process.name"),
@@ -127,8 +141,8 @@ def audit_rows(named: frozenset[str], fields: frozenset[str], catalogue: Catalog
     ]
     for name in ("syscall_pathname", "pathname"):
         if "nametype" in fields:
-            found.append(Row(OPEN, _path(name, Constant("CREATE")), CREATES))
-            found.append(Row(OPEN, _path(name, Constant("NORMAL")), Negated(CREATES)))
+            found.append(Row(OPEN, _path(name, Constant("CREATE")), CREATED))
+            found.append(Row(OPEN, _path(name, Constant("NORMAL")), Negated(Surely(CREATED))))
         else:
             found.append(Row(OPEN, _path(name, None)))
     found.append(Row(CONNECT, _syscall(Constant("connect"), {})))
@@ -153,7 +167,8 @@ def _call_rows(event: Event, by_success: bool) -> list[Row]:
             for word, operator in words.items()
         ]
     paths = [a.name for a in event.arguments if a.type == "const char*" and ("path" in a.name or "name" in a.name)]
-    return found + [Row(event.name, _path(name, Constant("NORMAL"))) for name in paths]
+    kinds = NAMETYPES.get(event.name, {})
+    return found + [Row(event.name, _path(name, Constant(kinds.get(name, "NORMAL")))) for name in paths]
 
 
 def _result(operator: str) -> Node:

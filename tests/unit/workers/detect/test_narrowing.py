@@ -106,7 +106,7 @@ PATHS = some.one_of(
     some.sampled_from(
         ["/", "/etc/shadow", "/etc/shadowed", "/b", "/a", "/proc/1/mem", "/etc/ld.so.preload", "memfd:x"]
     ),
-    some.sampled_from(["/proc/self/task/1/mem", "/run/docker.sock", "/root/.bashrc", "/etc/rc.local", PLAIN]),
+    some.sampled_from(["/proc/self/task/1/mem", "/run/docker.sock", "/home/a/.bashrc", "/etc/rc.local", PLAIN]),
 )
 RECORDS = some.builds(
     opened,

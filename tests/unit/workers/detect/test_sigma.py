@@ -118,6 +118,28 @@ def test_the_login_is_compared_as_number_or_text(tmp_path: Path) -> None:
         assert not ran(rule, "/bin/x", "x", process={"login_uid": 5})
 
 
+def test_what_becomes_of_a_name(tmp_path: Path) -> None:
+    def rule(kind: str, more: str = "") -> Rule:
+        selection = f"selection:\n    type: PATH\n    nametype: {kind}\n    name: /etc/x\n"
+        where = f"condition: selection{' and call' if more else ''}"
+        return one(tmp_path, "product: linux\nservice: auditd", selection + more + where)
+
+    opened = {"pathname": "/etc/x", "flags": "O_WRONLY|O_CREAT"}
+    for created, flags, kind in (
+        (True, "O_WRONLY|O_CREAT", "CREATE"),
+        (False, "O_WRONLY|O_CREAT", "NORMAL"),
+        (None, "O_WRONLY|O_CREAT", "CREATE"),
+        (None, "O_WRONLY", "NORMAL"),
+    ):
+        args = opened | {"flags": flags} | ({} if created is None else {"created": created})
+        for each in ("CREATE", "NORMAL"):
+            assert matches(rule(each), "security_file_open", **args) == (each == kind)
+    call = "call:\n    type: SYSCALL\n    syscall: rename\n"
+    assert matches(rule("CREATE", call), "rename", oldpath="/a", newpath="/etc/x")
+    assert matches(rule("DELETE", call), "rename", oldpath="/etc/x", newpath="/a")
+    assert not matches(rule("NORMAL", call), "rename", oldpath="/etc/x", newpath="/etc/x")
+
+
 def test_files_that_are_made_or_written(tmp_path: Path) -> None:
     rule = one(
         tmp_path,
