@@ -2,12 +2,14 @@
 
     flood    openat and close of one file as fast as it goes; all signatures that ship and 250 Sigma rules look at it.
              load (CPU 0) -> programs -> reader -> 1 worker -> publisher -> counting subscriber   (all on the last CPU)
+    narrowed the same flood with the signatures that ship alone, of which the kernel tells what they can match; and, in
+             turns, with one more that wants to see all opens
     storm    a signature that every getppid matches, folding off, findings as JSON to a file; RATE calls a second
 
 `findings_per_s` is what stands in the file over the seconds of the load; what was lost is counted, and the books must
 balance. Without --sigma the flood has the signatures that ship alone.
 
-    python -m bench.alarms [--seconds 10] [--rounds 5] [--sigma DIR] [--only flood|storm]
+    python -m bench.alarms [--seconds 10] [--rounds 5] [--sigma DIR] [--only flood|narrowed|storm]
 """
 
 from __future__ import annotations
@@ -33,6 +35,17 @@ STORM = {
     "severity": "low",
     "events": {"getppid": None},
     "examples": {"match": [{"event": "getppid"}], "near_miss": [{"event": "getpid"}]},
+}
+WIDE = {
+    "id": "WIDE-1",
+    "name": "wide",
+    "description": "What the kernel cannot decide.",
+    "severity": "low",
+    "events": {"security_file_open": {"pathname|contains": "no such file"}},
+    "examples": {
+        "match": [{"event": "security_file_open", "args": {"pathname": "/no such file"}}],
+        "near_miss": [{"event": "security_file_open", "args": {"pathname": "/x"}}],
+    },
 }
 FIGURES = ("kept", "events_per_s", "lost", "cpu_us_per_event", "findings")
 
@@ -76,6 +89,18 @@ def flood(binary: Path, seconds: float, options: list[str]) -> dict[str, Any]:
     }
 
 
+def narrowed(binary: Path, seconds: float, wide: Path) -> dict[str, Any]:
+    """A round each, narrowed and not: what is kept, and the CPU of all stages for one open and close."""
+    found: dict[str, Any] = {}
+    for name, options in (("narrowed", []), ("wide", ["--signatures", str(wide)])):
+        one = flood(binary, seconds, options)
+        calls = one["kept"] * one["untraced_per_s"] * seconds
+        found |= {f"{name}_{key}": one[key] for key in ("untraced_per_s", "kept", "lost", "cpu_seconds")}
+        found[f"{name}_cpu_us_per_call"] = sum(one["cpu_seconds"].values()) / calls * 1e6
+    found["cpu_ratio"] = found["narrowed_cpu_us_per_call"] / found["wide_cpu_us_per_call"]
+    return found
+
+
 def storm(binary: Path, seconds: float) -> dict[str, Any]:
     """One round of the storm."""
     with tempfile.TemporaryDirectory() as folder:
@@ -103,13 +128,21 @@ def main() -> None:
     """Measure and write the results."""
     parser = harness.options(__doc__, seconds=10)
     parser.add_argument("--sigma", type=Path, help="folder of Sigma rules")
-    parser.add_argument("--only", choices=("flood", "storm"))
+    parser.add_argument("--only", choices=("flood", "narrowed", "storm"))
     chosen = parser.parse_args()
     harness.pin()
     # a program in /tmp is what Sigma rules look for
     with tempfile.TemporaryDirectory(dir=harness.HERE) as folder:
         binary = harness.build(Path(folder))
-        if chosen.only != "storm":
+        if chosen.only in (None, "narrowed"):
+            wide = Path(folder, "wide.yaml")
+            wide.write_text(yaml.safe_dump(WIDE))
+            rounds = [narrowed(binary, chosen.seconds, wide) for _ in range(chosen.rounds)]
+            names = [key for key in rounds[0] if not key.endswith("cpu_seconds")]
+            figures = harness.spreads(rounds, names)
+            harness.save("alarms-narrowed", {"seconds": chosen.seconds, "figures": figures, "rounds": rounds})
+            wide.unlink()
+        if chosen.only in (None, "flood"):
             options = []
             if chosen.sigma:
                 copies(chosen.sigma, ENOUGH, Path(folder))
@@ -118,7 +151,7 @@ def main() -> None:
             figures = harness.spreads(rounds, FIGURES)
             about = {"seconds": chosen.seconds, "sigma_rules": ENOUGH if chosen.sigma else 0}
             harness.save("alarms-flood", {**about, "figures": figures, "rounds": rounds})
-        if chosen.only != "flood":
+        if chosen.only in (None, "storm"):
             rounds = [storm(binary, chosen.seconds) for _ in range(chosen.rounds)]
             figures = harness.spreads(
                 rounds, ("calls_per_s", "findings_per_s", "lost", "missing", "cpu_us_per_finding")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bpf.catalogue import NAME, PATH, Catalogue, Event, nearest
+from bpf.catalogue import LOSS, NAME, PATH, Catalogue, Event, nearest
 from bpf.layout import HEAD_COMPAT, HEAD_OWN_ROOT
 from config.filters import Condition, FilterError, integer
 from workers.blobs import Blobs, argument, argument_counts, blobs
@@ -94,7 +94,9 @@ class Predicates:
         self._readers: dict[tuple[int, int], Texts] = {}
         self.unknown = 0
         """Times that a condition could not be decided, since the text could not be read: it did not hold."""
-        self._only = None if only is None else np.isin(np.arange(1 << 16), [e.id for e in only])
+        # what was lost is announced whatever is asked for
+        shown = None if only is None else [catalogue.by_name[LOSS].id, *(event.id for event in only)]
+        self._only = None if shown is None else np.isin(np.arange(1 << 16), shown)
 
     def take_unknown(self) -> int:
         """`unknown` since it was last asked for."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bpf.catalogue import catalogue
 from config.filters import parse
+from pipeline.frames import Loss, loss_frame
 from tests.unit.frames import (
     CLOSE,
     COMPAT,
@@ -130,6 +131,14 @@ def test_only_narrows_to_the_events_asked_for() -> None:
     rows = read_frames([view(frame([Record(GETPPID), Record(CLOSE), Record(OPENAT)]))], contexts).rows
     only = [catalogue().by_name["close"], catalogue().by_name["openat"]]
     assert Predicates(catalogue(), (), only)(rows, contexts).tolist() == [False, True, True]
+
+
+def test_losses_are_announced_whatever_is_asked_for() -> None:
+    contexts = Contexts()
+    lost = view(loss_frame(Loss(0, 0, 5, 1, 2), 10, 0, b"host"))
+    rows = read_frames([lost], contexts).rows
+    assert len(rows) == 1
+    assert Predicates(catalogue(), (), [catalogue().by_name["close"]])(rows, contexts).tolist() == [True]
 
 
 def test_argv_matches_over_all_its_strings() -> None:
