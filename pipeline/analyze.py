@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from workers.detect.analysis import Analysis, Indexed, LineError, TooLong
 EX_REJECTED = 3
 SIGNATURE_S = 5.0
 """For what a signature in Python makes of the events of a batch, as in a worker."""
+PIECE_BYTES, MOST_BYTES = 1 << 16, 16 << 20
+"""What is read at once, and of a line at most."""
 BATCH = 1024
 """Lines that are looked at together."""
 
@@ -109,13 +112,18 @@ def _lines(source: str, file: BinaryIO, analysis: Analysis) -> int:
     batch: list[Indexed] = []
     encoder = msgspec.json.Encoder()
 
-    def flush() -> Iterator[bytes]:
-        for finding in analysis.findings(batch):
-            yield encoder.encode(finding) + b"\n"
+    def flush() -> None:
+        sys.stdout.buffer.writelines(encoder.encode(finding) + b"\n" for finding in analysis.findings(batch))
+        sys.stdout.buffer.flush()
         batch.clear()
 
     index = -1
-    for index, line in enumerate(file):
+    for line in _lines_of(file):
+        if line is None:
+            if batch:
+                flush()
+            continue
+        index += 1
         try:
             event = analysis.read(index, line)
         except LineError as error:
@@ -125,8 +133,29 @@ def _lines(source: str, file: BinaryIO, analysis: Analysis) -> int:
         if event is not None:
             batch.append(event)
         if len(batch) >= BATCH:
-            sys.stdout.buffer.writelines(flush())
-    sys.stdout.buffer.writelines(flush())
-    sys.stdout.buffer.flush()
+            flush()
+    flush()
     click.echo(f"analyzed: lines {index + 1}  rejected {rejected}", err=True)
     return EX_REJECTED if rejected else 0
+
+
+def _lines_of(file: BinaryIO) -> Iterator[bytes | None]:
+    """Lines, and None where the next one is still to come: what was found until then is not held back."""
+    rest = bytearray()
+    while True:
+        if not select.select([file], [], [], 0)[0]:
+            yield None
+        data = file.read1(PIECE_BYTES)  # type: ignore[attr-defined]  # BufferedReader
+        if not data:
+            break
+        first, newline, others = data.partition(b"\n")
+        rest += first
+        if newline:
+            *whole, last = others.split(b"\n")
+            yield bytes(rest)
+            yield from whole
+            rest[:] = last
+        # of a line without end, a beginning that is no event
+        del rest[MOST_BYTES:]
+    if rest:
+        yield bytes(rest)

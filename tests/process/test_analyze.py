@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,28 @@ def test_the_events_that_headrace_writes_can_be_analyzed_and_explained(tmp_path:
     none = headrace("signatures", "explain", "TRC-102", str(path))
     assert none.returncode == 1
     assert "not requested: TRC-102 looks at ptrace" in none.stdout
+
+
+def test_what_is_found_is_told_before_the_input_ends() -> None:
+    command = [str(Path(sys.executable).with_name("headrace")), "analyze", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for index in (0, 2):
+            process.stdin.write(event("ptrace", request=0) + "\n" + event("getppid") + "\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["eventIndex"] == index
+        process.stdin.close()
+        assert process.stdout.read() == ""
+    assert process.returncode == 0
+
+
+def test_a_line_without_end_is_rejected() -> None:
+    lines = ["{" + "x" * (17 << 20), event("ptrace", request=0)]
+    status, found, errors = analyzed(lines)
+    assert (status, found) == (3, [("TRC-102", 1)])
+    assert "-:1: not JSON" in errors
+    assert len(errors) < 1000
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
