@@ -142,7 +142,8 @@ class AnyOf:
             read = leaf.read()
             for terms in leaf.terms():
                 at = next((i for i, term in enumerate(terms) if term.startswith(MEASURE)), None)
-                if at is None:
+                # a pattern that measures something else as well does it by itself
+                if at is None or any(term.startswith(NAME_MEASURE) for term in terms):
                     plain.append(f"if ({' && '.join(terms)})\n{_hit(number)}")
                 else:
                     measure, _, least = terms[at].rpartition(" >= ")
@@ -153,7 +154,7 @@ class AnyOf:
         return [f"if ({read}) {{", *plain, *groups, "} else {", every, "}"]
 
 
-MEASURE = "early_component("
+MEASURE, NAME_MEASURE = "early_component(", "early_name("
 
 
 def _hit(number: int) -> str:

@@ -91,7 +91,11 @@ class Programs:
         self._status = MappedArray(self.map_fd("status"), layout.STATUS, 1, writable=True)
         self._status.array["boot_epoch_ns"] = wanted.boot_epoch_ns
         self._fill_calls()
-        self._load(found)
+        try:
+            self._load(found)
+        except LoadError:
+            self._free()
+            raise
         for program in wanted.tails:
             self._maps["objects"][PROGRAMS.index(program)] = self._functions[f"on_{program}"]
 
@@ -113,6 +117,13 @@ class Programs:
 
         with ThreadPoolExecutor() as pool:
             self._functions = dict(zip(order, pool.map(load, order), strict=True))
+
+    def _free(self) -> None:
+        self._status.close()
+        for fd in self._functions.values():
+            os.close(fd)
+        for each in self._maps.values():
+            each.close()
 
     def map_fd(self, name: str) -> int:
         """Descriptor of a map, valid until close()."""
@@ -286,11 +297,7 @@ class Programs:
     def close(self) -> None:
         """Detach and free programs and maps."""
         self.detach()
-        self._status.close()
-        for fd in self._functions.values():
-            os.close(fd)
-        for each in self._maps.values():
-            each.close()
+        self._free()
 
 
 def _add_look(row: np.ndarray[Any, Any], look: Look) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from bpf import cgroups, early, layout
 from bpf.btf import Btf
 from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, ON_PROCESSES, PROGRAMS, STEPS, SYS_EXIT, WALK, Event, catalogue
-from bpf.early import Test
+from bpf.early import AnyOf, Test
 from bpf.scope import Scope
 
 HERE = Path(__file__).parent
@@ -69,6 +69,11 @@ class Wanted:
     """(event name, least, largest) result that passes the kernel."""
     boot_epoch_ns: int = 0
     """CLOCK_REALTIME minus CLOCK_BOOTTIME."""
+
+    @property
+    def narrowed(self) -> tuple[AnyOf, ...]:
+        """What signatures can match, event by event."""
+        return tuple(test for test in self.tests if isinstance(test, AnyOf))
 
     @property
     def told(self) -> tuple[str, ...]:

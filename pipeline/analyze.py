@@ -75,8 +75,11 @@ def analyze(source: str, **flags: Any) -> None:
 
 @contextmanager
 def _bounded() -> Iterator[None]:
+    running = True
+
     def too_long(*_: object) -> None:
-        raise TooLong
+        if running:
+            raise TooLong
 
     before = signal.signal(signal.SIGALRM, too_long)
     # again and again: code may catch all that it is told
@@ -84,6 +87,7 @@ def _bounded() -> Iterator[None]:
     try:
         yield
     finally:
+        running = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 

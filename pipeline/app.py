@@ -19,6 +19,7 @@ import msgspec
 
 from bpf import loader, scope, trees
 from bpf.catalogue import catalogue
+from bpf.early import Test
 from bpf.layout import EXTRA_SLOTS
 from pipeline import VERSION, reader, recording
 from pipeline.books import Ledger
@@ -170,10 +171,7 @@ class Run:
             raise loader.LoadError(f"{namespace.name}: {namespace.detail}", namespace.remedy)
         recorder = recorder_stage(settings.record, self._facts) if settings.record else None
         self.pipeline.start(recorder)
-        asked = early.early_tests(self.request.early(self._traced))
-        tests = (*asked, *self.request.narrowed(self.request.ruleset))
-        boot_ns = self.pipeline.host.boot_epoch_ns
-        self.kernel = kernel = Kernel(settings, self._traced, self.span, tests, boot_ns)
+        self.kernel = kernel = self._load()
         programs = kernel.programs
         if self.request.rules:
             self._reloader = Reloader(self.request, self.pipeline.generations, programs)
@@ -202,6 +200,18 @@ class Run:
             os.close(self.request.ready_fd)
         if self.command:
             self.command.go()
+
+    def _load(self) -> Kernel:
+        """Narrowed by what signatures can match, if the kernel takes such programs."""
+        settings, boot_ns = self.request.settings, self.pipeline.host.boot_epoch_ns
+        tests: tuple[Test, ...] = early.early_tests(self.request.early(self._traced))
+        narrowed = self.request.narrowed(self.request.ruleset)
+        if narrowed:
+            try:
+                return Kernel(settings, self._traced, self.span, (*tests, *narrowed), boot_ns)
+            except loader.LoadError as error:
+                logger("supervisor").warning("supervisor.not_narrowed", reason=str(error))
+        return Kernel(settings, self._traced, self.span, tests, boot_ns)
 
     def _attend(self) -> None:
         """Wait for the end: a signal, the command's tree, the processes that the scope names."""

@@ -63,10 +63,13 @@ static __always_inline bool early_text(struct early *s, const struct head *h, u3
 	return early_blob(s, h, arg) && s->bytes && KREAD(u8, s->at + s->bytes - 1);
 }
 
-/* A path that was walked; without an object it would be a name. */
+/*
+ * A path that was walked up to the root; without an object it would be a name. What has no root (a memfd) can have
+ * slashes in its name.
+ */
 static __always_inline bool early_path(struct early *s, const struct head *h, u32 arg)
 {
-	return !(h->flags & HEAD_NO_OBJECT) && early_blob(s, h, arg) && s->bytes > 1;
+	return !(h->flags & HEAD_NO_OBJECT) && early_blob(s, h, arg) && s->bytes > 1 && s->last >> 48 == '/';
 }
 
 static __always_inline bool early_read(struct early *s, u64 at, u32 bytes)

@@ -242,8 +242,8 @@ class Analysis:
 
     def _finding(self, one: Indexed, position: int, answer: Answer) -> dict[str, Any]:
         raw, caused = one.raw, answer.caused
-        before = [cause.shown for cause in caused.causes] if caused else []
-        omitted = {"eventsOmitted": caused.omitted} if caused and caused.omitted else {}
+        before = caused.events() if caused else []
+        omitted = {"eventsOmitted": more} if caused and (more := caused.left_out()) else {}
         executable = raw.get("executable")
         return {
             "timestamp": raw.get("timestamp"),

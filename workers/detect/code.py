@@ -166,10 +166,10 @@ class CodeRule:
             results = self.signature.on_batch(_batch(events, self.rule.data, states))
             if len(results) != len(events):
                 raise ValueError(f"on_batch gave {len(results)} results for {len(events)} events")
+            return [self._answer(result, state) for result, state in zip(results, states, strict=True)]
         except (Exception, SystemExit) as error:
             self._failed(error, report)
             return [NOTHING] * len(events)
-        return [self._answer(result, state) for result, state in zip(results, states, strict=True)]
 
     def _one(self, event: Given, report: Report) -> Answer:
         if self.is_off:
@@ -180,16 +180,19 @@ class CodeRule:
                 return NOTHING
         state = self.states.of(event)
         try:
-            result = Signature.on_batch(self.signature, _batch([event], self.rule.data, [state]))[0]
+            return self._answer(Signature.on_batch(self.signature, _batch([event], self.rule.data, [state]))[0], state)
         except (Exception, SystemExit) as error:
             self._failed(error, report)
             return NOTHING
-        answer = self._answer(result, state)
-        self.states.note(state, event)
-        return answer
+        finally:
+            self.states.note(state, event)
 
     def _answer(self, result: Result, state: Kept) -> Answer:
-        return Answer(result, state.caused() if result and self.rule.state else None)
+        """As it is now: what a finding shows is JSON, and code may go on with what it has given."""
+        if not result:
+            return NOTHING
+        found = msgspec.json.decode(msgspec.json.encode(result)) if isinstance(result, Mapping) else True
+        return Answer(found, state.caused() if self.rule.state else None)
 
     def _failed(self, error: BaseException, report: Report) -> None:
         self.failures += 1

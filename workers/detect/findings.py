@@ -321,11 +321,12 @@ class FindingLines:
 
 
 def _earlier(caused: Caused) -> list[bytes]:
-    return [piece for cause in caused.causes for piece in (cause.shown, b",")]
+    return [piece for line in caused.events() for piece in (line, b",")]
 
 
 def _omitted(caused: Caused) -> bytes:
-    return b',"eventsOmitted":%d' % caused.omitted if caused.omitted else b""
+    more = caused.left_out()
+    return b',"eventsOmitted":%d' % more if more else b""
 
 
 class _Subject(NamedTuple):

@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from bpf.catalogue import PATH, Catalogue
-from bpf.early import EITHER, EVERY, MOST_LEAVES, AnyOf, Leaf, NumberTest, Wanted, is_early
+from bpf.early import EITHER, EVERY, MOST_LEAVES, AnyOf, Leaf, NumberTest, TextTest, Wanted, is_early
 from config.conditions import Scalar, Test
 from config.rules import Rule
 from workers.decode.flags import parser_of
@@ -25,6 +25,8 @@ from workers.detect.values import NUMBER, number_of
 from workers.early import RANGES, cast_of, common_bits, text_test
 
 COMPARED = {"equals": "=", "has": "=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+MOST_PATTERNS = 128
+"""Of one event. The programs try one after the other, and each is some 40 instructions."""
 MEANING = re.compile(r"[*?\[\\]")
 """What a glob does not take as it stands."""
 
@@ -52,6 +54,8 @@ class _Narrowing:
         """None if some rule can match whatever the record is."""
         parts = [self._most(formula) for formula in self._of.formulas.values()]
         wanted = tuple(part for part in parts if part is not None)
+        if sum(len(leaf.patterns) for leaf in self._leaves if isinstance(leaf, TextTest)) > MOST_PATTERNS:
+            return None
         return AnyOf(self._of.event, tuple(self._leaves), (EITHER, wanted)) if len(wanted) == len(parts) else None
 
     def _most(self, formula: Formula) -> Wanted | None:
@@ -94,9 +98,10 @@ def _glob(test: Test, value: Scalar) -> str | None:
     if test.nocase:
         return None
     if test.operator == "re":
-        begin, end = ends(text)
-        found = f"{begin}*{end}" if begin or end else None
-        return found if found and not MEANING.search(begin + end) else None
+        begin, end, whole = ends(text)
+        if MEANING.search(begin + end) or not (begin or end):
+            return None
+        return begin if whole else f"{begin}*{end}"
     if test.operator == "glob":
         return None if "\\" in text or "[" in text else text
     if MEANING.search(text):

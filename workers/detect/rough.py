@@ -128,7 +128,7 @@ class Rough:
 
 
 def _slashed(block: Block) -> Array:
-    """Mask of those with a slash that is not the root: no kernel makes such components."""
+    """Mask of those with a slash that is not the root: names of memfds can have them."""
     last = block.begin + block.size - 1
     root = (block.size > 0) & (block.data[last] == SLASH) & ((block.size == 1) | (block.data[last - 1] == NUL))
     slashes = np.flatnonzero(block.data == SLASH)

@@ -16,7 +16,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import hyperscan
 import numpy as np
@@ -66,11 +66,19 @@ def required(regular: str) -> str | None:
     return longest[:MOST_BYTES] or None
 
 
-def ends(regular: str) -> tuple[str, str]:
-    """ASCII texts with which all that a regular expression matches begins and ends, with case; "" if none is known."""
+class Ends(NamedTuple):
+    """What all begins and ends with that a regular expression matches, "" if unknown; `whole`: all of it is `begin`."""
+
+    begin: str = ""
+    end: str = ""
+    whole: bool = False
+
+
+def ends(regular: str) -> Ends:
+    """ASCII texts, with case."""
     parsed = _parsed(regular)
     if parsed is None or parsed.state.flags & (re.IGNORECASE | re.MULTILINE):
-        return "", ""
+        return Ends()
 
     def literals(parts: Sequence[tuple[Any, Any]], edge: str) -> list[str]:
         if not parts or (str(parts[0][0]), str(parts[0][1])) != ("AT", edge):
@@ -78,7 +86,9 @@ def ends(regular: str) -> tuple[str, str]:
         plain = itertools.takewhile(lambda part: str(part[0]) == "LITERAL" and 0 < part[1] < 0x80, parts[1:])
         return [chr(value) for _, value in plain]
 
-    return "".join(literals(parsed, "AT_BEGINNING")), "".join(reversed(literals(parsed[::-1], "AT_END")))
+    begin, end = literals(parsed, "AT_BEGINNING"), literals(parsed[::-1], "AT_END")
+    whole = bool(begin and end) and len(begin) == len(end) == len(parsed) - 2
+    return Ends("".join(begin), "".join(reversed(end)), whole)
 
 
 def _parsed(regular: str) -> Any:

@@ -5,7 +5,6 @@ key (process, container) -> Kept     a dictionary, since when there is one, the 
 
 from __future__ import annotations
 
-from collections import UserDict, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +15,8 @@ MOST_CAUSES = 16
 """Of one state: the latest."""
 MOST_CAUSE_BYTES = 16 << 20
 """Of one signature."""
+MOST_LINE = 64 << 10
+"""Of one event: a longer one is not shown."""
 NO_BYTES = 1024
 """What a cause counts for that is not bytes."""
 
@@ -40,6 +41,7 @@ class Cause:
 
     at: int
     shown: Any = None
+    """None until it is known, and if it is too long."""
 
 
 class Caused(NamedTuple):
@@ -49,45 +51,88 @@ class Caused(NamedTuple):
     causes: tuple[Cause, ...]
     omitted: int
 
+    def events(self) -> list[Any]:
+        """What is shown of those that are."""
+        return [cause.shown for cause in self.causes if cause.shown is not None]
 
-class Kept(UserDict[str, Any]):
-    """One state, as a signature has it."""
+    def left_out(self) -> int:
+        """How many are not shown."""
+        return self.omitted + sum(cause.shown is None for cause in self.causes)
+
+
+class Kept(dict[str, Any]):
+    """One state, as a signature has it: a dictionary that knows whether it was changed."""
+
+    __slots__ = ("began_ns", "causes", "changed", "omitted")
 
     def __init__(self, began_ns: int) -> None:
-        self.began_ns, self.changed, self.omitted = began_ns, False, 0
-        self.causes: deque[Cause] = deque(maxlen=MOST_CAUSES)
         super().__init__()
+        self.began_ns, self.changed, self.omitted = began_ns, False, 0
+        self.causes: tuple[Cause, ...] = ()
 
     def __setitem__(self, key: str, item: Any) -> None:
-        if key not in self.data or self.data[key] is not item:
+        if key not in self or self[key] is not item:
             self.changed = True
-        self.data[key] = item
+        super().__setitem__(key, item)
 
     def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)
         self.changed = True
-        del self.data[key]
+
+    def __ior__(self, others: Any) -> Kept:  # type: ignore[override, misc]
+        self.update(others)
+        return self
+
+    def update(self, *others: Any, **more: Any) -> None:
+        """As a dictionary's."""
+        for key, item in dict(*others, **more).items():
+            self[key] = item
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """As a dictionary's."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def pop(self, *key_and_default: Any) -> Any:
+        """As a dictionary's."""
+        self.changed |= key_and_default[:1] != () and key_and_default[0] in self
+        return super().pop(*key_and_default)
+
+    def popitem(self) -> tuple[str, Any]:
+        """As a dictionary's."""
+        self.changed |= bool(self)
+        return super().popitem()
+
+    def clear(self) -> None:
+        """As a dictionary's."""
+        self.changed |= bool(self)
+        super().clear()
 
     def copied(self) -> Kept:
         """What a new process begins with."""
         found = Kept(self.began_ns)
-        found.data, found.omitted = dict(self.data), self.omitted
-        found.causes.extend(self.causes)
+        dict.update(found, self)
+        found.causes, found.omitted = self.causes, self.omitted
         return found
 
     def caused(self) -> Caused:
         """What made it what it is."""
-        return Caused(self.began_ns, tuple(self.causes), self.omitted)
+        return Caused(self.began_ns, self.causes, self.omitted)
 
     def add(self, cause: Cause) -> None:
-        """An event that changed it; the oldest goes if there are too many."""
+        """An event that changed it; the oldest goes if there are too many. With nothing kept, there are no causes."""
         self.changed = False
+        if not self:
+            self.causes, self.omitted = (), 0
+            return
         self.omitted += len(self.causes) == MOST_CAUSES
-        self.causes.append(cause)
+        self.causes = (*self.causes, cause)[-MOST_CAUSES:]
 
     def drop_causes(self) -> None:
         """There are too many of them elsewhere."""
         self.omitted += len(self.causes)
-        self.causes.clear()
+        self.causes = ()
 
 
 class States:
@@ -111,11 +156,14 @@ class States:
         found = self._known.pop(key, None)
         if found is None:
             found = Kept(event.time_ns)
-        self._known[key] = found
+        self._put(key, found)
+        return found
+
+    def _put(self, key: Hashable, state: Kept) -> None:
+        self._known[key] = state
         if len(self._known) > MAX_STATES:
             del self._known[next(iter(self._known))]
             self.evicted += 1
-        return found
 
     def note(self, state: Kept, event: Given) -> None:
         """An event was looked at: if it changed the state, findings that come of it shall have it."""
@@ -130,7 +178,7 @@ class States:
         if not fresh:
             return
         for cause, what in zip(fresh, shown([cause.at for cause in fresh]), strict=True):
-            cause.shown = what
+            cause.shown = None if isinstance(what, bytes) and len(what) > MOST_LINE else what
             self._cause_bytes += _bytes(cause)
         if self._cause_bytes > MOST_CAUSE_BYTES:
             self._bound()
@@ -148,7 +196,7 @@ class States:
         """A new process begins with a copy of what is kept of the one that made it."""
         known = self._known.get(event.process)
         if self._scope == "fork" and known:
-            self._known[event.child] = known.copied()
+            self._put(event.child, known.copied())
 
     def keep(self, lives: Callable[[Hashable], bool]) -> None:
         """Forget processes that have ended; looked for once there are many more than before."""

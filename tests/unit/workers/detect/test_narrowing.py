@@ -17,7 +17,7 @@ from tests.unit.frames import COMPAT, CUT, FAULT, Blob, Record, frame, view
 from tests.unit.workers.test_early import FILE_OPEN, KERNEL, OWN_ROOT, Passes, built, walked
 from workers.detect.compiled import check_rule
 from workers.detect.engine import Engine
-from workers.detect.narrowing import narrowed
+from workers.detect.narrowing import MOST_PATTERNS, narrowed
 from workers.detect.rulesets import build
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, read_frames
@@ -41,6 +41,9 @@ SETS: dict[str, tuple[Node, ...]] = {
     "beginning and end": (path("startswith", "/a/", "/etc/sh"), path("endswith", "b", "/a/b")),
     "glob": (path("glob", "/a/*b", "*/shadow"),),
     "regular": (path("re", "^/a/[ab]+/b$"), path("re", "adow$")),
+    "a text as a regular expression": (path("re", "^/a/b$"), path("re", "^(?:/ab)$")),
+    "a component measured twice": (path("glob", "/a*b"), path("startswith", "/ab"), path("glob", "/a*a")),
+    "the same the other way round": (path("startswith", "/ab"), path("glob", "/a/a*b"), path("glob", "/a/ab*")),
     "both": (Every((path("startswith", "/a"), WRITES)),),
     "either": (Either((path("equals", "/a/b"), Every((WRITES, path("endswith", "/b"))))),),
     "exception": (Every((path("startswith", "/a/"), Negated(Surely(path("endswith", "b"))))),),
@@ -61,6 +64,7 @@ UNTOLD: dict[str, Node] = {
     "the start of a word": path("re", "(?i)^/a$"),
     "nothing in common": flag("equals", "O_RDONLY"),
     "always": Every(),
+    "too many": path("equals", *(f"/{i}" for i in range(MOST_PATTERNS + 1))),
 }
 
 
@@ -104,7 +108,7 @@ PATHS = some.one_of(
         lambda names: "/" + "/".join(names)
     ),
     some.sampled_from(
-        ["/", "/etc/shadow", "/etc/shadowed", "/b", "/a", "/proc/1/mem", "/etc/ld.so.preload", "memfd:x"]
+        ["/", "/etc/shadow", "/etc/shadowed", "/b", "/a", "/proc/1/mem", "/etc/ld.so.preload", "memfd:x/b"]
     ),
     some.sampled_from(["/proc/self/task/1/mem", "/run/docker.sock", "/home/a/.bashrc", "/etc/rc.local", PLAIN]),
 )

@@ -18,7 +18,7 @@ from workers.decode.blocks import gather
 from workers.detect.fields import field_of
 from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
-from workers.detect.scan import Scan, required
+from workers.detect.scan import Scan, ends, required
 from workers.detect.values import Text
 from workers.detect.view import View, listed
 from workers.enrich.tree import ProcessTree
@@ -104,6 +104,27 @@ def test_a_scan_says_what_a_matcher_says(tests: list[Test], pairs: list[tuple[by
 )
 def test_what_a_regular_expression_cannot_do_without(regular: str, text: str | None) -> None:
     assert required(regular) == text
+
+
+@pytest.mark.parametrize(
+    ("regular", "begin", "end", "whole"),
+    [
+        (r"^/proc/(\d+|self)(/task/\d+)?/mem$", "/proc/", "/mem", False),
+        ("^/etc/passwd$", "/etc/passwd", "/etc/passwd", True),
+        ("^(?:/etc)$", "/etc", "/etc", True),
+        ("^/a$|^/b$", "/", "", False),
+        ("^ab", "ab", "", False),
+        ("ab$", "", "ab", False),
+        ("^aa*a$", "a", "a", False),
+        ("^$", "", "", False),
+        ("(?i)^ab$", "", "", False),
+        ("(?m)^ab$", "", "", False),
+        ("^é$", "", "", False),
+        (r"\Aab\z", "", "", False),
+    ],
+)
+def test_what_all_that_it_matches_begins_and_ends_with(regular: str, begin: str, end: str, whole: bool) -> None:
+    assert ends(regular) == (begin, end, whole)
 
 
 def test_tests_that_no_block_can_meet_are_not_scanned() -> None:

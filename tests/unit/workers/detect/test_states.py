@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from workers.detect import states
-from workers.detect.states import Given, States
+from workers.detect.states import Given, Kept, States
 
 
 def given(at: int, process: int = 1, child: int | None = None) -> Given:
@@ -22,7 +23,7 @@ def lines(at: Sequence[int]) -> list[bytes]:
 
 def shown(known: States, event: Given) -> list[bytes]:
     """What a finding of that event would show."""
-    return [cause.shown for cause in known.of(event).caused().causes]
+    return known.of(event).caused().events()
 
 
 def test_an_event_is_a_cause_if_it_sets_or_deletes_a_key() -> None:
@@ -31,16 +32,80 @@ def test_an_event_is_a_cause_if_it_sets_or_deletes_a_key() -> None:
         state = known.of(given(at))
         if at in (1, 3):
             state["seen"] = at
+            state["other"] = 0
         if at == 4:
             state["seen"] = 3  # as it was
             state.get("other")
         if at == 5:
-            del state["seen"]
+            del state["other"]
         known.note(state, given(at))
     known.show(lines)
     assert shown(known, given(9)) == [b"line 1", b"line 3", b"line 5"]
     assert known.of(given(9)).caused().began_ns == 1000
     assert shown(known, given(9, process=2)) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.update({"b": 1}),
+        lambda state: state.update(b=1),
+        lambda state: state.setdefault("b", 1),
+        lambda state: state.pop("a"),
+        lambda state: state.popitem(),
+        lambda state: operator.ior(state, {"b": 1}),
+        lambda state: state.pop("b", None) or operator.setitem(state, "a", None),
+    ],
+)
+def test_every_way_to_change_a_dictionary_is_noticed(change: Callable[[Kept], object]) -> None:
+    state = Kept(0)
+    state["a"] = state["z"] = 0
+    state.changed = False
+    plain = dict(state)
+    change(state)
+    assert state.changed
+    assert state != plain
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda state: state.update({}),
+        lambda state: state.setdefault("a", 1),
+        lambda state: state.pop("b", None),
+        lambda state: operator.or_(state, {"b": 1}),
+        lambda state: state.copy(),
+    ],
+)
+def test_to_look_is_no_change(look: Callable[[Kept], object]) -> None:
+    state = Kept(0)
+    state["a"] = 0
+    state.changed = False
+    assert type(look(state)) is not Kept
+    assert not state.changed
+    assert state == {"a": 0}
+
+
+def test_a_state_that_is_empty_again_has_no_causes() -> None:
+    known = States("process")
+    for at, change in enumerate(({"a": 1}, None, {"b": 1})):
+        state = known.of(given(at))
+        state.clear() if change is None else state.update(change)
+        known.note(state, given(at))
+    known.show(lines)
+    assert shown(known, given(9)) == [b"line 2"]
+
+
+def test_a_line_that_is_too_long_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "MOST_LINE", 10)
+    known = States("process")
+    for at in range(3):
+        state = known.of(given(at))
+        state["at"] = at
+        known.note(state, given(at))
+    known.show(lambda numbers: [b"x" * (11 if number == 1 else 10) for number in numbers])
+    caused = known.of(given(9)).caused()
+    assert (caused.events(), caused.left_out()) == ([b"x" * 10] * 2, 1)
 
 
 def test_what_keeps_nothing_has_no_causes() -> None:
