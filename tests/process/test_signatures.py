@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import zmq
 
 from tests.live import Running, headrace, wait_for
+from workers.detect.narrowing import MOST_MEASURED, MOST_PATTERNS
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "finding.schema.json").read_text())
@@ -183,6 +185,37 @@ def test_code_that_ends_or_holds_its_worker_is_switched_off_and_nothing_is_lost(
     books = json.loads(ledger.read_text())
     assert books["balanced"]
     assert sum(books["restarts"].values()) == 1
+
+
+@pytest.mark.kernel
+def test_the_kernel_takes_as_many_paths_as_may_be_told_apart_there(tmp_path: Path) -> None:
+    measured = [f"/opt/{i}/a*{i}.sh" for i in range(MOST_MEASURED)]
+    exact = [f"/opt/folder{i}/and/a/file/{i}" for i in range(MOST_PATTERNS - MOST_MEASURED - 1)]
+    rule, ledger = tmp_path / "many.yaml", tmp_path / "ledger"
+    events = {"security_file_open": {"pathname|glob": [*measured, *exact, str(tmp_path / "it")]}}
+    rule.write_text(json.dumps({"id": "MANY", "name": "many", "events": events}))
+    (tmp_path / "it").touch()
+    options = ("--signatures", str(rule), "--rules", "MANY", "--ledger", str(ledger), "--findings", "json:-")
+    done = headrace("run", *options, "--", "cat", "/etc/passwd", str(tmp_path / "it"))
+    assert done.returncode == 0, done.stderr
+    assert "not_narrowed" not in done.stderr
+    books = json.loads(ledger.read_text())
+    assert books["by_event"]["security_file_open"]["produced"] == books["findings"]["found"] == 1
+
+
+@pytest.mark.kernel
+def test_a_run_goes_on_if_the_kernel_does_not_take_them(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    code = "import workers.detect.narrowing as n; n.MOST_MEASURED = 1000; from pipeline.cli import main; main()"
+    rule = tmp_path / "many.yaml"
+    events = {"security_file_open": {"pathname|startswith": [f"/opt/{i}/x" for i in range(MOST_PATTERNS)]}}
+    rule.write_text(json.dumps({"id": "MANY", "name": "many", "events": events}))
+    options = ("--signatures", str(rule), "--rules", "MANY", "--ledger", str(ledger), "--", "cat", "/dev/null")
+    done = subprocess.run([sys.executable, "-c", code, "run", *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "supervisor.not_narrowed" in done.stderr
+    assert "BPF program is too large" in done.stderr
+    assert json.loads(ledger.read_text())["by_event"]["security_file_open"]["produced"] > 1
 
 
 @pytest.mark.kernel

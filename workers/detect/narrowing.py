@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from bpf.catalogue import PATH, Catalogue
-from bpf.early import EITHER, EVERY, MOST_LEAVES, AnyOf, Leaf, NumberTest, TextTest, Wanted, is_early
+from bpf.early import EITHER, EVERY, MOST_LEAVES, AnyOf, Leaf, NumberTest, Pattern, TextTest, Wanted, is_early
 from config.conditions import Scalar, Test
 from config.rules import Rule
 from workers.decode.flags import parser_of
@@ -27,6 +27,9 @@ from workers.early import RANGES, cast_of, common_bits, text_test
 COMPARED = {"equals": "=", "has": "=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 MOST_PATTERNS = 128
 """Of one event. The programs try one after the other, and each is some 40 instructions."""
+MOST_MEASURED = 32
+"""Of these, beginnings that end within a name: for them a name's length is looked for byte by byte, which the verifier
+does as well; it gives up between 32 and 128 of them, and takes five seconds for that."""
 MEANING = re.compile(r"[*?\[\\]")
 """What a glob does not take as it stands."""
 
@@ -54,7 +57,8 @@ class _Narrowing:
         """None if some rule can match whatever the record is."""
         parts = [self._most(formula) for formula in self._of.formulas.values()]
         wanted = tuple(part for part in parts if part is not None)
-        if sum(len(leaf.patterns) for leaf in self._leaves if isinstance(leaf, TextTest)) > MOST_PATTERNS:
+        patterns = [p for leaf in self._leaves if isinstance(leaf, TextTest) for p in leaf.patterns]
+        if len(patterns) > MOST_PATTERNS or sum(map(_is_measured, patterns)) > MOST_MEASURED:
             return None
         return AnyOf(self._of.event, tuple(self._leaves), (EITHER, wanted)) if len(wanted) == len(parts) else None
 
@@ -79,6 +83,10 @@ class _Narrowing:
             self._numbers[test] = None if leaf is None else len(self._leaves)
             self._leaves += [leaf] if leaf else []
         return self._numbers[test]
+
+
+def _is_measured(pattern: Pattern) -> bool:
+    return bool(pattern.start) and not pattern.exact and not pattern.start.endswith("/")
 
 
 def leaf_of(field: Field, test: Test) -> Leaf | None:

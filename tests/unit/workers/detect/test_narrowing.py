@@ -17,7 +17,7 @@ from tests.unit.frames import COMPAT, CUT, FAULT, Blob, Record, frame, view
 from tests.unit.workers.test_early import FILE_OPEN, KERNEL, OWN_ROOT, Passes, built, walked
 from workers.detect.compiled import check_rule
 from workers.detect.engine import Engine
-from workers.detect.narrowing import MOST_PATTERNS, narrowed
+from workers.detect.narrowing import MOST_MEASURED, MOST_PATTERNS, narrowed
 from workers.detect.rulesets import build
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, read_frames
@@ -64,6 +64,7 @@ UNTOLD: dict[str, Node] = {
     "the start of a word": path("re", "(?i)^/a$"),
     "nothing in common": flag("equals", "O_RDONLY"),
     "always": Every(),
+    "too many beginnings": path("startswith", *(f"/x/{i}" for i in range(MOST_MEASURED + 1))),
     "too many": path("equals", *(f"/{i}" for i in range(MOST_PATTERNS + 1))),
 }
 
