@@ -84,9 +84,9 @@ def bytes_of(rows: Rows, found: Blobs, entry: int) -> bytes:
     return rows.data[start : start + int(found.bytes[entry])].tobytes()
 
 
-def blobs(rows: Rows, argument_counts: Array) -> Blobs:
-    """All blobs of `rows`; `argument_counts` is the arguments per event id, u8[EVENTS]."""
-    having = np.flatnonzero(rows.blobs)
+def blobs(rows: Rows, argument_counts: Array, of: Array | None = None) -> Blobs:
+    """All blobs of `rows`, or of those at the positions `of`; `argument_counts`: arguments per event id, u8[EVENTS]."""
+    having = np.flatnonzero(rows.blobs) if of is None else of[np.flatnonzero(rows.blobs[of])]
     parts: list[tuple[Array, ...]] = []
     broken = 0
     if len(having):
@@ -118,7 +118,7 @@ def blobs(rows: Rows, argument_counts: Array) -> Blobs:
                     start[fits],
                 )
             parts.append((row, header["arg"], header["status"], start, size, header["whole"]))
-            more = left > 1
+            more = np.flatnonzero(left > 1)
             position = (start + ((size + 7) & ~7))[more]
             row, end, left = row[more], end[more], left[more] - 1
     if not parts:

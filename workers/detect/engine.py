@@ -240,9 +240,9 @@ class EventEngine:
             found = step.verdicts[state]
             is_open = found == OPEN
             if not is_open.all():
-                done = ~is_open
+                done, going = np.flatnonzero(~is_open), np.flatnonzero(is_open)
                 out[left[done]] = found[done]
-                chosen, left, state = chosen[is_open], left[is_open], state[is_open].astype(np.int64)
+                chosen, left, state = chosen[going], left[going], state[going].astype(np.int64)
                 if not len(left):
                     break
         return out
@@ -332,7 +332,7 @@ class Engine:
         looked_at = np.flatnonzero(self._looked_at[rows.event])
         if not len(looked_at):
             return Matches.none()
-        view = View(rows, contexts, tree, self._counts)
+        view = View(rows, contexts, tree, self._counts, looked_at)
         events = rows.event[looked_at]
         found_rows: list[Array] = []
         found_rules: list[Matched] = []

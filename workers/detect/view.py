@@ -72,9 +72,12 @@ class Walked(NamedTuple):
 class View:
     """Some rows, and what is known of their processes. Blobs are looked for once."""
 
-    def __init__(self, rows: Rows, contexts: Contexts, tree: ProcessTree, counts: Array) -> None:
+    def __init__(
+        self, rows: Rows, contexts: Contexts, tree: ProcessTree, counts: Array, of: Array | None = None
+    ) -> None:
+        """`of`: positions of the rows that will be asked for, if not all."""
         self.rows, self.contexts, self.tree = rows, contexts, tree
-        self._counts = counts
+        self._counts, self._of = counts, of
         self._found: Blobs | None = None
         self._wholes: dict[tuple[int, bytes], list[Any]] = {}
         self._parts: dict[tuple[int, bytes], list[list[bytes] | None]] = {}
@@ -86,7 +89,7 @@ class View:
     def found(self) -> Blobs:
         """All blobs of the rows."""
         if self._found is None:
-            self._found = blobs(self.rows, self._counts)
+            self._found = blobs(self.rows, self._counts, self._of)
         return self._found
 
     def whose(self, chosen: Array) -> tuple[Array, Array]:
