@@ -225,13 +225,19 @@ def _expand(
     return done[name]
 
 
+def taken(other: Rule) -> str:
+    """Why a rule cannot have the id of another one."""
+    return f"another rule has this id: {other.file}" + (f":{other.line}" if other.line else "")
+
+
 def _add(file: str, located: Located, lists: Lists, found: Loaded) -> None:
     name = ""
     try:
         reader = _RuleReader(file, located, lists)
         name = reader.id
-        if any(rule.id == name for rule in found.rules):
-            reader.refuse("id", "another rule has this id")
+        for other in found.rules:
+            if other.id == name:
+                reader.refuse("id", taken(other))
         rule, examples = reader.rule(), reader.examples()
     except RuleError as error:
         found.refused.append(error)

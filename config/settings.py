@@ -21,6 +21,8 @@ Pages = Annotated[int, msgspec.Meta(ge=8, le=16384)]
 RingBytes = Annotated[int, msgspec.Meta(ge=1 << 18, le=1 << 30)]
 ResultBytes = Annotated[int, msgspec.Meta(ge=1 << 22, le=1 << 30)]
 """A result ring must take the longest line several times (pipeline/ring.py, fits)."""
+OPTIONS = {"fold_s": "--fold", "before_s": "--before"}
+"""Keys whose option has another name."""
 
 
 class SettingsError(Exception):
@@ -89,7 +91,7 @@ def _explain(error: msgspec.ValidationError, where: str) -> SettingsError:
             unknown[1].replace("-", "_"), [f.name for f in msgspec.structs.fields(Settings)], n=1
         )
         return SettingsError(f"{where}: no such key: {unknown[1]}" + (f"; did you mean {near[0]}?" if near else ""))
-    limit = re.search(r"Expected `int` (>=|<=) (-?[0-9]+)", text)
+    limit = re.search(r"Expected `(?:int|float)` (>=|<=) (-?[0-9]+)(?:\.0)?", text)
     if limit:
         text = text.replace(limit[0], f"at {'least' if limit[1] == '>=' else 'most'} {limit[2]}")
     return SettingsError(
@@ -144,4 +146,5 @@ def resolve(file: Path | None, flags: dict[str, Any]) -> Settings:
         return _check_pages(msgspec.convert(values, Settings))
     except msgspec.ValidationError as error:
         key = _named(str(error))
-        raise _explain(error, f"--{key.replace('_', '-')}" if key else "options") from error
+        option = OPTIONS.get(key or "", f"--{key.replace('_', '-')}" if key else "options")
+        raise _explain(error, option) from error

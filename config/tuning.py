@@ -56,8 +56,13 @@ def read_exceptions(path: Path) -> tuple[Unless, ...]:
     return tuple(found)
 
 
-def chosen(rules: Sequence[Rule], only: Sequence[str], exclude: Sequence[str], least: str) -> tuple[Rule, ...]:
-    """Rules that are on. Patterns are ids, tags (`tag=NAME`) or levels (`level=high`), globs too; TuningError."""
+def chosen(
+    rules: Sequence[Rule], only: Sequence[str], exclude: Sequence[str], least: str, also_off: bool = False
+) -> tuple[Rule, ...]:
+    """Rules that are on. Patterns are ids, tags (`tag=NAME`) or levels (`level=high`), globs too, several with commas;
+    TuningError. `also_off`: whether those count that say they are not enabled, and that nobody names.
+    """
+    only, exclude = ([one for each in given for one in each.split(",")] for given in (only, exclude))
     for pattern in (*only, *exclude):
         if not any(_fits(rule, pattern) for rule in rules):
             near = nearest(pattern, [rule.id for rule in rules])
@@ -66,7 +71,7 @@ def chosen(rules: Sequence[Rule], only: Sequence[str], exclude: Sequence[str], l
     return tuple(
         rule
         for rule in rules
-        if (any(_fits(rule, p) for p in only) if only else rule.enabled)
+        if (any(_fits(rule, p) for p in only) if only else rule.enabled or also_off)
         and not any(_fits(rule, p) for p in exclude)
         and SEVERITIES.index(rule.severity) >= order
     )
@@ -82,12 +87,13 @@ def _fits(rule: Rule, pattern: str) -> bool:
 
 
 def with_exceptions(
-    rules: Sequence[Rule], exceptions: Sequence[Unless], has: Callable[[str, str], bool]
+    rules: Sequence[Rule], exceptions: Sequence[Unless], has: Callable[[str, str], bool], known: Sequence[Rule]
 ) -> tuple[Rule, ...]:
-    """The rules, each with its exceptions; `has`: an event has a field. RuleError for one without effect."""
+    """The rules, each with its exceptions; `has`: an event has a field. RuleError for one that can have no effect on
+    any that are `known`, whether they are on or not.
+    """
     found = list(rules)
     for unless in exceptions:
-        effective = False
         fields = {test.field for test in tests(unless.condition)}
         for i, rule in enumerate(found):
             if unless.id not in ("*", rule.id):
@@ -96,11 +102,15 @@ def with_exceptions(
                 event: _but(node, unless.condition) if all(has(event, f) for f in fields) else node
                 for event, node in rule.events.items()
             }
-            effective = effective or events != rule.events
             found[i] = msgspec.structs.replace(rule, events=events)
-        if not effective:
-            known = unless.id == "*" or any(rule.id == unless.id for rule in rules)
-            why = "no event of it has these fields" if known else f"no signature has the id {unless.id}"
+        meant = [rule for rule in known if unless.id in ("*", rule.id)]
+        if not meant:
+            near = nearest(unless.id, [rule.id for rule in known])
+            hint = f"; did you mean {near}?" if near else ""
+            raise RuleError(unless.file, unless.line, unless.id, f"no signature has the id {unless.id}{hint}")
+        if not any(all(has(event, f) for f in fields) for rule in meant for event in rule.events):
+            absent = sorted(f for f in fields if not any(has(event, f) for rule in meant for event in rule.events))
+            why = f"no event of it has {' and '.join(absent or sorted(fields))}"
             raise RuleError(unless.file, unless.line, unless.id, why)
     return tuple(found)
 

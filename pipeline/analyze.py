@@ -64,12 +64,14 @@ def analyze(source: str, **flags: Any) -> None:
     try:
         with _opened(source) as file:
             start = file.peek(len(MAGIC))[: len(MAGIC)]  # type: ignore[attr-defined]  # BufferedReader
-            if start == MAGIC and source != "-":
+            if start == MAGIC:
+                if source == "-":
+                    raise Failure("standard input is a recording: give its path", EX_USAGE)
                 raise SystemExit(_recording(Path(source), resolved, ruleset))
             raise SystemExit(_lines(source, file, Analysis(ruleset.rules, catalogue(), _report, _bounded)))
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise SystemExit(app.SIGPIPE_STATUS) from None
         raise Failure(f"{source}: {error.strerror}", EX_USAGE) from error
 
 

@@ -25,6 +25,7 @@ from pipeline import VERSION, reader, recording
 from pipeline.books import Ledger
 from pipeline.clock import boot_epoch_ns, boottime_ns
 from pipeline.command import Command
+from pipeline.groups import SIGPIPE_STATUS
 from pipeline.host import event_lack, pid_namespace
 from pipeline.kernel import Kernel
 from pipeline.live import Server
@@ -37,7 +38,6 @@ from workers import early
 STOP_DEADLINE_S = 5.0
 START_DEADLINE_S = 60.0
 TICK_S, IDLE_TICK_S = 0.02, 0.5
-SIGPIPE_STATUS = 128 + signal.SIGPIPE
 EX_UNAVAILABLE, EX_IOERR = 69, 74
 
 
@@ -258,7 +258,9 @@ class Run:
         self.pipeline.control.stop()
         self._drain()
         if self.command and not self.status:
-            self.status = self.command.status if self.command.ended else 128 + self.stopper.signals[0]
+            # or every reader of its events has gone: then it goes on without them
+            signalled = 128 + self.stopper.signals[0] if self.stopper.signals else 0
+            self.status = self.command.status if self.command.ended else signalled
         self.status = self.status or _sink_status(self.pipeline)
 
     def _drain(self) -> None:

@@ -124,6 +124,9 @@ def _resolve(
         asked = runtimes.endpoints(resolved.crs) if asks else ()
         if any(sink.enriched_ms for sink in out.sinks) and not asked:
             raise outputs.OutputError("enriched=: there are no names to wait for without --containers")
+        if not resolved.findings and {s.target for s in out.sinks} & {s.target for s in findings_to}:
+            remedy = "send one of them elsewhere, as with --findings table:/dev/stderr"
+            raise outputs.OutputError(f"events and findings would both go to standard output: {remedy}")
         _check_files(resolved, (*out.sinks, *findings_to), recording)
         if recording and out.switches.get("exec_hash"):
             raise outputs.OutputError("option:exec-hash: files are hashed on the host that runs them, not in a replay")
@@ -288,10 +291,7 @@ def subscribe(endpoint: str, topic: tuple[str, ...], count: int) -> None:
     """
     from pipeline.subscribe import run as subscribe_run
 
-    try:
-        raise SystemExit(subscribe_run(endpoint, topic, count))
-    except BrokenPipeError:
-        raise SystemExit(app.SIGPIPE_STATUS) from None
+    raise SystemExit(subscribe_run(endpoint, topic, count))
 
 
 @main.command()
@@ -327,10 +327,6 @@ def stat(pid: int | None, interval: float, count: int, form: str, rules: bool) -
         live.watch(pid, interval, count, form == "json")
     except live.NoRun as error:
         raise Failure(str(error), app.EX_UNAVAILABLE) from error
-    except BrokenPipeError:
-        raise SystemExit(app.SIGPIPE_STATUS) from None
-    except KeyboardInterrupt:
-        raise SystemExit(128 + 2) from None
 
 
 @main.command(name="reload")
@@ -351,7 +347,10 @@ def reload_(pid: int | None) -> None:
         raise Failure(str(error), app.EX_UNAVAILABLE) from error
     if ledger.refusal:
         raise Failure(ledger.refusal, EX_DATAERR)
-    click.echo(f"generation {ledger.signatures['generation']}: {ledger.signatures['loaded']} signatures")
+    told = ledger.signatures
+    short = [f"{told[key]} {words}" for key, words in reload.SHORT.items() if told[key]]
+    why = f", {', '.join(short)} (the run's log says why)" if short else ""
+    click.echo(f"generation {told['generation']}: {told['loaded']} signatures{why}")
 
 
 main.add_command(list_)

@@ -12,7 +12,7 @@ from bpf.catalogue import UnknownName, catalogue, nearest
 from bpf.uring import evades
 from config import outputs
 from config.conditions import Every, Negated, Node, Surely, Test
-from config.rules import Example, Rule
+from config.rules import SHIPPED, Example, Rule, RuleError, taken
 from config.settings import Settings
 from config.tuning import TuningError
 from pipeline.groups import EX_USAGE, Failure, Suggesting
@@ -97,7 +97,7 @@ SIGMA = click.option("--sigma", multiple=True, metavar="PATH", help="Sigma rules
 
 def rules_of(paths: tuple[str, ...], sigma: tuple[str, ...] = ()) -> Ruleset:
     """Those of files and folders; without, those that ship."""
-    return build(catalogue(), paths, shipped=not paths and not sigma, sigma=_pysigma(sigma))
+    return build(catalogue(), paths, shipped=not paths and not sigma, sigma=_pysigma(sigma), also_off=True)
 
 
 def _refusals(found: Ruleset) -> None:
@@ -114,8 +114,10 @@ def list_signatures(paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
     for rule in found.rules:
         state = coverage(rule, catalogue(), event_lack)
         note = "" if state.word == "full" else f"  ({state.word}: {state.reason})"
-        click.echo(f"{rule.id:<10} {rule.severity:<8} {rule.name:<30} {rule.title}{note}")
+        off = "" if rule.enabled else "  (off)"
+        click.echo(f"{rule.id:<10} {rule.severity:<8} {rule.name:<30} {rule.title}{off}{note}")
     _refusals(found)
+    raise SystemExit(1 if found.refused or found.left_out else 0)
 
 
 def named(found: Ruleset, name: str) -> Rule:
@@ -146,7 +148,8 @@ def show(rule_id: str, paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
         f"  io_uring can do unseen: {', '.join(missed)}" if (missed := evaded(rule)) else "",
         *(f"  {name}: {describe(node)}" for name, node in rule.events.items()),
         f"  {rule.threshold.text}" if rule.threshold else "",
-        f"  from {rule.file}:{rule.line}",
+        "" if rule.enabled else "  off: not enabled",
+        f"  from {rule.file}" + (f":{rule.line}" if rule.line else ""),
     ]
     click.echo("\n".join(line for line in lines if line))
 
@@ -193,18 +196,22 @@ def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None
       headrace signatures check --json | jq 'select(.coverage != "full")'
     """
     found = rules_of(paths, sigma)
+    shipped = {rule.id: rule for rule in rules_of(()).rules} if paths else {}
+    both = [RuleError(r.file, r.line, r.id, taken(shipped[r.id])) for r in found.rules if r.id in shipped]
+    refused = (*found.refused, *found.left_out, *(e for e in both if not e.file.startswith(str(SHIPPED))))
     lines = []
     for rule in found.rules:
+        if any(error.rule == rule.id for error in both):
+            continue
         state = coverage(rule, catalogue(), event_lack)
         title = rule.title or rule.name
         lines.append(Checked(rule.id, title, rule.file, state.word, state.reason, evaded(rule)))
-    lines += [
-        Checked(e.rule, "", e.file, "refused", f"line {e.line}: {e.why}" if e.line else e.why)
-        for e in (*found.refused, *found.left_out)
-    ]
+    lines += [Checked(e.rule, "", e.file, "refused", f"line {e.line}: {e.why}" if e.line else e.why) for e in refused]
     for line in lines:
         if as_json:
             click.echo(msgspec.json.encode(line))
+        elif line.coverage == "refused":
+            click.echo(f"refused  {line.file}: {f'{line.id}: ' if line.id else ''}{line.reason}")
         elif line.coverage != "full":
             click.echo(f"{line.coverage:<8} {line.id or line.file}  {line.reason}")
     if not as_json:
@@ -213,7 +220,7 @@ def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None
         missed = sum(bool(line.io_uring) for line in lines)
         if missed:
             click.echo(f"{missed} look at events that io_uring can do unseen (`signatures show ID`, or --json)")
-    raise SystemExit(1 if found.refused or found.left_out else 0)
+    raise SystemExit(1 if refused else 0)
 
 
 @signatures.command()

@@ -46,10 +46,13 @@ def explain(rule_id: str, source: str, paths: tuple[str, ...], sigma: tuple[str,
     path, line = _place(source)
     if rule.threshold:
         click.echo(f"{rule.id}: {rule.threshold.text}; each is explained alone")
-    matched = False
+    matched, last = False, 0
     for event in _events(path):
+        last = event.line + 1
         if line in (0, event.line + 1):
             matched |= _explained(rule, event, event.line + 1)
+    if line > last:
+        raise Failure(f"{path} has no event in line {line}, nor behind it", EX_USAGE)
     if rule.code:
         matched = _by_code(rule, path, line)
     raise SystemExit(0 if matched else 1)

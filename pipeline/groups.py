@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from typing import Any
 
@@ -12,6 +13,7 @@ import click
 from bpf.catalogue import nearest
 
 EX_USAGE, EX_DATAERR = 2, 65
+SIGINT_STATUS, SIGPIPE_STATUS = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 
 
 class Failure(click.ClickException):
@@ -58,6 +60,16 @@ class Suggesting(click.Group):
             with contextlib.suppress(OSError):
                 click.echo(f"headrace: standard output: {error.strerror}", err=True)
             os._exit(os.EX_IOERR)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """A reader that has gone, and Ctrl-C, end a command as they end others."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise SystemExit(SIGPIPE_STATUS) from None
+        except KeyboardInterrupt:
+            raise SystemExit(SIGINT_STATUS) from None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         name = args[0] if args else ""

@@ -21,6 +21,8 @@ from pipeline.request import Request
 from workers.detect.rulesets import Ruleset, coverage
 
 PATIENCE_S = 30.0
+SHORT = {"left_out": "left out", "not_covered": "not covered"}
+"""What a set may fall short by, as the books count it, in words."""
 
 
 class Reloader:
@@ -34,6 +36,7 @@ class Reloader:
         self._asked, self._narrowing, self._wider = traced.events, programs.wanted.narrowed, False
         self.count = self.refused = 0
         self.rules, self.refusal = len(request.rules), ""
+        self._left_out, self._not_covered = len(request.ruleset.left_out), 0
 
     def lack(self, event: Event) -> str:
         """Why signatures that come now cannot see an event; "" if they can."""
@@ -65,10 +68,11 @@ class Reloader:
             logger("supervisor").error("supervisor.signatures_refused", reason=self.refusal)
             return
         self.count, self.refusal = self.count + 1, ""
-        self.rules = len(ruleset.rules)
+        self.rules, self._left_out, self._not_covered = len(ruleset.rules), len(ruleset.left_out), 0
         for rule in ruleset.rules:
             state = coverage(rule, catalogue(), self.lack)
             if state.word != "full" and coverage(rule, catalogue(), event_lack) != state:
+                self._not_covered += 1
                 logger("supervisor").warning("supervisor.signature_not_covered", id=rule.id, reason=state.reason)
 
     def _ask(self, events: tuple[Event, ...], wider: bool) -> None:
@@ -90,6 +94,7 @@ class Reloader:
     def add_to(self, ledger: Ledger) -> None:
         """What the books say of them."""
         counts = {"generation": self._generations.latest, "loaded": self.rules}
+        counts |= {"left_out": self._left_out, "not_covered": self._not_covered}
         ledger.signatures = counts | {"reloads": self.count, "refused": self.refused}
         ledger.refusal = self.refusal
 

@@ -114,6 +114,8 @@ def test_code_sees_when_events_were(tmp_path: Path) -> None:
     [
         ("while True: pass", "did not return; it is off now"),
         ("raise SystemExit(3)", "SystemExit: 3"),
+        ("return 'text'", "TypeError: what is found is a mapping, True or None, not str"),
+        ("return {'x': object()}", "TypeError: Encoding objects of type object is unsupported"),
     ],
 )
 def test_code_that_holds_or_ends_the_analysis_is_contained(tmp_path: Path, body: str, why: str) -> None:

@@ -65,6 +65,45 @@ def test_the_tree_is_waited_for() -> None:
     assert run.events[-1]["processName"] == "ls"
 
 
+def test_a_reader_that_goes_ends_the_run_while_its_command_goes_on(tmp_path: Path) -> None:
+    ledger, end = tmp_path / "ledger", tmp_path / "end"
+    first, second = tmp_path / "first", tmp_path / "second"
+    for fifo in (first, second):
+        os.mkfifo(fifo)
+    script = (
+        f"import os\nfor f in ({str(first)!r}, {str(second)!r}): os.getppid(); open(f).close()\nopen({str(end)!r}, 'w')"
+    )
+    command = [
+        "run",
+        "-e",
+        "getppid",
+        "-o",
+        "json:-",
+        "--ledger",
+        str(ledger),
+        "--",
+        sys.executable,
+        "-S",
+        "-c",
+        script,
+    ]
+    errors = tmp_path / "errors"
+    with (
+        errors.open("w") as file,
+        subprocess.Popen([HEADRACE, *command], stdout=subprocess.PIPE, stderr=file) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        # the next event meets a pipe without a reader
+        first.write_text("")
+        assert process.wait(60) == 141, errors.read_text()
+    assert "Traceback" not in errors.read_text()
+    assert json.loads(ledger.read_text())["balanced"]
+    second.write_text("")
+    wait_for(end.exists, "the command, which goes on")
+
+
 def test_a_closed_pipe_ends_the_run_quietly() -> None:
     line = f"{HEADRACE} run -o json:- -- sh -c 'for i in 1 2 3 4 5 6 7 8 9; do ls / >/dev/null; done' | head -n 1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True, timeout=60)

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import zmq
 
-from tests.live import Running, headrace, wait_for
+from tests.live import HEADRACE, Running, headrace, wait_for
 from workers.detect.narrowing import MOST_MEASURED, MOST_PATTERNS
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +121,87 @@ def test_what_cannot_be_used_is_refused_with_its_line(tmp_path: Path, text: str,
     assert run.returncode == 2
     assert f"{path}:" in run.stderr
     assert why in run.stderr
+
+
+def test_paths_of_sigma_rules_that_are_not_there_end_a_run(tmp_path: Path) -> None:
+    plain, windows = tmp_path / "plain.yml", tmp_path / "rules" / "windows.yml"
+    plain.write_text("a: 1\n")
+    windows.parent.mkdir()
+    windows.write_text(
+        "title: x\nid: 00000000-0000-4000-8000-00000000000a\nlogsource: {product: windows}\n"
+        "detection:\n  a:\n    Image: x\n  condition: a\n"
+    )
+    for path, why in ((tmp_path / "none", "No such file"), (plain, "not a Sigma rule")):
+        for command in (("run", "--sigma", str(path), "--", "true"), ("analyze", "--sigma", str(path), "/dev/null")):
+            done = headrace(*command)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert why in done.stderr
+    done = headrace("analyze", "--sigma", str(windows.parent), "/dev/null")
+    assert done.returncode == 0
+    assert "left out" in done.stderr
+    assert "a rule for windows" in done.stderr
+
+
+def test_what_is_off_is_shown_and_tested(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    examples = "examples: {match: [{event: ptrace}], near_miss: [{event: getpid}]}"
+    path.write_text(f"id: OFF-1\nname: off\nenabled: false\nevents: [ptrace]\n{examples}\n")
+    assert headrace("signatures", "test", str(path)).stdout.startswith("2 examples hold")
+    assert "(off)" in headrace("signatures", "list", str(path)).stdout
+    assert "not enabled" in headrace("signatures", "show", "OFF-1", str(path)).stdout
+    event = json.dumps({"eventName": "ptrace", "args": [{"name": "request", "type": "int", "value": 16}]})
+    for more, found in (((), 0), (("--rules", "OFF-*,TRC-1"), 1)):
+        done = headrace("analyze", "--signatures", str(path), *more, "-", stdin=None, input=event)
+        assert len(done.stdout.splitlines()) == found, done.stderr
+
+
+def test_ids_that_are_taken_are_said_with_their_place(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("- {id: X, name: x, events: [ptrace]}\n- {id: TRC-107, name: z, events: [ptrace]}\n")
+    done = headrace("signatures", "check", str(path))
+    assert done.returncode == 1
+    assert f"{path}: TRC-107: " in done.stdout
+    assert "another rule has this id: " in done.stdout
+    assert "full 1 " in done.stdout
+    assert headrace("signatures", "list", str(tmp_path / "none")).returncode == 1
+
+
+def test_exceptions_of_signatures_that_are_not_on_are_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "exceptions.yaml"
+    for text, why in (
+        ("- {id: TRC-109, unless: {process.name: a}}", ""),
+        ("- {id: TRC-10999, unless: {process.name: a}}", "no signature has the id TRC-10999; did you mean TRC-109?"),
+        ("- {id: TRC-109, unless: {process.nam: a}}", "no event of it has process.nam"),
+    ):
+        path.write_text(text)
+        done = headrace("analyze", "--rules", "TRC-107", "--exceptions", str(path), "/dev/null")
+        assert (done.returncode, why in done.stderr) == (2 if why else 0, True), done.stderr
+
+
+def test_state_that_forked_children_may_not_have_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    code = (
+        "from workers.detect.signature import Signature\n\n\nclass Mine(Signature):\n    id, name = 'MINE', 'mine'\n"
+        "    state = 'fork'\n    events = {'openat': None, 'ptrace': None}\n"
+    )
+    path.write_text(code)
+    done = headrace("signatures", "check", str(path))
+    assert done.returncode == 1
+    assert "openat goes to one worker" in done.stdout
+    assert "state fork shares all of its events" in done.stdout
+    path.write_text(code + "    shared = ['sched_process_fork', 'ptrace']\n")
+    done = headrace("signatures", "check", "--json", str(path))
+    assert done.returncode == 0
+    told = json.loads(done.stdout)
+    assert (told["coverage"], told["reason"].split(":")[0]) == ("partial", "openat")
+
+
+def test_a_pipe_that_is_closed_ends_other_commands_as_well() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([HEADRACE, "signatures", "list"], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ class Analysis:
         omitted = {"eventsOmitted": more} if caused and (more := caused.left_out()) else {}
         executable = raw.get("executable")
         return {
-            "timestamp": raw.get("timestamp"),
+            "timestamp": one.time_ns if "timestamp" in raw else None,
             **self._parts[position],
             "eventIndex": one.line,
             "hostName": raw.get("hostName", ""),

@@ -12,8 +12,9 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
-from bpf.catalogue import LIFECYCLE, Catalogue
+from bpf.catalogue import LIFECYCLE, Catalogue, Event
 from config.conditions import ConditionError, Node, read
 from config.located import Located
 from config.rules import IDENTIFIER, SCOPES, SEVERITIES, Example, Mitre, Rule, RuleError, text_of
@@ -85,10 +86,13 @@ def _rule(path: Path, name: str, kind: type[Signature], catalogue: Catalogue) ->
     except ValueError as error:
         raise refuse(str(error)) from error
     shared = tuple(events) if kind.state == "fork" and not kind.shared else tuple(kind.shared)
+    alone = {name for name in events if name in catalogue.by_name and not _goes_to_all(catalogue.by_name[name])}
     for each in shared:
-        event = catalogue.by_name.get(each)
-        if event is not None and not (event.urgent or each in LIFECYCLE):
-            raise refuse(f"shared: {each} goes to one worker; those that go to all are processes' beginnings and ends")
+        if each in alone:
+            hint = "" if kind.shared else " (state fork shares all of its events, if shared does not name some)"
+            why = "goes to one worker; those that go to all are processes' beginnings and ends and other urgent events"
+            raise refuse(f"shared: {each} {why}{hint}")
+    missed = sorted(alone - set(shared)) if kind.state == "fork" else []
     if kind.state == "fork":
         events.setdefault(FORK, read(_located(None), {}))
         shared = tuple(dict.fromkeys((*shared, FORK)))
@@ -107,8 +111,15 @@ def _rule(path: Path, name: str, kind: type[Signature], catalogue: Catalogue) ->
         code=name,
         state=kind.state,
         shared=shared,
+        dead=tuple(
+            f"{name}: with several workers, children do not have what it left in their creator" for name in missed
+        ),
         file=str(path),
     )
+
+
+def _goes_to_all(event: Event) -> bool:
+    return event.urgent or event.name in LIFECYCLE
 
 
 def _examples(path: Path, kind: type[Signature]) -> tuple[Example, ...]:
@@ -189,8 +200,10 @@ class CodeRule:
 
     def _answer(self, result: Result, state: Kept) -> Answer:
         """As it is now: what a finding shows is JSON, and code may go on with what it has given."""
-        if not result:
+        if result is None or (isinstance(result, bool | np.bool_) and not result):
             return NOTHING
+        if not isinstance(result, Mapping | bool | np.bool_):
+            raise TypeError(f"what is found is a mapping, True or None, not {type(result).__name__}")
         found = msgspec.json.decode(msgspec.json.encode(result)) if isinstance(result, Mapping) else True
         return Answer(found, state.caused() if self.rule.state else None)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bpf.catalogue import Catalogue, Event
 from config.conditions import tests
-from config.rules import MOST_CODE, SHIPPED, Example, Rule, RuleError, files_of, load
+from config.rules import MOST_CODE, SHIPPED, Example, Rule, RuleError, files_of, load, taken
 from config.tuning import chosen, read_exceptions, with_exceptions
 from workers.detect.code import load_code
 from workers.detect.compiled import check_rule, has_field
@@ -83,15 +83,19 @@ def build(
     shipped: bool = True,
     sigma: Sequence[str] = (),
     keywords: bool = False,
+    also_off: bool = False,
 ) -> Ruleset:
-    """The rules that ship and those of some folders, tuned. TuningError; what cannot be used is in `refused`."""
+    """The rules that ship and those of some folders, tuned. TuningError; what cannot be used is in `refused`.
+    `also_off`: those as well that say they are not enabled.
+    """
     loaded = load([*([SHIPPED] if shipped else []), *map(Path, folders)])
     refused, usable = list(loaded.refused), []
     for path in _code_files([*([SHIPPED] if shipped else []), *map(Path, folders)]):
         try:
             for rule, examples in load_code(path, catalogue):
-                if any(rule.id == other.id for other in loaded.rules):
-                    raise RuleError(str(path), 0, rule.id, "another rule has this id")
+                for other in loaded.rules:
+                    if rule.id == other.id:
+                        raise RuleError(str(path), 0, rule.id, taken(other))
                 loaded.rules.append(rule)
                 loaded.examples[rule.id] = examples
         except RuleError as error:
@@ -108,17 +112,23 @@ def build(
         from workers.detect.sigma_rules import load_sigma  # an extra
 
         found, left_out = load_sigma(list(map(Path, sigma)), catalogue, keywords)
-        known = {rule.id for rule in usable}
-        left_out += [RuleError(r.file, 0, r.id, "another rule has this id") for r in found if r.id in known]
+        known = {rule.id: rule for rule in usable}
+        left_out += [RuleError(r.file, 0, r.id, taken(known[r.id])) for r in found if r.id in known]
         usable += [rule for rule in found if rule.id not in known]
+        # what was named itself must be there; in a folder of others' rules, some may be for something else
+        refused += [error for error in left_out if error.file in sigma and not error.rule]
+        left_out = [error for error in left_out if error.file not in sigma or error.rule]
     code = [rule for rule in usable if rule.code]
     if len(code) > MOST_CODE:
         refused.append(RuleError(code[-1].file, 0, code[-1].id, f"more than {MOST_CODE} signatures in Python"))
-    rules = chosen(usable, only, exclude, least)
+    rules = chosen(usable, only, exclude, least, also_off)
     if exceptions:
         try:
             rules = with_exceptions(
-                rules, read_exceptions(Path(exceptions)), lambda event, name: has_field(catalogue.by_name[event], name)
+                rules,
+                read_exceptions(Path(exceptions)),
+                lambda event, name: has_field(catalogue.by_name[event], name),
+                usable,
             )
             for rule in rules:
                 check_rule(rule, catalogue)

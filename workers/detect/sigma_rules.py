@@ -20,7 +20,7 @@ import msgspec
 
 from bpf.catalogue import Catalogue
 from config.conditions import FALSE, TRUE, Either, Every, Negated, Node, Scalar, Surely, Test, every
-from config.rules import Mitre, Rule, RuleError, files_of
+from config.rules import Mitre, Rule, RuleError, files_of, taken
 from workers.detect.compiled import check_rule
 from workers.detect.fields import field_of
 from workers.detect.matching import Matcher
@@ -71,8 +71,9 @@ def load_sigma(
             for rule in parsed:
                 try:
                     found = _Converter(rule, str(path), catalogue, keywords).rule()
-                    if any(found.id == other.id for other in rules):
-                        raise RuleError(str(path), 0, found.id, "another rule has this id")
+                    for other in rules:
+                        if found.id == other.id:
+                            raise RuleError(str(path), 0, found.id, taken(other))
                     check_rule(found, catalogue)
                 except RuleError as error:
                     refused.append(error)
