@@ -145,7 +145,7 @@ def test_paths_of_sigma_rules_that_are_not_there_end_a_run(tmp_path: Path) -> No
 def test_what_is_off_is_shown_and_tested(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     examples = "examples: {match: [{event: ptrace}], near_miss: [{event: getpid}]}"
-    path.write_text(f"id: OFF-1\nname: off\nenabled: false\nevents: [ptrace]\n{examples}\n")
+    path.write_text(f"id: OFF-1\nname: dormant\nenabled: false\nevents: [ptrace]\n{examples}\n")
     assert headrace("signatures", "test", str(path)).stdout.startswith("2 examples hold")
     assert "(off)" in headrace("signatures", "list", str(path)).stdout
     assert "not enabled" in headrace("signatures", "show", "OFF-1", str(path)).stdout

@@ -73,6 +73,16 @@ def _code_files(folders: Sequence[Path]) -> Iterator[Path]:
             yield from files_of(folder, code=True)
 
 
+def _add_sigma(usable: list[Rule], paths: Sequence[str], catalogue: Catalogue, keywords: bool) -> list[RuleError]:
+    """Sigma rules beside others; what is left out."""
+    from workers.detect.sigma_rules import load_sigma  # an extra
+
+    found, left_out = load_sigma(list(map(Path, paths)), catalogue, keywords)
+    known = {rule.id: rule for rule in usable}
+    usable += [rule for rule in found if rule.id not in known]
+    return left_out + [RuleError(r.file, 0, r.id, taken(known[r.id])) for r in found if r.id in known]
+
+
 def build(
     catalogue: Catalogue,
     folders: Sequence[str] = (),
@@ -109,12 +119,7 @@ def build(
             usable.append(rule)
     left_out: list[RuleError] = []
     if sigma:
-        from workers.detect.sigma_rules import load_sigma  # an extra
-
-        found, left_out = load_sigma(list(map(Path, sigma)), catalogue, keywords)
-        known = {rule.id: rule for rule in usable}
-        left_out += [RuleError(r.file, 0, r.id, taken(known[r.id])) for r in found if r.id in known]
-        usable += [rule for rule in found if rule.id not in known]
+        left_out = _add_sigma(usable, sigma, catalogue, keywords)
         # what was named itself must be there; in a folder of others' rules, some may be for something else
         refused += [error for error in left_out if error.file in sigma and not error.rule]
         left_out = [error for error in left_out if error.file not in sigma or error.rule]
