@@ -59,6 +59,10 @@ def tracefs() -> Path | None:
     return None
 
 
+class RefusedError(LoadError):
+    """The kernel does not take a program."""
+
+
 class Programs:
     """The loaded programs and their maps. Detached and freed by close()."""
 
@@ -93,7 +97,7 @@ class Programs:
         self._fill_calls()
         try:
             self._load(found)
-        except LoadError:
+        except RefusedError:
             self._free()
             raise
         for program in wanted.tails:
@@ -109,14 +113,15 @@ class Programs:
         # the largest first: they take longest
         order = sorted(kinds, key=lambda name: -len(found.programs[name].instructions))
 
-        def load(function: str) -> int:
+        def load(function: str) -> None:
             try:
-                return syscall.load_program(function, kinds[function], found.programs[function].placed(fds))
+                fd = syscall.load_program(function, kinds[function], found.programs[function].placed(fds))
             except OSError as error:
-                raise LoadError(f"the kernel refused the program {function}: {error.strerror}") from error
+                raise RefusedError(f"the kernel refused the program {function}: {error.strerror}") from error
+            self._functions[function] = fd
 
         with ThreadPoolExecutor() as pool:
-            self._functions = dict(zip(order, pool.map(load, order), strict=True))
+            list(pool.map(load, order))
 
     def _free(self) -> None:
         self._status.close()

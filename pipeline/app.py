@@ -209,7 +209,7 @@ class Run:
         if narrowed:
             try:
                 return Kernel(settings, self._traced, self.span, (*tests, *narrowed), boot_ns)
-            except loader.LoadError as error:
+            except loader.RefusedError as error:
                 logger("supervisor").warning("supervisor.not_narrowed", reason=str(error))
         return Kernel(settings, self._traced, self.span, tests, boot_ns)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 import click
 import msgspec
@@ -197,11 +198,13 @@ def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None
     """
     found = rules_of(paths, sigma)
     shipped = {rule.id: rule for rule in rules_of(()).rules} if paths else {}
-    both = [RuleError(r.file, r.line, r.id, taken(shipped[r.id])) for r in found.rules if r.id in shipped]
-    refused = (*found.refused, *found.left_out, *(e for e in both if not e.file.startswith(str(SHIPPED))))
+    own = {place for rule in shipped.values() for place in (rule.file, str(SHIPPED / Path(rule.file).name))}
+    others = [r for r in found.rules if r.id in shipped and not {r.file, str(Path(r.file).resolve())} & own]
+    both = [RuleError(rule.file, rule.line, rule.id, taken(shipped[rule.id])) for rule in others]
+    refused = (*found.refused, *found.left_out, *both)
     lines = []
     for rule in found.rules:
-        if any(error.rule == rule.id for error in both):
+        if rule in others:
             continue
         state = coverage(rule, catalogue(), event_lack)
         title = rule.title or rule.name

@@ -60,7 +60,7 @@ static __always_inline bool early_blob(struct early *s, const struct head *h, u3
 /* A text as it was passed. Some end with NULs that workers take off. */
 static __always_inline bool early_text(struct early *s, const struct head *h, u32 arg)
 {
-	return early_blob(s, h, arg) && s->bytes && KREAD(u8, s->at + s->bytes - 1);
+	return early_blob(s, h, arg) && s->bytes && s->last >> 56;
 }
 
 /*

@@ -164,6 +164,8 @@ def test_ids_that_are_taken_are_said_with_their_place(tmp_path: Path) -> None:
     assert "another rule has this id: " in done.stdout
     assert "full 1 " in done.stdout
     assert headrace("signatures", "list", str(tmp_path / "none")).returncode == 1
+    own = headrace("signatures", "check", str(ROOT / "config" / "signatures"))
+    assert (own.returncode, own.stdout) == (0, headrace("signatures", "check").stdout)
 
 
 def test_exceptions_of_signatures_that_are_not_on_are_no_mistake(tmp_path: Path) -> None:

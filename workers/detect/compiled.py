@@ -13,12 +13,13 @@ from typing import Any
 import msgspec
 
 from bpf.catalogue import Catalogue, Event, UnknownName
+from bpf.early import EITHER, EVERY
 from config.conditions import Either, Every, Negated, Node, Surely, Test, every
 from config.rules import Rule, RuleError
 from workers.detect.fields import Field, FieldError, field_of
 from workers.detect.matching import TestError, check
 
-EVERY, EITHER, NEGATED, SURELY = "every", "either", "negated", "surely"
+NEGATED, SURELY = "negated", "surely"
 Formula = int | tuple[str, Any]
 IN_SCOPE: dict[str, Node] = {
     "any": Every(),

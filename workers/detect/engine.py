@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from bpf.catalogue import Catalogue
+from bpf.early import EVERY
 from config.rules import Rule
 from workers.blobs import argument_counts
-from workers.detect.compiled import EVERY, NEGATED, SURELY, Formula, OfEvent, compile_rules, numbers
+from workers.detect.compiled import NEGATED, SURELY, Formula, OfEvent, compile_rules, numbers
 from workers.detect.fields import Field
 from workers.detect.matches import Matched, Matches
 from workers.detect.matching import Matcher, Verdicts
@@ -90,11 +91,11 @@ class Classes:
         if walked is None:
             return self._properly(view, chosen)
         assert self.rough is not None
-        self.scanned += len(chosen)
         found = np.full(len(chosen), self.class_of(Verdicts(self.matcher.present, frozenset())))
         if walked.unread.any():
             found[walked.unread] = self.class_of(self.matcher.unread)
         maybe = self.rough.maybe(walked.block) & ~walked.unread | walked.odd
+        self.scanned += len(chosen) - int(np.count_nonzero(maybe))
         if maybe.any():
             found[maybe] = self._properly(view, chosen[maybe])
         return found

@@ -17,7 +17,6 @@ from config.conditions import Scalar, Test
 from config.rules import Rule
 from workers.decode.flags import parser_of
 from workers.decode.texts import TEXT_TYPES
-from workers.detect.compiled import EVERY as ALL
 from workers.detect.compiled import NEGATED, SURELY, Formula, OfEvent, compile_rules
 from workers.detect.fields import Field
 from workers.detect.scan import ends
@@ -29,7 +28,7 @@ MOST_PATTERNS = 128
 """Of one event. The programs try one after the other, and each is some 40 instructions."""
 MOST_MEASURED = 32
 """Of these, beginnings that end within a name: for them a name's length is looked for byte by byte, which the verifier
-does as well; it gives up between 32 and 128 of them, and takes five seconds for that."""
+does as well; it gives up between 32 and 128 of them, and takes seconds for that."""
 MEANING = re.compile(r"[*?\[\\]")
 """What a glob does not take as it stands."""
 
@@ -73,7 +72,7 @@ class _Narrowing:
             return self._most(inner)
         parts = [self._most(part) for part in inner]
         wanted = tuple(part for part in parts if part is not None)
-        if kind == ALL:
+        if kind == EVERY:
             return (EVERY, wanted) if wanted else None
         return (EITHER, wanted) if len(wanted) == len(parts) else None
 

@@ -44,7 +44,8 @@ def lowered(data: bytes) -> bytes:
     return data.decode("utf-8", "surrogateescape").lower().encode("utf-8", "surrogateescape")
 
 
-def _escaped(data: bytes) -> str:
+def escaped(data: bytes) -> str:
+    """The pattern that is these bytes and nothing else."""
     return "".join(chr(b) if (chr(b).isalnum() and b < 128) or b in b"/ _" else f"\\x{b:02x}" for b in data)
 
 
@@ -65,10 +66,10 @@ def _globbed(data: bytes) -> Iterator[str]:
             yield f"[^\\x00{body}]" if negated else f"[{body}]"
             at = end + 1
         elif one == b"\\" and at < len(data):
-            yield _escaped(data[at : at + 1])
+            yield escaped(data[at : at + 1])
             at += 1
         else:
-            yield _escaped(one)
+            yield escaped(one)
 
 
 def _bounded(parts: list[str]) -> str:
@@ -90,7 +91,7 @@ def pattern(operator: str, value: Scalar, nocase: bool) -> str:
         return _bounded(list(_globbed(data)))
     begin = END if operator in ("equals", "startswith") else ""
     end = END if operator in ("equals", "endswith") else ""
-    return begin + _escaped(data) + end
+    return begin + escaped(data) + end
 
 
 class PatternSet:

@@ -19,8 +19,8 @@ import numpy as np
 
 from config.conditions import Scalar, Test
 from workers.decode.blocks import NUL, SLASH, Block
-from workers.detect.patterns import as_bytes, lowered
-from workers.detect.scan import MOST_BYTES, required
+from workers.detect.patterns import as_bytes, escaped, lowered
+from workers.detect.scan import MOST_BYTES, database, required
 
 Array = np.ndarray[Any, Any]
 LEAST = 2
@@ -87,12 +87,8 @@ class Rough:
     """The tests of one field."""
 
     def __init__(self, wanted: set[tuple[bytes, bool]]) -> None:
-        self._database: Any = hyperscan.Database()
-        self._database.compile(
-            expressions=["".join(f"\\x{b:02x}" for b in data).encode() for data, _ in sorted(wanted)],
-            ids=[0] * len(wanted),
-            flags=[hyperscan.HS_FLAG_CASELESS if small else 0 for _, small in sorted(wanted)],
-        )
+        """hyperscan.error if one is beyond its bounds."""
+        self._database = database([(0, escaped(data), small) for data, small in sorted(wanted)])
 
     @classmethod
     def of(cls, tests: Sequence[Test]) -> Rough | None:
@@ -121,10 +117,7 @@ class Rough:
         self._database.scan(block.data, match_event_handler=on_match)
         if ends:
             found[block.rows(np.array(ends, np.int64))] = True
-        odd = np.flatnonzero(block.data > 0x7F)
-        if len(odd):
-            found[block.rows(odd)] = True
-        return found | _slashed(block)
+        return found | ~block.is_ascii() | _slashed(block)
 
 
 def _slashed(block: Block) -> Array:

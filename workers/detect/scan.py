@@ -109,6 +109,22 @@ def _byte(text: str) -> int | None:
     return ord(plain) if len(plain) == 1 else None
 
 
+def database(patterns: Sequence[tuple[int, str, bool]]) -> Any:
+    """Patterns that are looked for all at once: a number, the pattern, and whether it is without case. None of none;
+    hyperscan.error if one is beyond its bounds.
+    """
+    if not patterns:
+        return None
+    numbers, texts, small = zip(*patterns, strict=True)
+    found = hyperscan.Database()
+    found.compile(
+        expressions=[text.encode("ascii") for text in texts],
+        ids=list(numbers),
+        flags=[hyperscan.HS_FLAG_CASELESS if each else 0 for each in small],
+    )
+    return found
+
+
 class Scan:
     """All tests of one field, compiled."""
 
@@ -134,20 +150,7 @@ class Scan:
         self._bytes = [(i, byte, small) for i, (text, small) in enumerate(owners) if (byte := _byte(text)) is not None]
         """Patterns of one byte: they are everywhere, and numpy tells where at once."""
         alone = {i for i, _, _ in self._bytes}
-        self._database: Any = self._compiled([(i, *each) for i, each in enumerate(owners) if i not in alone])
-
-    @staticmethod
-    def _compiled(patterns: list[tuple[int, str, bool]]) -> Any:
-        if not patterns:
-            return None
-        numbers, texts, small = zip(*patterns, strict=True)
-        database = hyperscan.Database()
-        database.compile(
-            expressions=[text.encode("ascii") for text in texts],
-            ids=list(numbers),
-            flags=[hyperscan.HS_FLAG_CASELESS if each else 0 for each in small],
-        )
-        return database
+        self._database = database([(i, *each) for i, each in enumerate(owners) if i not in alone])
 
     @classmethod
     def of(cls, field: Field, tests: Sequence[Test]) -> Scan | None:

@@ -5,6 +5,7 @@ key (process, container) -> Kept     a dictionary, since when there is one, the 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -140,7 +141,7 @@ class States:
 
     def __init__(self, scope: str) -> None:
         self._scope = scope
-        self._known: dict[Hashable, Kept] = {}
+        self._known: OrderedDict[Hashable, Kept] = OrderedDict()
         self._fresh: list[Cause] = []
         """Not shown yet."""
         self._cause_bytes = 0
@@ -153,16 +154,17 @@ class States:
         if not self._scope:
             return Kept(event.time_ns)
         key = event.container if self._scope == "container" else event.process
-        found = self._known.pop(key, None)
+        found = self._known.get(key)
         if found is None:
             found = Kept(event.time_ns)
-        self._put(key, found)
+            self._put(key, found)
+        self._known.move_to_end(key)
         return found
 
     def _put(self, key: Hashable, state: Kept) -> None:
         self._known[key] = state
         if len(self._known) > MAX_STATES:
-            del self._known[next(iter(self._known))]
+            self._known.popitem(last=False)
             self.evicted += 1
 
     def note(self, state: Kept, event: Given) -> None:
@@ -202,7 +204,7 @@ class States:
         """Forget processes that have ended; looked for once there are many more than before."""
         if len(self._known) < self._look_at:
             return
-        self._known = {key: state for key, state in self._known.items() if lives(key)}
+        self._known = OrderedDict((key, state) for key, state in self._known.items() if lives(key))
         self._look_at = max(MIN_LOOK, 2 * len(self._known))
 
     def __len__(self) -> int:
