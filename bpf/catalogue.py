@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from bpf import layout
-from bpf.events import CALLS, EVENTS
+from bpf.events import CALLS, EVENTS, MULTIPLEXED, X32_CALLS
 from bpf.sets import SETS
 
 TABLES = Path(__file__).parent / "tables"
@@ -122,13 +122,19 @@ class Event:
 
 @dataclass(frozen=True)
 class Call:
-    """One number of one table: which event it is, and what to read for it."""
+    """One number of one table: which event it is, and what to read for it.
+
+    `compat`: its structs are those of 32 bits; `slot`: its row of the kernel's table (bpf/c/dispatch.h);
+    `registers`: for each argument, which argument of ipc(2) it is.
+    """
 
     number: int
     compat: bool
     event: Event
     arguments: tuple[Argument, ...]
     blobs: tuple[Blob, ...]
+    slot: int
+    registers: tuple[int, ...] = ()
 
 
 class UnknownName(Exception):
@@ -215,6 +221,7 @@ PROGRAMS = (
     "exec",
     "tell",
     "sys_exit",
+    "multiplexed",
 )
 """Programs that tail calls reach, by number. 0, the walk, stands for none in a call's row."""
 VARIANTS = ("", "creat", "openat2", "pair", "fcntl", "vector", "move_mount")
@@ -303,6 +310,9 @@ class Catalogue:
     def __init__(self) -> None:
         self.by_name: dict[str, Event] = {}
         self.calls: list[Call] = []
+        """By number: the two tables, and what stands for every other number."""
+        self.other_rows: list[Call] = []
+        """Rows of the kernel's table that no number of the two reaches as such: x32, socketcall, ipc, unnamed."""
         native, compat = _read_table("x86_64"), _read_table("i386")
         for number, (name, arguments) in native.items():
             self._add_call(number, False, _syscall(number, name, arguments, only_32=False), arguments)
@@ -318,6 +328,9 @@ class Catalogue:
         )
         for is_compat in (False, True):
             self._add_call(layout.UNKNOWN_CALL, is_compat, unknown, unknown.arguments)
+        self._add_x32()
+        self._add_multiplexed()
+        self._add_unnamed(unknown)
         for i, (name, hook, missing, programs, arguments) in enumerate(_hook_events()):
             self.by_name[name] = Event(
                 HOOK_BASE + i,
@@ -334,7 +347,43 @@ class Catalogue:
 
     def _add_call(self, number: int, compat: bool, event: Event, arguments: tuple[Argument, ...]) -> None:
         self.by_name[event.name] = event
-        self.calls.append(Call(number, compat, event, arguments, _blobs(event.name, arguments, compat)))
+        slot = number + layout.CALL_SLOTS * compat
+        self.calls.append(Call(number, compat, event, arguments, _blobs(event.name, arguments, compat), slot))
+
+    def _add_other(self, slot: int, name: str, count: int | None = None, registers: tuple[int, ...] = ()) -> None:
+        """A row of the event `name` with its first `count` arguments."""
+        event = self.by_name[name]
+        arguments = event.arguments[:count]
+        blobs = tuple(b for b in _blobs(name, arguments, True) if b.arg < len(arguments))
+        self.other_rows.append(Call(slot, True, event, arguments, blobs, slot, registers))
+
+    def _add_x32(self) -> None:
+        for line in X32_CALLS.split("\n"):
+            if line:
+                number, name = line.split()
+                self._add_other(int(number), name)
+
+    def _add_multiplexed(self) -> None:
+        for line in MULTIPLEXED.split("\n"):
+            if line:
+                through, number, name, rest = line.split()
+                if through == "socketcall":
+                    self._add_other(layout.MULTIPLEXED_SLOT + int(number), name, int(rest))
+                else:
+                    registers = tuple(map(int, rest.split(",")))
+                    slot = layout.MULTIPLEXED_SLOT + layout.MULTIPLEXED + int(number)
+                    self._add_other(slot, name, len(registers), registers)
+
+    def _add_unnamed(self, unknown: Event) -> None:
+        """Numbers within the tables that have no name are unknown calls like those beyond them."""
+        taken = {call.slot for call in (*self.calls, *self.other_rows)}
+        for slot in set(range(layout.MULTIPLEXED_SLOT)) - taken:
+            self.other_rows.append(Call(slot, False, unknown, unknown.arguments, (), slot))
+
+    @property
+    def rows(self) -> list[Call]:
+        """Every row of the kernel's table of calls."""
+        return [*self.calls, *self.other_rows]
 
     def event(self, name: str) -> Event:
         """The event of that name; UnknownName suggests the nearest."""

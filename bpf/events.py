@@ -194,3 +194,83 @@ identity capset
 identity setns
 identity unshare
 """
+
+"""Numbers that the x32 ABI has for itself: `NUMBER CALL` (arch/x86/entry/syscalls/syscall_64.tbl)."""
+X32_CALLS = """
+512 rt_sigaction
+513 rt_sigreturn
+514 ioctl
+515 readv
+516 writev
+517 recvfrom
+518 sendmsg
+519 recvmsg
+520 execve
+521 ptrace
+522 rt_sigpending
+523 rt_sigtimedwait
+524 rt_sigqueueinfo
+525 sigaltstack
+526 timer_create
+527 mq_notify
+528 kexec_load
+529 waitid
+530 set_robust_list
+531 get_robust_list
+532 vmsplice
+533 move_pages
+534 preadv
+535 pwritev
+536 rt_tgsigqueueinfo
+537 recvmmsg
+538 sendmmsg
+539 process_vm_readv
+540 process_vm_writev
+541 setsockopt
+542 getsockopt
+543 io_setup
+544 io_submit
+545 execveat
+546 preadv2
+547 pwritev2
+"""
+
+"""Calls that two i386 calls stand for (include/uapi/linux/net.h, ipc.h):
+
+    socketcall NUMBER CALL WORDS    its arguments are so many words behind the second argument
+    ipc NUMBER CALL ARGUMENTS       for each of its arguments, which one of ipc's (ipc/syscall.c)
+"""
+MULTIPLEXED = """
+socketcall 1 socket 3
+socketcall 2 bind 3
+socketcall 3 connect 3
+socketcall 4 listen 2
+socketcall 5 accept 3
+socketcall 6 getsockname 3
+socketcall 7 getpeername 3
+socketcall 8 socketpair 4
+socketcall 9 sendto 4
+socketcall 10 recvfrom 4
+socketcall 11 sendto 6
+socketcall 12 recvfrom 6
+socketcall 13 shutdown 2
+socketcall 14 setsockopt 5
+socketcall 15 getsockopt 5
+socketcall 16 sendmsg 3
+socketcall 17 recvmsg 3
+socketcall 18 accept4 4
+socketcall 19 recvmmsg 5
+socketcall 20 sendmmsg 4
+ipc 1 semop 1,4,2
+ipc 2 semget 1,2,3
+ipc 3 semctl 1,2,3,4
+ipc 4 semtimedop 1,4,2,5
+ipc 11 msgsnd 1,4,2,3
+ipc 12 msgrcv 1,4,2,5,3
+ipc 13 msgget 1,2
+ipc 14 msgctl 1,2,4
+ipc 21 shmat 1,4,2
+ipc 22 shmdt 4
+ipc 23 shmget 1,2,3
+ipc 24 shmctl 1,2,4
+"""

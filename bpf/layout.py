@@ -19,9 +19,14 @@ PRIVATE_BYTES = 72
 """What stands before the wire part of `struct frame`: kernel pointers, never sent."""
 EVENTS = 1152
 """Event ids are below this."""
-CALL_SLOTS = 512
-"""Numbers of system calls per table; the last slot stands for every number not in the table."""
+CALL_SLOTS = 560
+"""Rows of system calls per table; the last one stands for every number that has none."""
 UNKNOWN_CALL = CALL_SLOTS - 1
+X32_ONLY, X32_END = 512, 548
+"""Rows of the 64-bit table that only numbers of the x32 ABI reach: those whose structs are 32-bit ones."""
+MULTIPLEXED_SLOT, MULTIPLEXED = CALL_SLOTS * 2, 32
+"""Rows of the calls that socketcall(2) stands for, then as many of ipc(2)."""
+ALL_SLOTS = MULTIPLEXED_SLOT + 2 * MULTIPLEXED
 FRAME_VERSION = 2
 STRING_BYTES = 4096
 PATH_ROOM = 4096 + 256 + 8
@@ -35,7 +40,7 @@ EXTRA_SLOTS = 2
 """Frames of a CPU beside those of the shards: the urgent one, then that of facts (bpf/c/maps.h)."""
 
 HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN, HEAD_NO_OBJECT, HEAD_EXEC_IMAGE, HEAD_OWN_ROOT = 1, 2, 4, 8, 16, 32
-HEAD_OWN_TARGET = 64
+HEAD_OWN_TARGET, HEAD_ANSWERED = 64, 128
 BLOB_OK, BLOB_CUT, BLOB_FAULT, BLOB_NULL, BLOB_RACED, BLOB_BYPASS = 0, 1, 2, 3, 4, 5
 BLOB_STATUS = 15
 """Mask of a blob's status; what is above it says where the blob was taken."""
@@ -154,7 +159,8 @@ CALL = np.dtype(
         ("dir2", "u1"),
         ("flags", "u1"),
         ("descriptor", "u1"),
-        ("pad", "u1", 7),
+        ("registers", "u1", 5),
+        ("pad", "u1", 2),
     ]
 )
 STATUS = np.dtype(

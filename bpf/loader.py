@@ -174,7 +174,7 @@ class Programs:
         looks = {look.call: look for look in LOOKS if look.program in self.wanted.programs}
         bounds = {name: (least, largest) for name, least, largest in self.wanted.retval}
         self._rows: dict[int, np.ndarray[Any, Any]] = {}
-        for call in catalogue().calls:
+        for call in catalogue().rows:
             name = call.event.name
             wanted = name in names and call.event.hook == SYS_EXIT
             look = looks.get(name)
@@ -188,16 +188,15 @@ class Programs:
                 self._put_row(call, row)
 
     def _put_row(self, call: Call, row: np.ndarray[Any, Any]) -> None:
-        at = call.number + layout.CALL_SLOTS * call.compat
-        self._rows[at] = row
-        self._maps["calls"][at] = row.tobytes()
+        self._rows[call.slot] = row
+        self._maps["calls"][call.slot] = row.tobytes()
 
     def ask(self, events: Sequence[Event]) -> None:
         """Have these system calls told of from now on, and no others. What is not one stays as it was loaded."""
         names = {event.name for event in events if event.hook == SYS_EXIT}
-        for call in catalogue().calls:
+        for call in catalogue().rows:
             wanted = call.event.name in names
-            row = self._rows.get(call.number + layout.CALL_SLOTS * call.compat)
+            row = self._rows.get(call.slot)
             if wanted == bool(row is not None and row["wanted"][0]):
                 continue
             if row is None:
@@ -215,6 +214,7 @@ class Programs:
         blobs = call.blobs if call.compat else call.event.blobs_with(self.wanted.capture_bytes)
         for i, blob in enumerate(blobs):
             row["blobs"][0, i] = (blob.kind, blob.arg, blob.sized, blob.on_success, blob.bytes)
+        row["registers"][0, : len(call.registers)] = call.registers
         room = sum(blob.room for blob in blobs)
         if call.event.name in ("execve", "execveat"):
             row["exec"] = 1 + (call.event.name == "execveat")

@@ -30,6 +30,9 @@ OFFSETS: dict[str, tuple[tuple[str, str], ...]] = {
         ("task_struct", "signal"),
         ("task_struct", "exit_code"),
         ("task_struct", "pending.signal"),
+        ("task_struct", "blocked"),
+        ("task_struct", "seccomp.mode"),
+        ("task_struct", "seccomp.filter"),
         ("signal_struct", "live.counter"),
         ("cred", "uid"),
         ("cred", "gid"),
@@ -178,6 +181,8 @@ OPERATIONS = """READV WRITEV FSYNC READ_FIXED WRITE_FIXED POLL_ADD SYNC_FILE_RAN
     RECV_ZC EPOLL_WAIT READV_FIXED WRITEV_FIXED FIXED_FD_INSTALL""".split()
 NO_OPERATION = 63
 """Stands for an operation that this kernel does not have."""
+"""Of kernels with seccomp filters."""
+SECCOMP = (("seccomp_filter", "prev"), ("seccomp_filter", "notif"))
 """Of kernels with modules."""
 MODULES = (("module", "name"), ("module", "version"), ("module", "srcversion"))
 REGISTERS = {
@@ -193,7 +198,7 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
         wanted[f"pt_regs_{register}"] = (("pt_regs", register),)
     found = {f"KERNEL_{name}": _first(btf, places) for name, places in wanted.items()}
     found["KERNEL_upid_size"] = btf.size("upid")
-    for members in (MAPLE_TREE, AUDIT, PIDS, IO_URING, MODULES):
+    for members in (MAPLE_TREE, AUDIT, PIDS, IO_URING, SECCOMP, MODULES):
         with contextlib.suppress(UnknownMember):
             found |= {f"KERNEL_{s}_{path.replace('.', '_')}": btf.offset(s, path) for s, path in members}
     for operation in OPERATIONS:

@@ -12,7 +12,18 @@ from pathlib import Path
 
 from bpf import cgroups, early, layout
 from bpf.btf import Btf
-from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, ON_PROCESSES, PROGRAMS, STEPS, SYS_EXIT, WALK, Event, catalogue
+from bpf.catalogue import (
+    ENTRY_CALLS,
+    LIFECYCLE,
+    ON_PROCESSES,
+    PROGRAMS,
+    STEPS,
+    SYS_EXIT,
+    UNKNOWN_CALL_ID,
+    WALK,
+    Event,
+    catalogue,
+)
 from bpf.early import AnyOf, Test
 from bpf.scope import Scope
 
@@ -31,6 +42,7 @@ SOURCES = (
     "path.h",
     "file.h",
     "regions.h",
+    "dispatch.h",
     "objects.h",
     "pids.h",
     "syscalls.c",
@@ -93,6 +105,7 @@ class Wanted:
             "exec",
             "tell",
             "sys_exit",
+            "multiplexed",
             *self.programs,
             *(step for p in self.programs for step in STEPS.get(p, ())),
         )
@@ -137,6 +150,7 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
         "FRAME_CELLS": layout.FRAME_CELLS,
         "EVENTS": layout.EVENTS,
         "CALL_SLOTS": layout.CALL_SLOTS,
+        "ALL_SLOTS": layout.ALL_SLOTS,
         "SHARDS": wanted.shards,
         "CPUS": cpus,
         "GROUPS": GROUPS,
@@ -160,6 +174,7 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
     if programs or any(e.hook == SYS_EXIT for e in wanted.events):
         found["WANT_SYSCALLS"] = 1
     found["PROGRAMS"] = len(PROGRAMS)
+    found["UNKNOWN_CALL_ID"] = UNKNOWN_CALL_ID
     found |= {f"PROGRAM_{name}": number for number, name in enumerate(PROGRAMS)}
     found |= {define: 1 for program, define in NEEDS.items() if program in programs}
     hooks = ("sys_enter", "sys_exit", "sched_switch")

@@ -4,7 +4,15 @@
 #define SYSCALL_FINIT_MODULE(compat) ((compat) ? 350 : 313)
 #define SYSCALL_EXECVEAT(compat) ((compat) ? 358 : 322)
 #define INSTRUCTION_POINTER(regs) LOAD8(regs, KERNEL_pt_regs_ip)
-#define SYSCALL_NUMBER(regs) ((s64)LOAD8(regs, KERNEL_pt_regs_orig_ax))
+/* What the kernel dispatches on is an int: do_syscall_64() drops the upper half of rax. */
+#define SYSCALL_NUMBER(regs) ((s64)(s32)LOAD4(regs, KERNEL_pt_regs_orig_ax))
+/* What the register held: seccomp's rollback (syscall_rollback()) gives it back as the result. */
+#define SYSCALL_REGISTER(regs) ((s64)LOAD8(regs, KERNEL_pt_regs_orig_ax))
+/* Numbers of the x32 ABI: those below X32_ONLY are the 64-bit calls, the others take 32-bit structs. */
+#define X32_BIT 0x40000000
+#define X32_ONLY 512
+#define SYSCALL_SOCKETCALL 102
+#define SYSCALL_IPC 117
 #define SYSCALL_IS_COMPAT(task) (LOAD4(task, KERNEL_task_struct_thread_info_status) & TS_COMPAT)
 
 #define REGISTERS(a, regs)                                                                     \

@@ -238,7 +238,7 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	h->event = event;
 	h->context = context;
 	h->cells = cells;
-	h->flags = 0;
+	h->flags = s->head_flags;
 	h->blobs = 0;
 	h->arg0 = 0;
 	/* what a program leaves out must not be what stood here before; system calls write all of theirs */

@@ -45,5 +45,6 @@ static __always_inline u32 round_up(u32 n, u32 to)
 }
 
 #define ENOSPC 28
+#define ENOSYS 38
 #define EFAULT 14
 #define PF_KTHREAD 0x00200000

@@ -26,6 +26,7 @@ enum head_flag {
 	HEAD_EXEC_IMAGE = 16, /* arguments were read from the new image's memory */
 	HEAD_OWN_ROOT = 32,   /* the process's root is not its namespace's: a path says where it is met */
 	HEAD_OWN_TARGET = 64, /* a call on a process, and that is the caller's own */
+	HEAD_ANSWERED = 128,  /* another process may have made the result up (seccomp's USER_NOTIF) */
 };
 
 enum blob_status {
@@ -217,7 +218,8 @@ struct call {
 	u8 flags;
 	/* the argument whose file is shown with it (--fd-paths), 0xff none */
 	u8 descriptor;
-	u8 pad[7];
+	u8 registers[5]; /* of what ipc stands for: which of its arguments each argument is, 0 none */
+	u8 pad[2];
 };
 
 /* Calls that one program tells apart. */

@@ -18,7 +18,7 @@ BPF_PERCPU_ARRAY(frames, struct frame, SLOTS);
 BPF_F_TABLE("array", u32, struct mark, marks, CPUS *SLOTS, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct counts, produced, CPUS, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct status, status, 1, BPF_F_MMAPABLE);
-BPF_ARRAY(calls, struct call, CALL_SLOTS * 2);
+BPF_ARRAY(calls, struct call, ALL_SLOTS);
 BPF_HASH(groups, u32, u32, GROUPS);
 BPF_PERCPU_ARRAY(group_caches, struct group_cache, 1);
 BPF_HASH(containers, u64, struct container, CONTAINERS); /* by control group; programs alone write it */

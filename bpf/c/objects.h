@@ -19,15 +19,6 @@
 #define EINPROGRESS 115
 #define ERESTARTSYS 512
 
-/* The six arguments of the call whose registers these are (arch_*.h). */
-#define SYSCALL_ARGUMENTS(a, regs, compat)                                                             \
-	do {                                                                                           \
-		if (compat)                                                                            \
-			REGISTERS_COMPAT(a, regs);                                                     \
-		else                                                                                   \
-			REGISTERS(a, regs);                                                            \
-	} while (0)
-
 struct occasion {
 	struct subject s;
 	struct call *call;
@@ -35,23 +26,27 @@ struct occasion {
 	u64 a[6];
 };
 
-/* The call that ends, if the task is in scope. */
-static __always_inline bool occasion_begin(struct bpf_raw_tracepoint_args *ctx, struct occasion *o)
+/* The call that ends, if the task is in scope. `sockets`: it may have come by socketcall. */
+static __always_inline bool occasion_of(struct bpf_raw_tracepoint_args *ctx, struct occasion *o, bool sockets)
 {
-	u64 task = current_task_btf(), regs = task_pt_regs(task);
-	bool compat = SYSCALL_IS_COMPAT(task);
-	u32 at = SYSCALL_NUMBER(regs);
-	if (at >= CALL_SLOTS)
-		return false;
-	if (compat)
-		at += CALL_SLOTS;
-	o->call = calls.lookup(&at);
+	struct dispatched d;
+	u64 task = current_task_btf();
 	o->retval = ctx->args[1];
+	dispatched_call(&d, task, task_pt_regs(task), o->retval);
+	if (sockets && is_socketcall(&d))
+		demultiplex(&d, false);
+	o->call = calls.lookup(&d.slot);
 	if (!o->call || !in_scope(&o->s, task) || (o->s.flags & GROUP_ARMED))
 		return false;
 	tell_first(ctx, &o->s);
-	SYSCALL_ARGUMENTS(o->a, regs, compat);
+	__builtin_memcpy(o->a, d.a, sizeof(o->a));
+	o->s.head_flags = answered_flag(task);
 	return true;
+}
+
+static __always_inline bool occasion_begin(struct bpf_raw_tracepoint_args *ctx, struct occasion *o)
+{
+	return occasion_of(ctx, o, false);
 }
 
 /* An argument by its number in the row; 0 if the call has none. */

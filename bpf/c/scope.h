@@ -7,6 +7,7 @@ struct subject {
 	u32 tgid;
 	u32 tid;
 	u32 flags; /* of its thread group */
+	u32 head_flags; /* of every record of it */
 };
 
 static __always_inline u32 task_uid(u64 task)
@@ -123,6 +124,7 @@ static __always_inline bool in_scope(struct subject *s, u64 task)
 	s->tgid = LOAD4(task, KERNEL_task_struct_tgid);
 	s->tid = LOAD4(task, KERNEL_task_struct_pid);
 	s->flags = group_flags(s->tgid);
+	s->head_flags = 0;
 	if (s->flags & GROUP_OWN)
 		return false;
 	return (s->flags & GROUP_FOLLOWED) || scope_terms(s);

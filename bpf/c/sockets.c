@@ -120,7 +120,7 @@ int on_socket_create(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_begin(ctx, &o) || o.retval < 0)
+	if (!occasion_of(ctx, &o, true) || o.retval < 0)
 		return 0;
 	if (!record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_create, 4, 0))
 		return 0;
@@ -172,7 +172,7 @@ static __always_inline void address_event(void *ctx, const struct occasion *o, u
 int on_socket_bind(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
-	if (occasion_begin(ctx, &o))
+	if (occasion_of(ctx, &o, true))
 		address_event(ctx, &o, EVENT_security_socket_bind, false, o.retval == 0);
 	return 0;
 }
@@ -182,7 +182,7 @@ int on_socket_bind(struct bpf_raw_tracepoint_args *ctx)
 int on_socket_connect(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
-	if (!occasion_begin(ctx, &o))
+	if (!occasion_of(ctx, &o, true))
 		return 0;
 	s64 r = o.retval;
 	bool under_way = r == 0 || r == -EINPROGRESS || r == -EALREADY || r == -EINTR || r == -ERESTARTSYS;
@@ -196,7 +196,7 @@ int on_socket_listen(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_begin(ctx, &o) || !socket_was_there(o.retval))
+	if (!occasion_of(ctx, &o, true) || !socket_was_there(o.retval))
 		return 0;
 	u64 sock = file_sock(occasion_file(&o));
 	if (!sock || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_listen, 3, SOCKET_ROOM))
@@ -216,7 +216,7 @@ int on_socket_accept(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_begin(ctx, &o) || !socket_was_there(o.retval))
+	if (!occasion_of(ctx, &o, true) || !socket_was_there(o.retval))
 		return 0;
 	u64 sock = file_sock(occasion_file(&o));
 	if (!sock)
@@ -248,7 +248,7 @@ int on_socket_setsockopt(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_begin(ctx, &o) || !socket_was_there(o.retval))
+	if (!occasion_of(ctx, &o, true) || !socket_was_there(o.retval))
 		return 0;
 	u64 sock = file_sock(occasion_file(&o));
 	if (!sock || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_setsockopt, 4, SOCKET_ROOM))
@@ -270,7 +270,7 @@ int on_socket_dup(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_begin(ctx, &o) || o.retval < 0)
+	if (!occasion_of(ctx, &o, true) || o.retval < 0)
 		return 0;
 	u32 command = o.a[1];
 	if (o.call->variant == VARIANT_FCNTL && command != F_DUPFD && command != F_DUPFD_CLOEXEC)

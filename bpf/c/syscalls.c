@@ -3,8 +3,6 @@
  * program serves all calls. What the exit does not tell is taken elsewhere: arguments of an execve that
  * succeeded from the new image, exit and exit_group at their entry.
  */
-#define SIG_BIT(n) (1ULL << ((n) - 1))
-#define SIGSYS 31
 #define SIZED_BY_RESULT 0xff
 
 static __always_inline void write_arguments(struct writer *w, const u64 *a, u32 arguments)
@@ -88,14 +86,6 @@ static __always_inline bool sigreturn_ended(const struct subject *s)
 #endif
 }
 
-/* A call that seccomp refuses with SIGSYS "returns" its own number. */
-static __always_inline u8 not_run_flag(u64 task, s64 number, s64 retval)
-{
-	if (retval == number && (KREAD(u64, task + KERNEL_task_struct_pending_signal) & SIG_BIT(SIGSYS)))
-		return HEAD_NOT_RUN;
-	return 0;
-}
-
 /* What was kept before the execve of this process that has just replaced the image. */
 static __always_inline struct before_exec *kept_before_exec(void)
 {
@@ -110,18 +100,29 @@ static __always_inline bool began_as_execveat(void)
 	return before && before->execveat;
 }
 
-static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, struct call *call, u32 at, u64 task,
-					  u64 regs)
+/*
+ * An execveat that replaced the image ends with the number of execve. One that ends with its own and 0 only
+ * asked whether it may (AT_EXECVE_CHECK, since 6.14): it ran nothing, and has the caller's arguments.
+ */
+static __always_inline bool image_replaced(const struct call *call, s64 number, bool compat, s64 retval)
 {
+	return call->exec && !retval && number != SYSCALL_EXECVEAT(compat);
+}
+
+/* `slot`: the row that `call` is; `inner`: the arguments of a call that came by another, NULL for the registers. */
+static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, struct call *call, u32 slot,
+					  const u64 *inner)
+{
+	u64 task = current_task_btf(), regs = task_pt_regs(task);
 	s64 number = SYSCALL_NUMBER(regs), retval = ctx->args[1];
-	bool compat = at >= CALL_SLOTS;
+	bool compat = SYSCALL_IS_COMPAT(task);
 	struct subject s;
 	if (retval < call->retval_min || retval > call->retval_max || !in_scope(&s, task))
 		return;
 	tell_first(ctx, &s);
 	if (number == -1 && sigreturn_ended(&s))
 		return;
-	bool image = call->exec && retval == 0;
+	bool image = image_replaced(call, number, compat, retval);
 	if (s.flags & GROUP_ARMED)
 		if (!call->exec || image)
 			return;
@@ -129,14 +130,14 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, s
 	u32 arguments = call->arguments;
 	if (arguments > 6)
 		arguments = 6;
-	u32 slot = call->urgent ? URGENT : s.tgid % SHARDS;
-	if (!record_begin(ctx, &w, &s, slot, call->event, arguments, call->room))
+	u32 of = call->urgent ? URGENT : s.tgid % SHARDS;
+	if (!record_begin(ctx, &w, &s, of, call->event, arguments, call->room))
 		return;
 	w.head->retval = retval;
 	if (compat)
 		w.head->flags |= HEAD_COMPAT;
-	w.head->flags |= not_run_flag(task, number, retval);
-	if (at == CALL_SLOTS - 1 || at == CALL_SLOTS * 2 - 1) {
+	w.head->flags |= refused_flag(task, regs, retval);
+	if (call->event == UNKNOWN_CALL_ID) {
 		w.head->arg0 = number;
 	} else if (image) {
 		u64 kept[6] = {};
@@ -149,10 +150,13 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, s
 		write_image(&w, task, call->exec - 1);
 	} else {
 		u64 a[6];
-		SYSCALL_ARGUMENTS(a, regs, compat);
+		if (inner)
+			__builtin_memcpy(a, inner, sizeof(a));
+		else
+			SYSCALL_ARGUMENTS(a, regs, compat);
 		write_arguments(&w, a, arguments);
 		if (call->exec)
-			write_vectors(&w, call->exec - 1, compat);
+			write_vectors(&w, call->exec - 1, compat || slot >= X32_ONLY);
 		else
 			for (int i = 0; i < 5 && call->blobs[i].kind; i++)
 				write_blob(&w, &call->blobs[i], retval);
@@ -205,10 +209,8 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	bool compat = SYSCALL_IS_COMPAT(task);
 	if (number == SYSCALL_EXECVE(compat) && !ctx->args[1] && began_as_execveat())
 		number = SYSCALL_EXECVEAT(compat);
-	u32 at = number < 0 || number >= CALL_SLOTS - 1 ? CALL_SLOTS - 1 : (u32)number;
-	if (compat)
-		at += CALL_SLOTS;
-	struct call *call = calls.lookup(&at);
+	u32 slot = call_slot(number, compat, ctx->args[1]);
+	struct call *call = calls.lookup(&slot);
 	if (!call)
 		return 0;
 #ifdef WANT_SYS_EXIT
@@ -216,15 +218,36 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (in_scope(&s, task))
 		tell_first(ctx, &s);
 	plain_event(ctx, EVENT_sys_exit, ctx->args[1], number,
-		    compat_flag() | not_run_flag(task, number, ctx->args[1]));
+		    compat_flag() | refused_flag(task, regs, ctx->args[1]));
 #endif
 	if (call->wanted)
-		syscall_event(ctx, call, at, task, regs);
+		syscall_event(ctx, call, slot, 0);
+	/* what an object would tell is of a call that ran */
+	if (refused_flag(task, regs, ctx->args[1]))
+		return 0;
+	if (call->object)
+		objects.call(ctx, call->object);
+	if (compat && (number == SYSCALL_SOCKETCALL || number == SYSCALL_IPC))
+		objects.call(ctx, PROGRAM_multiplexed);
+	return 0;
+}
+
+/* The call that a socketcall or an ipc stood for. */
+int on_multiplexed(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct dispatched d;
+	u64 task = current_task_btf();
+	dispatched_call(&d, task, task_pt_regs(task), ctx->args[1]);
+	demultiplex(&d, d.number == SYSCALL_IPC);
+	struct call *call = calls.lookup(&d.slot);
+	if (!call || d.slot < MULTIPLEXED_SLOT)
+		return 0;
+	if (call->wanted)
+		syscall_event(ctx, call, d.slot, d.a);
 	if (call->object)
 		objects.call(ctx, call->object);
 	return 0;
 }
-
 
 /* Calls that do not return are taken at their entry. The argument stands behind the tracepoint's own fields. */
 static __always_inline int entry_event(void *ctx, u16 event)

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from bpf.catalogue import Argument, Event
-from bpf.layout import CONTEXT, HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN
+from bpf.layout import CONTEXT, HEAD_ANSWERED, HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN
 from workers.decode.flags import error_name
 from workers.decode.values import decimals
 from workers.enrich.containers import Accounts, Describe, nobody, of_event
@@ -128,6 +128,8 @@ class JsonStyle:
         )
         if flags & HEAD_NOT_RUN:
             parts.append(',"notRun":"seccomp"')
+        if flags & HEAD_ANSWERED:
+            parts.append(',"resultFrom":"seccomp listener"')
         if marks.late:
             parts.append(',"late":true')
         return "".join(parts) + ',"args":['

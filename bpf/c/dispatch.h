@@ -1,0 +1,140 @@
+/*
+ * dispatch.h - which call the kernel ran, and with which arguments. Everything that is decided about a
+ * call is decided on this: the low 32 bits of the number, the ABI it came by, and for socketcall(2) and
+ * ipc(2) the call that they stand for. What has no row of its own in `calls` has the last one of its half.
+ *
+ * The arguments of socketcall and ipc stand in the caller's memory, which is read when the call has ended:
+ * another thread may have changed it meanwhile.
+ */
+
+/* The six arguments of the call whose registers these are (arch_*.h). */
+#define SYSCALL_ARGUMENTS(a, regs, compat)                                                             \
+	do {                                                                                           \
+		if (compat)                                                                            \
+			REGISTERS_COMPAT(a, regs);                                                     \
+		else                                                                                   \
+			REGISTERS(a, regs);                                                            \
+	} while (0)
+
+#define UNKNOWN_SLOT (CALL_SLOTS - 1)
+#define MULTIPLEXED_SLOT (CALL_SLOTS * 2) /* rows of what socketcall stands for, then of ipc */
+#define MULTIPLEXED 32
+#define SIG_BIT(n) (1ULL << ((n) - 1))
+#define SIGSYS 31
+#define SECCOMP_MODE_FILTER 2
+#define SECCOMP_FILTERS 8 /* of a task, at most, that are looked at */
+
+struct dispatched {
+	u64 a[6];
+	s64 number;
+	u32 slot; /* row of `calls` */
+	bool compat;
+};
+
+/* The row of a number: x32 numbers have those of the 64-bit calls, or their own from X32_ONLY on. */
+static __always_inline u32 call_slot(s64 number, bool compat, s64 retval)
+{
+	u32 n = number;
+	if (compat)
+		return (n < UNKNOWN_SLOT ? n : UNKNOWN_SLOT) + CALL_SLOTS;
+	if (number < 0 || !(n & X32_BIT))
+		return n < X32_ONLY ? n : UNKNOWN_SLOT;
+	/* most kernels have no such ABI */
+	n &= ~X32_BIT;
+	return n < UNKNOWN_SLOT && retval != -ENOSYS ? n : UNKNOWN_SLOT;
+}
+
+/* The arguments of what a socketcall stands for: as many 32-bit words as its row says. Without branches. */
+static __always_inline void socketcall_arguments(u64 *a, u32 count)
+{
+	u64 from = a[1];
+#pragma unroll
+	for (u32 i = 0; i < 6; i++) {
+		u32 word = 0;
+		bpf_probe_read_user(&word, sizeof(word), (void *)(from + i * sizeof(word)));
+		a[i] = word * LESS(i, count);
+	}
+}
+
+#define EQUAL(a, b) (1 - LESS(0, (u64)(a) ^ (u64)(b)))
+
+/* Those of what an ipc stands for: its registers in another order (ipc/syscall.c). Without branches. */
+static __always_inline void ipc_arguments(u64 *a, const struct call *call)
+{
+	u64 passed[6];
+	__builtin_memcpy(passed, a, sizeof(passed));
+#pragma unroll
+	for (int i = 0; i < 5; i++) {
+		u64 from = call->registers[i];
+		a[i] = passed[1] * EQUAL(from, 1) + passed[2] * EQUAL(from, 2) + passed[3] * EQUAL(from, 3) +
+		       passed[4] * EQUAL(from, 4) + passed[5] * EQUAL(from, 5);
+	}
+	a[5] = 0;
+}
+
+/* socketcall and ipc: the call that they stand for, if it is one. */
+static __always_inline void demultiplex(struct dispatched *d, bool ipc)
+{
+	u32 inner = ipc ? d->a[0] & 0xffff : d->a[0];
+	if (inner >= MULTIPLEXED)
+		return;
+	u32 slot = MULTIPLEXED_SLOT + ipc * MULTIPLEXED + inner;
+	struct call *call = calls.lookup(&slot);
+	if (!call || !call->arguments)
+		return;
+	d->slot = slot;
+	if (ipc)
+		ipc_arguments(d->a, call);
+	else
+		socketcall_arguments(d->a, call->arguments);
+}
+
+/*
+ * A call that seccomp refuses with SIGSYS "returns" what was in the register of its number. The signal is
+ * forced: it is never blocked then, so one that the process itself keeps pending does not look like it.
+ */
+static __always_inline u32 refused_flag(u64 task, u64 regs, s64 retval)
+{
+	if (retval == SYSCALL_REGISTER(regs) && LOAD4(task, KERNEL_task_struct_seccomp_mode) == SECCOMP_MODE_FILTER &&
+	    (KREAD(u64, task + KERNEL_task_struct_pending_signal) & ~KREAD(u64, task + KERNEL_task_struct_blocked) &
+	     SIG_BIT(SIGSYS)))
+		return HEAD_NOT_RUN;
+	return 0;
+}
+
+/*
+ * HEAD_ANSWERED if another process may have answered in the kernel's place (SECCOMP_RET_USER_NOTIF): one of
+ * the task's filters has a listener. The exit does not tell whether it did. Of a longer chain than is looked
+ * at, it is taken for granted.
+ */
+static __always_inline u32 answered_flag(u64 task)
+{
+#ifdef KERNEL_seccomp_filter_notif
+	if (LOAD4(task, KERNEL_task_struct_seccomp_mode) != SECCOMP_MODE_FILTER)
+		return 0;
+	u64 found = 0, filter = LOAD8(task, KERNEL_task_struct_seccomp_filter);
+#pragma unroll
+	for (int i = 0; i < SECCOMP_FILTERS; i++) {
+		found |= KREAD(u64, filter + KERNEL_seccomp_filter_notif);
+		filter = KREAD(u64, filter + KERNEL_seccomp_filter_prev);
+	}
+	found |= filter;
+	return LESS(0, found) * HEAD_ANSWERED;
+#else
+	return 0;
+#endif
+}
+
+static __always_inline void dispatched_call(struct dispatched *d, u64 task, u64 regs, s64 retval)
+{
+	d->compat = SYSCALL_IS_COMPAT(task);
+	d->number = SYSCALL_NUMBER(regs);
+	d->slot = call_slot(d->number, d->compat, retval);
+	SYSCALL_ARGUMENTS(d->a, regs, d->compat);
+}
+
+/* Whether it came by socketcall. */
+static __always_inline bool is_socketcall(const struct dispatched *d)
+{
+	return d->compat && d->number == SYSCALL_SOCKETCALL;
+}

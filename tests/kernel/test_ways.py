@@ -1,0 +1,67 @@
+"""A call is the one that the kernel ran, whatever way it was made: nothing is hidden by how it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.live import Traced, arguments, compile_c, trace
+
+pytestmark = pytest.mark.kernel
+EVENTS = (
+    "openat,security_file_open,socket,connect,security_socket_create,security_socket_connect,socketcall,shmget,"
+    "unknown_syscall,listns,execveat"
+)
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory: pytest.TempPathFactory) -> Traced:
+    program = compile_c(Path(__file__).with_name("ways.c"), tmp_path_factory.mktemp("ways") / "ways")
+    return trace([str(program)], "-e", EVENTS)
+
+
+def test_the_upper_half_of_the_number_hides_nothing(ways: Traced) -> None:
+    assert [e["eventName"] for e in ways.of("upper_half")] == ["openat", "security_file_open"]
+    assert {arguments(e)["pathname"] for e in ways.of("upper_half")} == {"/etc/passwd"}
+
+
+def test_numbers_without_a_name_are_unknown_calls(ways: Traced) -> None:
+    found = ways.of("unnamed", "unknown_syscall")
+    assert [(arguments(e)["number"], e["contextFlags"]["isCompat"]) for e in found] == [
+        (340, False),
+        (510, False),
+        (222, True),
+    ]
+
+
+def test_names_that_newer_kernels_gave_are_known(ways: Traced) -> None:
+    assert len(ways.of("newer", "listns")) == 1
+
+
+def test_calls_by_socketcall_raise_their_own_events(ways: Traced) -> None:
+    found = ways.of("socketcall")
+    assert [e["eventName"] for e in found] == [
+        "socketcall",
+        "socket",
+        "security_socket_create",
+        "socketcall",
+        "connect",
+        "security_socket_connect",
+    ]
+    address = {"sa_family": "AF_INET", "sin_port": "4321", "sin_addr": "127.0.0.1"}
+    assert arguments(found[4])["addr"] == arguments(found[5])["remote_addr"] == address
+    assert arguments(found[1])["domain"] == "AF_INET"
+
+
+def test_calls_by_ipc_raise_their_own_events(ways: Traced) -> None:
+    assert [arguments(e)["key"] for e in ways.of("ipc", "shmget")] == [77]
+
+
+def test_an_exec_that_was_only_asked_for_has_the_callers_arguments(ways: Traced) -> None:
+    [event] = ways.of("checked", "execveat")
+    assert (arguments(event)["pathname"], arguments(event)["argv"]) == ("/bin/true", ["true", "only asked"])
+
+
+def test_the_books_balance(ways: Traced) -> None:
+    assert ways.ledger["balanced"] is True
