@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from bpf import layout
-from bpf.events import CALLS, EVENTS, MULTIPLEXED, X32_CALLS
+from bpf.events import EVENTS, MULTIPLEXED, X32_CALLS
 from bpf.sets import SETS
 
 TABLES = Path(__file__).parent / "tables"
@@ -178,54 +178,6 @@ SIZED_STRUCTS = {("clone3", "struct clone_args*"): (88, 1), ("openat2", "struct 
 ENTRY_CALLS = ("exit", "exit_group", "rt_sigreturn")
 
 
-@dataclass(frozen=True)
-class Look:
-    """How a program of bpf/c/objects.h finds the objects of one call: arguments by number, or ARG_RESULT."""
-
-    program: str
-    call: str
-    native: bool = False
-    variant: str = ""
-    fd: int = layout.ARG_NONE
-    path: int = layout.ARG_NONE
-    dir: int = layout.ARG_NONE
-    path2: int = layout.ARG_NONE
-    dir2: int = layout.ARG_NONE
-    flags: int = layout.ARG_NONE
-
-
-def _looks() -> tuple[Look, ...]:
-    found = []
-    for line in CALLS.split("\n"):
-        if line:
-            program, call, *rest = line.split()
-            words = dict(word.split("=") for word in rest if "=" in word)
-            variant = words.pop("variant", "")
-            numbers = {k: layout.ARG_RESULT if v == "result" else int(v) for k, v in words.items()}
-            found.append(Look(program, call, "native" in rest, variant, **numbers))
-    return tuple(found)
-
-
-LOOKS = _looks()
-STEPS = {
-    "write": ("write_event",),
-    "mmap": ("mmap_shared", "mmap_file", "mmap_object"),
-    "mprotect": ("mprotect_file",),
-}
-"""Programs that others go on with: each raises one event at most."""
-WALK = "walk"
-PROGRAMS = (
-    WALK,
-    *dict.fromkeys(look.program for look in LOOKS),
-    *(s for steps in STEPS.values() for s in steps),
-    "exec",
-    "tell",
-    "sys_exit",
-    "multiplexed",
-)
-"""Programs that tail calls reach, by number. 0, the walk, stands for none in a call's row."""
-VARIANTS = ("", "creat", "openat2", "pair", "fcntl", "vector", "move_mount")
-"""By number, as `enum variant` of bpf/c/layout.h has them."""
 ON_PROCESSES = frozenset({"process_vm_readv", "process_vm_writev"})
 """Calls on a process by its number, which a record says to be the caller's own or not (bpf/c/pids.h)."""
 LIFECYCLE = frozenset({"sched_process_fork", "sched_process_exec", "sched_process_exit"})

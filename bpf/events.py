@@ -193,6 +193,8 @@ identity setgroups
 identity capset
 identity setns
 identity unshare
+multiplexed socketcall
+multiplexed ipc
 """
 
 """Numbers that the x32 ABI has for itself: `NUMBER CALL` (arch/x86/entry/syscalls/syscall_64.tbl)."""

@@ -160,7 +160,8 @@ CALL = np.dtype(
         ("flags", "u1"),
         ("descriptor", "u1"),
         ("registers", "u1", 5),
-        ("pad", "u1", 2),
+        ("narrow", "u1"),
+        ("pad", "u1"),
     ]
 )
 STATUS = np.dtype(

@@ -14,7 +14,8 @@ import numpy as np
 
 from bpf import cgroups, compiler, layout, offsets, source, syscall
 from bpf.btf import Btf, BtfError
-from bpf.catalogue import ENTRY_CALLS, LOOKS, PROGRAMS, SYS_EXIT, VARIANTS, Call, Event, Look, catalogue, descriptor_of
+from bpf.catalogue import ENTRY_CALLS, SYS_EXIT, Call, Event, catalogue, descriptor_of
+from bpf.looks import LOOKS, PROGRAMS, VARIANTS, Look
 from bpf.mapped import MappedArray
 from bpf.source import HERE, Wanted
 from bpf.syscall import RAW_TRACEPOINT, TRACEPOINT
@@ -214,7 +215,7 @@ class Programs:
         blobs = call.blobs if call.compat else call.event.blobs_with(self.wanted.capture_bytes)
         for i, blob in enumerate(blobs):
             row["blobs"][0, i] = (blob.kind, blob.arg, blob.sized, blob.on_success, blob.bytes)
-        row["registers"][0, : len(call.registers)] = call.registers
+        row["registers"][0, : len(call.registers)], row["narrow"] = call.registers, call.compat
         room = sum(blob.room for blob in blobs)
         if call.event.name in ("execve", "execveat"):
             row["exec"] = 1 + (call.event.name == "execveat")

@@ -12,19 +12,9 @@ from pathlib import Path
 
 from bpf import cgroups, early, layout
 from bpf.btf import Btf
-from bpf.catalogue import (
-    ENTRY_CALLS,
-    LIFECYCLE,
-    ON_PROCESSES,
-    PROGRAMS,
-    STEPS,
-    SYS_EXIT,
-    UNKNOWN_CALL_ID,
-    WALK,
-    Event,
-    catalogue,
-)
+from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, ON_PROCESSES, SYS_EXIT, UNKNOWN_CALL_ID, Event, catalogue
 from bpf.early import AnyOf, Test
+from bpf.looks import MULTIPLEXED, PROGRAMS, STEPS, WALK
 from bpf.scope import Scope
 
 HERE = Path(__file__).parent
@@ -95,7 +85,9 @@ class Wanted:
     @property
     def programs(self) -> tuple[str, ...]:
         """Programs that look at the objects of calls."""
-        return tuple(p for p in PROGRAMS if any(p in event.programs for event in self.events))
+        found = tuple(p for p in PROGRAMS if any(p in event.programs for event in self.events))
+        calls = found or any(e.hook == SYS_EXIT for e in self.events)
+        return (*found, MULTIPLEXED) if calls else ()
 
     @property
     def tails(self) -> tuple[str, ...]:
@@ -105,7 +97,6 @@ class Wanted:
             "exec",
             "tell",
             "sys_exit",
-            "multiplexed",
             *self.programs,
             *(step for p in self.programs for step in STEPS.get(p, ())),
         )

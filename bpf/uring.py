@@ -7,7 +7,8 @@ Events from the kernel's objects are looked for when a call ends (bpf/c/objects.
 
 from __future__ import annotations
 
-from bpf.catalogue import LOOKS, Event
+from bpf.catalogue import Event
+from bpf.looks import LOOKS
 
 CALLS = frozenset(
     "read pread64 readv preadv preadv2 write pwrite64 writev pwritev pwritev2 fsync fdatasync sync_file_range fallocate"

@@ -19,9 +19,9 @@
 #define UNKNOWN_SLOT (CALL_SLOTS - 1)
 #define MULTIPLEXED_SLOT (CALL_SLOTS * 2) /* rows of what socketcall stands for, then of ipc */
 #define MULTIPLEXED 32
-#define SIG_BIT(n) (1ULL << ((n) - 1))
 #define SIGSYS 31
-#define SECCOMP_MODE_FILTER 2
+#define EQUAL(a, b) (1 - LESS(0, (u64)(a) ^ (u64)(b)))
+#define SECCOMP_MODE_FILTER 2 /* one more: killed by one, since 5.16 */
 #define SECCOMP_FILTERS 8 /* of a task, at most, that are looked at */
 
 struct dispatched {
@@ -55,8 +55,6 @@ static __always_inline void socketcall_arguments(u64 *a, u32 count)
 		a[i] = word * LESS(i, count);
 	}
 }
-
-#define EQUAL(a, b) (1 - LESS(0, (u64)(a) ^ (u64)(b)))
 
 /* Those of what an ipc stands for: its registers in another order (ipc/syscall.c). Without branches. */
 static __always_inline void ipc_arguments(u64 *a, const struct call *call)
@@ -95,11 +93,10 @@ static __always_inline void demultiplex(struct dispatched *d, bool ipc)
  */
 static __always_inline u32 refused_flag(u64 task, u64 regs, s64 retval)
 {
-	if (retval == SYSCALL_REGISTER(regs) && LOAD4(task, KERNEL_task_struct_seccomp_mode) == SECCOMP_MODE_FILTER &&
-	    (KREAD(u64, task + KERNEL_task_struct_pending_signal) & ~KREAD(u64, task + KERNEL_task_struct_blocked) &
-	     SIG_BIT(SIGSYS)))
-		return HEAD_NOT_RUN;
-	return 0;
+	u64 forced = LOAD8(task, KERNEL_task_struct_pending_signal) & ~LOAD8(task, KERNEL_task_struct_blocked);
+	u64 filtered = LESS(SECCOMP_MODE_FILTER - 1, LOAD4(task, KERNEL_task_struct_seccomp_mode));
+	/* without branches: the verifier would follow the rest of the call twice */
+	return (forced >> (SIGSYS - 1) & 1) * filtered * EQUAL(retval, SYSCALL_REGISTER(regs)) * HEAD_NOT_RUN;
 }
 
 /*

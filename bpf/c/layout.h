@@ -219,7 +219,8 @@ struct call {
 	/* the argument whose file is shown with it (--fd-paths), 0xff none */
 	u8 descriptor;
 	u8 registers[5]; /* of what ipc stands for: which of its arguments each argument is, 0 none */
-	u8 pad[2];
+	u8 narrow;       /* its pointers and structs in memory are those of 32 bits */
+	u8 pad;
 };
 
 /* Calls that one program tells apart. */

@@ -109,8 +109,8 @@ static __always_inline bool image_replaced(const struct call *call, s64 number, 
 	return call->exec && !retval && number != SYSCALL_EXECVEAT(compat);
 }
 
-/* `slot`: the row that `call` is; `inner`: the arguments of a call that came by another, NULL for the registers. */
-static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, struct call *call, u32 slot,
+/* `inner`: the arguments of a call that came by another one, NULL for those of the registers. */
+static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, struct call *call,
 					  const u64 *inner)
 {
 	u64 task = current_task_btf(), regs = task_pt_regs(task);
@@ -156,11 +156,12 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, s
 			SYSCALL_ARGUMENTS(a, regs, compat);
 		write_arguments(&w, a, arguments);
 		if (call->exec)
-			write_vectors(&w, call->exec - 1, compat || slot >= X32_ONLY);
+			write_vectors(&w, call->exec - 1, call->narrow);
 		else
 			for (int i = 0; i < 5 && call->blobs[i].kind; i++)
 				write_blob(&w, &call->blobs[i], retval);
 	}
+	w.head->flags |= answered_flag(task);
 #ifdef WANT_OWN_TARGET
 	if ((call->event == EVENT_process_vm_readv || call->event == EVENT_process_vm_writev) &&
 	    is_own_thread(task, w.head->arg0))
@@ -221,14 +222,12 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 		    compat_flag() | refused_flag(task, regs, ctx->args[1]));
 #endif
 	if (call->wanted)
-		syscall_event(ctx, call, slot, 0);
+		syscall_event(ctx, call, 0);
 	/* what an object would tell is of a call that ran */
 	if (refused_flag(task, regs, ctx->args[1]))
 		return 0;
 	if (call->object)
 		objects.call(ctx, call->object);
-	if (compat && (number == SYSCALL_SOCKETCALL || number == SYSCALL_IPC))
-		objects.call(ctx, PROGRAM_multiplexed);
 	return 0;
 }
 
@@ -243,7 +242,7 @@ int on_multiplexed(struct bpf_raw_tracepoint_args *ctx)
 	if (!call || d.slot < MULTIPLEXED_SLOT)
 		return 0;
 	if (call->wanted)
-		syscall_event(ctx, call, d.slot, d.a);
+		syscall_event(ctx, call, d.a);
 	if (call->object)
 		objects.call(ctx, call->object);
 	return 0;

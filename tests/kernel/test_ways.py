@@ -63,5 +63,18 @@ def test_an_exec_that_was_only_asked_for_has_the_callers_arguments(ways: Traced)
     assert (arguments(event)["pathname"], arguments(event)["argv"]) == ("/bin/true", ["true", "only asked"])
 
 
+def test_a_call_that_seccomp_trapped_opened_nothing(ways: Traced) -> None:
+    calls = [e for e in ways.of("trapped_open") if arguments(e).get("pathname") == "/etc/shadow"]
+    assert [(e["eventName"], e["returnValue"], e.get("notRun")) for e in calls] == [("openat", None, "seccomp")]
+    assert not ways.of("trapped_open", "security_file_open")
+
+
+def test_a_result_that_a_listener_may_have_made_up_is_marked(ways: Traced) -> None:
+    [call] = [e for e in ways.of("answered", "openat") if arguments(e)["pathname"] == "/etc/shadow"]
+    assert (call["returnValue"], call["resultFrom"]) == (0, "seccomp listener")
+    assert all(e["resultFrom"] == "seccomp listener" for e in ways.of("answered", "security_file_open"))
+    assert not [e for e in ways.of("upper_half") if "resultFrom" in e]
+
+
 def test_the_books_balance(ways: Traced) -> None:
     assert ways.ledger["balanced"] is True

@@ -2,8 +2,15 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -65,6 +72,56 @@ static void checked(void)
 	syscall(SYS_execveat, AT_FDCWD, "/bin/true", argv, 0, 0x10000);
 }
 
+/* Filters that act on openat(2).  */
+static int filter_openat(unsigned action, unsigned flags)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, action),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { sizeof(code) / sizeof(*code), code };
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+}
+
+static void on_signal(int n)
+{
+	(void)n;
+}
+
+/* The number of openat, which a trapped call "returns", is an open file. */
+static void trapped_open(void)
+{
+	dup2(open("/etc/passwd", O_PATH), SYS_openat);
+	signal(SIGSYS, on_signal);
+	filter_openat(SECCOMP_RET_TRAP, 0);
+	syscall(SYS_openat, AT_FDCWD, "/etc/shadow", O_RDONLY);
+}
+
+static volatile int listener;
+
+static void *answer(void *unused)
+{
+	struct seccomp_notif call = { 0 };
+	while (!listener)
+		sched_yield();
+	ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &call);
+	struct seccomp_notif_resp made_up = { .id = call.id, .val = 0 };
+	ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &made_up);
+	return unused;
+}
+
+static void answered(void)
+{
+	pthread_t thread;
+	pthread_create(&thread, 0, answer, 0);
+	listener = filter_openat(SECCOMP_RET_USER_NOTIF, SECCOMP_FILTER_FLAG_NEW_LISTENER);
+	syscall(SYS_openat, AT_FDCWD, "/etc/shadow", O_RDONLY);
+	pthread_join(thread, 0);
+}
+
 static void run(const char *name, void (*way)(void))
 {
 	pid_t child = fork();
@@ -84,5 +141,7 @@ int main(void)
 	run("socketcall", socketcall);
 	run("ipc", ipc);
 	run("checked", checked);
+	run("trapped_open", trapped_open);
+	run("answered", answered);
 	return 0;
 }
