@@ -37,6 +37,7 @@ OPTIONS = {
     "policy": "block (wait, and lose at the ring) or drop (lose at this sink); default block, for zmq drop",
     "format": "for zmq: json, columns or arrow",
     "enriched": "for json: hold a container's events back, in order, until it has a name; milliseconds, 60000 at most",
+    "truncate": "for files: yes empties the file at the start; default no, which appends to it",
     "queue": "for zmq: messages that may wait for a slow subscriber; default 64",
 }
 SWITCHES = {
@@ -70,6 +71,8 @@ class Output:
     of_findings: bool = False
     enriched_ms: int = 0
     """For so long events of containers wait for a name; 0: they do not."""
+    truncate: bool = False
+    """Empty the file at the start; otherwise it is appended to."""
 
     @property
     def name(self) -> str:
@@ -103,8 +106,8 @@ def _one(text: str, known: Mapping[str, str] = FORMATS) -> Output:
         raise OutputError(f"output {text!r}: none takes no destination")
     if kind == "zmq" and "://" not in target:
         raise OutputError(f"output {text!r}: zmq needs an endpoint, such as zmq:ipc:///run/headrace.sock")
-    takes = {"zmq": set(OPTIONS) - {"enriched"}, "none": set(), "json": {"policy", "enriched"}}
-    useless = [key for key in options if key not in takes.get(kind, {"policy"})]
+    takes = {"zmq": {"policy", "format", "queue"}, "none": set(), "json": {"policy", "truncate", "enriched"}}
+    useless = [key for key in options if key not in takes.get(kind, {"policy", "truncate"})]
     if useless:
         raise OutputError(f"output {text!r}: {kind} has no option {useless[0]!r}")
     policy = options.get("policy", "drop" if kind == "zmq" else "block")
@@ -121,8 +124,11 @@ def _one(text: str, known: Mapping[str, str] = FORMATS) -> Output:
     enriched = options.get("enriched", "0")
     if not re.fullmatch("[0-9]{1,6}", enriched) or int(enriched) > 60000:
         raise OutputError(f"output {text!r}: enriched is a number of milliseconds up to 60000")
+    truncate = options.get("truncate", "no")
+    if truncate not in ("yes", "no"):
+        raise OutputError(f"output {text!r}: truncate is yes or no, not {truncate!r}")
     place = "" if kind == "none" else (target or "-")
-    return Output(kind, place, render, policy, int(queue), enriched_ms=int(enriched))
+    return Output(kind, place, render, policy, int(queue), enriched_ms=int(enriched), truncate=truncate == "yes")
 
 
 def parse(specs: Sequence[str]) -> Outputs:

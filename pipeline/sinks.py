@@ -31,9 +31,12 @@ from config.outputs import Output
 from pipeline.gather import Gather
 from pipeline.plan import ALL
 from pipeline.shm import Array
+from pipeline.targets import open_file
 
 BACKLOG_BATCHES, BACKLOG_BYTES = 64, 16 << 20
 LINGER_MS = 2000
+MAX_SUBSCRIPTION_BYTES = 1024
+"""Of one message that a subscriber sends."""
 
 
 class SinkError(Exception):
@@ -119,12 +122,12 @@ class NoneSink:
         return
 
 
-def open_target(target: str, what: str) -> int:
-    """Descriptor of a file; SinkError says why `what` cannot be opened."""
+def open_target(target: str, what: str, truncate: bool = False) -> int:
+    """Descriptor of a file that is appended to; SinkError says why `what` cannot be opened."""
     if target == "-":
         return os.dup(1)
     try:
-        return os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        return open_file(target, truncate)
     except OSError as error:
         raise SinkError(f"{what}: {error.strerror}") from error
 
@@ -164,19 +167,34 @@ class FileSink:
 
     def _write_all(self) -> None:
         while (offer := self._queue.get()) is not None:
+            sent = 0
             try:
                 if not self.broken:
                     for portion in offer.gather.write(self._fd):
+                        sent += portion
                         self.counts.bytes += portion
                     self.counts.written += offer.rows
                 else:
                     self.counts.dropped += offer.rows
             except OSError as error:
-                self.counts.dropped += offer.rows
+                self._end_whole(offer, sent)
                 self.broken = errno.errorcode.get(error.errno or 0, str(error))
             if self._drops:
                 self._out += offer.gather.size
             offer.done()
+
+    def _end_whole(self, offer: Offer, sent: int) -> None:
+        """Count the lines of a broken batch that are there, and take back the part of a line behind them."""
+        there = bytes(offer.gather.joined()[:sent])
+        whole = 0 if self.output.render == "arrow" else there.rfind(b"\n") + 1
+        rows = min(there.count(b"\n", 0, whole), offer.rows)
+        self.counts.written += rows
+        self.counts.dropped += offer.rows - rows
+        with contextlib.suppress(OSError):
+            found = os.fstat(self._fd)
+            if stat.S_ISREG(found.st_mode) and found.st_size >= sent - whole:
+                os.ftruncate(self._fd, found.st_size - (sent - whole))
+                self.counts.bytes -= sent - whole
 
     def take_up(self) -> None:
         """After a predecessor's death, with its counts: what it had copied is gone, the rest is offered again."""
@@ -218,6 +236,8 @@ class ZmqSink:
         self._socket.set(zmq.XPUB_NODROP, 1)
         self._socket.set(zmq.SNDHWM, output.queue)
         self._socket.set(zmq.LINGER, LINGER_MS)
+        # ZeroMQ disconnects a peer that sends more
+        self._socket.set(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
         self._topics = {e.id: f"event/{e.name}/".encode() for e in catalogue().by_id.values()}
         self._topics[ALL] = b"all/"
         bind(self._socket, output.target)
@@ -246,15 +266,17 @@ class ZmqSink:
         if changed:
             for event in range(EVENTS):
                 topic = self._topics.get(event)
-                self._interest[event] = topic is not None and any(
-                    s and topic.startswith(s) for s in self._subscriptions
-                )
+                self._interest[event] = topic is not None and self._wanted(topic, 1)
             self._interest[ALL] = any(b"all/".startswith(s) or s.startswith(b"all/") for s in self._subscriptions)
+
+    def _wanted(self, topic: bytes, shortest: int = 0) -> bool:
+        """Whether a subscription is a prefix of `topic`: costs its length, however many subscriptions there are."""
+        return any(topic[:n] in self._subscriptions for n in range(shortest, len(topic) + 1))
 
     def try_offer(self, offer: Offer) -> bool:
         if offer.topic == ALL:
             self.counts.offered += offer.rows
-        if offer.name and not any(offer.name.startswith(s) for s in self._subscriptions):
+        if offer.name and not self._wanted(offer.name):
             self.counts.filtered += offer.rows
             offer.done()
             return True

@@ -200,7 +200,7 @@ class Pipeline:
     def _target(self, sink: Output) -> InheritedFd | None:
         if sink.format in ("zmq", "none"):
             return None
-        target = InheritedFd(open_target(sink.target, f"output {sink.name}"))
+        target = InheritedFd(open_target(sink.target, f"output {sink.name}", sink.truncate))
         if sink.format == "arrow":
             from workers.views import arrow  # an extra
 
@@ -378,5 +378,8 @@ def reader_stage(target: Callable[..., None], *args: Any, descriptors: int = 0) 
 def recorder_stage(path: str, facts: recording.Facts) -> Stage:
     """The stage that writes a recording; the file is opened here, with the supervisor's rights."""
     return Stage(
-        "recorder", recording.record, (InheritedFd(open_target(path, f"record {path}")), facts, path), once=True
+        "recorder",
+        recording.record,
+        (InheritedFd(open_target(path, f"record {path}", truncate=True)), facts, path),
+        once=True,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import selectors
 import threading
 import time
@@ -136,6 +137,21 @@ def test_a_file_has_every_piece_in_order(batches: Batches, files: Files, tmp_pat
     assert target.read_bytes() == b"".join(b"%d line\n" % i for i in range(20))
     assert (sink.counts.offered, sink.counts.written, sink.counts.bytes) == (40, 40, target.stat().st_size)
     assert batches.done == [1] * 20
+
+
+def test_a_file_that_breaks_ends_with_a_whole_line(batches: Batches, files: Files, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    sink = files.open("json:x", open_target(str(target), "output x"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (25, before[1]))
+    try:
+        for _ in range(3):
+            sink.try_offer(batches.offer(b"0123456\n", b"0123456\n", rows=2))
+        sink.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert target.read_bytes() == b"0123456\n" * 3
+    assert (sink.counts.written, sink.counts.dropped, sink.counts.bytes, sink.broken) == (3, 3, 24, "EFBIG")
 
 
 def test_more_pieces_than_writev_takes_are_written(batches: Batches, files: Files, tmp_path: Path) -> None:
