@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from ipaddress import ip_address
 
 from bpf.catalogue import nearest
 
@@ -38,6 +39,7 @@ OPTIONS = {
     "format": "for zmq: json, columns or arrow",
     "enriched": "for json: hold a container's events back, in order, until it has a name; milliseconds, 60000 at most",
     "truncate": "for files: yes empties the file at the start; default no, which appends to it",
+    "insecure": "for zmq: yes lets a TCP endpoint be reached from other hosts, without keys and in the clear",
     "queue": "for zmq: messages that may wait for a slow subscriber; default 64",
 }
 SWITCHES = {
@@ -106,7 +108,11 @@ def _one(text: str, known: Mapping[str, str] = FORMATS) -> Output:
         raise OutputError(f"output {text!r}: none takes no destination")
     if kind == "zmq" and "://" not in target:
         raise OutputError(f"output {text!r}: zmq needs an endpoint, such as zmq:ipc:///run/headrace.sock")
-    takes = {"zmq": {"policy", "format", "queue"}, "none": set(), "json": {"policy", "truncate", "enriched"}}
+    takes = {
+        "zmq": {"policy", "format", "queue", "insecure"},
+        "none": set(),
+        "json": {"policy", "truncate", "enriched"},
+    }
     useless = [key for key in options if key not in takes.get(kind, {"policy", "truncate"})]
     if useless:
         raise OutputError(f"output {text!r}: {kind} has no option {useless[0]!r}")
@@ -127,8 +133,29 @@ def _one(text: str, known: Mapping[str, str] = FORMATS) -> Output:
     truncate = options.get("truncate", "no")
     if truncate not in ("yes", "no"):
         raise OutputError(f"output {text!r}: truncate is yes or no, not {truncate!r}")
+    if kind == "zmq":
+        _check_endpoint(text, target, options.get("insecure", "no"))
     place = "" if kind == "none" else (target or "-")
     return Output(kind, place, render, policy, int(queue), enriched_ms=int(enriched), truncate=truncate == "yes")
+
+
+def _check_endpoint(text: str, endpoint: str, insecure: str) -> None:
+    """OutputError for a network endpoint that other hosts reach, unless that was asked for."""
+    if insecure not in ("yes", "no"):
+        raise OutputError(f"output {text!r}: insecure is yes or no, not {insecure!r}")
+    scheme, _, rest = endpoint.partition("://")
+    if insecure == "yes" or scheme in ("ipc", "inproc"):
+        return
+    host = rest.rpartition(":")[0].strip("[]")
+    try:
+        local = scheme == "tcp" and ip_address(host).is_loopback
+    except ValueError:
+        local = scheme == "tcp" and host in ("localhost", "lo")
+    if not local:
+        raise OutputError(
+            f"output {text!r}: other hosts could read everything there; use ipc:// or tcp://127.0.0.1:PORT, "
+            "or write insecure=yes"
+        )
 
 
 def parse(specs: Sequence[str]) -> Outputs:

@@ -33,6 +33,7 @@ from pipeline.logs import logger
 from pipeline.reload import Reloader
 from pipeline.request import Outcome, Request, coloured, print_headers, terminal_columns
 from pipeline.supervise import EX_SOFTWARE, Host, Pipeline, PipelineFailed, reader_stage, recorder_stage
+from pipeline.targets import open_file
 from workers import early
 
 STOP_DEADLINE_S = 5.0
@@ -395,4 +396,5 @@ def write_ledger(ledger: Ledger, path: str) -> None:
     if path == "-":
         sys.stdout.write(data.decode() + "\n")
     else:
-        Path(path).write_bytes(data + b"\n")
+        with open(open_file(path, truncate=True), "wb") as file:
+            file.write(data + b"\n")

@@ -150,3 +150,25 @@ def test_anything_is_outputs_or_an_output_error(specs: list[str]) -> None:
         return
     assert found.sinks
     assert all(s.format in FORMATS for s in found.sinks)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["tcp://0.0.0.0:1", "tcp://*:1", "tcp://[::]:1", "tcp://192.0.2.1:1", "tcp://eth0:1", "tcp://127.0.0.1.evil:1"]
+    + ["udp://127.0.0.1:1", "ws://127.0.0.1:1"],
+)
+def test_an_endpoint_that_other_hosts_reach_needs_insecure(endpoint: str) -> None:
+    assert "insecure=yes" in refused(f"zmq:{endpoint}")
+    assert one(f"zmq:{endpoint},insecure=yes").target == endpoint
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:1", "tcp://[::1]:1", "tcp://localhost:1", "ipc:///run/x"])
+def test_an_endpoint_of_this_host_needs_nothing(endpoint: str) -> None:
+    assert one(f"zmq:{endpoint}").target == endpoint
+
+
+def test_truncate_is_for_files() -> None:
+    assert one("json:x,truncate=yes").truncate
+    assert not one("json:x").truncate
+    assert "no option 'truncate'" in refused("zmq:ipc:///x,truncate=yes")
+    assert "yes or no" in refused("json:x,truncate=1")
