@@ -62,6 +62,10 @@ def check(field: Field, test: Test) -> None:
 
 
 def _check_value(field: Field, test: Test, value: Scalar) -> None:
+    try:
+        str(value).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise TestError(f"{field.name}: {value!r} is no text: a lone surrogate") from error
     if field.kind == NUMBER:
         _check_number(field, test, value)
     elif isinstance(value, bool):
@@ -86,6 +90,8 @@ def _check_value(field: Field, test: Test, value: Scalar) -> None:
 def _check_number(field: Field, test: Test, value: Scalar) -> None:
     if isinstance(value, bool) and not field.is_bool:
         raise TestError(f"{field.name} is a number, not {'true' if value else 'false'}")
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        raise TestError(f"{field.name}: {value} is not a number of 64 bits")
     if number_of(value, field.type, None) is not None:
         return
     known = numbers_of_words(field.words) if field.words else {}

@@ -19,34 +19,24 @@ from typing import Any
 import msgspec
 
 from bpf.catalogue import Catalogue
-from config.conditions import FALSE, TRUE, Either, Every, Negated, Node, Scalar, Surely, Test, every
+from config.conditions import FALSE, TRUE, Either, Every, Negated, Node, Surely, Test, every
 from config.rules import Mitre, Rule, RuleError, files_of, taken
 from workers.detect.compiled import check_rule
-from workers.detect.fields import field_of
-from workers.detect.matching import Matcher
-from workers.detect.taxonomy import Constant, Meaning, Plain, Row, audit_rows, rows_of_category
-from workers.detect.values import text
+from workers.detect.sigma_values import Dead, Refused, modifiers, value_node, written
+from workers.detect.taxonomy import Plain, Row, audit_rows, rows_of_category
 
 LONGEST_FILE = 1 << 20
 SEVERITIES = {"informational": "info", "low": "low", "medium": "medium", "high": "high", "critical": "critical"}
 TECHNIQUE = re.compile(r"attack\.(t[0-9]{4}(?:\.[0-9]{3})?)")
-NO_HEX = re.compile(r"[^0-9a-f*?]")
+FILTERED = re.compile("^_filt_[a-z]{10}_")
 CALL_FIELDS = ("SYSCALL", "syscall")
-
-
-class _Dead(Exception):
-    """A part that can never be decided here."""
 
 
 def load_sigma(
     folders: Sequence[Path], catalogue: Catalogue, keywords: bool = False
 ) -> tuple[list[Rule], list[RuleError]]:
     """Rules of files and folders, and what is refused. ImportError without pySigma."""
-    from sigma.collection import SigmaCollection
-    from sigma.exceptions import SigmaError
-    from yaml import YAMLError
-
-    rules: list[Rule] = []
+    parsed: list[tuple[Path, Any]] = []
     refused: list[RuleError] = []
     for folder in folders:
         try:
@@ -56,32 +46,90 @@ def load_sigma(
             continue
         for path in files:
             try:
-                data = path.read_text("utf-8-sig")
-                if len(data) > LONGEST_FILE:
-                    raise ValueError(f"larger than {LONGEST_FILE >> 20} MiB")
-                parsed = SigmaCollection.from_yaml(data).rules
-            except OSError as error:
-                refused.append(RuleError(str(path), 0, "", error.strerror or str(error)))
-                continue
-            except (SigmaError, YAMLError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-                mark = getattr(error, "problem_mark", None)
-                why = getattr(error, "problem", None) or str(error)
-                refused.append(RuleError(str(path), mark.line + 1 if mark else 0, "", f"not a Sigma rule: {why}"))
-                continue
-            for rule in parsed:
-                try:
-                    found = _Converter(rule, str(path), catalogue, keywords).rule()
-                    for other in rules:
-                        if found.id == other.id:
-                            raise RuleError(str(path), 0, found.id, taken(other))
-                    check_rule(found, catalogue)
-                except RuleError as error:
-                    refused.append(error)
-                except (SigmaError, RecursionError) as error:
-                    refused.append(RuleError(str(path), 0, str(rule.id or rule.title), str(error)))
-                else:
-                    rules.append(found)
-    return rules, refused
+                parsed.append((path, _collection(path)))
+            except RuleError as error:
+                refused.append(error)
+    refused += _apply_filters(parsed)
+    rules: dict[str, Rule] = {}
+    for path, collection in parsed:
+        for rule in collection.rules:
+            try:
+                found = _converted(rule, str(path), catalogue, keywords)
+                if found.id in rules:
+                    raise RuleError(str(path), 0, found.id, taken(rules[found.id]))
+            except RuleError as error:
+                refused.append(error)
+            else:
+                rules[found.id] = found
+    return list(rules.values()), refused
+
+
+def _collection(path: Path) -> Any:
+    """What pySigma reads in a file; RuleError."""
+    from sigma.collection import SigmaCollection
+    from sigma.modifiers import SigmaWideModifier, modifier_mapping
+
+    # the specification has it as another name of `wide`, pySigma does not know it
+    modifier_mapping.setdefault("utf16le", SigmaWideModifier)
+    try:
+        data = path.read_text("utf-8-sig")
+        if len(data) > LONGEST_FILE:
+            raise ValueError(f"larger than {LONGEST_FILE >> 20} MiB")
+        return SigmaCollection.from_yaml(data)
+    except OSError as error:
+        raise RuleError(str(path), 0, "", error.strerror or str(error)) from error
+    except Exception as error:  # decision 37: what PyYAML and pySigma raise on hostile files has no bound
+        mark = getattr(error, "problem_mark", None)
+        why = getattr(error, "problem", None) or str(error) or type(error).__name__
+        line = mark.line + 1 if mark else 0
+        raise RuleError(str(path), line, "", f"not a Sigma rule: {why}") from error
+
+
+def _apply_filters(parsed: list[tuple[Path, Any]]) -> list[RuleError]:
+    """Filters apply to the rules of all files (pySigma applies them within their own); those that fail."""
+    refused: list[RuleError] = []
+    for path, owner in parsed:
+        for each in owner.filters:
+            try:
+                _apply(each, path, owner, [collection for _, collection in parsed])
+            except RuleError as error:
+                refused.append(error)
+    return refused
+
+
+def _apply(given: Any, path: Path, owner: Any, collections: list[Any]) -> None:
+    """One filter, on the rules of other files; RuleError."""
+    try:
+        for collection in collections:
+            if collection is not owner:
+                collection.rules = [_filtered(given, rule) for rule in collection.rules]
+        if not any(_applies(given, rule) for collection in collections for rule in collection.rules):
+            raise ValueError("none of the rules that were loaded is one that it names")
+    except Exception as error:  # decision 37
+        name = str(given.id or given.title)
+        raise RuleError(str(path), 0, name, f"not a filter that can be applied: {error}") from error
+
+
+def _filtered(given: Any, rule: Any) -> Any:
+    return given.apply_on_rule(rule) if hasattr(rule, "detection") else rule
+
+
+def _applies(given: Any, rule: Any) -> bool:
+    return hasattr(rule, "detection") and bool(given._should_apply_on_rule(rule))
+
+
+def _converted(rule: Any, file: str, catalogue: Catalogue, keywords: bool) -> Rule:
+    """A rule that can be used; RuleError."""
+    name = str(rule.id or rule.title)
+    try:
+        found = _Converter(rule, file, catalogue, keywords).rule()
+        check_rule(found, catalogue)
+        msgspec.json.encode(found)  # workers get it as text: a lone surrogate in a title must not end them
+        return found
+    except RuleError:
+        raise
+    except Exception as error:  # decision 37
+        raise RuleError(file, 0, name, str(error) or type(error).__name__) from error
 
 
 class _Converter:
@@ -100,6 +148,10 @@ class _Converter:
         """Of each selection that cannot hold in some row: why."""
         self._alive: set[str] = set()
         """Selections that can hold in some row."""
+        self._unsourced: dict[tuple[str, int], str] = {}
+        """Of each alternative (selection, identity) that cannot be decided in some row: why."""
+        self._sourced: set[tuple[str, int]] = set()
+        """Alternatives that can be decided in some row."""
 
     def rule(self) -> Rule:
         """The rule; RuleError if it cannot be used."""
@@ -109,10 +161,15 @@ class _Converter:
             node = self._condition([row for row in rows if row.event == name])
             if node != FALSE:
                 events[name] = node
-        dead = {name: why for name, why in self._reasons.items() if name not in self._alive}
+        dead = {_shown(name): why for name, why in self._reasons.items() if name not in self._alive}
+        without = dict.fromkeys(
+            f"{_shown(name)}: {why}"
+            for (name, each), why in self._unsourced.items()
+            if name in self._alive and (name, each) not in self._sourced
+        )
         if not events and not lacking:
             lacking = "; ".join(dict.fromkeys(dead.values())) or "its condition can never hold"
-        return self._with_facts(events, tuple(f"{name}: {why}" for name, why in dead.items()), lacking)
+        return self._with_facts(events, (*(f"{name}: {why}" for name, why in dead.items()), *without), lacking)
 
     def _rows(self) -> tuple[list[Row], str]:
         source = self._rule.logsource
@@ -143,6 +200,8 @@ class _Converter:
 
     def _condition(self, rows: list[Row]) -> Node:
         parts = [self._tree(c.parse(False), rows) for c in self._rule.detection.parsed_condition]
+        if not parts:
+            raise RuleError(self._file, 0, self.id, "its condition is empty")
         return folded(parts[0] if len(parts) == 1 else Either(tuple(parts)))
 
     def _tree(self, node: Any, rows: list[Row]) -> Node:
@@ -180,8 +239,8 @@ class _Converter:
             self._reasons[name] = self._absent(absent[0])
         for row in rows:
             try:
-                node = folded(every(row.when, self._detection(detection, row)))
-            except _Dead as why:
+                node = folded(every(row.when, self._detection(name, detection, row)))
+            except Dead as why:
                 self._reasons.setdefault(name, str(why))
                 continue
             if node == FALSE:
@@ -193,15 +252,28 @@ class _Converter:
         # there is such a record or there is none: what a record has not is no reason to doubt
         return Surely(node) if self._audit and node not in (TRUE, FALSE) else node
 
-    def _detection(self, detection: Any, row: Row) -> Node:
+    def _detection(self, name: str, detection: Any, row: Row) -> Node:
         from sigma.conditions import ConditionAND
+
+        if detection.item_linking is ConditionAND:
+            return Every(tuple(self._part(name, item, row) for item in detection.detection_items))
+        found: list[Node] = []
+        dead: Dead | None = None
+        for item in detection.detection_items:
+            try:
+                found.append(self._part(name, item, row))
+                self._sourced.add((name, id(item)))
+            except Dead as why:
+                dead = why
+                self._unsourced.setdefault((name, id(item)), str(why))
+        if dead and not found:
+            raise dead
+        return Either(tuple(found))
+
+    def _part(self, name: str, item: Any, row: Row) -> Node:
         from sigma.rule import SigmaDetection
 
-        parts = tuple(
-            self._detection(item, row) if isinstance(item, SigmaDetection) else self._item(item, row)
-            for item in detection.detection_items
-        )
-        return Every(parts) if detection.item_linking is ConditionAND else Either(parts)
+        return self._detection(name, item, row) if isinstance(item, SigmaDetection) else self._item(item, row)
 
     def _item(self, item: Any, row: Row) -> Node:
         from sigma.conditions import ConditionAND
@@ -211,10 +283,18 @@ class _Converter:
         if not name and not self._audit and self._keywords:
             meaning = Plain("process.command_line")
         if meaning is None:
-            raise _Dead(self._absent(name))
+            raise Dead(self._absent(name))
         values = item.value or [None]
-        parts = tuple(_value_node(value, meaning, not name) for value in values)
-        return Every(parts) if item.value_linking is ConditionAND else Either(parts)
+        applied = modifiers(item)
+        try:
+            if "utf16" in applied and {"base64", "base64offset"} & set(applied):
+                raise Refused("the modifier utf16 before base64: pySigma encodes its byte order mark wrongly; use wide")
+            parts = tuple(value_node(value, meaning, not name) for value in values)
+        except Refused as error:
+            raise RuleError(self._file, 0, self.id, f"{written(item)}: {error}") from error
+        node: Node = Every(parts) if item.value_linking is ConditionAND else Either(parts)
+        # unknown stays unknown: what could not be read is neither equal nor different
+        return Negated(node) if "neq" in applied else node
 
     def _absent(self, name: str) -> str:
         if not name:
@@ -247,6 +327,11 @@ class _Converter:
         )
 
 
+def _shown(selection: str) -> str:
+    """A selection's name, without the random prefix that pySigma gives to those of filters."""
+    return FILTERED.sub("filter ", selection)
+
+
 def _fields(detection: Any) -> frozenset[str]:
     return frozenset(item.field or "" for item in _items(detection))
 
@@ -258,84 +343,6 @@ def _items(detection: Any) -> list[Any]:
     for item in detection.detection_items:
         found += _items(item) if isinstance(item, SigmaDetection) else [item]
     return found
-
-
-def _value_node(value: Any, meaning: Meaning, keyword: bool) -> Node:
-    if isinstance(meaning, Constant):
-        test = _test("constant", value, keyword, False)
-        return _constant(test, meaning.value)
-    assert isinstance(meaning, Plain)
-    test = _test(meaning.name, value, keyword, meaning.number)
-    if meaning.words and not any(_constant(test, word) == TRUE for word in meaning.words):
-        return FALSE
-    if meaning.name.endswith("@hex") and any(NO_HEX.search(str(v).lower()) for v in test.values):
-        return FALSE
-    return test
-
-
-def _constant(test: Test, value: str) -> Node:
-    from bpf.catalogue import catalogue
-
-    if test.operator == "exists":
-        return TRUE if test.values[0] else FALSE
-    text_field = field_of(catalogue().by_name["sched_process_exec"], "process.name")
-    return TRUE if Matcher(text_field, [test]).verdicts(text(value)).true else FALSE
-
-
-def _test(name: str, value: Any, keyword: bool, number: bool) -> Test:
-    """One value as a test. _Dead for what has no meaning here."""
-    from sigma import types
-
-    if value is None or isinstance(value, types.SigmaNull):
-        return Test(name, "exists", (False,))
-    if isinstance(value, types.SigmaExists):
-        return Test(name, "exists", (bool(value.exists),))
-    if isinstance(value, types.SigmaCIDRExpression):
-        return Test(name, "cidr", (str(value.cidr),))
-    if isinstance(value, types.SigmaRegularExpression):
-        return Test(name, "re", (_flagged(value),))
-    if isinstance(value, types.SigmaCompareExpression):
-        number_, operator = value.number, value.op.name.lower()
-        return Test(name.partition("@")[0], operator, (int(str(number_)),))
-    if isinstance(value, types.SigmaBool):
-        return Test(name, "equals", (str(value).lower(),), nocase=True)
-    if isinstance(value, types.SigmaNumber):
-        plain: Scalar = int(str(value)) if number else str(value)
-        return Test(name, "equals", (plain,))
-    if not isinstance(value, types.SigmaString):
-        raise _Dead(f"values of the kind {type(value).__name__}")
-    cased = isinstance(value, types.SigmaCasedString)
-    if number:
-        return Test(name, "equals", (str(value),))
-    return _string(name, value, keyword, cased)
-
-
-def _flagged(value: Any) -> str:
-    flags = "".join(sorted(flag.value if isinstance(flag.value, str) else flag.name[0].lower() for flag in value.flags))
-    pattern = str(value.regexp)
-    return f"(?{flags}){pattern}" if flags else pattern
-
-
-def _string(name: str, value: Any, keyword: bool, cased: bool) -> Test:
-    from sigma.types import SpecialChars
-
-    parts = list(value.s)
-    many = SpecialChars.WILDCARD_MULTI
-    begins, ends = parts[:1] == [many] or keyword, parts[-1:] == [many] or keyword
-    inner = [p for i, p in enumerate(parts) if not (p is many and i in (0, len(parts) - 1))]
-    if all(isinstance(p, str) for p in inner) and (literal := "".join(inner)):
-        how = {(0, 0): "equals", (1, 1): "contains", (0, 1): "startswith", (1, 0): "endswith"}[int(begins), int(ends)]
-        return Test(name, how, (literal,), nocase=not cased)
-    if not parts:
-        return Test(name, "equals", ("",), nocase=not cased)
-    if not inner:
-        return Test(name, "exists", (True,))
-    glob = "".join(
-        re.sub(r"([*?\[\]\\])", r"\\\1", p) if isinstance(p, str) else "*" if p is many else "?" for p in parts
-    )
-    if keyword:
-        glob = f"*{glob}*"
-    return Test(name, "glob", (glob,), nocase=not cased)
 
 
 def folded(node: Node) -> Node:

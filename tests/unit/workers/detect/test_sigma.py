@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -271,3 +272,131 @@ def test_files_that_are_no_rules(tmp_path: Path, data: bytes) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     _, refused = load_sigma([tmp_path / "nowhere"], catalogue())
     assert "No such file" in str(refused[0])
+
+
+def command(folder: Path, item: str) -> Rule:
+    return one(folder, PROCESS, f"selection:\n    {item}\ncondition: selection")
+
+
+def test_neq_is_not_equal(tmp_path: Path) -> None:
+    rule = command(tmp_path, "Image|neq: [/bin/a, /bin/b]")
+    assert ran(rule, "/bin/c", "x")
+    assert not ran(rule, "/bin/a", "x")
+    assert not ran(rule, "/bin/b", "x")
+    port = one(
+        tmp_path,
+        "product: linux\ncategory: network_connection",
+        "selection:\n    DestinationPort|neq: 22\ncondition: selection",
+    )
+    for number, fires in (("22", False), ("23", True)):
+        where = {"sa_family": "AF_INET", "sin_addr": "1.2.3.4", "sin_port": number}
+        assert matches(port, "security_socket_connect", sockfd=3, remote_addr=where) == fires
+
+
+def test_a_dot_matches_a_newline_only_with_s(tmp_path: Path) -> None:
+    assert not ran(command(tmp_path, "CommandLine|re: 'a.b|c.d'"), "/bin/x", "a\nb", "c\nd")
+    assert ran(command(tmp_path, "CommandLine|re|s: 'a.b'"), "/bin/x", "a\nb")
+    assert ran(command(tmp_path, "CommandLine|re|i|s: 'A.b'"), "/bin/x", "a\nB")
+    assert ran(command(tmp_path, "CommandLine|re|m: '^b$'"), "/bin/x", "a\nb\nc")
+
+
+def test_an_alternative_without_a_source_leaves_the_others(tmp_path: Path) -> None:
+    rule = one(
+        tmp_path, PROCESS, "selection:\n    - Image|endswith: /x\n    - Hashes|contains: y\ncondition: selection"
+    )
+    assert ran(rule, "/bin/x", "x")
+    state = coverage(rule, catalogue(), lambda e: "")
+    assert state.word == "partial"
+    assert "Hashes" in state.reason
+
+
+def test_values_that_modifiers_expand(tmp_path: Path) -> None:
+    dashed = command(tmp_path, "CommandLine|windash|contains|all: [' -a', ' -b']")
+    assert ran(dashed, "/bin/x", "x", "/a", "-b")
+    assert not ran(dashed, "/bin/x", "x", "/a")
+    encoded = command(tmp_path, "CommandLine|base64offset|contains: http://")
+    for offset in range(3):
+        given = base64.b64encode(b"_" * offset + b"http://evil").decode()
+        assert ran(encoded, "/bin/x", "x", given)
+    assert not ran(encoded, "/bin/x", "x", "http://evil")
+    for modifier, codec in (("wide", "utf-16-le"), ("utf16le", "utf-16-le"), ("utf16be", "utf-16-be")):
+        wide = command(tmp_path, f"CommandLine|{modifier}|base64offset|contains: Invoke")
+        assert ran(wide, "/bin/x", "x", base64.b64encode("xInvoke-".encode(codec)).decode())
+        assert not ran(wide, "/bin/x", "x", base64.b64encode(b"xInvoke-").decode())
+    # the separators between readings are no part of the text
+    assert command(tmp_path, "CommandLine|wide|contains: ab").lacking
+
+
+FILTER = """title: A filter
+id: 00000000-0000-4000-8000-000000000009
+logsource:
+    product: linux
+    category: process_creation
+filter:
+    rules: [{rule}]
+    selection:
+        CommandLine|contains: harmless
+    condition: not selection
+"""
+
+
+def test_a_filter_in_another_file_is_applied_and_one_that_applies_to_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "filter.yml").write_text(FILTER.format(rule=ID))
+    rule = command(tmp_path, "Image: /bin/x")
+    assert ran(rule, "/bin/x", "x")
+    assert not ran(rule, "/bin/x", "x", "harmless")
+    (tmp_path / "filter.yml").write_text(FILTER.format(rule="00000000-0000-4000-8000-000000000002"))
+    rules, refused = loaded(tmp_path, PROCESS, "selection:\n    Image: /bin/x\ncondition: selection")
+    assert len(rules) == 1
+    assert len(refused) == 1
+    assert "filter.yml" in refused[0]
+
+
+@pytest.mark.parametrize(
+    ("item", "why"),
+    [
+        ("CommandLine|expand: '%admins%'", "expand"),
+        ("CommandLine|contains|expand: '%admins%'", "expand"),
+        ("CommandLine|re|expand: 'a%admins%'", "expand"),
+        ("CommandLine|hour: 3", "hour"),
+        ("CommandLine|minute|gte: 3", "minute"),
+        ("CommandLine|fieldref: Image", "fieldref"),
+        ("CommandLine|utf16|base64offset|contains: x", "utf16"),
+        ('CommandLine: "a\\ud800b"', "surrogate"),
+        ("LogonId|gt: 1000000000000000000000000000000", "64 bits"),
+        ("LogonId|gt: .inf", ""),
+        ("LogonId|gt: .nan", ""),
+        ("ProcessId: {a: 1}", ""),
+        ("CommandLine|re: '('", "egular expression"),
+    ],
+)
+def test_one_bad_rule_is_refused_by_file_and_reason_and_the_rest_loads(tmp_path: Path, item: str, why: str) -> None:
+    good = "title: Good\nlogsource: {product: linux, category: process_creation}\n"
+    (tmp_path / "good.yml").write_text(good + "detection: {s: {Image: /x}, condition: s}\n")
+    rules, refused = loaded(tmp_path, PROCESS, f"selection:\n    {item}\ncondition: selection")
+    assert [rule.title for rule in rules] == ["Good"]
+    assert len(refused) == 1
+    assert "rule.yml" in refused[0]
+    assert why in refused[0]
+
+
+@pytest.mark.parametrize("condition", ["", "''", "[]", "{}", "3", "'1 of'", "'not'", "'('", "null"])
+def test_a_condition_that_is_none_is_refused(tmp_path: Path, condition: str) -> None:
+    rules, refused = loaded(tmp_path, PROCESS, f"selection:\n    Image: /x\ncondition: {condition}")
+    assert rules == []
+    assert len(refused) == 1
+
+
+@pytest.mark.parametrize(
+    ("operator", "below", "above"),
+    [("gt", False, True), ("gte", False, True), ("lt", True, False), ("lte", True, False)],
+)
+def test_fractions_compare_with_whole_numbers(tmp_path: Path, operator: str, below: bool, above: bool) -> None:
+    rule = one(
+        tmp_path,
+        "product: linux\ncategory: network_connection",
+        f"selection:\n    DestinationPort|{operator}: 79.5\ncondition: selection",
+    )
+    for number, fires in (("79", below), ("80", above)):
+        where = {"sa_family": "AF_INET", "sin_addr": "1.2.3.4", "sin_port": number}
+        assert matches(rule, "security_socket_connect", sockfd=3, remote_addr=where) == fires

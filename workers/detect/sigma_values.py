@@ -1,0 +1,153 @@
+"""Values and modifiers of Sigma as tests of fields; what headrace cannot evaluate as Sigma means it is refused by name.
+
+Worker and supervisor load it with the rules; it keeps no state. pySigma has applied the modifiers that change values.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from math import ceil, floor
+from typing import Any
+
+from config.conditions import FALSE, TRUE, Either, Node, Scalar, Test
+from workers.detect.fields import field_of
+from workers.detect.matching import Matcher
+from workers.detect.taxonomy import Constant, Meaning, Plain
+from workers.detect.values import text
+
+FLAGS = {"IGNORECASE": "i", "MULTILINE": "m", "DOTALL": "s"}
+NO_HEX = re.compile(r"[^0-9a-f*?]")
+
+
+class Dead(Exception):
+    """A part that can never be decided here."""
+
+
+class Refused(Exception):
+    """A modifier or value that headrace cannot evaluate as Sigma means it: the rule is refused."""
+
+
+def modifiers(item: Any) -> list[str]:
+    from sigma.modifiers import modifier_mapping
+
+    names: dict[type, str] = {}
+    for name, each in modifier_mapping.items():
+        names.setdefault(each, name)
+    return [names.get(each, each.__name__) for each in item.modifiers]
+
+
+def written(item: Any) -> str:
+    """A field with its modifiers, as a rule has it."""
+    return "|".join((item.field or "keywords", *modifiers(item)))
+
+
+def value_node(value: Any, meaning: Meaning, keyword: bool) -> Node:
+    from sigma.types import SigmaExpansion
+
+    if isinstance(value, SigmaExpansion):  # windash, base64offset: any of them, even under `all`
+        return Either(tuple(value_node(each, meaning, keyword) for each in value.values))
+    _evaluable(value)
+    if isinstance(meaning, Constant):
+        test = _test("constant", value, keyword, False)
+        return _constant(test, meaning.value)
+    assert isinstance(meaning, Plain)
+    test = _test(meaning.name, value, keyword, meaning.number)
+    if test.operator != "re" and any("\0" in str(each) for each in test.values):
+        return FALSE  # utf16 and its like: no text of the kernel has a NUL in it
+    if meaning.words and not any(_constant(test, word) == TRUE for word in meaning.words):
+        return FALSE
+    if meaning.name.endswith("@hex") and any(NO_HEX.search(str(v).lower()) for v in test.values):
+        return FALSE
+    return test
+
+
+def _evaluable(value: Any) -> None:
+    """Refused for values that would silently mean something else here."""
+    from sigma import types
+
+    inner = getattr(value, "number", None) if isinstance(value, types.SigmaCompareExpression) else value
+    if isinstance(inner, types.SigmaTimestampPart):
+        raise Refused(f"the modifier {inner.timestamp_part.name.lower()}: headrace's fields are not points in time")
+    if isinstance(value, types.SigmaFieldReference):
+        raise Refused("the modifier fieldref: headrace does not compare fields with each other")
+    text = value.regexp if isinstance(value, types.SigmaRegularExpression) else value
+    if isinstance(text, types.SigmaString) and any(isinstance(part, types.Placeholder) for part in text.s):
+        raise Refused("the modifier expand: headrace has no values for placeholders")
+
+
+def _constant(test: Test, value: str) -> Node:
+    from bpf.catalogue import catalogue
+
+    if test.operator == "exists":
+        return TRUE if test.values[0] else FALSE
+    text_field = field_of(catalogue().by_name["sched_process_exec"], "process.name")
+    return TRUE if Matcher(text_field, [test]).verdicts(text(value)).true else FALSE
+
+
+def _test(name: str, value: Any, keyword: bool, number: bool) -> Test:
+    """One value as a test. Dead for what has no meaning here."""
+    from sigma import types
+
+    if value is None or isinstance(value, types.SigmaNull):
+        return Test(name, "exists", (False,))
+    if isinstance(value, types.SigmaExists):
+        return Test(name, "exists", (bool(value.exists),))
+    if isinstance(value, types.SigmaCIDRExpression):
+        return Test(name, "cidr", (str(value.cidr),))
+    if isinstance(value, types.SigmaRegularExpression):
+        return Test(name, "re", (_flagged(value),))
+    if isinstance(value, types.SigmaCompareExpression):
+        operator = value.op.name.lower()
+        return Test(name.partition("@")[0], operator, (_whole(str(value.number), operator),))
+    if isinstance(value, types.SigmaBool):
+        return Test(name, "equals", (str(value).lower(),), nocase=True)
+    if isinstance(value, types.SigmaNumber):
+        plain: Scalar = _whole(str(value), "equals") if number else str(value)
+        return Test(name, "equals", (plain,))
+    if not isinstance(value, types.SigmaString):
+        raise Dead(f"values of the kind {type(value).__name__}")
+    cased = isinstance(value, types.SigmaCasedString)
+    if number:
+        return Test(name, "equals", (str(value),))
+    return _string(name, value, keyword, cased)
+
+
+def _flagged(value: Any) -> str:
+    flags = "".join(sorted(FLAGS[flag.name] for flag in value.flags))
+    # `.` is any character but a newline, unless the rule says `s`; headrace's own rules have it the other way
+    return f"(?{flags}{'' if 's' in flags else '-s'}){value.regexp}"
+
+
+def _whole(number: str, operator: str) -> int:
+    """The whole number that gives the same verdicts on whole numbers; Refused."""
+    found = Decimal(number)
+    if not found.is_finite() or abs(found) >= 1 << 64:
+        raise Refused(f"{number} is not a number of 64 bits")
+    if found == int(found):
+        return int(found)
+    if operator == "equals":
+        raise Refused(f"{number} is not a whole number")
+    return floor(found) if operator in ("gt", "lte") else ceil(found)
+
+
+def _string(name: str, value: Any, keyword: bool, cased: bool) -> Test:
+    from sigma.types import SpecialChars
+
+    parts = list(value.s)
+    many = SpecialChars.WILDCARD_MULTI
+    begins, ends = parts[:1] == [many] or keyword, parts[-1:] == [many] or keyword
+    inner = [p for i, p in enumerate(parts) if not (p is many and i in (0, len(parts) - 1))]
+    if all(isinstance(p, str) for p in inner) and (literal := "".join(inner)):
+        how = {(0, 0): "equals", (1, 1): "contains", (0, 1): "startswith", (1, 0): "endswith"}[int(begins), int(ends)]
+        return Test(name, how, (literal,), nocase=not cased)
+    if not parts:
+        return Test(name, "equals", ("",), nocase=not cased)
+    if not inner:
+        return Test(name, "exists", (True,))
+    glob = "".join(
+        re.sub(r"([*?\[\]\\])", r"\\\1", p) if isinstance(p, str) else "*" if p is many else "?" for p in parts
+    )
+    if keyword:
+        glob = f"*{glob}*"
+    return Test(name, "glob", (glob,), nocase=not cased)
