@@ -14,7 +14,6 @@ not even read for those rows. Tables are numpy arrays, so that all rows of a tur
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
 
@@ -32,6 +31,7 @@ from workers.detect.memory import Memory
 from workers.detect.reading import column_of
 from workers.detect.rough import Rough
 from workers.detect.scan import Scan, Seen
+from workers.detect.steps import OPEN, UNKNOWN_STEP, State, Step
 from workers.detect.tally import Tally
 from workers.detect.values import NUMBER
 from workers.detect.view import Bulk, Column, Few, View
@@ -41,16 +41,12 @@ from workers.rows import Contexts, Rows
 Array = np.ndarray[Any, Any]
 ColumnOf = Callable[[Field], Column]
 """How a field is read."""
-MAX_STATES, MAX_CLASSES = 1 << 14, 1 << 12
-OPEN, UNKNOWN_STEP = -1, -1
-
-
-@dataclass(frozen=True)
-class State:
-    """Tests decided so far."""
-
-    true: frozenset[int] = frozenset()
-    unknown: frozenset[int] = frozenset()
+MAX_CLASSES = 1 << 12
+MAX_DECIDED = 1 << 20
+"""Tests in all states of an event together: what a state takes is what it has decided."""
+MAX_ROWS = 1 << 14
+"""Looked at between two looks at these bounds; fewer if there are many tests."""
+MIN_ROWS = 256
 
 
 class Classes:
@@ -139,29 +135,6 @@ class Classes:
         self._by_sign.clear()
 
 
-@dataclass
-class Step:
-    """From the states before a column to those behind it."""
-
-    to: Array = field(default_factory=lambda: np.full((64, 16), UNKNOWN_STEP, np.int32))
-    states: list[State] = field(default_factory=list)
-    numbers: dict[State, int] = field(default_factory=dict)
-    verdicts: Array = field(default_factory=lambda: np.full(64, OPEN, np.int32))
-    """Of the states behind it: a verdict, or OPEN."""
-
-    def grow(self, rows: int, columns: int) -> None:
-        """Room for so many states before, and classes."""
-        have = self.to.shape
-        if rows > have[0] or columns > have[1]:
-            shape = (
-                max(have[0], 2 * rows if rows > have[0] else 0),
-                max(have[1], 2 * columns if columns > have[1] else 0),
-            )
-            larger = np.full(shape, UNKNOWN_STEP, np.int32)
-            larger[: have[0], : have[1]] = self.to
-            self.to = larger
-
-
 class EventEngine:
     """All rules of one event."""
 
@@ -221,13 +194,31 @@ class EventEngine:
                 open_.add(position)
         return frozenset(sure), frozenset(open_)
 
+    def matches(self, view: Any, chosen: Array) -> tuple[Array, list[Matched]]:
+        """Rows that match, of those chosen, and their rules; in parts, so that what is remembered is bounded inside a
+        turn, too.
+        """
+        size = max(MIN_ROWS, min(MAX_ROWS, 2 * MAX_DECIDED // (1 + len(self.rules.tests))))
+        rows: list[Array] = []
+        matched: list[Matched] = []
+        for begin in range(0, len(chosen), size):
+            part = chosen[begin : begin + size]
+            verdicts = self.match(view, part)
+            hit = np.flatnonzero(verdicts)
+            rows.append(part[hit])
+            # numbers of verdicts hold until the next part
+            matched += [self.verdicts[v] for v in verdicts[hit].tolist()]
+        return np.concatenate(rows), matched
+
     def match(self, view: Any, chosen: Array) -> Array:
         """Verdict of each chosen row, as a number of `verdicts`, i32."""
         if not self.columns:
             sure, _ = self._split(State(), frozenset(), self.rules.formulas)
             return np.full(len(chosen), self._verdict(tuple(sorted(sure))), np.int32)
-        if any(len(s.states) > MAX_STATES for s in self._steps) or any(
-            len(c.known) > MAX_CLASSES for c in self.columns
+        if (
+            any(step.is_full for step in self._steps)
+            or sum(step.decided for step in self._steps) > MAX_DECIDED
+            or any(len(column.known) > MAX_CLASSES for column in self.columns)
         ):
             self.evicted += sum(len(s.states) for s in self._steps)
             for column in self.columns:
@@ -249,14 +240,15 @@ class EventEngine:
         return out
 
     def _advance(self, level: int, step: Step, state: Array, classes: Array) -> Array:
-        step.grow(len(self._steps[level - 1].states) if level else 1, len(self.columns[level].known))
-        found = step.to[state, classes]
+        rows = len(self._steps[level - 1].states) if level else 1
+        columns = len(self.columns[level].known)
+        found = step.find(state, classes, rows, columns)
         missing = found == UNKNOWN_STEP
         if missing.any():
             pairs = np.unique(np.stack([state[missing], classes[missing]]), axis=1)
             for before, kind in pairs.T.tolist():
-                step.to[before, kind] = self._make(level, step, before, kind)
-            found = step.to[state, classes]
+                step.put(before, kind, self._make(level, step, before, kind))
+            found = step.find(state, classes, rows, columns)
         return found
 
     def _make(self, level: int, step: Step, before: int, kind: int) -> int:
@@ -268,6 +260,7 @@ class EventEngine:
             return found
         found = step.numbers[state] = len(step.states)
         step.states.append(state)
+        step.decided += len(state.true) + len(state.unknown)
         if found >= len(step.verdicts):
             step.verdicts = np.concatenate([step.verdicts, np.full(found, OPEN, np.int32)])
         sure, open_ = self._decided(level, state)
@@ -341,12 +334,11 @@ class Engine:
             chosen = looked_at[events == event]
             engine = self.events[event]
             began = perf_counter_ns()
-            verdicts = engine.match(view, chosen)
-            hit = np.flatnonzero(verdicts)
+            hits, matched = engine.matches(view, chosen)
             self.tally.add(event, len(chosen), perf_counter_ns() - began)
-            if len(hit):
-                found_rows.append(chosen[hit])
-                found_rules += [engine.verdicts[v] for v in verdicts[hit].tolist()]
+            if len(hits):
+                found_rows.append(hits)
+                found_rules += matched
         if not found_rows:
             return Matches.none()
         at = np.concatenate(found_rows)

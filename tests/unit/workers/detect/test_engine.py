@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from bpf.catalogue import catalogue
 from config.conditions import Either, Every, Negated, Node, Surely, Test
 from config.rules import SHIPPED, Rule, load
 from tests.unit.frames import FAULT, NULL, OK, Blob, Record, Who, frame, view
+from workers.detect import engine as engine_module
+from workers.detect import steps
 from workers.detect.compiled import IN_SCOPE, check_rule
 from workers.detect.engine import Engine
 from workers.detect.flat import FlatEvent, FlatRules, of_example
@@ -21,6 +24,18 @@ from workers.rows import Contexts, read_frames
 
 OPENAT, CONNECT, PTRACE, EXECVE = 257, 42, 101, 59
 Test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it
+
+
+@pytest.fixture(autouse=True, scope="module", params=["usual", "tight"])
+def bounds(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Everything holds with bounds that are met all the time, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "tight":
+            for name, most in {"MAX_CELLS": 16, "MAX_PAIRS": 2, "MAX_STATES": 2}.items():
+                patch.setattr(steps, name, most)
+            for name, most in {"MAX_ROWS": 2, "MIN_ROWS": 1, "MAX_DECIDED": 64}.items():
+                patch.setattr(engine_module, name, most)
+        yield
 
 
 def rule(name: str, **events: Node) -> Rule:
@@ -145,7 +160,7 @@ def test_memory_is_bounded_and_what_it_forgets_is_worked_out_again() -> None:
 
 
 def test_states_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.detect.engine.MAX_STATES", 4)
+    monkeypatch.setattr("workers.detect.steps.MAX_STATES", 4)
     rules = [rule(str(i), openat=Test("pathname", "contains", (f"<{i}>",))) for i in range(30)]
     engine = Engine(rules, catalogue())
     for i in range(30):
