@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from workers.detect.flat import FlatEvent, FlatRules, of_example
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, read_frames
 
-OPENAT, CONNECT, PTRACE, EXECVE = 257, 42, 101, 59
+OPENAT, CONNECT, PTRACE, EXECVE, RENAME = 257, 42, 101, 59, 82
 Test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it
 
 
@@ -55,6 +56,27 @@ def matched(rules: list[Rule], records: list[Record], engine: Engine | None = No
     for row, positions in zip(found.rows.tolist(), found.rules, strict=True):
         sets[row] = {rules[p].id for p in positions}
     return sets
+
+
+def test_two_fields_of_many_values_do_not_outgrow_the_bound() -> None:
+    """Each record is another pair of sets of words: a table of all states and classes would have millions of cells."""
+    words, chosen = range(12), Random(1)
+    both = [(Test("oldpath", "contains", (f"o{i:02}",)), Test("newpath", "contains", (f"n{i:02}",))) for i in words]
+    rules = [rule(str(i), rename=Every(tests)) for i, tests in enumerate(both)]
+    sets = [[{i for i in words if chosen.random() < 0.5} for _ in "on"] for _ in range(2000)]
+    texts = [
+        [b"".join(b"%c%02d/" % (kind, i) for i in some) for kind, some in zip(b"on", two, strict=True)] for two in sets
+    ]
+    engine = Engine(rules, catalogue())
+    for start in range(0, len(sets), 100):
+        part = slice(start, start + 100)
+        records = [
+            Record(RENAME, args=(1, 2), blobs=tuple(Blob(arg, text + b"\0", OK) for arg, text in enumerate(two)))
+            for two in texts[part]
+        ]
+        assert matched(rules, records, engine) == [{str(i) for i in old & new} for old, new in sets[part]]
+        [of_renames] = engine.events.values()
+        assert all(step.to.size <= max(steps.MAX_CELLS, 64 * 16) for step in of_renames._steps)
 
 
 def openat(path: bytes, status: int = OK, **more: Any) -> Record:
