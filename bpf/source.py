@@ -97,6 +97,7 @@ class Wanted:
             "exec",
             "tell",
             "sys_exit",
+            "exec_call",
             *self.programs,
             *(step for p in self.programs for step in STEPS.get(p, ())),
         )

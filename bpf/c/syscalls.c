@@ -104,14 +104,17 @@ static __always_inline bool began_as_execveat(void)
  * An execveat that replaced the image ends with the number of execve. One that ends with its own and 0 only
  * asked whether it may (AT_EXECVE_CHECK, since 6.14): it ran nothing, and has the caller's arguments.
  */
-static __always_inline bool image_replaced(const struct call *call, s64 number, bool compat, s64 retval)
+static __always_inline bool image_replaced(s64 number, bool compat, s64 retval)
 {
-	return call->exec && !retval && number != SYSCALL_EXECVEAT(compat);
+	return !retval && number != SYSCALL_EXECVEAT(compat);
 }
 
-/* `inner`: the arguments of a call that came by another one, NULL for those of the registers. */
+/*
+ * `inner`: the arguments of a call that came by another one, NULL for those of the registers. `exec`: whether it
+ * is one that replaces the image; what that takes is looked at by the verifier in a program of its own.
+ */
 static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, struct call *call,
-					  const u64 *inner)
+					  const u64 *inner, bool exec)
 {
 	u64 task = current_task_btf(), regs = task_pt_regs(task);
 	s64 number = SYSCALL_NUMBER(regs), retval = ctx->args[1];
@@ -122,9 +125,10 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, s
 	tell_first(ctx, &s);
 	if (number == -1 && sigreturn_ended(&s))
 		return;
-	bool image = image_replaced(call, number, compat, retval);
+	/* none of those that come by another call is an exec: the verifier need not look at that there */
+	bool image = exec && image_replaced(number, compat, retval);
 	if (s.flags & GROUP_ARMED)
-		if (!call->exec || image)
+		if (!exec || image)
 			return;
 	struct writer w;
 	u32 arguments = call->arguments;
@@ -155,7 +159,7 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, s
 		else
 			SYSCALL_ARGUMENTS(a, regs, compat);
 		write_arguments(&w, a, arguments);
-		if (call->exec)
+		if (exec)
 			write_vectors(&w, call->exec - 1, call->narrow);
 		else
 			for (int i = 0; i < 5 && call->blobs[i].kind; i++)
@@ -203,14 +207,25 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 }
 #endif
 
+/* The number of the call that ends: an execveat that replaced the image ends as execve. */
+static __always_inline s64 ended_number(u64 task, u64 regs, s64 retval)
+{
+	s64 number = SYSCALL_NUMBER(regs);
+	bool compat = SYSCALL_IS_COMPAT(task);
+	if (number == SYSCALL_EXECVE(compat) && !retval && began_as_execveat())
+		return SYSCALL_EXECVEAT(compat);
+	return number;
+}
+
+static __always_inline u32 ended_slot(u64 task, u64 regs, s64 retval)
+{
+	return call_slot(ended_number(task, regs, retval), SYSCALL_IS_COMPAT(task), retval);
+}
+
 int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = current_task_btf(), regs = task_pt_regs(task);
-	s64 number = SYSCALL_NUMBER(regs);
-	bool compat = SYSCALL_IS_COMPAT(task);
-	if (number == SYSCALL_EXECVE(compat) && !ctx->args[1] && began_as_execveat())
-		number = SYSCALL_EXECVEAT(compat);
-	u32 slot = call_slot(number, compat, ctx->args[1]);
+	u32 slot = ended_slot(task, regs, ctx->args[1]);
 	struct call *call = calls.lookup(&slot);
 	if (!call)
 		return 0;
@@ -218,15 +233,31 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct subject s;
 	if (in_scope(&s, task))
 		tell_first(ctx, &s);
-	plain_event(ctx, EVENT_sys_exit, ctx->args[1], number,
+	plain_event(ctx, EVENT_sys_exit, ctx->args[1], ended_number(task, regs, ctx->args[1]),
 		    compat_flag() | refused_flag(task, regs, ctx->args[1]));
 #endif
+	if (call->wanted && call->exec)
+		objects.call(ctx, PROGRAM_exec_call);
 	if (call->wanted)
-		syscall_event(ctx, call, 0);
+		syscall_event(ctx, call, 0, false);
 	/* what an object would tell is of a call that ran */
 	if (refused_flag(task, regs, ctx->args[1]))
 		return 0;
 	if (call->object)
+		objects.call(ctx, call->object);
+	return 0;
+}
+
+/* The rest of on_sys_exit for execve and execveat. */
+int on_exec_call(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 task = current_task_btf(), regs = task_pt_regs(task);
+	u32 slot = ended_slot(task, regs, ctx->args[1]);
+	struct call *call = calls.lookup(&slot);
+	if (!call || !call->exec)
+		return 0;
+	syscall_event(ctx, call, 0, true);
+	if (call->object && !refused_flag(task, regs, ctx->args[1]))
 		objects.call(ctx, call->object);
 	return 0;
 }
@@ -242,7 +273,7 @@ int on_multiplexed(struct bpf_raw_tracepoint_args *ctx)
 	if (!call || d.slot < MULTIPLEXED_SLOT)
 		return 0;
 	if (call->wanted)
-		syscall_event(ctx, call, d.a);
+		syscall_event(ctx, call, d.a, false);
 	if (call->object)
 		objects.call(ctx, call->object);
 	return 0;
