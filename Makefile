@@ -17,7 +17,7 @@ demo: setup
 test: setup-tests
 	.venv/bin/python -m pytest -n 2 --dist loadfile
 
-check: setup
+check: setup-tests
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy

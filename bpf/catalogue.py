@@ -45,10 +45,8 @@ class Blob:
     @property
     def room(self) -> int:
         """Bytes of a frame that the programs ask for before they read this (bpf/c/arguments.h)."""
-        most = (
-            layout.VECTOR_BYTES + layout.VECTOR_STRING if self.kind == layout.KIND_VECTOR else layout.STRING_BYTES + 8
-        )
-        return layout.BLOB.itemsize + most
+        vector = layout.VECTOR_BYTES + layout.VECTOR_STRING
+        return layout.BLOB.itemsize + 8 + (vector if self.kind == layout.KIND_VECTOR else layout.STRING_BYTES)
 
 
 @dataclass(frozen=True)

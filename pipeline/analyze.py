@@ -20,7 +20,7 @@ from config.rules import SEVERITIES
 from config.settings import SettingsError
 from config.tuning import TuningError
 from pipeline import app, detection, logs
-from pipeline.groups import EX_DATAERR, EX_USAGE, Failure
+from pipeline.groups import EX_DATAERR, EX_USAGE, Failure, say
 from pipeline.recording import MAGIC, RecordingError
 from pipeline.request import Request
 from workers.detect.analysis import Analysis, Indexed, LineError, TooLong
@@ -95,7 +95,7 @@ def _bounded() -> Iterator[None]:
 
 
 def _report(text: str) -> None:
-    click.echo(f"headrace: {text}", err=True)
+    say(f"headrace: {text}", err=True)
 
 
 def _opened(source: str) -> BinaryIO:
@@ -109,7 +109,7 @@ def _recording(path: Path, resolved: settings.Settings, ruleset: Any) -> int:
         outcome = app.replay(request, path)
     except RecordingError as error:
         raise Failure(str(error), EX_DATAERR) from error
-    click.echo(outcome.ledger.text(), err=True)
+    say(*outcome.ledger.text(), err=True)
     return outcome.status
 
 
@@ -134,14 +134,14 @@ def _lines(source: str, file: BinaryIO, analysis: Analysis) -> int:
             event = analysis.read(index, line)
         except LineError as error:
             rejected += 1
-            click.echo(f"headrace: {source}:{index + 1}: {error}", err=True)
+            say(f"headrace: {source}:{index + 1}: {error}", err=True)
             continue
         if event is not None:
             batch.append(event)
         if len(batch) >= BATCH:
             flush()
     flush()
-    click.echo(f"analyzed: lines {index + 1}  rejected {rejected}", err=True)
+    say(f"analyzed: lines {index + 1}  rejected {rejected}", err=True)
     return EX_REJECTED if rejected else 0
 
 

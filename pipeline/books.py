@@ -16,6 +16,7 @@ import numpy as np
 
 from bpf.catalogue import LOSS, Catalogue
 from bpf.layout import EVENTS, LOST_REASONS
+from config.printable import escaped
 
 Array = np.ndarray[Any, Any]
 
@@ -174,8 +175,8 @@ class Ledger(msgspec.Struct, kw_only=True):
         findings_close = self.findings.get("found", 0) == ends or abandoned
         self.balanced = self.in_flight == 0 and sinks_close and findings_close and self.missed_runs == 0
 
-    def text(self) -> str:
-        """For people, on standard error."""
+    def text(self) -> list[str]:
+        """Lines for people, on standard error."""
         shown = ("produced", "delivered", "filtered", "throttled", "lost", "dropped", "rejected")
         extra = [
             (n, getattr(self, n))
@@ -186,7 +187,7 @@ class Ledger(msgspec.Struct, kw_only=True):
         lines = ["ledger: " + "  ".join(parts) + ("  balanced" if self.balanced else "  NOT BALANCED")]
         for sink in self.sinks:
             lines.append(
-                f"  {sink.name}: offered {sink.offered}  written {sink.written}"
+                f"  {escaped(sink.name)}: offered {sink.offered}  written {sink.written}"
                 f"  filtered {sink.filtered}  dropped {sink.dropped}"
             )
         if self.findings:
@@ -195,7 +196,7 @@ class Ledger(msgspec.Struct, kw_only=True):
             lines.append("  containers: " + "  ".join(f"{name} {n}" for name, n in self.containers.items() if n))
         if self.restarts:
             lines.append("  restarted: " + "  ".join(f"{name} {n}" for name, n in self.restarts.items()))
-        return "\n".join(lines)
+        return lines
 
 
 def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue, detects: bool = False) -> None:

@@ -23,7 +23,7 @@ from config.tuning import TuningError
 from pipeline import VERSION, app, detection, live, logs, reload
 from pipeline.analyze import analyze
 from pipeline.explain import explain
-from pipeline.groups import CLOSED, EX_DATAERR, EX_USAGE, Failure, Suggesting
+from pipeline.groups import CLOSED, EX_DATAERR, EX_USAGE, Failure, Suggesting, say
 from pipeline.host import event_lack, findings
 from pipeline.listing import check, list_
 from pipeline.recording import RecordingError
@@ -178,13 +178,13 @@ def _joined(parts: tuple[str, ...]) -> str | None:
 
 def _finish(outcome: Outcome, path: str) -> None:
     """Ledger to standard error and to its file, and out with the status."""
-    click.echo(outcome.ledger.text(), err=True)
+    say(*outcome.ledger.text(), err=True)
     status = outcome.status
     if path:
         try:
             app.write_ledger(outcome.ledger, path)
         except OSError as error:
-            click.echo(f"headrace: ledger {path}: {error.strerror}", err=True)
+            say(f"headrace: ledger {path}: {error.strerror}", err=True)
             status = status or app.EX_IOERR
     sys.stderr.flush()
     raise SystemExit(status)
@@ -233,7 +233,7 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, **f
     asked = request.settings.events
     if request.selection.skipped and asked not in ("", "default"):
         names = ", ".join(e.name for e in request.selection.skipped[:5])
-        click.echo(f"headrace: not provided on this host, left out: {names}", err=True)
+        say(f"headrace: not provided on this host, left out: {names}", err=True)
     try:
         outcome = app.live(request)
     except ScopeError as error:
@@ -243,11 +243,11 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, **f
     except PipelineFailed as error:
         raise Failure(str(error), error.status) from error
     except (LoadError, UnorderedMemory, TimeoutError) as error:
-        hint = "\n".join(f"  {f.name}: {f.detail}; {f.remedy}" for f in findings() if not f.ok and f.remedy)
-        raise Failure(f"{error}" + (f"\n{hint}" if hint else ""), app.EX_UNAVAILABLE) from error
+        hints = [f"  {f.name}: {f.detail}; {f.remedy}" for f in findings() if not f.ok and f.remedy]
+        raise Failure(str(error), app.EX_UNAVAILABLE, *hints) from error
     if not outcome.ledger.produced and request.settings.scope:
         scopes = ", ".join(request.settings.scope)
-        click.echo(f"headrace: no event matched the scope {scopes} while it was traced", err=True)
+        say(f"headrace: no event matched the scope {scopes} while it was traced", err=True)
     _finish(outcome, request.settings.ledger)
 
 
@@ -322,7 +322,7 @@ def stat(pid: int | None, interval: float, count: int, form: str, rules: bool) -
     """
     try:
         if rules:
-            click.echo(live.rules(live.find(pid)[1]))
+            say(*live.rules(live.find(pid)[1]))
             return
         live.watch(pid, interval, count, form == "json")
     except live.NoRun as error:
@@ -350,7 +350,7 @@ def reload_(pid: int | None) -> None:
     told = ledger.signatures
     short = [f"{told[key]} {words}" for key, words in reload.SHORT.items() if told[key]]
     why = f", {', '.join(short)} (the run's log says why)" if short else ""
-    click.echo(f"generation {told['generation']}: {told['loaded']} signatures{why}")
+    say(f"generation {told['generation']}: {told['loaded']} signatures{why}")
 
 
 main.add_command(list_)

@@ -14,6 +14,7 @@ from bpf.loader import LoadError
 from config import filters, outputs
 from config.settings import resolve
 from pipeline import app, logs
+from pipeline.groups import say
 from pipeline.host import findings
 from pipeline.request import Outcome, Request
 
@@ -48,10 +49,10 @@ def run(record: str = "") -> Outcome:
         try:
             return app.live(_request(EVENTS, COMMAND, record))
         except LoadError as error:
-            print(f"headrace: this host does not let BPF programs run: {error}", file=sys.stderr)
+            say(f"headrace: this host does not let BPF programs run: {error}", err=True)
     for finding in missing:
-        print(f"headrace: {finding.name}: {finding.detail}\n  remedy: {finding.remedy}", file=sys.stderr)
-    print("headrace: showing a recording instead of this host", file=sys.stderr)
+        say(f"headrace: {finding.name}: {finding.detail}", f"  remedy: {finding.remedy}", err=True)
+    say("headrace: showing a recording instead of this host", err=True)
     return app.replay(_request("*"), RECORDING)
 
 
@@ -59,7 +60,7 @@ def main() -> None:
     """`python -m pipeline.demo --record FILE` makes the recording."""
     record = sys.argv[2] if sys.argv[1:2] == ["--record"] else ""
     outcome = run(str(Path(record).absolute()) if record else "")
-    print(outcome.ledger.text(), file=sys.stderr)
+    say(*outcome.ledger.text(), err=True)
     raise SystemExit(outcome.status)
 
 

@@ -16,7 +16,7 @@ from config.conditions import Every, Negated, Node, Surely, Test
 from config.rules import SHIPPED, Example, Rule, RuleError, taken
 from config.settings import Settings
 from config.tuning import TuningError
-from pipeline.groups import EX_USAGE, Failure, Suggesting
+from pipeline.groups import EX_USAGE, Failure, Suggesting, say
 from pipeline.host import event_lack
 from workers.detect.analysis import Analysis
 from workers.detect.flat import of_example
@@ -65,9 +65,9 @@ def ruleset(settings: Settings) -> Ruleset:
         keywords=settings.sigma_keywords,
     )
     for error in found.left_out:
-        click.echo(f"headrace: left out: {error}", err=True)
+        say(f"headrace: left out: {error}", err=True)
     if found.refused:
-        raise Failure("\n".join(str(error) for error in found.refused), EX_USAGE)
+        raise Failure(str(found.refused[0]), EX_USAGE, *map(str, found.refused[1:]))
     if not found.rules:
         raise TuningError("no signature is left")
     return found
@@ -103,7 +103,7 @@ def rules_of(paths: tuple[str, ...], sigma: tuple[str, ...] = ()) -> Ruleset:
 
 def _refusals(found: Ruleset) -> None:
     for error in (*found.refused, *found.left_out):
-        click.echo(f"refused  {error}", err=True)
+        say(f"refused  {error}", err=True)
 
 
 @signatures.command(name="list")
@@ -116,7 +116,7 @@ def list_signatures(paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
         state = coverage(rule, catalogue(), event_lack)
         note = "" if state.word == "full" else f"  ({state.word}: {state.reason})"
         off = "" if rule.enabled else "  (off)"
-        click.echo(f"{rule.id:<10} {rule.severity:<8} {rule.name:<30} {rule.title}{off}{note}")
+        say(f"{rule.id:<10} {rule.severity:<8} {rule.name:<30} {rule.title}{off}{note}")
     _refusals(found)
     raise SystemExit(1 if found.refused or found.left_out else 0)
 
@@ -152,7 +152,7 @@ def show(rule_id: str, paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
         "" if rule.enabled else "  off: not enabled",
         f"  from {rule.file}" + (f":{rule.line}" if rule.line else ""),
     ]
-    click.echo("\n".join(line for line in lines if line))
+    say(*filter(None, lines))
 
 
 def evaded(rule: Rule) -> tuple[str, ...]:
@@ -214,15 +214,15 @@ def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None
         if as_json:
             click.echo(msgspec.json.encode(line))
         elif line.coverage == "refused":
-            click.echo(f"refused  {line.file}: {f'{line.id}: ' if line.id else ''}{line.reason}")
+            say(f"refused  {line.file}: {f'{line.id}: ' if line.id else ''}{line.reason}")
         elif line.coverage != "full":
-            click.echo(f"{line.coverage:<8} {line.id or line.file}  {line.reason}")
+            say(f"{line.coverage:<8} {line.id or line.file}  {line.reason}")
     if not as_json:
         counts = {word: sum(x.coverage == word for x in lines) for word in ("full", "partial", "none", "refused")}
-        click.echo("  ".join(f"{word} {count}" for word, count in counts.items()))
+        say("  ".join(f"{word} {count}" for word, count in counts.items()))
         missed = sum(bool(line.io_uring) for line in lines)
         if missed:
-            click.echo(f"{missed} look at events that io_uring can do unseen (`signatures show ID`, or --json)")
+            say(f"{missed} look at events that io_uring can do unseen (`signatures show ID`, or --json)")
     raise SystemExit(1 if refused else 0)
 
 
@@ -239,10 +239,10 @@ def test(paths: tuple[str, ...]) -> None:
             if problem:
                 failures.append(f"{rule.file}:{example.line}: {rule.id}: {problem}")
     for failure in failures:
-        click.echo(failure, err=True)
+        say(failure, err=True)
     _refusals(found)
     bare = sum(not found.examples.get(rule.id) for rule in found.rules)
-    click.echo(f"{held} examples hold, {len(failures)} do not; {bare} signatures have none")
+    say(f"{held} examples hold, {len(failures)} do not; {bare} signatures have none")
     raise SystemExit(1 if failures or found.refused else 0)
 
 

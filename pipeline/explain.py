@@ -11,7 +11,7 @@ from bpf.catalogue import catalogue
 from config.conditions import Either, Every, Negated, Node, Surely, Test, every
 from config.rules import Rule
 from pipeline.detection import PATHS, SIGMA, named, rules_of
-from pipeline.groups import EX_DATAERR, EX_USAGE, Failure
+from pipeline.groups import EX_DATAERR, EX_USAGE, Failure, say
 from pipeline.host import event_lack
 from workers.detect.analysis import Analysis, Indexed, LineError
 from workers.detect.compiled import IN_SCOPE
@@ -42,10 +42,10 @@ def explain(rule_id: str, source: str, paths: tuple[str, ...], sigma: tuple[str,
     rule = named(rules_of(paths, sigma), rule_id)
     state = coverage(rule, catalogue(), event_lack)
     if state.word != "full":
-        click.echo(f"{rule.id} is covered {state.word} on this host: {state.reason}")
+        say(f"{rule.id} is covered {state.word} on this host: {state.reason}")
     path, line = _place(source)
     if rule.threshold:
-        click.echo(f"{rule.id}: {rule.threshold.text}; each is explained alone")
+        say(f"{rule.id}: {rule.threshold.text}; each is explained alone")
     matched, last = False, 0
     for event in _events(path):
         last = event.line + 1
@@ -84,13 +84,13 @@ def _explained(rule: Rule, one: Indexed, line: int) -> bool:
     name = one.event.event.name
     node = rule.events.get(name)
     if node is None:
-        click.echo(f"line {line}: {name}: not requested: {rule.id} looks at {', '.join(rule.events)}")
+        say(f"line {line}: {name}: not requested: {rule.id} looks at {', '.join(rule.events)}")
         return False
     plain = FlatRules()
     whole = every(IN_SCOPE[rule.scope], node)
-    click.echo(f"line {line}: {name}: {WORDS[plain.verdict(whole, one.event)]}")
+    say(f"line {line}: {name}: {WORDS[plain.verdict(whole, one.event)]}")
     for text in _tree(whole, one, plain, 1):
-        click.echo(text)
+        say(text)
     return plain.verdict(whole, one.event) is True
 
 
@@ -111,10 +111,8 @@ def _tree(node: Node, one: Indexed, plain: FlatRules, depth: int) -> Iterator[st
 
 def _by_code(rule: Rule, path: Path, line: int) -> bool:
     """What the code of a signature in Python says, which has seen all lines before."""
-    analysis = Analysis((rule,), catalogue(), lambda text: click.echo(text, err=True))
+    analysis = Analysis((rule,), catalogue(), lambda text: say(text, err=True))
     found = [one["eventIndex"] + 1 for one in analysis.findings(list(_events(path)))]
     wanted = [number for number in found if line in (0, number)]
-    click.echo(
-        f"its code finds something in lines {', '.join(map(str, wanted))}" if wanted else "its code finds nothing"
-    )
+    say(f"its code finds something in lines {', '.join(map(str, wanted))}" if wanted else "its code finds nothing")
     return bool(wanted)

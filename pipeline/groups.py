@@ -6,25 +6,32 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from bpf.catalogue import nearest
+from config.printable import escaped
 
 EX_USAGE, EX_DATAERR = 2, 65
 SIGINT_STATUS, SIGPIPE_STATUS = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 
 
-class Failure(click.ClickException):
-    """A message and an exit status."""
+def say(*lines: str, err: bool = False) -> None:
+    """Lines for people: each stays one, whatever was quoted in it (config/printable.py)."""
+    click.echo("\n".join(map(escaped, lines)), err=err)
 
-    def __init__(self, message: str, status: int) -> None:
+
+class Failure(click.ClickException):
+    """A message and an exit status; `more`: lines below it."""
+
+    def __init__(self, message: str, status: int, *more: str) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.more = status, more
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"headrace: {self.format_message()}", err=True)
+        say(f"headrace: {self.message}", *self.more, err=True)
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]  # click has it as a class variable
@@ -48,8 +55,23 @@ def _hold_standard_descriptors() -> None:
     sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
 
 
+@contextlib.contextmanager
+def _quoting() -> Iterator[None]:
+    """What click says of a command line quotes it as it came."""
+    try:
+        yield
+    except click.ClickException as error:
+        if not isinstance(error, Failure):
+            vars(error).update(message=escaped(error.message))
+        raise
+
+
 class Suggesting(click.Group):
     """A group that suggests the command that was probably meant."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _quoting():
+            return super().make_context(*args, **extra)
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """A standard output that cannot be written is an I/O error like any other."""
@@ -58,13 +80,14 @@ class Suggesting(click.Group):
             return super().main(*args, **extra)
         except OSError as error:
             with contextlib.suppress(OSError):
-                click.echo(f"headrace: standard output: {error.strerror}", err=True)
+                say(f"headrace: standard output: {error.strerror}", err=True)
             os._exit(os.EX_IOERR)
 
     def invoke(self, ctx: click.Context) -> Any:
         """A reader that has gone, and Ctrl-C, end a command as they end others."""
         try:
-            return super().invoke(ctx)
+            with _quoting():
+                return super().invoke(ctx)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise SystemExit(SIGPIPE_STATUS) from None

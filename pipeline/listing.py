@@ -9,7 +9,7 @@ import click
 from bpf.catalogue import Event, catalogue, nearest
 from bpf.scope import KEYS
 from config import outputs
-from pipeline.groups import EX_USAGE, Failure, Suggesting
+from pipeline.groups import EX_USAGE, Failure, Suggesting, say
 from pipeline.host import Finding, findings, hook_state
 
 
@@ -43,7 +43,7 @@ def list_events(name: str | None) -> None:
         event = known.by_name[each]
         if name is None:
             mark = "  (not on this host)" if _lack(event) else ""
-            click.echo(f"{each}({', '.join(a.name for a in event.arguments)}){mark}")
+            say(f"{each}({', '.join(a.name for a in event.arguments)}){mark}")
         else:
             _show_event(event)
 
@@ -57,12 +57,12 @@ def _lack(event: Event) -> str:
 
 
 def _show_event(event: Event) -> None:
-    click.echo(f"{event.name}  (id {event.id})")
+    say(f"{event.name}  (id {event.id})")
     for argument in event.arguments:
-        click.echo(f"  {argument.type} {argument.name}")
-    click.echo(f"  sets: {', '.join(sorted(event.sets)) or 'none'}")
+        say(f"  {argument.type} {argument.name}")
+    say(f"  sets: {', '.join(sorted(event.sets)) or 'none'}")
     lack = _lack(event)
-    click.echo(f"  not on this host: {lack}" if lack else f"  provided: by {event.hook}")
+    say(f"  not on this host: {lack}" if lack else f"  provided: by {event.hook}")
 
 
 @list_.command(name="sets")
@@ -73,10 +73,10 @@ def list_sets(name: str | None) -> None:
     for each in _matching(sorted(sets), name, "set"):
         if name is None:
             missing = sum(bool(_lack(event)) for event in sets[each])
-            click.echo(f"{each:<16} {len(sets[each]):>4} events" + (f", {missing} not on this host" if missing else ""))
+            say(f"{each:<16} {len(sets[each]):>4} events" + (f", {missing} not on this host" if missing else ""))
         else:
             for event in sets[each]:
-                click.echo(event.name + (f"  (not on this host: {_lack(event)})" if _lack(event) else ""))
+                say(event.name + (f"  (not on this host: {_lack(event)})" if _lack(event) else ""))
 
 
 @list_.command(name="filters")
@@ -84,10 +84,10 @@ def list_sets(name: str | None) -> None:
 def list_filters(name: str | None) -> None:
     """Scopes (--scope) and conditions on events (--events)."""
     for each in _matching(sorted(KEYS), name, "scope"):
-        click.echo(f"{each:<8} {KEYS[each]}")
+        say(f"{each:<8} {KEYS[each]}")
     if name is None:
-        click.echo("EVENT.args.NAME=VALUE   EVENT.args.NAME!=VALUE   globs for text, < > <= >= for numbers")
-        click.echo("EVENT.retval<0          a range of results is decided in the kernel")
+        say("EVENT.args.NAME=VALUE   EVENT.args.NAME!=VALUE   globs for text, < > <= >= for numbers")
+        say("EVENT.retval<0          a range of results is decided in the kernel")
 
 
 @list_.command(name="outputs")
@@ -95,10 +95,10 @@ def list_filters(name: str | None) -> None:
 def list_outputs(name: str | None) -> None:
     """Output formats and their options."""
     for each in _matching(sorted(outputs.FORMATS), name, "output"):
-        click.echo(f"{each:<8} {outputs.FORMATS[each]}")
+        say(f"{each:<8} {outputs.FORMATS[each]}")
     if name is None:
         for option, text in outputs.OPTIONS.items():
-            click.echo(f"  ,{option}=  {text}")
+            say(f"  ,{option}=  {text}")
 
 
 @click.command()
@@ -114,9 +114,9 @@ def check() -> None:
     width = max(len(f.name) for f in found)
     for finding in found:
         mark = "ok" if finding.ok else "--" if finding.optional else "NO"
-        click.echo(f"{mark:>2}  {finding.name:<{width}}  {finding.detail}" + _remedy(finding))
+        say(f"{mark:>2}  {finding.name:<{width}}  {finding.detail}", *_remedy(finding))
     raise SystemExit(0 if all(f.ok or f.optional for f in found) else os.EX_UNAVAILABLE)
 
 
-def _remedy(finding: Finding) -> str:
-    return "" if finding.ok or not finding.remedy else f"\n      remedy: {finding.remedy}"
+def _remedy(finding: Finding) -> list[str]:
+    return [] if finding.ok or not finding.remedy else [f"      remedy: {finding.remedy}"]

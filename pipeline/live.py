@@ -21,6 +21,7 @@ import click
 import msgspec
 
 from pipeline.books import Ledger
+from pipeline.groups import say
 
 TIMEOUT_S = 0.2
 """How long a run waits for who asks, and then goes on without."""
@@ -151,19 +152,19 @@ def watch(pid: int | None, interval_s: float, count: int, json: bool) -> None:
             click.echo(msgspec.json.encode(ledger))
         else:
             if lines % HEADER_EVERY == 0:
-                click.echo(header())
-            click.echo(row(before, ledger, now - asked))
+                say(header())
+            say(row(before, ledger, now - asked))
         before, asked, lines = ledger, now, lines + 1
 
 
-def rules(ledger: Ledger) -> str:
+def rules(ledger: Ledger) -> list[str]:
     """What signatures have cost so far, the dearest first."""
     lines = [f"{'SIGNATURE':<36} {'evaluated':>12} {'matched':>10} {'ms':>10} {'ns each':>8}"]
     for name, counts in sorted(ledger.by_rule.items(), key=lambda item: -item[1]["time_ns"]):
         each = counts["time_ns"] / counts["evaluated"]
         row = f"{counts['evaluated']:>12} {counts['matched']:>10} {counts['time_ns'] / 1e6:>10.1f} {each:>8.0f}"
         lines.append(f"{name:<36} {row}")
-    return "\n".join(lines)
+    return lines
 
 
 def header() -> str:

@@ -12,7 +12,14 @@ from typing import Any
 
 import structlog
 
+from config.printable import escaped
+
 LEVELS = ("debug", "info", "warning", "error")
+
+
+def _escaped(logger: Any, method: str, event: Any) -> Any:
+    """What was quoted stays within its value: not a character of it reaches a terminal as more than text."""
+    return {k: escaped(v.replace("\n", "\\n")) if isinstance(v, str) else v for k, v in event.items()}
 
 
 def configure(level: str) -> None:
@@ -22,6 +29,7 @@ def configure(level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _escaped,
             structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], sort_keys=True),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 import zmq
 
+from pipeline.groups import say
+
 EX_UNAVAILABLE, EX_PROTOCOL = 69, 76
 
 
@@ -65,7 +67,7 @@ def run(endpoint: str, topics: Sequence[str], count: int) -> int:
     try:
         socket.connect(endpoint)
     except zmq.ZMQError as error:
-        print(f"headrace: {endpoint}: {error.strerror}", file=sys.stderr)
+        say(f"headrace: {endpoint}: {error.strerror}", err=True)
         context.destroy(linger=0)
         return 2
     for topic in topics:
@@ -80,7 +82,7 @@ def run(endpoint: str, topics: Sequence[str], count: int) -> int:
             parts = socket.recv_multipart()
             if len(parts) != 3:
                 status = EX_PROTOCOL
-                print(f"headrace: a message of {len(parts)} parts, expected 3", file=sys.stderr)
+                say(f"headrace: a message of {len(parts)} parts, expected 3", err=True)
                 break
             topic_part, header_part, payload = parts
             try:
@@ -88,11 +90,11 @@ def run(endpoint: str, topics: Sequence[str], count: int) -> int:
                 text = _text(header.format, payload)
             except ImportError:
                 status = EX_UNAVAILABLE
-                print("headrace: the payload is Arrow: pip install 'headrace[arrow]'", file=sys.stderr)
+                say("headrace: the payload is Arrow: pip install 'headrace[arrow]'", err=True)
                 break
             except (msgspec.DecodeError, ValueError, KeyError, TypeError, OSError) as error:
                 status = EX_PROTOCOL
-                print(f"headrace: {endpoint}: not a publisher of headrace: {error}", file=sys.stderr)
+                say(f"headrace: {endpoint}: not a publisher of headrace: {error}", err=True)
                 break
             key = (header.publisher, topic_part)
             gaps += header.sequence - expected.get(key, header.sequence)
@@ -104,5 +106,5 @@ def run(endpoint: str, topics: Sequence[str], count: int) -> int:
         pass
     finally:
         context.destroy(linger=0)
-        print(f"subscribed: events {events}  messages missed {gaps}", file=sys.stderr)
+        say(f"subscribed: events {events}  messages missed {gaps}", err=True)
     return status

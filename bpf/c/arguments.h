@@ -88,18 +88,19 @@ static __always_inline void blob_memory(struct writer *w, u32 arg, u64 address, 
 }
 
 /*
- * argv, envp of a call that failed: strings one after the other, each with its NUL. The position is
- * kept in the blob, see blob_path().
+ * argv, envp of a call that failed: strings one after the other, each with its NUL. One that is longer than
+ * VECTOR_STRING is cut there, and the blob says so. What is not the same in all turns of the loop is kept in
+ * the blob, see blob_path().
  */
 static __always_inline void blob_vector(struct writer *w, u32 arg, u64 address, bool compat)
 {
-	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + VECTOR_BYTES + VECTOR_STRING);
+	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + VECTOR_BYTES + VECTOR_STRING + 8);
 	if (!b)
 		return;
 	u32 status = address ? BLOB_CUT : BLOB_NULL;
 	char *data = (char *)(b + 1);
 	if (address) {
-		for (int i = 0; i < VECTOR_ITEMS; i++) {
+		for (int i = 0; i <= VECTOR_ITEMS; i++) {
 			u64 item = 0;
 			u32 width = compat ? 4 : 8;
 			if (bpf_probe_read_user(&item, width, (void *)(address + i * width))) {
@@ -107,16 +108,22 @@ static __always_inline void blob_vector(struct writer *w, u32 arg, u64 address, 
 				break;
 			}
 			if (!item) {
-				status = BLOB_OK;
+				status = *(volatile u8 *)&b->status;
 				break;
 			}
 			u64 at = *(volatile u32 *)&b->whole;
-			if (at > VECTOR_BYTES - VECTOR_STRING)
+			if (i == VECTOR_ITEMS || at > VECTOR_BYTES - VECTOR_STRING)
 				break;
-			long n = bpf_probe_read_user_str(data + at, VECTOR_STRING, (void *)item);
+			/* one byte more than is kept tells that there is more */
+			long n = bpf_probe_read_user_str(data + at, VECTOR_STRING + 1, (void *)item);
 			if (n <= 0) {
 				status = BLOB_FAULT;
 				break;
+			}
+			if (n > VECTOR_STRING) {
+				n = VECTOR_STRING;
+				data[at + VECTOR_STRING - 1] = 0;
+				*(volatile u8 *)&b->status = BLOB_CUT;
 			}
 			*(volatile u32 *)&b->whole = at + n;
 		}

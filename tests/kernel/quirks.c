@@ -245,6 +245,23 @@ static void badexec(void)
 	execve("/nonexistent/program", argv, envp);
 }
 
+/* Arguments at the bounds of what is read of a failed exec: 1,023 bytes a string, 64 strings. */
+static void longexec(void)
+{
+	static char fits[1024], exceeds[1025];
+	char *strings[] = { "long", fits, exceeds, "last", 0 }, *many[66] = { 0 };
+	memset(fits, 'f', sizeof(fits) - 1);
+	memset(exceeds, 'e', sizeof(exceeds) - 1);
+	execve("/nonexistent/program", strings, 0);
+	strings[2] = "";
+	execve("/nonexistent/program", strings, 0);
+	for (int i = 0; i < 65; i++)
+		many[i] = "x";
+	execve("/nonexistent/program", many, 0);
+	many[64] = 0;
+	execve("/nonexistent/program", many, 0);
+}
+
 static void otherabi(void)
 {
 	char *argv[] = { (char *)other_abi, "an argument", 0 }, *envp[] = { "SECRET=1", 0 };
@@ -299,7 +316,7 @@ static const struct {
 	{ "handled", handled }, { "minusone", minusone }, { "restart", restart },	{ "sleeping", sleeping },
 	{ "seccomp", seccomp },	    { "int80", int80 },	      { "fault", fault },	{ "longpath", longpath },
 	{ "bytes", bytes },	    { "sockets", sockets },   { "structs", structs },	{ "words", words },
-	{ "badexec", badexec },	    { "otherabi", otherabi }, { "threads", threads },	{ "killed", killed },
+	{ "badexec", badexec }, { "longexec", longexec },	    { "otherabi", otherabi }, { "threads", threads },	{ "killed", killed },
 	{ "trapped", trapped },	    { "refused", refused },   { "aliasing", aliasing }, { "children", children },
 	{ "execat", execat },	    { "threadexec", threadexec },
 		    { "bothabis", bothabis },

@@ -209,6 +209,14 @@ def test_a_failed_exec_has_its_arguments(quirks: Traced) -> None:
     assert arguments(event)["argv"] == ["nothing", "one", "", "three"]
 
 
+def test_what_is_cut_of_a_failed_execs_arguments_is_marked(quirks: Traced) -> None:
+    cut, whole, many, full = (details(event, "argv") for event in quirks.of("longexec", "execve"))
+    assert (cut["value"], cut["cut"]) == (["long", "f" * 1023, "e" * 1023, "last"], True)
+    assert (whole["value"], "cut" in whole) == (["long", "f" * 1023, "", "last"], False)
+    assert (many["value"], many["cut"]) == (["x"] * 64, True)
+    assert (full["value"], "cut" in full) == (["x"] * 64, False)
+
+
 def test_exit_tells_thread_from_group_and_carries_the_code(quirks: Traced) -> None:
     thread, group = (arguments(e) for e in quirks.of("threads", "sched_process_exit"))
     assert thread["process_group_exit"] is False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from collections.abc import Callable
 
 from workers.decode.tables import ADDRESS_FAMILY
 
@@ -22,13 +23,20 @@ def _inet(data: bytes) -> dict[str, str]:
     return {"sin_port": str(port), "sin_addr": str(ipaddress.IPv4Address(address))}
 
 
+def _ipv6(packed: bytes) -> str:
+    """As inet_ntop(3) and RFC 5952 write it: of a mapped address, the last four bytes as of IPv4."""
+    address = ipaddress.IPv6Address(packed)
+    mapped = address.ipv4_mapped
+    return str(address) if mapped is None else f"::ffff:{mapped}"
+
+
 def _inet6(data: bytes) -> dict[str, str]:
     port, flow, address = struct.unpack_from("!HI16s", data, 2)
     scope = struct.unpack_from("<I", data, 24)[0] if len(data) >= 28 else 0
     return {
         "sin6_port": str(port),
         "sin6_flowinfo": str(flow),
-        "sin6_addr": str(ipaddress.IPv6Address(address)),
+        "sin6_addr": _ipv6(address),
         "sin6_scopeid": str(scope),
     }
 
@@ -58,6 +66,39 @@ _DECODERS = {
     AF_NETLINK: (_netlink, 12),
     AF_PACKET: (_packet, 12),
 }
+
+
+def _is_exact_unix(data: bytes) -> bool:
+    path = data[2:]
+    if path[:1] == b"\0" and len(path) > 1:
+        name = path[1:]
+    else:
+        name = path[:-1]
+        if path and (path[-1:] != b"\0" or b"\0" in name or name[:1] in (b"@", b"")):
+            return False
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+_EXACT: dict[int, Callable[[bytes], bool]] = {
+    AF_UNIX: _is_exact_unix,
+    AF_INET: lambda data: data[8:] == bytes(8),
+    AF_INET6: lambda data: len(data) == 28,
+    AF_NETLINK: lambda data: len(data) == 12 and data[2:4] == bytes(2),
+    AF_PACKET: lambda data: len(data) == 20 and data[11] <= 8 and not any(data[12 + data[11] :]),
+}
+"""Whether the map of an address says all of its bytes."""
+
+
+def is_exact(data: bytes) -> bool:
+    """Whether no other bytes give the same map as these: what a family leaves unused is zero, text is UTF-8."""
+    family = int.from_bytes(data[:2], "little")
+    _, least = _DECODERS.get(family, (None, 0))
+    # what is shown raw says all
+    return family not in _EXACT or len(data) < least or _EXACT[family](data)
 
 
 def decode(data: bytes) -> dict[str, str]:

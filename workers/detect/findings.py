@@ -37,7 +37,7 @@ from workers.detect.view import View, listed
 from workers.enrich.containers import Describe, nobody, of_finding
 from workers.enrich.tree import Image, Process, ProcessTree
 from workers.rows import Contexts, Rows
-from workers.views.json_lines import JsonStyle, encode
+from workers.views.json_lines import JsonStyle, encode, inner, said
 from workers.views.pieces import VECTOR_TYPE, Lines
 from workers.views.style import Facts, text
 
@@ -346,7 +346,7 @@ def _subject(
         "tid": int(context["tid"]),
         "ppid": int(context["ppid"]),
         "nsPid": int(context["ns_tgid"]),
-        "name": text(bytes(context["comm"])),
+        **said("name", bytes(context["comm"])),
         **_shown_image(image),
         "uid": int(context["uid"]),
         "user": user_name(int(context["uid"])),
@@ -360,7 +360,7 @@ def _subject(
         above = [{"pid": each.key[0], **_shown_image(i)} for each, i in zip(found, images, strict=False)]
         oldest_ns = found[-1].key[1] if found else oldest_ns
     piece = (
-        f',"hostName":{encode(text(bytes(context["nodename"])))},"process":{encode(about)}'
+        f',{inner(said("hostName", bytes(context["nodename"])))},"process":{encode(about)}'
         f',"ancestors":{encode(above)},"container":' + encode(of_finding(context, describe))
     )
     return _Subject(process, image, piece.encode("utf-8", "replace"), int(context["tgid"]), oldest_ns)
@@ -369,8 +369,10 @@ def _subject(
 def _shown_image(image: Image | None) -> dict[str, object]:
     if image is None:
         return {"path": None, "commandLine": None}
-    line = text(command_line(image.argv, False).parts[0]) if image.argv else None
-    return {"path": text(image.path) if image.path is not None else None, "commandLine": line}
+    path: dict[str, object] = {"path": None} if image.path is None else {**said("path", image.path)}
+    if not image.argv:
+        return path | {"commandLine": None}
+    return path | said("commandLine", command_line(image.argv, False).parts[0])
 
 
 def rule_parts(rule: Rule, generation: int) -> dict[str, object]:

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from workers.views.table import CONTROL
+from config.printable import escaped, quoted
+from workers.views.table import shown
 
 PRIORITIES = {"info": "Informational", "low": "Notice", "medium": "Warning", "high": "Error", "critical": "Critical"}
 SEVERITIES = tuple(PRIORITIES)
@@ -58,23 +59,19 @@ def _moment(ns: int) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(ns // SECOND_NS, datetime.UTC)
 
 
-def _safe(value: object) -> str:
-    return CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", str(value))
-
-
 def _table(finding: dict[str, Any], terminal: Terminal) -> bytes:
     ns, who = finding["timestamp"], finding["process"]
     severity = finding["severity"]
-    name = f"{finding['signatureID']} {finding['signatureName']}"[:32]
-    what = [finding["title"]] if finding["title"] != finding["signatureName"] else []
-    what += [f"{key}={value}" for key, value in finding["data"].items() if value is not None]
+    name = escaped(f"{finding['signatureID']} {finding['signatureName']}")[:32]
+    what = [escaped(finding["title"])] if finding["title"] != finding["signatureName"] else []
+    what += [f"{quoted(key)}={shown(value)}" for key, value in finding["data"].items() if value is not None]
     if not finding["complete"]:
         what.append("(incomplete)")
     if "count" in finding:
         what.append(f"(and {finding['count']} more)")
-    container = _safe(finding["container"].get("name") or finding["container"].get("id", ""))[:12]
+    container = escaped(finding["container"].get("name") or finding["container"].get("id", ""))[:12]
     lead = f"{_moment(ns):%T}.{ns % SECOND_NS // 1000:06d} {severity:<8} "
-    rest = f"{name:<32} {_safe(who['name']):<15} {who['pid']:>7} {container:<12} {_safe('  '.join(what))}"
+    rest = f"{name:<32} {quoted(who['name']):<15} {who['pid']:>7} {container:<12} {'  '.join(what)}"
     if terminal.columns and len(lead) + len(rest) > terminal.columns:
         rest = rest[: max(0, terminal.columns - len(lead) - 1)] + "…"
     if terminal.colour:

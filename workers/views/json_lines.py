@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -28,6 +28,11 @@ def encode(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def inner(parts: Mapping[str, object]) -> str:
+    """JSON text of what stands between the braces."""
+    return encode(parts)[1:-1]
+
+
 def entity_id(start_ns: int, number: int) -> int:
     """32 bits that identify a task for as long as the host is up: CRC-32 of start time and id."""
     return zlib.crc32(start_ns.to_bytes(8, "little") + number.to_bytes(4, "little"))
@@ -42,6 +47,12 @@ def _plain(value: object) -> tuple[object, bool]:
         parts = [_plain(item) for item in value]
         return [p for p, _ in parts], any(bad for _, bad in parts)
     return value, False
+
+
+def said(name: str, data: bytes) -> dict[str, str]:
+    """A text under its name, and its exact bytes beside it if they are not UTF-8."""
+    shown = text(data)
+    return {name: shown} if "\ufffd" not in shown else {name: shown, f"{name}Base64": base64.b64encode(data).decode()}
 
 
 class JsonStyle:
@@ -87,8 +98,8 @@ class JsonStyle:
             f',"cgroupId":{c.cgroup_id},"threadId":{c.ns_tid},"parentProcessId":{c.ns_ppid}'
             f',"hostProcessId":{c.tgid},"hostThreadId":{c.tid},"hostParentProcessId":{c.ppid}'
             f',"userId":{c.uid}{self._names(c)},"mountNamespace":{c.mntns},"pidNamespace":{c.pidns}'
-            f',"processName":{encode(text(c.comm))},"executable":{{"path":{encode(text(self._executable(context)))}}}'
-            f',"hostName":{encode(text(c.nodename))},{self._container(context, c)},"processStartTime":{process}'
+            f',{inner(said("processName", c.comm))},"executable":{encode(said("path", self._executable(context)))}'
+            f',{inner(said("hostName", c.nodename))},{self._container(context, c)},"processStartTime":{process}'
             f',"threadEntityId":{entity_id(thread, c.tid)},"processEntityId":{entity_id(process, c.tgid)}'
             f',"parentEntityId":{entity_id(c.parent_start_ns, c.ppid)}'
         )
@@ -151,9 +162,11 @@ class JsonStyle:
             parts["reason"] = value.reason
         if value.cut:
             parts["cut"] = True
+        exact = value.exact
         if lossy:
-            whole = value.shown if isinstance(value.shown, bytes) else b"\0".join(value.shown)  # type: ignore[arg-type]
-            parts["base64"] = base64.b64encode(whole).decode()
+            exact = value.shown if isinstance(value.shown, bytes) else b"\0".join(value.shown)  # type: ignore[arg-type]
+        if exact is not None:
+            parts["base64"] = base64.b64encode(exact).decode()
         return ("," if index else "") + encode(parts)
 
 

@@ -35,6 +35,7 @@ from workers.blobs import Blobs, argument, argument_counts, blobs, bytes_of
 from workers.decode import paths
 from workers.decode.blocks import byte_strings
 from workers.decode.flags import PAIRED, Parser, parser_of, pointer
+from workers.decode.sockaddr import is_exact
 from workers.decode.structs import STRUCTS
 from workers.decode.texts import ABSENT, OUTSIDE, TEXT_TYPES, Text, Texts
 from workers.decode.values import grouped, is_pointer, number
@@ -53,7 +54,7 @@ REASONS = {
     OUTSIDE: "outside",
     None: "not read",
 }
-VECTOR_TYPE, BYTES_TYPE = "const char*const*", "bytes"
+VECTOR_TYPE, BYTES_TYPE, ADDRESS_TYPE = "const char*const*", "bytes", "struct sockaddr*"
 LOW = 0xFFFFFFFF
 SOME_NUMBER, SOME_ADDRESS = 7_777_777, "0x7777777"
 
@@ -165,7 +166,8 @@ class ArgumentPieces:
             return Value(data, cut=cut, source=text.source)
         if len(data) < least:
             return Value(None, raw, "short", source=text.source)
-        return Value(decoder(data), cut=cut, source=text.source)
+        exact = data if kind == ADDRESS_TYPE and not is_exact(data) else None
+        return Value(decoder(data), cut=cut, source=text.source, exact=exact)
 
     def render(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
         """The number of a piece for each chosen row."""

@@ -35,6 +35,8 @@ class Value(NamedTuple):
     reason: str = ""
     cut: bool = False
     source: str = ""
+    exact: bytes | None = None
+    """The bytes, where `shown` is not made of them alone and other bytes would be shown alike."""
 
 
 class Marks(NamedTuple):

@@ -10,8 +10,9 @@ import numpy as np
 
 from bpf.catalogue import Argument, Event
 from bpf.layout import HEAD_ENTRY, HEAD_NOT_RUN
+from config.printable import CUT, quoted
 from workers.decode.flags import error_name
-from workers.views.style import Facts, Marks, Value, text
+from workers.views.style import Facts, Marks, Value
 
 Array = np.ndarray[Any, Any]
 HEADER = f"{'TIME':<15} {'UID':>5} {'COMM':<15} {'PID':>7} {'TID':>7} {'EVENT':<20} {'RET':>10}  ARGS"
@@ -20,23 +21,19 @@ NARROW = 120
 """A terminal with fewer columns has no user, no thread, and no microseconds."""
 RED, DIM, RESET = "\x1b[31m", "\x1b[2m", "\x1b[0m"
 ESCAPE = re.compile(r"\x1b\[[0-9]*m")
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 LONGEST_VALUE = 200
+"""Characters of one argument that a terminal shows; a file has all of them."""
 
 
-def _safe(value: str) -> str:
-    """Text that cannot move a terminal's cursor or colour it."""
-    return CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", value)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bytes):
-        return _safe(text(value))
+def shown(value: object) -> str:
+    """A value: texts are quoted where they could be taken for more than one, or for something else."""
+    if isinstance(value, str | bytes):
+        return quoted(value)
     if isinstance(value, list):
-        return "[" + ", ".join(_shown(v) for v in value) + "]"
+        return "[" + ", ".join(map(shown, value)) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k}: {_shown(v)}" for k, v in value.items()) + "}"
-    return _safe(str(value))
+        return "{" + ", ".join(f"{quoted(k)}: {shown(v)}" for k, v in value.items()) + "}"
+    return str(value)
 
 
 def header(columns: int) -> str:
@@ -61,8 +58,13 @@ def _cut(line: str, columns: int) -> str:
 
 
 def fitted(data: bytes, ends: Array, columns: int) -> tuple[bytes, Array]:
-    """Rendered lines, each cut to the width of the terminal that they go to: for people, so a line at a time."""
-    lines = [(_cut(line, columns) + "\n").encode() for line in data.decode().splitlines()]
+    """Rendered lines, each cut to the width of the terminal that they go to: for people, so a line at a time.
+
+    `ends`: where each line ends, in bytes. They are never found by their text.
+    """
+    begins = [0, *ends[:-1].tolist()]
+    rows = [data[b : e - 1].decode() for b, e in zip(begins, ends.tolist(), strict=True)]
+    lines = [(_cut(line, columns) + "\n").encode() for line in rows]
     return b"".join(lines), np.cumsum([len(line) for line in lines])
 
 
@@ -73,6 +75,7 @@ class TableStyle:
         self._offset = facts.offset_ns
         self._relative = facts.relative_to_ns is not None
         self._colour = colour
+        self._columns = columns
         self._narrow = 0 < columns < NARROW
         self.end = "\n"
         self.stacks = False
@@ -90,7 +93,7 @@ class TableStyle:
 
     def who(self, context: Any, cpu: int) -> str:
         c = context
-        comm = _safe(text(bytes(c["comm"])))
+        comm = quoted(bytes(c["comm"]))
         if self._narrow:
             return f"{comm:<15} {c['tgid']:>7} "
         return f"{c['uid']:>5} {comm:<15} {c['tgid']:>7} {c['tid']:>7} "
@@ -115,8 +118,11 @@ class TableStyle:
         return ""
 
     def argument(self, argument: Argument, index: int, value: Value) -> str:
-        shown = f"<{value.reason}>" if value.reason else _shown(value.shown)
-        if len(shown) > LONGEST_VALUE:
-            shown = shown[:LONGEST_VALUE] + "..."
-        mark = "..." if value.cut else ""
-        return (", " if index else "") + f"{argument.name}={shown}{mark}"
+        whole = value.shown
+        if value.exact is not None and isinstance(whole, dict):
+            whole = {**whole, "raw": value.exact.hex()}
+        text = f"<{value.reason}>" if value.reason else shown(whole)
+        if self._columns and len(text) > LONGEST_VALUE:
+            text = text[:LONGEST_VALUE] + CUT
+        mark = CUT if value.cut else ""
+        return (", " if index else "") + f"{argument.name}={text}{mark}"

@@ -1,11 +1,11 @@
-"""What `headrace list` says about a host that lacks a hook."""
+"""What commands say: of a host that lacks a hook, and when they quote what they were given."""
 
 from __future__ import annotations
 
 import pytest
 from click.testing import CliRunner
 
-from pipeline import cli, listing
+from pipeline import cli, listing, logs
 
 LACKING = "tracefs is not mounted"
 
@@ -46,3 +46,40 @@ def test_events_that_this_host_cannot_give_are_marked() -> None:
     assert "close(fd)" in lines
     assert listed("events", "exit")[-1] == f"  not on this host: {LACKING}"
     assert listed("events", "close")[-1] == "  provided: by raw_tracepoint:sys_exit"
+
+
+HOSTILE = "x\nheadrace: all is well\x1b[2J\u2028\u202e\u200b"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("list", "events", HOSTILE),
+        (HOSTILE,),
+        ("list", HOSTILE),
+        ("run", f"--{HOSTILE}"),
+        ("run", "-e", HOSTILE, "--", "true"),
+        ("run", "-o", HOSTILE, "--", "true"),
+        ("run", "--workers", HOSTILE, "--", "true"),
+        ("run", "--signatures", f"/nonexistent/{HOSTILE}", "--", "true"),
+        ("replay", f"/nonexistent/{HOSTILE}"),
+        ("signatures", "show", HOSTILE),
+        ("signatures", "check", f"/nonexistent/{HOSTILE}"),
+        ("signatures", "explain", "TRC-1", HOSTILE),
+        ("analyze", f"/nonexistent/{HOSTILE}"),
+    ],
+)
+def test_an_error_that_quotes_what_was_given_stays_its_own_line(arguments: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli.main, list(arguments))
+    assert result.exit_code
+    lines = result.output.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith("headrace: all is well") for line in lines)
+
+
+def test_a_log_line_stays_one_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info")
+    logs.logger("test").info("test.said", what=HOSTILE, why=f'a"b{HOSTILE}')
+    lines = capsys.readouterr().err.split("\n")
+    assert lines[1:] == [""]
+    assert lines[0].isprintable()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.decode.sockaddr import decode
+from workers.decode.sockaddr import decode, is_exact
 
 UN, IN, IN6, NL, LL = socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET
 
@@ -35,6 +35,41 @@ def test_an_abstract_name_begins_with_an_at_sign_and_keeps_its_nuls() -> None:
 
 def test_an_unnamed_unix_socket_has_an_empty_path() -> None:
     assert decode(family(UN)) == {"sa_family": "AF_UNIX", "sun_path": ""}
+
+
+def test_a_mapped_address_is_written_as_ipv4_is() -> None:
+    data = family(IN6) + struct.pack("!HI", 9, 0) + socket.inet_pton(IN6, "::ffff:127.0.0.1") + bytes(4)
+    assert decode(data)["sin6_addr"] == socket.inet_ntop(IN6, data[8:24]) == "::ffff:127.0.0.1"
+
+
+ALPHABET = st.sampled_from([*family(UN), *family(IN), *family(NL), *family(LL), *b"\0\0@ab\xc3\xa9\xff"])
+
+
+@given(*[st.lists(ALPHABET, max_size=6).map(bytes)] * 2, st.sampled_from([UN, IN, IN6, NL, LL]), st.integers(0, 29))
+def test_exact_addresses_that_differ_are_shown_differently(one: bytes, two: bytes, kind: int, room: int) -> None:
+    one, two = (family(kind) + part + bytes(max(0, room - len(part))) for part in (one, two))
+    if one != two and is_exact(one) and is_exact(two):
+        assert decode(one) != decode(two)
+
+
+@pytest.mark.parametrize(
+    ("data", "exact"),
+    [
+        (family(UN), True),
+        (family(UN) + b"/run/x\0", True),
+        (family(UN) + b"/run/x", False),
+        (family(UN) + b"/run/x\0y", False),
+        (family(UN) + b"@x\0", False),
+        (family(UN) + b"\0x", True),
+        (family(UN) + b"/\xff\0", False),
+        (family(IN) + bytes(14), True),
+        (family(IN) + bytes(13) + b"x", False),
+        (family(NL) + b"\1" + bytes(9), False),
+        (family(99) + b"anything", True),
+    ],
+)
+def test_it_is_known_whether_a_map_says_all_bytes(data: bytes, exact: bool) -> None:
+    assert is_exact(data) is exact
 
 
 def test_bytes_that_are_no_text_are_escaped() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -33,22 +34,22 @@ from workers.core import Core
 from workers.rows import Contexts, read_frames
 from workers.views.pieces import Lines
 from workers.views.style import Facts
-from workers.views.table import HEADER, LONGEST_VALUE, TableStyle
+from workers.views.table import HEADER, LONGEST_VALUE, TableStyle, fitted
 
 # 2023-11-14T22:13:20Z
 EPOCH = 1_700_000_000_000_000_000
 
 
-def render(*records: Record, colour: bool = False, late: bool = False) -> list[str]:
+def render(*records: Record, colour: bool = False, late: bool = False, columns: int = 0) -> list[str]:
     contexts = Contexts()
     rows = read_frames([view(frame(records))], contexts).rows
     rows.late[:] = late
-    out = Lines(catalogue(), TableStyle(Facts(EPOCH), colour)).render(rows, contexts).data.decode()
+    out = Lines(catalogue(), TableStyle(Facts(EPOCH), colour, columns)).render(rows, contexts).data.decode()
     assert out.endswith("\n")
     return out[:-1].split("\n")
 
 
-def one(record: Record, **options: bool) -> str:
+def one(record: Record, **options: Any) -> str:
     found = render(record, **options)
     assert len(found) == 1
     return found[0]
@@ -101,9 +102,40 @@ def test_what_is_cut_shows_it() -> None:
 
 
 def test_long_values_are_cut_to_a_terminals_measure() -> None:
-    line = one(Record(OPENAT, blobs=(Blob(1, b"x" * 3000),)))
+    record = Record(OPENAT, blobs=(Blob(1, b"x" * 3000),))
+    line = one(record, columns=200)
     assert "x" * LONGEST_VALUE + "..." in line
     assert len(line) < 600
+    assert f"pathname={'x' * 3000}, " in one(record)
+
+
+VALUES = [b"x", b"", b" ", b"a, b", b"x], envp=<exec>", b"<fault>", b"x...", b'"x"', b"\\x0a", b"\n", b"\xff", b"\\xff"]
+
+
+def test_different_values_are_never_shown_alike() -> None:
+    vectors = [(a,) for a in VALUES] + [(a, b) for a in VALUES for b in VALUES]
+    lines = [one(Record(EXECVE, retval=-2, blobs=(Blob(1, b"".join(a + b"\0" for a in v)),))) for v in vectors]
+    assert len(set(lines)) == len(vectors)
+    paths = [one(Record(OPENAT, blobs=(Blob(1, value),))) for value in VALUES]
+    cut = [one(Record(OPENAT, blobs=(Blob(1, value, CUT),))) for value in VALUES]
+    assert len({*paths, *cut}) == 2 * len(VALUES)
+    addresses = [b"\x01\0" + path for path in (b"@x\0", b"\0x", b"@x", b"/\xff\0", b"/\\xff\0", b"/x\0", b"/x\0y")]
+    assert len({one(Record(CONNECT, blobs=(Blob(1, a, 0, len(a)),))) for a in addresses}) == len(addresses)
+
+
+FORGED = "/tmp/x\u2028\x85\x0b\x0c\x1c\x1d\x1e\u202922:13:20.001000     0 forged\u202e\u2066\u200b".encode()
+
+
+def test_rows_are_counted_and_never_found_in_the_text() -> None:
+    """Each row is one line, and begins with what is headrace's own."""
+    records = [Record(OPENAT, blobs=(Blob(1, value),)) for value in (FORGED, b"/etc/shadow")]
+    contexts = Contexts()
+    rows = read_frames([view(frame(tuple(records)))], contexts).rows
+    data, ends = Lines(catalogue(), TableStyle(Facts(EPOCH), columns=80)).render(rows, contexts)
+    shown, places = fitted(data, ends, 200)
+    assert len(places) == len(shown.decode().splitlines()) == len(records)
+    assert all(line.startswith("22:13:20") and line.isprintable() for line in shown.decode().splitlines())
+    assert "/etc/shadow" in shown.decode().splitlines()[1]
 
 
 def test_vectors_and_structs_are_in_brackets() -> None:
