@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import signal
 import sys
 from multiprocessing import connection
 from pathlib import Path
@@ -32,7 +31,9 @@ from pipeline.live import Server
 from pipeline.logs import logger
 from pipeline.reload import Reloader
 from pipeline.request import Outcome, Request, coloured, print_headers, terminal_columns
-from pipeline.supervise import EX_SOFTWARE, Host, Pipeline, PipelineFailed, reader_stage, recorder_stage
+from pipeline.signals import Stopper
+from pipeline.stage import EX_SOFTWARE, PipelineFailed, reader_stage, recorder_stage
+from pipeline.supervise import Host, Pipeline
 from pipeline.targets import open_file
 from workers import early
 
@@ -40,60 +41,6 @@ STOP_DEADLINE_S = 5.0
 START_DEADLINE_S = 60.0
 TICK_S, IDLE_TICK_S = 0.02, 0.5
 EX_UNAVAILABLE, EX_IOERR = 69, 74
-
-
-class Stopper:
-    """SIGINT and SIGTERM as something to wait for. A second one changes nothing: the drain is bounded.
-
-    With `reloads`, SIGHUP as well: it asks for a reload, but when the terminal has gone. Who ignored it before, as
-    nohup has it, goes on without a terminal.
-    """
-
-    def __init__(self, reloads: bool = False) -> None:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
-        os.set_blocking(self._read, False)
-        self.signals: list[int] = []
-        self._asked = False
-        self._had_terminal = reloads and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _has_terminal()
-        numbers = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if reloads else ()))
-        self._before = {n: signal.signal(n, self._note) for n in numbers}
-
-    def reload_asked(self) -> bool:
-        """Whether a reload was asked for since the last time."""
-        asked, self._asked = self._asked, False
-        if asked and not self.signals:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._read, 1 << 16)
-        return asked
-
-    def _note(self, number: int, _frame: object) -> None:
-        if number == signal.SIGHUP and not (self._had_terminal and not _has_terminal()):
-            self._asked = True
-        else:
-            self.signals.append(number)
-        with contextlib.suppress(OSError):
-            os.write(self._write, b"x")
-
-    @property
-    def fd(self) -> int:
-        """Readable once a signal has come."""
-        return self._read
-
-    def close(self) -> None:
-        """Put the handlers back."""
-        for number, before in self._before.items():
-            signal.signal(number, before)
-        os.close(self._read)
-        os.close(self._write)
-
-
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
 
 
 class Run:
@@ -106,7 +53,7 @@ class Run:
         self.span = scope.parse(settings.scope, boottime_ns(), bool(request.command))
         named = () if request.command else (*self.span.pids, *self.span.trees)
         self._watched = [_watch(pid) for pid in named]
-        self.stopper = Stopper(reloads=bool(request.rules))
+        self.stopper = Stopper()
         self._reloader: Reloader | None = None
         self._server = Server()
         self.command: Command | None = None
@@ -223,8 +170,10 @@ class Run:
                 draining = self.command is not None and self.command.ended
                 connection.wait(wait, TICK_S if draining else IDLE_TICK_S)
                 self.pipeline.attend()
-                if self._reloader and self.stopper.reload_asked():
-                    self._reloader.now()
+                if self.stopper.hung_up():
+                    self.pipeline.reopen_outputs()
+                    if self._reloader:
+                        self._reloader.now()
                 self._answer()
         except PipelineFailed as failure:
             self.status = failure.status
@@ -369,6 +318,8 @@ def replay(request: Request, path: Path) -> Outcome:
         pipeline.start_source(reader_stage(recording.replay, str(path)))
         while not all(stage.finished for stage in pipeline.stages):
             connection.wait([stopper.fd, *pipeline.sentinels()], 0.5)
+            if stopper.hung_up():
+                pipeline.reopen_outputs()
             if stopper.signals:
                 status = 128 + stopper.signals[0]
                 break

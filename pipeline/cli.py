@@ -28,9 +28,9 @@ from pipeline.host import event_lack, findings
 from pipeline.listing import check, list_
 from pipeline.recording import RecordingError
 from pipeline.request import Outcome, Request
-from pipeline.shm import UnorderedMemory
+from pipeline.shm import NoSharedMemory, UnorderedMemory
 from pipeline.sinks import SinkError
-from pipeline.supervise import PipelineFailed
+from pipeline.stage import PipelineFailed
 from workers.detect.rulesets import Ruleset
 from workers.filters import check_words
 
@@ -242,7 +242,7 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, **f
         raise Failure(str(error), app.EX_IOERR) from error
     except PipelineFailed as error:
         raise Failure(str(error), error.status) from error
-    except (LoadError, UnorderedMemory, TimeoutError) as error:
+    except (LoadError, UnorderedMemory, NoSharedMemory, TimeoutError) as error:
         hints = [f"  {f.name}: {f.detail}; {f.remedy}" for f in findings() if not f.ok and f.remedy]
         raise Failure(str(error), app.EX_UNAVAILABLE, *hints) from error
     if not outcome.ledger.produced and request.settings.scope:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from pipeline import signals
 
 LAUNCH = Path(__file__).with_name("launch.py")
 
@@ -19,7 +22,17 @@ class Command:
         path = shutil.which(argv[0]) or argv[0]
         ready, says_ready = os.pipe()
         waits, self._go = os.pipe()
-        launcher = [sys.executable, "-I", "-S", str(LAUNCH), str(says_ready), str(waits), path, *argv]
+        launcher = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(LAUNCH),
+            str(says_ready),
+            str(waits),
+            f"{signals.IGNORED:x}",
+            path,
+            *argv,
+        ]
         self._process = subprocess.Popen(launcher, pass_fds=(says_ready, waits))
         os.close(waits)
         os.close(says_ready)
@@ -30,8 +43,9 @@ class Command:
         self.pidfd = os.pidfd_open(self.pid)
 
     def go(self) -> None:
-        """Let it exec."""
-        os.write(self._go, b"x")
+        """Let it exec, if it is still there."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._go, b"x")
         os.close(self._go)
         self._go = -1
 

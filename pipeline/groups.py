@@ -80,7 +80,8 @@ class Suggesting(click.Group):
             return super().main(*args, **extra)
         except OSError as error:
             with contextlib.suppress(OSError):
-                say(f"headrace: standard output: {error.strerror}", err=True)
+                what = os.fsdecode(error.filename) if error.filename else "standard output"
+                say(f"headrace: {what}: {error.strerror}", err=True)
             os._exit(os.EX_IOERR)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -10,13 +10,11 @@ supervisor ends, this is killed, and so is every stage.
 
 from __future__ import annotations
 
-import signal
-
-from pipeline import enricher, hashes, privilege, process, publisher, reader, recording
+from pipeline import enricher, hashes, privilege, process, publisher, reader, recording, signals
 from workers import process as worker
 
 STAGES = (enricher, hashes, process, publisher, reader, recording, worker)
 
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signals.ignore_all()
 privilege.die_with_parent()
 process.call_it("nursery")

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from pipeline import heap, logs, privilege
+from pipeline import heap, logs, privilege, signals
 from pipeline.plan import Plan
 
 PR_SET_NAME = 15
@@ -34,11 +34,10 @@ def main(
 ) -> None:
     """Run one process: no signals of its own, no privilege, and its death is the supervisor's business.
 
-    SIGINT and SIGTERM are the supervisor's: it ends the stages in flow order. A bug ends the process
+    Signals are the supervisor's: it ends the stages in flow order. A bug ends the process
     with its traceback; the supervisor starts it again.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signals.ignore_all()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     privilege.die_with_parent()
     call_it(name)

@@ -27,6 +27,7 @@ from pipeline.gather import Gather
 from pipeline.logs import logger
 from pipeline.merge import Merger, Part, merge
 from pipeline.plan import ALL, LINES, READY_PUBLISHER, Plan, attach_control, attach_ring, render_of
+from pipeline.reopen import Reopened
 from pipeline.results import Result, read
 from pipeline.ring import BATCH
 from pipeline.sinks import FileSink, NoneSink, Offer, Sink, SinkError, ZmqSink, nothing
@@ -63,7 +64,7 @@ class Source:
 class Publisher:
     """State of the publisher process."""
 
-    def __init__(self, plan: Plan, targets: list[InheritedFd | None], shape: Shape) -> None:
+    def __init__(self, plan: Plan, targets: list[InheritedFd | None], files: InheritedFd, shape: Shape) -> None:
         self.plan, self._shape = plan, shape
         self._folder = Folder(plan.fold_s)
         self.control = attach_control(plan)
@@ -94,6 +95,8 @@ class Publisher:
         self._blocked: dict[int, deque[Offer]] = {i: deque() for i in range(len(self.sinks))}
         self._poll = select.poll()
         self._poll.register(plan.publisher_bell.fd, select.POLLIN)
+        self._reopened = Reopened(files)
+        self._poll.register(self._reopened.fd, select.POLLIN)
         for sink in self.sinks:
             if isinstance(sink, ZmqSink):
                 self._poll.register(sink.fd, select.POLLIN)
@@ -269,6 +272,11 @@ class Publisher:
             for sink in self.sinks:
                 if isinstance(sink, ZmqSink):
                     sink.read_subscriptions()
+            for number, fd in self._reopened.take():
+                self._push()  # what has come before goes where it was to go
+                found = self.sinks[number]
+                assert isinstance(found, FileSink)
+                found.reopen(fd)
             ended = all(bool(journal.peek("ended")) for journal in self.control.workers)
             took = self._take()
             self._merge_ripe()
@@ -291,10 +299,12 @@ class Publisher:
         self.journal.commit()
 
 
-def run(plan: Plan, targets: list[InheritedFd | None], shape: Shape) -> None:
-    """The publisher process. `shape` gives a finding's line the shape of a sink."""
+def run(plan: Plan, targets: list[InheritedFd | None], files: InheritedFd, shape: Shape) -> None:
+    """The publisher process. `files`: where reopened files come from (pipeline/reopen.py); `shape` gives a finding's
+    line the shape of a sink.
+    """
     try:
-        publisher = Publisher(plan, targets, shape)
+        publisher = Publisher(plan, targets, files, shape)
         publisher.control.ready[READY_PUBLISHER] = 1
         publisher.run()
     except SinkError as error:

@@ -12,8 +12,16 @@ machines reorder; `require_total_store_order()` refuses to start there.
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import os
 import platform
+import re
+import resource
+import secrets
+from collections.abc import Iterator, Sequence
 from multiprocessing import shared_memory
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +39,69 @@ def require_total_store_order() -> None:
         raise UnorderedMemory(f"the rings need x86-64's store order; {platform.machine()} would need a fence")
 
 
+class NoSharedMemory(Exception):
+    """A segment cannot be made, or there is no room for all of them."""
+
+
+FOLDER = Path("/dev/shm")
+NAME = re.compile(r"headrace-(\d+)-(\d+)-[0-9a-f]+")
+"""headrace-PID-START-RANDOM: START is that of /proc/PID/stat, in clock ticks since boot."""
+
+
+def start_of(pid: int) -> int:
+    """When a process began, in clock ticks since boot; 0 if there is none of that id."""
+    with contextlib.suppress(OSError):
+        # the name of the program stands in parentheses, and may have some itself
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
+    return 0
+
+
+def remove_orphans() -> list[str]:
+    """Remove segments whose owner has been killed together with all that would have removed them; their names.
+
+    Owners of another PID namespace cannot be looked up, so each holds a lock on its segments.
+    """
+    removed = []
+    for path in FOLDER.glob("headrace-*"):
+        found = NAME.fullmatch(path.name)
+        if not found or start_of(int(found[1])) == int(found[2]):
+            continue
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+                removed.append(path.name)
+            finally:
+                os.close(fd)
+    return removed
+
+
+def require_room(sizes: Sequence[int]) -> None:
+    """NoSharedMemory unless that many bytes are free: who fills a tmpfs otherwise finds out by SIGBUS."""
+    found = os.statvfs(FOLDER)
+    free, need = found.f_bavail * found.f_frsize, sum(sizes)
+    if free < need:
+        raise NoSharedMemory(
+            f"{FOLDER} has {free >> 20} MiB free, and this run needs {-(-need >> 20)} MiB: make it larger"
+            " (in a container: --shm-size), or set ring_bytes, result_bytes or workers lower"
+        )
+
+
+@contextlib.contextmanager
+def _any_size() -> Iterator[None]:
+    """A limit on the size of files is about outputs: it does not hold for segments where that can be had."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for wanted in (resource.RLIM_INFINITY, hard):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (wanted, wanted))
+            break
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 class _Mapping(shared_memory.SharedMemory):
     """A mapping that is unmapped with its last view, not by a finalizer that finds views alive."""
 
@@ -42,9 +113,28 @@ class Segment:
     """One shared-memory segment. `close()` after all views are gone; `unlink()` by the owner."""
 
     def __init__(self, size: int = 0, name: str | None = None) -> None:
-        self._memory = _Mapping(name=name, create=name is None, size=size)
-        self.name = self._memory.name
         self.owner = name is None
+        self._lock = -1
+        if name is None:
+            self._memory = self._made(size)
+            self._lock = os.open(FOLDER / self._memory.name, os.O_RDWR | os.O_CLOEXEC)
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
+        else:
+            self._memory = _Mapping(name=name)
+        self.name = self._memory.name
+
+    @staticmethod
+    def _made(size: int) -> _Mapping:
+        name = f"headrace-{os.getpid()}-{start_of(os.getpid())}-{secrets.token_hex(4)}"
+        try:
+            with _any_size():
+                if 0 <= resource.getrlimit(resource.RLIMIT_FSIZE)[0] < size:
+                    raise OSError(errno.EFBIG, "the limit on the size of files does not allow it (ulimit -f)")
+                return _Mapping(name=name, create=True, size=size)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                (FOLDER / name).unlink()
+            raise NoSharedMemory(f"{size >> 10} KiB of shared memory: {error.strerror}") from error
 
     @property
     def size(self) -> int:
@@ -60,6 +150,7 @@ class Segment:
         """Unmap, and remove the segment if this process owns it."""
         if self.owner:
             self._memory.unlink()
+            os.close(self._lock)
         with contextlib.suppress(BufferError):  # a view is alive: the mapping goes with it
             self._memory.close()
 

@@ -141,7 +141,8 @@ class FileSink:
         self._bytes = 0
         """Of copies that wait: what came in, less what went out."""
         self._out = 0
-        self._queue: queue.Queue[Offer | None] = queue.Queue()
+        self._queue: queue.Queue[Offer | int | None] = queue.Queue()
+        """An int is the descriptor that what follows is written to."""
         self._thread = threading.Thread(target=self._write_all, name=f"sink {output.name}")
         self._thread.start()
 
@@ -167,6 +168,10 @@ class FileSink:
 
     def _write_all(self) -> None:
         while (offer := self._queue.get()) is not None:
+            if isinstance(offer, int):
+                os.close(self._fd)
+                self._fd = offer
+                continue
             sent = 0
             try:
                 if not self.broken:
@@ -195,6 +200,10 @@ class FileSink:
             if stat.S_ISREG(found.st_mode) and found.st_size >= sent - whole:
                 os.ftruncate(self._fd, found.st_size - (sent - whole))
                 self.counts.bytes -= sent - whole
+
+    def reopen(self, fd: int) -> None:
+        """Write to that descriptor what is offered from now on."""
+        self._queue.put(fd)
 
     def take_up(self) -> None:
         """After a predecessor's death, with its counts: what it had copied is gone, the rest is offered again."""

@@ -14,14 +14,23 @@ import zmq
 from pipeline.groups import say
 
 EX_UNAVAILABLE, EX_PROTOCOL = 69, 76
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Stop(Exception):
     """A signal ended the subscription."""
 
 
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    raise Stop
+class _Ending:
+    """Raises Stop at the first signal, and at no other."""
+
+    def __init__(self) -> None:
+        self.over = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        if not self.over:
+            self.over = True
+            raise Stop
 
 
 def _columns_text(payload: bytes) -> str:
@@ -72,12 +81,12 @@ def run(endpoint: str, topics: Sequence[str], count: int) -> int:
         return 2
     for topic in topics:
         socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
-    signal.signal(signal.SIGINT, _stop)
-    signal.signal(signal.SIGTERM, _stop)
     expected: dict[tuple[str, bytes], int] = {}
-    events = gaps = 0
-    status = 0
+    events = gaps = status = 0
+    ending = _Ending()
     try:
+        for number in ENDING:
+            signal.signal(number, ending)
         while not count or events < count:
             parts = socket.recv_multipart()
             if len(parts) != 3:
@@ -105,6 +114,7 @@ def run(endpoint: str, topics: Sequence[str], count: int) -> int:
     except Stop:
         pass
     finally:
+        ending.over = True
         context.destroy(linger=0)
         say(f"subscribed: events {events}  messages missed {gaps}", err=True)
     return status

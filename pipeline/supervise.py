@@ -13,12 +13,10 @@ given up: MAX_RESTARTS within a run, or an exit status that says a start makes n
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
@@ -29,83 +27,27 @@ from config.outputs import Output
 from config.rules import Rule
 from config.runtimes import Endpoint
 from config.settings import Settings
-from pipeline import enricher, enrichment, hashes, process, publisher, recording
+from pipeline import enricher, enrichment, hashes, publisher
 from pipeline.books import Ledger, add_reader, add_recording, add_sinks, add_workers
 from pipeline.clock import boottime_ns
 from pipeline.doorbell import Doorbell, InheritedFd
 from pipeline.generations import Generations
 from pipeline.logs import logger
 from pipeline.plan import READY_WORKER, Control, Plan, render_of
+from pipeline.reopen import Files
 from pipeline.ring import Ring
-from pipeline.shm import Segment, require_total_store_order
+from pipeline.shm import Segment, remove_orphans, require_room, require_total_store_order
 from pipeline.sinks import open_target
+from pipeline.stage import PipelineFailed, Stage, start_helpers
 from workers import process as worker_process
 from workers.detect.shapes import shape
 
 MAX_RESTARTS = 20
-START_TRIES = 100
-FORKED, SPAWNED = multiprocessing.get_context("forkserver"), multiprocessing.get_context("spawn")
-FORKED.set_forkserver_preload(["pipeline.nursery"])
-MOST_DESCRIPTORS = 200
-"""That a fork server takes for one process, with some left for its own (it refuses more than 253)."""
 SIGNATURE_NS = 5 * 10**9
 """So long a signature in Python may take for the events of a turn."""
 ENRICHER_NICE = -10
 """It has little to do, and there are names missing until it has."""
-EX_SOFTWARE = 70
 GIVE_UP = frozenset({64, 65, 74})
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Each process would import the command line again; the stages do not need it."""
-    main = sys.modules["__main__"]
-    kept: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
-    main.__dict__["__spec__"] = None
-    try:
-        yield
-    finally:
-        main.__dict__.update(kept)
-
-
-def _start(stage: Any) -> None:
-    """Start a process; a fork server that has just died is started again, as soon as its end can be seen."""
-    for _ in range(START_TRIES):
-        with contextlib.suppress(ConnectionError, EOFError):
-            stage.start()
-            return
-        time.sleep(0.01)
-    stage.start()
-
-
-class PipelineFailed(Exception):
-    """A process of the pipeline could not go on; `status` is its exit status."""
-
-    def __init__(self, name: str, status: int) -> None:
-        how = f"status {status}" if status >= 0 else f"signal {-status}"
-        super().__init__(f"{name} ended with {how}")
-        self.name, self.status = name, status if status > 0 else EX_SOFTWARE
-
-
-@dataclass
-class Stage:
-    """One process and how to start it."""
-
-    name: str
-    target: Callable[..., None]
-    args: tuple[Any, ...]
-    descriptors: int = 0
-    """How many descriptors its arguments hold, beyond a few."""
-    running: Any = None
-    keep_privilege: bool = False
-    nice: int = 0
-    spare: bool = False
-    """The run goes on without it, if it cannot be kept alive."""
-    once: bool = False
-    """Its work cannot be taken up again after a death (a file that was half written)."""
-    restarts: int = 0
-    finished: bool = False
-    status: int = 0
 
 
 @dataclass
@@ -145,11 +87,18 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         require_total_store_order()
+        start_helpers()
         workers = self.settings.workers
         rings = workers + self.records
         self._segments: list[Segment] = []
-        self._targets = [self._target(sink) for sink in self.sinks]
+        targets = [self._target(sink, sink.truncate) for sink in self.sinks]
+        self._files = Files(self.sinks, targets, self._reopened)
+        self._targets = targets
         size = Control.bytes_for(workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
+        remove_orphans()
+        ring, result = Ring.bytes_for(self.settings.ring_bytes), Ring.bytes_for(self.settings.result_bytes)
+        tables = hashes.Table.size() * self.hashes + enrichment.Table.size() * bool(self.endpoints)
+        require_room([size, rings * ring, workers * result, tables])
         control = self._segment(size)
         self.control = Control(control, workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
         self.generations = Generations(self.control)
@@ -174,8 +123,8 @@ class Pipeline:
             detect_syscall=self.settings.detect_syscall,
             stack_addresses=self.settings.stack_addresses,
             control=control.name,
-            rings=tuple(self._segment(Ring.bytes_for(self.settings.ring_bytes)).name for _ in range(rings)),
-            results=tuple(self._segment(Ring.bytes_for(self.settings.result_bytes)).name for _ in range(workers)),
+            rings=tuple(self._segment(ring).name for _ in range(rings)),
+            results=tuple(self._segment(result).name for _ in range(workers)),
             bells=tuple(Doorbell() for _ in range(rings)),
             publisher_bell=Doorbell(),
             interval_ms=self.settings.interval_ms,
@@ -197,10 +146,19 @@ class Pipeline:
             columns=self.columns,
         )
 
-    def _target(self, sink: Output) -> InheritedFd | None:
+    def reopen_outputs(self) -> None:
+        """Open files again whose names were given to others."""
+        self._files.reopen()
+
+    def _reopened(self, sink: Output) -> InheritedFd:
+        target = self._target(sink, truncate=False)
+        assert target is not None
+        return target
+
+    def _target(self, sink: Output, truncate: bool) -> InheritedFd | None:
         if sink.format in ("zmq", "none"):
             return None
-        target = InheritedFd(open_target(sink.target, f"output {sink.name}", sink.truncate))
+        target = InheritedFd(open_target(sink.target, f"output {sink.name}", truncate))
         if sink.format == "arrow":
             from workers.views import arrow  # an extra
 
@@ -215,7 +173,7 @@ class Pipeline:
 
     def start(self, recorder: Stage | None = None) -> None:
         """Start every process but the source."""
-        self._launch(Stage("publisher", publisher.run, (self._targets, shape)))
+        self._launch(Stage("publisher", publisher.run, (self._targets, self._files.end, shape)))
         for i in range(self.plan.workers):
             self._launch(Stage(f"worker-{i}", worker_process.run, (i,)))
         if recorder:
@@ -232,17 +190,7 @@ class Pipeline:
     def _launch(self, stage: Stage) -> None:
         if stage not in self.stages:
             self.stages.append(stage)
-        descriptors = stage.descriptors + len(self.plan.bells) + len(self._targets)
-        context: Any = FORKED if descriptors <= MOST_DESCRIPTORS else SPAWNED
-        running = context.Process(
-            target=process.main,
-            name=f"headrace {stage.name}",
-            args=(stage.name, self.plan, stage.target, *stage.args),
-            kwargs={"keep_privilege": stage.keep_privilege, "nice": stage.nice},
-        )
-        with _without_main():
-            _start(running)
-        stage.running = running
+        stage.launch(self.plan, len(self.plan.bells) + len(self._targets))
 
     def wait_ready(self, deadline_s: float) -> None:
         """Wait until every process has its ends; TimeoutError at the deadline."""
@@ -284,6 +232,7 @@ class Pipeline:
         if self.rules:
             self._watch_signatures()
             self.generations.attend()
+        self._files.look()
         for stage in self.stages:
             if stage.finished or stage.running is None or stage.running.is_alive():
                 continue
@@ -359,27 +308,12 @@ class Pipeline:
             segment.close()
         for bell in (*self.plan.bells, self.plan.publisher_bell):
             bell.close()
-        for end in (*self._targets, *(self._hash_pipe or ()), *(self._ask_pipe or ())):
-            if end is not None:
-                end.close()
+        self._files.close()
+        for end in (*(self._hash_pipe or ()), *(self._ask_pipe or ())):
+            end.close()
 
 
 def _pipe() -> tuple[InheritedFd, InheritedFd]:
     """Both ends of a pipe; neither blocks."""
     ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     return InheritedFd(ends[0]), InheritedFd(ends[1])
-
-
-def reader_stage(target: Callable[..., None], *args: Any, descriptors: int = 0) -> Stage:
-    """The stage that feeds the rings."""
-    return Stage("reader", target, args, descriptors)
-
-
-def recorder_stage(path: str, facts: recording.Facts) -> Stage:
-    """The stage that writes a recording; the file is opened here, with the supervisor's rights."""
-    return Stage(
-        "recorder",
-        recording.record,
-        (InheritedFd(open_target(path, f"record {path}", truncate=True)), facts, path),
-        once=True,
-    )

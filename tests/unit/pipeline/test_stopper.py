@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline import app
-from pipeline.app import Stopper
+from pipeline import signals
+from pipeline.signals import ENDING, Stopper
 
 Terminal = list[bool]
 
@@ -18,7 +18,7 @@ Terminal = list[bool]
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """Whether there is one: changed by a test."""
     there = [True]
-    monkeypatch.setattr(app, "_has_terminal", lambda: there[0])
+    monkeypatch.setattr(signals, "_has_terminal", lambda: there[0])
     return there
 
 
@@ -36,36 +36,47 @@ def ignored(hangup: None) -> None:
 
 
 def hung_up(stopper: Stopper) -> tuple[bool, list[int]]:
-    """(whether a reload is asked for, signals that end the run) after SIGHUP."""
+    """(whether the run goes on, signals that end the run) after SIGHUP."""
     try:
         signal.raise_signal(signal.SIGHUP)
         assert select.select([stopper.fd], [], [], 5)[0]
-        return stopper.reload_asked(), stopper.signals
+        return stopper.hung_up(), stopper.signals
     finally:
         stopper.close()
 
 
-def test_sighup_asks_for_a_reload(terminal: Terminal) -> None:
-    assert hung_up(Stopper(reloads=True)) == (True, [])
+def test_sighup_is_no_end(terminal: Terminal) -> None:
+    assert hung_up(Stopper()) == (True, [])
 
 
 def test_a_terminal_that_goes_away_ends_the_run(terminal: Terminal) -> None:
-    stopper = Stopper(reloads=True)
+    stopper = Stopper()
     terminal[0] = False
     assert hung_up(stopper) == (False, [signal.SIGHUP])
 
 
 @pytest.mark.usefixtures("ignored")
 def test_under_nohup_the_run_outlives_its_terminal(terminal: Terminal) -> None:
-    stopper = Stopper(reloads=True)
+    stopper = Stopper()
     terminal[0] = False
     assert hung_up(stopper) == (True, [])
 
 
 def test_each_request_is_answered_once(terminal: Terminal) -> None:
-    stopper = Stopper(reloads=True)
+    stopper = Stopper()
     signal.raise_signal(signal.SIGHUP)
-    assert stopper.reload_asked()
-    assert not stopper.reload_asked()
+    assert stopper.hung_up()
+    assert not stopper.hung_up()
     assert not select.select([stopper.fd], [], [], 0)[0]
     stopper.close()
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_other_signals_end_the_run(number: int) -> None:
+    stopper = Stopper()
+    try:
+        signal.raise_signal(number)
+        assert select.select([stopper.fd], [], [], 5)[0]
+        assert (stopper.hung_up(), stopper.signals) == (False, [number])
+    finally:
+        stopper.close()

@@ -1,0 +1,11 @@
+"""`python -m pipeline`, as which the command `headrace` runs. Ctrl-C has no traceback, during imports neither."""
+
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from pipeline import signals  # noqa: E402
+from pipeline.cli import main  # noqa: E402
+
+signal.signal(signal.SIGINT, signal.SIG_IGN if signals.is_ignored(signal.SIGINT) else signal.default_int_handler)
+main(prog_name="headrace")

@@ -1,0 +1,112 @@
+"""A process of the pipeline: how it is started, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
+from typing import Any
+
+from pipeline import process, recording
+from pipeline.doorbell import InheritedFd
+from pipeline.plan import Plan
+from pipeline.signals import held
+from pipeline.sinks import open_target
+
+START_TRIES = 100
+FORKED, SPAWNED = multiprocessing.get_context("forkserver"), multiprocessing.get_context("spawn")
+FORKED.set_forkserver_preload(["pipeline.nursery"])
+MOST_DESCRIPTORS = 200
+"""That a fork server takes for one process, with some left for its own (it refuses more than 253)."""
+EX_SOFTWARE = 70
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Each process would import the command line again; the stages do not need it."""
+    main = sys.modules["__main__"]
+    kept: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+    main.__dict__["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.__dict__.update(kept)
+
+
+def start_helpers() -> None:
+    """The fork server and multiprocessing's tracker of segments, to which no signal of ours is one."""
+    with held():
+        resource_tracker.ensure_running()
+        forkserver.ensure_running()
+
+
+def _begin(process: Any) -> None:
+    """Start a process; a fork server that has just died is started again, as soon as its end can be seen."""
+    for _ in range(START_TRIES):
+        with contextlib.suppress(ConnectionError, EOFError), held():
+            process.start()
+            return
+        time.sleep(0.01)
+    process.start()
+
+
+class PipelineFailed(Exception):
+    """A process of the pipeline could not go on; `status` is its exit status."""
+
+    def __init__(self, name: str, status: int) -> None:
+        how = f"status {status}" if status >= 0 else f"signal {-status}"
+        super().__init__(f"{name} ended with {how}")
+        self.name, self.status = name, status if status > 0 else EX_SOFTWARE
+
+
+@dataclass
+class Stage:
+    """One process and how to start it."""
+
+    name: str
+    target: Callable[..., None]
+    args: tuple[Any, ...]
+    descriptors: int = 0
+    """How many descriptors its arguments hold, beyond a few."""
+    running: Any = None
+    keep_privilege: bool = False
+    nice: int = 0
+    spare: bool = False
+    """The run goes on without it, if it cannot be kept alive."""
+    once: bool = False
+    """Its work cannot be taken up again after a death (a file that was half written)."""
+    restarts: int = 0
+    finished: bool = False
+    status: int = 0
+
+    def launch(self, plan: Plan, descriptors: int) -> None:
+        """Start it; `descriptors`: how many the plan holds."""
+        context: Any = FORKED if self.descriptors + descriptors <= MOST_DESCRIPTORS else SPAWNED
+        running = context.Process(
+            target=process.main,
+            name=f"headrace {self.name}",
+            args=(self.name, plan, self.target, *self.args),
+            kwargs={"keep_privilege": self.keep_privilege, "nice": self.nice},
+        )
+        with _without_main():
+            _begin(running)
+        self.running = running
+
+
+def reader_stage(target: Callable[..., None], *args: Any, descriptors: int = 0) -> Stage:
+    """The stage that feeds the rings."""
+    return Stage("reader", target, args, descriptors)
+
+
+def recorder_stage(path: str, facts: recording.Facts) -> Stage:
+    """The stage that writes a recording; the file is opened here, with the supervisor's rights."""
+    return Stage(
+        "recorder",
+        recording.record,
+        (InheritedFd(open_target(path, f"record {path}", truncate=True)), facts, path),
+        once=True,
+    )
