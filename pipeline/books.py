@@ -71,6 +71,7 @@ def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
             ("late", "<u8"),
             ("unknown", "<u8"),
             ("found", "<u8"),
+            ("cut", "<u8"),
             ("evicted", "<u8"),
             ("redelivered", "<u8"),
             ("turns", "<u8"),
@@ -141,7 +142,7 @@ class Ledger(msgspec.Struct, kw_only=True):
     raced: int = 0
     cross_checks: dict[str, int] = msgspec.field(default_factory=dict)
     findings: dict[str, int] = msgspec.field(default_factory=dict)
-    """What signatures found: found = published + folded + below (a threshold)."""
+    """found = published + folded + below (a threshold); `cut` of them were too long, and are shortened."""
     signatures: dict[str, int] = msgspec.field(default_factory=dict)
     """Those that hold: their generation, how many were loaded, and how often they were read again or refused."""
     refusal: str = ""
@@ -220,6 +221,8 @@ def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue, det
         ledger.unknown += int(state["unknown"][0])
         if detects:
             ledger.findings["found"] = ledger.findings.get("found", 0) + int(state["found"][0])
+            if cut := int(state["cut"][0]):
+                ledger.findings["cut"] = ledger.findings.get("cut", 0) + cut
         ledger.facts["evicted"] = ledger.facts.get("evicted", 0) + int(state["evicted"][0])
         ledger.redelivered += int(state["redelivered"][0])
         ledger.cpu_seconds[f"worker-{i}"] = int(state["cpu_ns"][0]) / 1e9

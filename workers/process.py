@@ -216,6 +216,7 @@ class Worker:
         for start in starts:
             rendered = detector.render(batch.ripe, self.core.contexts, matches, slice(start, start + FINDING_ROWS))
             self._emit_finding_lines(batch, rendered, start + FINDING_ROWS >= len(matches))
+        self.state["cut"] += np.uint64(detector.take_cut())
 
     def _emit_finding_lines(self, batch: Batch, found: Rendered, final: bool) -> None:
         header = self._header(batch, self.plan.finding_render, len(found), final=final)
@@ -254,8 +255,7 @@ class Worker:
 
         Which of a turn a predecessor has written is not known any more if some had to wait: the others are lost.
         """
-        number, hold = target.number, self._holds[target.number]
-        already = int(self._already[number])
+        number, hold, already = target.number, self._holds[target.number], int(self._already[target.number])
         if already or self._was_done[number]:
             self.state["held_lost"][number] += np.uint64(len(batch.rows) - already)
             self._leave_out(number, already)
@@ -305,22 +305,30 @@ class Worker:
         else:
             payload = view.render(rows, self.core.contexts, whole=self.renders[number][1])
         header = self._header(batch, number, len(rows), target.topic, final)
-        header["covered"] = len(rows) if target.counted else 0
-        keys = b""
+        header["covered"], keys = len(rows) if target.counted else 0, b""
         if self.plan.keyed and ends is not None and len(rows):
             tgid = self.core.contexts.table["tgid"][rows.who].astype(np.uint64)
             keys = key_bytes(rows.time_ns, rows.cpu.astype(np.uint64) << np.uint64(32) | tgid, ends)
         # the publisher may hold one record of each render until it has seen another (pipeline/merge.py)
         size = RESULT.itemsize + len(keys) + sum(map(len, payload))
         if len(rows) > 1 and not self.results.fits(size, held=len(self.renders) + self.plan.detects):
-            half = len(rows) // 2
-            self._emit_part(target, batch, part_of(name, rows, slice(0, half)), False)
-            self._emit_part(target, batch, part_of(name, rows, slice(half, None)), final)
+            for half, last in (slice(len(rows) // 2), False), (slice(len(rows) // 2, None), final):
+                self._emit_part(target, batch, part_of(name, rows, half), last)
+        elif len(rows) == 1 and not self.results.fits(size, held=0):
+            self._give_up_row(header, number, target.held)
         elif target.held:
             self._write(header, keys, payload)
             self.state["held"][number] -= np.uint64(len(rows))
         else:
             self._write(header, keys, payload, len(rows))
+
+    def _give_up_row(self, header: Array, number: int, held: bool) -> None:
+        """A row that no empty ring would have room for: counted as dropped of each sink that would have had it."""
+        header["rows"] = header["covered"] = 0
+        self._write(header, b"", [], rows=not held)
+        self.state["held_lost"][number] += np.uint64(1)
+        self.state["held"][number] -= np.uint64(held)
+        logger(f"worker-{self.index}").error("worker.row_too_large", render=self.renders[number][0])
 
     def _emit_topics(self, target: Target, batch: Batch) -> None:
         """For a ZeroMQ sink: only what someone subscribed to is rendered."""

@@ -391,3 +391,58 @@ def test_findings_go_out_under_topics_beside_events(tmp_path: Path) -> None:
     assert json.loads(header)["count"] == len(payload.splitlines())
     assert json.loads(payload.splitlines()[0])["signatureID"] == "TRC-109"
     assert ledger["balanced"]
+
+
+LONG = """
+from workers.detect.signature import Signature
+
+
+class Long(Signature):
+    id, name, description, severity = "LONG", "long", "Says much.", "low"
+    events = {"sched_process_exec": {"process.name": "true"}}
+    fields = ("argv",)
+
+    def on_event(self, event, state):
+        return {"said": "x" * (9 << 20)} if event["argv"][1] == "long" else True
+"""
+
+
+def test_a_finding_that_is_too_long_is_shortened_and_counted(tmp_path: Path) -> None:
+    """What signatures say, and what a process did before: 75 execs of 16 KiB of arguments and an environment."""
+    found, ledger, rule = tmp_path / "found", tmp_path / "ledger", tmp_path / "long.py"
+    rule.write_text(LONG)
+    again = "import os, sys\nn = int(sys.argv[1])\nwords = ['w' * 1000] * 15\n"
+    again += "if n: os.execve(sys.executable, [sys.executable, '-S', sys.argv[2], str(n - 1), sys.argv[2], *words], "
+    again += "{f'V{i}': 'v' * 100 for i in range(60)})\nos.execv('/bin/true', ['true', 'after'])\n"
+    (tmp_path / "again.py").write_text(again)
+    script = f"/bin/true long; /bin/true short; {sys.executable} -S {tmp_path}/again.py 75 {tmp_path}/again.py"
+    done = headrace(
+        *("run", "--signatures", str(rule), "--rules", "LONG", "--fold", "0", "--before", "60", "--exec-env"),
+        *(
+            "-e",
+            "execve",
+            "-o",
+            "none",
+            "--findings",
+            f"json:{found}",
+            "--ledger",
+            str(ledger),
+            "--",
+            "sh",
+            "-c",
+            script,
+        ),
+    )
+    assert done.returncode == 0, done.stderr
+    long, short, after = [json.loads(line) for line in found.read_text().splitlines()]
+    for finding in (long, short, after):
+        jsonschema.validate(finding, SCHEMA)
+    assert (long["cut"], "cut" in short, after["cut"]) == (True, False, True)
+    assert long["bytes"] > 9 << 20
+    assert long["data"]["said"].startswith("xxx")
+    assert after["events"][-1]["processName"] == "true"
+    assert after["before"]
+    assert max(map(len, found.read_bytes().splitlines())) <= 256 << 10
+    books = json.loads(ledger.read_text())
+    assert books["balanced"]
+    assert books["findings"]["cut"] == 2

@@ -216,6 +216,13 @@ class Detector:
             if code.rule.state in ("process", "fork"):
                 code.states.keep(lambda key: _lives(view.tree, key))
 
+    def take_cut(self) -> int:
+        """How many findings were shortened since it was asked last."""
+        if self._lines is None:
+            return 0
+        cut, self._lines.cut = self._lines.cut, 0
+        return cut
+
     def render(self, rows: Rows, contexts: Contexts, matches: Matches, part: slice) -> Rendered:
         """Their findings."""
         assert self._lines is not None

@@ -24,6 +24,7 @@ from config.conditions import tests
 from config.rules import Rule
 from config.thresholds import MARK
 from workers.blobs import argument_counts
+from workers.detect.bounded import bounded
 from workers.detect.fields import Field, FieldError, field_of
 from workers.detect.gaps import NO_GAPS, Gaps, Reach
 from workers.detect.history import History, Turn
@@ -205,6 +206,8 @@ class FindingLines:
         """`secret`: what folding keys are made with, so that nobody makes two that agree; the same in all workers. b"":
         nothing is folded. `history`: of what processes did before, for findings to have it.
         """
+        self.cut = 0
+        """Findings that were shortened, since somebody has taken the number."""
         self._history = history
         self._rules, self._catalogue, self._tree, self._gaps = rules, catalogue, tree, gaps
         style = JsonStyle(facts, executable=tree.executable, describe=describe)
@@ -255,7 +258,9 @@ class FindingLines:
             past = before[r] if before else b""
             shown = b',"data":{', d, b'},"events":[', *_earlier(caused), events[r], b"]", _omitted(caused), past, end
             parts = (times[r], self._pieces[p], subject.piece, *shown)
-            found.append(b"".join(parts))
+            line = b"".join(parts)
+            found.append(bounded(line))
+            self.cut += len(found[-1]) < len(line)
         lengths = np.array([len(line) for line in found], np.int64)
         return Rendered(b"".join(found), np.cumsum(lengths), at[row], marks)
 
