@@ -34,7 +34,7 @@ def bounded(line: bytes, most: int = MOST_BYTES) -> bytes:
 
 
 def _top(finding: dict[str, Any], characters: int, parts: int) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in finding.items():
         if key in LATEST:
             found[key] = [_short(each, characters, parts) for each in value[-parts:]]
