@@ -65,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     stack_addresses: bool = False
     fd_paths: bool = False
     exec_hash: bool = False
+    exec_hash_remote: bool = False
     capture_bytes: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
     record: str = ""
     ledger: str = ""

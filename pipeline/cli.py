@@ -205,6 +205,7 @@ def _finish(outcome: Outcome, path: str) -> None:
     "--exec-env/--no-exec-env", "exec_environment", default=None, help="Carry the environment of exec events."
 )
 @click.option("--exec-hash/--no-exec-hash", default=None, help="SHA-256 of what is run.")
+@click.option("--exec-hash-remote", is_flag=True, default=None, help="Also of files that FUSE or other hosts serve.")
 @click.option("--fd-paths/--no-fd-paths", default=None, help="Show descriptors with their files: 3=/etc/passwd.")
 @click.option("--capture-bytes", type=int, metavar="N", help="First bytes of what is read and written.")
 @click.option("--interval-ms", type=int, metavar="N", help="How long an event may wait to be read.")

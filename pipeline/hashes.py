@@ -4,8 +4,12 @@
 
 A file is known by device, inode and ctime: what the kernel said of it when it was run. The hasher opens it by
 /proc/PID/exe while the process runs it, else by its path below the process's root, else by its path on the host, and
-believes what it reads only if inode and ctime are those, before and after. Nobody waits for it here: a request that
+believes what it reads only if all three are those, before and after. Nobody waits for it here: a request that
 finds the pipe full is asked again, and the table forgets what was not asked for lately when it needs the place.
+
+A file system that user space or another host serves may never answer, and what a call waits for in the kernel no
+signal ends. So a file is named first (O_PATH), its mount is looked up, and only then it is looked at; and files are
+read by a thread that is given up when it is not back after DEADLINE_S.
 
     entry (64 bytes):  device u64 | inode u64 | ctime_ns u64 | state u64 | digest u8[32]
 
@@ -21,13 +25,18 @@ import os
 import select
 import stat
 import struct
-from collections.abc import Iterator
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
 
 from pipeline import privilege
 from pipeline.doorbell import InheritedFd, Questions
+from pipeline.mounts import mount_of, mounts, open_beneath
 from pipeline.plan import Plan, attach_control
 from pipeline.shm import Array, Segment
 
@@ -39,9 +48,13 @@ LONGEST_PATH = select.PIPE_BUF - REQUEST.size
 """A request is written as a whole or not at all."""
 LARGEST_FILE = 1 << 30
 NONE, KNOWN = 0, 1
-REASONS = {2: "gone", 3: "changed", 4: "too large", 5: "not read"}
-GONE, CHANGED, TOO_LARGE, NOT_READ = REASONS
-POLL_MS = 100
+REASONS = {2: "gone", 3: "changed", 4: "too large", 5: "not read", 6: "file system", 7: "too slow"}
+GONE, CHANGED, TOO_LARGE, NOT_READ, SERVED, TOO_SLOW = REASONS
+POLL_MS, BUSY_S = 100, 0.02
+DEADLINE_S = 10.0
+"""For one file: the largest takes some two seconds from a memory that has it."""
+MOST_STUCK, MOST_WAITING = 8, 4096
+"""Threads that do not come back, until no file is read any more; requests that are remembered."""
 
 
 class Key(NamedTuple):
@@ -126,16 +139,20 @@ class Client:
         self._questions.ask(request.key, request.packed())
 
 
-def _opened(request: Request) -> Iterator[int]:
-    """Descriptors of what may be the file; each is closed behind it."""
-    own = f"/proc/{request.pid}"
-    for name in (f"{own}/exe".encode(), f"{own}/root".encode() + request.path, request.path):
-        with contextlib.suppress(OSError, ValueError):
-            fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+def _named(request: Request, remote: bool) -> Iterator[int]:
+    """Descriptors that name what may be the file (O_PATH): none of this looks at the file itself."""
+    with contextlib.suppress(OSError):
+        yield os.open(f"/proc/{request.pid}/exe", os.O_PATH | os.O_CLOEXEC)
+    for root, pid in ((f"/proc/{request.pid}/root", request.pid), ("/", "self")):
+        # a way through what others serve is one that they can hold up
+        if b"\0" in request.path or (not remote and any(m.is_served and m.is_above(request.path) for m in mounts(pid))):
+            continue
+        with contextlib.suppress(OSError):
+            at = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                yield fd
+                yield open_beneath(at, request.path)
             finally:
-                os.close(fd)
+                os.close(at)
 
 
 def _is(fd: int, key: Key) -> bool:
@@ -143,19 +160,29 @@ def _is(fd: int, key: Key) -> bool:
     return stat.S_ISREG(found.st_mode) and (found.st_ino, found.st_ctime_ns) == key[1:]
 
 
-def digest_of(request: Request) -> tuple[int, bytes]:
-    """(state, SHA-256) of the file that a request means."""
-    for fd in _opened(request):
-        if not _is(fd, request.key):
-            continue
-        if os.fstat(fd).st_size > LARGEST_FILE:
-            return TOO_LARGE, bytes(32)
+def _digest(fd: int, key: Key) -> tuple[int, bytes]:
+    if os.fstat(fd).st_size > LARGEST_FILE:
+        return TOO_LARGE, bytes(32)
+    try:
+        with open(f"/proc/self/fd/{fd}", "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return NOT_READ, bytes(32)
+    return (KNOWN, digest) if _is(fd, key) else (CHANGED, bytes(32))
+
+
+def digest_of(request: Request, remote: bool = False) -> tuple[int, bytes]:
+    """(state, SHA-256) of the file that a request means. `remote`: also if user space or another host serves it."""
+    seen = (mount for pid in (request.pid, "self") for mount in mounts(pid))
+    if not remote and any(mount.is_served and mount.device == request.key.device for mount in seen):
+        return SERVED, bytes(32)
+    for fd in _named(request, remote):
         try:
-            with os.fdopen(fd, "rb", closefd=False) as file:
-                digest = hashlib.file_digest(file, "sha256").digest()
-        except OSError:
-            return NOT_READ, bytes(32)
-        return (KNOWN, digest) if _is(fd, request.key) else (CHANGED, bytes(32))
+            mount = mount_of(fd, request.pid)
+            if mount and mount.device == request.key.device and _is(fd, request.key):
+                return _digest(fd, request.key)
+        finally:
+            os.close(fd)
     return GONE, bytes(32)
 
 
@@ -172,15 +199,88 @@ def requests(fd: int) -> Iterator[Request]:
         yield Request(Key(device, inode, ctime_ns), pid, os.read(fd, length) if length else b"")
 
 
+class Reading(NamedTuple):
+    """A file that a thread reads."""
+
+    request: Request
+    until: float
+    answer: SimpleQueue[tuple[int, bytes]]
+
+
+class Hasher:
+    """Answers requests, one file at a time; who does not come back holds up nobody for longer than DEADLINE_S."""
+
+    def __init__(self, table: Table, read: Callable[[Request], tuple[int, bytes]]) -> None:
+        """`read`: what digest_of() does."""
+        self._table, self._read = table, read
+        self._waiting: deque[Request] = deque()
+        self._reading: Reading | None = None
+        self._stuck: list[threading.Thread] = []
+        self._thread: threading.Thread | None = None
+
+    def ask(self, request: Request) -> None:
+        """Take a request in, if it is not known yet."""
+        if self._table.get(request.key)[0] in (NONE, GONE) and len(self._waiting) < MOST_WAITING:
+            self._waiting.append(request)
+
+    def attend(self, wait_s: float = 0.0) -> None:
+        """Take what has been read, give up what takes too long, begin the next; waits so long for the one at hand."""
+        reading = self._reading
+        if reading is not None:
+            try:
+                answer = reading.answer.get(timeout=max(wait_s, 0.0)) if wait_s else reading.answer.get_nowait()
+            except Empty:
+                if time.monotonic() < reading.until:
+                    return
+                answer = TOO_SLOW, bytes(32)
+                assert self._thread is not None
+                self._stuck.append(self._thread)
+            self._table.put(reading.request.key, *answer)
+            self._reading = None
+        while self._waiting and self._reading is None:
+            self._begin(self._waiting.popleft())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a file is being read."""
+        return self._reading is not None
+
+    def _begin(self, request: Request) -> None:
+        if self._table.get(request.key)[0] not in (NONE, GONE):
+            return
+        self._stuck = [thread for thread in self._stuck if thread.is_alive()]
+        if len(self._stuck) >= MOST_STUCK:
+            self._table.put(request.key, TOO_SLOW)
+        else:
+            answer: SimpleQueue[tuple[int, bytes]] = SimpleQueue()
+            self._reading = Reading(request, time.monotonic() + DEADLINE_S, answer)
+            self._thread = threading.Thread(target=lambda: answer.put(self._read(request)), daemon=True)
+            self._thread.start()
+
+
+def _let_go(kept: int) -> None:
+    """Close all descriptors but that one: left behind, the hasher must not hold open what others wait for the end of,
+    such as standard error.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) < 3:
+            os.dup2(null, int(name))
+        elif int(name) != kept:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+
+
 def run(plan: Plan, source: InheritedFd) -> None:
     """The hasher, until all workers have ended."""
     privilege.keep(privilege.CAP_DAC_READ_SEARCH, privilege.CAP_SYS_PTRACE)
     control = attach_control(plan)
-    table = Table(Segment(name=plan.hashes))
+    hasher = Hasher(Table(Segment(name=plan.hashes)), lambda request: digest_of(request, plan.hashes_remote))
+    _let_go(source.fd)
     poll = select.poll()
     poll.register(source.fd, select.POLLIN)
     while not all(worker.peek("ended").all() for worker in control.workers):
-        poll.poll(POLL_MS)
+        poll.poll(0 if hasher.is_busy else POLL_MS)
         for request in requests(source.fd):
-            if table.get(request.key)[0] in (NONE, GONE):
-                table.put(request.key, *digest_of(request))
+            hasher.ask(request)
+        hasher.attend(BUSY_S)

@@ -78,6 +78,7 @@ class Plan:
     order_bound_ms: int
     log_level: str
     publisher: str = ""
+    hashes_remote: bool = False
     hashes: str = ""
     """Segment of what is known of executables (pipeline/hashes.py), and where to ask for more; "": not asked for."""
     hash_requests: InheritedFd | None = None
@@ -162,6 +163,16 @@ class Control:
         total += Journal.bytes_for(books.reader_journal(cpus, slots, rings))
         total += Journal.bytes_for(books.worker_journal(cpus, sinks)) * workers
         return total + Journal.bytes_for(books.publisher_journal(workers, sinks)) + Journal.bytes_for(TABLE)
+
+    def waits_for_worker(self, number: int) -> bool:
+        """Whether the reader has written what that worker has not read."""
+        return int(self.reader.peek("ring_head")[number]) > int(self.workers[number].peek("next"))
+
+    def waits_for_publisher(self) -> bool:
+        """Whether a worker has written what the publisher is not done with."""
+        released = self.publisher.peek("release").tolist()
+        heads = [int(journal.peek("result_head")) for journal in self.workers]
+        return any(head > done for head, done in zip(heads, released, strict=True))
 
     @property
     def stopping(self) -> bool:

@@ -99,7 +99,8 @@ class Reader:
         watermark_ns = self.marks.sample()
         moved = self._drain()
         self._notice_losses()
-        if moved or self._owed or self._latest_ns > int(self.state["watermark_ns"]) or self._somebody_holds:
+        owes = self._owed or self._announce_due or self._latest_ns > int(self.state["watermark_ns"])
+        if moved or owes or self._somebody_holds:
             self._announce(watermark_ns)
             self._mark(watermark_ns)
             self._commit()
@@ -190,12 +191,16 @@ class Reader:
                 self._lose(loss)
         self.state["announced"] = lost
 
+    @property
+    def _announce_due(self) -> bool:
+        """Whether there are losses to tell, and the last were told long enough ago."""
+        return bool(self._losses) and boottime_ns() - self._announced_ns >= ANNOUNCE_EVERY_NS
+
     def _announce(self, watermark_ns: int, at_once: bool = False) -> None:
         """Put `loss` events into worker 0's ring (and the recording), a few times a second at most."""
-        now = boottime_ns()
-        if not self._losses or (now - self._announced_ns < ANNOUNCE_EVERY_NS and not at_once):
+        if not self._announce_due and not (at_once and self._losses):
             return
-        self._announced_ns = now
+        now = self._announced_ns = boottime_ns()
         for key, loss in list(self._losses.items()):
             frame = loss_frame(loss, max(now, watermark_ns + 1), self.plan.boot_epoch_ns, self.plan.nodename)
             if not put(self.rings[0], FRAME, frame):

@@ -35,6 +35,7 @@ from pipeline.targets import open_file
 
 BACKLOG_BATCHES, BACKLOG_BYTES = 64, 16 << 20
 LINGER_MS = 2000
+WAKE_S = 0.5
 MAX_SUBSCRIPTION_BYTES = 1024
 """Of one message that a subscriber sends."""
 
@@ -215,7 +216,9 @@ class FileSink:
 
     def close(self) -> None:
         self._queue.put(None)
-        self._thread.join()
+        while self._thread.is_alive():
+            # a process that wakes is not taken for one that stands (pipeline/watchdog.py)
+            self._thread.join(WAKE_S)
         with contextlib.suppress(OSError):
             os.close(self._fd)
 

@@ -13,11 +13,14 @@ from typing import Any
 
 from pipeline import process, recording
 from pipeline.doorbell import InheritedFd
+from pipeline.logs import logger
 from pipeline.plan import Plan
 from pipeline.signals import held
 from pipeline.sinks import open_target
 
 START_TRIES = 100
+KILL_S = 2.0
+"""Until a process that was killed is given up."""
 FORKED, SPAWNED = multiprocessing.get_context("forkserver"), multiprocessing.get_context("spawn")
 FORKED.set_forkserver_preload(["pipeline.nursery"])
 MOST_DESCRIPTORS = 200
@@ -79,9 +82,28 @@ class Stage:
     """The run goes on without it, if it cannot be kept alive."""
     once: bool = False
     """Its work cannot be taken up again after a death (a file that was half written)."""
+    aside: bool = False
+    """No event passes through it: the run does not end later because of it."""
     restarts: int = 0
+    lost: bool = False
+    """It could not be ended: another one takes its place."""
     finished: bool = False
     status: int = 0
+
+    def kill(self) -> bool:
+        """End it; False if it cannot be ended now, and was left behind: a call holds it in the kernel. It will not
+        run again.
+        """
+        if self.running is None or not self.running.is_alive():
+            return True
+        self.running.kill()
+        self.running.join(KILL_S)
+        if not self.running.is_alive():
+            return True
+        # else multiprocessing would wait for it at the end of this process
+        multiprocessing.process._children.discard(self.running)  # type: ignore[attr-defined]
+        logger("supervisor").error("supervisor.process_left_behind", name=self.name, pid=self.running.pid)
+        return False
 
     def launch(self, plan: Plan, descriptors: int) -> None:
         """Start it; `descriptors`: how many the plan holds."""

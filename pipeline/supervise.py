@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -39,10 +40,13 @@ from pipeline.ring import Ring
 from pipeline.shm import Segment, remove_orphans, require_room, require_total_store_order
 from pipeline.sinks import open_target
 from pipeline.stage import PipelineFailed, Stage, start_helpers
+from pipeline.watchdog import Watchdog
 from workers import process as worker_process
 from workers.detect.shapes import shape
 
 MAX_RESTARTS = 20
+ASIDE_S = 1.0
+"""That a stage which no event passes through has to end, once all others have."""
 SIGNATURE_NS = 5 * 10**9
 """So long a signature in Python may take for the events of a turn."""
 ENRICHER_NICE = -10
@@ -101,6 +105,7 @@ class Pipeline:
         require_room([size, rings * ring, workers * result, tables])
         control = self._segment(size)
         self.control = Control(control, workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
+        self._watchdog = Watchdog(self.control)
         self.generations = Generations(self.control)
         if self.rules:
             self.generations.offer(self.rules)
@@ -131,6 +136,7 @@ class Pipeline:
             order_bound_ms=self.settings.order_bound_ms,
             log_level=self.settings.log_level,
             publisher=uuid.uuid4().hex[:12],
+            hashes_remote=self.settings.exec_hash_remote,
             hashes=self._segment(hashes.Table.size()).name if self.hashes else "",
             hash_requests=self._hash_pipe[1] if self._hash_pipe else None,
             enrichment=segment.name if segment else "",
@@ -179,9 +185,11 @@ class Pipeline:
         if recorder:
             self._launch(recorder)
         if self._hash_pipe:
-            self._launch(Stage("hasher", hashes.run, (self._hash_pipe[0],), keep_privilege=True))
+            self._launch(Stage("hasher", hashes.run, (self._hash_pipe[0],), keep_privilege=True, aside=True))
         if self._ask_pipe:
-            self._launch(Stage("enricher", enricher.run, (self._ask_pipe[0],), spare=True, nice=ENRICHER_NICE))
+            self._launch(
+                Stage("enricher", enricher.run, (self._ask_pipe[0],), spare=True, nice=ENRICHER_NICE, aside=True)
+            )
 
     def start_source(self, source: Stage) -> None:
         """Start what feeds the rings."""
@@ -233,11 +241,14 @@ class Pipeline:
             self._watch_signatures()
             self.generations.attend()
         self._files.look()
+        for stage, why in self._watchdog.look(self.stages):
+            logger("supervisor").error("supervisor.process_stalled", name=stage.name, reason=why)
+            stage.lost = not stage.kill()
         for stage in self.stages:
-            if stage.finished or stage.running is None or stage.running.is_alive():
+            if stage.finished or stage.running is None or (stage.running.is_alive() and not stage.lost):
                 continue
-            stage.running.join()
-            stage.status = stage.running.exitcode or 0
+            stage.status = -signal.SIGKILL if stage.lost else stage.running.exitcode or 0
+            stage.lost = False
             if stage.status == 0:
                 stage.finished = True
             elif stage.status in GIVE_UP or stage.restarts >= MAX_RESTARTS or stage.once:
@@ -259,7 +270,7 @@ class Pipeline:
         then TimeoutError. `meanwhile` is called several times a second.
         """
         until = None
-        while not all(stage.finished for stage in self.stages):
+        while not all(stage.finished or stage.aside for stage in self.stages):
             if until is None and hurry():
                 until = time.monotonic() + deadline_s
             if until is not None and time.monotonic() > until:
@@ -268,6 +279,16 @@ class Pipeline:
             connection.wait(self.sentinels(), 0.1)
             self.attend()
             meanwhile()
+        aside_until = time.monotonic() + ASIDE_S
+        while not all(stage.finished for stage in self.stages) and time.monotonic() < aside_until:
+            connection.wait(self.sentinels(), 0.1)
+            self.attend()
+            meanwhile()
+        for stage in self.stages:
+            if not stage.finished:
+                logger("supervisor").error("supervisor.process_stalled", name=stage.name, reason="it did not end")
+                stage.kill()
+                stage.finished = True
 
     def books(self, catalogue: Any, abandoned: bool = False) -> Ledger:
         """The ledger as far as user space has it. `abandoned`: what workers hold back will not come any more."""
@@ -295,9 +316,7 @@ class Pipeline:
     def kill(self) -> None:
         """End what still runs, by id."""
         for stage in self.stages:
-            if stage.running is not None and stage.running.is_alive():
-                stage.running.kill()
-                stage.running.join()
+            stage.kill()
 
     def close(self) -> None:
         """End what still runs, and remove the segments."""

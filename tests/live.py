@@ -138,11 +138,11 @@ class Running:
     alive: ClassVar[set[Running]] = set()
     """Those that were not ended yet."""
 
-    def __init__(self, *options: str, **popen: Any) -> None:
+    def __init__(self, *options: str, program: Sequence[str] = (HEADRACE,), **popen: Any) -> None:
         self._folder = tempfile.mkdtemp()
         self.ledger_path = Path(self._folder, "ledger")
         read_end, write_end = os.pipe()
-        line = [HEADRACE, "run", "--ready-fd", str(write_end), "--ledger", str(self.ledger_path), *options]
+        line = [*program, "run", "--ready-fd", str(write_end), "--ledger", str(self.ledger_path), *options]
         self.process = subprocess.Popen(line, pass_fds=(write_end,), stderr=subprocess.PIPE, text=True, **popen)
         self.alive.add(self)
         os.close(write_end)

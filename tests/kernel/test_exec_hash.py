@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuse import OneFile, Unmountable
 from tests.live import Running, Traced, arguments, details, headrace, trace, wait_for
 
 pytestmark = pytest.mark.kernel
@@ -105,3 +106,49 @@ def test_a_replay_hashes_nothing(tmp_path: Path) -> None:
 def test_a_condition_on_it_is_refused() -> None:
     done = headrace("run", "-e", f"{EXEC}.args.sha256=00", "--", "true")
     assert (done.returncode, "computed behind the conditions" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_file_system_that_never_answers_holds_up_nothing(tmp_path: Path, remote: bool) -> None:
+    """Its program has been run when it stops to answer. Asked for all the same, the hasher is left behind."""
+    mount, output = tmp_path / "mount", tmp_path / "events"
+    mount.mkdir()
+    try:
+        served = OneFile(mount, b"prog", Path("/bin/true").read_bytes() + os.urandom(1 << 20))
+    except Unmountable as error:
+        pytest.skip(f"FUSE cannot be mounted here: {error}")
+    try:
+        script = f"read x; {mount}/prog; : >{tmp_path}/done; read y; /bin/true"
+        options = ["-e", EXEC, "--exec-hash", *(["--exec-hash-remote"] if remote else []), "-o", f"json:{output}"]
+        running = Running(*options, "--", "/bin/sh", "-c", script, stdin=-1)
+        hasher = running.stages()["hasher"]
+        assert running.process.stdin
+        os.kill(hasher, signal.SIGSTOP)
+        print("x", file=running.process.stdin, flush=True)
+        wait_for((tmp_path / "done").exists, "the program")
+        served.freeze()
+        os.kill(hasher, signal.SIGCONT)
+        print("y", file=running.process.stdin, flush=True)
+        status, ledger, errors = running.end(20)
+        assert (status, ledger["balanced"]) == (0, True), errors
+        assert ("supervisor.process_left_behind" in errors) is remote
+    finally:
+        served.close()
+
+
+def test_what_others_serve_says_so_and_is_hashed_if_asked_for(tmp_path: Path) -> None:
+    content = Path("/bin/true").read_bytes()
+    try:
+        served = OneFile(tmp_path, b"prog", content)
+    except Unmountable as error:
+        pytest.skip(f"FUSE cannot be mounted here: {error}")
+    try:
+        command = ["/bin/sh", "-c", f"{tmp_path}/prog; {tmp_path}/prog; sleep 0.3"]
+        plain = trace(command, "-e", EXEC, "--exec-hash")
+        asked = trace(command, "-e", EXEC, "--exec-hash", "--exec-hash-remote")
+    finally:
+        served.close()
+    shown = [details(e, "sha256") for e in plain.events if arguments(e)["pathname"] == f"{tmp_path}/prog"]
+    assert [d.get("reason") for d in shown] == ["file system"] * 2
+    found = [arguments(e)["sha256"] for e in asked.events if arguments(e)["pathname"] == f"{tmp_path}/prog"]
+    assert hashlib.sha256(content).hexdigest() in found

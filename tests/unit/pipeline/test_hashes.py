@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline.hashes import CHANGED, ENTRIES, GONE, KNOWN, LONGEST_PATH, NONE, PROBES, Key, Request, Table, digest_of
+from pipeline import hashes
+from pipeline.hashes import (
+    CHANGED,
+    ENTRIES,
+    GONE,
+    KNOWN,
+    LONGEST_PATH,
+    MOST_STUCK,
+    NONE,
+    PROBES,
+    TOO_SLOW,
+    Hasher,
+    Key,
+    Request,
+    Table,
+    digest_of,
+)
 from pipeline.hashes import requests as read_requests
 from pipeline.shm import Segment
 
@@ -86,6 +103,52 @@ def test_a_file_that_changes_meanwhile_is_not_believed(tmp_path: Path, monkeypat
 
     monkeypatch.setattr("hashlib.file_digest", digest)
     assert digest_of(wanted)[0] == CHANGED
+
+
+def test_a_file_of_another_file_system_is_not_believed(tmp_path: Path) -> None:
+    """Whatever inode and times it claims: the device is the kernel's."""
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    key = key_of(path)
+    assert digest_of(request(path, key._replace(device=key.device + 1)))[0] == GONE
+
+
+def test_a_way_through_a_link_is_none(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    key = key_of(tmp_path / "real" / "file")
+    assert digest_of(request(tmp_path / "real" / "file", key))[0] == KNOWN
+    assert digest_of(request(tmp_path / "link" / "file", key))[0] == GONE
+
+
+def settle(hasher: Hasher) -> None:
+    while hasher.is_busy:
+        hasher.attend(0.01)
+
+
+def test_a_file_that_takes_too_long_holds_up_no_other(segment: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes, "DEADLINE_S", 0.05)
+    never, began = threading.Event(), []
+
+    def read(wanted: Request) -> tuple[int, bytes]:
+        began.append(wanted.key.inode)
+        if wanted.key.inode < 100:
+            never.wait()
+        return KNOWN, bytes(32)
+
+    table = Table(segment)
+    hasher = Hasher(table, read)
+    for inode in (1, 200, *range(2, 20), 300):
+        hasher.ask(Request(Key(1, inode, 3), 4, b"/x"))
+    hasher.attend()
+    settle(hasher)
+    assert table.get(Key(1, 1, 3))[0] == TOO_SLOW
+    assert table.get(Key(1, 200, 3))[0] == KNOWN
+    # so many threads stand that no other file is begun
+    assert len(began) == MOST_STUCK + 1
+    assert table.get(Key(1, 300, 3))[0] == TOO_SLOW
+    never.set()
 
 
 def test_requests_go_through_a_pipe_whole(tmp_path: Path) -> None:

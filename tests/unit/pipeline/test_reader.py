@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.clock import boottime_ns
 from pipeline.frames import Loss
-from pipeline.reader import Reader
+from pipeline.reader import ANNOUNCE_EVERY_NS, Reader
 from pipeline.ring import Ring
 from pipeline.shm import Segment
 from tests.unit.frames import CONTEXT_BYTES, HEAD, HEADER
@@ -70,3 +70,22 @@ def test_a_loss_announced_at_the_end_carries_the_time_of_then(ring: Ring) -> Non
     before = boottime_ns()
     one._announce(before, at_once=True)
     assert before <= heads(ring)[0][0] <= boottime_ns()
+
+
+def test_a_loss_behind_another_is_announced_without_traffic(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is not due when it is noticed, and nothing comes that would make the reader look again."""
+    one, now = reader(ring), [10**12]
+    monkeypatch.setattr("pipeline.reader.boottime_ns", lambda: now[0])
+    one.marks, one._owed, one.control = SimpleNamespace(sample=lambda: now[0]), [], SimpleNamespace(workers=())
+    one.state["watermark_ns"] = now[0]
+    for method in ("_flush_stale", "_drain", "_notice_losses", "_commit"):
+        monkeypatch.setattr(one, method, lambda: False)
+    for count in (1, 2):
+        one._lose(Loss(0, 0, count, now[0], now[0]))
+        one.cycle()
+        now[0] += 10**6
+    assert one._losses
+    now[0] += ANNOUNCE_EVERY_NS
+    one.cycle()
+    assert not one._losses
+    assert one.state["losses_sent"] == 2
