@@ -188,8 +188,9 @@ CONTAINER = np.dtype(
     ]
 )
 CONTAINER_CREATED, CONTAINER_STARTED, CONTAINER_EXISTING = 1, 2, 3
-RUNTIMES = ("", "docker", "containerd", "crio", "podman")
+RUNTIMES = ("", "docker", "containerd", "crio", "podman", "lxc", "buildkit", "ecs")
 """By number, as `enum runtime` of layout.h has them."""
+RUNTIME_LXC, RUNTIME_ECS = RUNTIMES.index("lxc"), RUNTIMES.index("ecs")
 LOST_REASONS = ("lost_full", "lost_other", "lost_nested", "lost_room")
 
 FRAME_BYTES = PRIVATE_BYTES + FRAME.itemsize + FRAME_CELLS * CELL_BYTES

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bpf.catalogue import nearest
+from bpf.mounts import file_device
 from bpf.ranges import Range
 
 EXPRESSION = re.compile(r"^\s*([a-z_]+)\s*(!=|<=|>=|=|<|>)\s*(.+?)\s*$")
@@ -123,8 +124,7 @@ def _exe(value: str) -> str:
         raise ScopeError(f"scope exe: {value}: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):
         raise ScopeError(f"scope exe: {value}: not a file that can be executed, nothing can match")
-    device = os.major(found.st_dev) << 20 | os.minor(found.st_dev)
-    return f"task_exe_is(s->task, {found.st_ino}ULL, {device}U)"
+    return f"task_exe_is(s->task, {found.st_ino}ULL, {file_device(value)}U)"
 
 
 def cgroup_root(mounts: Path = Path("/proc/self/mounts")) -> Path | None:
@@ -156,14 +156,29 @@ def _container(value: str) -> str:
         return "(root && root->state != CONTAINER_EXISTING)"
     if value == "started":
         return "(root && root->state != CONTAINER_CREATED)"
-    if not re.fullmatch("[0-9a-f]{1,64}", value):
+    data = value.encode()
+    by_digits = re.fullmatch("[0-9a-f]{1,64}", value)
+    of_task = re.fullmatch("([0-9a-f]{32})-([0-9]{0,16})", value)
+    if not by_digits and not of_task and not 0 < len(data) <= 32:
         raise ScopeError(f"scope container: {value!r} is neither new, started, nor the beginning of a container's id")
+    # names, where they are the id, and digits: whatever the value looks like
+    either = [f"k->runtime >= RUNTIME_LXC && {_id_begins(data.hex())}"] if len(data) <= 32 else []
+    if of_task:
+        either.append(f"k->runtime == RUNTIME_ECS && {_id_begins(of_task[1] + of_task[2].encode().hex())}")
+    if by_digits:
+        either.append(f"k->runtime == RUNTIME_ECS && {_id_begins(value[:32])}")
+        either.append(f"k->runtime < RUNTIME_LXC && {_id_begins(value)}")
+    return f"(k && ({' || '.join(f'({each})' for each in either)}))"
+
+
+def _id_begins(digits: str) -> str:
+    """Whether the bytes of an id begin with these hexadecimal digits."""
     terms = []
-    for i in range(0, len(value), 16):
-        part = value[i : i + 16]
+    for i in range(0, len(digits), 16):
+        part = digits[i : i + 16]
         word, mask = (int.from_bytes(bytes.fromhex(text.ljust(16, "0")), "little") for text in (part, "f" * len(part)))
         terms.append(f"(*(u64 *)(k->id + {i // 2}) & {mask}ULL) == {word}ULL")
-    return f"(k && {' && '.join(terms)})"
+    return " && ".join(terms)
 
 
 _TERMS = {"comm": _comm, "uts": _uts, "exe": _exe, "cgroup": _cgroup}

@@ -34,9 +34,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bpf.mounts import mount_of, mounts, open_beneath
 from pipeline import privilege
 from pipeline.doorbell import InheritedFd, Questions
-from pipeline.mounts import mount_of, mounts, open_beneath
 from pipeline.plan import Plan, attach_control
 from pipeline.shm import Array, Segment
 

@@ -96,8 +96,7 @@ class Pipeline:
         rings = workers + self.records
         self._segments: list[Segment] = []
         targets = [self._target(sink, sink.truncate) for sink in self.sinks]
-        self._files = Files(self.sinks, targets, self._reopened)
-        self._targets = targets
+        self._files, self._targets = Files(self.sinks, targets, self._reopened), targets
         size = Control.bytes_for(workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
         remove_orphans()
         ring, result = Ring.bytes_for(self.settings.ring_bytes), Ring.bytes_for(self.settings.result_bytes)
@@ -105,8 +104,7 @@ class Pipeline:
         require_room([size, rings * ring, workers * result, tables])
         control = self._segment(size)
         self.control = Control(control, workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
-        self._watchdog = Watchdog(self.control)
-        self.generations = Generations(self.control)
+        self._watchdog, self.generations = Watchdog(self.control), Generations(self.control)
         if self.rules:
             self.generations.offer(self.rules)
         self.stages: list[Stage] = []

@@ -22,19 +22,27 @@ static __always_inline bool container_wanted(struct subject *s, struct container
 	return in;
 }
 
-/* The id as text. */
+/* The id as text (workers/enrich/containers.py, shown_id). */
 static __always_inline void blob_container(struct writer *w, u32 arg, const struct container *k)
 {
 	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + ID_HEX);
 	if (!b)
 		return;
 	char *text = (char *)(b + 1);
+	bool plain = k->runtime == RUNTIME_LXC || k->runtime == RUNTIME_BUILDKIT, ecs = k->runtime == RUNTIME_ECS;
+	u32 bytes = 0;
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < ID_HEX; i++) {
 		u8 byte = k->id[(i / 2) & 31], digit = i & 1 ? byte & 15 : byte >> 4;
-		text[i & (ID_HEX - 1)] = digit < 10 ? '0' + digit : 'a' + digit - 10;
+		u8 shown = digit < 10 ? '0' + digit : 'a' + digit - 10;
+		if (plain)
+			shown = i < ID_BYTES ? k->id[i & 31] : 0;
+		if (ecs && i >= ECS_HEX)
+			shown = i == ECS_HEX ? '-' : i <= ECS_HEX + 16 ? k->id[(i - ECS_HEX - 1 + 16) & 31] : 0;
+		text[i & (ID_HEX - 1)] = shown;
+		bytes += shown != 0;
 	}
-	blob_end(w, b, ID_HEX, BLOB_OK | SOURCE_KERNEL);
+	blob_end(w, b, bytes, BLOB_OK | SOURCE_KERNEL);
 }
 
 static __always_inline void blob_runtime(struct writer *w, u32 arg, u8 runtime)
@@ -53,6 +61,12 @@ static __always_inline void blob_runtime(struct writer *w, u32 arg, u8 runtime)
 		bytes = 4, to[0] = TEXT8('c', 'r', 'i', 'o', 0, 0, 0, 0);
 	else if (runtime == RUNTIME_PODMAN)
 		bytes = 6, to[0] = TEXT8('p', 'o', 'd', 'm', 'a', 'n', 0, 0);
+	else if (runtime == RUNTIME_LXC)
+		bytes = 3, to[0] = TEXT8('l', 'x', 'c', 0, 0, 0, 0, 0);
+	else if (runtime == RUNTIME_BUILDKIT)
+		bytes = 8, to[0] = TEXT8('b', 'u', 'i', 'l', 'd', 'k', 'i', 't');
+	else if (runtime == RUNTIME_ECS)
+		bytes = 3, to[0] = TEXT8('e', 'c', 's', 0, 0, 0, 0, 0);
 	blob_end(w, b, bytes, BLOB_OK | SOURCE_KERNEL);
 }
 

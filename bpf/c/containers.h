@@ -8,8 +8,9 @@
  * root of version 2.
  */
 #define ID_HEX 64
-#define SUFFIX ".scope"
-#define NAME_BYTES (ID_HEX + sizeof(SUFFIX))
+#define ID_BYTES 32
+#define NAME_BYTES 256 /* NAME_MAX and a NUL */
+#define ECS_HEX 32
 
 /* The struct cgroup of a task, and its id. */
 static __always_inline u64 task_cgroup(u64 task)
@@ -58,27 +59,31 @@ static __always_inline void containers_changed(void)
 	 (u64)(g) << 48 | (u64)(h) << 56)
 #define IS(word, bytes, ...) (((word) & (~0ULL >> (64 - 8 * (bytes)))) == TEXT8(__VA_ARGS__))
 
-/* Whose groups begin like this, and with how many bytes before the id. */
-static __always_inline enum runtime runtime_of(const u64 *name, u32 *prefix)
+/* The runtime whose groups have `bytes` bytes before the id: these. Of a slice's `SLICE:PREFIX:ID`, the end counts. */
+static __always_inline enum runtime runtime_before(const u64 *text, u32 bytes, const u64 *end)
 {
-	if (IS(name[0], 7, 'd', 'o', 'c', 'k', 'e', 'r', '-', 0)) {
-		*prefix = 7;
+	if (bytes == 7 && IS(text[0], 7, 'd', 'o', 'c', 'k', 'e', 'r', '-', 0))
 		return RUNTIME_DOCKER;
-	}
-	if (IS(name[0], 8, 'c', 'r', 'i', '-', 'c', 'o', 'n', 't') &&
-	    IS(name[1], 7, 'a', 'i', 'n', 'e', 'r', 'd', '-', 0)) {
-		*prefix = 15;
+	if (bytes == 15 && IS(text[0], 8, 'c', 'r', 'i', '-', 'c', 'o', 'n', 't') &&
+	    IS(text[1], 7, 'a', 'i', 'n', 'e', 'r', 'd', '-', 0))
 		return RUNTIME_CONTAINERD;
-	}
-	if (IS(name[0], 5, 'c', 'r', 'i', 'o', '-', 0, 0, 0)) {
-		*prefix = 5;
+	if (bytes == 8 && IS(text[0], 8, 'n', 'e', 'r', 'd', 'c', 't', 'l', '-'))
+		return RUNTIME_CONTAINERD;
+	if (bytes == 5 && IS(text[0], 5, 'c', 'r', 'i', 'o', '-', 0, 0, 0))
 		return RUNTIME_CRIO;
-	}
-	if (IS(name[0], 7, 'l', 'i', 'b', 'p', 'o', 'd', '-', 0)) {
-		*prefix = 7;
+	if (bytes == 7 && IS(text[0], 7, 'l', 'i', 'b', 'p', 'o', 'd', '-', 0))
 		return RUNTIME_PODMAN;
-	}
-	*prefix = 0;
+	if (bytes == 15 && IS(text[0], 8, 'l', 'i', 'b', 'p', 'o', 'd', '-', 'p') &&
+	    IS(text[1], 7, 'a', 'y', 'l', 'o', 'a', 'd', '-', 0))
+		return RUNTIME_PODMAN;
+	if (bytes < 16)
+		return RUNTIME_UNKNOWN;
+	if (end[0] == TEXT8(':', 'c', 'r', 'i', '-', 'c', 'o', 'n') && end[1] == TEXT8('t', 'a', 'i', 'n', 'e', 'r', 'd', ':'))
+		return RUNTIME_CONTAINERD;
+	if (end[1] == TEXT8(':', 'd', 'o', 'c', 'k', 'e', 'r', ':'))
+		return RUNTIME_DOCKER;
+	if (end[1] == TEXT8(':', 'l', 'i', 'b', 'p', 'o', 'd', ':'))
+		return RUNTIME_PODMAN;
 	return RUNTIME_UNKNOWN;
 }
 
@@ -105,12 +110,12 @@ static __always_inline u32 hex_digit(u8 c)
 	return is_digit * digit + is_letter * (letter + 10) + (1 - is_digit - is_letter) * 16;
 }
 
-/* 64 hexadecimal digits, in lower case, as 32 bytes; false if there is another character. */
-static __always_inline bool read_hex(u8 *to, const char *text)
+/* So many hexadecimal digits, in lower case, as half as many bytes; false if there is another character. */
+static __always_inline bool read_hex(u8 *to, const char *text, u32 digits)
 {
 	u32 bad = 0;
 #pragma clang loop unroll(disable)
-	for (u32 i = 0; i < ID_HEX; i += 2) {
+	for (u32 i = 0; i < digits; i += 2) {
 		u32 high = hex_digit(text[i & (ID_HEX - 1)]), low = hex_digit(text[(i + 1) & (ID_HEX - 1)]);
 		bad |= high | low;
 		to[(i / 2) & 31] = high << 4 | low;
@@ -119,24 +124,84 @@ static __always_inline bool read_hex(u8 *to, const char *text)
 	return !bad;
 }
 
+/* A name as the id: its first 32 bytes. */
+static __always_inline bool named_by_text(struct container_scratch *c, u64 at, bool user, u8 runtime)
+{
+	__builtin_memset(c->container.id, 0, ID_BYTES);
+	c->container.runtime = runtime;
+	/* one byte more: what is read ends with a NUL */
+	__builtin_memset(c->name, 0, 40);
+	if (read_name(c->name, ID_BYTES + 1, at, user) <= 1)
+		return false;
+	__builtin_memcpy(c->container.id, c->name, ID_BYTES);
+	return true;
+}
+
 /*
- * What the name of a group says: [docker-|cri-containerd-|crio-|libpod-]<64 digits>[.scope]. The scopes of
- * conmon, pod slices and all else are none.
+ * LXC and LXD: lxc.payload.NAME, NAME below `lxc` or `lxc.payload`. BuildKit: ID below `buildkit`. ECS on Fargate:
+ * 32 digits, a dash, a number. Their monitors and all else are none.
+ */
+static __always_inline bool container_of_others(struct container_scratch *c, u64 name, u64 above, bool user)
+{
+	if (IS(c->name[0], 8, 'l', 'x', 'c', '.', 'p', 'a', 'y', 'l') && IS(c->name[1], 4, 'o', 'a', 'd', '.', 0, 0, 0, 0))
+		return named_by_text(c, name + 12, user, RUNTIME_LXC);
+	if (((char *)c->name)[ECS_HEX] == '-' && read_hex(c->container.id, (char *)c->name, ECS_HEX)) {
+		u32 bad = 0;
+		__builtin_memset(c->container.id + 16, 0, 16);
+#pragma clang loop unroll(disable)
+		for (u32 i = 0; i < 16; i++) {
+			u8 digit = ((char *)c->name)[ECS_HEX + 1 + (i & 15)];
+			if (!digit)
+				break;
+			bad |= !LESS(digit - '0', 10);
+			c->container.id[16 + (i & 15)] = digit;
+		}
+		c->container.runtime = RUNTIME_ECS;
+		return !bad && c->container.id[16];
+	}
+	c->name[0] = c->name[1] = 0;
+	read_name(c->name, 16, above, user);
+	if (IS(c->name[0], 8, 'b', 'u', 'i', 'l', 'd', 'k', 'i', 't') && !c->name[1])
+		return named_by_text(c, name, user, RUNTIME_BUILDKIT);
+	if (c->name[0] == TEXT8('l', 'x', 'c', 0, 0, 0, 0, 0) ||
+	    (c->name[0] == TEXT8('l', 'x', 'c', '.', 'p', 'a', 'y', 'l') && c->name[1] == TEXT8('o', 'a', 'd', 0, 0, 0, 0, 0)))
+		return named_by_text(c, name, user, RUNTIME_LXC);
+	return false;
+}
+
+/*
+ * What the name of a group says: PREFIX<64 digits>[.scope], or a form of container_of_others(). The scopes of conmon,
+ * pod slices and all else are none.
  */
 static __always_inline bool container_named(struct container_scratch *c, u64 name, u64 above, bool user)
 {
-	u32 prefix = 0;
-	c->name[0] = c->name[1] = 0;
-	if (read_name(c->name, 16, name, user) < 0)
+	u64 end[2] = {}, tail = 0;
+	__builtin_memset(c->name, 0, 64);
+	long bytes = read_name(c->name, NAME_BYTES, name, user) - 1;
+	if (bytes <= 0)
 		return false;
-	c->container.runtime = runtime_of(c->name, &prefix);
-	long bytes = read_name(c->name, NAME_BYTES + 1, name + prefix, user);
-	bool scope = bytes == NAME_BYTES && IS(c->name[8], 6, '.', 's', 'c', 'o', 'p', 'e', 0, 0);
-	if ((!scope && bytes != ID_HEX + 1) || (scope && !prefix))
-		return false;
-	if (!read_hex(c->container.id, (char *)c->name))
-		return false;
-	if (!prefix) {
+	if (bytes >= 6)
+		read_name(&tail, 7, name + bytes - 6, user);
+	long before = bytes - ID_HEX - (tail == TEXT8('.', 's', 'c', 'o', 'p', 'e', 0, 0) ? 6 : 0);
+	if (before < 0)
+		return container_of_others(c, name, above, user);
+	if (before >= 16) {
+		if (user)
+			bpf_probe_read_user(end, 16, (void *)(name + before - 16));
+		else
+			bpf_probe_read_kernel(end, 16, (void *)(name + before - 16));
+	}
+	c->container.runtime = runtime_before(c->name, before, end);
+	if (before && c->container.runtime == RUNTIME_UNKNOWN)
+		return container_of_others(c, name, above, user);
+	__builtin_memset(c->name, 0, ID_HEX + 8);
+	read_name(c->name, ID_HEX + 1, name + before, user);
+	if (!read_hex(c->container.id, (char *)c->name, ID_HEX)) {
+		__builtin_memset(c->name, 0, 64);
+		read_name(c->name, 64, name, user);
+		return container_of_others(c, name, above, user);
+	}
+	if (!before) {
 		c->name[0] = c->name[1] = 0;
 		read_name(c->name, 16, above, user);
 		c->container.runtime = runtime_above(c->name);

@@ -107,6 +107,9 @@ enum runtime {
 	RUNTIME_CONTAINERD = 2,
 	RUNTIME_CRIO = 3,
 	RUNTIME_PODMAN = 4,
+	RUNTIME_LXC = 5, /* from here on an id is text; of these three no runtime is asked */
+	RUNTIME_BUILDKIT = 6,
+	RUNTIME_ECS = 7, /* 16 bytes of an id are hexadecimal digits, the others a number in decimal */
 };
 
 enum container_state {
@@ -129,7 +132,7 @@ struct container {
 /* Where an entry is put together. */
 struct container_scratch {
 	struct container container;
-	u64 name[10];
+	u64 name[32];
 };
 
 /* Whether the control group last asked about is in the scope's containers; good while the epoch stands still. */

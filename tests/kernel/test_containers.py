@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from bpf import cgroups
@@ -18,6 +19,8 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("only_containers")]
 USER = "user.slice/user-1000.slice"
 ROOTLESS = ("user.slice", USER, f"{USER}/user@1000.service", f"{USER}/user@1000.service/user.slice")
 A, B, C = ("a1" * 32, "b2" * 32, "c3" * 32)
+TASK = "d4" * 16
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schema.json").read_text())
 
 
 @pytest.fixture
@@ -63,10 +66,42 @@ def made(below: Path, *names: str) -> list[tuple[str, str]]:
             (*ROOTLESS, f"{ROOTLESS[-1]}/libpod-{A}.scope", f"{ROOTLESS[-1]}/libpod-{A}.scope/container"),
             [("podman", A)],
         ),
+        (("app.service", f"app.service/libpod-payload-{A}"), [("podman", A)]),
+        ((f"nerdctl-{A}.scope",), [("containerd", A)]),
+        ((f"{A}.scope",), [("", A)]),
+        ((f"system.slice:cri-containerd:{A}",), [("containerd", A)]),
+        ((f"kubelet-kubepods-burstable-pod1_2.slice:cri-containerd:{A}",), [("containerd", A)]),
+        ((f"system.slice:docker:{A}",), [("docker", A)]),
+        ((f"machine.slice:libpod:{A}",), [("podman", A)]),
+        (("ecs", f"ecs/{TASK}", f"ecs/{TASK}/{TASK}-1234567890"), [("ecs", f"{TASK}-1234567890")]),
+        (("ecs", f"ecs/{TASK}", f"ecs/{TASK}/{A}"), [("", A)]),
+        (("lxc.payload.web1",), [("lxc", "web1")]),
+        (
+            ("lxc.payload.web1", "lxc.payload.web1/init.scope", f"lxc.payload.web1/docker-{A}.scope"),
+            [("lxc", "web1"), ("docker", A)],
+        ),
+        (("lxc", "lxc/web2"), [("lxc", "web2")]),
+        (("lxc.payload", "lxc.payload/web3"), [("lxc", "web3")]),
+        ((f"lxc.payload.{'n' * 40}",), [("lxc", "n" * 32)]),
+        ((f"lxc.payload.{A}",), [("lxc", A[:32])]),
+        (("buildkit", "buildkit/r1utjkwtxz3f1kyfjqe4r2gu7"), [("buildkit", "r1utjkwtxz3f1kyfjqe4r2gu7")]),
         # none of these is a container
+        (
+            (
+                "lxc.monitor.web1",
+                "lxc.pivot",
+                "lxc.payload.",
+                "lxc.payloads",
+                f"{TASK}-",
+                f"{TASK}-12x",
+                f"{TASK[:-1]}-1",
+            ),
+            [],
+        ),
+        ((f"x:docker-{A}", f"xcri-containerd:{A}", f"libpod-payload-{A[:-1]}", f"nerdctl{A}", "buildkit"), []),
         ((f"crio-conmon-{A}.scope", f"libpod-conmon-{A}.scope", "kubepods-besteffort-pod12.slice"), []),
         ((f"docker-{A[:-1]}.scope", f"docker-{A}0.scope", f"docker-{A.upper()}.scope", f"docker-{A}.slice"), []),
-        ((f"{A[:-1]}g", f"{A}.scope", f"x-{A}.scope", "docker-", A[:63], f"{A}.scop"), []),
+        ((f"{A[:-1]}g", f"x-{A}.scope", "docker-", A[:63], f"{A}.scop"), []),
         # the innermost is told, and what is below belongs to it
         (("docker", f"docker/{A}", f"docker/{A}/docker", f"docker/{A}/docker/{B}"), [("docker", A), ("docker", B)]),
     ],
@@ -146,10 +181,25 @@ def test_scopes_of_containers(below: Path, scope: str, seen: list[str]) -> None:
     assert done.ledger["produced"] == len(seen), "decided in the kernel"
 
 
+def test_scopes_of_containers_whose_ids_are_names(below: Path) -> None:
+    lxc, ecs = below / "lxc.payload.web1", below / "ecs" / f"{TASK}-1234"
+    for scope, seen in {
+        "container=web": ["web1"],
+        f"container={TASK}-12": [f"{TASK}-1234"],
+        f"container={TASK[:9]}": [f"{TASK}-1234"],
+        "container!=web1": ["", f"{TASK}-1234", ""],
+    }.items():
+        command = [sys.executable, "-S", "-c", MOVES, str(below), *map(str, (below, lxc, ecs))]
+        done = trace(command, "-e", "getppid", "-s", scope)
+        assert [e["containerId"] for e in done.events] == seen
+        for event in done.events:
+            jsonschema.validate(event, SCHEMA)
+
+
 @pytest.mark.parametrize(
     ("scopes", "message"),
     [
-        (("container=xyz",), "'xyz' is neither new, started, nor the beginning of a container's id"),
+        ((f"container={'x' * 33}",), f"{'x' * 33!r} is neither new, started, nor the beginning of a container's id"),
         (("container", "!container"), "contradict"),
         (("!container", "container=abc"), "nothing can match"),
         (("container=abc", "!container"), "nothing can match"),

@@ -354,7 +354,7 @@ def _subject(
         **said("name", bytes(context["comm"])),
         **_shown_image(image),
         "uid": int(context["uid"]),
-        "user": user_name(int(context["uid"])),
+        **({} if (user := user_name(int(context["uid"]), context["container"])) is None else {"user": user}),
         "startTime": int(context["process_start_ns"]),
     }
     above: list[dict[str, object]] = []

@@ -110,7 +110,7 @@ def _falco(finding: dict[str, Any]) -> dict[str, Any]:
         "proc.exepath": who["path"],
         "proc.cmdline": who["commandLine"],
         "user.uid": who["uid"],
-        "user.name": who["user"],
+        "user.name": who.get("user"),
         **_falco_container(finding["container"]),
     }
     for number, above in enumerate(finding["ancestors"], 1):

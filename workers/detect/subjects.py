@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import pwd
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from workers.detect.values import NUMBER, Text, Value, text
 from workers.detect.view import Array, Bulk, Few, Keys, ValueColumn, View
 from workers.enrich.containers import runtime_name, shown_id
 from workers.enrich.tree import Image, Process, ProcessTree
+from workers.enrich.users import USERS
 
 MAX_ANCESTORS = 64
 
@@ -45,21 +44,22 @@ def _hashable(column: Array) -> list[Any]:
     return column.tolist()  # type: ignore[no-any-return]
 
 
-@cache
-def user_name(uid: int) -> str:
-    """By the host's database; the number if it has none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except (KeyError, OverflowError):
-        return str(uid)
+def user_name(uid: int, container: Any) -> str | None:
+    """Of a process of the host; None in a container, whose bytes of an id are given, and where it is not known."""
+    return None if any(container) else USERS.name(uid)
+
+
+def _user(uid: int, container: Any) -> Value:
+    name = user_name(uid, container)
+    return None if name is None else text(name)
 
 
 _FROM_SEVERAL: dict[str, tuple[tuple[str, ...], Callable[..., Value]]] = {
     "container": (("container", "container_state"), lambda c, state: int(any(c) and state >= CONTAINER_STARTED)),
     "container.started": (("container_state",), lambda state: int(state >= CONTAINER_STARTED)),
-    "container.id": (("container",), lambda c: text(shown_id(c))),
+    "container.id": (("container", "runtime"), lambda c, runtime: text(shown_id(c, runtime))),
     "container.runtime": (("runtime",), lambda number: text(runtime_name(number))),
-    "process.user": (("uid",), lambda uid: text(user_name(uid))),
+    "process.user": (("uid", "container"), _user),
 }
 """Fields that are not one part of the context as it is: the parts, and what is made of them."""
 

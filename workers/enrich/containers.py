@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from bpf.layout import RUNTIMES
+from bpf.layout import RUNTIME_ECS, RUNTIME_LXC, RUNTIMES
 from config.runtimes import Answer
 
 OFF = "off"
@@ -39,14 +39,22 @@ def runtime_of(context: Any) -> str:
     return runtime_name(int(context["runtime"]))
 
 
-def shown_id(data: bytes) -> str:
-    """64 hexadecimal digits of a container's 32 bytes; "" on the host."""
-    return data.hex() if any(data) else ""
+def shown_id(data: bytes, runtime: int) -> str:
+    """A container's id, from its 32 bytes (bpf/c/containers.h): 64 hexadecimal digits, a name, or a task of ECS and its
+    number; "" on the host.
+    """
+    if not any(data):
+        return ""
+    if runtime < RUNTIME_LXC:
+        return data.hex()
+    if runtime == RUNTIME_ECS:
+        return f"{data[:16].hex()}-{data[16:].rstrip(bytes(1)).decode('ascii', 'replace')}"
+    return data.rstrip(b"\0").decode("utf-8", "replace")
 
 
 def container_id(context: Any) -> str:
     """The same of one context (a CONTEXT scalar)."""
-    return shown_id(context["container"].tobytes())
+    return shown_id(context["container"].tobytes(), int(context["runtime"]))
 
 
 def of_event(context: Any, describe: Describe) -> dict[str, object]:

@@ -87,7 +87,7 @@ _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 2, 4, 8
 
 def open_beneath(root: int, path: bytes) -> int:
     """A descriptor that only names a file (O_PATH), on a way without links; OSError."""
-    how = struct.pack("<QQQ", os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, 0, _NO_MAGICLINKS | _NO_SYMLINKS | _BENEATH)
+    how = struct.pack("<QQQ", os.O_PATH | os.O_CLOEXEC, 0, _NO_MAGICLINKS | _NO_SYMLINKS | _BENEATH)
     libc = ctypes.CDLL(None, use_errno=True)
     fd = int(libc.syscall(_OPENAT2, root, ctypes.c_char_p(path.lstrip(b"/")), how, len(how)))
     if fd < 0:

@@ -1,0 +1,63 @@
+"""Names of the host's users, without waiting for anybody: from /etc/passwd alone.
+
+Directory services may hang, and a worker must not: what only they know is unknown here. In a container, a number is
+another user's, by a database of the container's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+LOOK_S = 1.0
+"""Between two looks whether the files have changed."""
+LOCAL = frozenset({"files", "compat", "systemd", "db"})
+"""Sources of names (nsswitch.conf) that are files, or made up for what has no name in one."""
+
+
+class Users:
+    """Of one worker."""
+
+    def __init__(self, passwd: Path = Path("/etc/passwd"), sources: Path = Path("/etc/nsswitch.conf")) -> None:
+        self._passwd, self._sources = passwd, sources
+        self._names: dict[int, str] = {}
+        self._others = False
+        self._version: tuple[int, ...] = ()
+        self._looked = -LOOK_S
+
+    def name(self, uid: int) -> str | None:
+        """A user of the host: its name, its number if it has none, and None if only a directory service knows."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_S:
+            self._looked = now
+            self._read()
+        return self._names.get(uid) or (None if self._others else str(uid))
+
+    def _read(self) -> None:
+        version = tuple(_changed_ns(path) for path in (self._passwd, self._sources))
+        if version == self._version:
+            return
+        self._version, self._names, self._others = version, {}, False
+        with contextlib.suppress(OSError):
+            for line in self._passwd.read_text(errors="replace").split("\n"):
+                fields = line.split(":")
+                if len(fields) > 2 and fields[2].isdecimal():
+                    # the first of a number counts, as for getpwuid(3)
+                    self._names.setdefault(int(fields[2]), fields[0])
+        with contextlib.suppress(OSError):
+            for line in self._sources.read_text(errors="replace").split("\n"):
+                key, colon, sources = line.partition("#")[0].partition(":")
+                if colon and key.strip() == "passwd":
+                    self._others = any(w not in LOCAL for w in sources.split() if not w.startswith("["))
+
+
+def _changed_ns(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_mtime_ns
+    return 0
+
+
+USERS = Users()
+"""This process's."""
