@@ -26,10 +26,10 @@ UNKNOWN_CALL_ID = HOOK_BASE - 1
 
 STRING, VECTOR, SOCKADDR, INT_PAIR = "const char*", "const char*const*", "struct sockaddr*", "int[2]"
 TIMESPEC, TIMESPEC_OUT = "const struct timespec*", "struct timespec*"
-PATH, NAME, ROOT, KERNEL, OBJECT, UNREAD, NAMED, HASH = "path name root kernel object unread named hash".split()
+PATH, NAME, ROOT, KERNEL, OBJECT = "path name root kernel object".split()
+UNREAD, NAMED, HASH, ASIDE = "unread named hash aside".split()
 """Forms of an argument, see bpf/events.py."""
-LEXICAL = "lexical"
-SYS_EXIT = "raw_tracepoint:sys_exit"
+LEXICAL, SYS_EXIT = "lexical", "raw_tracepoint:sys_exit"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Argument:
     @property
     def in_record(self) -> bool:
         """Whether the record has a cell for it: what is made from others has none."""
-        return self.form not in (ROOT, HASH)
+        return self.form not in (ROOT, HASH, ASIDE)
 
 
 DESCRIPTOR = re.compile(r"\w*fd|fd_?in")
@@ -166,10 +166,18 @@ BUFFERS = {
 }
 """Calls whose result is a string of the result's length."""
 RESULT_STRINGS = {"readlink": 1, "readlinkat": 2, "getcwd": 0}
-"""Sockaddr arguments that the kernel writes: event -> (argument, argument with the length's address)."""
-SOCKADDR_OUT = {"accept": (1, 2), "accept4": (1, 2), "getsockname": (1, 2), "getpeername": (1, 2), "recvfrom": (4, 5)}
-SOCKADDR_IN = {"bind": (1, 2), "connect": (1, 2), "sendto": (4, 5)}
-SOCKADDR_BYTES = 128
+"""Calls with an address that the kernel writes, or that stands in a msghdr: (argument, bpf/c/addresses.h)."""
+ADDRESSES = {
+    "getsockname": (1, layout.ADDRESS_OWN),
+    "getpeername": (1, layout.ADDRESS_PEER),
+    "accept": (1, layout.ADDRESS_ACCEPTED),
+    "accept4": (1, layout.ADDRESS_ACCEPTED),
+    "recvfrom": (4, layout.ADDRESS_RECEIVED),
+    "recvmsg": (3, layout.ADDRESS_MSG_RECEIVED),
+    "sendmsg": (3, layout.ADDRESS_MSG_SENT),
+    "sendmmsg": (4, layout.ADDRESS_MMSG_SENT),
+}
+SOCKADDR_IN, SOCKADDR_BYTES = {"bind": (1, 2), "connect": (1, 2), "sendto": (4, 5)}, 128
 """Structs read whole: type -> (bytes at most, argument with its size)."""
 SIZED_STRUCTS = {("clone3", "struct clone_args*"): (88, 1), ("openat2", "struct open_how*"): (64, 3)}
 """Calls that do not return, or not as themselves: taken at their entry."""
@@ -228,19 +236,21 @@ def _blobs(name: str, arguments: tuple[Argument, ...], compat: bool) -> tuple[Bl
             found.append(Blob(i, layout.KIND_FIXED, 8, on_success=True))
         elif name in SOCKADDR_IN and SOCKADDR_IN[name][0] == i:
             found.append(Blob(i, layout.KIND_SIZED, SOCKADDR_BYTES, SOCKADDR_IN[name][1]))
-        elif name in SOCKADDR_OUT and SOCKADDR_OUT[name][0] == i:
-            found.append(Blob(i, layout.KIND_SIZED_PTR, SOCKADDR_BYTES, SOCKADDR_OUT[name][1], on_success=True))
         elif RESULT_STRINGS.get(name) == i:
             found.append(Blob(i, layout.KIND_SIZED, layout.STRING_BYTES, layout.SIZED_BY_RESULT, on_success=True))
         elif sized and not compat:
             found.append(Blob(i, layout.KIND_SIZED, sized[0], sized[1]))
         elif argument.type in (TIMESPEC, TIMESPEC_OUT) and (not compat or "64" in name):
             found.append(Blob(i, layout.KIND_FIXED, 16, on_success=argument.type == TIMESPEC_OUT))
+    if name in ADDRESSES:
+        found.append(Blob(ADDRESSES[name][0], layout.KIND_ADDRESS, SOCKADDR_BYTES, ADDRESSES[name][1]))
     return tuple(found[:5])
 
 
 def _syscall(number: int, name: str, arguments: tuple[Argument, ...], only_32: bool) -> Event:
     hook = f"tracepoint:syscalls:sys_enter_{name}" if name in ENTRY_CALLS else SYS_EXIT
+    if name in ADDRESSES and ADDRESSES[name][0] == len(arguments):
+        arguments = (*arguments, Argument("addr", SOCKADDR, ASIDE))
     sets = {"syscalls"} | {s for s, members in SETS.items() if name in members}
     return Event(
         id=UNIQUE_32_BASE + number if only_32 else number,

@@ -52,7 +52,8 @@ module_free | raw:module_free | const char* name, const char* version, const cha
 io_uring_create | raw:io_uring_create | int fd@kernel, u32 sq_entries@kernel, u32 cq_entries@kernel, u32 flags@kernel,
     bool polling@kernel
 io_uring_submit | raw:io_uring_submit_req | u8 opcode@kernel, int fd@kernel, const char* pathname@path,
-    dev_t dev@object, unsigned long inode@object, const char* name, const char* new_name, u64 user_data@kernel
+    dev_t dev@object, unsigned long inode@object, const char* name, const char* new_name, u64 user_data@kernel,
+    struct sockaddr* addr
 
 security_file_open | exit:file_open | const char* pathname@path, int flags@kernel, dev_t dev@object,
     unsigned long inode@object, unsigned long ctime@object, const char* syscall_pathname, int syscall@kernel,

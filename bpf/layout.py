@@ -53,6 +53,10 @@ ROOT_NOT_MET = 0xFFFFFFFF
 """`whole` of a walked path that is not below the root of the process."""
 ARG_NONE, ARG_RESULT = 0xFF, 0xFE
 KIND_NONE, KIND_STRING, KIND_FIXED, KIND_SIZED, KIND_SIZED_PTR, KIND_VECTOR = 0, 1, 2, 3, 4, 5
+KIND_ADDRESS = 9
+"""A blob whose `sized` is an `enum address` of layout.h."""
+ADDRESS_OWN, ADDRESS_PEER, ADDRESS_ACCEPTED, ADDRESS_RECEIVED = 1, 2, 3, 4
+ADDRESS_MSG_RECEIVED, ADDRESS_MSG_SENT, ADDRESS_MMSG_SENT = 5, 6, 7
 SIZED_BY_RESULT = 0xFF
 
 HEAD = np.dtype(
@@ -161,7 +165,7 @@ CALL = np.dtype(
         ("descriptor", "u1"),
         ("registers", "u1", 5),
         ("narrow", "u1"),
-        ("pad", "u1"),
+        ("address", "u1"),
     ]
 )
 STATUS = np.dtype(

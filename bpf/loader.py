@@ -154,6 +154,8 @@ class Programs:
     def _entries(self) -> list[tuple[str, str]]:
         """(call, function) of the entries that must be seen."""
         calls = [(name, f"enter_{name}") for name in ENTRY_CALLS if f"WANT_{name.upper()}" in self._defines]
+        if "WANT_ROOMS" in self._defines:
+            calls += [(name, f"enter_{name}") for name in sorted(source.ROOMS)]
         looks = [look for look in LOOKS if look.program in self.wanted.programs]
         return calls + [(look.call, ENTRIES[look.program]) for look in looks if look.program in ENTRIES]
 
@@ -213,7 +215,9 @@ class Programs:
         row["urgent"] = call.event.urgent
         row["retval_min"], row["retval_max"] = bounds
         blobs = call.blobs if call.compat else call.event.blobs_with(self.wanted.capture_bytes)
-        for i, blob in enumerate(blobs):
+        plain = [blob for blob in blobs if blob.kind != layout.KIND_ADDRESS]
+        row["address"] = next((blob.sized for blob in blobs if blob.kind == layout.KIND_ADDRESS), 0)
+        for i, blob in enumerate(plain):
             row["blobs"][0, i] = (blob.kind, blob.arg, blob.sized, blob.on_success, blob.bytes)
         row["registers"][0, : len(call.registers)], row["narrow"] = call.registers, call.compat
         room = sum(blob.room for blob in blobs)
@@ -290,6 +294,8 @@ class Programs:
             try:
                 fd = syscall.attach_tracepoint(folder, f"syscalls/sys_enter_{name}", self._functions[function])
             except OSError as error:
+                if name in source.ROOMS:
+                    continue  # without it, addresses are not believed
                 remedy = f"mount -t tracefs tracefs {TRACEFS[0]}"
                 raise LoadError(f"cannot attach to the entry of {name}: {error.strerror}", remedy) from error
             self._entries_attached.append(fd)

@@ -52,6 +52,7 @@ PROGRAMS = (
     "tell",
     "sys_exit",
     "exec_call",
+    "address_call",
 )
 """Programs that tail calls reach, by number. 0, the walk, stands for none in a call's row."""
 VARIANTS = ("", "creat", "openat2", "pair", "fcntl", "vector", "move_mount")

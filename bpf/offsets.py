@@ -175,6 +175,8 @@ IO_URING = (
         for member in ("old_dfd", "new_dfd", "oldpath", "newpath")
     ),
 )
+"""Where io_uring has the caller's pointers to addresses."""
+IO_ADDRESS = (("io_connect", "addr"), ("io_connect", "addr_len"), ("io_sr_msg", "umsg"))
 OPERATIONS = """READV WRITEV FSYNC READ_FIXED WRITE_FIXED POLL_ADD SYNC_FILE_RANGE SENDMSG RECVMSG ACCEPT CONNECT
     FALLOCATE OPENAT CLOSE STATX READ WRITE FADVISE SEND RECV OPENAT2 SPLICE TEE SHUTDOWN RENAMEAT UNLINKAT MKDIRAT
     SYMLINKAT LINKAT MSG_RING FSETXATTR FGETXATTR URING_CMD SEND_ZC SENDMSG_ZC READ_MULTISHOT FTRUNCATE BIND LISTEN
@@ -198,7 +200,7 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
         wanted[f"pt_regs_{register}"] = (("pt_regs", register),)
     found = {f"KERNEL_{name}": _first(btf, places) for name, places in wanted.items()}
     found["KERNEL_upid_size"] = btf.size("upid")
-    for members in (MAPLE_TREE, AUDIT, PIDS, IO_URING, SECCOMP, MODULES):
+    for members in (MAPLE_TREE, AUDIT, PIDS, IO_URING, IO_ADDRESS, SECCOMP, MODULES):
         with contextlib.suppress(UnknownMember):
             found |= {f"KERNEL_{s}_{path.replace('.', '_')}": btf.offset(s, path) for s, path in members}
     for operation in OPERATIONS:

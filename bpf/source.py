@@ -35,6 +35,8 @@ SOURCES = (
     "dispatch.h",
     "objects.h",
     "pids.h",
+    "sockets.h",
+    "addresses.h",
     "syscalls.c",
     "files.c",
     "sockets.c",
@@ -49,6 +51,8 @@ SOURCES = (
     "flush.c",
 )
 GROUPS = 65536
+ROOMS = frozenset({"recvfrom", "recvmsg"})
+"""Calls of which the entry is seen, since it has the room for an address (bpf/c/addresses.h)."""
 CONTAINERS = 16384
 """Control groups of containers that are known at a time."""
 NEEDS = {"mmap": "WANT_MMAP", "mprotect": "WANT_REGIONS", "identity": "WANT_BEFORE"}
@@ -98,6 +102,7 @@ class Wanted:
             "tell",
             "sys_exit",
             "exec_call",
+            "address_call",
             *self.programs,
             *(step for p in self.programs for step in STEPS.get(p, ())),
         )
@@ -173,6 +178,8 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
     for name in (*hooks, *ENTRY_CALLS, *LIFECYCLE):
         if name in names:
             found[f"WANT_{name.upper()}"] = 1
+    if names & ROOMS:
+        found["WANT_ROOMS"] = 1
     if "task_rename" in names or not prepare_exec:
         found["WANT_TASK_RENAME"] = 1
     if prepare_exec:

@@ -41,6 +41,13 @@ static __always_inline void blob_end(struct writer *w, struct blob *b, u32 bytes
 	BLOB_AT(w) += sizeof(*b) + round_up(bytes, 8);
 }
 
+/* Argument `i` as it stands in the record. */
+static __always_inline u64 written_argument(const struct writer *w, u32 i)
+{
+	u64 *cell = (u64 *)(w->head + 1);
+	return i ? *(volatile u64 *)&cell[(i - 1) & 7] : *(volatile u64 *)&w->head->arg0;
+}
+
 static __always_inline void blob_string(struct writer *w, u32 arg, u64 address, bool user)
 {
 	struct blob *b = blob_begin(w, arg, BLOB_ROOM);
@@ -64,7 +71,7 @@ static __always_inline void blob_string(struct writer *w, u32 arg, u64 address, 
 	blob_end(w, b, bytes, status | (user ? SOURCE_USER_EXIT : SOURCE_KERNEL));
 }
 
-static __always_inline void blob_memory(struct writer *w, u32 arg, u64 address, u64 whole, u32 most)
+static __always_inline void blob_memory_of(struct writer *w, u32 arg, u64 address, u64 whole, u32 most, u32 source)
 {
 	struct blob *b = blob_begin(w, arg, BLOB_ROOM);
 	if (!b)
@@ -84,7 +91,12 @@ static __always_inline void blob_memory(struct writer *w, u32 arg, u64 address, 
 	} else if (bytes < whole) {
 		status = BLOB_CUT;
 	}
-	blob_end(w, b, bytes, status);
+	blob_end(w, b, bytes, status | source);
+}
+
+static __always_inline void blob_memory(struct writer *w, u32 arg, u64 address, u64 whole, u32 most)
+{
+	blob_memory_of(w, arg, address, whole, most, SOURCE_USER_EXIT);
 }
 
 /*

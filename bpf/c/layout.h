@@ -223,7 +223,19 @@ struct call {
 	u8 descriptor;
 	u8 registers[5]; /* of what ipc stands for: which of its arguments each argument is, 0 none */
 	u8 narrow;       /* its pointers and structs in memory are those of 32 bits */
-	u8 pad;
+	u8 address;      /* enum address: it is about a socket's address (addresses.h) */
+};
+
+/* Where the address of a call stands. */
+enum address {
+	ADDRESS_NONE = 0,
+	ADDRESS_OWN = 1,          /* the socket's own: getsockname */
+	ADDRESS_PEER = 2,         /* its peer's: getpeername */
+	ADDRESS_ACCEPTED = 3,     /* the peer of the socket that is the result: accept, accept4 */
+	ADDRESS_RECEIVED = 4,     /* written by recvfrom */
+	ADDRESS_MSG_RECEIVED = 5, /* written by recvmsg into the name of a msghdr */
+	ADDRESS_MSG_SENT = 6,     /* passed to sendmsg in one */
+	ADDRESS_MMSG_SENT = 7,    /* in the first of sendmmsg's */
 };
 
 /* Calls that one program tells apart. */

@@ -39,6 +39,9 @@ BPF_TABLE("lru_hash", u64, struct regions, regions, 4096); /* by thread, between
 BPF_PERCPU_ARRAY(identity_scratch, struct identity, 1);
 BPF_TABLE("lru_hash", u64, struct identity, identities, 4096); /* by thread, as above */
 #endif
+#ifdef WANT_ROOMS
+BPF_TABLE("lru_hash", u64, u32, rooms, 4096); /* by thread, as above: bytes for an address */
+#endif
 #ifdef WANT_RT_SIGRETURN
 BPF_TABLE("lru_hash", u64, u8, sigreturns, 4096);
 #endif

@@ -19,13 +19,6 @@ static __always_inline void write_arguments(struct writer *w, const u64 *a, u32 
 		cell[4] = a[5];
 }
 
-/* Argument `i` as it stands in the record. */
-static __always_inline u64 written_argument(const struct writer *w, u32 i)
-{
-	u64 *cell = (u64 *)(w->head + 1);
-	return i ? *(volatile u64 *)&cell[(i - 1) & 7] : *(volatile u64 *)&w->head->arg0;
-}
-
 static __always_inline void write_blob(struct writer *w, const struct blob_spec *spec, s64 retval)
 {
 	u32 which = spec->arg, most = spec->bytes;
@@ -109,12 +102,16 @@ static __always_inline bool image_replaced(s64 number, bool compat, s64 retval)
 	return !retval && number != SYSCALL_EXECVEAT(compat);
 }
 
-/*
- * `inner`: the arguments of a call that came by another one, NULL for those of the registers. `exec`: whether it
- * is one that replaces the image; what that takes is looked at by the verifier in a program of its own.
- */
+/* What is looked at by the verifier in a program of its own. */
+enum call_kind {
+	CALL_PLAIN,
+	CALL_EXEC,    /* replaces the image, if it succeeds */
+	CALL_ADDRESS, /* about a socket's address */
+};
+
+/* `inner`: the arguments of a call that came by another one, NULL for those of the registers. */
 static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, struct call *call,
-					  const u64 *inner, bool exec)
+					  const u64 *inner, enum call_kind kind)
 {
 	u64 task = current_task_btf(), regs = task_pt_regs(task);
 	s64 number = SYSCALL_NUMBER(regs), retval = ctx->args[1];
@@ -125,6 +122,7 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, s
 	tell_first(ctx, &s);
 	if (number == -1 && sigreturn_ended(&s))
 		return;
+	bool exec = kind == CALL_EXEC;
 	/* none of those that come by another call is an exec: the verifier need not look at that there */
 	bool image = exec && image_replaced(number, compat, retval);
 	if (s.flags & GROUP_ARMED)
@@ -164,6 +162,8 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, s
 		else
 			for (int i = 0; i < 5 && call->blobs[i].kind; i++)
 				write_blob(&w, &call->blobs[i], retval);
+		if (kind == CALL_ADDRESS && call->address)
+			write_address(&w, call, task, retval);
 	}
 	w.head->flags |= answered_flag(task);
 #ifdef WANT_OWN_TARGET
@@ -238,8 +238,10 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 #endif
 	if (call->wanted && call->exec)
 		objects.call(ctx, PROGRAM_exec_call);
+	if (call->wanted && call->address)
+		objects.call(ctx, PROGRAM_address_call);
 	if (call->wanted)
-		syscall_event(ctx, call, 0, false);
+		syscall_event(ctx, call, 0, CALL_PLAIN);
 	/* what an object would tell is of a call that ran */
 	if (refused_flag(task, regs, ctx->args[1]))
 		return 0;
@@ -256,7 +258,21 @@ int on_exec_call(struct bpf_raw_tracepoint_args *ctx)
 	struct call *call = calls.lookup(&slot);
 	if (!call || !call->exec)
 		return 0;
-	syscall_event(ctx, call, 0, true);
+	syscall_event(ctx, call, 0, CALL_EXEC);
+	if (call->object && !refused_flag(task, regs, ctx->args[1]))
+		objects.call(ctx, call->object);
+	return 0;
+}
+
+/* The same for those that are about a socket's address. */
+int on_address_call(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 task = current_task_btf(), regs = task_pt_regs(task);
+	u32 slot = ended_slot(task, regs, ctx->args[1]);
+	struct call *call = calls.lookup(&slot);
+	if (!call || !call->address)
+		return 0;
+	syscall_event(ctx, call, 0, CALL_ADDRESS);
 	if (call->object && !refused_flag(task, regs, ctx->args[1]))
 		objects.call(ctx, call->object);
 	return 0;
@@ -273,7 +289,7 @@ int on_multiplexed(struct bpf_raw_tracepoint_args *ctx)
 	if (!call || d.slot < MULTIPLEXED_SLOT)
 		return 0;
 	if (call->wanted)
-		syscall_event(ctx, call, d.a, false);
+		syscall_event(ctx, call, d.a, CALL_ADDRESS);
 	if (call->object)
 		objects.call(ctx, call->object);
 	return 0;

@@ -69,16 +69,34 @@ static __always_inline s32 uring_operands(struct writer *w, u64 r, u64 op)
 	return -1;
 }
 
+/* The address that an operation is given: it still stands in the caller's memory. That of bind is not known. */
+static __always_inline void uring_address(struct writer *w, u64 request, u64 op)
+{
+	u64 address = 0;
+	u32 bytes = 0;
+#ifdef KERNEL_io_connect_addr
+	if (op & OP(CONNECT)) {
+		address = KREAD(u64, request + KERNEL_io_connect_addr);
+		bytes = KREAD(u32, request + KERNEL_io_connect_addr_len);
+	}
+	if (op & (OP(SENDMSG) | OP(SENDMSG_ZC)))
+		address = message_name(KREAD(u64, request + KERNEL_io_sr_msg_umsg), false, &bytes);
+#endif
+	if (address)
+		blob_memory_of(w, 8, address, bytes, ADDRESS_BYTES, SOURCE_USER_ENTRY);
+}
+
 int on_io_uring_submit_req(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = current_task_btf(), request = ctx->args[0];
 	struct writer w;
 	struct walks *j = walks_begin();
-	if (!j || !event_begin(ctx, &w, false, EVENT_io_uring_submit, 8, 2 * BLOB_ROOM + PATH_ROOM))
+	if (!j || !event_begin(ctx, &w, false, EVENT_io_uring_submit, 9, 2 * BLOB_ROOM + PATH_ROOM + 256))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
 	u32 code = KREAD(u8, request + KERNEL_io_kiocb_opcode);
-	s32 fd = uring_operands(&w, request, code < 64 ? 1ULL << code : 0);
+	u64 op = code < 64 ? 1ULL << code : 0;
+	s32 fd = uring_operands(&w, request, op);
 	bool indexed = KREAD(u64, request + KERNEL_io_kiocb_flags) & REQ_F_FIXED_FILE;
 	u64 file = indexed ? 0 : task_file(task, fd);
 	w.head->arg0 = code;
@@ -87,6 +105,7 @@ int on_io_uring_submit_req(struct bpf_raw_tracepoint_args *ctx)
 	a[2] = id.device;
 	a[3] = id.inode;
 	a[6] = KREAD(u64, request + KERNEL_io_kiocb_cqe_user_data);
+	uring_address(&w, request, op);
 	if (!file)
 		w.head->flags |= HEAD_NO_OBJECT;
 	if (file)

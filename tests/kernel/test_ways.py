@@ -11,7 +11,7 @@ from tests.live import Traced, arguments, compile_c, trace
 pytestmark = pytest.mark.kernel
 EVENTS = (
     "openat,security_file_open,socket,connect,security_socket_create,security_socket_connect,socketcall,shmget,"
-    "unknown_syscall,listns,execveat"
+    "unknown_syscall,listns,execveat,accept4,getpeername,getsockname,recvfrom,recvmsg,sendmsg,sendmmsg"
 )
 
 
@@ -78,3 +78,27 @@ def test_a_result_that_a_listener_may_have_made_up_is_marked(ways: Traced) -> No
 
 def test_the_books_balance(ways: Traced) -> None:
     assert ways.ledger["balanced"] is True
+
+
+def test_an_address_is_the_kernels_whatever_room_it_was_given(ways: Traced) -> None:
+    """Of what it knows itself, all of it; of what it wrote, as much as it wrote."""
+    own, accepted, datagrams = (arguments(e)["addr"] for e in ways.of("forged", "getsockname"))
+    assert own == accepted
+    (peer,) = (arguments(e)["addr"] for e in ways.of("forged", "getpeername"))
+    (taken,) = ways.of("forged", "accept4")
+    argument = next(a for a in taken["args"] if a["type"] == "struct sockaddr*")
+    assert (argument["value"], argument["source"]) == (peer, "kernel")
+    assert peer["sin_addr"] == "127.0.0.1"
+    for name, argument_name in (("recvfrom", "src_addr"), ("recvmsg", "addr")):
+        (event,) = ways.of("forged", name)
+        shown = next(a for a in event["args"] if a["name"] == argument_name)
+        assert shown["cut"]
+        assert "4a4a" not in str(shown)
+        assert shown["value"]["sa_family"] == "AF_INET"
+    assert "74.74.74.74" not in str(ways.of("forged"))
+    sent, none = ways.of("forged", "sendmsg")
+    assert arguments(sent)["addr"] == datagrams
+    assert next(a for a in none["args"] if a["name"] == "addr")["reason"] == "null"
+    one, several = (next(a for a in e["args"] if a["name"] == "addr") for e in ways.of("forged", "sendmmsg"))
+    assert one["value"] == several["value"] == datagrams
+    assert ("cut" in one, "cut" in several) == (False, True)

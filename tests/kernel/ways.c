@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -122,6 +123,43 @@ static void answered(void)
 	pthread_join(thread, 0);
 }
 
+/* Addresses that the kernel writes into too little room: what stands behind is the caller's. */
+static void forged(void)
+{
+	struct sockaddr_in forged, own = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t room = sizeof(own);
+	int listening = socket(AF_INET, SOCK_STREAM, 0), peer = socket(AF_INET, SOCK_STREAM, 0);
+	int datagrams = socket(AF_INET, SOCK_DGRAM, 0);
+	char byte = 'x';
+	bind(listening, (void *)&own, sizeof(own));
+	listen(listening, 1);
+	getsockname(listening, (void *)&own, &room);
+	connect(peer, (void *)&own, sizeof(own));
+#define ROOM (memset(&forged, 'J', sizeof(forged)), room = 4, (void *)&forged)
+	int accepted = accept4(listening, ROOM, &room, 0);
+	getpeername(accepted, ROOM, &room);
+	getsockname(accepted, ROOM, &room);
+	own.sin_port = 0;
+	bind(datagrams, (void *)&own, sizeof(own));
+	room = sizeof(own);
+	getsockname(datagrams, (void *)&own, &room);
+	sendto(datagrams, &byte, 1, 0, (void *)&own, sizeof(own));
+	recvfrom(datagrams, &byte, 1, 0, ROOM, &room);
+	struct iovec data = { &byte, 1 };
+	struct msghdr message = { .msg_name = &own, .msg_namelen = sizeof(own), .msg_iov = &data, .msg_iovlen = 1 };
+	sendmsg(datagrams, &message, 0);
+	message.msg_name = ROOM;
+	message.msg_namelen = 4;
+	recvmsg(datagrams, &message, 0);
+	message.msg_name = &own;
+	message.msg_namelen = sizeof(own);
+	struct mmsghdr several[2] = { { message }, { message } };
+	syscall(SYS_sendmmsg, datagrams, several, 1, 0);
+	syscall(SYS_sendmmsg, datagrams, several, 2, 0);
+	message.msg_name = 0;
+	sendmsg(peer, &message, 0);
+}
+
 static void run(const char *name, void (*way)(void))
 {
 	pid_t child = fork();
@@ -143,5 +181,6 @@ int main(void)
 	run("checked", checked);
 	run("trapped_open", trapped_open);
 	run("answered", answered);
+	run("forged", forged);
 	return 0;
 }

@@ -2,7 +2,7 @@
 
     process_creation     sched_process_exec
     file_event           an open that creates, truncates or opens for writing; what rename, link, symlink, mknod make
-    network_connection   security_socket_connect
+    network_connection   security_socket_connect, and sendto, sendmsg, sendmmsg with an address
     auditd               one row a record, as auditd would write them for the same event:
         EXECVE           sched_process_exec: a0, a1, ... are the arguments
         PATH             of what is run, its interpreter, and what is opened: `name` as it was given, and absolute
@@ -76,12 +76,19 @@ PROCESS = {
     "ProcessId": Plain("process.pid@dec"),
     "ParentProcessId": Plain("process.ppid@dec"),
 }
-NETWORK: dict[str, Meaning] = {
-    **PROCESS,
-    "Initiated": Constant("true"),
-    "DestinationIp": Plain("remote_addr.ip"),
-    "DestinationPort": Plain("remote_addr.port", number=True),
-}
+DESTINATIONS = {CONNECT: "remote_addr", "sendto": "dest_addr", "sendmsg": "addr", "sendmmsg": "addr"}
+"""Events that go to an address, and the argument that it is: datagrams need no connection."""
+
+
+def _network(address: str) -> dict[str, Meaning]:
+    return {
+        **PROCESS,
+        "Initiated": Constant("true"),
+        "DestinationIp": Plain(f"{address}.ip"),
+        "DestinationPort": Plain(f"{address}.port", number=True),
+    }
+
+
 WRITES = Test("flags", "has", ("O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC"))
 FILES: dict[str, tuple[str, Node]] = {
     OPEN: ("pathname", WRITES),
@@ -122,8 +129,10 @@ def rows_of_category(category: str) -> list[Row] | None:
     if category == "process_creation":
         return [Row(EXEC, _of(PROCESS))]
     if category == "network_connection":
-        families = Test("remote_addr.family", "equals", ("AF_INET", "AF_INET6"))
-        return [Row(CONNECT, _of(NETWORK), families)]
+        return [
+            Row(event, _of(_network(address)), Test(f"{address}.family", "equals", ("AF_INET", "AF_INET6")))
+            for event, address in DESTINATIONS.items()
+        ]
     if category == "file_event":
         return [
             Row(event, _of({**PROCESS, "TargetFilename": Plain(path)}), when) for event, (path, when) in FILES.items()

@@ -1,0 +1,93 @@
+/*
+ * addresses.h - addresses of sockets in calls that are told of. What the kernel itself knows of the socket is taken
+ * from there. An address that it writes to the caller's memory is cut to the room that it had: bytes behind that
+ * are the caller's own. The length that comes back does not tell, so the room is kept from the entry of the call;
+ * where that is not seen (32-bit calls), nothing of the address is believed.
+ */
+#define ADDRESS_BYTES 128
+
+#ifdef WANT_ROOMS
+static __always_inline int keep_room(u64 at)
+{
+	u64 pid_tgid = bpf_get_current_pid_tgid();
+	u32 room = 0;
+	if (at && !bpf_probe_read_user(&room, sizeof(room), (void *)at))
+		rooms.update(&pid_tgid, &room);
+	return 0;
+}
+
+int enter_recvfrom(void *ctx)
+{
+	u64 a[6] = {};
+	bpf_probe_read_kernel(&a, sizeof(a), (char *)ctx + 16);
+	return a[4] ? keep_room(a[5]) : 0;
+}
+
+int enter_recvmsg(void *ctx)
+{
+	u64 a[2] = {};
+	bpf_probe_read_kernel(&a, sizeof(a), (char *)ctx + 16);
+	return keep_room(a[1] + 8);
+}
+#endif
+
+/* The room that the caller gave for the address of this call, taken once. */
+static __always_inline u32 taken_room(void)
+{
+	u32 room = 0;
+#ifdef WANT_ROOMS
+	u64 pid_tgid = bpf_get_current_pid_tgid();
+	u32 *kept = rooms.lookup(&pid_tgid);
+	if (kept)
+		room = *kept;
+	rooms.delete(&pid_tgid);
+#endif
+	return room < ADDRESS_BYTES ? room : ADDRESS_BYTES;
+}
+
+/* The name of a msghdr in the caller's memory. */
+static __always_inline u64 message_name(u64 message, bool narrow, u32 *bytes)
+{
+	u64 name = 0;
+	u32 width = narrow ? 4 : 8;
+	bpf_probe_read_user(&name, width, (void *)message);
+	bpf_probe_read_user(bytes, sizeof(*bytes), (void *)(message + width));
+	return name;
+}
+
+#define MMSGHDR_BYTES(narrow) ((narrow) ? 32 : 64)
+
+static __always_inline void write_address(struct writer *w, const struct call *call, u64 task, s64 retval)
+{
+	u32 kind = call->address, bytes = 0, most = ADDRESS_BYTES, arg = 1;
+	u64 first = written_argument(w, 0), second = written_argument(w, 1), address = second;
+	if (retval < 0 && kind < ADDRESS_MSG_SENT)
+		return;
+	if (kind <= ADDRESS_ACCEPTED) {
+		u64 sock = file_sock(task_file(task, kind == ADDRESS_ACCEPTED ? retval : first));
+		u16 family = sock ? KREAD(u16, sock + KERNEL_sock___sk_common + KERNEL_sock_common_skc_family) : 0;
+		if (family == AF_INET || family == AF_INET6 || family == AF_UNIX) {
+			blob_socket_address(w, 1, sock, kind != ADDRESS_OWN);
+			return;
+		}
+		bpf_probe_read_user(&bytes, sizeof(bytes), (void *)written_argument(w, 2));
+	} else if (kind == ADDRESS_RECEIVED) {
+		arg = 4;
+		most = taken_room();
+		address = written_argument(w, 4);
+		bpf_probe_read_user(&bytes, sizeof(bytes), (void *)written_argument(w, 5));
+	} else {
+		arg = kind == ADDRESS_MMSG_SENT ? 4 : 3;
+		address = message_name(second, call->narrow, &bytes);
+		if (kind == ADDRESS_MSG_RECEIVED)
+			most = taken_room();
+		/* the others of many may go elsewhere: then the first is not all */
+		u32 other = 0;
+		if (kind == ADDRESS_MMSG_SENT && written_argument(w, 2) > 1 &&
+		    message_name(second + MMSGHDR_BYTES(call->narrow), call->narrow, &other)) {
+			most = bytes < ADDRESS_BYTES ? bytes : ADDRESS_BYTES;
+			bytes++;
+		}
+	}
+	blob_memory(w, arg, address, bytes, most);
+}
