@@ -12,6 +12,7 @@ add() { need="$need $1"; }
 [ -d /usr/lib/python3/dist-packages/bcc ] || add python3-bpfcc
 python3 -c 'import ensurepip, venv' 2>/dev/null || add python3-venv
 command -v cc >/dev/null 2>&1 || add gcc
+ldconfig -p 2>/dev/null | grep -q libseccomp.so.2 || add libseccomp2
 [ -e /usr/include/stdio.h ] || add libc6-dev
 echo 'int main(void){return 0;}' | cc -m32 -x c -o /dev/null - 2>/dev/null || add gcc-multilib
 if [ "${1:-}" = tests ]; then

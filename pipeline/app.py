@@ -20,7 +20,7 @@ from bpf import loader, scope, trees
 from bpf.catalogue import catalogue
 from bpf.early import Test
 from bpf.layout import EXTRA_SLOTS
-from pipeline import VERSION, reader, recording
+from pipeline import VERSION, privilege, reader, recording
 from pipeline.books import Ledger
 from pipeline.clock import boot_epoch_ns, boottime_ns
 from pipeline.command import Command
@@ -148,6 +148,7 @@ class Run:
             os.close(self.request.ready_fd)
         if self.command:
             self.command.go()
+        privilege.keep(*privilege.SUPERVISOR)
 
     def _load(self) -> Kernel:
         """Narrowed by what signatures can match, if the kernel takes such programs."""

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from bpf.layout import RUNTIMES
 from config.runtimes import FAILED, FREE, KNOWN, PENDING, UNKNOWN, Endpoint, Info
-from pipeline import heap
+from pipeline import heap, privilege
 from pipeline.accounts import Accounts
 from pipeline.doorbell import InheritedFd
 from pipeline.enrichment import ACCOUNTS, CONTAINER, ENTRIES, Table, key_of, requests
@@ -324,14 +324,26 @@ def _bound_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
+KEPT = (privilege.CAP_DAC_OVERRIDE,)
+"""Sockets of runtimes are for root alone, or for a group."""
+
+
+def prepare(plan: Plan, source: InheritedFd) -> None:
+    """Before it gives up privilege: import what it needs, from folders that it may not be allowed to read later."""
+    import pyseccomp  # noqa: F401
+
+    for endpoint in plan.endpoints:
+        client(endpoint, plan.container_labels)
+    threading.stack_size(STACK_BYTES)
+    _bound_memory()
+
+
 def run(plan: Plan, source: InheritedFd) -> None:
     """The enricher, until all workers have ended."""
     control = attach_control(plan)
     enricher = Enricher(Table(Segment(name=plan.enrichment)), plan.endpoints, plan.container_labels)
-    threading.stack_size(STACK_BYTES)
     heap.share()
     enricher.start()
-    _bound_memory()
     logger("enricher").debug("enricher.started", runtimes=[str(endpoint) for endpoint in plan.endpoints])
     control.ready[READY_WORKER + plan.workers] = 1
     poll = select.poll()

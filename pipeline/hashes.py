@@ -271,12 +271,21 @@ def _let_go(kept: int) -> None:
                 os.close(int(name))
 
 
+KEPT = (privilege.CAP_DAC_READ_SEARCH, privilege.CAP_SYS_PTRACE)
+"""It reads any file, and looks for it in /proc/PID of any process."""
+
+
+def prepare(plan: Plan, source: InheritedFd) -> None:
+    """Before it gives up privilege."""
+    import pyseccomp  # noqa: F401  (from a folder that it may not be allowed to read later)
+
+    _let_go(source.fd)
+
+
 def run(plan: Plan, source: InheritedFd) -> None:
     """The hasher, until all workers have ended."""
-    privilege.keep(privilege.CAP_DAC_READ_SEARCH, privilege.CAP_SYS_PTRACE)
     control = attach_control(plan)
     hasher = Hasher(Table(Segment(name=plan.hashes)), lambda request: digest_of(request, plan.hashes_remote))
-    _let_go(source.fd)
     poll = select.poll()
     poll.register(source.fd, select.POLLIN)
     while not all(worker.peek("ended").all() for worker in control.workers):

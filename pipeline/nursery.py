@@ -10,11 +10,28 @@ supervisor ends, this is killed, and so is every stage.
 
 from __future__ import annotations
 
-from pipeline import enricher, hashes, privilege, process, publisher, reader, recording, signals
+import importlib
+
+from pipeline import confine, enricher, hashes, privilege, process, publisher, reader, recording, signals
 from workers import process as worker
 
+CODECS = "ascii latin_1 idna punycode unicode_escape raw_unicode_escape utf_16 utf_16_le utf_16_be utf_32 utf_8_sig"
+EAGER = (
+    *("pyseccomp", "workers.detect.current", "multiprocessing.spawn", "multiprocessing.popen_forkserver"),
+    *("multiprocessing.popen_spawn_posix", "multiprocessing.shared_memory", "multiprocessing.synchronize"),
+    *("multiprocessing.resource_sharer", "traceback", "linecache", "tokenize", "unicodedata", "stringprep"),
+    *(f"encodings.{name}" for name in CODECS.split()),
+    # what signatures in Python are likely to import
+    *"json re ipaddress datetime fnmatch base64 binascii hashlib math string collections itertools functools".split(),
+    *"operator statistics textwrap urllib.parse posixpath shlex time calendar bisect heapq decimal _strptime".split(),
+)
+"""What stages may need later, when the folder that it is in may be closed to them."""
 STAGES = (enricher, hashes, process, publisher, reader, recording, worker)
 
+for _name in EAGER:
+    importlib.import_module(_name)
 signals.ignore_all()
-privilege.die_with_parent()
 process.call_it("nursery")
+privilege.drop()
+privilege.die_with_parent()
+confine.confine("nursery")

@@ -23,7 +23,7 @@ from pipeline import books
 from pipeline.doorbell import Doorbell, InheritedFd
 from pipeline.gaps import TABLE
 from pipeline.ring import Ring
-from pipeline.shm import Array, Journal, Segment
+from pipeline.shm import Array, Journal, Segment, contents
 
 FLAGS_BYTES = 64
 READY_BYTES = 128
@@ -220,10 +220,7 @@ class Control:
     def encoded_rules(self, generation: int) -> bytes:
         """The signatures of a generation, encoded (workers/detect/detector.py)."""
         where = self.rules[generation % MOST_GENERATIONS]
-        segment = Segment(name=where["name"].decode())
-        data = segment.array("u1", int(where["bytes"])).tobytes()
-        segment.close()
-        return data
+        return contents(where["name"].decode(), int(where["bytes"]))
 
     def close(self) -> None:
         """Drop the views."""

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline import heap, logs, privilege, signals
+from pipeline.confine import confine
 from pipeline.plan import Plan
+from pipeline.shm import attach
 
 PR_SET_NAME = 15
 
@@ -29,10 +31,30 @@ def _failed(error: BaseException | None) -> None:
     os._exit(70)
 
 
+def _segments(name: str, plan: Plan) -> tuple[str, ...]:
+    """Those that a stage works with."""
+    kind, _, number = name.partition("-")
+    tables = plan.hashes, plan.enrichment
+    of_kind: dict[str, tuple[str, ...]] = {
+        "reader": plan.rings,
+        "publisher": plan.results,
+        "recorder": plan.rings[-1:],
+        "worker": (*plan.rings[int(number or 0) :][:1], *plan.results[int(number or 0) :][:1], *tables),
+    }
+    return plan.control, *filter(None, of_kind.get(kind, tables))
+
+
 def main(
-    name: str, plan: Plan, run: Callable[..., None], *args: Any, keep_privilege: bool = False, nice: int = 0
+    name: str,
+    plan: Plan,
+    run: Callable[..., None],
+    *args: Any,
+    kept: tuple[int, ...] = (),
+    nice: int = 0,
+    prepare: Callable[..., None] | None = None,
 ) -> None:
-    """Run one process: no signals of its own, no privilege, and its death is the supervisor's business.
+    """Run one process: no signals of its own, no privilege but the capabilities `kept`, and its death is the
+    supervisor's business. `prepare` is called with what `run` is, before privilege is given up.
 
     Signals are the supervisor's: it ends the stages in flow order. A bug ends the process
     with its traceback; the supervisor starts it again.
@@ -46,8 +68,12 @@ def main(
     if nice:
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, nice)
-    if not keep_privilege:
-        privilege.drop()
+    attach(_segments(name, plan))
+    if prepare:
+        prepare(plan, *args)
+    privilege.drop(*kept)
+    privilege.die_with_parent()
+    confine(name.partition("-")[0])
     # a process with a thread less would stand still
     threading.excepthook = lambda args: _failed(args.exc_value)
     try:

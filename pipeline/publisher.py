@@ -106,7 +106,8 @@ class Publisher:
         sink: Sink
         if output.format == "zmq":
             shared = next((s for s in self.sinks if isinstance(s, ZmqSink) and s.output.target == output.target), None)
-            sink = ZmqSink(output, self.control.interest, f"{self.plan.publisher}-{os.getpid()}", shared)
+            name = f"{self.plan.publisher}-{os.getpid()}"
+            sink = ZmqSink(output, self.control.interest, name, shared, target)
         elif output.format == "none":
             sink = NoneSink(output)
         else:

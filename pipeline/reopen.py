@@ -66,7 +66,12 @@ class Files:
 
     def _files(self) -> Iterator[tuple[int, InheritedFd]]:
         for number, (sink, target) in enumerate(zip(self._sinks, self._targets, strict=True)):
-            if target is not None and sink.target != "-" and stat.S_ISREG(os.fstat(target.fd).st_mode):
+            if (
+                target is not None
+                and sink.format != "zmq"
+                and sink.target != "-"
+                and stat.S_ISREG(os.fstat(target.fd).st_mode)
+            ):
                 yield number, target
 
     def _reopen(self, number: int, old: InheritedFd) -> None:
@@ -92,8 +97,8 @@ class Files:
         """Close everything."""
         self._socket.close()
         self.end.close()
-        for target in self._targets:
-            if target is not None:
+        for sink, target in zip(self._sinks, self._targets, strict=True):
+            if target is not None and sink.format != "zmq":
                 target.close()
 
 

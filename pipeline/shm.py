@@ -19,12 +19,14 @@ import platform
 import re
 import resource
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from pipeline.privilege import stage_ids
 
 Array = np.ndarray[Any, Any]
 
@@ -109,6 +111,22 @@ class _Mapping(shared_memory.SharedMemory):
         return
 
 
+ATTACHED: dict[str, _Mapping] = {}
+"""Mapped before this process lost the right to open them."""
+
+
+def attach(names: Iterable[str]) -> None:
+    """Map segments that are attached to later, by name."""
+    for name in names:
+        ATTACHED[name] = _Mapping(name=name)
+
+
+def contents(name: str, size: int) -> bytes:
+    """The bytes of a segment that is only read."""
+    with open(FOLDER / name, "rb") as file:
+        return file.read(size)
+
+
 class Segment:
     """One shared-memory segment. `close()` after all views are gone; `unlink()` by the owner."""
 
@@ -119,8 +137,10 @@ class Segment:
             self._memory = self._made(size)
             self._lock = os.open(FOLDER / self._memory.name, os.O_RDWR | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_SH)
+            if (ids := stage_ids()) is not None:
+                os.fchown(self._lock, *ids)
         else:
-            self._memory = _Mapping(name=name)
+            self._memory = ATTACHED.pop(name) if name in ATTACHED else _Mapping(name=name)
         self.name = self._memory.name
 
     @staticmethod

@@ -18,7 +18,6 @@ import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -28,6 +27,7 @@ import zmq
 from bpf.catalogue import catalogue
 from bpf.layout import EVENTS
 from config.outputs import Output
+from pipeline.doorbell import InheritedFd
 from pipeline.gather import Gather
 from pipeline.plan import ALL
 from pipeline.shm import Array
@@ -233,8 +233,17 @@ class ZmqSink:
     Message: topic | header (JSON) | payload. See docs/wire.md.
     """
 
-    def __init__(self, output: Output, interest: Array, publisher: str, shared: ZmqSink | None = None) -> None:
-        """`shared`: the sink of events at the same endpoint, whose socket this one uses for findings."""
+    def __init__(
+        self,
+        output: Output,
+        interest: Array,
+        publisher: str,
+        shared: ZmqSink | None = None,
+        listening: InheritedFd | None = None,
+    ) -> None:
+        """`shared`: the sink of events at the same endpoint, whose socket this one uses for findings; `listening`: the
+        socket that clients connect to (pipeline/endpoints.py).
+        """
         self.output, self.counts, self.broken = output, Counts(), ""
         self._publisher, self._interest = publisher, interest
         self._sequences: dict[bytes, int] = {}
@@ -252,8 +261,12 @@ class ZmqSink:
         self._socket.set(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
         self._topics = {e.id: f"event/{e.name}/".encode() for e in catalogue().by_id.values()}
         self._topics[ALL] = b"all/"
-        bind(self._socket, output.target)
-        self._path = _bound_path(output.target)
+        if listening is not None:
+            self._socket.set(zmq.USE_FD, os.dup(listening.fd))
+        try:
+            self._socket.bind(output.target)
+        except zmq.ZMQError as error:
+            raise SinkError(f"output zmq:{output.target}: {error.strerror}") from error
 
     @property
     def fd(self) -> int:
@@ -341,47 +354,3 @@ class ZmqSink:
             return
         self._socket.close()
         self._context.term()
-        # ZeroMQ leaves the file of an ipc socket behind
-        if self._path is not None and _bound_path(self.output.target) == self._path:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path[0])
-
-
-def bind(socket: Any, endpoint: str) -> None:
-    """Bind; SinkError if the endpoint is taken or not valid. An ipc socket is its owner's alone.
-
-    ZeroMQ unlinks a path before it binds, whoever listens there: so it is tried first.
-    """
-    path = Path(endpoint.removeprefix("ipc://"))
-    if endpoint.startswith("ipc://"):
-        if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
-            raise SinkError(f"output zmq:{endpoint}: exists and is not a socket")
-        if _listened(path):
-            raise SinkError(f"output zmq:{endpoint}: address already in use")
-    before = os.umask(0o177)
-    try:
-        socket.bind(endpoint)
-    except zmq.ZMQError as error:
-        raise SinkError(f"output zmq:{endpoint}: {error.strerror}") from error
-    finally:
-        os.umask(before)
-
-
-def _bound_path(endpoint: str) -> tuple[Path, int] | None:
-    """(path, inode) of an ipc endpoint's socket, if it is there."""
-    path = Path(endpoint.removeprefix("ipc://"))
-    with contextlib.suppress(OSError):
-        if endpoint.startswith("ipc:///"):
-            return path, path.stat().st_ino
-    return None
-
-
-def _listened(path: Path) -> bool:
-    import socket
-
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-    return True

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
-from pipeline import process, recording
+from pipeline import privilege, process, recording
+from pipeline.confine import confine
 from pipeline.doorbell import InheritedFd
 from pipeline.logs import logger
 from pipeline.plan import Plan
-from pipeline.signals import held
+from pipeline.signals import held, ignore_all
 from pipeline.sinks import open_target
 
 START_TRIES = 100
 KILL_S = 2.0
 """Until a process that was killed is given up."""
 FORKED, SPAWNED = multiprocessing.get_context("forkserver"), multiprocessing.get_context("spawn")
-FORKED.set_forkserver_preload(["pipeline.nursery"])
 MOST_DESCRIPTORS = 200
 """That a fork server takes for one process, with some left for its own (it refuses more than 253)."""
 EX_SOFTWARE = 70
@@ -40,17 +42,50 @@ def _without_main() -> Iterator[None]:
         main.__dict__.update(kept)
 
 
-def start_helpers() -> None:
-    """The fork server and multiprocessing's tracker of segments, to which no signal of ours is one."""
+def start_helpers(imports: Iterable[str] = ()) -> None:
+    """The fork server and multiprocessing's tracker of segments, to which no signal of ours is one. `imports`: what
+    stages will import beside what the nursery says, from folders that they may not be allowed to read.
+    """
+    FORKED.set_forkserver_preload([*imports, "pipeline.nursery"])
     with held():
-        resource_tracker.ensure_running()
+        _start_tracker()
         forkserver.ensure_running()
+
+
+def _start_tracker() -> None:
+    """As multiprocessing would, but forked, so that it gives up privilege before it begins."""
+    tracker = resource_tracker._resource_tracker
+    if tracker._fd is not None:  # type: ignore[attr-defined]
+        return
+    with contextlib.suppress(ImportError, RuntimeError, OSError):
+        importlib.import_module("pyseccomp")  # the fork may not be allowed to read it later
+    sys.stdout.flush()
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(reading)
+        tracker._fd, tracker._pid = writing, pid  # type: ignore[attr-defined]
+        return
+    try:
+        ignore_all()
+        process.call_it("tracker")
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > 2 and int(name) != reading:
+                with contextlib.suppress(OSError):
+                    os.close(int(name))
+        os.chdir("/")
+        privilege.drop()
+        confine("tracker")
+        resource_tracker.main(reading)
+    finally:
+        os._exit(0)
 
 
 def _begin(process: Any) -> None:
     """Start a process; a fork server that has just died is started again, as soon as its end can be seen."""
     for _ in range(START_TRIES):
-        with contextlib.suppress(ConnectionError, EOFError), held():
+        # a stage begins where this process stands, which may be where it may not go
+        with contextlib.suppress(ConnectionError, EOFError), held(), contextlib.chdir("/"):
             process.start()
             return
         time.sleep(0.01)
@@ -76,7 +111,10 @@ class Stage:
     descriptors: int = 0
     """How many descriptors its arguments hold, beyond a few."""
     running: Any = None
-    keep_privilege: bool = False
+    kept: tuple[int, ...] = ()
+    """Capabilities that it needs: who has some is not forked by the nursery, which has none."""
+    prepare: Callable[..., None] | None = None
+    """What it does before it gives up privilege."""
     nice: int = 0
     spare: bool = False
     """The run goes on without it, if it cannot be kept alive."""
@@ -107,12 +145,13 @@ class Stage:
 
     def launch(self, plan: Plan, descriptors: int) -> None:
         """Start it; `descriptors`: how many the plan holds."""
-        context: Any = FORKED if self.descriptors + descriptors <= MOST_DESCRIPTORS else SPAWNED
+        many = self.descriptors + descriptors > MOST_DESCRIPTORS
+        context: Any = SPAWNED if many or self.kept else FORKED
         running = context.Process(
             target=process.main,
             name=f"headrace {self.name}",
             args=(self.name, plan, self.target, *self.args),
-            kwargs={"keep_privilege": self.keep_privilege, "nice": self.nice},
+            kwargs={"kept": self.kept, "nice": self.nice, "prepare": self.prepare},
         )
         with _without_main():
             _begin(running)

@@ -12,6 +12,7 @@ given up: MAX_RESTARTS within a run, or an exit status that says a start makes n
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import signal
@@ -32,6 +33,7 @@ from pipeline import enricher, enrichment, hashes, publisher
 from pipeline.books import Ledger, add_reader, add_recording, add_sinks, add_workers
 from pipeline.clock import boottime_ns
 from pipeline.doorbell import Doorbell, InheritedFd
+from pipeline.endpoints import Listening
 from pipeline.generations import Generations
 from pipeline.logs import logger
 from pipeline.plan import READY_WORKER, Control, Plan, render_of
@@ -91,10 +93,10 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         require_total_store_order()
-        start_helpers()
-        workers = self.settings.workers
-        rings = workers + self.records
+        start_helpers(_imports(self.rules, self.sinks))
+        workers, rings = self.settings.workers, self.settings.workers + self.records
         self._segments: list[Segment] = []
+        self._listening: dict[str, Listening] = {}
         targets = [self._target(sink, sink.truncate) for sink in self.sinks]
         self._files, self._targets = Files(self.sinks, targets, self._reopened), targets
         size = Control.bytes_for(workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
@@ -160,7 +162,11 @@ class Pipeline:
         return target
 
     def _target(self, sink: Output, truncate: bool) -> InheritedFd | None:
-        if sink.format in ("zmq", "none"):
+        if sink.format == "zmq":
+            if sink.target not in self._listening:
+                self._listening[sink.target] = Listening(sink.target)
+            return self._listening[sink.target].target
+        if sink.format == "none":
             return None
         target = InheritedFd(open_target(sink.target, f"output {sink.name}", truncate))
         if sink.format == "arrow":
@@ -183,11 +189,13 @@ class Pipeline:
         if recorder:
             self._launch(recorder)
         if self._hash_pipe:
-            self._launch(Stage("hasher", hashes.run, (self._hash_pipe[0],), keep_privilege=True, aside=True))
-        if self._ask_pipe:
             self._launch(
-                Stage("enricher", enricher.run, (self._ask_pipe[0],), spare=True, nice=ENRICHER_NICE, aside=True)
+                Stage("hasher", hashes.run, (self._hash_pipe[0],), kept=hashes.KEPT, prepare=hashes.prepare, aside=True)
             )
+        if self._ask_pipe:
+            one = Stage("enricher", enricher.run, (self._ask_pipe[0],), kept=enricher.KEPT, prepare=enricher.prepare)
+            one.spare, one.aside, one.nice = True, True, ENRICHER_NICE
+            self._launch(one)
 
     def start_source(self, source: Stage) -> None:
         """Start what feeds the rings."""
@@ -326,8 +334,22 @@ class Pipeline:
         for bell in (*self.plan.bells, self.plan.publisher_bell):
             bell.close()
         self._files.close()
+        for listening in self._listening.values():
+            listening.close()
         for end in (*(self._hash_pipe or ()), *(self._ask_pipe or ())):
             end.close()
+
+
+def _imports(rules: Sequence[Rule], sinks: Sequence[Output]) -> list[str]:
+    """Modules that signatures in Python and outputs need, and that not every run has."""
+    found = {"workers.views.arrow"} if any(sink.render == "arrow" for sink in sinks) else set()
+    for source in {rule.source for rule in rules if rule.code}:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module)
+    return sorted(found)
 
 
 def _pipe() -> tuple[InheritedFd, InheritedFd]:

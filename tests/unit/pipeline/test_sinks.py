@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import selectors
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import zmq
 
 from bpf.layout import EVENTS
 from config.outputs import parse
+from pipeline.endpoints import Listening
 from pipeline.gather import Gather
 from pipeline.plan import ALL
 from pipeline.sinks import (
@@ -29,7 +31,6 @@ from pipeline.sinks import (
     Offer,
     SinkError,
     ZmqSink,
-    bind,
     open_target,
 )
 
@@ -308,7 +309,9 @@ class Published:
     def __init__(self, folder: Path, options: str = "") -> None:
         self.endpoint = f"ipc://{folder}/s"
         self.interest = np.zeros(EVENTS + 1, "u1")
-        self.sink = ZmqSink(output(f"zmq:{self.endpoint}{options}"), self.interest, "me")
+        self.listening = Listening(self.endpoint)
+        made = output(f"zmq:{self.endpoint}{options}")
+        self.sink = ZmqSink(made, self.interest, "me", None, self.listening.target)
         self.subscribers: list[Subscriber] = []
 
     def subscribe(self, *topics: bytes, until: Callable[[], bool]) -> Subscriber:
@@ -332,6 +335,7 @@ class Published:
         for one in self.subscribers:
             one.close()
         self.sink.close()
+        self.listening.close()
 
 
 @pytest.fixture
@@ -434,32 +438,47 @@ def test_a_sink_that_must_not_drop_hands_the_batch_back(batches: Batches, publis
     assert closes(published.sink.counts)
 
 
-@pytest.fixture
-def socket() -> Iterator[Any]:
-    context = zmq.Context()
-    made = context.socket(zmq.XPUB)
-    yield made
-    made.close()
-    context.term()
-
-
-def test_an_endpoint_in_use_is_refused_and_stays_usable(published: Published, socket: Any) -> None:
+def test_an_endpoint_in_use_is_refused_and_stays_usable(published: Published) -> None:
     with pytest.raises(SinkError, match="already in use"):
-        bind(socket, published.endpoint)
+        Listening(published.endpoint)
     published.subscribe(b"all/", until=lambda: bool(published.interest[ALL]))
 
 
-def test_a_file_in_the_way_of_a_socket_is_kept(tmp_path: Path, socket: Any) -> None:
+def test_a_file_in_the_way_of_a_socket_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("mine")
     with pytest.raises(SinkError, match="not a socket"):
-        bind(socket, f"ipc://{path}")
+        Listening(f"ipc://{path}")
     assert path.read_text() == "mine"
 
 
-def test_an_endpoint_that_makes_no_sense_is_named(socket: Any) -> None:
-    with pytest.raises(SinkError, match="zmq:tcp://nowhere"):
-        bind(socket, "tcp://nowhere")
+@pytest.mark.parametrize("endpoint", ["tcp://nowhere", "tcp://127.0.0.1:70000", "tcp://127.0.0.1:x", "udp://1:2"])
+def test_an_endpoint_that_makes_no_sense_is_named(endpoint: str) -> None:
+    with pytest.raises(SinkError, match=f"zmq:{endpoint}"):
+        Listening(endpoint)
+
+
+def test_a_socket_that_nobody_listens_at_is_taken_over(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/s"
+    first = Listening(endpoint)
+    assert first.target
+    first.target.close()
+    first.target = None
+    second = Listening(endpoint)
+    # the file is the second's by now
+    first.close()
+    assert (tmp_path / "s").exists()
+    second.close()
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:*", "tcp://[::1]:*", "tcp://lo:*", "ipc://@headrace-test-name"])
+def test_other_endpoints_listen_as_well(endpoint: str) -> None:
+    listening = Listening(endpoint)
+    assert listening.target
+    with socket.socket(fileno=os.dup(listening.target.fd)) as made:
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    listening.close()
 
 
 def test_a_socket_is_its_owners_alone(published: Published) -> None:
