@@ -18,7 +18,9 @@ from pipeline.shm import UnorderedMemory, require_total_store_order
 
 INIT_PID_NAMESPACE = 0xEFFFFFFC
 """PROC_PID_INIT_INO of include/linux/proc_ns.h."""
-CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_IPC_LOCK": 14, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+SMALLEST = ("CAP_BPF", "CAP_PERFMON", "CAP_IPC_LOCK", "CAP_DAC_READ_SEARCH")
+"""Enough for every kind of run: programs, perf events, their memory, and the numbers of tracepoints in tracefs."""
 OPTIONAL_TRACEPOINTS = (
     "sched_prepare_exec",
     "cap_capable",
@@ -85,12 +87,12 @@ def _capabilities() -> Finding:
     held = privilege.effective()
     if held >> CAPABILITIES["CAP_SYS_ADMIN"] & 1:
         return Finding("capabilities", True, "CAP_SYS_ADMIN")
-    missing = [name for name in ("CAP_BPF", "CAP_PERFMON") if not held >> CAPABILITIES[name] & 1]
+    missing = [name for name in SMALLEST if not held >> CAPABILITIES[name] & 1]
     if missing:
         return Finding(
             "capabilities", False, f"{', '.join(missing)} missing", "run as root, or with these capabilities"
         )
-    return Finding("capabilities", True, "CAP_BPF, CAP_PERFMON")
+    return Finding("capabilities", True, ", ".join(SMALLEST))
 
 
 def _machine() -> Finding:
