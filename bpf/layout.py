@@ -28,6 +28,8 @@ MULTIPLEXED_SLOT, MULTIPLEXED = CALL_SLOTS * 2, 32
 """Rows of the calls that socketcall(2) stands for, then as many of ipc(2)."""
 ALL_SLOTS = MULTIPLEXED_SLOT + 2 * MULTIPLEXED
 FRAME_VERSION = 2
+TIME_END = 1 << 63
+"""Times of records are below it; as a watermark, it stands behind all of them."""
 STRING_BYTES = 4096
 PATH_ROOM = 4096 + 256 + 8
 """Of a frame, for a path that is walked (bpf/c/path.h)."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bpf.layout import BROADCAST, EXTRA_SLOTS, STREAM_BULK, STREAM_FACTS
+from bpf.layout import BROADCAST, EXTRA_SLOTS, STREAM_BULK, STREAM_FACTS, TIME_END
 from bpf.test_run import TestRun
 from pipeline.clock import CpuClock, boottime_ns
 from pipeline.doorbell import InheritedFd
@@ -35,7 +35,7 @@ from pipeline.ring import END, FRAME, U64, WATERMARK, Ring, put
 from pipeline.watermark import Marks
 
 BULK, URGENT = 0, 1
-FINAL_WATERMARK = 2**63
+FINAL_WATERMARK = TIME_END
 ANNOUNCE_EVERY_NS = 100_000_000
 LOG_EVERY_NS = 1_000_000_000
 RECORDER_PATIENCE_S = 2.0

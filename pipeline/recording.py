@@ -48,6 +48,11 @@ TURN_BYTES = 1 << 20
 of latency, and a turn has a cost of its own. Which ones are left out depends on the file alone."""
 
 
+TIME = msgspec.Meta(ge=0, le=1 << 62)
+"""Of a time: with it, that of an event is still one of 64 bits."""
+LONGEST_NAME = 256
+
+
 class RecordingError(Exception):
     """A recording that cannot be read: not one, of another version, cut off or corrupted."""
 
@@ -55,13 +60,13 @@ class RecordingError(Exception):
 class Facts(msgspec.Struct, frozen=True):
     """What a recording says about the host it was made on."""
 
-    boot_epoch_ns: int
-    nodename: str
+    boot_epoch_ns: Annotated[int, TIME]
+    nodename: Annotated[str, msgspec.Meta(max_length=LONGEST_NAME)]
     cpus: Annotated[int, msgspec.Meta(ge=1, le=8192)]
     shards: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)]
     machine: str
     made_by: str
-    started_ns: int
+    started_ns: Annotated[int, TIME]
     """CLOCK_BOOTTIME when it was begun."""
     hidden: tuple[str, ...] = ()
     """Arguments that were read for signatures, and that nobody asked to see."""
@@ -98,7 +103,7 @@ def read_facts(data: memoryview, name: str) -> tuple[Facts, int]:
         raise RecordingError(f"{name}: the header is corrupted: the checksum does not fit")
     try:
         return msgspec.json.decode(header, type=Facts), LEAD.size + size
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordingError(f"{name}: the header is corrupted: {error}") from error
 
 
@@ -125,6 +130,8 @@ def blocks(data: memoryview, at: int, name: str) -> Iterator[Block]:
             raise RecordingError(f"{name}: corrupted at byte {at}: a block of kind {kind} and {size} bytes")
         if any(data[at + BLOCK.size + size : at + BLOCK.size + size + (-size % 8)]) or reserved:
             raise RecordingError(f"{name}: corrupted at byte {at}: bytes that should be zero are not")
+        if kind == WATERMARK and U64.unpack(payload)[0] > FINAL_WATERMARK:
+            raise RecordingError(f"{name}: corrupted at byte {at}: a watermark that is no time")
         yield Block(kind, payload)
         if kind == END:
             return
@@ -245,7 +252,7 @@ class Replayer:
         """All blocks; returns an exit status."""
         status = 0
         state = self.state
-        since = 0
+        since = passed_ns = 0
         try:
             for kind, payload in self._blocks:
                 if kind == FRAME:
@@ -259,9 +266,10 @@ class Replayer:
                         self._put(worker, FRAME, payload)
                 elif kind == WATERMARK and since >= TURN_BYTES:
                     since = 0
+                    passed_ns = max(passed_ns, U64.unpack(payload)[0])
                     state["cpu_ns"] = self._cpu.now_ns()
                     for worker in range(self.plan.workers):
-                        self._put(worker, WATERMARK, payload)
+                        self._put(worker, WATERMARK, memoryview(U64.pack(passed_ns)))
                     self.journal.commit()
                     self._publish()
         except RecordingError as error:

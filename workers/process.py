@@ -186,7 +186,7 @@ class Worker:
         if self._keep is not None:
             state["unknown"] += np.uint64(self._keep.take_unknown())
         if batch.rejected_reasons:
-            logger(f"worker-{self.index}").warning("worker.records_rejected", **batch.rejected_reasons)
+            logger(f"worker-{self.index}").warning("worker.records_rejected", reasons=batch.rejected_reasons)
 
     def _emit(self, batch: Batch) -> None:
         for number, (name, is_topic, _) in enumerate(self.renders):

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import BITMAP_WORDS, CELL_BYTES, CONTEXT, FRAME, FRAME_CELLS, FRAME_VERSION
+from bpf.layout import BITMAP_WORDS, CELL_BYTES, CONTEXT, FRAME, FRAME_CELLS, FRAME_VERSION, TIME_END
 
 Array = np.ndarray[Any, Any]
 
@@ -250,6 +250,8 @@ def _gather(
     cells = ((packed >> np.uint64(32)) & np.uint64(0xFFFF)).astype(np.uint16)
     ends = at + cells
     sound = inside & (cells > 0) & (ends <= limit) & (context + CONTEXT_CELLS <= limit)
+    # no watermark would ever let go of a later one
+    sound &= heads[:, 0] < np.uint64(TIME_END)
     # nor may a record run into the next: what is copied out of a frame is never more than the frame
     sound[:-1] &= ends[:-1] <= at[1:]
     if not sound.all():

@@ -62,10 +62,10 @@ def fitted(data: bytes, ends: Array, columns: int) -> tuple[bytes, Array]:
 
     `ends`: where each line ends, in bytes. They are never found by their text.
     """
-    begins = [0, *ends[:-1].tolist()]
+    begins = [0, *ends.tolist()][:-1]
     rows = [data[b : e - 1].decode() for b, e in zip(begins, ends.tolist(), strict=True)]
     lines = [(_cut(line, columns) + "\n").encode() for line in rows]
-    return b"".join(lines), np.cumsum([len(line) for line in lines])
+    return b"".join(lines), np.cumsum([len(line) for line in lines], dtype=np.int64)
 
 
 class TableStyle:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import struct
 import zlib
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,15 +138,38 @@ def test_a_header_that_makes_no_sense_is_refused(header: bytes) -> None:
 
 
 @pytest.mark.parametrize("field", ["cpus", "shards"])
-@pytest.mark.parametrize("value", [-1, 1 << 40])
+@pytest.mark.parametrize("value", [-1, 1 << 40, 10**30, 1.5, None, "1", True])
 def test_facts_that_no_host_has_are_refused(field: str, value: int) -> None:
     # sizes of shared memory are worked out from these
-    import msgspec
-
     header = msgspec.json.encode(msgspec.to_builtins(FACTS) | {field: value})
     data = struct.pack("<8sIIII", b"HEADRACE", VERSION, len(header), zlib.crc32(header), 0) + header
     with pytest.raises(RecordingError, match=NAME):
         read_facts(memoryview(data), NAME)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(name, value) for name in ("boot_epoch_ns", "started_ns") for value in (-1, 1 << 63, 10**30, 1e300, None, "1")]
+    + [("nodename", "x" * 300), ("nodename", 7), ("machine", 7), ("made_by", []), ("hidden", "abc"), ("hidden", [1])],
+)
+def test_no_fact_is_taken_as_it_comes(field: str, value: object) -> None:
+    header = json.dumps(json.loads(msgspec.json.encode(FACTS)) | {field: value}).encode()
+    data = struct.pack("<8sIIII", b"HEADRACE", VERSION, len(header), zlib.crc32(header), 0) + header
+    with pytest.raises(RecordingError, match=rf"header is corrupted.*{field}"):
+        read_facts(memoryview(data), NAME)
+
+
+def test_a_header_that_is_nested_deeply_is_refused() -> None:
+    header = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    data = struct.pack("<8sIIII", b"HEADRACE", VERSION, len(header), zlib.crc32(header), 0) + header
+    with pytest.raises(RecordingError, match="header is corrupted"):
+        read_facts(memoryview(data), NAME)
+
+
+@pytest.mark.parametrize("watermark_ns", [2**63 + 1, 2**64 - 1])
+def test_a_watermark_beyond_all_times_is_refused(watermark_ns: int) -> None:
+    with pytest.raises(RecordingError, match=f"{NAME}: corrupted at byte .*watermark"):
+        everything(made([(WATERMARK, struct.pack("<Q", watermark_ns)), (END, bytes(8))]))
 
 
 def test_a_watermark_that_is_no_time_is_refused() -> None:

@@ -66,9 +66,9 @@ def test_every_column_is_what_was_packed() -> None:
 
 
 def test_extreme_numbers_survive() -> None:
-    record = Record(CLOSE, 2**64 - 1, (2**64 - 1,), -(2**63))
+    record = Record(CLOSE, 2**63 - 1, (2**64 - 1,), -(2**63))
     rows = decode(frame([record])).rows
-    assert (rows.time_ns[0], rows.retval[0], rows.arg0[0]) == (2**64 - 1, -(2**63), 2**64 - 1)
+    assert (rows.time_ns[0], rows.retval[0], rows.arg0[0]) == (2**63 - 1, -(2**63), 2**64 - 1)
 
 
 def test_frames_follow_each_other_in_their_order() -> None:
@@ -141,6 +141,7 @@ LIES = {
     "a record beyond the end": (patched(SOUND, FIRST_HEAD + 20, "<H", 60000), "record"),
     "a context beyond the end": (patched(SOUND, FIRST_HEAD + 18, "<H", 60000), "record"),
     "a context that ends beyond the end": (patched(SOUND, FIRST_HEAD + 18, "<H", 13), "record"),
+    "a time behind the last watermark": (patched(SOUND, FIRST_HEAD, "<Q", 1 << 63), "record"),
     "cut off": (SOUND[:-32], "length"),
     "longer than it says": (SOUND + bytes(32), "length"),
 }
@@ -231,7 +232,7 @@ WHO = st.builds(Who, tgid=st.integers(0, 2**32 - 1), tid=st.integers(0, 5), comm
 RECORD = st.builds(
     Record,
     event=st.sampled_from([OPENAT, CLOSE, GETPPID]) | st.integers(0, 65535),
-    time_ns=st.integers(0, 2**64 - 1),
+    time_ns=st.integers(0, 2**63 - 1),
     args=st.lists(st.integers(0, 2**64 - 1), max_size=4).map(tuple),
     retval=st.integers(-(2**63), 2**63 - 1),
     flags=st.integers(0, 255),

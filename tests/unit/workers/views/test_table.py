@@ -6,6 +6,7 @@ import re
 import unicodedata
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -136,6 +137,11 @@ def test_rows_are_counted_and_never_found_in_the_text() -> None:
     assert len(places) == len(shown.decode().splitlines()) == len(records)
     assert all(line.startswith("22:13:20") and line.isprintable() for line in shown.decode().splitlines())
     assert "/etc/shadow" in shown.decode().splitlines()[1]
+
+
+def test_no_rows_fit_any_terminal() -> None:
+    shown, places = fitted(b"", np.zeros(0, np.int64), 80)
+    assert (shown, places.dtype, len(places)) == (b"", np.int64, 0)
 
 
 def test_vectors_and_structs_are_in_brackets() -> None:
