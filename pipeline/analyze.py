@@ -23,13 +23,13 @@ from pipeline import app, detection, logs
 from pipeline.groups import EX_DATAERR, EX_USAGE, Failure, say
 from pipeline.recording import MAGIC, RecordingError
 from pipeline.request import Request
-from workers.detect.analysis import Analysis, Indexed, LineError, TooLong
+from workers.detect.analysis import MAX_LINE_BYTES, Analysis, Indexed, LineError, TooLong
 
 EX_REJECTED = 3
 SIGNATURE_S = 5.0
 """For what a signature in Python makes of the events of a batch, as in a worker."""
-PIECE_BYTES, MOST_BYTES = 1 << 16, 16 << 20
-"""What is read at once, and of a line at most."""
+PIECE_BYTES = 1 << 16
+"""What is read at once."""
 BATCH = 1024
 """Lines that are looked at together."""
 
@@ -161,7 +161,7 @@ def _lines_of(file: BinaryIO) -> Iterator[bytes | None]:
             yield bytes(rest)
             yield from whole
             rest[:] = last
-        # of a line without end, a beginning that is no event
-        del rest[MOST_BYTES:]
+        # what is too long stays so, and is refused
+        del rest[MAX_LINE_BYTES + 1 :]
     if rest:
         yield bytes(rest)

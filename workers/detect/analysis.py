@@ -27,6 +27,9 @@ from workers.detect.values import Value, number_of
 from workers.detect.view import Array, Keys, ValueColumn
 
 MAX_PROCESSES = 65536
+MAX_LINE_BYTES = 16 << 20
+MAX_DEPTH = 64
+"""How deeply the values of a line may be nested."""
 CONNECTS = {"security_socket_connect": ("sockfd", "remote_addr"), "connect": ("sockfd", "addr")}
 DUPLICATES = ("dup", "dup2", "dup3", "socket_dup")
 ENDS = ("sched_process_exit", "exit_group")
@@ -55,6 +58,15 @@ class Indexed(NamedTuple):
     def time_ns(self) -> int:
         """As the line has it; 0 if it has none."""
         return number_of(self.raw.get("timestamp"), "u64", None) or 0
+
+
+def _depth(value: object) -> int:
+    """How deeply a value of JSON is nested."""
+    level, depth = [value], 0
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [part for each in level for part in (each.values() if isinstance(each, dict) else each)]
+    return depth
 
 
 class FlatColumn(ValueColumn):
@@ -154,11 +166,17 @@ class Analysis:
 
     def read(self, index: int, line: bytes) -> Indexed | None:
         """An event of a line; None if the catalogue does not know it. LineError."""
+        if len(line) > MAX_LINE_BYTES:
+            raise LineError(f"longer than {MAX_LINE_BYTES >> 20} MiB")
         try:
             raw = msgspec.json.decode(line)
             if not isinstance(raw, dict):
                 raise LineError("not a JSON object")
+            if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
+                raise RecursionError
             event = of_tracee(raw, self._catalogue)
+        except RecursionError as error:
+            raise LineError(f"nested more than {MAX_DEPTH} deep") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise LineError(f"not JSON: {error}") from error
         except ValueError as error:

@@ -88,9 +88,13 @@ class FlatEvent:
     def _image(self, what: str) -> Value:
         if what == "process.command_line":
             argv = self.args.get("argv")
-            return command_line(b"\0".join(_texts(argv).parts), False) if isinstance(argv, list) else None
+            return (
+                command_line(b"".join(part + b"\0" for part in _texts(argv).parts), False)
+                if isinstance(argv, list)
+                else None
+            )
         path, interp, cwd = (self.args.get(n) for n in ("pathname", "interp", "pwd"))
-        raw = [p.encode("utf-8", "surrogateescape") if isinstance(p, str) else None for p in (path, interp, cwd)]
+        raw = [text(p).parts[0] if isinstance(p, str | bytes) else None for p in (path, interp, cwd)]
         if what == "process.image":
             return started_by(*raw)
         one = {"process.path": raw[0], "process.cwd": raw[2]}.get(what)
@@ -125,7 +129,7 @@ def _bytes(given: object) -> Value:
     if isinstance(given, list):
         return bytes(b & 255 for b in given if isinstance(b, int))
     if not isinstance(given, str):
-        return None
+        return given if isinstance(given, bytes) else None
     try:
         return base64.b64decode(given, validate=True)
     except (binascii.Error, ValueError):
@@ -213,6 +217,28 @@ def _check_argument(event: Event, index: int, value: object) -> None:
         raise ValueError(f"{wanted.name}: a text is wanted, not {value!r}")
 
 
+def _exact(given: Mapping[str, Any], key: str) -> Any:
+    """A text, by its exact bytes where headrace has put them beside it. ValueError."""
+    encoded = given.get(f"{key}Base64")
+    return given[key] if encoded is None else _decoded(encoded, key)
+
+
+def _exact_argument(given: Mapping[str, Any]) -> Any:
+    """The same of an argument: a vector's elements are one text, with a NUL between them."""
+    value, encoded = given.get("value"), given.get("base64")
+    if encoded is None or not isinstance(value, str | list):
+        return value
+    data = _decoded(encoded, given["name"])
+    return data.split(b"\0") if isinstance(value, list) else data
+
+
+def _decoded(encoded: object, name: str) -> bytes:
+    try:
+        return base64.b64decode(encoded, validate=True)  # type: ignore[arg-type]
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise ValueError(f"{name}: not base64") from error
+
+
 def of_tracee(given: Mapping[str, Any], catalogue: Catalogue) -> FlatEvent | None:
     """An event of Tracee's flat format; None if it is no event that the catalogue knows. ValueError if it is none."""
     name = given.get("eventName")
@@ -225,16 +251,16 @@ def of_tracee(given: Mapping[str, Any], catalogue: Catalogue) -> FlatEvent | Non
     for each in raw or ():
         if not isinstance(each, dict) or not isinstance(each.get("name"), str):
             raise ValueError("an argument has no name")
-        args[each["name"]] = each.get("value")
+        args[each["name"]] = _exact_argument(each)
     event = catalogue.by_name.get(name)
     if event is None:
         return None
-    values = {field: given[key] for field, key in TRACEE_CONTEXT.items() if given.get(key) is not None}
+    values = {field: _exact(given, key) for field, key in TRACEE_CONTEXT.items() if given.get(key) is not None}
     flags, executable = given.get("contextFlags"), given.get("executable")
     if isinstance(flags, dict) and isinstance(flags.get("containerStarted"), bool):
         values["container.started"] = flags["containerStarted"]
     if isinstance(executable, dict) and executable.get("path"):
-        values["process.path"] = values["process.image"] = executable["path"]
+        values["process.path"] = values["process.image"] = _exact(executable, "path")
     retval = given.get("returnValue")
     return FlatEvent(event, args, retval if isinstance(retval, int) else None, values)
 
