@@ -256,7 +256,7 @@ class Analysis:
         key = position, one.event.event.id
         if key not in known:
             known[key] = data_fields(rule, one.event.event)
-        return {d.name: d.shown(one.event.value(d.field)) if d.field else None for d in known[key]}
+        return {d.name: d.shown(one.event.value(d.field)) for d in known[key]}
 
     def _finding(self, one: Indexed, position: int, answer: Answer) -> dict[str, Any]:
         raw, caused = one.raw, answer.caused

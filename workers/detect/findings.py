@@ -71,26 +71,25 @@ class Rendered:
 
 
 class DataField(NamedTuple):
-    """One data field of a rule, on one event: None if that has none of this name."""
+    """One data field of a rule, on one event."""
 
     name: str
-    field: Field | None
+    field: Field
     of: Matcher | None
     """Of a vector: the tests that the rule makes of it."""
 
     def shown(self, value: Value) -> object:
         """What a finding shows."""
-        return None if self.field is None else shown(self.field, value, self.of)
+        return shown(self.field, value, self.of)
 
 
 def data_fields(rule: Rule, event: Event) -> list[DataField]:
-    """The data fields of a rule on one of its events."""
+    """The data fields of a rule on one of its events, without those that this event cannot have."""
     found = []
     for name, source in rule.data.items():
         try:
             field = field_of(event, source)
         except FieldError:
-            found.append(DataField(name, None, None))
             continue
         asked = [test for test in tests(rule.events[event.name]) if test.field == source]
         whole = field.type == VECTOR_TYPE and field.element is None
@@ -102,7 +101,7 @@ class _Data:
     """The data fields of one rule on one event, read from rows."""
 
     def __init__(self, rule: Rule, event: Event) -> None:
-        self._fields = [(data, column_of(data.field) if data.field else None) for data in data_fields(rule, event)]
+        self._fields = [(data, column_of(data.field)) for data in data_fields(rule, event)]
         self._known: list[dict[Any, str]] = [{} for _ in self._fields]
 
     def pieces(self, view: View, chosen: Array) -> list[str]:
@@ -114,8 +113,6 @@ class _Data:
         """The fields of each chosen row, as a finding would show them."""
         found: list[dict[str, Any]] = [{} for _ in range(len(chosen))]
         for data, column in self._fields:
-            if column is None:
-                continue
             keys = column.keys(view, chosen)
             for one, key in zip(found, listed(keys), strict=True):
                 one[data.name] = data.shown(column.value(key))
@@ -124,8 +121,6 @@ class _Data:
     def _column(self, number: int, view: View, chosen: Array) -> list[str]:
         data, column = self._fields[number]
         key_text = encode(data.name) + ":"
-        if column is None:
-            return [key_text + "null"] * len(chosen)
         keys = column.keys(view, chosen)
         known = self._known[number]
         if len(known) > MAX_DATA:

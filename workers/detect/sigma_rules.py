@@ -23,7 +23,7 @@ from config.conditions import FALSE, TRUE, Either, Every, Negated, Node, Surely,
 from config.rules import Mitre, Rule, RuleError, files_of, taken
 from workers.detect.compiled import check_rule
 from workers.detect.sigma_values import Dead, Refused, modifiers, value_node, written
-from workers.detect.taxonomy import Plain, Row, audit_rows, rows_of_category
+from workers.detect.taxonomy import Plain, Row, audit_rows, looked_at, rows_of_category
 
 LONGEST_FILE = 1 << 20
 SEVERITIES = {"informational": "info", "low": "low", "medium": "medium", "high": "high", "critical": "critical"}
@@ -308,6 +308,7 @@ class _Converter:
         tactics = [t.removeprefix("attack.").replace("-", " ").title() for t in tags if t.startswith("attack.")]
         tactics = [t for t in tactics if not re.fullmatch(r"[TGS][0-9.]+", t)]
         level = str(rule.level.name).lower() if rule.level else ""
+        known = [self._catalogue.by_name[name] for name in events]
         return Rule(
             id=self.id,
             name=Path(self._file).stem,
@@ -317,6 +318,7 @@ class _Converter:
             mitre=Mitre(tactics[0] if tactics else "", "", ids[0] if ids else ""),
             tags=tags,
             events=events,
+            data={name: name for event in known for name in looked_at(event, self._audit)},
             author=rule.author or "",
             references=tuple(map(str, rule.references or ())),
             level=level,

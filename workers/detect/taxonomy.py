@@ -175,9 +175,22 @@ def _call_rows(event: Event, by_success: bool) -> list[Row]:
             Row(event.name, _syscall(Constant(event.name), own | {"success": Constant(word)}), _result(operator))
             for word, operator in words.items()
         ]
-    paths = [a.name for a in event.arguments if a.type == "const char*" and ("path" in a.name or "name" in a.name)]
     kinds = NAMETYPES.get(event.name, {})
-    return found + [Row(event.name, _path(name, Constant(kinds.get(name, "NORMAL")))) for name in paths]
+    return found + [Row(event.name, _path(name, Constant(kinds.get(name, "NORMAL")))) for name in _paths(event)]
+
+
+def _paths(call: Event) -> list[str]:
+    return [a.name for a in call.arguments if a.type == "const char*" and ("path" in a.name or "name" in a.name)]
+
+
+def looked_at(event: Event, is_audit: bool) -> list[str]:
+    """Fields that say what a rule has found in an event: the command line, the path, or where it goes."""
+    found = ["process.command_line"] if is_audit or event.name == EXEC else []
+    if event.name == EXEC:
+        return [*found, "process.image"]
+    if event.name in DESTINATIONS:
+        return found + [f"{DESTINATIONS[event.name]}.{part}" for part in ("ip", "port")]
+    return found + ([FILES[event.name][0]] if event.name in FILES else _paths(event))
 
 
 def _result(operator: str) -> Node:
