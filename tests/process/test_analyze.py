@@ -181,7 +181,7 @@ def test_a_line_without_end_is_rejected() -> None:
     lines = ["{" + "x" * (17 << 20), event("ptrace", request=0)]
     status, found, errors = analyzed(lines)
     assert (status, found) == (3, [("TRC-102", 1)])
-    assert "-:1: not JSON" in errors
+    assert "-:1: longer than 16 MiB" in errors
     assert len(errors) < 1000
 
 

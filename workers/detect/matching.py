@@ -7,6 +7,7 @@ for it, and is unknown otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re as names
 from collections.abc import Callable, Sequence
@@ -16,8 +17,9 @@ import re2
 
 from bpf.catalogue import nearest
 from config.conditions import Scalar, Test
+from workers.decode.values import SIGNED_32, UNSIGNED_32
 from workers.decode.words import numbers_of_words
-from workers.detect.fields import Field
+from workers.detect.fields import SOCKADDR_TYPE, Field
 from workers.detect.patterns import PatternSet, as_bytes, lowered, options, pattern
 from workers.detect.values import BYTES, NUMBER, Text, Value, number_of
 
@@ -87,11 +89,21 @@ def _check_value(field: Field, test: Test, value: Scalar) -> None:
         raise TestError(f"{field.name}: not hex digits: {value!r}")
 
 
+def _room(field: Field) -> tuple[int, int, str]:
+    """The numbers that a field can be tested for, signed or not, and what they are called."""
+    if field.type == SOCKADDR_TYPE and field.column == "port":
+        return 0, 65535, "a port (0 to 65535)"
+    bits = 32 if field.type in SIGNED_32 | UNSIGNED_32 or field.type.startswith("enum") else 64
+    return -(1 << bits - 1), (1 << bits) - 1, f"a number of {bits} bits"
+
+
 def _check_number(field: Field, test: Test, value: Scalar) -> None:
     if isinstance(value, bool) and not field.is_bool:
         raise TestError(f"{field.name} is a number, not {'true' if value else 'false'}")
-    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
-        raise TestError(f"{field.name}: {value} is not a number of 64 bits")
+    least, most, what = _room(field)
+    with contextlib.suppress(ValueError):
+        if not least <= (int(value, 0) if isinstance(value, str) else value) <= most:
+            raise TestError(f"{field.name}: {value} is not {what}")
     if number_of(value, field.type, None) is not None:
         return
     known = numbers_of_words(field.words) if field.words else {}

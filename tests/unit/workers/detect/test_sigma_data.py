@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 from bpf.catalogue import catalogue
+from config import conditions
 from tests.unit.frames import Record, frame, view
-from tests.unit.workers.detect.test_sigma import AUDIT, PROCESS, one
+from tests.unit.workers.detect.test_sigma import AUDIT, PROCESS, loaded, matches, one
 from tests.unit.workers.enrich.test_tree import executed
 from tests.unit.workers.enrich.test_tree import who as some_process
 from workers.core import Core
+from workers.detect import matching
 from workers.detect.analysis import Analysis
 from workers.detect.detector import Detector
+from workers.detect.fields import field_of
 from workers.detect.shapes import shape
 from workers.views.style import Facts
 
@@ -99,3 +102,28 @@ def test_an_address_is_shown_with_its_port(tmp_path: Path) -> None:
     assert event is not None
     (finding,) = analysis.findings([event])
     assert finding["data"] == {"remote_addr.ip": "10.0.0.2", "remote_addr.port": 4444}
+
+
+@pytest.mark.parametrize("port", ["70000", "65536", "-1"])
+@pytest.mark.parametrize("operator", ["", "|gt", "|gte", "|lt", "|lte", "|neq"])
+def test_what_is_no_port_is_refused(tmp_path: Path, port: str, operator: str) -> None:
+    detection = f"selection:\n    DestinationPort{operator}: {port}\ncondition: selection"
+    rules, refused = loaded(tmp_path, NETWORK, detection)
+    assert rules == []
+    assert [error.rpartition(": ")[2] for error in refused] == [f"{port} is not a port (0 to 65535)"]
+
+
+@pytest.mark.parametrize("value", [1 << 32, str(1 << 32), -(1 << 31) - 1])
+def test_a_number_that_a_field_has_no_room_for_is_refused(value: int | str) -> None:
+    # cut to 32 bits it would be another
+    field = field_of(catalogue().by_name["kill"], "pid")
+    with pytest.raises(matching.TestError, match="not a number of 32 bits"):
+        matching.check(field, conditions.Test("pid", "equals", (value,)))
+    matching.check(field, conditions.Test("pid", "equals", (-1, 0xFFFFFFFF)))
+
+
+@pytest.mark.parametrize("port", [0, 65535])
+def test_the_first_and_the_last_port_are_ports(tmp_path: Path, port: int) -> None:
+    rule = one(tmp_path, NETWORK, f"selection:\n    DestinationPort: {port}\ncondition: selection")
+    address = {"sa_family": "AF_INET", "sin_addr": "10.0.0.2", "sin_port": str(port)}
+    assert matches(rule, "security_socket_connect", remote_addr=address)
