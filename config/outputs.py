@@ -4,7 +4,8 @@ table:-            a table on standard output
 json:FILE          a JSON object a line; `json:-` is standard output
 arrow:FILE         an Arrow IPC stream
 none               count only
-zmq:ENDPOINT       publish; `ipc:///path` or `tcp://127.0.0.1:port`; format=json|columns|arrow
+zmq:ENDPOINT       publish; `ipc:///path` or `tcp://127.0.0.1:port`; format=json|columns|arrow; any `tcp://` with
+                   key=FILE,clients=FILE
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ OPTIONS = {
     "format": "for zmq: json, columns or arrow",
     "enriched": "for json: hold a container's events back, in order, until it has a name; milliseconds, 60000 at most",
     "truncate": "for files: yes empties the file at the start; default no, which appends to it",
-    "insecure": "for zmq: yes lets a TCP endpoint be reached from other hosts, without keys and in the clear",
+    "key": "for zmq: file with the publisher's secret key (headrace keys makes it); encrypts what is published",
+    "clients": "for zmq with key: file with the public keys that may subscribe, one a line; default any",
+    "insecure": "for zmq: yes lets a TCP endpoint be reached from other hosts, by anyone and in the clear",
     "queue": "for zmq: messages that may wait for a slow subscriber; default 64",
 }
 SWITCHES = {
@@ -75,6 +78,10 @@ class Output:
     """For so long events of containers wait for a name; 0: they do not."""
     truncate: bool = False
     """Empty the file at the start; otherwise it is appended to."""
+    key: str = ""
+    """File with the publisher's secret key; "" publishes in the clear."""
+    clients: str = ""
+    """File with the public keys that may subscribe; "" is any."""
 
     @property
     def name(self) -> str:
@@ -109,7 +116,7 @@ def _one(text: str, known: Mapping[str, str] = FORMATS) -> Output:
     if kind == "zmq" and "://" not in target:
         raise OutputError(f"output {text!r}: zmq needs an endpoint, such as zmq:ipc:///run/headrace.sock")
     takes = {
-        "zmq": {"policy", "format", "queue", "insecure"},
+        "zmq": {"policy", "format", "queue", "insecure", "key", "clients"},
         "none": set(),
         "json": {"policy", "truncate", "enriched"},
     }
@@ -134,17 +141,26 @@ def _one(text: str, known: Mapping[str, str] = FORMATS) -> Output:
     if truncate not in ("yes", "no"):
         raise OutputError(f"output {text!r}: truncate is yes or no, not {truncate!r}")
     if kind == "zmq":
-        _check_endpoint(text, target, options.get("insecure", "no"))
+        _check_endpoint(text, target, options)
     place = "" if kind == "none" else (target or "-")
-    return Output(kind, place, render, policy, int(queue), enriched_ms=int(enriched), truncate=truncate == "yes")
+    keys = options.get("key", ""), options.get("clients", "")
+    return Output(kind, place, render, policy, int(queue), False, int(enriched), truncate == "yes", *keys)
 
 
-def _check_endpoint(text: str, endpoint: str, insecure: str) -> None:
-    """OutputError for a network endpoint that other hosts reach, unless that was asked for."""
+def _check_endpoint(text: str, endpoint: str, options: Mapping[str, str]) -> None:
+    """OutputError for a network endpoint that other hosts reach, without keys and unless that was asked for."""
+    insecure = options.get("insecure", "no")
     if insecure not in ("yes", "no"):
         raise OutputError(f"output {text!r}: insecure is yes or no, not {insecure!r}")
+    for name in {"key", "clients"} & set(options):
+        if not options[name]:
+            raise OutputError(f"output {text!r}: {name}= needs a file")
+    if "clients" in options and "key" not in options:
+        raise OutputError(f"output {text!r}: clients= needs key=, the publisher's own secret key")
     scheme, _, rest = endpoint.partition("://")
-    if insecure == "yes" or scheme in ("ipc", "inproc"):
+    if "key" in options and scheme not in ("ipc", "tcp"):
+        raise OutputError(f"output {text!r}: key= is for ipc:// and tcp://; nothing else is encrypted")
+    if insecure == "yes" or scheme in ("ipc", "inproc") or "clients" in options:
         return
     host = rest.rpartition(":")[0].strip("[]")
     try:
@@ -154,8 +170,19 @@ def _check_endpoint(text: str, endpoint: str, insecure: str) -> None:
     if not local:
         raise OutputError(
             f"output {text!r}: other hosts could read everything there; use ipc:// or tcp://127.0.0.1:PORT, "
-            "or write insecure=yes"
+            "give key=FILE and clients=FILE (headrace keys makes keys), or write insecure=yes"
         )
+
+
+def check_shared(sinks: Sequence[Output]) -> None:
+    """OutputError if outputs at one endpoint, which have one socket, have different keys."""
+    seen: dict[str, Output] = {}
+    for sink in sinks:
+        if sink.format != "zmq":
+            continue
+        first = seen.setdefault(sink.target, sink)
+        if (first.key, first.clients) != (sink.key, sink.clients):
+            raise OutputError(f"{first.name} and {sink.name} are one endpoint: both need the same key= and clients=")
 
 
 def parse(specs: Sequence[str]) -> Outputs:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from config.outputs import FORMATS, OPTIONS, Output, OutputError, Outputs, parse
+from config.outputs import FORMATS, OPTIONS, Output, OutputError, Outputs, check_shared, parse
 
 
 def one(text: str) -> Output:
@@ -172,3 +172,33 @@ def test_truncate_is_for_files() -> None:
     assert not one("json:x").truncate
     assert "no option 'truncate'" in refused("zmq:ipc:///x,truncate=yes")
     assert "yes or no" in refused("json:x,truncate=1")
+
+
+def test_an_endpoint_that_other_hosts_reach_needs_both_keys_and_clients() -> None:
+    found = one("zmq:tcp://*:1,key=/k,clients=/c")
+    assert (found.key, found.clients) == ("/k", "/c")
+    assert "clients=FILE" in refused("zmq:tcp://*:1,key=/k")
+    assert one("zmq:tcp://127.0.0.1:1,key=/k").key == "/k"
+    assert one("zmq:ipc:///x,key=/k").key == "/k"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("zmq:ipc:///x,clients=/c", "clients= needs key="),
+        ("zmq:ipc:///x,key=", "key= needs a file"),
+        ("zmq:tcp://*:1,key=/k,clients=", "clients= needs a file"),
+        ("zmq:udp://*:1,key=/k,clients=/c", "nothing else is encrypted"),
+        ("zmq:pgm://eth0:1,key=/k,clients=/c,insecure=yes", "nothing else is encrypted"),
+        ("json:-,key=/k", "no option 'key'"),
+    ],
+)
+def test_keys_that_protect_nothing_are_refused(text: str, reason: str) -> None:
+    assert reason in refused(text)
+
+
+def test_one_endpoint_has_one_set_of_keys() -> None:
+    keyed, plain = one("zmq:ipc:///x,key=/k"), one("zmq:ipc:///x")
+    check_shared([keyed, keyed, one("zmq:ipc:///y"), one("json:-")])
+    with pytest.raises(OutputError, match="same key="):
+        check_shared([keyed, plain])
