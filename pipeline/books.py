@@ -81,11 +81,15 @@ def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
     )
 
 
+LINE = ("offered", "written", "filtered", "dropped", "repeated", "bytes", "refused")
+"""What the publisher counts for a sink."""
+
+
 def publisher_journal(workers: int, sinks: int) -> np.dtype[Any]:
     """State of the publisher: positions in the workers' result rings, the last whole turn of each before
     the released position (per output format), and a line per sink.
     """
-    line = np.dtype([(name, "<u8") for name in ("offered", "written", "filtered", "dropped", "repeated", "bytes")])
+    line = np.dtype([(name, "<u8") for name in LINE])
     return np.dtype(
         [
             ("release", "<u8", workers),
@@ -114,6 +118,8 @@ class Line(msgspec.Struct, kw_only=True):
     filtered: int = 0
     dropped: int = 0
     bytes: int = 0
+    refused: int = 0
+    """Peers of a ZeroMQ output that were not let in or were disconnected."""
 
 
 class Ledger(msgspec.Struct, kw_only=True):
@@ -190,6 +196,7 @@ class Ledger(msgspec.Struct, kw_only=True):
             lines.append(
                 f"  {escaped(sink.name)}: offered {sink.offered}  written {sink.written}"
                 f"  filtered {sink.filtered}  dropped {sink.dropped}"
+                + (f"  peers refused {sink.refused}" if sink.refused else "")
             )
         if self.findings:
             lines.append("  findings: " + "  ".join(f"{name} {n}" for name, n in self.findings.items()))
@@ -299,6 +306,7 @@ def add_sinks(ledger: Ledger, state: Array, names: list[str]) -> None:
                 filtered=int(line["filtered"]),
                 dropped=int(line["dropped"]),
                 bytes=int(line["bytes"]),
+                refused=int(line["refused"]),
             )
         )
         ledger.redelivered += int(line["repeated"])

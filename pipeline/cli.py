@@ -22,6 +22,7 @@ from config.settings import SettingsError
 from config.tuning import TuningError
 from pipeline import VERSION, app, detection, live, logs, reload
 from pipeline.analyze import analyze
+from pipeline.curve import CurveError
 from pipeline.explain import explain
 from pipeline.groups import CLOSED, EX_DATAERR, EX_USAGE, Failure, Suggesting, say
 from pipeline.host import event_lack, findings
@@ -145,6 +146,7 @@ def _resolve(
 
 def _check_files(resolved: settings.Settings, sinks: Sequence[outputs.Output], recording: Path | None) -> None:
     """No file may be written by two, or written while it is read. Events and findings may share an endpoint."""
+    outputs.check_shared(sinks)
     shared = {s.target for s in sinks if s.format == "zmq" and not s.of_findings}
     found = [(s.name, s.target) for s in sinks if s.target and not (s.of_findings and s.target in shared)]
     found += [(f"--record {resolved.record}", resolved.record)] if resolved.record else []
@@ -237,7 +239,7 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, **f
         say(f"headrace: not provided on this host, left out: {names}", err=True)
     try:
         outcome = app.live(request)
-    except ScopeError as error:
+    except (ScopeError, CurveError) as error:
         raise Failure(str(error), EX_USAGE) from error
     except SinkError as error:
         raise Failure(str(error), app.EX_IOERR) from error
@@ -273,6 +275,8 @@ def replay(config: Path | None, recording: Path, **flags: Any) -> None:
         outcome = app.replay(request, recording)
     except RecordingError as error:
         raise Failure(str(error), EX_DATAERR) from error
+    except CurveError as error:
+        raise Failure(str(error), EX_USAGE) from error
     except SinkError as error:
         raise Failure(str(error), app.EX_IOERR) from error
     _finish(outcome, request.settings.ledger)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.clock import CpuClock, boottime_ns
+from pipeline.curve import ServerKeys
 from pipeline.doorbell import InheritedFd
 from pipeline.findings import Folder, Stayed, topic
 from pipeline.gather import Gather
@@ -64,8 +65,15 @@ class Source:
 class Publisher:
     """State of the publisher process."""
 
-    def __init__(self, plan: Plan, targets: list[InheritedFd | None], files: InheritedFd, shape: Shape) -> None:
-        self.plan, self._shape = plan, shape
+    def __init__(
+        self,
+        plan: Plan,
+        targets: list[InheritedFd | None],
+        files: InheritedFd,
+        shape: Shape,
+        keys: tuple[ServerKeys | None, ...],
+    ) -> None:
+        self.plan, self._shape, self._keys = plan, shape, keys
         self._folder = Folder(plan.fold_s)
         self.control = attach_control(plan)
         self.journal = self.control.publisher
@@ -107,7 +115,7 @@ class Publisher:
         if output.format == "zmq":
             shared = next((s for s in self.sinks if isinstance(s, ZmqSink) and s.output.target == output.target), None)
             name = f"{self.plan.publisher}-{os.getpid()}"
-            sink = ZmqSink(output, self.control.interest, name, shared, target)
+            sink = ZmqSink(output, self.control.interest, name, shared, target, self._keys[index])
         elif output.format == "none":
             sink = NoneSink(output)
         else:
@@ -300,12 +308,18 @@ class Publisher:
         self.journal.commit()
 
 
-def run(plan: Plan, targets: list[InheritedFd | None], files: InheritedFd, shape: Shape) -> None:
+def run(
+    plan: Plan,
+    targets: list[InheritedFd | None],
+    files: InheritedFd,
+    shape: Shape,
+    keys: tuple[ServerKeys | None, ...],
+) -> None:
     """The publisher process. `files`: where reopened files come from (pipeline/reopen.py); `shape` gives a finding's
-    line the shape of a sink.
+    line the shape of a sink; `keys`: of each sink, which no other process is given.
     """
     try:
-        publisher = Publisher(plan, targets, files, shape)
+        publisher = Publisher(plan, targets, files, shape, keys)
         publisher.control.ready[READY_PUBLISHER] = 1
         publisher.run()
     except SinkError as error:

@@ -27,8 +27,11 @@ import zmq
 from bpf.catalogue import catalogue
 from bpf.layout import EVENTS
 from config.outputs import Output
+from pipeline.books import LINE
+from pipeline.curve import ServerKeys
 from pipeline.doorbell import InheritedFd
 from pipeline.gather import Gather
+from pipeline.peers import Door, Subscriptions
 from pipeline.plan import ALL
 from pipeline.shm import Array
 from pipeline.targets import open_file
@@ -36,8 +39,6 @@ from pipeline.targets import open_file
 BACKLOG_BATCHES, BACKLOG_BYTES = 64, 16 << 20
 LINGER_MS = 2000
 WAKE_S = 0.5
-MAX_SUBSCRIPTION_BYTES = 1024
-"""Of one message that a subscriber sends."""
 
 
 class SinkError(Exception):
@@ -68,6 +69,8 @@ class Counts:
     dropped: int = 0
     repeated: int = 0
     bytes: int = 0
+    refused: int = 0
+    """Peers that were not let in or were disconnected."""
 
     def take_up(self) -> None:
         """What a predecessor had taken and not finished is offered again."""
@@ -75,12 +78,12 @@ class Counts:
 
     def store(self, line: Any) -> None:
         """Into the journal."""
-        for name in ("offered", "written", "filtered", "dropped", "repeated", "bytes"):
+        for name in LINE:
             line[name] = getattr(self, name)
 
     def load(self, line: Any) -> None:
         """From the journal."""
-        for name in ("offered", "written", "filtered", "dropped", "repeated", "bytes"):
+        for name in LINE:
             setattr(self, name, int(line[name]))
 
 
@@ -240,6 +243,7 @@ class ZmqSink:
         publisher: str,
         shared: ZmqSink | None = None,
         listening: InheritedFd | None = None,
+        keys: ServerKeys | None = None,
     ) -> None:
         """`shared`: the sink of events at the same endpoint, whose socket this one uses for findings; `listening`: the
         socket that clients connect to (pipeline/endpoints.py).
@@ -247,8 +251,8 @@ class ZmqSink:
         self.output, self.counts, self.broken = output, Counts(), ""
         self._publisher, self._interest = publisher, interest
         self._sequences: dict[bytes, int] = {}
-        self._shared = shared
-        self._subscriptions: set[bytes] = shared._subscriptions if shared else set()
+        self._shared, self._refused = shared, 0
+        self._subscriptions: Subscriptions = shared._subscriptions if shared else Subscriptions()
         if shared is not None:
             self._socket: Any = shared._socket
             return
@@ -257,8 +261,8 @@ class ZmqSink:
         self._socket.set(zmq.XPUB_NODROP, 1)
         self._socket.set(zmq.SNDHWM, output.queue)
         self._socket.set(zmq.LINGER, LINGER_MS)
-        # ZeroMQ disconnects a peer that sends more
-        self._socket.set(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
+        self._door = Door(self._context, keys)
+        self._door.guard(self._socket, keys)
         self._topics = {e.id: f"event/{e.name}/".encode() for e in catalogue().by_id.values()}
         self._topics[ALL] = b"all/"
         if listening is not None:
@@ -267,6 +271,7 @@ class ZmqSink:
             self._socket.bind(output.target)
         except zmq.ZMQError as error:
             raise SinkError(f"output zmq:{output.target}: {error.strerror}") from error
+        self._door.start()
 
     @property
     def fd(self) -> int:
@@ -277,26 +282,19 @@ class ZmqSink:
         """Take in who came and went; workers render what is in `interest`."""
         if self._shared is not None:
             return
-        changed = False
-        while True:
-            try:
-                message = self._socket.recv(zmq.DONTWAIT)
-            except zmq.Again:
-                break
-            changed = True
-            if message[:1] == b"\x01":
-                self._subscriptions.add(message[1:])
-            else:
-                self._subscriptions.discard(message[1:])
+        changed = self._subscriptions.read(lambda: self._socket.recv(zmq.DONTWAIT, copy=False))
+        refused = self._subscriptions.disconnected + self._door.refused
+        self.counts.refused, self._refused = self.counts.refused + refused - self._refused, refused
+        topics = self._subscriptions.topics
         if changed:
             for event in range(EVENTS):
                 topic = self._topics.get(event)
                 self._interest[event] = topic is not None and self._wanted(topic, 1)
-            self._interest[ALL] = any(b"all/".startswith(s) or s.startswith(b"all/") for s in self._subscriptions)
+            self._interest[ALL] = any(b"all/".startswith(s) or s.startswith(b"all/") for s in topics)
 
     def _wanted(self, topic: bytes, shortest: int = 0) -> bool:
         """Whether a subscription is a prefix of `topic`: costs its length, however many subscriptions there are."""
-        return any(topic[:n] in self._subscriptions for n in range(shortest, len(topic) + 1))
+        return any(topic[:n] in self._subscriptions.topics for n in range(shortest, len(topic) + 1))
 
     def try_offer(self, offer: Offer) -> bool:
         if offer.topic == ALL:
@@ -354,3 +352,4 @@ class ZmqSink:
             return
         self._socket.close()
         self._context.term()
+        self._door.join()

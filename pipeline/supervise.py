@@ -32,6 +32,7 @@ from config.settings import Settings
 from pipeline import enricher, enrichment, hashes, publisher
 from pipeline.books import Ledger, add_reader, add_recording, add_sinks, add_workers
 from pipeline.clock import boottime_ns
+from pipeline.curve import server_keys
 from pipeline.doorbell import Doorbell, InheritedFd
 from pipeline.endpoints import Listening
 from pipeline.generations import Generations
@@ -93,6 +94,7 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         require_total_store_order()
+        self._keys = tuple(server_keys(sink) for sink in self.sinks)
         start_helpers(_imports(self.rules, self.sinks))
         workers, rings = self.settings.workers, self.settings.workers + self.records
         self._segments: list[Segment] = []
@@ -110,8 +112,7 @@ class Pipeline:
         if self.rules:
             self.generations.offer(self.rules)
         self.stages: list[Stage] = []
-        self._hash_pipe = _pipe() if self.hashes else None
-        self._ask_pipe = _pipe() if self.endpoints else None
+        self._hash_pipe, self._ask_pipe = _pipe() if self.hashes else None, _pipe() if self.endpoints else None
         segment = self._segment(enrichment.Table.size()) if self.endpoints else None
         self.enrichment = enrichment.Table(segment) if segment else None
         self.plan = Plan(
@@ -183,7 +184,7 @@ class Pipeline:
 
     def start(self, recorder: Stage | None = None) -> None:
         """Start every process but the source."""
-        self._launch(Stage("publisher", publisher.run, (self._targets, self._files.end, shape)))
+        self._launch(Stage("publisher", publisher.run, (self._targets, self._files.end, shape, self._keys)))
         for i in range(self.plan.workers):
             self._launch(Stage(f"worker-{i}", worker_process.run, (i,)))
         if recorder:

@@ -134,12 +134,12 @@ def test_the_readers_part_is_dropped_and_cross_checks() -> None:
 
 def test_every_sink_has_a_line_and_redelivery_is_outside_the_identity() -> None:
     state = np.zeros(1, books.publisher_journal(1, 2))
-    state["sinks"][0, 1] = (10, 4, 3, 3, 2, 999)
+    state["sinks"][0, 1] = (10, 4, 3, 3, 2, 999, 1)
     ledger = Ledger()
     books.add_sinks(ledger, state, ["table:-", "json:x"])
     ledger.close()
     assert ledger.sinks[0] == Line(name="table:-")
-    assert ledger.sinks[1] == Line(name="json:x", offered=10, written=4, filtered=3, dropped=3, bytes=999)
+    assert ledger.sinks[1] == Line(name="json:x", offered=10, written=4, filtered=3, dropped=3, bytes=999, refused=1)
     assert (ledger.redelivered, ledger.balanced) == (2, True)
 
 
