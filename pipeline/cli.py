@@ -22,10 +22,11 @@ from config.settings import SettingsError
 from config.tuning import TuningError
 from pipeline import VERSION, app, detection, live, logs, reload
 from pipeline.analyze import analyze
-from pipeline.curve import CurveError
+from pipeline.curve import CurveError, client_keys
 from pipeline.explain import explain
 from pipeline.groups import CLOSED, EX_DATAERR, EX_USAGE, Failure, Suggesting, say
 from pipeline.host import event_lack, findings
+from pipeline.keys import keys
 from pipeline.listing import check, list_
 from pipeline.recording import RecordingError
 from pipeline.request import Outcome, Request
@@ -286,17 +287,26 @@ def replay(config: Path | None, recording: Path, **flags: Any) -> None:
 @click.argument("endpoint")
 @click.option("-t", "--topic", multiple=True, default=("all/",), show_default=True, help="Topic prefix; repeatable.")
 @click.option("-n", "--count", type=int, default=0, metavar="N", help="End after N events.")
-def subscribe(endpoint: str, topic: tuple[str, ...], count: int) -> None:
+@click.option("--server-key", default="", metavar="KEY|FILE", help="Public key of the publisher, or a file with it.")
+@click.option("--key", default="", metavar="FILE", help="Your own secret key (headrace keys); default: a new one.")
+def subscribe(endpoint: str, topic: tuple[str, ...], count: int, server_key: str, key: str) -> None:
     """Print what a publisher sends, and count gaps.
 
     \b
     Examples:
       headrace subscribe ipc:///run/headrace.sock
       headrace subscribe ipc:///run/headrace.sock -t event/openat/ -t event/loss/
+      headrace subscribe tcp://192.0.2.1:5555 --server-key headrace.key --key alice.key_secret
     """
     from pipeline.subscribe import run as subscribe_run
 
-    raise SystemExit(subscribe_run(endpoint, topic, count))
+    if key and not server_key:
+        raise Failure("--key: the publisher's public key is needed too: --server-key", EX_USAGE)
+    try:
+        given = client_keys(server_key, key) if server_key else None
+    except CurveError as error:
+        raise Failure(str(error), EX_USAGE) from error
+    raise SystemExit(subscribe_run(endpoint, topic, count, given))
 
 
 @main.command()
@@ -362,4 +372,5 @@ main.add_command(list_)
 main.add_command(check)
 main.add_command(detection.signatures)
 main.add_command(analyze)
+main.add_command(keys)
 detection.signatures.add_command(explain)

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
 import msgspec
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
+from pipeline.curve import ClientKeys
 from pipeline.groups import say
 
-EX_UNAVAILABLE, EX_PROTOCOL = 69, 76
+EX_UNAVAILABLE, EX_PROTOCOL, EX_NOPERM = 69, 76, 77
+MONITOR = "inproc://monitor"
+PLAIN = "the publisher wants keys: --server-key and --key"
+FAILED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+DOUBT = "is it a publisher of headrace, and --server-key its key?"
+KEYED = "the publisher has no keys, or this client's key is not on its list"
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Stop(Exception):
     """A signal ended the subscription."""
+
+
+class _Refused(Exception):
+    """The handshake failed: it would fail again."""
 
 
 class _Ending:
@@ -69,10 +81,42 @@ class Header(msgspec.Struct):
     format: str
 
 
-def run(endpoint: str, topics: Sequence[str], count: int) -> int:
+def _secure(socket: Any, keys: ClientKeys) -> None:
+    """Encrypt, and take nobody for the publisher but who has its key."""
+    socket.set(zmq.CURVE_SERVERKEY, keys.server)
+    socket.set(zmq.CURVE_PUBLICKEY, keys.own.public)
+    socket.set(zmq.CURVE_SECRETKEY, keys.own.secret)
+
+
+def _watch(context: Any, socket: Any) -> Any:
+    """A socket that has a message when a handshake has failed."""
+    socket.monitor(MONITOR, FAILED)
+    monitor = context.socket(zmq.PAIR)
+    monitor.connect(MONITOR)
+    return monitor
+
+
+def _receive(socket: Any, monitor: Any, failed: Callable[[], None]) -> list[bytes]:
+    """The next message; _Refused if the publisher will not have this subscriber, `failed` if that may be so."""
+    while not socket.poll(0):
+        ready = dict(zmq.zmq_poll([(socket, zmq.POLLIN), (monitor, zmq.POLLIN)], -1))
+        if monitor in ready:
+            event = parse_monitor_message(monitor.recv_multipart())
+            mismatch = event["value"] == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
+            if event["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH or mismatch:
+                raise _Refused
+            # it may have been the publisher's end: ZeroMQ tries again
+            failed()
+    return list(socket.recv_multipart())
+
+
+def run(endpoint: str, topics: Sequence[str], count: int, keys: ClientKeys | None = None) -> int:
     """Print until a signal or `count` events; returns the exit status."""
     context: Any = zmq.Context()
     socket = context.socket(zmq.SUB)
+    monitor = _watch(context, socket)
+    if keys:
+        _secure(socket, keys)
     try:
         socket.connect(endpoint)
     except zmq.ZMQError as error:
@@ -84,11 +128,12 @@ def run(endpoint: str, topics: Sequence[str], count: int) -> int:
     expected: dict[tuple[str, bytes], int] = {}
     events = gaps = status = 0
     ending = _Ending()
+    failed = functools.cache(lambda: say(f"headrace: {endpoint}: handshake failed, trying again: {DOUBT}", err=True))
     try:
         for number in ENDING:
             signal.signal(number, ending)
         while not count or events < count:
-            parts = socket.recv_multipart()
+            parts = _receive(socket, monitor, failed)
             if len(parts) != 3:
                 status = EX_PROTOCOL
                 say(f"headrace: a message of {len(parts)} parts, expected 3", err=True)
@@ -113,6 +158,9 @@ def run(endpoint: str, topics: Sequence[str], count: int) -> int:
             sys.stdout.flush()
     except Stop:
         pass
+    except _Refused:
+        status = EX_NOPERM
+        say(f"headrace: {endpoint}: refused: {KEYED if keys else PLAIN}", err=True)
     finally:
         ending.over = True
         context.destroy(linger=0)
