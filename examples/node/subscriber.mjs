@@ -1,8 +1,15 @@
-// A subscriber in Node: node examples/node/subscriber.mjs ENDPOINT [COUNT]
+// A subscriber in Node: node examples/node/subscriber.mjs ENDPOINT [COUNT [SERVER_KEY_FILE CLIENT_SECRET_FILE]]
+import { readFileSync } from "node:fs"
 import { Subscriber } from "zeromq"
 
-const [endpoint, count = "0"] = process.argv.slice(2)
+const [endpoint, count = "0", server, own] = process.argv.slice(2)
+const key = (file, kind) => readFileSync(file, "utf8").match(new RegExp(`^\\s*${kind}-key\\s*=\\s*"(.{40})"`, "m"))[1]
 const socket = new Subscriber()
+if (own) {
+  socket.curveServerKey = key(server, "public")
+  socket.curvePublicKey = key(own, "public")
+  socket.curveSecretKey = key(own, "secret")
+}
 socket.connect(endpoint)
 socket.subscribe("all/")
 let events = 0
