@@ -286,8 +286,8 @@ def live(request: Request) -> Outcome:
 
 def replay(request: Request, path: Path) -> Outcome:
     """Run a recording through the same workers."""
-    data = recording.open_recording(path)
-    facts, _ = recording.read_facts(data, str(path))
+    file = recording.opened(path)
+    facts, _ = recording.read_facts(recording.mapped(file, str(path)), str(path))
     host = Host(
         cpus=max(facts.cpus, 1),
         boot_epoch_ns=facts.boot_epoch_ns,
@@ -316,7 +316,7 @@ def replay(request: Request, path: Path) -> Outcome:
     try:
         print_headers(request, pipeline.columns)
         pipeline.start()
-        pipeline.start_source(reader_stage(recording.replay, str(path)))
+        pipeline.start_source(reader_stage(recording.replay, file, str(path)))
         while not all(stage.finished for stage in pipeline.stages):
             connection.wait([stopper.fd, *pipeline.sentinels()], 0.5)
             if stopper.hung_up():
@@ -340,6 +340,7 @@ def replay(request: Request, path: Path) -> Outcome:
     finally:
         stopper.close()
         pipeline.close()
+        file.close()
 
 
 def write_ledger(ledger: Ledger, path: str) -> None:

@@ -11,6 +11,7 @@ CPUs and shards, and the ledger's `produced` is the sum of what stands in the fi
 
 from __future__ import annotations
 
+import mmap
 import os
 import select
 import struct
@@ -152,17 +153,31 @@ def last_gaps(data: memoryview, at: int) -> Array:
     return found
 
 
-def open_recording(path: Path) -> memoryview:
-    """The file's bytes, mapped; RecordingError if it cannot be read."""
-    import mmap
-
+def opened(path: Path) -> InheritedFd:
+    """The file, for the process that replays it; RecordingError if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise RecordingError(f"{path}: not a headrace recording (empty)")
-            return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+        return InheritedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
         raise RecordingError(f"{path}: {error.strerror}") from error
+
+
+def mapped(file: InheritedFd, name: str) -> memoryview:
+    """The file's bytes, mapped; RecordingError if it cannot be read."""
+    try:
+        if os.fstat(file.fd).st_size == 0:
+            raise RecordingError(f"{name}: not a headrace recording (empty)")
+        return memoryview(mmap.mmap(file.fd, 0, prot=mmap.PROT_READ))
+    except OSError as error:
+        raise RecordingError(f"{name}: {error.strerror}") from error
+
+
+def open_recording(path: Path) -> memoryview:
+    """The bytes of a recording; RecordingError if it cannot be read."""
+    file = opened(path)
+    try:
+        return mapped(file, str(path))
+    finally:
+        file.close()
 
 
 class Recorder:
@@ -287,9 +302,9 @@ class Replayer:
         return status
 
 
-def replay(plan: Plan, path: str) -> None:
-    """The process that reads a recording."""
-    data = open_recording(Path(path))
+def replay(plan: Plan, file: InheritedFd, path: str) -> None:
+    """The process that reads a recording, which was opened for it."""
+    data = mapped(file, path)
     _, at = read_facts(data, path)
     replayer = Replayer(plan, data, at, path)
     replayer.control.ready[READY_READER] = 1

@@ -343,7 +343,7 @@ class Pipeline:
 
 def _imports(rules: Sequence[Rule], sinks: Sequence[Output]) -> list[str]:
     """Modules that signatures in Python and outputs need, and that not every run has."""
-    found = {"workers.views.arrow"} if any(sink.render == "arrow" for sink in sinks) else set()
+    found = {"workers.views.arrow", "pyarrow.compute"} if any(sink.render == "arrow" for sink in sinks) else set()
     for source in {rule.source for rule in rules if rule.code}:
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Import):
