@@ -54,7 +54,7 @@ BLOB_STACK = 0x7F
 ROOT_NOT_MET = 0xFFFFFFFF
 """`whole` of a walked path that is not below the root of the process."""
 ARG_NONE, ARG_RESULT = 0xFF, 0xFE
-KIND_NONE, KIND_STRING, KIND_FIXED, KIND_SIZED, KIND_SIZED_PTR, KIND_VECTOR = 0, 1, 2, 3, 4, 5
+KIND_NONE, KIND_STRING, KIND_FIXED, KIND_SIZED, KIND_VECTOR = 0, 1, 2, 3, 5
 KIND_ADDRESS = 9
 """A blob whose `sized` is an `enum address` of layout.h."""
 ADDRESS_OWN, ADDRESS_PEER, ADDRESS_ACCEPTED, ADDRESS_RECEIVED = 1, 2, 3, 4

@@ -44,15 +44,13 @@ STEPS = {
 }
 """Programs that others go on with: each raises one event at most."""
 WALK, MULTIPLEXED = "walk", "multiplexed"
+ALWAYS = ("exec", "tell", "sys_exit", "exec_call", "address_call")
+"""Programs that every run has, whatever it asks for."""
 PROGRAMS = (
     WALK,
     *dict.fromkeys(look.program for look in LOOKS),
     *(s for steps in STEPS.values() for s in steps),
-    "exec",
-    "tell",
-    "sys_exit",
-    "exec_call",
-    "address_call",
+    *ALWAYS,
 )
 """Programs that tail calls reach, by number. 0, the walk, stands for none in a call's row."""
 VARIANTS = ("", "creat", "openat2", "pair", "fcntl", "vector", "move_mount")

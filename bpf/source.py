@@ -14,7 +14,7 @@ from bpf import cgroups, early, layout
 from bpf.btf import Btf
 from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, ON_PROCESSES, SYS_EXIT, UNKNOWN_CALL_ID, Event, catalogue
 from bpf.early import AnyOf, Test
-from bpf.looks import MULTIPLEXED, PROGRAMS, STEPS, WALK
+from bpf.looks import ALWAYS, MULTIPLEXED, PROGRAMS, STEPS, WALK
 from bpf.scope import Scope
 
 HERE = Path(__file__).parent
@@ -98,11 +98,7 @@ class Wanted:
         """Programs that are entered by a tail call."""
         return (
             WALK,
-            "exec",
-            "tell",
-            "sys_exit",
-            "exec_call",
-            "address_call",
+            *ALWAYS,
             *self.programs,
             *(step for p in self.programs for step in STEPS.get(p, ())),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import cache
 from typing import Any
 
 from pipeline.logs import logger
@@ -45,12 +46,22 @@ IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 BPF_PROG_TEST_RUN = 10
 
 
+@cache
+def library() -> Any:
+    """The bindings of libseccomp, None if it is missing. Loaded once, and before privilege is given up: they may stand
+    in a folder that is closed to a stage.
+    """
+    try:
+        import pyseccomp
+    except (ImportError, RuntimeError, OSError):
+        return None
+    return pyseccomp
+
+
 def confine(kind: str) -> None:
     """Let this process, and all its threads, make the calls of that kind of stage alone, for good."""
-    try:
-        import pyseccomp as seccomp
-    except (ImportError, RuntimeError, OSError) as error:
-        logger(kind).error("process.not_confined", reason=f"libseccomp is missing: {error}")
+    if (seccomp := library()) is None:
+        logger(kind).error("process.not_confined", reason="libseccomp is missing")
         return
     found = seccomp.SyscallFilter(defaction=seccomp.ERRNO(errno.EPERM))
     found.set_attr(seccomp.Attr.CTL_TSYNC, 1)

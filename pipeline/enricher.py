@@ -330,8 +330,6 @@ KEPT = (privilege.CAP_DAC_OVERRIDE,)
 
 def prepare(plan: Plan, source: InheritedFd) -> None:
     """Before it gives up privilege: import what it needs, from folders that it may not be allowed to read later."""
-    import pyseccomp  # noqa: F401
-
     for endpoint in plan.endpoints:
         client(endpoint, plan.container_labels)
     threading.stack_size(STACK_BYTES)

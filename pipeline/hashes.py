@@ -258,28 +258,18 @@ class Hasher:
             self._thread.start()
 
 
-def _let_go(kept: int) -> None:
-    """Close all descriptors but that one: left behind, the hasher must not hold open what others wait for the end of,
-    such as standard error.
-    """
-    null = os.open(os.devnull, os.O_RDWR)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) < 3:
-            os.dup2(null, int(name))
-        elif int(name) != kept:
-            with contextlib.suppress(OSError):
-                os.close(int(name))
-
-
 KEPT = (privilege.CAP_DAC_READ_SEARCH, privilege.CAP_SYS_PTRACE)
 """It reads any file, and looks for it in /proc/PID of any process."""
 
 
 def prepare(plan: Plan, source: InheritedFd) -> None:
-    """Before it gives up privilege."""
-    import pyseccomp  # noqa: F401  (from a folder that it may not be allowed to read later)
-
-    _let_go(source.fd)
+    """Before it gives up privilege. Left behind, it must not hold open what others wait for the end of, such as
+    standard error.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(null, standard)
+    privilege.close_all_but(source.fd)
 
 
 def run(plan: Plan, source: InheritedFd) -> None:

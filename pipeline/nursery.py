@@ -17,7 +17,7 @@ from workers import process as worker
 
 CODECS = "ascii latin_1 idna punycode unicode_escape raw_unicode_escape utf_16 utf_16_le utf_16_be utf_32 utf_8_sig"
 EAGER = (
-    *("pyseccomp", "workers.detect.current", "multiprocessing.spawn", "multiprocessing.popen_forkserver"),
+    *("workers.detect.current", "multiprocessing.spawn", "multiprocessing.popen_forkserver"),
     *("multiprocessing.popen_spawn_posix", "multiprocessing.shared_memory", "multiprocessing.synchronize"),
     *("multiprocessing.resource_sharer", "traceback", "linecache", "tokenize", "unicodedata", "stringprep"),
     *(f"encodings.{name}" for name in CODECS.split()),
@@ -32,6 +32,7 @@ for _name in EAGER:
     importlib.import_module(_name)
 signals.ignore_all()
 process.call_it("nursery")
+confine.library()
 privilege.drop()
 privilege.die_with_parent()
 confine.confine("nursery")

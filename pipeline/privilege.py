@@ -48,6 +48,14 @@ def stage_ids() -> tuple[int, int] | None:
     return FIXED_ID, FIXED_ID
 
 
+def close_all_but(*kept: int) -> None:
+    """Close every descriptor but the standard ones and these: what others wait for the end of is not held open."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in kept:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+
+
 def drop(*kept: int) -> None:
     """Become an unprivileged user with these capabilities alone, as far as this process has them, for good. Descriptors
     and mappings that are open stay usable.

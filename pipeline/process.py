@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline import heap, logs, privilege, signals
-from pipeline.confine import confine
+from pipeline.confine import confine, library
 from pipeline.plan import Plan
 from pipeline.shm import attach
 
@@ -69,6 +69,7 @@ def main(
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, nice)
     attach(_segments(name, plan))
+    library()
     if prepare:
         prepare(plan, *args)
     privilege.drop(*kept)

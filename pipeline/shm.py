@@ -50,12 +50,18 @@ NAME = re.compile(r"headrace-(\d+)-(\d+)-[0-9a-f]+")
 """headrace-PID-START-RANDOM: START is that of /proc/PID/stat, in clock ticks since boot."""
 
 
+def stat_fields(pid: int) -> list[str]:
+    """What /proc/PID/stat says behind the program's name, its state first; [] if there is no such process."""
+    with contextlib.suppress(OSError):
+        # the name stands in parentheses, and may have some itself
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    return []
+
+
 def start_of(pid: int) -> int:
     """When a process began, in clock ticks since boot; 0 if there is none of that id."""
-    with contextlib.suppress(OSError):
-        # the name of the program stands in parentheses, and may have some itself
-        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
-    return 0
+    fields = stat_fields(pid)
+    return int(fields[19]) if fields else 0
 
 
 def remove_orphans() -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import sys
@@ -14,7 +13,7 @@ from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 from pipeline import privilege, process, recording
-from pipeline.confine import confine
+from pipeline.confine import confine, library
 from pipeline.doorbell import InheritedFd
 from pipeline.logs import logger
 from pipeline.plan import Plan
@@ -46,7 +45,7 @@ def start_helpers(imports: Iterable[str] = ()) -> None:
     """The fork server and multiprocessing's tracker of segments, to which no signal of ours is one. `imports`: what
     stages will import beside what the nursery says, from folders that they may not be allowed to read.
     """
-    FORKED.set_forkserver_preload([*imports, "pipeline.nursery"])
+    forkserver.set_forkserver_preload([*imports, "pipeline.nursery"])
     with held():
         _start_tracker()
         forkserver.ensure_running()
@@ -57,8 +56,7 @@ def _start_tracker() -> None:
     tracker = resource_tracker._resource_tracker
     if tracker._fd is not None:  # type: ignore[attr-defined]
         return
-    with contextlib.suppress(ImportError, RuntimeError, OSError):
-        importlib.import_module("pyseccomp")  # the fork may not be allowed to read it later
+    library()
     sys.stdout.flush()
     reading, writing = os.pipe()
     pid = os.fork()
@@ -69,10 +67,7 @@ def _start_tracker() -> None:
     try:
         ignore_all()
         process.call_it("tracker")
-        for name in os.listdir("/proc/self/fd"):
-            if int(name) > 2 and int(name) != reading:
-                with contextlib.suppress(OSError):
-                    os.close(int(name))
+        privilege.close_all_but(reading)
         os.chdir("/")
         privilege.drop()
         confine("tracker")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.plan import Control
+from pipeline.shm import stat_fields
 from pipeline.stage import Stage
 
 LOOK_S = 1.0
@@ -42,8 +43,7 @@ def state(pid: int) -> tuple[str, tuple[int, ...]]:
     both if there is no such process.
     """
     with contextlib.suppress(OSError, ValueError, IndexError):
-        # the name stands in parentheses, and may have some itself
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = stat_fields(pid)
         switches = Path(f"/proc/{pid}/status").read_text().rsplit("voluntary_ctxt_switches:", 2)
         return fields[0], (int(fields[11]) + int(fields[12]), *(int(part.split()[0]) for part in switches[1:]))
     return "", ()

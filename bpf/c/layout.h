@@ -254,7 +254,6 @@ enum blob_kind {
 	BLOB_STRING = 1,
 	BLOB_FIXED = 2,      /* `bytes` bytes */
 	BLOB_SIZED = 3,      /* as many as argument `sized` says, or the result */
-	BLOB_SIZED_PTR = 4,  /* as many as the int behind argument `sized` says */
 	BLOB_VECTOR = 5,     /* NULL-terminated array of strings */
 	BLOB_IMAGE_PATH = 6, /* after a successful execve, from the new image: its path */
 	BLOB_IMAGE_ARGV = 7,

@@ -29,10 +29,6 @@ static __always_inline void write_blob(struct writer *w, const struct blob_spec 
 		length = retval;
 	} else if (spec->kind == BLOB_SIZED) {
 		length = written_argument(w, spec->sized);
-	} else if (spec->kind == BLOB_SIZED_PTR) {
-		u32 behind = 0;
-		bpf_probe_read_user(&behind, sizeof(behind), (void *)written_argument(w, spec->sized));
-		length = behind;
 	}
 	if (spec->kind == BLOB_STRING)
 		blob_string(w, which, address, true);
@@ -250,32 +246,28 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* The rest of on_sys_exit for execve and execveat. */
-int on_exec_call(struct bpf_raw_tracepoint_args *ctx)
+/* The rest of on_sys_exit for calls that have a program of their own. */
+static __always_inline int call_of_kind(struct bpf_raw_tracepoint_args *ctx, enum call_kind kind)
 {
 	u64 task = current_task_btf(), regs = task_pt_regs(task);
 	u32 slot = ended_slot(task, regs, ctx->args[1]);
 	struct call *call = calls.lookup(&slot);
-	if (!call || !call->exec)
+	if (!call || !(kind == CALL_EXEC ? call->exec : call->address))
 		return 0;
-	syscall_event(ctx, call, 0, CALL_EXEC);
+	syscall_event(ctx, call, 0, kind);
 	if (call->object && !refused_flag(task, regs, ctx->args[1]))
 		objects.call(ctx, call->object);
 	return 0;
 }
 
-/* The same for those that are about a socket's address. */
+int on_exec_call(struct bpf_raw_tracepoint_args *ctx)
+{
+	return call_of_kind(ctx, CALL_EXEC);
+}
+
 int on_address_call(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = current_task_btf(), regs = task_pt_regs(task);
-	u32 slot = ended_slot(task, regs, ctx->args[1]);
-	struct call *call = calls.lookup(&slot);
-	if (!call || !call->address)
-		return 0;
-	syscall_event(ctx, call, 0, CALL_ADDRESS);
-	if (call->object && !refused_flag(task, regs, ctx->args[1]))
-		objects.call(ctx, call->object);
-	return 0;
+	return call_of_kind(ctx, CALL_ADDRESS);
 }
 
 /* The call that a socketcall or an ipc stood for. */

@@ -136,7 +136,7 @@ def test_a_stage_can_do_none_of_this(kind: str, forbidden: str) -> None:
     exec(forbidden, space)  # its imports are done with this process's rights
 
     def work() -> list[str]:
-        confine_ready()
+        confine.library()
         privilege.drop(*kept)
         confine.confine(kind)
         return space["tried"]()
@@ -145,15 +145,9 @@ def test_a_stage_can_do_none_of_this(kind: str, forbidden: str) -> None:
     assert in_a_process(work) == allowed
 
 
-def confine_ready() -> None:
-    import pyseccomp
-
-    assert pyseccomp
-
-
 def test_an_enricher_reaches_sockets_of_this_host_alone() -> None:
     def work() -> list[str]:
-        confine_ready()
+        confine.library()
         privilege.drop()
         confine.confine("enricher")
         done = []
