@@ -143,12 +143,12 @@ class Run:
             count = trees.seed_tree(programs, roots, flag) if roots else 0
             self._seeded += count if flag == loader.GROUP_TREE else 0
         self._server.open()
+        privilege.keep(*privilege.SUPERVISOR)
         if self.request.ready_fd >= 0:
             os.write(self.request.ready_fd, b"\n")
             os.close(self.request.ready_fd)
         if self.command:
             self.command.go()
-        privilege.keep(*privilege.SUPERVISOR)
 
     def _load(self) -> Kernel:
         """Narrowed by what signatures can match, if the kernel takes such programs."""

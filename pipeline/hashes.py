@@ -29,6 +29,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
@@ -263,13 +264,13 @@ KEPT = (privilege.CAP_DAC_READ_SEARCH, privilege.CAP_SYS_PTRACE)
 
 
 def prepare(plan: Plan, source: InheritedFd) -> None:
-    """Before it gives up privilege. Left behind, it must not hold open what others wait for the end of, such as
-    standard error.
+    """Before it gives up privilege. Left behind, it must not hold open what others wait for the end of: the standard
+    streams, and the pipe of multiprocessing's tracker. (The supervisor waits for the end of its other pipe.)
     """
     null = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
         os.dup2(null, standard)
-    privilege.close_all_but(source.fd)
+    os.close(resource_tracker.getfd())
 
 
 def run(plan: Plan, source: InheritedFd) -> None:

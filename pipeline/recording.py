@@ -14,6 +14,7 @@ from __future__ import annotations
 import mmap
 import os
 import select
+import stat
 import struct
 import zlib
 from collections.abc import Iterator
@@ -156,9 +157,14 @@ def last_gaps(data: memoryview, at: int) -> Array:
 def opened(path: Path) -> InheritedFd:
     """The file, for the process that replays it; RecordingError if it cannot be read."""
     try:
-        return InheritedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        file = InheritedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
     except OSError as error:
         raise RecordingError(f"{path}: {error.strerror}") from error
+    mode = os.fstat(file.fd).st_mode
+    if not stat.S_ISREG(mode):
+        file.close()
+        raise RecordingError(f"{path}: {'Is a directory' if stat.S_ISDIR(mode) else 'not a regular file'}")
+    return file
 
 
 def mapped(file: InheritedFd, name: str) -> memoryview:

@@ -129,7 +129,7 @@ def test_a_file_system_that_never_answers_holds_up_nothing(tmp_path: Path, remot
         served.freeze()
         os.kill(hasher, signal.SIGCONT)
         print("y", file=running.process.stdin, flush=True)
-        status, ledger, errors = running.end(20)
+        status, ledger, errors = running.end()
         assert (status, ledger["balanced"]) == (0, True), errors
         assert ("supervisor.process_left_behind" in errors) is remote
     finally:

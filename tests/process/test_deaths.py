@@ -129,16 +129,16 @@ def test_a_signal_ends_in_flow_order_and_leaves_nothing(number: int, binaries: d
     assert running.ready
     let_go(load)
     stages, segments = running.stages(), running.segments()
-    assert stages.keys() == {"nursery", *STAGES}
+    assert stages.keys() == {"nursery", "tracker", *STAGES}
     assert segments
     running.process.send_signal(number)
     status, ledger, errors = running.end(deadline_s=10)
     load.communicate()
     assert (status, ledger["balanced"]) == (0, True), errors
-    nursery = stages.pop("nursery")
+    by_themselves = stages.pop("nursery"), stages.pop("tracker")
     assert not [pid for pid in stages.values() if Path(f"/proc/{pid}").exists()]
-    # it ends by itself, when it sees that there is no supervisor
-    wait_for(lambda: not Path(f"/proc/{nursery}").exists(), "the nursery's end")
+    # these end when they see that there is no supervisor
+    wait_for(lambda: not [pid for pid in by_themselves if Path(f"/proc/{pid}").exists()], "the nursery's end")
     assert not segments & set(os.listdir("/dev/shm"))
 
 

@@ -34,8 +34,7 @@ def test_the_workload_is_traced_and_its_ledger_shown() -> None:
     assert "lost 0  dropped 0  rejected 0  balanced" in done.stderr
 
 
-@pytest.mark.kernel
-def test_the_first_event_comes_soon() -> None:
+def seconds_to_the_first_event() -> float:
     begin = time.monotonic()
     with subprocess.Popen([HEADRACE, "demo"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
@@ -44,6 +43,14 @@ def test_the_first_event_comes_soon() -> None:
         process.stdout.read()
     assert header
     assert first
+    return took
+
+
+@pytest.mark.kernel
+def test_the_first_event_comes_soon() -> None:
+    """From the second run on, whose programs are compiled; the quickest of some, since other tests run beside it."""
+    seconds_to_the_first_event()
+    took = min(seconds_to_the_first_event() for _ in range(3))
     began = time.monotonic()
     Btf(VMLINUX.read_bytes())
     slowness = max(1.0, (time.monotonic() - began) / BTF_S)

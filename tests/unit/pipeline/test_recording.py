@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -187,6 +188,9 @@ def test_a_file_that_cannot_be_read_is_told_by_path(tmp_path: Path) -> None:
         open_recording(tmp_path / "missing.hrc")
     with pytest.raises(RecordingError, match="Is a directory"):
         open_recording(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RecordingError, match="not a regular file"):
+        open_recording(tmp_path / "pipe")
     empty = tmp_path / "empty.hrc"
     empty.touch()
     with pytest.raises(RecordingError, match=r"empty.hrc.*empty"):
