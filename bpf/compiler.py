@@ -24,10 +24,11 @@ from typing import Any
 
 import msgspec
 
+from bpf import link
 from bpf.syscall import INSTRUCTION, MapSpec
 
 HERE = Path(__file__).parent
-FORMAT = 1
+FORMAT = 2
 MOST_KEPT = 64
 """Files; that which was not used for longest goes first."""
 SUFFIX = ".bpf"
@@ -55,6 +56,8 @@ class Code(msgspec.Struct, frozen=True):
 
     instructions: bytes
     maps: dict[int, str]
+    functions: dict[str, int] = {}
+    """Where the functions begin that stand behind it."""
 
     def placed(self, fds: dict[str, int]) -> bytes:
         """With the descriptors of maps in place."""
@@ -161,8 +164,17 @@ def _compile(source: Source) -> Compiled:
         raise CompileError(str(error)) from error
     names = [bcc.lib.bpf_function_name(made.module, i) for i in range(bcc.lib.bpf_num_functions(made.module))]
     maps: dict[int, MapSpec] = {}
-    programs = {name.decode(): _code(made.dump_func(name), maps) for name in names}
-    return Compiled(tuple(maps.values()), programs)
+    functions = {name.decode(): _code(made.dump_func(name), maps) for name in names}
+    bodies = {name: functions.pop(name) for name in link.BODIES if name in functions}
+    return Compiled(tuple(maps.values()), {name: _linked(code, bodies) for name, code in functions.items()})
+
+
+def _linked(code: Code, bodies: dict[str, Code]) -> Code:
+    instructions, begins = link.linked(code.instructions, {name: body.instructions for name, body in bodies.items()})
+    maps = dict(code.maps)
+    for name, begin in begins.items():
+        maps |= {begin + link.BEFORE_BODY + at: of for at, of in bodies[name].maps.items()}
+    return Code(instructions, maps, begins)
 
 
 def _code(instructions: bytes, maps: dict[int, MapSpec]) -> Code:

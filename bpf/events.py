@@ -145,9 +145,9 @@ inode_unlink unlink path=0
 inode_unlink unlinkat path=1 dir=0 flags=2
 inode_rename rename path=0 path2=1
 inode_rename renameat path=1 dir=0 path2=3 dir2=2
-inode_rename renameat2 path=1 dir=0 path2=3 dir2=2
+inode_rename renameat2 path=1 dir=0 path2=3 dir2=2 flags=4
 inode_link link path=0 path2=1
-inode_link linkat path=1 dir=0 path2=3 dir2=2
+inode_link linkat path=1 dir=0 path2=3 dir2=2 flags=4
 inode_symlink symlink path=0 path2=1
 inode_symlink symlinkat path=0 path2=2 dir2=1
 inode_mknod mknod path=0 flags=1

@@ -105,6 +105,21 @@ CONTEXT = np.dtype(
         ("nodename", "S64"),
     ]
 )
+PIECE = np.dtype(
+    [
+        ("sequence", "<u8"),
+        ("tgid", "<u4"),
+        ("tid", "<u4"),
+        ("offset", "<u4"),
+        ("bytes", "<u4"),
+        ("whole", "<u4"),
+        ("stream", "u1"),
+        ("arg", "u1"),
+        ("pad", "<u2"),
+    ]
+)
+LONG_BLOB = 0xFFFF
+"""`bytes` of a blob that has more: as many as `whole` says. Workers alone make such."""
 FRAME = np.dtype(
     [
         ("size", "<u4"),
@@ -120,7 +135,7 @@ FRAME = np.dtype(
         ("used", "<u4"),
         ("shards", "<u4"),
         ("bitmap", "<u8", BITMAP_WORDS),
-        ("reserved", "<u8"),
+        ("piece", "<u8"),
     ]
 )
 """The wire header of a frame; `used` bytes of cells follow it."""
@@ -203,6 +218,7 @@ FRAME_BYTES = PRIVATE_BYTES + FRAME.itemsize + FRAME_CELLS * CELL_BYTES
 _STRUCTS = {
     "head": (HEAD, 0, HEAD.itemsize),
     "blob": (BLOB, 0, BLOB.itemsize),
+    "piece": (PIECE, 0, PIECE.itemsize),
     "context": (CONTEXT, 0, CONTEXT.itemsize),
     "frame": (FRAME, PRIVATE_BYTES, FRAME_BYTES),
     "mark": (MARK, 0, MARK.itemsize),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bpf import cgroups, compiler, layout, offsets, source, syscall
+from bpf import cgroups, compiler, layout, link, offsets, source, syscall
 from bpf.btf import Btf, BtfError
 from bpf.catalogue import ENTRY_CALLS, SYS_EXIT, Call, Event, catalogue, descriptor_of
 from bpf.looks import LOOKS, PROGRAMS, VARIANTS, Look
@@ -75,7 +75,7 @@ class Programs:
         if machine not in offsets.REGISTERS:
             raise LoadError(f"headrace has no register table for {machine}")
         try:
-            kernel = offsets.resolve(btf, machine) | source.hierarchy(btf)
+            kernel = offsets.resolve(btf, machine) | source.hierarchy(btf) | source.loops(btf)
         except BtfError as error:
             raise LoadError(str(error), "this kernel is older or newer than headrace knows") from error
         self._defines = source.defines(wanted, self.cpus, kernel, has_raw_tracepoint(btf, "sched_prepare_exec"))
@@ -115,8 +115,10 @@ class Programs:
         order = sorted(kinds, key=lambda name: -len(found.programs[name].instructions))
 
         def load(function: str) -> None:
+            code = found.programs[function]
+            functions = link.func_info(function, code.functions) if code.functions else None
             try:
-                fd = syscall.load_program(function, kinds[function], found.programs[function].placed(fds))
+                fd = syscall.load_program(function, kinds[function], code.placed(fds), functions)
             except OSError as error:
                 raise RefusedError(f"the kernel refused the program {function}: {error.strerror}") from error
             self._functions[function] = fd

@@ -41,15 +41,17 @@ STEPS = {
     "write": ("write_event",),
     "mmap": ("mmap_shared", "mmap_file", "mmap_object"),
     "mprotect": ("mprotect_file",),
+    "inode_rename": ("rename_back",),
 }
 """Programs that others go on with: each raises one event at most."""
-WALK, MULTIPLEXED = "walk", "multiplexed"
-ALWAYS = ("exec", "tell", "sys_exit", "exec_call", "address_call")
+WALK, RESOLVE, MULTIPLEXED = "walk", "resolve", "multiplexed"
+ALWAYS = ("pieces", "exec", "tell", "sys_exit", "exec_call", "address_call")
 """Programs that every run has, whatever it asks for."""
 PROGRAMS = (
     WALK,
     *dict.fromkeys(look.program for look in LOOKS),
     *(s for steps in STEPS.values() for s in steps),
+    RESOLVE,
     *ALWAYS,
 )
 """Programs that tail calls reach, by number. 0, the walk, stands for none in a call's row."""

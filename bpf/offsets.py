@@ -62,14 +62,21 @@ OFFSETS: dict[str, tuple[tuple[str, str], ...]] = {
         ("path", "mnt"),
         ("dentry", "d_parent"),
         ("dentry", "d_name.name"),
+        ("dentry", "d_inode"),
+        ("dentry", "d_flags"),
+        ("dentry", "d_hash.pprev"),
         ("mount", "mnt"),
         ("mount", "mnt_parent"),
         ("mount", "mnt_mountpoint"),
+        ("mount", "mnt_mounts"),
+        ("mount", "mnt_child"),
         ("vfsmount", "mnt_root"),
         ("inode", "i_ino"),
         ("inode", "i_mode"),
         ("inode", "i_sb"),
+        ("inode", "i_link"),
         ("super_block", "s_dev"),
+        ("super_block", "s_magic"),
         ("files_struct", "fdt"),
         ("fdtable", "fd"),
         ("cgroup", "kn"),
@@ -133,6 +140,9 @@ OFFSETS: dict[str, tuple[tuple[str, str], ...]] = {
 """Members that changed their name: since 6.11 an inode's times are plain numbers."""
 OFFSETS["inode_ctime_sec"] = (("inode", "i_ctime_sec"), ("inode", "__i_ctime.tv_sec"), ("inode", "i_ctime.tv_sec"))
 OFFSETS["inode_ctime_nsec"] = (("inode", "i_ctime_nsec"), ("inode", "__i_ctime.tv_nsec"), ("inode", "i_ctime.tv_nsec"))
+"""The names in a directory: a list until 6.8, and one with a simple head since then. Both are gone through alike."""
+OFFSETS["dentry_children"] = (("dentry", "d_children"), ("dentry", "d_subdirs"))
+OFFSETS["dentry_sibling"] = (("dentry", "d_sib"), ("dentry", "d_child"))
 """Before 5.14 the start time since boot had another name."""
 OFFSETS["task_struct_start_boottime"] = (("task_struct", "start_boottime"), ("task_struct", "real_start_time"))
 """Where the regions of a process stand in a maple tree, since 6.1."""
@@ -183,6 +193,8 @@ OPERATIONS = """READV WRITEV FSYNC READ_FIXED WRITE_FIXED POLL_ADD SYNC_FILE_RAN
     RECV_ZC EPOLL_WAIT READV_FIXED WRITEV_FIXED FIXED_FD_INSTALL""".split()
 NO_OPERATION = 63
 """Stands for an operation that this kernel does not have."""
+DCACHE_MOUNTED = 0x10000
+"""Where it is no enumerator, before 6.15."""
 """Of kernels with seccomp filters."""
 SECCOMP = (("seccomp_filter", "prev"), ("seccomp_filter", "notif"))
 """Of kernels with modules."""
@@ -203,6 +215,9 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
     for members in (MAPLE_TREE, AUDIT, PIDS, IO_URING, IO_ADDRESS, SECCOMP, MODULES):
         with contextlib.suppress(UnknownMember):
             found |= {f"KERNEL_{s}_{path.replace('.', '_')}": btf.offset(s, path) for s, path in members}
+    found["KERNEL_DCACHE_MOUNTED"] = DCACHE_MOUNTED
+    with contextlib.suppress(UnknownMember):
+        found["KERNEL_DCACHE_MOUNTED"] = btf.enumerator("dentry_flags", "DCACHE_MOUNTED")
     for operation in OPERATIONS:
         found[f"KERNEL_IORING_OP_{operation}"] = NO_OPERATION
         with contextlib.suppress(UnknownMember):

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bpf import cgroups, early, layout
-from bpf.btf import Btf
+from bpf import cgroups, early, layout, link
+from bpf.btf import Btf, UnknownMember
 from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, ON_PROCESSES, SYS_EXIT, UNKNOWN_CALL_ID, Event, catalogue
 from bpf.early import AnyOf, Test
-from bpf.looks import ALWAYS, MULTIPLEXED, PROGRAMS, STEPS, WALK
+from bpf.looks import ALWAYS, MULTIPLEXED, PROGRAMS, RESOLVE, STEPS, WALK
 from bpf.scope import Scope
 
 HERE = Path(__file__).parent
@@ -28,9 +28,13 @@ SOURCES = (
     "told.h",
     "early.h",
     "frame.h",
+    "loop.h",
     "arguments.h",
-    "path.h",
+    "pieces.h",
     "file.h",
+    "path.h",
+    "resolve.h",
+    "walk.h",
     "regions.h",
     "dispatch.h",
     "objects.h",
@@ -55,7 +59,17 @@ ROOMS = frozenset({"recvfrom", "recvmsg"})
 """Calls of which the entry is seen, since it has the room for an address (bpf/c/addresses.h)."""
 CONTAINERS = 16384
 """Control groups of containers that are known at a time."""
-NEEDS = {"mmap": "WANT_MMAP", "mprotect": "WANT_REGIONS", "identity": "WANT_BEFORE"}
+NAMES = (
+    *("file_open", "inode_unlink", "inode_rename", "inode_link", "inode_symlink", "inode_mknod"),
+    *("sb_mount", "sb_umount", "bprm_refused"),
+)
+"""Programs that follow paths as they were passed."""
+NEEDS = {
+    "mmap": "WANT_MMAP",
+    "mprotect": "WANT_REGIONS",
+    "identity": "WANT_BEFORE",
+    **dict.fromkeys(NAMES, "WANT_NAMES"),
+}
 """What a program needs beside the events that it raises."""
 
 
@@ -98,6 +112,7 @@ class Wanted:
         """Programs that are entered by a tail call."""
         return (
             WALK,
+            *([RESOLVE] if set(self.programs) & set(NAMES) else ()),
             *ALWAYS,
             *self.programs,
             *(step for p in self.programs for step in STEPS.get(p, ())),
@@ -133,6 +148,15 @@ def hierarchy(btf: Btf) -> dict[str, int]:
         "CGROUP_HIERARCHY": found.id,
         "CGROUP_CONTROLLER": btf.enumerator("cgroup_subsys_id", found.enumerator),
     }
+
+
+def loops(btf: Btf) -> dict[str, int]:
+    """What long loops are made of (bpf/c/loop.h)."""
+    try:
+        btf.enumerator("bpf_func_id", "BPF_FUNC_loop")
+    except UnknownMember:
+        return {}
+    return link.defines()
 
 
 def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: bool) -> dict[str, int]:

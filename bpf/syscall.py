@@ -23,8 +23,13 @@ TRACEPOINT, RAW_TRACEPOINT = 5, 17
 MAP = struct.Struct("<IIIIIII16s")
 """type, bytes of a key and of a value, entries, flags, inner map, NUMA node, name"""
 ELEMENT = struct.Struct("<IIQQQ")
-PROGRAM = struct.Struct("<IIQQIIQII16s")
-"""type, instructions, their address, licence, log level, log size, log, kernel version, flags, name"""
+PROGRAM = struct.Struct("<IIQQIIQII16sIIIIQI")
+"""type, instructions, their address, licence, log level, log size, log, kernel version, flags, name, network device,
+attach type, BTF, then of the functions: bytes of each record, address, how many
+"""
+BTF_LOAD = 18
+BTF = struct.Struct("<QQIII")
+FUNCTION_BYTES = 8
 INFO = struct.Struct("<IIQ")
 MAP_INFO = struct.Struct("<IIIIII16s")
 OPEN_RAW = struct.Struct("<QII")
@@ -127,17 +132,39 @@ def perf_event_open(attributes: bytes | ctypes.Array[ctypes.c_char], cpu: int) -
     return fd
 
 
-def load_program(name: str, kind: int, code: bytes, log: bool = False) -> int:
-    """Descriptor of a program that the kernel has checked. OSError; with `log` it carries the verifier's last words."""
+def load_btf(data: bytes) -> int:
+    """Descriptor of BTF that programs may refer to."""
+    text = ctypes.create_string_buffer(data, len(data))
+    return call(BTF_LOAD, BTF.pack(ctypes.addressof(text), 0, len(data), 0, 0))
+
+
+def load_program(
+    name: str, kind: int, code: bytes, functions: tuple[bytes, bytes] | None = None, log: bool = False
+) -> int:
+    """Descriptor of a program that the kernel has checked. OSError; with `log` it carries the verifier's last words.
+    `functions`: BTF of a program that has several, and where they begin (bpf/link.py).
+    """
+    if functions is None:
+        return _load_program(name, kind, code, (0, 0, 0, 0), log)
+    btf = load_btf(functions[0])
+    begins = ctypes.create_string_buffer(functions[1], len(functions[1]))
+    try:
+        where = btf, FUNCTION_BYTES, ctypes.addressof(begins), len(functions[1]) // FUNCTION_BYTES
+        return _load_program(name, kind, code, where, log)
+    finally:
+        os.close(btf)
+
+
+def _load_program(name: str, kind: int, code: bytes, functions: tuple[int, int, int, int], log: bool) -> int:
     buffer = ctypes.create_string_buffer(LOG_BYTES if log else 1)
     codes, licence = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL")
     shown = (1, len(buffer), ctypes.addressof(buffer)) if log else (0, 0, 0)
     what = (kind, len(code) // INSTRUCTION, ctypes.addressof(codes), ctypes.addressof(licence))
     try:
-        return call(PROG_LOAD, PROGRAM.pack(*what, *shown, 0, 0, _short(name)))
+        return call(PROG_LOAD, PROGRAM.pack(*what, *shown, 0, 0, _short(name), 0, 0, *functions))
     except OSError as error:
         if not log:
-            return load_program(name, kind, code, log=True)
+            return _load_program(name, kind, code, functions, log=True)
         said = [line for line in buffer.value.decode(errors="replace").splitlines() if line]
         words = next((line for line in reversed(said) if not line.startswith("processed ")), "")
         raise OSError(error.errno, f"{error.strerror}: {words}" if words else error.strerror) from error

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bpf.catalogue import Catalogue
-from bpf.layout import BLOB, BLOB_STATUS, CELL_BYTES, EVENTS
+from bpf.layout import BLOB, BLOB_STATUS, CELL_BYTES, EVENTS, LONG_BLOB
 from workers.decode.blocks import Block, gather
 from workers.rows import CELL_WORDS, Rows
 
@@ -105,6 +105,8 @@ def blobs(rows: Rows, argument_counts: Array, of: Array | None = None) -> Blobs:
                 row, position, end, left = row[fits], position[fits], end[fits], left[fits]
             header = words.take(position // 8).view(BLOB)
             size = header["bytes"].astype(np.int64)
+            if (size == LONG_BLOB).any():
+                size = np.where(size == LONG_BLOB, header["whole"], size)
             start = position + BLOB_BYTES
             fits = start + size <= end
             if not fits.all():

@@ -24,6 +24,7 @@ from bpf.layout import EVENTS, FRAME, FRAME_CELLS, STREAM_FACTS
 from workers.blobs import argument_cells
 from workers.detect.matches import Matches
 from workers.enrich.tree import ProcessTree
+from workers.pieces import Pieces, is_piece
 from workers.rows import Contexts, Decoded, Rows, concatenate, empty_rows, read_frames
 
 Array = np.ndarray[Any, Any]
@@ -74,6 +75,7 @@ class Core:
         self.tree = ProcessTree(catalogue)
         self._frames: list[Array] = []
         self._facts: list[Array] = []
+        self._pieces = Pieces(lambda event: int(self._least_cells[event]))
         self._pending: Rows | None = None
         self._keep = keep
         self._detect: Detect | None = None
@@ -94,6 +96,9 @@ class Core:
 
     def feed(self, frame: Array) -> None:
         """Take a whole frame. The view must stay valid until the next advance()."""
+        if is_piece(frame):
+            self._pieces.add(frame)
+            return
         is_fact = len(frame) > STREAM_AT and frame[STREAM_AT] == STREAM_FACTS
         (self._facts if is_fact else self._frames).append(frame)
 
@@ -134,8 +139,9 @@ class Core:
 
     def _decode(self) -> tuple[Decoded, int]:
         """Rows of all frames fed, with the tree brought up to them; and how many facts it took."""
-        told = read_frames(self._facts, self.contexts).rows
-        decoded = read_frames(self._frames, self.contexts, self._owns_shard)
+        told = read_frames(self._pieces.joined(self._facts), self.contexts).rows
+        decoded = read_frames(self._pieces.joined(self._frames), self.contexts, self._owns_shard)
+        self._pieces.turn()
         facts, asked = self._lifecycle(told), self._lifecycle(decoded.rows)
         if len(facts) or len(asked):
             self.tree.apply(concatenate([facts, asked]), self.contexts)

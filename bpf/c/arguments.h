@@ -4,7 +4,11 @@
  */
 #define STRING_BYTES 4096 /* PATH_MAX, the NUL included */
 #define BLOB_ROOM (sizeof(struct blob) + STRING_BYTES + 8)
-#define VECTOR_ITEMS 64
+#ifdef HAVE_LOOP
+#define VECTOR_ITEMS (VECTOR_BYTES + 1) /* empty ones, and the NULL */
+#else
+#define VECTOR_ITEMS 65
+#endif
 #define VECTOR_STRING 1024
 #define VECTOR_BYTES 8192
 #define ARGV_BYTES 16384
@@ -99,48 +103,62 @@ static __always_inline void blob_memory(struct writer *w, u32 arg, u64 address, 
 	blob_memory_of(w, arg, address, whole, most, SOURCE_USER_EXIT);
 }
 
+/* An array of strings that is being read. */
+struct strings {
+	struct blob *blob;
+	u64 address;
+	u32 width; /* of a pointer */
+	u32 items; /* read so far */
+	u32 cut;
+	u32 status;
+};
+
+LOOP_BODY(vector_item, struct strings *v)
+{
+	struct blob *b = v->blob;
+	char *data = (char *)(b + 1);
+	u64 item = 0;
+	u32 width = v->width;
+	if (bpf_probe_read_user(&item, width == 4 ? 4 : 8, (void *)(v->address + v->items++ * width))) {
+		v->status = BLOB_FAULT;
+		return 1;
+	}
+	if (!item) {
+		v->status = v->cut ? BLOB_CUT : BLOB_OK;
+		return 1;
+	}
+	u64 at = *(volatile u32 *)&b->whole;
+	if (at > VECTOR_BYTES - VECTOR_STRING)
+		return 1;
+	/* one byte more than is kept tells that there is more */
+	long n = bpf_probe_read_user_str(data + at, VECTOR_STRING + 1, (void *)item);
+	if (n <= 0) {
+		v->status = BLOB_FAULT;
+		return 1;
+	}
+	if (n > VECTOR_STRING) {
+		n = VECTOR_STRING;
+		data[at + VECTOR_STRING - 1] = 0;
+		v->cut = 1;
+	}
+	*(volatile u32 *)&b->whole = at + n;
+	return 0;
+}
+
 /*
  * argv, envp of a call that failed: strings one after the other, each with its NUL. One that is longer than
  * VECTOR_STRING is cut there, and the blob says so. What is not the same in all turns of the loop is kept in
- * the blob, see blob_path().
+ * the blob, see path.h.
  */
 static __always_inline void blob_vector(struct writer *w, u32 arg, u64 address, bool compat)
 {
 	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + VECTOR_BYTES + VECTOR_STRING + 8);
 	if (!b)
 		return;
-	u32 status = address ? BLOB_CUT : BLOB_NULL;
-	char *data = (char *)(b + 1);
-	if (address) {
-		for (int i = 0; i <= VECTOR_ITEMS; i++) {
-			u64 item = 0;
-			u32 width = compat ? 4 : 8;
-			if (bpf_probe_read_user(&item, width, (void *)(address + i * width))) {
-				status = BLOB_FAULT;
-				break;
-			}
-			if (!item) {
-				status = *(volatile u8 *)&b->status;
-				break;
-			}
-			u64 at = *(volatile u32 *)&b->whole;
-			if (i == VECTOR_ITEMS || at > VECTOR_BYTES - VECTOR_STRING)
-				break;
-			/* one byte more than is kept tells that there is more */
-			long n = bpf_probe_read_user_str(data + at, VECTOR_STRING + 1, (void *)item);
-			if (n <= 0) {
-				status = BLOB_FAULT;
-				break;
-			}
-			if (n > VECTOR_STRING) {
-				n = VECTOR_STRING;
-				data[at + VECTOR_STRING - 1] = 0;
-				*(volatile u8 *)&b->status = BLOB_CUT;
-			}
-			*(volatile u32 *)&b->whole = at + n;
-		}
-	}
-	blob_end(w, b, b->whole, status);
+	struct strings v = {.blob = b, .address = address, .width = compat ? 4 : 8, .status = BLOB_CUT};
+	if (address)
+		LOOP(VECTOR_ITEMS, vector_item, &v);
+	blob_end(w, b, b->whole, address ? v.status : BLOB_NULL);
 }
 
 /* A range of the image's memory: argv or the environment, as the kernel laid them out at exec. */

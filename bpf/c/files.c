@@ -34,7 +34,7 @@ int on_file_open(struct bpf_raw_tracepoint_args *ctx)
 	if (flags & O_PATH)
 		return 0;
 	struct walks *j = walks_begin();
-	if (!j || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_file_open, 8, PATH_ROOM + LEXICAL_ROOM))
+	if (!j || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_file_open, 8, PATH_ROOM + PASSED_ROOM))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
 	a[1 - 1] = flags;
@@ -50,7 +50,7 @@ int on_file_open(struct bpf_raw_tracepoint_args *ctx)
 		path_later(j, 0, file_place(file));
 	} else {
 		w.head->flags |= HEAD_NO_OBJECT;
-		blob_lexical(&w, j, 0, o.s.task, path, dirfd_of(&o, o.call->dir));
+		blob_passed(&w, j, 0, o.s.task, path, dirfd_of(&o, o.call->dir), true);
 	}
 	if (o.call->path != NONE)
 		blob_string(&w, 5, path, true);

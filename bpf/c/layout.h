@@ -70,6 +70,38 @@ struct blob {
 #define STACK_DEPTH 20
 #define STACK_ROOM (sizeof(struct blob) + STACK_DEPTH * 8)
 
+/*
+ * A part of a blob that is too long for its record, in a frame of its own that is sent before (pieces.h). It belongs
+ * to the first record of a frame that is still to come: of the same CPU, this stream, this number.
+ */
+struct piece {
+	u64 sequence;
+	u32 tgid;
+	u32 tid;
+	u32 offset; /* of these bytes in the blob */
+	u32 bytes;
+	u32 whole; /* of the blob */
+	u8 stream;
+	u8 arg;
+	u16 pad;
+};
+
+/* What is to be sent before a record of this CPU, and how it goes on. */
+struct pieces {
+	u64 thread; /* for whom they have been sent: it need not be done again */
+	u32 slot;   /* of the record */
+	u32 then;
+	u32 count;
+	u32 pad;
+	struct {
+		u64 from;
+		u32 whole;
+		u32 sent; /* what the record holds, or pieces do by now */
+		u32 arg;
+		u32 pad;
+	} range[2];
+};
+
 struct context {
 	u64 thread_start_ns; /* CLOCK_BOOTTIME, as all starts */
 	u64 process_start_ns;
@@ -166,7 +198,7 @@ struct frame {
 	u32 used;    /* bytes of cells */
 	u32 shards;
 	u64 bitmap[BITMAP_WORDS];
-	u64 reserved;
+	u64 piece; /* 1: the cells are a struct piece and its bytes, and no records */
 	/* cells */
 	char cells[FRAME_CELLS * CELL_BYTES];
 };
@@ -308,11 +340,42 @@ struct walks {
 	u32 start;
 	u32 then;
 	u32 count;
+	u32 texts; /* of them, how many follow a string */
+	u32 pad;
 	struct {
 		u64 dentry;
 		u64 mount;
 		u64 arg;
+		u32 text;   /* byte of the cells where the blob is of a string to be gone from there; 0 none */
+		u32 follow; /* its last link, too */
 	} walk[WALKS];
+};
+
+struct place {
+	u64 dentry;
+	u64 mount; /* struct mount, not the vfsmount in it */
+};
+
+/* A path that is gone along, component by component (resolve.h). */
+struct resolving {
+	struct place at;
+	struct place root; /* of the process */
+	u64 head;          /* of the list that is looked through */
+	u64 node;
+	u64 found;
+	u32 tgid; /* in the process's own namespace */
+	u32 tid;
+	u32 pos; /* of what is still to be gone, in `text` */
+	u32 name_at; /* of the component that waits; 0 none */
+	u32 length;  /* of its name */
+	u32 links;   /* followed so far */
+	u32 follow;
+	u32 mounted; /* something may be mounted where the walk stands */
+	u32 looks; /* at names and mounts so far */
+	u32 done;
+	char name[256];
+	char other[256];
+	char text[8192 + 256];
 };
 
 struct credentials {

@@ -154,11 +154,12 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 /*
  * The image of the task: sched_process_exec, or a fact of the same shape for a process whose exec was not
  * seen. Numbered as in the catalogue; cmdpath, pathname, argv, env, interp, interpreter_pathname,
- * prev_comm and pwd are blobs.
+ * prev_comm and pwd are blobs. `again` is the program that makes it.
  */
-static __always_inline void image_record(void *ctx, const struct subject *s, u32 slot, u64 bprm, u32 then)
+static __always_inline void image_record(void *ctx, const struct subject *s, u32 slot, u64 bprm, u32 again, u32 then)
 {
 	struct writer w;
+	pieces_first(ctx, s->task, slot, 2, again);
 	u64 task = s->task;
 	u32 tgid = s->tgid;
 	struct walks *j = walks_begin();
@@ -208,7 +209,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	if (!in_scope(&s, current_task_btf()))
 		return 0;
 	told_image(s.task, s.tgid);
-	image_record(ctx, &s, EXEC_SLOT, ctx->args[2], 0);
+	image_record(ctx, &s, EXEC_SLOT, ctx->args[2], PROGRAM_exec, 0);
 	return 0;
 }
 
@@ -218,7 +219,7 @@ int on_tell(struct bpf_raw_tracepoint_args *ctx)
 	struct subject s;
 	if (in_scope(&s, current_task_btf()) && !(s.flags & GROUP_ARMED)) {
 		told_image(s.task, s.tgid);
-		image_record(ctx, &s, FACTS, 0, PROGRAM_sys_exit);
+		image_record(ctx, &s, FACTS, 0, PROGRAM_tell, PROGRAM_sys_exit);
 	}
 	objects.call(ctx, PROGRAM_sys_exit);
 	return 0;

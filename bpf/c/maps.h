@@ -27,7 +27,11 @@ BPF_PERCPU_ARRAY(container_caches, struct container_cache, 1);
 BPF_TABLE("lru_hash", u32, struct before_exec, before_execs, 8192); /* by thread group: a thread that execs takes its leader's id */
 BPF_TABLE("lru_hash", u32, struct told, told, 16384); /* by thread group: the image that workers know of */
 BPF_PROG_ARRAY(objects, PROGRAMS); /* by PROGRAM_* and the number in a call's row; 0 there is none */
+BPF_PERCPU_ARRAY(pieces, struct pieces, 1);
 BPF_PERCPU_ARRAY(walks, struct walks, 1);
+#if defined(HAVE_LOOP) && defined(WANT_NAMES)
+BPF_PERCPU_ARRAY(resolving, struct resolving, 1);
+#endif
 #ifdef KERNEL_mm_struct_mm_mt
 BPF_PERCPU_ARRAY(tree_nodes, struct tree_node, 1);
 #endif

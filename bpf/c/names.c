@@ -1,16 +1,18 @@
 /*
  * names.c - calls that give, take and move names: rename, link, symlink, unlink, mknod, mount. Once they
- * are done no object can be asked for the path, so it is put together from the directory, which is
- * the kernel's, and the string that was passed (blob_lexical).
+ * are done no object can be asked for the path, so it is put together from the string that was passed and
+ * the directory that this led to (blob_passed).
  */
 #define AT_REMOVEDIR 0x200
+#define AT_SYMLINK_FOLLOW 0x400
+#define RENAME_EXCHANGE 2
 
 static __always_inline struct walks *names_begin(void *ctx, struct writer *w, const struct occasion *o, u16 event,
 						 u32 arguments)
 {
 	struct walks *j = walks_begin();
 	u32 slot = o->call->urgent ? URGENT : o->s.tgid % SHARDS;
-	if (!j || !record_begin(ctx, w, &o->s, slot, event, arguments, 2 * LEXICAL_ROOM))
+	if (!j || !record_begin(ctx, w, &o->s, slot, event, arguments, 2 * PASSED_ROOM))
 		return 0;
 	w->head->retval = o->retval;
 	return j;
@@ -19,23 +21,18 @@ static __always_inline struct walks *names_begin(void *ctx, struct writer *w, co
 static __always_inline void blob_name(struct writer *w, struct walks *j, u32 arg, const struct occasion *o, u32 path,
 				      u32 dir)
 {
-	blob_lexical(w, j, arg, o->s.task, occasion_argument(o, path), dirfd_of(o, dir));
+	blob_passed(w, j, arg, o->s.task, occasion_argument(o, path), dirfd_of(o, dir), false);
 }
 
-/* rename and link: from one name to another. */
-static __always_inline int two_names(struct bpf_raw_tracepoint_args *ctx, u16 event)
+/* What a path leads to, the last link followed. */
+static __always_inline void blob_named(struct writer *w, struct walks *j, u32 arg, const struct occasion *o)
 {
-	struct occasion o = {};
-	struct writer w;
-	if (!occasion_begin(ctx, &o) || o.retval < 0)
-		return 0;
-	struct walks *j = names_begin(ctx, &w, &o, event, 2);
-	if (!j)
-		return 0;
-	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
-	blob_name(&w, j, 1, &o, o.call->path2, o.call->dir2);
-	record_walk(ctx, &w, j, 0);
-	return 0;
+	blob_passed(w, j, arg, o->s.task, occasion_argument(o, o->call->path), dirfd_of(o, o->call->dir), true);
+}
+
+static __always_inline u64 name_flags(const struct occasion *o)
+{
+	return o->call->flags == NONE ? 0 : occasion_argument(o, o->call->flags);
 }
 
 #ifdef EVENT_security_inode_unlink
@@ -45,7 +42,7 @@ int on_inode_unlink(struct bpf_raw_tracepoint_args *ctx)
 	struct writer w;
 	if (!occasion_begin(ctx, &o) || o.retval < 0)
 		return 0;
-	if (o.call->flags != NONE && (occasion_argument(&o, o.call->flags) & AT_REMOVEDIR))
+	if (name_flags(&o) & AT_REMOVEDIR)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_unlink, 1);
 	if (!j)
@@ -57,16 +54,48 @@ int on_inode_unlink(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 #ifdef EVENT_security_inode_rename
+/* `back`: from the second name to the first, as of the other file of an exchange. */
+static __always_inline int rename_event(struct bpf_raw_tracepoint_args *ctx, bool back)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || o.retval < 0)
+		return 0;
+	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_rename, 2);
+	if (!j)
+		return 0;
+	blob_name(&w, j, back, &o, o.call->path, o.call->dir);
+	blob_name(&w, j, !back, &o, o.call->path2, o.call->dir2);
+	record_walk(ctx, &w, j, !back && (name_flags(&o) & RENAME_EXCHANGE) ? PROGRAM_rename_back : 0);
+	return 0;
+}
+
 int on_inode_rename(struct bpf_raw_tracepoint_args *ctx)
 {
-	return two_names(ctx, EVENT_security_inode_rename);
+	return rename_event(ctx, false);
+}
+
+int on_rename_back(struct bpf_raw_tracepoint_args *ctx)
+{
+	return rename_event(ctx, true);
 }
 #endif
 
 #ifdef EVENT_security_inode_link
 int on_inode_link(struct bpf_raw_tracepoint_args *ctx)
 {
-	return two_names(ctx, EVENT_security_inode_link);
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_begin(ctx, &o) || o.retval < 0)
+		return 0;
+	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_link, 2);
+	if (!j)
+		return 0;
+	bool follow = name_flags(&o) & AT_SYMLINK_FOLLOW;
+	blob_passed(&w, j, 0, o.s.task, occasion_argument(&o, o.call->path), dirfd_of(&o, o.call->dir), follow);
+	blob_name(&w, j, 1, &o, o.call->path2, o.call->dir2);
+	record_walk(ctx, &w, j, 0);
+	return 0;
 }
 #endif
 
@@ -137,7 +166,7 @@ int on_sb_mount(struct bpf_raw_tracepoint_args *ctx)
 		blob_string(&w, 0, o.a[0], true);
 		blob_string(&w, 2, o.a[2], true);
 	}
-	blob_name(&w, j, 1, &o, o.call->path, o.call->dir);
+	blob_named(&w, j, 1, &o);
 	record_walk(ctx, &w, j, 0);
 	return 0;
 }
@@ -155,7 +184,7 @@ int on_sb_umount(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
 	a[1] = o.a[1];
-	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
+	blob_named(&w, j, 0, &o);
 	record_walk(ctx, &w, j, 0);
 	return 0;
 }
@@ -175,7 +204,7 @@ int on_bprm_refused(struct bpf_raw_tracepoint_args *ctx)
 	u64 *a = (u64 *)(w.head + 1);
 	a[0] = a[1] = 0;
 	w.head->flags |= HEAD_NO_OBJECT;
-	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
+	blob_named(&w, j, 0, &o);
 	record_walk(ctx, &w, j, 0);
 	return 0;
 }

@@ -77,24 +77,21 @@ static __always_inline s32 dirfd_of(const struct occasion *o, u32 which)
 	return which == NONE ? AT_FDCWD : (s32)occasion_argument(o, which);
 }
 
-static __always_inline struct place file_place(u64 file)
-{
-	return place_of(file + KERNEL_file_f_path);
-}
-
 static __always_inline u64 occasion_file(const struct occasion *o)
 {
 	return task_file(o->s.task, occasion_argument(o, o->call->fd));
 }
 
 /*
- * A path of which no object is left: the string as it was passed, and the directory that it starts from
- * as blob BASE | arg. Workers join the two. An absolute path starts from the process's own root.
+ * A path of which no object is left: the string as it was passed, and as blob BASE | arg the directory that its last
+ * component is in, or with `follow` where it leads. If that cannot be known it is the directory that the string starts
+ * from (resolve.h). Workers join the two. An absolute path starts from the process's own root.
  */
-#define BASE 0x80
-static __always_inline void blob_lexical(struct writer *w, struct walks *j, u32 arg, u64 task, u64 address, s32 dirfd)
+static __always_inline void blob_passed(struct writer *w, struct walks *j, u32 arg, u64 task, u64 address, s32 dirfd,
+					bool follow)
 {
 	char first = 0;
+	u32 text = BLOB_AT(w);
 	struct place from = task_root(task);
 	blob_string(w, arg, address, true);
 	bpf_probe_read_user(&first, 1, (void *)address);
@@ -105,6 +102,6 @@ static __always_inline void blob_lexical(struct writer *w, struct walks *j, u32 
 			from = file_place(file);
 		}
 	}
-	path_later(j, BASE | arg, from);
+	path_of_later(j, BASE | arg, from, text, follow);
 }
-#define LEXICAL_ROOM (BLOB_ROOM + PATH_ROOM)
+#define PASSED_ROOM (BLOB_ROOM + PATH_ROOM)

@@ -12,16 +12,16 @@
  * blob says BLOB_RACED, and its bytes are not to be believed. The position is kept in the blob, not in a
  * variable: what the verifier cannot follow, it cannot multiply its states by.
  */
-#define PATH_COMPONENTS 48
+#ifdef HAVE_LOOP
+#define PATH_STEPS 4096 /* PATH_MAX in names of one byte, and as many mounts */
+#else
+#define PATH_STEPS 48 /* the verifier looks at each of them */
+#endif
 #define PATH_ROOM (4096 + COMPONENT_BYTES + sizeof(struct blob))
 #define DENTRY_HEAD (KERNEL_dentry_d_name_name + 8)
 #define ROOT_NOT_MET 0xffffffff
+#define BASE 0x80 /* added to an argument: its path's directory */
 #define MOUNT_HEAD (KERNEL_mount_mnt + KERNEL_vfsmount_mnt_root + 8)
-
-struct place {
-	u64 dentry;
-	u64 mount; /* struct mount, not the vfsmount in it */
-};
 
 /* What a walk needs of one dentry and one mount, each read by one call. */
 union dentry_head {
@@ -44,6 +44,11 @@ static __always_inline struct place place_of(u64 path)
 		.mount = words[KERNEL_path_mnt / 8] - KERNEL_mount_mnt,
 	};
 	return p;
+}
+
+static __always_inline struct place file_place(u64 file)
+{
+	return place_of(file + KERNEL_file_f_path);
 }
 
 /* Of the struct path at an offset in the fs_struct of a task that the verifier knows. */
@@ -91,130 +96,81 @@ static __always_inline bool step_up(struct place *at, union mount_head *m, u64 *
 	return true;
 }
 
-static __always_inline u64 walked_again(struct place at)
+/* A walk under way. */
+struct walk {
+	struct place at;
+	struct place root; /* of the process */
+	struct blob *blob;
+	u64 seen;
+	u32 own;
+	u32 status;
+	union mount_head mount;
+};
+
+static __always_inline void walk_from(struct walk *w, struct place at)
 {
-	u64 seen = 0, name;
-	union mount_head m = {};
-	bpf_probe_read_kernel(&m, sizeof(m), (void *)at.mount);
-	for (int i = 0; i < PATH_COMPONENTS; i++)
-		if (!step_up(&at, &m, &seen, &name))
-			break;
-	return seen;
+	w->at = at;
+	w->seen = 0;
+	bpf_probe_read_kernel(&w->mount, sizeof(w->mount), (void *)at.mount);
 }
 
-static __always_inline void blob_path(struct writer *w, u32 arg, struct place at, struct place root)
+/* One step, with what it adds to the path. 1 at the end. */
+LOOP_BODY(path_step, struct walk *w)
 {
-	struct blob *b = blob_begin(w, arg, PATH_ROOM);
+	struct blob *b = w->blob;
+	char *data = (char *)(b + 1);
+	u64 end = *(volatile u32 *)&b->whole, name = 0;
+	if (end > 4096)
+		return 1;
+	if (w->at.dentry == w->root.dentry && w->at.mount == w->root.mount)
+		w->own = end + 1;
+	bool more = step_up(&w->at, &w->mount, &w->seen, &name);
+	if (name) {
+		long n = bpf_probe_read_kernel_str(data + end, COMPONENT_BYTES, (void *)name);
+		if (n <= 0) {
+			w->status = BLOB_FAULT;
+			return 1;
+		}
+		*(volatile u32 *)&b->whole = end + n;
+	} else if (!more) {
+		data[end] = '/';
+		data[end + 1] = 0;
+		*(volatile u32 *)&b->whole = end + 2;
+	}
+	if (more)
+		return 0;
+	w->status = BLOB_OK;
+	return 1;
+}
+
+/* The same step of the second walk. */
+LOOP_BODY(path_step_again, struct walk *w)
+{
+	u64 name;
+	return !step_up(&w->at, &w->mount, &w->seen, &name);
+}
+
+static __always_inline void blob_path(struct writer *writer, u32 arg, struct place from, struct place root)
+{
+	struct blob *b = blob_begin(writer, arg, PATH_ROOM);
 	if (!b)
 		return;
-	struct place from = at;
-	u32 status = BLOB_CUT, own = ROOT_NOT_MET;
-	u64 seen = 0, name = 0;
-	char *data = (char *)(b + 1);
-	union mount_head m = {};
-	bpf_probe_read_kernel(&m, sizeof(m), (void *)at.mount);
-	for (int i = 0; i < PATH_COMPONENTS; i++) {
-		u64 end = *(volatile u32 *)&b->whole;
-		if (end > 4096 - COMPONENT_BYTES)
-			break;
-		if (at.dentry == root.dentry && at.mount == root.mount)
-			own = end + 1;
-		bool more = step_up(&at, &m, &seen, &name);
-		if (name) {
-			long n = bpf_probe_read_kernel_str(data + end, COMPONENT_BYTES, (void *)name);
-			if (n <= 0) {
-				status = BLOB_FAULT;
-				break;
-			}
-			*(volatile u32 *)&b->whole = end + n;
-		} else if (!more) {
-			data[end] = '/';
-			data[end + 1] = 0;
-			*(volatile u32 *)&b->whole = end + 2;
+	struct walk w = {.root = root, .blob = b, .own = ROOT_NOT_MET, .status = BLOB_CUT};
+	walk_from(&w, from);
+	LOOP(PATH_STEPS, path_step, &w);
+	u32 bytes = b->whole, status = w.status;
+	u64 seen = w.seen;
+	if (status == BLOB_OK) {
+		walk_from(&w, from);
+		LOOP(PATH_STEPS, path_step_again, &w);
+		if (w.seen != seen) {
+			status = BLOB_RACED;
+			bytes = 0;
 		}
-		if (!more) {
-			status = BLOB_OK;
-			break;
-		}
-	}
-	u32 bytes = b->whole;
-	if (status == BLOB_OK && walked_again(from) != seen) {
-		status = BLOB_RACED;
-		bytes = 0;
 	}
 	/* nothing but the "/" behind it: the namespace's root is the process's own */
-	b->whole = own + 1 == bytes ? 0 : own;
+	b->whole = w.own + 1 == bytes ? 0 : w.own;
 	if (b->whole && status == BLOB_OK)
-		w->head->flags |= HEAD_OWN_ROOT;
-	blob_end(w, b, bytes, status | SOURCE_KERNEL);
-}
-
-/*
- * Walks are long, and the verifier would look at each where it stands: they are done by one program, which
- * also ends the record. A program says which paths belong to its record, and leaves by record_walk().
- */
-static __always_inline void path_later(struct walks *j, u32 arg, struct place at)
-{
-	u32 i = j->count;
-	if (i >= WALKS)
-		return;
-	j->walk[i].arg = arg;
-	j->walk[i].dentry = at.dentry;
-	j->walk[i].mount = at.mount;
-	j->count = i + 1;
-}
-
-/* This CPU's list of walks, empty. */
-static __always_inline struct walks *walks_begin(void)
-{
-	u32 zero = 0;
-	struct walks *j = walks.lookup(&zero);
-	if (j)
-		j->count = 0;
-	return j;
-}
-
-/* Walk, end the record, and go on with program `then` (0: with none). Comes back only if it cannot. */
-static __always_inline void record_walk(void *ctx, struct writer *w, struct walks *j, u32 then)
-{
-	if (j) {
-		j->slot = w->slot;
-		j->start = w->start;
-		j->then = then;
-		objects.call(ctx, PROGRAM_walk);
-	}
-	record_end(ctx, w);
-}
-
-int on_walk(struct bpf_raw_tracepoint_args *ctx)
-{
-	u32 zero = 0, cpu = bpf_get_smp_processor_id();
-	struct walks *j = walks.lookup(&zero);
-	if (!j)
-		return 0;
-	struct writer w = {.slot = j->slot, .start = j->start};
-	u32 at = cpu * SLOTS + w.slot, slot = w.slot, start = w.start;
-	w.mark = marks.lookup(&at);
-	w.frame = frames.lookup(&slot);
-	OPAQUE(start);
-	if (!w.mark || !w.frame || start > CELLS_BYTES - RECORD_CELLS * CELL_BYTES)
-		return 0;
-	w.head = (struct head *)(w.frame->cells + start);
-	w.event = w.head->event;
-	struct place root = task_root(current_task_btf());
-	for (int i = 0; i < WALKS; i++) {
-		if (i >= j->count)
-			break;
-		struct place from = {.dentry = j->walk[i].dentry, .mount = j->walk[i].mount};
-		blob_path(&w, j->walk[i].arg, from, root);
-	}
-#ifdef EARLY
-	if (w.slot != FACTS && !record_wanted(w.head, w.event))
-		record_take_back(&w);
-	else
-#endif
-		record_end(ctx, &w);
-	if (j->then)
-		objects.call(ctx, j->then);
-	return 0;
+		writer->head->flags |= HEAD_OWN_ROOT;
+	blob_end(writer, b, bytes, status | SOURCE_KERNEL);
 }

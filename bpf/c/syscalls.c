@@ -129,6 +129,8 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, s
 	if (arguments > 6)
 		arguments = 6;
 	u32 of = call->urgent ? URGENT : s.tgid % SHARDS;
+	if (image)
+		pieces_first(ctx, task, of, call->exec, PROGRAM_exec_call);
 	if (!record_begin(ctx, &w, &s, of, call->event, arguments, call->room))
 		return;
 	w.head->retval = retval;

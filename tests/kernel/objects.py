@@ -20,6 +20,9 @@ from typing import Any
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, MS_BIND, MS_PRIVATE, MS_REC = 0x20000, 4096, 1 << 18, 16384
+RENAMEAT2, RENAME_EXCHANGE, AT_SYMLINK_FOLLOW = 316, 2, 0x400
+DEEP, LONG_NAME = 300, "n" * 250
+"""Folders one in the other, and a name that makes a path longer than PATH_MAX of few of them."""
 PROT_R, PROT_W, PROT_X = 1, 2, 4
 FACTS: dict[str, Any] = {}
 CASES: list[Callable[[Path], Any]] = []
@@ -182,11 +185,16 @@ def deep(folder: Path) -> Any:
 @case
 def toodeep(folder: Path) -> Any:
     os.chdir(folder)
-    for _ in range(60):
+    for _ in range(DEEP):
         os.mkdir("d")
         os.chdir("d")
     os.close(os.open(".", os.O_RDONLY))
+    for _ in range(17):
+        os.mkdir(LONG_NAME)
+        os.chdir(LONG_NAME)
+    os.close(os.open(".", os.O_RDONLY))
     os.chdir("/")
+    return {"deep": str(folder) + "/d" * DEEP}
 
 
 @case
@@ -209,7 +217,62 @@ def names(folder: Path) -> Any:
 @case
 def throughlink(folder: Path) -> Any:
     os.unlink(folder / "dirlink" / "victim")
-    return {"shown": str(folder / "dirlink" / "victim"), "true": str(folder / "a" / "victim")}
+    return {"true": str(folder / "a" / "victim")}
+
+
+@case
+def manyways(folder: Path) -> Any:
+    """One directory, by all the ways that lead there."""
+    real = folder / "ways"
+    (real / "sub").mkdir(parents=True)
+    (folder / "relative").symlink_to("ways")
+    (folder / "absolute").symlink_to(real)
+    (real / "again").symlink_to("../relative/sub/..")
+    os.chdir(folder)
+    fd = os.open(real, os.O_PATH)
+    own, nested = os.getpid(), f"{folder}/absolute/../relative"
+    ways = ["ways", "./ways//", "relative", "absolute", "relative/again", "ways/sub/..", f"/../..{nested}"]
+    ways += [f"/proc/self/cwd/{ways[2]}", f"/proc/self/root{nested}", "/proc/thread-self/cwd/absolute"]
+    ways += [f"/proc/{own}/root{real}", f"/proc/self/task/{own}/cwd/ways", f"/proc/self/fd/{fd}", f"/dev/fd/{fd}"]
+    for number, way in enumerate(ways):
+        open("plain", "w").close()
+        os.rename("plain", f"{way}/r{number}")
+        os.link(f"{way}/r{number}", f"{way}/l{number}")
+        os.symlink("anything", f"{way}/s{number}")
+        os.mkfifo(f"{way}/f{number}")
+        os.unlink(f"{way}/f{number}")
+    os.chdir("/")
+    os.close(fd)
+    return {"real": str(real), "ways": len(ways)}
+
+
+@case
+def exchanged(folder: Path) -> Any:
+    for name in "ab":
+        (folder / f"x{name}").touch()
+    first, second = (str(folder / f"x{name}") for name in "ab")
+    call("syscall", RENAMEAT2, -100, first.encode(), -100, second.encode(), RENAME_EXCHANGE)
+    unnamed = os.open(folder, os.O_TMPFILE | os.O_RDWR)
+    call("linkat", -100, b"/proc/self/fd/%d" % unnamed, -100, os.fsencode(folder / "given"), AT_SYMLINK_FOLLOW)
+    os.close(unnamed)
+    return {"first": first, "second": second, "folder": str(folder)}
+
+
+@case
+def ofothers(folder: Path) -> Any:
+    """Another process's part of procfs is not gone into."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.read(reading, 1)
+        os._exit(0)
+    (folder / "taken").touch()
+    os.unlink(f"/proc/{pid}/root{folder}/taken")
+    os.write(writing, b"x")
+    os.waitpid(pid, 0)
+    os.close(reading)
+    os.close(writing)
+    return {"passed": f"/proc/{pid}/root{folder}/taken"}
 
 
 @case

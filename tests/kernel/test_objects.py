@@ -103,7 +103,7 @@ def test_a_process_with_a_root_of_its_own_has_both_paths(objects: Objects) -> No
 def test_a_socket_that_was_opened_as_a_file_is_shown_by_its_name(objects: Objects) -> None:
     event = objects.of("gone", "security_file_open")[0]
     pathname = details(event, "pathname")
-    assert (pathname["value"], pathname["source"]) == (objects.facts["gone"]["pathname"], "lexical")
+    assert (pathname["value"], pathname["source"]) == (objects.facts["gone"]["pathname"], "kernel")
     assert (details(event, "inode")["value"], details(event, "inode")["reason"]) == (None, "no object")
 
 
@@ -113,10 +113,11 @@ def test_a_memfd_has_its_name_alone(objects: Objects) -> None:
     assert (written["pathname"], written["bytes"]) == ("memfd:secret", "f0VMRnh5eg==")
 
 
-def test_a_path_with_too_many_components_is_marked_cut(objects: Objects) -> None:
-    pathname = details(objects.of("toodeep", "security_file_open")[-1], "pathname")
-    assert pathname["cut"] is True
-    assert pathname["value"].endswith("d/d/d/d")
+def test_a_path_is_walked_to_its_root_and_one_that_is_longer_than_any_may_be_is_marked_cut(objects: Objects) -> None:
+    deep, deeper = (details(event, "pathname") for event in objects.of("toodeep", "security_file_open")[-2:])
+    assert (deep["value"], deep["source"], "cut" in deep) == (objects.facts["toodeep"]["deep"], "kernel", False)
+    assert deeper["cut"] is True
+    assert deeper["value"].endswith("/".join(["n" * 250] * 10))
 
 
 def test_names_are_joined_and_normalised(objects: Objects) -> None:
@@ -131,14 +132,45 @@ def test_names_are_joined_and_normalised(objects: Objects) -> None:
     assert paths("mknod") == [[f"{folder}/fifo", "S_IFIFO|S_IRUSR|S_IWUSR", 0]]
     assert paths("unlink") == [[f"{folder}/four"], [f"{folder}/fifo"]]
     event = objects.of("names", "security_inode_rename")[0]
-    assert details(event, "new_path")["source"] == "lexical"
+    assert details(event, "new_path")["source"] == "kernel"
 
 
-def test_a_symbolic_link_on_the_way_is_not_followed_and_the_label_says_so(objects: Objects) -> None:
+def test_a_name_is_in_the_directory_that_the_kernel_went_to(objects: Objects) -> None:
     pathname = details(objects.of("throughlink", "security_inode_unlink")[0], "pathname")
-    facts = objects.facts["throughlink"]
-    assert (pathname["value"], pathname["source"]) == (facts["shown"], "lexical")
-    assert facts["shown"] != facts["true"]
+    assert (pathname["value"], pathname["source"]) == (objects.facts["throughlink"]["true"], "kernel")
+
+
+@pytest.mark.parametrize(
+    ("event", "argument", "name"),
+    [
+        ("security_inode_rename", "new_path", "r"),
+        ("security_inode_link", "new_path", "l"),
+        ("security_inode_link", "old_path", "r"),
+        ("security_inode_symlink", "linkpath", "s"),
+        ("security_inode_mknod", "file_name", "f"),
+        ("security_inode_unlink", "pathname", "f"),
+    ],
+)
+def test_whatever_way_it_went(objects: Objects, event: str, argument: str, name: str) -> None:
+    facts = objects.facts["manyways"]
+    found = [details(each, argument) for each in objects.of("manyways", event)][-facts["ways"] :]
+    expected = [f"{facts['real']}/{name}{number}" for number in range(facts["ways"])]
+    assert [each["value"] for each in found] == expected
+    assert {each["source"] for each in found} == {"kernel"}
+
+
+def test_an_exchange_gives_two_files_a_name(objects: Objects) -> None:
+    facts = objects.facts["exchanged"]
+    renamed = [tuple(a.values()) for a in objects.values("exchanged", "security_inode_rename")]
+    assert renamed == [(facts["first"], facts["second"]), (facts["second"], facts["first"])]
+    linked = objects.values("exchanged", "security_inode_link")[0]
+    assert linked["old_path"].startswith(f"{facts['folder']}/#")
+    assert linked["new_path"] == f"{facts['folder']}/given"
+
+
+def test_a_way_that_cannot_be_gone_is_text_and_says_so(objects: Objects) -> None:
+    pathname = details(objects.of("ofothers", "security_inode_unlink")[0], "pathname")
+    assert (pathname["value"], pathname["source"]) == (objects.facts["ofothers"]["passed"], "lexical")
 
 
 def test_mounts_show_what_was_passed(objects: Objects) -> None:

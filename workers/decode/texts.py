@@ -129,7 +129,11 @@ class Texts:
             status = int(found.status[part]) & BLOB_STATUS
             if status != BLOB_OK:
                 return Text(status, LEXICAL)
-        path, own = paths.joined(bytes_of(rows, found, base), int(found.whole[base]), bytes_of(rows, found, entry))
+        name, left = bytes_of(rows, found, entry), int(found.whole[entry])
+        if left:  # the kernel has gone the rest, to the directory that the base is
+            name = name[left - 1 :]
+        source = SOURCES[SOURCE_KERNEL] if left else LEXICAL
+        path, own = paths.joined(bytes_of(rows, found, base), int(found.whole[base]), name)
         if not self._own:
-            return Text(BLOB_OK, LEXICAL, path)
-        return Text(OUTSIDE, LEXICAL) if own is None else Text(BLOB_OK, LEXICAL, own)
+            return Text(BLOB_OK, source, path)
+        return Text(OUTSIDE, source) if own is None else Text(BLOB_OK, source, own)

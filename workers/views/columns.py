@@ -58,7 +58,7 @@ class ColumnsView:
             found["blob_arg"] = text.arg
             found["blob_status"] = text.status
             found["blob_start"] = text.start.astype(np.uint32)
-            found["blob_bytes"] = text.bytes.astype(np.uint16)
+            found["blob_bytes"] = text.bytes.astype(np.uint32)
             found["arena"] = rows.data
         return found
 

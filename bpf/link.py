@@ -1,0 +1,78 @@
+"""Loop bodies behind the programs that call them, which bcc cannot do (bpf/c/loop.h).
+
+    program                          program | r1 = r2 | body | r1 = r2 | other body
+      r2 = LOOP + number of body  ->   r2 = pseudo function, so many instructions ahead
+      call bpf_loop                    call bpf_loop
+
+bpf_loop() passes the turn's number first and the state second; a body takes the state alone. The kernel asks for BTF
+that says where functions begin (check_ld_imm() in kernel/bpf/verifier.c): `func_info()` makes it.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from bpf.btf import BTF_MAGIC, HEADER, KIND_FUNC, KIND_FUNC_PROTO, KIND_INT, TYPE
+
+BODIES = (
+    *("vector_item", "path_step", "path_step_again"),
+    *("resolve_step", "resolve_name_end", "resolve_child", "resolve_mount"),
+)
+"""Functions that LOOP calls."""
+LOOP = 0x4C4F4F50 << 32
+INSTRUCTION = 8
+LD_IMM64, PSEUDO_FUNC = 0x18, 4
+BEFORE_BODY = 1
+R1_IS_R2 = struct.pack("<BBhi", 0xBF, 0x21, 0, 0)
+SIGNED_32 = 1 << 24 | 32
+"""An int's encoding and bits, as BTF has them."""
+
+
+def defines() -> dict[str, int]:
+    """What stands for each body in a program that bcc compiles."""
+    return {"HAVE_LOOP": 1} | {f"LOOP_{name}": LOOP | number for number, name in enumerate(BODIES)}
+
+
+def called(code: bytes) -> dict[int, str]:
+    """The bodies that a program calls, by the instruction that loads the address."""
+    found = {}
+    for at in range(0, len(code) - INSTRUCTION, INSTRUCTION):
+        if code[at] == LD_IMM64 and not code[at + 1] >> 4:
+            low, high = struct.unpack_from("<I", code, at + 4)[0], struct.unpack_from("<I", code, at + 12)[0]
+            if high == LOOP >> 32:
+                found[at // INSTRUCTION] = BODIES[low]
+    return found
+
+
+def linked(program: bytes, bodies: dict[str, bytes]) -> tuple[bytes, dict[str, int]]:
+    """A program with the bodies that it calls behind it, and the instruction at which each begins."""
+    code, begins = bytearray(program), {}
+    calls = called(program)
+    waiting = list(dict.fromkeys(calls.values()))
+    while waiting:
+        name = waiting.pop(0)
+        if name in begins:
+            continue
+        begins[name] = len(code) // INSTRUCTION
+        code += R1_IS_R2 + bodies[name]
+        own = {begins[name] + BEFORE_BODY + at: other for at, other in called(bodies[name]).items()}
+        calls |= own
+        waiting += own.values()
+    for at, name in calls.items():
+        code[at * INSTRUCTION + 1] |= PSEUDO_FUNC << 4
+        struct.pack_into("<i", code, at * INSTRUCTION + 4, begins[name] - at - 1)
+        struct.pack_into("<i", code, at * INSTRUCTION + 12, 0)
+    return bytes(code), begins
+
+
+def func_info(program: str, begins: dict[str, int]) -> tuple[bytes, bytes]:
+    """BTF of a program's functions, and where each begins: (instruction, type) as u32 pairs. Each returns an int."""
+    names = b"\0int\0"
+    types = TYPE.pack(1, KIND_INT << 24, 4) + struct.pack("<I", SIGNED_32) + TYPE.pack(0, KIND_FUNC_PROTO << 24, 1)
+    info = b""
+    for number, (name, begin) in enumerate({program: 0, **begins}.items()):
+        types += TYPE.pack(len(names), KIND_FUNC << 24, 2)  # static, of the second type
+        names += name.encode() + b"\0"
+        info += struct.pack("<II", begin, number + 3)
+    header = HEADER.pack(BTF_MAGIC, 1, 0, HEADER.size, 0, len(types), len(types), len(names))
+    return header + types + names, info
