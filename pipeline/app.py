@@ -226,6 +226,7 @@ class Run:
         while True:
             try:
                 self.pipeline.finish(hurry, STOP_DEADLINE_S, self._answer)
+                self._abandoned = self.pipeline.failed
                 return
             except PipelineFailed as failure:
                 failures.append(failure)
@@ -332,10 +333,13 @@ def replay(request: Request, path: Path) -> Outcome:
                     # nobody will say to the workers that this was the end
                     pipeline.kill()
                     break
+        abandoned = status not in (0, recording.EX_DAMAGED)
         status = status or _sink_status(pipeline)
-        ledger = pipeline.books(catalogue())
+        if abandoned:
+            pipeline.kill()
+        ledger = pipeline.books(catalogue(), abandoned)
         ledger.produced = ledger.cross_checks["events_received"] - ledger.announced
-        ledger.close(abandoned=bool(stopper.signals) or status == EX_SOFTWARE)
+        ledger.close(abandoned)
         return Outcome(status, ledger)
     finally:
         stopper.close()

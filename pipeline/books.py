@@ -45,8 +45,9 @@ def reader_journal(cpus: int, slots: int, rings: int) -> np.dtype[Any]:
 
 def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
     """State of a worker: positions, the turn that it waits in, counters. Of that turn, by render: how many rows were
-    written, and whether all is `done`. Of rows that are held back for names (workers/hold.py), by render: how many
-    there are, without those of the turn, and how many went with a predecessor.
+    written, and whether all is `done`; by event and CPU: how many of its rows some output was `handed`. Of rows that
+    are held back for names (workers/hold.py), by render: how many there are, without those of the turn, and how many
+    went with a predecessor.
     """
     return np.dtype(
         [
@@ -56,6 +57,8 @@ def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
             ("written", "<u8", (sinks + 1,)),
             ("held", "<u8", (sinks + 1,)),
             ("done", "<u8", (sinks + 1,)),
+            ("handed", "<u8", EVENTS),
+            ("handed_cpu", "<u8", cpus),
             ("held_lost", "<u8", (sinks + 1,)),
             ("gave_up", "<u8"),
             ("turn_ns", "<u8"),
@@ -110,7 +113,7 @@ FINDINGS = ("published", "folded", "below")
 
 
 class Line(msgspec.Struct, kw_only=True):
-    """One sink: `offered = written + filtered + dropped`."""
+    """One sink: `offered = written + uncertain + filtered + dropped`."""
 
     name: str
     offered: int = 0
@@ -120,6 +123,13 @@ class Line(msgspec.Struct, kw_only=True):
     bytes: int = 0
     refused: int = 0
     """Peers of a ZeroMQ output that were not let in or were disconnected."""
+    uncertain: int = 0
+    """Of a run that was given up: rows that were being written, and may be there beside those `written`."""
+
+    @property
+    def rest(self) -> int:
+        """What the other terms leave of `offered`."""
+        return self.offered - self.written - self.uncertain - self.filtered - self.dropped
 
 
 class Ledger(msgspec.Struct, kw_only=True):
@@ -148,7 +158,9 @@ class Ledger(msgspec.Struct, kw_only=True):
     raced: int = 0
     cross_checks: dict[str, int] = msgspec.field(default_factory=dict)
     findings: dict[str, int] = msgspec.field(default_factory=dict)
-    """found = published + folded + below (a threshold); `cut` of them were too long, and are shortened."""
+    """found = published + folded + below (a threshold); `cut` of them were too long, and are shortened. Of a run
+    that was given up some may be `abandoned`: nobody counted what became of them, and outputs may have some.
+    """
     signatures: dict[str, int] = msgspec.field(default_factory=dict)
     """Those that hold: their generation, how many were loaded, and how often they were read again or refused."""
     refusal: str = ""
@@ -167,6 +179,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     sinks: list[Line] = msgspec.field(default_factory=list)
     cpu_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     restarts: dict[str, int] = msgspec.field(default_factory=dict)
+    unoffered: int = 0
+    """Events that were delivered and that an output was never offered, over all outputs; 0 unless there is a fault."""
 
     def close(self, abandoned: bool = False) -> None:
         """Work out `in_flight` and `balanced` from the rest. `abandoned`: what is under way will not come any more."""
@@ -176,18 +190,19 @@ class Ledger(msgspec.Struct, kw_only=True):
             self.abandoned, self.in_flight = self.in_flight, 0
             self.dropped += self.abandoned
         for sink in self.sinks if abandoned else ():
-            sink.dropped += max(0, sink.offered - sink.written - sink.filtered - sink.dropped)
-        sinks_close = all(s.offered == s.written + s.filtered + s.dropped for s in self.sinks)
-        ends = sum(self.findings.get(name, 0) for name in FINDINGS)
-        findings_close = self.findings.get("found", 0) == ends or abandoned
-        self.balanced = self.in_flight == 0 and sinks_close and findings_close and self.missed_runs == 0
+            sink.dropped += max(0, sink.rest)
+        sinks_close = not self.unoffered and all(s.rest == s.uncertain == 0 for s in self.sinks)
+        rest = self.findings.get("found", 0) - sum(self.findings.get(name, 0) for name in FINDINGS)
+        if abandoned and rest > 0:
+            self.findings["abandoned"], rest = rest, 0
+        self.balanced = self.in_flight == 0 and sinks_close and rest == 0 and self.missed_runs == 0
 
     def text(self) -> list[str]:
         """Lines for people, on standard error."""
         shown = ("produced", "delivered", "filtered", "throttled", "lost", "dropped", "rejected")
         extra = [
             (n, getattr(self, n))
-            for n in ("in_flight", "abandoned", "redelivered", "late", "unknown", "missed_runs")
+            for n in ("in_flight", "abandoned", "redelivered", "late", "unknown", "missed_runs", "unoffered")
             if getattr(self, n)
         ]
         parts = [f"{name} {getattr(self, name)}" for name in shown] + [f"{name} {value}" for name, value in extra]
@@ -195,7 +210,8 @@ class Ledger(msgspec.Struct, kw_only=True):
         for sink in self.sinks:
             lines.append(
                 f"  {escaped(sink.name)}: offered {sink.offered}  written {sink.written}"
-                f"  filtered {sink.filtered}  dropped {sink.dropped}"
+                + (f" at least, {sink.written + sink.uncertain} at most" if sink.uncertain else "")
+                + f"  filtered {sink.filtered}  dropped {sink.dropped}"
                 + (f"  peers refused {sink.refused}" if sink.refused else "")
             )
         if self.findings:
@@ -205,6 +221,21 @@ class Ledger(msgspec.Struct, kw_only=True):
         if self.restarts:
             lines.append("  restarted: " + "  ".join(f"{name} {n}" for name, n in self.restarts.items()))
         return lines
+
+
+def with_begun(state: Array, findings: int) -> Array:
+    """A worker's state, when it will not go on: what outputs were handed of the turn that it is in is counted, too.
+    `findings`: the number of their render.
+    """
+    state["delivered"] += state["handed"]
+    state["delivered_cpu"] += state["handed_cpu"]
+    state["found"] += state["written"][:, findings] if findings < state["written"].shape[1] else np.uint64(0)
+    return state
+
+
+def delivered_rows(journals: list[Array]) -> int:
+    """What every output of events must have been offered: `loss` events are among it."""
+    return sum(int(state["delivered"].sum()) for state in journals)
 
 
 def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue, detects: bool = False) -> None:
@@ -286,10 +317,12 @@ def add_reader(ledger: Ledger, state: Array) -> None:
             ledger.by_cpu.setdefault(str(cpu), {})["dropped"] = int(dropped[cpu].sum())
 
 
-def add_recording(ledger: Ledger, state: Array, path: str, written: int) -> None:
+def add_recording(ledger: Ledger, state: Array, path: str, written: int, uncertain: int = 0) -> None:
     """The recording's line: what the reader had for it, and what stands in whole blocks of the file."""
     offered = int(state["received"][0][:, :-1].sum())
-    ledger.sinks.append(Line(name=f"record:{path}", offered=offered, written=written, dropped=offered - written))
+    line = Line(name=f"record:{path}", offered=offered, written=written, uncertain=uncertain)
+    line.dropped = line.rest
+    ledger.sinks.append(line)
 
 
 def add_sinks(ledger: Ledger, state: Array, names: list[str]) -> None:

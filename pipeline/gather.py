@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import select
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from pipeline.shm import Array
 IOVEC = np.dtype([("base", "<u8"), ("bytes", "<u8")])
 """struct iovec of a 64-bit machine."""
 IOV_MAX = 1024
+Wait = Callable[[int], None]
 _writev = ctypes.CDLL(None, use_errno=True).writev
 _writev.restype = ctypes.c_ssize_t
 _writev.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
@@ -50,11 +51,13 @@ class Gather:
         views = [memoryview((ctypes.c_char * n).from_address(at)).cast("B") for at, n in self.vectors.tolist()]
         return views[0] if len(views) == 1 else b"".join(views)
 
-    def write(self, fd: int) -> Iterator[int]:
-        """Write everything, and yield the bytes of each portion that the descriptor took. OSError as write(2)."""
+    def write(self, fd: int, wait: Wait | None = None) -> Iterator[int]:
+        """Write everything, and yield the bytes of each portion that the descriptor took. OSError as write(2). `wait`:
+        called when a descriptor that does not block has no room.
+        """
         rest = self.vectors.copy()
         while len(rest):
-            sent = _write_some(fd, rest)
+            sent = _write_some(fd, rest, wait or wait_room)
             yield sent
             ends = np.cumsum(rest["bytes"][:IOV_MAX])
             whole = int(np.searchsorted(ends, sent, "right"))
@@ -70,7 +73,14 @@ def address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def _write_some(fd: int, vectors: Array) -> int:
+def wait_room(fd: int) -> None:
+    """Until a descriptor takes some."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll()
+
+
+def _write_some(fd: int, vectors: Array, wait: Wait) -> int:
     """One writev(2), begun again when a signal interrupts it, and when a descriptor that does not block has room: who
     shares it, such as the traced command, may have made it so.
     """
@@ -80,6 +90,6 @@ def _write_some(fd: int, vectors: Array) -> int:
             return sent
         code = ctypes.get_errno()
         if code == errno.EAGAIN:
-            select.select([], [fd], [])
+            wait(fd)
         elif code != errno.EINTR:
             raise OSError(code, os.strerror(code))

@@ -1,9 +1,10 @@
 """The plan of a run: what every process must know to find its ends of the pipeline. Made once by the
 supervisor, handed to each process, never changed.
 
-    control segment:  stop, closed sinks, closed pipes, events recorded, latest rules (u64) | ready (u1[READY]) |
+    control segment:  stop, closed sinks, closed pipes, -, latest rules (u64) | ready (u1[READY]) |
                       interest (u1[EVENTS + 1]) | running (RUNNING[N], each worker's own) | off (u1[MOST_CODE]) |
                       rules (RULES[MOST_GENERATIONS]) | tallies (TALLIES[N], each worker's own) |
+                      progress (PROGRESS[sinks + 1], the last one the recorder's) |
                       journals: reader | worker 0..N-1 | publisher | gaps (pipeline/gaps.py)
 """
 
@@ -22,6 +23,7 @@ from config.runtimes import Endpoint
 from pipeline import books
 from pipeline.doorbell import Doorbell, InheritedFd
 from pipeline.gaps import TABLE
+from pipeline.progress import PROGRESS
 from pipeline.ring import Ring
 from pipeline.shm import Array, Journal, Segment, contents
 
@@ -143,6 +145,8 @@ class Control:
         at += (RULES.itemsize * MOST_GENERATIONS + 63) // 64 * 64
         self.tallies: Array = segment.array(TALLIES, workers, at)
         at += (self.tallies.nbytes + 63) // 64 * 64
+        self.progress: Array = segment.array(PROGRESS, sinks + 1, at)
+        at += (self.progress.nbytes + 63) // 64 * 64
         dtypes = [
             books.reader_journal(cpus, slots, rings),
             *[books.worker_journal(cpus, sinks)] * workers,
@@ -160,6 +164,7 @@ class Control:
         """Size of the segment."""
         total = FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 192 + RUNNING.itemsize * workers + MOST_CODE
         total += RULES.itemsize * MOST_GENERATIONS + TALLIES.itemsize * workers + 64
+        total += PROGRESS.itemsize * (sinks + 1) + 64
         total += Journal.bytes_for(books.reader_journal(cpus, slots, rings))
         total += Journal.bytes_for(books.worker_journal(cpus, sinks)) * workers
         return total + Journal.bytes_for(books.publisher_journal(workers, sinks)) + Journal.bytes_for(TABLE)
@@ -199,15 +204,6 @@ class Control:
         self._flags[1] |= np.uint64(1 << index)
 
     @property
-    def recorded(self) -> int:
-        """Events in whole blocks of the recording."""
-        return int(self._flags[3])
-
-    def add_recorded(self, events: int) -> None:
-        """Recorder, which alone writes it: a block with that many events was written."""
-        self._flags[3] += np.uint64(events)
-
-    @property
     def latest_rules(self) -> int:
         """The generation of signatures that holds."""
         return int(self._flags[4])
@@ -226,7 +222,7 @@ class Control:
         """Drop the views."""
         for journal in (self.reader, *self.workers, self.publisher, self.gaps):
             journal.close()
-        del self._flags, self.ready, self.interest, self.running, self.off, self.rules, self.tallies
+        del self._flags, self.ready, self.interest, self.running, self.off, self.rules, self.tallies, self.progress
 
 
 def attach_control(plan: Plan) -> Control:

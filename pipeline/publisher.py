@@ -28,6 +28,7 @@ from pipeline.gather import Gather
 from pipeline.logs import logger
 from pipeline.merge import Merger, Part, merge
 from pipeline.plan import ALL, LINES, READY_PUBLISHER, Plan, attach_control, attach_ring, render_of
+from pipeline.progress import Progress
 from pipeline.reopen import Reopened
 from pipeline.results import Result, read
 from pipeline.ring import BATCH
@@ -121,6 +122,7 @@ class Publisher:
         else:
             assert target is not None
             sink = FileSink(output, target.fd)
+        sink.progress = Progress(self.control.progress[index : index + 1])
         sink.counts.load(self.state["sinks"][index])
         sink.take_up()
         return sink
@@ -291,6 +293,8 @@ class Publisher:
             self._merge_ripe()
             if self._folder.folds:
                 self._send_lines(list(self._folder.expire(boottime_ns() - EXPIRY_SLACK_NS)))
+            if took:
+                self._commit()  # before a sink is given what was read: a successor knows then that it may have had it
             waiting = self._push()
             if took or waiting or unfinished:
                 self._commit()

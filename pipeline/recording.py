@@ -32,8 +32,9 @@ from pipeline.frames import HEADER, read_header
 from pipeline.gaps import GAP, MAX_GAPS, GapReader, GapTable
 from pipeline.logs import logger
 from pipeline.plan import READY_READER, Plan, attach_control, attach_ring
+from pipeline.progress import Progress
 from pipeline.reader import FINAL_WATERMARK
-from pipeline.ring import END, FRAME, U64, WATERMARK
+from pipeline.ring import END, FRAME, U64, WATERMARK, Record
 from pipeline.shm import Array
 
 MAGIC = b"HEADRACE"
@@ -194,12 +195,23 @@ class Recorder:
         self.control = attach_control(plan)
         self.ring = attach_ring(plan.rings[-1])
         self._gaps = GapReader(self.control.gaps)
+        self._progress, self._written = Progress(self.control.progress[-1:]), 0
+        """Events in whole blocks."""
         self._write(lead(facts))
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
+
+    def _write_block(self, record: Record) -> None:
+        if record.kind == FRAME and len(record.payload) >= HEADER.size:
+            header = read_header(record.payload[: HEADER.size].tobytes())
+            self._written += 0 if header.stream == STREAM_FACTS else header.heads
+        data = block(record.kind, record.payload.data)
+        self._progress.begin(self._written, self._fd, len(data))
+        self._write(data)
+        self._progress.end(self._written)
 
     def run(self) -> None:
         """Write until END."""
@@ -211,10 +223,7 @@ class Recorder:
                 continue
             if record.kind != FRAME and (gaps := self._gaps.changed()) is not None and len(gaps):
                 self._write(block(GAPS, gaps.tobytes()))
-            self._write(block(record.kind, record.payload.data))
-            if record.kind == FRAME and len(record.payload) >= HEADER.size:
-                header = read_header(record.payload[: HEADER.size].tobytes())
-                self.control.add_recorded(0 if header.stream == STREAM_FACTS else header.heads)
+            self._write_block(record)
             position = record.next
             self.ring.release(position)
             if record.kind == END:

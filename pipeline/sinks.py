@@ -16,7 +16,7 @@ import os
 import queue
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,13 +30,15 @@ from config.outputs import Output
 from pipeline.books import LINE
 from pipeline.curve import ServerKeys
 from pipeline.doorbell import InheritedFd
-from pipeline.gather import Gather
+from pipeline.gather import Gather, wait_room
 from pipeline.peers import Door, Subscriptions
 from pipeline.plan import ALL
+from pipeline.progress import Progress
 from pipeline.shm import Array
 from pipeline.targets import open_file
 
 BACKLOG_BATCHES, BACKLOG_BYTES = 64, 16 << 20
+NEWLINE = 10
 LINGER_MS = 2000
 WAKE_S = 0.5
 
@@ -93,6 +95,7 @@ class Sink(Protocol):
     output: Output
     counts: Counts
     broken: str
+    progress: Progress
 
     def try_offer(self, offer: Offer) -> bool:
         """Take a batch; False if it must be offered again later (policy block)."""
@@ -111,16 +114,19 @@ class NoneSink:
     output: Output
     counts: Counts = field(default_factory=Counts)
     broken: str = ""
+    progress: Progress = field(default_factory=Progress)
 
     def try_offer(self, offer: Offer) -> bool:
         if offer.topic == ALL:
             self.counts.offered += offer.rows
             self.counts.written += offer.rows
+            self.progress.end(self.counts.written)
         offer.done()
         return True
 
     def take_up(self) -> None:
         self.counts.take_up()
+        self.progress.end(self.counts.written)
 
     def close(self) -> None:
         return
@@ -129,11 +135,19 @@ class NoneSink:
 def open_target(target: str, what: str, truncate: bool = False) -> int:
     """Descriptor of a file that is appended to; SinkError says why `what` cannot be opened."""
     if target == "-":
-        return os.dup(1)
+        return _own_stdout()
     try:
         return open_file(target, truncate)
     except OSError as error:
         raise SinkError(f"{what}: {error.strerror}") from error
+
+
+def _own_stdout() -> int:
+    """Standard output; of a pipe an end of our own, which need not block because others want it to."""
+    if stat.S_ISFIFO(os.fstat(1).st_mode):
+        with contextlib.suppress(OSError):
+            return os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.dup(1)
 
 
 class FileSink:
@@ -141,7 +155,7 @@ class FileSink:
 
     def __init__(self, output: Output, fd: int) -> None:
         self.output, self.counts, self.broken = output, Counts(), ""
-        self._fd, self._drops = fd, output.policy == "drop"
+        self._fd, self._drops, self.progress = fd, output.policy == "drop", Progress()
         self._bytes = 0
         """Of copies that wait: what came in, less what went out."""
         self._out = 0
@@ -179,18 +193,40 @@ class FileSink:
             sent = 0
             try:
                 if not self.broken:
-                    for portion in offer.gather.write(self._fd):
+                    for portion in self._write(offer):
                         sent += portion
                         self.counts.bytes += portion
                     self.counts.written += offer.rows
+                    self._tell()
                 else:
                     self.counts.dropped += offer.rows
             except OSError as error:
                 self._end_whole(offer, sent)
+                self._tell()
                 self.broken = errno.errorcode.get(error.errno or 0, str(error))
             if self._drops:
                 self._out += offer.gather.size
             offer.done()
+
+    def _write(self, offer: Offer) -> Iterator[int]:
+        """A batch, portion by portion; of a pipe each is counted at once, since a run may end before the next."""
+        before, size = self.counts.written, offer.gather.size
+        self.progress.begin(before + offer.rows, self._fd, size)
+        sent, lines, text = 0, 0, None
+        for portion in offer.gather.write(self._fd, self._wait_room):
+            if portion < size and not self.progress.is_of_file and self.output.render != "arrow":
+                text = np.frombuffer(offer.gather.joined(), "u1") if text is None else text
+                lines += int(np.count_nonzero(text[sent : sent + portion] == NEWLINE))
+                self.progress.add(before + lines)
+            sent += portion
+            yield portion
+
+    def _tell(self) -> None:
+        self.progress.end(self.counts.written, self.counts.filtered, self.counts.bytes)
+
+    def _wait_room(self, fd: int) -> None:
+        with self.progress.paused():
+            wait_room(fd)
 
     def _end_whole(self, offer: Offer, sent: int) -> None:
         """Count the lines of a broken batch that are there, and take back the part of a line behind them."""
@@ -216,6 +252,8 @@ class FileSink:
             counts.dropped = counts.offered - counts.written - counts.filtered
         else:
             counts.take_up()
+        self.progress.restart(self._fd)
+        self._tell()
 
     def close(self) -> None:
         self._queue.put(None)
@@ -249,7 +287,7 @@ class ZmqSink:
         socket that clients connect to (pipeline/endpoints.py).
         """
         self.output, self.counts, self.broken = output, Counts(), ""
-        self._publisher, self._interest = publisher, interest
+        self._publisher, self._interest, self.progress = publisher, interest, Progress()
         self._sequences: dict[bytes, int] = {}
         self._shared, self._refused = shared, 0
         self._subscriptions: Subscriptions = shared._subscriptions if shared else Subscriptions()
@@ -299,25 +337,29 @@ class ZmqSink:
     def try_offer(self, offer: Offer) -> bool:
         if offer.topic == ALL:
             self.counts.offered += offer.rows
-        if offer.name and not self._wanted(offer.name):
-            self.counts.filtered += offer.rows
+        taken = self._send_wanted(offer)
+        self.progress.end(self.counts.written, self.counts.filtered, self.counts.bytes)
+        if taken:
             offer.done()
+        elif offer.topic == ALL:
+            self.counts.offered -= offer.rows
+        return taken
+
+    def _send_wanted(self, offer: Offer) -> bool:
+        counts = self.counts
+        if offer.name and not self._wanted(offer.name):
+            counts.filtered += offer.rows
             return True
         if not len(offer.gather):
-            self.counts.filtered += offer.rows - offer.covered
-            offer.done()
+            counts.filtered += offer.rows - offer.covered
             return True
+        counted = offer.rows if offer.topic == ALL else offer.covered
+        self.progress.begin(counts.written + counted)
         sent = self._send(offer)
         if not sent and self.output.policy == "block":
-            if offer.topic == ALL:
-                self.counts.offered -= offer.rows
             return False
-        counted = offer.rows if offer.topic == ALL else offer.covered
-        if sent:
-            self.counts.written += counted
-        else:
-            self.counts.dropped += counted
-        offer.done()
+        counts.written += counted * sent
+        counts.dropped += counted * (not sent)
         return True
 
     def _send(self, offer: Offer) -> bool:
@@ -346,6 +388,7 @@ class ZmqSink:
 
     def take_up(self) -> None:
         self.counts.take_up()
+        self.progress.end(self.counts.written, self.counts.filtered, self.counts.bytes)
 
     def close(self) -> None:
         if self._shared is not None:

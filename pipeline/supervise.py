@@ -16,6 +16,7 @@ import ast
 import contextlib
 import os
 import signal
+import stat
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ from config.rules import Rule
 from config.runtimes import Endpoint
 from config.settings import Settings
 from pipeline import enricher, enrichment, hashes, publisher
-from pipeline.books import Ledger, add_reader, add_recording, add_sinks, add_workers
+from pipeline.books import Ledger, add_reader, add_recording, add_sinks, add_workers, delivered_rows, with_begun
 from pipeline.clock import boottime_ns
 from pipeline.curve import server_keys
 from pipeline.doorbell import Doorbell, InheritedFd
@@ -38,9 +39,11 @@ from pipeline.endpoints import Listening
 from pipeline.generations import Generations
 from pipeline.logs import logger
 from pipeline.plan import READY_WORKER, Control, Plan, render_of
+from pipeline.progress import settled
 from pipeline.reopen import Files
 from pipeline.ring import Ring
-from pipeline.shm import Segment, remove_orphans, require_room, require_total_store_order
+from pipeline.settling import settle
+from pipeline.shm import Array, Segment, remove_orphans, require_room, require_total_store_order
 from pipeline.sinks import open_target
 from pipeline.stage import PipelineFailed, Stage, start_helpers
 from pipeline.watchdog import Watchdog
@@ -170,6 +173,8 @@ class Pipeline:
         if sink.format == "none":
             return None
         target = InheritedFd(open_target(sink.target, f"output {sink.name}", truncate))
+        if sink.target != "-" and stat.S_ISFIFO(os.fstat(target.fd).st_mode):
+            os.set_blocking(target.fd, False)  # a write that waits would not say how much of it has gone out
         if sink.format == "arrow":
             from workers.views import arrow  # an extra
 
@@ -184,6 +189,7 @@ class Pipeline:
 
     def start(self, recorder: Stage | None = None) -> None:
         """Start every process but the source."""
+        self._recording = recorder.args[0].fd if recorder else -1
         self._launch(Stage("publisher", publisher.run, (self._targets, self._files.end, shape, self._keys)))
         for i in range(self.plan.workers):
             self._launch(Stage(f"worker-{i}", worker_process.run, (i,)))
@@ -298,27 +304,48 @@ class Pipeline:
                 stage.finished = True
 
     def books(self, catalogue: Any, abandoned: bool = False) -> Ledger:
-        """The ledger as far as user space has it. `abandoned`: what workers hold back will not come any more."""
+        """The ledger as far as user space has it. `abandoned`: all stages have been killed, and nothing more comes."""
         ledger = Ledger()
         workers = [journal.committed() for journal in self.control.workers]
+        if abandoned:
+            workers = [with_begun(state, self.plan.finding_render) for state in workers]
         add_reader(ledger, self.control.reader.committed())
         add_workers(ledger, workers, catalogue, bool(self.rules))
         add_sinks(ledger, self.control.publisher.committed(), [s.name for s in self.sinks])
+        self._add_outputs(ledger, workers, abandoned)
         if self.records:
-            add_recording(ledger, self.control.reader.committed(), self.settings.record, self.control.recorded)
+            found = settled(self.control.progress[-1], self._recording if abandoned else -1, lines=False)
+            uncertain = found.uncertain if abandoned else 0
+            add_recording(ledger, self.control.reader.committed(), self.settings.record, found.written, uncertain)
         if self.rules:
             self.generations.add_to(ledger)
-        for number, render in enumerate(self.plan.renders):
-            gone = ("held_lost", "held") if abandoned else ("held_lost",)
-            lost = sum(int(state[name][0][number]) for state in workers for name in gone)
-            for line, sink in zip(ledger.sinks, self.sinks, strict=False):
-                if lost and render_of(sink) == render and not sink.of_findings:
-                    line.offered, line.dropped = line.offered + lost, line.dropped + lost
         if self.enrichment:
             ledger.containers = self.enrichment.states() | self.enrichment.counters()
             ledger.containers["gave_up"] = sum(int(state["gave_up"][0]) for state in workers)
         ledger.restarts = {s.name: s.restarts for s in self.stages if s.restarts}
         return ledger
+
+    def _add_outputs(self, ledger: Ledger, workers: list[Array], abandoned: bool) -> None:
+        """What no journal says of them: rows that went with a worker, and how a run ended that was given up."""
+        rows = delivered_rows(workers)
+        if abandoned:
+            goes_on = any(s.name == "publisher" and s.running and s.running.is_alive() for s in self.stages)
+            settle(ledger, self.sinks, self._targets, self.control.progress, rows, goes_on)
+            return
+        for number, render in enumerate(self.plan.renders):
+            lost = sum(int(state["held_lost"][0][number]) for state in workers)
+            for line, sink in zip(ledger.sinks, self.sinks, strict=False):
+                counts = render_of(sink) == render or (sink.render == "none" and not number)
+                if lost and counts and not sink.of_findings:
+                    line.offered, line.dropped = line.offered + lost, line.dropped + lost
+        if all(stage.finished for stage in self.stages):
+            lines = zip(ledger.sinks, self.sinks, strict=False)
+            ledger.unoffered = sum(max(0, rows - line.offered) for line, sink in lines if not sink.of_findings)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a stage that events pass through has ended for good, before all of them had."""
+        return any(s.finished and s.status and not (s.aside or s.once) for s in self.stages)
 
     def kill(self) -> None:
         """End what still runs, by id."""

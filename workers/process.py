@@ -37,6 +37,7 @@ from workers.enrich.executables import Executables
 from workers.filters import Predicates
 from workers.hold import Hold
 from workers.rows import Rows, empty_rows
+from workers.turn import Turn
 from workers.views.choice import forget_who, part_of, view_of
 from workers.views.columns import ColumnsView
 from workers.views.named import unasked
@@ -97,11 +98,7 @@ class Worker:
         self.views = {name: view_of(name, plan, catalogue(), facts, *about) for name, _, _ in self.renders}
         self._hides = bool(plan.conditions or plan.only)
         """Columns carry their cells whole: what a condition took out must not go along."""
-        self._written = np.zeros_like(self.state["written"])
-        self._done = np.zeros_like(self.state["done"])
-        """Of the turn at hand, by render: rows written, and whether that is all."""
-        self._already, self._was_done = self.state["written"].copy(), self.state["done"].copy()
-        """The same, as a predecessor has left them."""
+        self._turn = Turn(self.state, [is_topic for _, is_topic, _ in self.renders], catalogue().by_name[LOSS].id)
         self._give_up_held()
         self._recover()
 
@@ -136,14 +133,9 @@ class Worker:
         self.intake.recover(int(self.state["release"]), int(self.state["next"]))
         self.core.recover(int(self.state["watermark_ns"]))
 
-    @property
-    def _begun(self) -> bool:
-        """Whether a predecessor has written some of the next turn."""
-        return bool(self._already.any() or self._was_done.any())
-
     def turn(self) -> bool:
         """Everything up to the last watermark that is there. False if there is none yet; END ends the process."""
-        if self._begun:
+        if self._turn.begun:
             # a turn of which a predecessor has written some records must be cut where it was
             self.intake.take_up_to(int(self.state["turn_end"]))
             self._advance(int(self.state["turn_ns"]))
@@ -161,7 +153,7 @@ class Worker:
 
     def _advance(self, watermark_ns: int) -> None:
         self.state["turn_ns"], self.state["turn_end"] = watermark_ns, self.intake.position
-        if not self._begun:
+        if not self._turn.begun:
             self._look_by_latest()
         if self._current and (gaps := self._gaps.changed()) is not None:
             self._current.detector.gaps.know(gaps)
@@ -170,7 +162,7 @@ class Worker:
             if self._current:
                 self._current.detector.forget_who()
         batch = self.core.advance(watermark_ns)
-        self._written[:] = self._done[:] = 0
+        self._turn.begin(batch.rows)
         if self._executables is not None:
             self._executables.prepare(batch.rows, self.core.contexts)
         self._emit(batch)
@@ -193,23 +185,23 @@ class Worker:
             target = Target(number, name)
             if number in self._holds:
                 self._emit_held(target, batch)
-            elif self._was_done[number]:
-                self._written[number] = self._already[number]
+            elif self._turn.was_done[number]:
+                self._turn.skip(number)
             elif is_topic:
                 self._emit_topics(target, batch)
             else:
                 self._emit_all(target, batch, batch.rows)
-            self._done[number] = 1
-        if not self.renders and len(batch.rows) and not self._was_done[0]:
+            self._turn.done[number] = 1
+        if not self.renders and len(batch.rows) and not self._turn.was_done[0]:
             self._write(self._header(batch, 0, len(batch.rows)), b"", [])
-            self._done[0] = 1
+            self._turn.done[0] = 1
         if self._current:
             # where lines are merged, a turn without findings is said, too
             self._emit_findings(self._current.detector, batch, batch.matches or Matches.none())
             self._current.detector.keep(batch.ripe, self.core.contexts)
 
     def _emit_findings(self, detector: Detector, batch: Batch, matches: Matches) -> None:
-        first = self._leave_out(self.plan.finding_render, len(matches))
+        first = self._turn.leave_out(self.plan.finding_render, len(matches))
         if first and first == len(matches):
             return
         starts = range(first, len(matches), FINDING_ROWS) or (range(1) if self.plan.keyed else ())
@@ -232,16 +224,9 @@ class Worker:
             return
         self._write(header, keys, [found.data], len(found))
 
-    def _leave_out(self, render: int, rows: int) -> int:
-        """How many of these rows, the next ones of a turn, a predecessor has written."""
-        count = min(int(self._already[render]), rows)
-        self._already[render] -= np.uint64(count)
-        self._written[render] += np.uint64(count)
-        return count
-
     def _emit_all(self, target: Target, batch: Batch, rows: Rows) -> None:
         name = target.name
-        first = 0 if target.held else self._leave_out(target.number, len(rows))
+        first = 0 if target.held else self._turn.leave_out(target.number, len(rows))
         if first and first == len(rows):
             return
         step = self._column_rows(rows) if name == "columns" else ROWS_PER_RECORD
@@ -255,11 +240,11 @@ class Worker:
 
         Which of a turn a predecessor has written is not known any more if some had to wait: the others are lost.
         """
-        number, hold, already = target.number, self._holds[target.number], int(self._already[target.number])
-        if already or self._was_done[number]:
+        number, hold, already = target.number, self._holds[target.number], self._turn.already(target.number)
+        if already or self._turn.was_done[number]:
             self.state["held_lost"][number] += np.uint64(len(batch.rows) - already)
-            self._leave_out(number, already)
-            if not self._was_done[number] and self.plan.keyed:
+            self._turn.leave_out(number, already)
+            if not self._turn.was_done[number] and self.plan.keyed:
                 self._write(self._header(batch, number, 0), b"", [])
             return
         left, rows = hold.take(batch.rows, self.core.contexts, batch.watermark_ns)
@@ -363,21 +348,21 @@ class Worker:
         and not before. What is written so far is made visible then, and the journal says what that is.
         """
         while not try_write(self.results, header, keys, payload):
-            self.state["written"], self.state["done"] = self._written, self._done
+            self._turn.tell(self.state)
             self.state["result_head"] = self.results.write_position
             self.journal.commit()
             self.results.publish()
             self.plan.publisher_bell.ring()
             select.select([], [], [], FULL_WAIT_S)
-        self._written[int(header["render"][0])] += np.uint64(rows)
+        self._turn.written[int(header["render"][0])] += np.uint64(rows)
 
     def _commit(self, position: int, release: int) -> None:
         state = self.state
         state["next"], state["release"], state["result_head"] = position, release, self.results.write_position
-        state["written"] = state["done"] = 0
+        state["written"] = state["done"] = state["handed"] = state["handed_cpu"] = 0
         for number, hold in self._holds.items():
             state["held"][number] = len(hold)
-        self._already[:] = self._was_done[:] = 0
+        self._turn.end()
         state["cpu_ns"] = self._cpu.now_ns()
         self.journal.commit()
         self.results.publish()
