@@ -265,6 +265,10 @@ class Programs:
     def _groups_changed(self) -> None:
         self._status.array["user_epoch"] += np.uint64(1)
 
+    def set_boot_epoch(self, offset_ns: int) -> None:
+        """CLOCK_REALTIME minus CLOCK_BOOTTIME, when somebody has set the clock."""
+        self._status.array["boot_epoch_ns"] = offset_ns
+
     def tell_again(self) -> None:
         """Have the image of every process told of once more: a worker has forgotten them."""
         self._status.array["told_epoch"] += np.uint64(1)

@@ -25,7 +25,7 @@ from pipeline.books import Ledger
 from pipeline.clock import boot_epoch_ns, boottime_ns
 from pipeline.command import Command
 from pipeline.groups import SIGPIPE_STATUS
-from pipeline.host import event_lack, pid_namespace
+from pipeline.host import event_lack, pid_namespace, time_namespace
 from pipeline.kernel import Kernel
 from pipeline.live import Server
 from pipeline.logs import logger
@@ -114,9 +114,9 @@ class Run:
     def _start(self) -> None:
         """Processes start while the programs are compiled, which takes longest."""
         settings = self.request.settings
-        namespace = pid_namespace()
-        if not namespace.ok:
-            raise loader.LoadError(f"{namespace.name}: {namespace.detail}", namespace.remedy)
+        for namespace in (pid_namespace(), time_namespace()):
+            if not namespace.ok:
+                raise loader.LoadError(f"{namespace.name}: {namespace.detail}", namespace.remedy)
         recorder = recorder_stage(settings.record, self._facts) if settings.record else None
         self.pipeline.start(recorder)
         self.kernel = kernel = self._load()
@@ -164,13 +164,15 @@ class Run:
 
     def _attend(self) -> None:
         """Wait for the end: a signal, the command's tree, the processes that the scope names."""
+        assert self.kernel is not None
         try:
             while not self._over():
-                wait = [self.stopper.fd, *self._server.fds(), *self.pipeline.sentinels()]
+                wait = [self.stopper.fd, self.kernel.alarm.fd, *self._server.fds(), *self.pipeline.sentinels()]
                 wait += self._watched_fds()
                 draining = self.command is not None and self.command.ended
                 connection.wait(wait, TICK_S if draining else IDLE_TICK_S)
                 self.pipeline.attend()
+                self.kernel.follow_clock()
                 if self.stopper.hung_up():
                     self.pipeline.reopen_outputs()
                     if self._reloader:

@@ -14,6 +14,7 @@ from bpf.catalogue import ENTRY_CALLS, Event
 from bpf.compiler import CompileError, import_bcc
 from bpf.loader import INSTALL, has_raw_tracepoint, tracefs
 from pipeline import privilege
+from pipeline.clock import ClockError, namespace_ns
 from pipeline.shm import UnorderedMemory, require_total_store_order
 
 INIT_PID_NAMESPACE = 0xEFFFFFFC
@@ -68,6 +69,18 @@ def pid_namespace() -> Finding:
     return Finding(name, False, "not the host's: processes have other numbers here", "use the host's (--pid=host)")
 
 
+def time_namespace() -> Finding:
+    """The kernel's times are those of the host: what a time namespace adds must be known."""
+    name = "time namespace"
+    try:
+        added_ns = namespace_ns()
+    except ClockError as error:
+        return Finding(name, False, str(error), "start headrace with: unshare --time --fork, or in the host's")
+    return Finding(
+        name, True, f"CLOCK_BOOTTIME is {added_ns / 1e9:+} s here, taken off" if added_ns else "as the host's"
+    )
+
+
 def _btf() -> tuple[Finding, Btf | None]:
     try:
         return Finding("BTF", True, "/sys/kernel/btf/vmlinux"), Btf.of_kernel()
@@ -111,6 +124,7 @@ def findings() -> list[Finding]:
         _machine(),
         _capabilities(),
         pid_namespace(),
+        time_namespace(),
         btf_finding,
         _bcc(),
         Finding(

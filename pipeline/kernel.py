@@ -13,6 +13,7 @@ from config import filters
 from config.settings import Settings
 from pipeline import perf, reader, watermark
 from pipeline.books import Ledger, add_kernel
+from pipeline.clock import StepAlarm, boot_epoch_ns
 from pipeline.doorbell import InheritedFd
 from pipeline.perf import PerfRing
 
@@ -68,7 +69,10 @@ class Kernel:
             urgent_pages=settings.urgent_pages,
             marks=InheritedFd(self.programs.map_fd("marks")),
             flush=InheritedFd(self.programs.flush_fd),
+            alarm=StepAlarm(),
         )
+        self.alarm = StepAlarm()
+        """Readable when the wall clock was set: follow_clock() then."""
 
     def _open(self, name: str, cpu: int, pages: int, wakeup_bytes: int) -> int:
         try:
@@ -80,6 +84,11 @@ class Kernel:
         perf.enable(fd)
         self.programs.set_perf_fd(name, cpu, fd)
         return fd
+
+    def follow_clock(self) -> None:
+        """Tell the programs what the wall clock shows, for the times of containers."""
+        self.alarm.rang()
+        self.programs.set_boot_epoch(boot_epoch_ns())
 
     def add_to(self, ledger: Ledger) -> None:
         """The kernel's part of the books."""
@@ -93,6 +102,8 @@ class Kernel:
 
     def close(self) -> None:
         """Detach, unmap, free."""
+        self.alarm.close()
+        self.ends.alarm.close()
         self._produced.close()
         self._marks.close()
         for mapping in self._mappings:

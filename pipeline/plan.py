@@ -5,7 +5,7 @@ supervisor, handed to each process, never changed.
                       interest (u1[EVENTS + 1]) | running (RUNNING[N], each worker's own) | off (u1[MOST_CODE]) |
                       rules (RULES[MOST_GENERATIONS]) | tallies (TALLIES[N], each worker's own) |
                       progress (PROGRESS[sinks + 1], the last one the recorder's) |
-                      journals: reader | worker 0..N-1 | publisher | gaps (pipeline/gaps.py)
+                      journals: reader | worker 0..N-1 | publisher | gaps (pipeline/gaps.py) | offsets (offsets.py)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from config.filters import Condition
 from config.outputs import Output
 from config.rules import MOST_CODE
 from config.runtimes import Endpoint
-from pipeline import books
+from pipeline import books, offsets
 from pipeline.doorbell import Doorbell, InheritedFd
 from pipeline.gaps import TABLE
 from pipeline.progress import PROGRESS
@@ -152,12 +152,13 @@ class Control:
             *[books.worker_journal(cpus, sinks)] * workers,
             books.publisher_journal(workers, sinks),
             TABLE,
+            offsets.TABLE,
         ]
         journals = []
         for dtype in dtypes:
             journals.append(Journal(segment, dtype, at))
             at += Journal.bytes_for(dtype)
-        self.reader, *self.workers, self.publisher, self.gaps = journals
+        self.reader, *self.workers, self.publisher, self.gaps, self.offsets = journals
 
     @staticmethod
     def bytes_for(workers: int, cpus: int, slots: int, rings: int, sinks: int) -> int:
@@ -167,7 +168,8 @@ class Control:
         total += PROGRESS.itemsize * (sinks + 1) + 64
         total += Journal.bytes_for(books.reader_journal(cpus, slots, rings))
         total += Journal.bytes_for(books.worker_journal(cpus, sinks)) * workers
-        return total + Journal.bytes_for(books.publisher_journal(workers, sinks)) + Journal.bytes_for(TABLE)
+        total += Journal.bytes_for(offsets.TABLE) + Journal.bytes_for(TABLE)
+        return total + Journal.bytes_for(books.publisher_journal(workers, sinks))
 
     def waits_for_worker(self, number: int) -> bool:
         """Whether the reader has written what that worker has not read."""
@@ -220,7 +222,7 @@ class Control:
 
     def close(self) -> None:
         """Drop the views."""
-        for journal in (self.reader, *self.workers, self.publisher, self.gaps):
+        for journal in (self.reader, *self.workers, self.publisher, self.gaps, self.offsets):
             journal.close()
         del self._flags, self.ready, self.interest, self.running, self.off, self.rules, self.tallies, self.progress
 

@@ -23,11 +23,12 @@ import numpy as np
 
 from bpf.layout import BROADCAST, EXTRA_SLOTS, STREAM_BULK, STREAM_FACTS, TIME_END
 from bpf.test_run import TestRun
-from pipeline.clock import CpuClock, boottime_ns
+from pipeline.clock import CpuClock, StepAlarm, boottime_ns
 from pipeline.doorbell import InheritedFd
 from pipeline.frames import HEADER, Header, Loss, loss_frame, read_header
 from pipeline.gaps import GapTable
 from pipeline.logs import logger
+from pipeline.offsets import OffsetTable
 from pipeline.pace import Pace
 from pipeline.perf import PerfRing, Sample
 from pipeline.plan import READY_READER, Plan, attach_control, attach_ring
@@ -39,6 +40,7 @@ FINAL_WATERMARK = TIME_END
 ANNOUNCE_EVERY_NS = 100_000_000
 LOG_EVERY_NS = 1_000_000_000
 RECORDER_PATIENCE_S = 2.0
+FD_SETSIZE = 1024
 IDLE_MS = 40
 """How often an idle reader looks for records that wait on a busy CPU, which no sample announces."""
 
@@ -52,6 +54,7 @@ class KernelEnds:
     urgent_pages: int
     marks: InheritedFd
     flush: InheritedFd
+    alarm: StepAlarm
 
 
 class Reader:
@@ -80,6 +83,8 @@ class Reader:
         self._owed: list[Ring] = []
         self._losses: dict[tuple[int, int], Loss] = {}
         self._gaps = GapTable(self.control.gaps)
+        self._alarm, self._offsets = ends.alarm, OffsetTable(self.control.offsets, plan.boot_epoch_ns)
+        self._poll.register(self._alarm.fd, select.POLLIN)
         self._announced_ns = 0
         self._logged_ns = 0
         self._lost_unlogged = 0
@@ -97,6 +102,7 @@ class Reader:
         """Move what is there. True if anything was."""
         self._flush_stale()
         watermark_ns = self.marks.sample()
+        self._offsets.look()
         moved = self._drain()
         self._notice_losses()
         owes = self._owed or self._announce_due or self._latest_ns > int(self.state["watermark_ns"])
@@ -202,7 +208,7 @@ class Reader:
             return
         now = self._announced_ns = boottime_ns()
         for key, loss in list(self._losses.items()):
-            frame = loss_frame(loss, max(now, watermark_ns + 1), self.plan.boot_epoch_ns, self.plan.nodename)
+            frame = loss_frame(loss, max(now, watermark_ns + 1), self._offsets.at(loss.last_ns), self.plan.nodename)
             if not put(self.rings[0], FRAME, frame):
                 return
             if len(self.rings) > self.plan.workers:
@@ -279,7 +285,8 @@ class Reader:
             self._poll.poll(IDLE_MS if idle else self.plan.interval_ms)
             early = due - time.monotonic()
             if early > 0:
-                time.sleep(early)
+                self._wait(early)
+            self._look_at_clock()
             idle = self._idle
             if not idle:
                 self.cycle()
@@ -293,6 +300,15 @@ class Reader:
         self._close_sequences()
         self._announce(boottime_ns(), at_once=True)
         self._finish()
+
+    def _wait(self, seconds: float) -> None:
+        """Until then, or until the wall clock is set."""
+        fds = [self._alarm.fd] if self._alarm.fd < FD_SETSIZE else []
+        select.select(fds, [], [], seconds)
+
+    def _look_at_clock(self) -> None:
+        if self._alarm.rang():
+            self._offsets.look()
 
     def _close_sequences(self) -> None:
         """Refused frames behind the last one that came are gaps too: the marks have the next number."""

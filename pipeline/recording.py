@@ -5,7 +5,7 @@
     block...   u32 bytes | u32 crc32 (begun with the kind) | u32 kind | u32 zero | payload padded to 8
     the last block is of kind END; a file without it was cut off
 
-Kinds are those of the rings (pipeline/ring.py), and GAPS. The header carries the clock's offset, the number of
+Kinds are those of the rings (pipeline/ring.py), GAPS, and OFFSETS. The header carries the clock's offset, the number of
 CPUs and shards, and the ledger's `produced` is the sum of what stands in the file.
 """
 
@@ -31,6 +31,7 @@ from pipeline.doorbell import InheritedFd
 from pipeline.frames import HEADER, read_header
 from pipeline.gaps import GAP, MAX_GAPS, GapReader, GapTable
 from pipeline.logs import logger
+from pipeline.offsets import STEP, OffsetReader, OffsetTable, are_steps
 from pipeline.plan import READY_READER, Plan, attach_control, attach_ring
 from pipeline.progress import Progress
 from pipeline.reader import FINAL_WATERMARK
@@ -38,9 +39,12 @@ from pipeline.ring import END, FRAME, U64, WATERMARK, Record
 from pipeline.shm import Array
 
 MAGIC = b"HEADRACE"
-VERSION = 4
+VERSION, READS = 5, (4, 5)
+"""What is written, and what is read: version 4 had no OFFSETS."""
 GAPS = 16
 """Kind of a block: all gaps until now (pipeline/gaps.py), GAP[n]; the last one holds."""
+OFFSETS = 17
+"""Kind of a block: how the wall clock was set until now (pipeline/offsets.py), STEP[n]; the last one holds."""
 EX_DAMAGED = 65
 """Status of a replayer that has handed on all that stands before the damage."""
 LEAD = struct.Struct("<8sIIII")
@@ -99,8 +103,10 @@ def read_facts(data: memoryview, name: str) -> tuple[Facts, int]:
     if len(data) < LEAD.size or bytes(data[:8]) != MAGIC:
         raise RecordingError(f"{name}: not a headrace recording")
     _, version, size, checksum, zero = LEAD.unpack_from(data)
-    if version != VERSION:
-        raise RecordingError(f"{name}: recording of version {version}; this headrace reads version {VERSION}")
+    if version not in READS:
+        raise RecordingError(
+            f"{name}: recording of version {version}; this headrace reads versions {READS[0]} to {READS[-1]}"
+        )
     header = bytes(data[LEAD.size : LEAD.size + size])
     if zlib.crc32(header) != checksum or zero:
         raise RecordingError(f"{name}: the header is corrupted: the checksum does not fit")
@@ -113,7 +119,7 @@ def read_facts(data: memoryview, name: str) -> tuple[Facts, int]:
 def _is_block(kind: int, size: int) -> bool:
     if kind == GAPS:
         return size % GAP.itemsize == 0 and size <= MAX_GAPS * GAP.itemsize
-    return kind in (FRAME, END) or (kind == WATERMARK and size == U64.size)
+    return kind in (FRAME, END, OFFSETS) or (kind == WATERMARK and size == U64.size)
 
 
 def blocks(data: memoryview, at: int, name: str) -> Iterator[Block]:
@@ -135,24 +141,33 @@ def blocks(data: memoryview, at: int, name: str) -> Iterator[Block]:
             raise RecordingError(f"{name}: corrupted at byte {at}: bytes that should be zero are not")
         if kind == WATERMARK and U64.unpack(payload)[0] > FINAL_WATERMARK:
             raise RecordingError(f"{name}: corrupted at byte {at}: a watermark that is no time")
+        if kind == OFFSETS and not are_steps(payload):
+            raise RecordingError(f"{name}: corrupted at byte {at}: times that are none")
         yield Block(kind, payload)
         if kind == END:
             return
         at += BLOCK.size + size + (-size % 8)
 
 
-def last_gaps(data: memoryview, at: int) -> Array:
-    """The gaps of a recording, GAP[n], as far as it can be read: looked for before anything else, so that what a
-    finding says of them does not depend on how far a worker is. Checksums are left to blocks().
+def last_tables(data: memoryview, at: int) -> tuple[Array, Array]:
+    """The gaps of a recording, GAP[n], and its clock's STEP[n], as far as it can be read: looked for before anything
+    else, so that what is said of them does not depend on how far a worker is. Checksums are left to blocks().
     """
-    found = np.zeros(0, GAP)
+    found, steps = np.zeros(0, GAP), np.zeros(0, STEP)
     while at + BLOCK.size <= len(data):
         size, _, kind, _ = BLOCK.unpack_from(data, at)
         begin = at + BLOCK.size
         if kind == GAPS and size % GAP.itemsize == 0 and begin + size <= len(data):
             found = np.frombuffer(data[begin : begin + size], GAP)
+        elif kind == OFFSETS and begin + size <= len(data) and are_steps(data[begin : begin + size]):
+            steps = np.frombuffer(data[begin : begin + size], STEP)
         at = begin + size + (-size % 8)
-    return found
+    return found, steps
+
+
+def last_gaps(data: memoryview, at: int) -> Array:
+    """The gaps alone."""
+    return last_tables(data, at)[0]
 
 
 def opened(path: Path) -> InheritedFd:
@@ -194,7 +209,7 @@ class Recorder:
         self.plan, self._fd = plan, target.fd
         self.control = attach_control(plan)
         self.ring = attach_ring(plan.rings[-1])
-        self._gaps = GapReader(self.control.gaps)
+        self._gaps, self._offsets = GapReader(self.control.gaps), OffsetReader(self.control.offsets)
         self._progress, self._written = Progress(self.control.progress[-1:]), 0
         """Events in whole blocks."""
         self._write(lead(facts))
@@ -223,6 +238,8 @@ class Recorder:
                 continue
             if record.kind != FRAME and (gaps := self._gaps.changed()) is not None and len(gaps):
                 self._write(block(GAPS, gaps.tobytes()))
+            if record.kind != FRAME and (steps := self._offsets.changed()) is not None:
+                self._write(block(OFFSETS, steps.tobytes()))
             self._write_block(record)
             position = record.next
             self.ring.release(position)
@@ -252,9 +269,10 @@ class Replayer:
         for i, ring in enumerate(self.rings):
             ring.restore_head(int(self.state["ring_head"][i]))
         self._blocks = blocks(data, at, name)
-        gaps = GapTable(self.control.gaps)
-        gaps.take(last_gaps(data, at))
+        gaps, (lost, steps) = GapTable(self.control.gaps), last_tables(data, at)
+        gaps.take(lost)
         gaps.commit()
+        OffsetTable(self.control.offsets, plan.boot_epoch_ns).take(steps)
 
     def _targets(self, payload: memoryview) -> list[int]:
         """Workers that own a thread group in this frame. Shards fit if their number is a multiple."""

@@ -26,6 +26,7 @@ from pipeline.gaps import GapReader
 from pipeline.hashes import Client
 from pipeline.intake import Intake
 from pipeline.logs import logger
+from pipeline.offsets import OffsetReader
 from pipeline.plan import ALL, LINES, READY_WORKER, Plan, attach_control, attach_ring
 from pipeline.results import RESULT, Buffer, key_bytes, try_write
 from pipeline.shm import Array
@@ -85,7 +86,8 @@ class Worker:
         self.core = Core(catalogue(), index, plan.workers, self._keep)
         self.intake = Intake(attach_ring(plan.rings[index]), self.core.feed)
         self._gaps = GapReader(self.control.gaps)
-        facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
+        self._offsets = OffsetReader(self.control.offsets)
+        self._facts = facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
         self._containers = enrichment.client(plan.enrichment, plan.enrichment_requests)
         self._describe = nobody if self._containers is None else self._containers.of
         self.renders = plan.renders
@@ -155,6 +157,8 @@ class Worker:
         self.state["turn_ns"], self.state["turn_end"] = watermark_ns, self.intake.position
         if not self._turn.begun:
             self._look_by_latest()
+        if (steps := self._offsets.changed()) is not None:
+            self._facts.steps.know(steps)
         if self._current and (gaps := self._gaps.changed()) is not None:
             self._current.detector.gaps.know(gaps)
         if self._containers and self._containers.changed():

@@ -21,7 +21,7 @@ ABOVE = frozenset(
 )
 # what a worker may take from the pipeline: where its bytes come from and go to
 BELOW = frozenset(
-    {"gaps", "plan", "intake", "ring", "shm", "results", "frames", "hashes", "enrichment", "logs", "clock"}
+    {"gaps", "offsets", "plan", "intake", "ring", "shm", "results", "frames", "hashes", "enrichment", "logs", "clock"}
 )
 
 

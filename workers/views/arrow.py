@@ -130,13 +130,13 @@ class ArrowView:
         self._lines = Lines(catalogue, ArrowStyle(), parse, executables, named=named)
         self._schema = schema(facts.relative_to_ns is not None)
         self._head = head(facts.relative_to_ns is not None)
-        self._offset = np.uint64(facts.offset_ns % 2**64)
+        self._facts = facts
         self._executable = executable
         self._names = pa.array([catalogue.by_id[i].name if i in catalogue.by_id else None for i in range(EVENTS)])
 
     def batch(self, rows: Rows, contexts: Contexts) -> pa.RecordBatch:
         """The rows, of which there must be some."""
-        time = pa.array((rows.time_ns + self._offset).view(np.int64)).cast(self._schema.field("timestamp").type)
+        time = pa.array(self._facts.shown_ns(rows.time_ns).view(np.int64)).cast(self._schema.field("timestamp").type)
         no_result = (rows.flags & (HEAD_ENTRY | HEAD_NOT_RUN)) != 0
         known, who = np.unique(rows.who, return_inverse=True)
         of_who = pa.array(who)

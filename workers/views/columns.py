@@ -27,7 +27,7 @@ class ColumnsView:
 
     def __init__(self, catalogue: Catalogue, facts: Facts, parse: bool = True) -> None:
         self._counts = argument_counts(catalogue).astype(np.int64)
-        self._offset = np.uint64(facts.offset_ns % 2**64)
+        self._facts = facts
         self._parsers: dict[int, list[tuple[int, str, Parser]]] = {}
         for event in catalogue.by_id.values() if parse else ():
             found = [(i, a.name, parser_of(event.name, a.name, a.type)) for i, a in enumerate(event.arguments)]
@@ -43,7 +43,7 @@ class ColumnsView:
         used[rows.who] = True
         local = np.cumsum(used, dtype=np.uint32) - np.uint32(1)
         found = {
-            "timestamp": rows.time_ns + self._offset,
+            "timestamp": self._facts.shown_ns(rows.time_ns),
             "event": rows.event,
             "context": local[rows.who],
             "cpu": rows.cpu,

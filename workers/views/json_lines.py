@@ -75,12 +75,12 @@ class JsonStyle:
         self.stacks = stacks
         self.end = "]" if stacks else "]}\n"
         self._stack = "" if stacks else ',"stackAddresses":null'
-        self._offset = np.uint64(facts.offset_ns % 2**64)
+        self._facts = facts
         self._executable = executable
         self._detect = detect_syscall
 
     def time(self, time_ns: Array, flags: Array) -> Array:
-        times = time_ns + self._offset
+        times = self._facts.shown_ns(time_ns)
         pieces = decimals(b'{"timestamp":', times)
         entries = np.flatnonzero(flags & HEAD_ENTRY)
         if not len(entries):

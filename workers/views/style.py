@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,19 +12,40 @@ from bpf.catalogue import Argument, Event
 Array = np.ndarray[Any, Any]
 
 
+class Steps:
+    """When the wall clock was set while events went by, and its offset from then on (pipeline/offsets.py)."""
+
+    def __init__(self) -> None:
+        self.since_ns: Array = np.zeros(0, np.uint64)
+        self.offset_ns: Array = np.zeros(0, np.int64)
+
+    def know(self, steps: Array) -> None:
+        """These, in order of time."""
+        self.since_ns, self.offset_ns = steps["since_ns"].copy(), steps["offset_ns"].copy()
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the views must know of the traced host; a recording carries it."""
 
     boot_epoch_ns: int
-    """CLOCK_REALTIME minus CLOCK_BOOTTIME."""
+    """CLOCK_REALTIME minus CLOCK_BOOTTIME, before the first of the `steps`."""
     relative_to_ns: int | None = None
     """CLOCK_BOOTTIME that times are shown from; None: they are shown from the epoch."""
 
-    @property
-    def offset_ns(self) -> int:
-        """From CLOCK_BOOTTIME to the times that are shown."""
-        return self.boot_epoch_ns if self.relative_to_ns is None else -self.relative_to_ns
+    steps: Steps = field(default_factory=Steps)
+
+    def shown_ns(self, time_ns: Array) -> Array:
+        """The times that are shown, u64, of times of CLOCK_BOOTTIME: each by the offset that held then."""
+        if self.relative_to_ns is not None:
+            return time_ns - np.uint64(self.relative_to_ns)
+        base = np.int64(self.boot_epoch_ns)
+        if not len(self.steps.since_ns):
+            return time_ns + base.view(np.uint64)
+        offsets = np.r_[base, self.steps.offset_ns]
+        at = np.searchsorted(self.steps.since_ns, time_ns, "right")
+        shown: Array = time_ns + offsets[at].view(np.uint64)
+        return shown
 
 
 class Value(NamedTuple):

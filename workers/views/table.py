@@ -72,8 +72,7 @@ class TableStyle:
     """Pieces of a table line, for a terminal of `columns` (0: for a file, all of it)."""
 
     def __init__(self, facts: Facts, colour: bool = False, columns: int = 0) -> None:
-        self._offset = facts.offset_ns
-        self._relative = facts.relative_to_ns is not None
+        self._facts, self._relative = facts, facts.relative_to_ns is not None
         self._colour = colour
         self._columns = columns
         self._narrow = 0 < columns < NARROW
@@ -83,8 +82,8 @@ class TableStyle:
     def time(self, time_ns: Array, flags: Array) -> Array:
         """Time of day in UTC, or seconds since the start, to the microsecond."""
         found = []
-        for ns in time_ns.tolist():
-            seconds, rest = divmod(ns + self._offset, 10**9)
+        for ns in self._facts.shown_ns(time_ns).view(np.int64).tolist():
+            seconds, rest = divmod(ns, 10**9)
             whole = (
                 f"{seconds:>8}" if self._relative else f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%T}"
             )

@@ -29,6 +29,7 @@ def reader(ring: Ring) -> Any:
     """A reader of which only what losses need is there."""
     made = object.__new__(Reader)
     made.plan = SimpleNamespace(workers=1, boot_epoch_ns=0, nodename=b"host")  # type: ignore[assignment]
+    made._offsets = SimpleNamespace(at=lambda time_ns: 0)  # type: ignore[assignment]
     made.rings, made.state, made._losses = [ring], {"losses_sent": 0}, {}
     made._announced_ns = made._logged_ns = made._latest_ns = made._lost_unlogged = 0
     return made
