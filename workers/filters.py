@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from bpf.layout import HEAD_COMPAT, HEAD_OWN_ROOT
 from config.filters import Condition, FilterError, integer
 from workers.blobs import Blobs, argument, argument_counts, blobs
 from workers.decode.flags import parser_of
+from workers.decode.ignored import Ignored
 from workers.decode.texts import TEXT_TYPES, Texts
 from workers.decode.values import number
 from workers.decode.words import known_words
@@ -92,6 +94,7 @@ class Predicates:
         self._counts = argument_counts(catalogue)
         self._conditions: list[tuple[Condition, Test, dict[Any, bool]]] = [(c, self._test(c), {}) for c in conditions]
         self._readers: dict[tuple[int, int], Texts] = {}
+        self._unused: dict[tuple[int, int], Ignored] = {}
         self.unknown = 0
         """Times that a condition could not be decided, since the text could not be read: it did not hold."""
         # what was lost is announced whatever is asked for
@@ -129,9 +132,20 @@ class Predicates:
                 compat = (rows.flags[chosen] & HEAD_COMPAT).astype(bool)
                 raw = np.where(compat, raw & np.uint64(0xFFFFFFFF), raw)
                 values = raw.tolist()
+            if (ignored := self._ignored(condition)) and (mask := ignored.of(rows, chosen)).any():
+                stays[chosen[mask]] = False  # there is no value to test
+                values, chosen = list(compress(values, ~mask)), chosen[~mask]
             self.unknown += sum(v is None for v in values)
             stays[chosen] = [self._verdict(test, memory, v) for v in values]
         return stays
+
+    def _ignored(self, condition: Condition) -> Ignored | None:
+        if condition.argument is None:
+            return None
+        key = condition.event.id, condition.argument
+        if key not in self._unused:
+            self._unused[key] = Ignored(condition.event, condition.argument)
+        return self._unused[key]
 
     @staticmethod
     def _verdict(test: Test, memory: dict[Any, bool], value: Any) -> bool:

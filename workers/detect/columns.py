@@ -23,12 +23,13 @@ from bpf.layout import (
 from workers.blobs import argument
 from workers.decode import blocks, paths
 from workers.decode.blocks import Block, byte_strings
+from workers.decode.ignored import Ignored
 from workers.decode.sockaddr import decode as decode_sockaddr
 from workers.decode.texts import Texts
 from workers.decode.values import SIGNED_64, number
 from workers.detect.fields import FAMILIES, SOCKADDR_TYPE, Field
 from workers.detect.values import BYTES, Text, Value, text
-from workers.detect.view import Array, Bulk, Keys, ValueColumn, View, Walked, elements
+from workers.detect.view import Array, Bulk, Keys, ValueColumn, View, Walked, elements, listed
 from workers.views.pieces import VECTOR_TYPE
 
 LOW = np.uint64(0xFFFFFFFF)
@@ -38,6 +39,13 @@ MOST_ADDRESS = 32
 UNKNOWN_ADDRESS = 1 << 63
 
 
+def used_keys(ignored: Ignored, view: View, chosen: Array, keys: Keys) -> Keys:
+    """The keys, none of rows whose call did not use the argument."""
+    if not ignored or not (mask := ignored.of(view.rows, chosen)).any():
+        return keys
+    return [None if unused else key for unused, key in zip(mask.tolist(), listed(keys), strict=True)]
+
+
 class NumberColumn(ValueColumn):
     """An argument that is a number."""
 
@@ -45,6 +53,7 @@ class NumberColumn(ValueColumn):
         argument = field.event.arguments[field.argument]
         self._index, self._type = field.argument, argument.type
         self._never, self._object = argument.form in (UNREAD, NAMED), argument.form == OBJECT
+        self._ignored = Ignored(field.event, field.argument)
 
     def keys(self, view: View, chosen: Array) -> Keys:
         if self._never:
@@ -60,7 +69,7 @@ class NumberColumn(ValueColumn):
         if self._object and (flags & HEAD_NO_OBJECT).any():
             lacking = (flags & HEAD_NO_OBJECT).astype(bool).tolist()
             return [None if lacks else key for lacks, key in zip(lacking, raw.tolist(), strict=True)]
-        return raw
+        return used_keys(self._ignored, view, chosen, raw)
 
     def value(self, key: Any) -> Value:
         return None if key is None else number(key, self._type, False)
@@ -85,13 +94,16 @@ class TextColumn(ValueColumn):
 
     def __init__(self, event: Event, index: int) -> None:
         self._event, self._index = event, index
-        self._texts = Texts(event, index)
+        self._texts, self._ignored = Texts(event, index), Ignored(event, index)
         argument = event.arguments[index]
         self._form = argument.form
         own = event.index(f"root_{argument.name}")
         self._own = Texts(event, own) if own is not None and argument.form in (PATH, NAME) else None
 
     def keys(self, view: View, chosen: Array) -> Keys:
+        return used_keys(self._ignored, view, chosen, self._keys(view, chosen))
+
+    def _keys(self, view: View, chosen: Array) -> Keys:
         rows, found = view.rows, view.found
         rooted = (rows.flags[chosen] & HEAD_OWN_ROOT).astype(bool) if self._own else np.zeros(0, bool)
         simple = None if rooted.any() else self._texts.simple(rows, chosen, found)
@@ -122,6 +134,9 @@ class TextColumn(ValueColumn):
     def bulk(self, view: View, chosen: Array) -> Bulk | None:
         rows, found = view.rows, view.found
         block, unread, cut, entry = view.read(self._index, chosen)
+        if self._ignored:
+            unread = unread | self._ignored.of(rows, chosen)
+            cut = cut & ~unread
         if self._form in (PATH, NAME) and (found.arg == BLOB_BASE | self._index).any():
             based = found.entries(BLOB_BASE | self._index, len(rows), chosen) >= 0
             unread, cut = unread & ~based, cut | based
@@ -152,8 +167,12 @@ class BlobColumn(ValueColumn):
 
     def __init__(self, field: Field) -> None:
         self._field, self._index = field, field.argument
+        self._ignored = Ignored(field.event, field.argument)
 
     def keys(self, view: View, chosen: Array) -> Keys:
+        return used_keys(self._ignored, view, chosen, self._keys(view, chosen))
+
+    def _keys(self, view: View, chosen: Array) -> Keys:
         keys = view.wholes(self._index, chosen)
         if self._field.element is None:
             return keys
@@ -252,6 +271,7 @@ class DescriptorColumn(ValueColumn):
     def __init__(self, field: Field) -> None:
         self._index = field.argument
         self._blob = BlobColumn(Field(field.name, BYTES, "argument", field.event, field.argument))
+        self._ignored = Ignored(field.event, field.argument)
 
     def keys(self, view: View, chosen: Array) -> Keys:
         return self._blob.keys(view, chosen)
@@ -261,4 +281,5 @@ class DescriptorColumn(ValueColumn):
 
     def bulk(self, view: View, chosen: Array) -> Bulk | None:
         block, unread, cut, _ = view.read(self._index, chosen)
-        return Bulk([blocks.walked(block)], unread, cut)
+        unread = unread | self._ignored.of(view.rows, chosen)
+        return Bulk([blocks.walked(block)], unread, cut & ~unread)

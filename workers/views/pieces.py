@@ -35,6 +35,7 @@ from workers.blobs import Blobs, argument, argument_counts, blobs, bytes_of
 from workers.decode import paths
 from workers.decode.blocks import byte_strings
 from workers.decode.flags import PAIRED, Parser, parser_of, pointer
+from workers.decode.ignored import REASON, Ignored
 from workers.decode.sockaddr import is_exact
 from workers.decode.structs import STRUCTS
 from workers.decode.texts import ABSENT, OUTSIDE, TEXT_TYPES, Text, Texts
@@ -106,6 +107,8 @@ class ArgumentPieces:
         self._pairs = Cache(store, self._pair_piece)
         self.simple = Cache(store, self._simple_piece)
         self._others = Cache(store, self._other_piece)
+        self._ignored = Ignored(event, index)
+        self._reasons = Cache(store, lambda reason: self._piece(Value(None, reason=reason)))
         self._executables = executables
         self._digests = Cache(store, self._digest_piece)
         self._is_descriptor = event.descriptor == index
@@ -173,6 +176,13 @@ class ArgumentPieces:
         """The number of a piece for each chosen row."""
         if self._never:
             return np.full(len(chosen), self._others[ABSENT, 0])
+        if self._ignored and (mask := self._ignored.of(rows, chosen)).any():
+            numbers = np.full(len(chosen), self._reasons[REASON])
+            numbers[~mask] = self._used(rows, chosen[~mask], found)
+            return numbers
+        return self._used(rows, chosen, found)
+
+    def _used(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
         if self._is_buffer and (found.arg == self.index).any():
             return self._slow(rows, chosen, found)
         if self._executables is not None:

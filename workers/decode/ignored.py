@@ -1,0 +1,249 @@
+"""Arguments that the kernel does not look at in a call, because of another one: they are no values of it.
+
+    (event, argument): what decides it, and for which of its values
+
+A register that nobody reads can hold anything, such as what a condition looks for. So these are null in
+outputs, with the reason `ignored`, and match no condition. What the kernel demands to be 0 and refuses otherwise is
+looked at, and stays. Sources: the calls' own code in Linux 5.10 to 6.18, which agrees on all of these.
+
+Of calls that name a file by a directory and a path, the directory is ignored if the path is absolute: it stays, since
+it says where the call would have begun. `bpf/early.py` may let a record pass because of such a register, which the
+worker's predicate then takes out; it takes back none that would match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bpf.catalogue import Event
+from bpf.layout import HEAD_COMPAT
+from workers.blobs import argument
+from workers.rows import Rows
+
+Array = np.ndarray[Any, Any]
+Mask = Callable[[Array], Array]
+REASON = "ignored"
+LOW = np.uint64(0xFFFFFFFF)
+
+
+class Rule(NamedTuple):
+    """`of`: the argument that decides; `test`: of its values (u64, those of 32 bits without what is above)."""
+
+    of: str
+    test: Mask
+    native: bool = False
+    """In 64-bit calls alone: the others have their arguments elsewhere."""
+
+
+def one_of(text: str) -> Mask:
+    """The value is one of these."""
+    wanted = np.array([int(word, 0) for word in text.split()], np.uint64)
+    return lambda values: np.isin(values & LOW, wanted)
+
+
+def without(bits: int) -> Mask:
+    """None of these bits is set."""
+    return lambda values: (values & np.uint64(bits)) == 0
+
+
+def with_any(bits: int, and_without: int = 0) -> Mask:
+    """One of the first bits is set, and none of the others."""
+    return lambda values: ((values & np.uint64(bits)) != 0) & ((values & np.uint64(and_without)) == 0)
+
+
+def command(text: str, drop: int = 0, shift: int = 0) -> Mask:
+    """As one_of, of a number that has other bits in it."""
+    test = one_of(text)
+    return lambda values: test((values & LOW & ~np.uint64(drop)) >> np.uint64(shift))
+
+
+def is_zero(values: Array) -> Array:
+    """A null pointer, or nothing of it."""
+    found: Array = values == 0
+    return found
+
+
+def is_zero_32(values: Array) -> Array:
+    """The same of 32 bits."""
+    return is_zero(values & LOW)
+
+
+def always(values: Array) -> Array:
+    """Whatever it is."""
+    return np.ones(len(values), bool)
+
+
+CREATES, TEMPORARY, PATH_ONLY = 0o100, 0o20000000, 0o10000000
+"""O_CREAT, __O_TMPFILE, O_PATH, which takes the others away."""
+
+
+def makes_nothing(flags: Array) -> Array:
+    """Flags of open: no file can be made."""
+    return without(CREATES | TEMPORARY)(flags) | with_any(PATH_ONLY)(flags)
+
+
+REMOUNT, BIND, MOVE, PROPAGATION = 32, 4096, 8192, 0b1111 << 17
+MAGIC, MAGIC_BITS = np.uint64(0xC0ED0000), np.uint64(0xFFFF0000)
+
+
+def mount_flags(test: Mask) -> Mask:
+    """Of flags without the number that old programs put into their upper half."""
+    return lambda flags: test(np.where((flags & MAGIC_BITS) == MAGIC, flags & ~MAGIC_BITS, flags))
+
+
+def _either(*tests: Mask) -> Mask:
+    def either(values: Array) -> Array:
+        found: Array = np.logical_or.reduce([test(values) for test in tests])
+        return found
+
+    return either
+
+
+def _counted(of: str, first: int, names: str, table: str) -> dict[str, Rule]:
+    """Of a call with a command and numbered arguments: `table` says how many each command has."""
+    commands: dict[int, list[str]] = {}
+    for word in table.split():
+        number, _, count = word.partition(":")
+        commands.setdefault(int(count), []).append(number)
+    found = {}
+    for place, name in enumerate(names.split(), first):
+        fewer = " ".join(number for count, numbers in commands.items() if count < place for number in numbers)
+        found[name] = Rule(of, one_of(fewer))
+    return found
+
+
+PRCTL = """1:1 2:1 3:0 4:1 13:0 14:1 15:1 16:1 21:0 22:2 23:1 24:1 25:1 26:1 27:0 28:1 29:1 30:0 31:0 32:0 36:1 37:1
+    40:1 0x59616d61:1"""
+"""Options that do not demand 0 of what they do not use, and how many arguments they use behind the option."""
+KEYCTL = """0:2 1:1 2:3 3:1 4:3 5:2 6:3 7:1 8:2 9:2 10:4 11:3 12:4 13:3 14:1 15:2 16:1 17:3 18:0 19:4 20:4 21:1 22:2
+    23:4 29:3 30:4 31:2 32:3"""
+GETS = "1 3 9 11 1025 1028 1032 1034"
+"""F_GETFD F_GETFL F_GETOWN F_GETSIG F_GETLEASE F_CREATED_QUERY F_GETPIPE_SZ F_GET_SEALS"""
+PLAIN_IOCTLS = """0x5450 0x5451 0x540c 0x540d 0x541d 0x5422 0x5427 0x5428 0x5437 0xc0045877 0xc0045878 0x4c01 0x1261
+    0x125f"""
+"""FIONCLEX FIOCLEX TIOCEXCL TIOCNXCL TIOCCONS TIOCNOTTY TIOCSBRK TIOCCBRK TIOCVHANGUP FIFREEZE FITHAW LOOP_CLR_FD
+BLKFLSBUF BLKRRPART"""
+FUTEX = {
+    "val": command("6 7 8 13", 0x180),
+    "utime": command("1 7 8 10", 0x180),
+    "uaddr2": command("0 1 6 7 8 9 10 13", 0x180),
+    "val3": command("0 1 3 6 7 8 11 13", 0x180),
+}
+"""By operation, without FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME."""
+PTRACE_ADDR = "0 7 8 9 12 13 14 15 16 17 18 19 24 31 32 33 0x4200 0x4201 0x4202 0x4203 0x4207 0x4208"
+PTRACE_DATA = "0 8 16 0x4207 0x4208"
+ANONYMOUS, GETEVENTS = 0x20, 1
+THREAD_PARENT_TID, THREAD_CHILD_TID, THREAD_TLS = 0x101000, 0x1200000, 0x80000
+
+_OF_MANY: tuple[tuple[str, dict[str, Rule]], ...] = (
+    ("fcntl fcntl64", {"arg": Rule("cmd", one_of(GETS))}),
+    ("prctl", _counted("option", 1, "arg2 arg3 arg4 arg5", PRCTL)),
+    ("keyctl", _counted("option", 1, "arg2 arg3 arg4 arg5", KEYCTL)),
+    ("ioctl", {"arg": Rule("request", one_of(PLAIN_IOCTLS))}),
+    ("open openat", {"mode": Rule("flags", makes_nothing)}),
+    ("mq_open", {"mode": Rule("oflag", without(CREATES))}),
+    ("mmap", {name: Rule("flags", with_any(ANONYMOUS), native=True) for name in ("fd", "off")}),
+    ("mmap2", {name: Rule("flags", with_any(ANONYMOUS)) for name in ("fd", "off")}),
+    ("mremap", {"new_addr": Rule("flags", without(2 | 4))}),
+    ("futex", {name: Rule("op", test) for name, test in FUTEX.items()}),
+    ("sendto", {"addrlen": Rule("dest_addr", is_zero)}),
+    ("recvfrom", {"addrlen": Rule("src_addr", is_zero)}),
+    ("accept accept4", {"addrlen": Rule("addr", is_zero)}),
+    (
+        "semctl",
+        {
+            "arg": Rule("cmd", command("0 11 12 14 15", 0x100)),
+            "semnum": Rule("cmd", command("0 1 2 3 13 17 18 19", 0x100)),
+        },
+    ),
+    ("shmctl", {"buf": Rule("cmd", command("0 11 12", 0x100))}),
+    ("msgctl", {"buf": Rule("cmd", command("0", 0x100))}),
+    (
+        "ptrace",
+        {
+            "pid": Rule("request", one_of("0")),
+            "addr": Rule("request", one_of(PTRACE_ADDR)),
+            "data": Rule("request", one_of(PTRACE_DATA)),
+        },
+    ),
+    (
+        "clone",
+        {
+            "parent_tid": Rule("flags", without(THREAD_PARENT_TID), native=True),
+            "child_tid": Rule("flags", without(THREAD_CHILD_TID), native=True),
+            "tls": Rule("flags", without(THREAD_TLS), native=True),
+        },
+    ),
+    ("waitid", {"upid": Rule("which", one_of("0"))}),
+    ("epoll_ctl", {"event": Rule("op", one_of("2"))}),
+    (
+        "mount",
+        {
+            "source": Rule("mountflags", mount_flags(_either(with_any(REMOUNT), with_any(PROPAGATION, BIND)))),
+            "filesystemtype": Rule("mountflags", mount_flags(with_any(REMOUNT | BIND | MOVE | PROPAGATION))),
+            "data": Rule("mountflags", mount_flags(_either(with_any(BIND), with_any(PROPAGATION | MOVE, REMOUNT)))),
+        },
+    ),
+    (
+        "quotactl",
+        {
+            "id": Rule("cmd", command("0x800001 0x800003 0x800004 0x800005 0x800006", shift=8)),
+            "addr": Rule("cmd", command("0x800001 0x800003", shift=8)),
+        },
+    ),
+    ("reboot", {"arg": Rule("cmd", lambda values: (values & LOW) != 0xA1B2C3D4)}),
+    ("clock_nanosleep", {"rmtp": Rule("flags", with_any(1))}),
+    ("io_uring_enter", {name: Rule("flags", without(GETEVENTS)) for name in ("min_complete", "argp", "argsz")}),
+    ("arch_prctl", {"arg2": Rule("option", one_of("0x1011"))}),
+    ("membarrier", {"cpu_id": Rule("flags", without(1))}),
+    ("sysfs", {"arg1": Rule("option", one_of("3")), "arg2": Rule("option", one_of("1 3"))}),
+    (
+        "syslog",
+        {"buf": Rule("type", one_of("0 1 5 6 7 8 9 10")), "len": Rule("type", one_of("0 1 5 6 7 9 10"))},
+    ),
+    ("fanotify_mark", {name: Rule("flags", with_any(0x80)) for name in ("dirfd", "pathname")}),
+    ("getcpu", {"unused": Rule("unused", always)}),
+    ("getgroups setgroups", {"grouplist": Rule("gidsetsize", is_zero_32)}),
+    ("poll ppoll", {"ufds": Rule("nfds", is_zero_32)}),
+    ("ppoll epoll_pwait epoll_pwait2", {"sigsetsize": Rule("sigmask", is_zero)}),
+    ("rt_sigprocmask", {"how": Rule("nset", is_zero)}),
+    ("preadv pwritev preadv2 pwritev2", {"pos_h": Rule("pos_h", always, native=True)}),
+    ("getxattr lgetxattr fgetxattr", {"value": Rule("size", is_zero)}),
+    ("listxattr llistxattr flistxattr", {"list": Rule("size", is_zero)}),
+    ("get_mempolicy", {"addr": Rule("flags", with_any(4))}),
+)
+
+
+@cache
+def rules() -> dict[tuple[str, str], Rule]:
+    """By event and argument."""
+    found: dict[tuple[str, str], Rule] = {}
+    for names, of in _OF_MANY:
+        for name in names.split():
+            found |= {(name, argument): rule for argument, rule in of.items()}
+    return found
+
+
+class Ignored:
+    """Of one argument of an event: which rows have it and do not use it."""
+
+    def __init__(self, event: Event, index: int) -> None:
+        self._rule = rules().get((event.name, event.arguments[index].name)) if event.is_syscall else None
+        self._of = (event.index(self._rule.of) or 0) if self._rule else 0
+
+    def __bool__(self) -> bool:
+        """Whether there are such rows at all."""
+        return self._rule is not None
+
+    def of(self, rows: Rows, chosen: Array) -> Array:
+        """Mask of the chosen rows."""
+        if self._rule is None:
+            return np.zeros(len(chosen), bool)
+        values = argument(rows, self._of, chosen)
+        compat = (rows.flags[chosen] & HEAD_COMPAT).astype(bool)
+        found = self._rule.test(np.where(compat, values & LOW, values))
+        return found & ~compat if self._rule.native else found
