@@ -31,7 +31,7 @@ from workers.detect.memory import Memory
 from workers.detect.reading import column_of
 from workers.detect.rough import Rough
 from workers.detect.scan import Scan, Seen
-from workers.detect.steps import OPEN, UNKNOWN_STEP, State, Step
+from workers.detect.steps import OPEN, STATE_BYTES, UNKNOWN_STEP, State, Step, bits, numbers_in
 from workers.detect.tally import Tally
 from workers.detect.values import NUMBER
 from workers.detect.view import Bulk, Column, Few, View
@@ -41,12 +41,12 @@ from workers.rows import Contexts, Rows
 Array = np.ndarray[Any, Any]
 ColumnOf = Callable[[Field], Column]
 """How a field is read."""
-MAX_CLASSES = 1 << 12
-MAX_DECIDED = 1 << 20
-"""Tests in all states of an event together: what a state takes is what it has decided."""
-MAX_ROWS = 1 << 14
-"""Looked at between two looks at these bounds; fewer if there are many tests."""
-MIN_ROWS = 256
+MAX_TABLES = 32 << 20
+"""Bytes of the tables of an event; and about what rows add to them between two looks at these bounds."""
+MAX_BYTES = 256 << 20
+"""Of the tables of all events, and of the values that are remembered."""
+MAX_ROWS, MIN_ROWS = 1 << 14, 16
+"""Looked at between two looks at these bounds: the fewer, the more tests and columns there are."""
 
 
 class Classes:
@@ -59,26 +59,25 @@ class Classes:
         """Numbers of the event's tests, by position in the matcher."""
         self.memory = Memory(self._classes)
         self.known: list[State] = []
-        self._by_verdicts: dict[Verdicts, int] = {}
+        self._by_state: dict[State, int] = {}
         self._by_sign: dict[int, int] = {}
         self.scan = Scan.of(matcher.field, matcher.tests)
         self.rough = Rough.of(matcher.tests) if self.scan else None
         self.scanned = 0
+        self.held = 0
+        """Bytes of all classes."""
 
     def _classes(self, keys: list[Any]) -> list[int]:
         return [self.class_of(self.matcher.verdicts(self.column.value(key))) for key in keys]
 
     def class_of(self, verdicts: Verdicts) -> int:
         """The class with these verdicts."""
-        found = self._by_verdicts.get(verdicts)
+        state = State(*(bits(self.tests[i] for i in each) for each in verdicts))
+        found = self._by_state.get(state)
         if found is None:
-            found = self._by_verdicts[verdicts] = len(self.known)
-            self.known.append(
-                State(
-                    frozenset(self.tests[i] for i in verdicts.true),
-                    frozenset(self.tests[i] for i in verdicts.unknown),
-                )
-            )
+            found = self._by_state[state] = len(self.known)
+            self.known.append(state)
+            self.held += state.bytes
         return found
 
     def of(self, view: View, chosen: Array) -> Array:
@@ -131,15 +130,17 @@ class Classes:
         """All classes: there are too many."""
         self.memory.forget()
         self.known.clear()
-        self._by_verdicts.clear()
+        self._by_state.clear()
         self._by_sign.clear()
+        self.held = 0
 
 
 class EventEngine:
     """All rules of one event."""
 
-    def __init__(self, rules: OfEvent, column_of: ColumnOf) -> None:
-        self.rules = rules
+    def __init__(self, rules: OfEvent, column_of: ColumnOf, bound: Callable[[], None] = lambda: None) -> None:
+        """`bound`: called after some rows each, when nothing of the tables is in use."""
+        self.rules, self._bound = rules, bound
         self.columns = self._columns(rules, column_of)
         self._rules_of: dict[int, list[int]] = {n: [] for n in range(len(rules.tests))}
         for position, formula in rules.formulas.items():
@@ -156,13 +157,25 @@ class EventEngine:
         self._begin()
         self._usual = [self._split(State(), after, rules.formulas) for after in self._after]
         """After each column, if no test of it holds: rules that match for certain, and those that are open."""
-        self.evicted = 0
+        self.evicted = self.held = 0
+        """States that were forgotten; about how many bytes tables and values take."""
+        grows = 2 * len(self.columns) * State(-1 << len(rules.tests), -1 << len(rules.tests)).bytes
+        self._part = max(MIN_ROWS, min(MAX_ROWS, MAX_TABLES // max(grows, 1)))
 
     def _begin(self) -> None:
         self._steps = [Step() for _ in self.columns]
         self.verdicts.clear()
         self._verdict_numbers.clear()
+        self._held_verdicts = 0
         self._verdict(())
+
+    def begin_anew(self) -> None:
+        """Forget all: it has become too much."""
+        self.evicted += sum(len(s.states) for s in self._steps)
+        for column in self.columns:
+            column.forget()
+        self._begin()
+        self.held = 0
 
     @staticmethod
     def _columns(rules: OfEvent, column_of: ColumnOf) -> list[Classes]:
@@ -178,6 +191,7 @@ class EventEngine:
         if found is None:
             found = self._verdict_numbers[matched] = len(self.verdicts)
             self.verdicts.append(matched)
+            self._held_verdicts += STATE_BYTES + 8 * len(matched)
         return found
 
     @staticmethod
@@ -198,32 +212,30 @@ class EventEngine:
         """Rows that match, of those chosen, and their rules; in parts, so that what is remembered is bounded inside a
         turn, too.
         """
-        size = max(MIN_ROWS, min(MAX_ROWS, 2 * MAX_DECIDED // (1 + len(self.rules.tests))))
         rows: list[Array] = []
         matched: list[Matched] = []
-        for begin in range(0, len(chosen), size):
-            part = chosen[begin : begin + size]
+        for begin in range(0, len(chosen), self._part):
+            part = chosen[begin : begin + self._part]
             verdicts = self.match(view, part)
             hit = np.flatnonzero(verdicts)
             rows.append(part[hit])
             # numbers of verdicts hold until the next part
             matched += [self.verdicts[v] for v in verdicts[hit].tolist()]
+            self._weigh()
         return np.concatenate(rows), matched
+
+    def _weigh(self) -> None:
+        tables = sum(s.bytes for s in self._steps) + sum(c.held for c in self.columns) + self._held_verdicts
+        self.held = tables + sum(column.memory.held for column in self.columns)
+        if tables > MAX_TABLES:
+            self.begin_anew()
+        self._bound()
 
     def match(self, view: Any, chosen: Array) -> Array:
         """Verdict of each chosen row, as a number of `verdicts`, i32."""
         if not self.columns:
             sure, _ = self._split(State(), frozenset(), self.rules.formulas)
             return np.full(len(chosen), self._verdict(tuple(sorted(sure))), np.int32)
-        if (
-            any(step.is_full for step in self._steps)
-            or sum(step.decided for step in self._steps) > MAX_DECIDED
-            or any(len(column.known) > MAX_CLASSES for column in self.columns)
-        ):
-            self.evicted += sum(len(s.states) for s in self._steps)
-            for column in self.columns:
-                column.forget()
-            self._begin()
         out = np.zeros(len(chosen), np.int32)
         left, state = np.arange(len(chosen)), np.zeros(len(chosen), np.int64)
         for level, (column, step) in enumerate(zip(self.columns, self._steps, strict=True)):
@@ -258,18 +270,14 @@ class EventEngine:
         found = step.numbers.get(state)
         if found is not None:
             return found
-        found = step.numbers[state] = len(step.states)
-        step.states.append(state)
-        step.decided += len(state.true) + len(state.unknown)
-        if found >= len(step.verdicts):
-            step.verdicts = np.concatenate([step.verdicts, np.full(found, OPEN, np.int32)])
+        found = step.add(state)
         sure, open_ = self._decided(level, state)
         if not open_:
             step.verdicts[found] = self._verdict(tuple(sorted(sure)))
         return found
 
     def _decided(self, level: int, state: State) -> tuple[frozenset[int], frozenset[int]]:
-        touched = {p for n in state.true | state.unknown for p in self._rules_of[n]}
+        touched = {p for n in numbers_in(state.true | state.unknown) for p in self._rules_of[n]}
         sure, open_ = self._usual[level]
         if not touched:
             return sure, open_
@@ -283,7 +291,7 @@ def _bounds(formula: Formula, state: State, after: frozenset[int]) -> tuple[int,
     if isinstance(formula, int):
         if formula in after:
             return -1, 1
-        value = 1 if formula in state.true else 0 if formula in state.unknown else -1
+        value = 1 if state.true >> formula & 1 else 0 if state.unknown >> formula & 1 else -1
         return value, value
     kind, inner = formula
     if kind in (NEGATED, SURELY):
@@ -301,11 +309,17 @@ class Engine:
 
     def __init__(self, rules: Sequence[Rule], catalogue: Catalogue) -> None:
         self.rules = tuple(rules)
-        self.events = {event: EventEngine(of, column_of) for event, of in compile_rules(rules, catalogue).items()}
+        compiled = compile_rules(rules, catalogue)
+        self.events = {event: EventEngine(of, column_of, self._bound) for event, of in compiled.items()}
         self._counts = argument_counts(catalogue)
         self._looked_at = np.zeros(1 << 16, bool)
         self._looked_at[list(self.events)] = True
         self.tally = Tally(self.rules, {event: list(of.rules.formulas) for event, of in self.events.items()})
+
+    def _bound(self) -> None:
+        """The event that takes the most begins anew if all together take too much."""
+        if sum(engine.held for engine in self.events.values()) > MAX_BYTES:
+            max(self.events.values(), key=lambda engine: engine.held).begin_anew()
 
     def values(self) -> dict[str, int]:
         """Counts of the values that were looked at: in blocks of texts; by a key; worked out, since the key was new;

@@ -30,6 +30,7 @@ from workers.detect.gaps import NO_GAPS, Gaps, Reach
 from workers.detect.history import History, Turn
 from workers.detect.matches import Matches
 from workers.detect.matching import Matcher
+from workers.detect.pieces import Pieces
 from workers.detect.reading import column_of
 from workers.detect.states import Caused
 from workers.detect.subjects import ancestors, command_line, user_name
@@ -43,7 +44,6 @@ from workers.views.pieces import VECTOR_TYPE, Lines
 from workers.views.style import Facts, text
 
 Array = np.ndarray[Any, Any]
-MAX_WHO, MAX_DATA = 8192, 1 << 16
 NOTHING_KEPT = Caused(0, (), 0)
 MOST_ANCESTORS = 16
 """Shown with a finding."""
@@ -100,9 +100,9 @@ def data_fields(rule: Rule, event: Event) -> list[DataField]:
 class _Data:
     """The data fields of one rule on one event, read from rows."""
 
-    def __init__(self, rule: Rule, event: Event) -> None:
+    def __init__(self, rule: Rule, event: Event, known: Pieces) -> None:
         self._fields = [(data, column_of(data.field)) for data in data_fields(rule, event)]
-        self._known: list[dict[Any, str]] = [{} for _ in self._fields]
+        self._known = known
 
     def pieces(self, view: View, chosen: Array) -> list[str]:
         """`"name":value,...` of each chosen row."""
@@ -122,14 +122,12 @@ class _Data:
         data, column = self._fields[number]
         key_text = encode(data.name) + ":"
         keys = column.keys(view, chosen)
-        known = self._known[number]
-        if len(known) > MAX_DATA:
-            known.clear()
         pieces = []
         for key in listed(keys):
-            piece = known.get(key)
+            piece = self._known.get((self, number, key))
             if piece is None:
-                piece = known[key] = key_text + encode(data.shown(column.value(key)))
+                piece = key_text + encode(data.shown(column.value(key)))
+                self._known.put((self, number, key), piece, len(piece))
             pieces.append(piece)
         return pieces
 
@@ -140,12 +138,15 @@ class _DataOf:
     def __init__(self, rules: Sequence[Rule], catalogue: Catalogue) -> None:
         self._rules, self._catalogue = rules, catalogue
         self._known: dict[tuple[int, int], _Data] = {}
+        self._pieces = Pieces()
 
     def of(self, position: int, event: int) -> _Data:
         """Those of one rule on one event."""
         known = self._known.get((position, event))
         if known is None:
-            known = self._known[position, event] = _Data(self._rules[position], self._catalogue.by_id[event])
+            known = self._known[position, event] = _Data(
+                self._rules[position], self._catalogue.by_id[event], self._pieces
+            )
         return known
 
     def pieces(self, view: View, row: Array, rule: Array) -> list[bytes]:
@@ -216,7 +217,7 @@ class FindingLines:
         # of a signature in Python, it is the code that says them
         self._shown = _DataOf([msgspec.structs.replace(r, data={}) if r.code else r for r in rules], catalogue)
         self._same = _DataOf([same_fields(rule) for rule in rules], catalogue)
-        self._who: dict[int, _Subject] = {}
+        self._who = Pieces()
         self._generation = -1
         self._secret = secret
 
@@ -303,7 +304,7 @@ class FindingLines:
         return self._data.of(position, int(view.rows.event[chosen[0]])).values(view, chosen)
 
     def _subjects(self, rows: Rows, contexts: Contexts) -> list[tuple[_Subject, bytes]]:
-        if self._generation != contexts.generation or len(self._who) > MAX_WHO:
+        if self._generation != contexts.generation:
             self._generation = contexts.generation
             self._who.clear()
         who = rows.who.tolist()
@@ -315,7 +316,8 @@ class FindingLines:
         process, image = self._tree.running(context)
         known = self._who.get(who)
         if known is None or known.process is not process or known.image is not image or process is None:
-            known = self._who[who] = _subject(context, process, image, self._tree, self._describe)
+            known = _subject(context, process, image, self._tree, self._describe)
+            self._who.put(who, known, len(known.piece))
         path = image.path if image and image.path else bytes(context["comm"])
         return known, path + b"\0" + bytes(context["container"])
 

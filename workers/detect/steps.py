@@ -1,30 +1,53 @@
 """Steps of the engine: from the states before a column and a value's class to the states behind it. In each worker.
 
 A small table is an array, by state and class. A table that rules of two fields of many values would make too large is
-kept as the pairs that were met, which costs time and is bounded by MAX_PAIRS; the engine then begins anew.
+kept as the pairs that were met, which costs time. What all of it takes is counted in bytes, as it is made, and bounded
+by the engine, which then begins anew.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from sys import getsizeof
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-MAX_STATES = 1 << 14
 MAX_CELLS = 1 << 20
 """Of one step's table; a larger one is kept as the pairs that were met."""
-MAX_PAIRS = 1 << 18
+STATE_BYTES, PAIR_BYTES = 300, 200
+"""About what a state takes beside its bits (itself, its number by state, its verdict), and a pair that was met."""
 OPEN, UNKNOWN_STEP = -1, -1
 
 
-@dataclass(frozen=True)
-class State:
-    """Tests decided so far."""
+def bits(numbers: Iterable[int]) -> int:
+    """The set of these numbers: bit n stands for n."""
+    found = 0
+    for number in numbers:
+        found |= 1 << number
+    return found
 
-    true: frozenset[int] = frozenset()
-    unknown: frozenset[int] = frozenset()
+
+def numbers_in(found: int) -> Iterable[int]:
+    """The numbers in such a set."""
+    while found:
+        lowest = found & -found
+        yield lowest.bit_length() - 1
+        found ^= lowest
+
+
+class State(NamedTuple):
+    """Tests decided so far, as sets of bits()."""
+
+    true: int = 0
+    unknown: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """About what it takes in a table."""
+        return STATE_BYTES + getsizeof(self.true) + getsizeof(self.unknown)
 
 
 @dataclass
@@ -38,8 +61,13 @@ class Step:
     """Of the states behind it: a verdict, or OPEN."""
     pairs: dict[int, int] | None = None
     """Instead of `to`, once that would be too large: the state behind, by (state before << 32 | class)."""
-    decided: int = 0
-    """Tests in all states behind it."""
+    held: int = 0
+    """Bytes of all states behind it."""
+
+    @property
+    def bytes(self) -> int:
+        """About what all of it takes."""
+        return self.held + self.to.nbytes + PAIR_BYTES * len(self.pairs or ())
 
     def find(self, state: Array, classes: Array, rows: int, columns: int) -> Array:
         """The states behind these, i64; UNKNOWN_STEP where it has not been worked out."""
@@ -62,10 +90,14 @@ class Step:
         else:
             self.pairs[before << 32 | kind] = behind
 
-    @property
-    def is_full(self) -> bool:
-        """Whether it is time to begin anew."""
-        return len(self.states) > MAX_STATES or len(self.pairs or ()) > MAX_PAIRS
+    def add(self, state: State) -> int:
+        """The number of a state that is not there yet. Its verdict is OPEN."""
+        found = self.numbers[state] = len(self.states)
+        self.states.append(state)
+        self.held += state.bytes
+        if found >= len(self.verdicts):
+            self.verdicts = np.concatenate([self.verdicts, np.full(found, OPEN, np.int32)])
+        return found
 
     def grow(self, rows: int, columns: int) -> None:
         """Room for so many states before, and classes."""

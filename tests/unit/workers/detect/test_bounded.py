@@ -1,4 +1,4 @@
-"""A finding is never longer than its bound, and keeps what tells what it is."""
+"""A finding is never longer than its bound, and keeps what tells what it is; what is kept of findings is bounded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.findings import PID, topic
 from workers.detect.bounded import MOST_BYTES, bounded
+from workers.detect.pieces import Pieces
 
 EVENT = {"eventName": "execve", "args": [{"name": "argv", "type": "x", "value": ["x" * 1000] * 64}]}
 
@@ -66,3 +67,13 @@ def test_a_long_result_is_shortened() -> None:
     many = {str(i): i for i in range(10**5)}
     for data in ({"x": "y" * (9 << 20)}, {"x": ["y"] * 500_000}, {"k" * (9 << 20): 1}, many):
         assert len(bounded(line(data=data))) <= MOST_BYTES
+
+
+def test_pieces_are_bounded_in_bytes_and_made_again() -> None:
+    pieces = Pieces(10_000)
+    for i in range(200):
+        pieces.put(i, b"x" * i * 10, i * 10)
+        assert pieces[i] == b"x" * i * 10
+        assert sum(map(len, pieces.values())) <= 10_000
+    pieces.put("long", b"x" * 20_000, 20_000)
+    assert not pieces

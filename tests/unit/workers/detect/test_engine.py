@@ -20,6 +20,7 @@ from workers.detect import steps
 from workers.detect.compiled import IN_SCOPE, check_rule
 from workers.detect.engine import Engine
 from workers.detect.flat import FlatEvent, FlatRules, of_example
+from workers.detect.memory import Memory
 from workers.enrich.tree import ProcessTree
 from workers.rows import Contexts, read_frames
 
@@ -32,9 +33,8 @@ def bounds(request: pytest.FixtureRequest) -> Iterator[None]:
     """Everything holds with bounds that are met all the time, too."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "tight":
-            for name, most in {"MAX_CELLS": 16, "MAX_PAIRS": 2, "MAX_STATES": 2}.items():
-                patch.setattr(steps, name, most)
-            for name, most in {"MAX_ROWS": 2, "MIN_ROWS": 1, "MAX_DECIDED": 64}.items():
+            patch.setattr(steps, "MAX_CELLS", 16)
+            for name, most in {"MAX_ROWS": 2, "MIN_ROWS": 1, "MAX_TABLES": 64, "MAX_BYTES": 64}.items():
                 patch.setattr(engine_module, name, most)
         yield
 
@@ -182,12 +182,31 @@ def test_memory_is_bounded_and_what_it_forgets_is_worked_out_again() -> None:
 
 
 def test_states_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.detect.steps.MAX_STATES", 4)
+    monkeypatch.setattr("workers.detect.engine.MAX_TABLES", 10_000)
     rules = [rule(str(i), openat=Test("pathname", "contains", (f"<{i}>",))) for i in range(30)]
     engine = Engine(rules, catalogue())
     for i in range(30):
         assert matched(rules, [openat(b"<%d>" % i)], engine) == [{str(i)}]
     assert engine.events[OPENAT].evicted
+
+
+def test_all_events_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.detect.engine.MAX_BYTES", 30_000)
+    rules = [rule(str(i), openat=Test("pathname", "contains", (f"<{i}>",)), connect=Every()) for i in range(30)]
+    engine = Engine(rules, catalogue())
+    for i in range(200):
+        assert matched(rules, [openat(b"<%d>" % (i % 30)), Record(CONNECT)], engine)[0] == {str(i % 30)}
+        assert sum(each.held for each in engine.events.values()) <= 30_000
+    assert engine.events[OPENAT].evicted
+
+
+def test_long_values_are_not_remembered_without_a_bound() -> None:
+    memory = Memory(lambda keys: [len(key[0]) for key in keys], most_bytes=10_000)
+    for i in range(300):
+        assert memory.numbers([(b"x" * i, False), (b"y" * 900, True)]).tolist() == [i, 900]
+        assert memory.held <= 20_000
+    assert memory.evicted
+    assert memory.numbers([(b"z" * 50_000, False)]).tolist() == [50_000]
 
 
 PATHS = [b"/etc/passwd", b"/tmp/x", b"", b"/ETC/shadow", b"a\xff\xfeb", "/é/x".encode()]

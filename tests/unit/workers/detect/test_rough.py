@@ -21,6 +21,7 @@ from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
 from workers.detect.rough import Rough, best
 from workers.detect.rulesets import build
+from workers.detect.steps import State, bits
 from workers.detect.values import Text
 from workers.detect.view import View, listed
 from workers.enrich.tree import ProcessTree
@@ -75,7 +76,7 @@ def test_rows_get_the_verdicts_of_their_values(tests: list[Test], records: list[
     classes = Classes(column, range(len(tests)), matcher)
     found = [classes.known[each] for each in classes.of(seen, chosen).tolist()]
     values = [column.value(key) for key in listed(column.keys(seen, chosen))]
-    assert [(state.true, state.unknown) for state in found] == [matcher.verdicts(value) for value in values]
+    assert found == [State(*map(bits, matcher.verdicts(value))) for value in values]
 
 
 @pytest.mark.parametrize(
