@@ -69,6 +69,7 @@ def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
             ("filtered", "<u8", EVENTS),
             ("delivered_cpu", "<u8", cpus),
             ("rejected", "<u8"),
+            ("given_up", "<u8"),
             ("observed", "<u8"),
             ("facts", "<u8"),
             ("late", "<u8"),
@@ -145,6 +146,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     in_flight: int = 0
     abandoned: int = 0
     """Of `dropped`: what was still under way when the pipeline was given up."""
+    given_up: int = 0
+    """Of `rejected`: events that have ended a worker again and again."""
     redelivered: int = 0
     late: int = 0
     unknown: int = 0
@@ -202,7 +205,10 @@ class Ledger(msgspec.Struct, kw_only=True):
         shown = ("produced", "delivered", "filtered", "throttled", "lost", "dropped", "rejected")
         extra = [
             (n, getattr(self, n))
-            for n in ("in_flight", "abandoned", "redelivered", "late", "unknown", "missed_runs", "unoffered")
+            for n in (
+                *("in_flight", "abandoned", "given_up", "redelivered", "late", "unknown", "missed_runs"),
+                "unoffered",
+            )
             if getattr(self, n)
         ]
         parts = [f"{name} {getattr(self, name)}" for name in shown] + [f"{name} {value}" for name, value in extra]
@@ -255,6 +261,7 @@ def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue, det
         ledger.delivered += counts["delivered"]
         ledger.filtered += counts["filtered"]
         ledger.rejected += counts["rejected"]
+        ledger.given_up += int(state["given_up"][0])
         ledger.late += int(state["late"][0])
         ledger.unknown += int(state["unknown"][0])
         if detects:

@@ -270,7 +270,9 @@ def prepare(plan: Plan, source: InheritedFd) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
         os.dup2(null, standard)
-    os.close(resource_tracker.getfd())
+    tracker = resource_tracker.getfd()
+    if tracker is not None:
+        os.close(tracker)
 
 
 def run(plan: Plan, source: InheritedFd) -> None:

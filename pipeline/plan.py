@@ -5,6 +5,7 @@ supervisor, handed to each process, never changed.
                       interest (u1[EVENTS + 1]) | running (RUNNING[N], each worker's own) | off (u1[MOST_CODE]) |
                       rules (RULES[MOST_GENERATIONS]) | tallies (TALLIES[N], each worker's own) |
                       progress (PROGRESS[sinks + 1], the last one the recorder's) |
+                      attempts (ATTEMPT[N], each worker's own) |
                       journals: reader | worker 0..N-1 | publisher | gaps (pipeline/gaps.py) | offsets (offsets.py)
 """
 
@@ -42,6 +43,10 @@ processes did before that were forgotten before their time.
 """
 TALLIES = np.dtype([("generation", "<u8"), ("values", VALUES), ("rules", TALLY, MOST_TALLIED)])
 """Of a worker: what the signatures of a generation have cost until now, for people (workers/detect/tally.py)."""
+ATTEMPT = np.dtype([(name, "<u8") for name in ("turns", "tries", "goal_ns", "fine_ns")])
+"""Of a worker (workers/attempts.py): attempts that began after so many committed turns; up to where rows are taken in
+slices, and up to where a slice is the rows of one moment.
+"""
 MOST_GENERATIONS = 8
 """That workers may be in at a time."""
 READY_PUBLISHER, READY_READER, READY_WORKER = 0, 1, 2
@@ -147,6 +152,8 @@ class Control:
         at += (self.tallies.nbytes + 63) // 64 * 64
         self.progress: Array = segment.array(PROGRESS, sinks + 1, at)
         at += (self.progress.nbytes + 63) // 64 * 64
+        self.attempts: Array = segment.array(ATTEMPT, workers, at)
+        at += (self.attempts.nbytes + 63) // 64 * 64
         dtypes = [
             books.reader_journal(cpus, slots, rings),
             *[books.worker_journal(cpus, sinks)] * workers,
@@ -166,6 +173,7 @@ class Control:
         total = FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 192 + RUNNING.itemsize * workers + MOST_CODE
         total += RULES.itemsize * MOST_GENERATIONS + TALLIES.itemsize * workers + 64
         total += PROGRESS.itemsize * (sinks + 1) + 64
+        total += ATTEMPT.itemsize * workers + 64
         total += Journal.bytes_for(books.reader_journal(cpus, slots, rings))
         total += Journal.bytes_for(books.worker_journal(cpus, sinks)) * workers
         total += Journal.bytes_for(offsets.TABLE) + Journal.bytes_for(TABLE)
@@ -225,6 +233,7 @@ class Control:
         for journal in (self.reader, *self.workers, self.publisher, self.gaps, self.offsets):
             journal.close()
         del self._flags, self.ready, self.interest, self.running, self.off, self.rules, self.tallies, self.progress
+        del self.attempts
 
 
 def attach_control(plan: Plan) -> Control:

@@ -118,6 +118,10 @@ class Stage:
     aside: bool = False
     """No event passes through it: the run does not end later because of it."""
     restarts: int = 0
+    futile: int = 0
+    """Restarts since it has got on: of a worker, since it has committed a turn."""
+    turns: int = 0
+    """What it had committed when it died last."""
     lost: bool = False
     """It could not be ended: another one takes its place."""
     finished: bool = False

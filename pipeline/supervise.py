@@ -7,7 +7,8 @@
       |- publisher
 
 The journals (pipeline/shm.py) make a restart exact; here is only who is started again and when it is
-given up: MAX_RESTARTS within a run, or an exit status that says a start makes no sense.
+given up: MAX_RESTARTS within a run (of a worker: without a turn between them), or an exit status that says a start
+makes no sense.
 """
 
 from __future__ import annotations
@@ -264,7 +265,7 @@ class Pipeline:
             stage.lost = False
             if stage.status == 0:
                 stage.finished = True
-            elif stage.status in GIVE_UP or stage.restarts >= MAX_RESTARTS or stage.once:
+            elif stage.status in GIVE_UP or self._futile(stage) >= MAX_RESTARTS or stage.once:
                 stage.finished = True
                 if stage.spare:
                     self.control.ready[READY_WORKER + self.plan.workers] = 1  # nobody waits for it any more
@@ -272,11 +273,18 @@ class Pipeline:
                     continue
                 raise PipelineFailed(stage.name, stage.status)
             else:
-                stage.restarts += 1
+                stage.restarts, stage.futile = stage.restarts + 1, stage.futile + 1
                 logger("supervisor").warning("supervisor.process_restarted", name=stage.name, status=stage.status)
                 self._launch(stage)
                 if not stage.spare:
                     self.on_restart()
+
+    def _futile(self, stage: Stage) -> int:
+        """Restarts since it has got on; what ends a worker is given up in the end (workers/attempts.py)."""
+        if stage.name.startswith("worker-"):
+            turns = int(self.control.workers[int(stage.name.partition("-")[2])].peek("turns"))
+            stage.futile, stage.turns = stage.futile if turns == stage.turns else 0, turns
+        return stage.futile
 
     def finish(self, hurry: Callable[[], bool], deadline_s: float, meanwhile: Callable[[], None]) -> None:
         """Wait until every stage has drained and ended. Once `hurry` is true there are `deadline_s` left,

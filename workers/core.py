@@ -30,6 +30,9 @@ from workers.rows import Contexts, Decoded, Rows, concatenate, empty_rows, read_
 Array = np.ndarray[Any, Any]
 STREAM_AT = FRAME.fields["stream"][1] if FRAME.fields else 0
 """Byte of a frame that says of which kind it is."""
+END_OF_TIME = 2**63 - 1
+ENDED_WORKER = "ended a worker"
+"""Why a row was rejected that was given up."""
 Predicate = Callable[[Rows, Contexts], Array]
 """Rows and contexts to a mask of rows that stay."""
 Detect = Callable[[Rows, Contexts, ProcessTree], Matches]
@@ -54,6 +57,8 @@ class Batch:
     """All rows, before conditions: what signatures look at."""
     facts: int = 0
     """Lifecycle records that the tree has taken from frames of facts."""
+    given_up: int = 0
+    """Of those rejected: rows that have ended a worker (workers/attempts.py)."""
 
 
 class Core:
@@ -88,6 +93,8 @@ class Core:
             self._least_cells[event.id] = argument_cells(event.cells)
         self._owned = np.zeros(0, bool)
         self._generation = 0
+        self._next = Batch(empty_rows(), 0)
+        """What the next batch counts."""
 
     def look(self, detect: Detect, shared: Sequence[int]) -> None:
         """What looks at rows from now on."""
@@ -107,20 +114,46 @@ class Core:
         """Whether rows wait for a later watermark."""
         return self._pending is not None
 
-    def advance(self, watermark_ns: int) -> Batch:
-        """Let go of everything up to `watermark_ns`. Frames fed before are copied by then."""
+    def take_in(self) -> None:
+        """Decode the frames that were fed, which are copied by then; the first part of advance()."""
+        if not self._frames and not self._facts:
+            return
         self._shrink()
         decoded, facts = self._decode()
-        batch = Batch(empty_rows(), watermark_ns, decoded.rejected, rejected_reasons=decoded.reasons, facts=facts)
+        batch = self._next
+        batch.rejected, batch.facts = batch.rejected + decoded.rejected, batch.facts + facts
+        batch.rejected_reasons |= decoded.reasons
         fresh = self._own(decoded.rows, batch)
         if len(fresh) and int(fresh.time_ns.min()) <= self.watermark_ns:
             fresh.late = fresh.time_ns <= np.uint64(self.watermark_ns)
         parts = [part for part in (self._pending, fresh) if part is not None and len(part)]
+        self._pending = self._ordered(concatenate(parts)) if parts else None
+
+    def time_of(self, rows: int) -> int:
+        """When the last of so many rows was that wait; the end of time if none waits."""
+        waiting = self._pending
+        return int(waiting.time_ns[:rows][-1]) if waiting is not None and len(waiting) else END_OF_TIME
+
+    def give_up(self, until_ns: int) -> None:
+        """Take out the rows that wait up to then: they have ended a worker. They are rejected with the next batch."""
+        if self._pending is None:
+            return
+        gone = int(np.searchsorted(self._pending.time_ns, np.uint64(until_ns), "right"))
+        own = gone - int(np.count_nonzero(self._pending.select(slice(0, gone)).foreign))
+        self._pending = self._pending.select(slice(gone, None)).compact() if gone < len(self._pending) else None
+        batch = self._next
+        batch.rejected, batch.given_up = batch.rejected + own, batch.given_up + own
+        batch.rejected_reasons[ENDED_WORKER] = batch.rejected_reasons.get(ENDED_WORKER, 0) + own
+
+    def advance(self, watermark_ns: int) -> Batch:
+        """Let go of everything up to `watermark_ns`."""
+        self.take_in()
+        batch, self._next = self._next, Batch(empty_rows(), 0)
+        batch.watermark_ns, rows = watermark_ns, self._pending
         self._pending = None
         self.watermark_ns = max(self.watermark_ns, watermark_ns)
-        if not parts:
+        if rows is None:
             return batch
-        rows = self._ordered(concatenate(parts))
         ripe = int(np.searchsorted(rows.time_ns, np.uint64(watermark_ns), "right"))
         if ripe < len(rows):
             self._pending = rows.select(slice(ripe, None)).compact()
@@ -175,7 +208,7 @@ class Core:
         self.watermark_ns = watermark_ns
         rows = self._own(decoded.rows, Batch(decoded.rows, watermark_ns))
         rows = rows.select(rows.time_ns > np.uint64(watermark_ns))
-        self._pending = rows.compact() if len(rows) else None
+        self._pending = self._ordered(rows).compact() if len(rows) else None
 
     def _own(self, rows: Rows, batch: Batch) -> Rows:
         """Only rows of this worker's thread groups, of known events."""

@@ -21,6 +21,7 @@ def count(state: Any, batch: Batch, cpus: int, loss: int) -> None:
         state["filtered"] += batch.filtered_events.astype(np.uint64)
     state["found"] += np.uint64(sum(map(len, batch.matches.rules)) if batch.matches else 0)
     state["rejected"] += np.uint64(batch.rejected)
+    state["given_up"] += np.uint64(batch.given_up)
     state["observed"] += np.uint64(batch.observed)
     state["facts"] += np.uint64(batch.facts)
     state["turns"] += np.uint64(1)

@@ -7,6 +7,9 @@ ring and the counters. A worker that dies is started again and goes on from its 
 that still had unripe rows are read again, and of them only the rows above the committed watermark are
 taken. So nothing is lost or repeated between the two rings.
 
+A turn that ended a worker is taken in slices by its successor, and rows that end it again are given up
+(workers/attempts.py).
+
 A worker that waits in the middle of a turn, because the result ring is full, commits how many rows of the turn each
 render has written. A successor begins that turn again, up to the same watermark, and leaves those rows out: rows, since
 what a record holds depends on what is known of containers by then.
@@ -15,7 +18,7 @@ what a record holds depends on what is known of containers by then.
 from __future__ import annotations
 
 import select
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,6 +33,7 @@ from pipeline.offsets import OffsetReader
 from pipeline.plan import ALL, LINES, READY_WORKER, Plan, attach_control, attach_ring
 from pipeline.results import RESULT, Buffer, key_bytes, try_write
 from pipeline.shm import Array
+from workers.attempts import Attempts
 from workers.core import Batch, Core
 from workers.counters import count
 from workers.detect.matches import Matches
@@ -38,6 +42,7 @@ from workers.enrich.executables import Executables
 from workers.filters import Predicates
 from workers.hold import Hold
 from workers.rows import Rows, empty_rows
+from workers.target import Target
 from workers.turn import Turn
 from workers.views.choice import forget_who, part_of, view_of
 from workers.views.columns import ColumnsView
@@ -59,18 +64,6 @@ WAIT_MS = 1000
 FULL_WAIT_S = 0.0005
 
 
-class Target(NamedTuple):
-    """Where rows go: to a render and a topic of it."""
-
-    number: int
-    name: str
-    topic: int = ALL
-    counted: bool = False
-    """Whether they are counted there."""
-    held: bool = False
-    """Whether they are of earlier turns."""
-
-
 class Worker:
     """State of one worker process."""
 
@@ -85,6 +78,7 @@ class Worker:
         self._keep = Predicates(catalogue(), plan.conditions, plan.only) if conditions else None
         self.core = Core(catalogue(), index, plan.workers, self._keep)
         self.intake = Intake(attach_ring(plan.rings[index]), self.core.feed)
+        self._attempts = Attempts(self.control.attempts[index : index + 1], self.core)
         self._gaps = GapReader(self.control.gaps)
         self._offsets = OffsetReader(self.control.offsets)
         self._facts = facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
@@ -142,10 +136,10 @@ class Worker:
             self.intake.take_up_to(int(self.state["turn_end"]))
             self._advance(int(self.state["turn_ns"]))
             return True
-        watermark_ns = self.intake.take(self.core.watermark_ns)
-        if watermark_ns:
-            self._advance(watermark_ns)
-        elif self.intake.ended:
+        watermark_ns = self._attempts.rest_ns or self.intake.take(self.core.watermark_ns)
+        for end_ns in self._attempts.ends(watermark_ns, lambda: int(self.state["turns"])):
+            self._advance(end_ns)
+        if not watermark_ns and self.intake.ended:
             if self._current:
                 self._current.tell(at_once=True)
             self._let_go()

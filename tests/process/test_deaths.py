@@ -182,3 +182,48 @@ def test_a_reader_that_was_held_up_gives_turns_that_are_larger_than_any_ring(
     found.close()
     assert (status, ledger["balanced"], ledger["lost"]) == (0, True, 0), errors
     assert opened == calls
+
+
+PLANTED = """
+import os
+
+from workers.detect import detector
+from workers.detect.signature import Event, Signature, State
+
+sound = detector.Detector._matched
+
+
+def with_a_bug(self, rows, *others):
+    if (rows.arg0 == 777777).any():
+        os._exit(7)
+    return sound(self, rows, *others)
+
+
+detector.Detector._matched = with_a_bug
+
+
+class Closes(Signature):
+    id, name, severity, events = "PLANTED-1", "closes", "low", {"close": {"fd|gte": 700000}}
+
+    def on_event(self, event: Event, state: State) -> bool:
+        return True
+"""
+DEADLY = "[*range(700000, 700500), 777777, *range(700500, 701500), 777777]"
+CLOSES_TWO = CLOSES.replace("range(1000000, 1030000)", DEADLY)
+
+
+def test_an_event_that_ends_workers_is_given_up_and_counted_and_the_run_goes_on(tmp_path: Path) -> None:
+    rule, found, events = tmp_path / "planted.py", tmp_path / "found", tmp_path / "events"
+    rule.write_text(PLANTED)
+    signatures = ("--signatures", str(rule), "--rules", "PLANTED-1", "--findings", f"json:{found}", "--fold", "0")
+    wanted = ("-e", "close,close.args.fd>=700000", "-o", f"json:{events}")
+    running = Running(*signatures, *wanted, "--", sys.executable, "-S", "-c", CLOSES_TWO)
+    assert running.ready, running.end()
+    status, ledger, errors = running.end()
+    assert (status, ledger["balanced"]) == (0, True), (errors, ledger)
+    assert ledger["given_up"] == ledger["rejected"] == 2, errors
+    assert "ended a worker" in errors
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    closed = [next(a["value"] for a in event["args"] if a["name"] == "fd") for event in lines]
+    assert closed == list(range(700000, 701500))
+    assert len(found.read_text().splitlines()) == ledger["findings"]["found"] == 1500
