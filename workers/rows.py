@@ -8,18 +8,19 @@
 
 Nothing from a frame is trusted: counts, cell numbers and lengths are checked before they are used as
 an index, and a frame that contradicts itself is rejected whole, with the number of events that its
-header claims.
+header claims. Of a bulk frame, records of thread groups that are not of its shard are rejected alone: the frame
+may have gone to a worker that does not own them, and no other would ever see them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf.layout import BITMAP_WORDS, CELL_BYTES, CONTEXT, FRAME, FRAME_CELLS, FRAME_VERSION, TIME_END
+from bpf.layout import BITMAP_WORDS, CELL_BYTES, CONTEXT, FRAME, FRAME_CELLS, FRAME_VERSION, STREAM_BULK, TIME_END
 
 Array = np.ndarray[Any, Any]
 
@@ -29,6 +30,7 @@ COUNTED_BYTES = FRAME.fields["bitmap"][1] if FRAME.fields else 0
 """Of a frame's header, what must be there for its count of heads to be believed."""
 MAX_CONTEXTS = 8192
 """Contexts remembered before the table begins anew (about 600 bytes each, and what views cache for them)."""
+NOWHERE = np.zeros(0, np.int64)
 
 
 class Contexts:
@@ -194,10 +196,10 @@ def read_frames(payloads: list[Array], contexts: Contexts, owns: Callable[[int],
     rejected: dict[int, int] = {}
     reasons: dict[str, int] = {}
 
-    def reject(reason: str, header: Array) -> None:
+    def reject(reason: str, header: Array, count: int | None = None) -> None:
         if owns is None or owns(int(header["shard"])):
             cpu = int(header["cpu"])
-            rejected[cpu] = rejected.get(cpu, 0) + int(header["heads"])
+            rejected[cpu] = rejected.get(cpu, 0) + (int(header["heads"]) if count is None else count)
         reasons[reason] = reasons.get(reason, 0) + 1
 
     whole = [p for p in payloads if len(p) >= FRAME.itemsize]
@@ -221,8 +223,13 @@ def read_frames(payloads: list[Array], contexts: Contexts, owns: Callable[[int],
         frames = [p for p, ok in zip(whole, good.tolist(), strict=True) if ok]
         if not frames:
             return Decoded(empty_rows(), sum(rejected.values()), rejected, reasons)
-        rows, bad = _gather(frames, headers[good], bits[good], counts[good], contexts)
+        rows, bad, begins = _gather(frames, headers[good], bits[good], counts[good], contexts)
         if rows is not None:
+            strays = _strays(rows, begins, headers[good], counts[good], contexts)
+            if strays is not None:
+                for i in np.flatnonzero(strays.by_frame).tolist():
+                    reject("shard", headers[good][i], int(strays.by_frame[i]))
+                rows = rows.select(~strays.rows)
             return Decoded(rows, sum(rejected.values()), rejected, reasons)
         for i in np.flatnonzero(good)[bad].tolist():
             good[i] = False
@@ -231,8 +238,10 @@ def read_frames(payloads: list[Array], contexts: Contexts, owns: Callable[[int],
 
 def _gather(
     frames: list[Array], headers: Array, bits: Array, counts: Array, contexts: Contexts
-) -> tuple[Rows | None, Array]:
-    """Rows of frames whose headers are sound, or the frames (mask) whose records are not."""
+) -> tuple[Rows | None, Array, Array]:
+    """Rows of frames whose headers are sound, or the frames (mask) whose records are not; and the positions of the
+    rows at which another context begins.
+    """
     data = np.concatenate([p[FRAME.itemsize :] for p in frames])
     used = headers["used"].astype(np.int64) // CELL_BYTES
     bases = np.cumsum(used) - used
@@ -257,33 +266,60 @@ def _gather(
     if not sound.all():
         bad = np.zeros(len(frames), bool)
         bad[flat[~sound] // width] = True
-        return None, bad
-    return Rows(
-        data=data,
-        at=at,
-        time_ns=heads[:, 0],
-        event=packed.astype(np.uint16),
-        retval=heads[:, 1].view(np.int64),
-        flags=(packed >> np.uint64(48)).astype(np.uint8),
-        cpu=np.repeat(headers["cpu"].astype(np.uint16), counts),
-        who=_intern(data, context, contexts),
-        late=np.zeros(len(at), bool),
-        cells=cells,
-        blobs=(packed >> np.uint64(56)).astype(np.uint8),
-        arg0=heads[:, 3],
-        foreign=np.zeros(len(at), bool),
-    ), np.zeros(0, bool)
+        return None, bad, NOWHERE
+    who, begins = _intern(data, context, contexts)
+    return (
+        Rows(
+            data=data,
+            at=at,
+            time_ns=heads[:, 0],
+            event=packed.astype(np.uint16),
+            retval=heads[:, 1].view(np.int64),
+            flags=(packed >> np.uint64(48)).astype(np.uint8),
+            cpu=np.repeat(headers["cpu"].astype(np.uint16), counts),
+            who=who,
+            late=np.zeros(len(at), bool),
+            cells=cells,
+            blobs=(packed >> np.uint64(56)).astype(np.uint8),
+            arg0=heads[:, 3],
+            foreign=np.zeros(len(at), bool),
+        ),
+        np.zeros(0, bool),
+        begins,
+    )
 
 
-def _intern(data: Array, context_cell: Array, contexts: Contexts) -> Array:
-    """`who` per row. Rows of one context stand together, so only the changes are looked at."""
+class _Strays(NamedTuple):
+    """Rows (mask) whose thread groups are not of their frame's shard, and how many each frame has."""
+
+    rows: Array
+    by_frame: Array
+
+
+def _strays(rows: Rows, begins: Array, headers: Array, counts: Array, contexts: Contexts) -> _Strays | None:
+    """Rows that do not belong into their bulk frame; None if there are none, as the kernel side writes frames.
+    `begins`: positions of the rows at which another context or frame begins.
+    """
+    frame = np.searchsorted(np.cumsum(counts), begins, "right")
+    shards = headers["shards"][frame]
+    is_bulk = (headers["stream"][frame] == STREAM_BULK) & (shards > 0)
+    tgid = contexts.table["tgid"][rows.who[begins]]
+    stray = is_bulk & (tgid % np.maximum(shards, 1) != headers["shard"][frame])
+    if not stray.any():
+        return None
+    sizes = np.diff(begins, append=len(rows))
+    return _Strays(np.repeat(stray, sizes), np.bincount(frame, sizes * stray, minlength=len(headers)))
+
+
+def _intern(data: Array, context_cell: Array, contexts: Contexts) -> tuple[Array, Array]:
+    """`who` per row, and where another begins. Rows of one context stand together: only changes are looked at."""
     if not len(context_cell):
-        return np.zeros(0, np.uint32)
+        return np.zeros(0, np.uint32), NOWHERE
     change = np.empty(len(context_cell), bool)
     change[0] = True
     np.not_equal(context_cell[1:], context_cell[:-1], out=change[1:])
-    cells = data.reshape(-1, CELL_BYTES)[context_cell[change][:, None] + np.arange(CONTEXT_CELLS)]
+    begins = np.flatnonzero(change)
+    cells = data.reshape(-1, CELL_BYTES)[context_cell[begins][:, None] + np.arange(CONTEXT_CELLS)]
     raws = cells.reshape(len(cells), -1)[:, : CONTEXT.itemsize]
     known = contexts.intern_all(np.ascontiguousarray(raws).view(f"V{CONTEXT.itemsize}")[:, 0].tolist())
-    found: Array = np.array(known, np.uint32)[np.cumsum(change) - 1]
-    return found
+    return np.array(known, np.uint32)[np.cumsum(change) - 1], begins

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import struct
 from pathlib import Path
@@ -36,8 +37,8 @@ HEADER_BYTES, CELL, EVENT_AT = 184, 32, 16
 FINAL_NS = 2**63
 NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 VIEWS = ("json", "table", "columns")
-STREAM_AT, HEADS_AT, COUNTED_BYTES, FACTS = 34, 36, 48, 2
-"""Where a frame's header says what it is and how many heads it has (bpf/c/layout.h)."""
+SHARD_AT, STREAM_AT, HEADS_AT, SHARDS_AT, COUNTED_BYTES, FACTS = 32, 34, 36, 44, 48, 2
+"""Where a frame's header says whose it is, what it is and how many heads it has (bpf/c/layout.h)."""
 
 
 class Options:
@@ -171,3 +172,28 @@ def test_an_event_that_nobody_knows_is_rejected_and_ends_no_worker(tmp_path: Pat
     assert "Traceback" not in found.errors
     assert "  balanced" in found.errors
     assert "rejected 0 " not in found.errors
+
+
+def test_frames_of_the_wrong_shard_are_rejected_by_any_number_of_workers(tmp_path: Path) -> None:
+    data = open_recording(RECORDING)
+    facts, at = read_facts(data, NAME)
+    made = [lead(facts)]
+    for number, (kind, payload) in enumerate(blocks(data, at, NAME)):
+        frame = bytearray(payload)
+        if kind == FRAME:
+            struct.pack_into("<H", frame, SHARD_AT, number % 5)
+            struct.pack_into("<I", frame, SHARDS_AT, (2, 6, 7)[number % 3])
+        made.append(block(kind, bytes(frame)))
+    path = tmp_path / NAME
+    path.write_bytes(b"".join(made))
+    ledgers = [tmp_path / f"ledger-{workers}" for workers in (1, 2, 3)]
+    running = [
+        start(str(path), "--workers", str(workers), "-o", "none", "--ledger", str(ledger))
+        for workers, ledger in zip((1, 2, 3), ledgers, strict=True)
+    ]
+    errors = [end(process).errors for process in running]
+    found = [json.loads(ledger.read_text()) for ledger in ledgers]
+    assert [one["balanced"] for one in found] == [True] * 3, errors
+    assert len({(one["produced"], one["rejected"], one["delivered"]) for one in found}) == 1
+    assert found[0]["rejected"] > 0
+    assert found[0]["delivered"] > 0

@@ -338,3 +338,21 @@ def test_batches_are_sorted_and_nothing_is_lost_between_watermarks(moments: list
         assert all(t <= mark for t in batch)
         out += batch
     assert out == sorted(moments)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("shard", "shards", "foreign"), [(0, 2, 2), (1, 2, 3), (0, 4, 2), (3, 4, 4), (9, 4, 5), (0, 0, 0), (5, 0, 0)]
+)
+def test_records_that_are_not_of_their_bulk_frames_shard_are_rejected_once(
+    workers: int, shard: int, shards: int, foreign: int
+) -> None:
+    events = [Record(time_ns=t, who=Who(tgid=tgid)) for t, tgid in enumerate((100, 101, 103, 104, 104), 1)]
+    made = frame(events, shard=shard, shards=shards)
+    cores = [core(i, workers) for i in range(workers)]
+    # as the reader and a replay hand them on (pipeline/recording.py)
+    for one in [cores[shard % workers]] if shards and shards % workers == 0 else cores:
+        feed(one, made)
+    batches = [one.advance(LAST) for one in cores]
+    assert sum(batch.rejected for batch in batches) == foreign
+    assert sum(len(batch.rows) for batch in batches) == len(events) - foreign
