@@ -87,11 +87,11 @@ class Worker:
         self.renders = plan.renders
         self._current = self._signatures(facts) if plan.detects else None
         self._executables = Executables(catalogue(), Client(plan)) if plan.hashes else None
-        waits = {n: ms for n, (_, _, ms) in enumerate(self.renders) if ms and self._containers}
-        self._holds = {n: Hold(ms, self._describe) for n, ms in waits.items()}
+        waits = self.renders if self._containers else []
+        self._holds = {n: Hold(ms, self._describe) for n, (_, _, ms) in enumerate(waits) if ms}
         named = unasked if self._containers is None else self._containers.named
-        about = self.core.tree.executable, self._executables, self._describe, self._containers, named
-        self.views = {name: view_of(name, plan, catalogue(), facts, *about) for name, _, _ in self.renders}
+        about = plan, catalogue(), facts, self.core.tree, self._executables, self._describe, self._containers, named
+        self.views = [view_of(name, *about, tells=not topics) for name, topics, _ in self.renders]
         self._hides = bool(plan.conditions or plan.only)
         """Columns carry their cells whole: what a condition took out must not go along."""
         self._turn = Turn(self.state, [is_topic for _, is_topic, _ in self.renders], catalogue().by_name[LOSS].id)
@@ -156,7 +156,7 @@ class Worker:
         if self._current and (gaps := self._gaps.changed()) is not None:
             self._current.detector.gaps.know(gaps)
         if self._containers and self._containers.changed():
-            forget_who(self.views.values())
+            forget_who(self.views)
             if self._current:
                 self._current.detector.forget_who()
         batch = self.core.advance(watermark_ns)
@@ -275,7 +275,7 @@ class Worker:
         number, name = target.number, target.name
         if name == "columns" and self._hides:
             rows = rows.compact()
-        view, ends = self.views[name], None
+        view, ends = self.views[number], None
         if isinstance(view, Lines):
             lines, ends = view.render(rows, self.core.contexts)
             if name == "table" and self.plan.columns:

@@ -98,7 +98,7 @@ class Reader:
         shown = style.Facts(facts.boot_epoch_ns)
         self.core.look(detector.match, detector.shared)
         detector.open(known, shown, self.core.tree, b"secret", ())
-        about = self.core.tree.executable, None, nobody, None, unasked
+        about = self.core.tree, None, nobody, None, unasked
         self.views: list[Any] = [view_of(name, Options(), known, shown, *about) for name in VIEWS]
 
     def turn(self, watermark_ns: int) -> int:

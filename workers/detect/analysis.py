@@ -20,8 +20,10 @@ from workers.detect.code import Answer, code_rules
 from workers.detect.compiled import compile_rules
 from workers.detect.engine import EventEngine
 from workers.detect.fields import Field
-from workers.detect.findings import DataField, data_fields, rule_parts, same_fields
-from workers.detect.flat import FlatEvent, of_tracee
+from workers.detect.findings import MOST_ANCESTORS, DataField, data_fields, rule_parts, same_fields, shown_image
+from workers.detect.flat import FlatEvent
+from workers.detect.json_events import is_own, of_line
+from workers.detect.lineages import NOTHING, Processes, Told
 from workers.detect.states import Given
 from workers.detect.values import Value, number_of
 from workers.detect.view import Array, Keys, ValueColumn
@@ -53,6 +55,8 @@ class Indexed(NamedTuple):
     line: int
     event: FlatEvent
     raw: Mapping[str, Any]
+    told: Told = NOTHING
+    """Of its process, by the line and those before it."""
 
     @property
     def time_ns(self) -> int:
@@ -136,7 +140,7 @@ class Descriptors:
         self._table(pid)[new] = address
         if event.event.name != "socket_dup" and self._told.pop(pid, None) != (old, new):
             args = {"oldfd": old, "newfd": new, "remote_addr": address}
-            yield Indexed(one.line, FlatEvent(self._socket_dup, args, None, event.values), one.raw)
+            yield Indexed(one.line, FlatEvent(self._socket_dup, args, None, event.values), one.raw, one.told)
 
 
 def _number(given: object) -> int | None:
@@ -156,7 +160,7 @@ class Analysis:
         """`report`: told what goes wrong in signatures in Python. `bounded`: what they run in, raises TooLong."""
         self._rules, self._catalogue, self._bounded = rules, catalogue, bounded
         self._engines = {event: EventEngine(of, FlatColumn) for event, of in compile_rules(rules, catalogue).items()}
-        self._descriptors = Descriptors(catalogue)
+        self._descriptors, self._processes = Descriptors(catalogue), Processes()
         self._parts = [rule_parts(rule, 1) for rule in rules]
         self._fields: Fields = {}
         self._same: Fields = {}
@@ -174,14 +178,15 @@ class Analysis:
                 raise LineError("not a JSON object")
             if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
                 raise RecursionError
-            event = of_tracee(raw, self._catalogue)
+            told = self._processes.of(raw) if is_own(raw) else NOTHING
+            event = of_line(raw, self._catalogue, told)
         except RecursionError as error:
             raise LineError(f"nested more than {MAX_DEPTH} deep") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise LineError(f"not JSON: {error}") from error
         except ValueError as error:
             raise LineError(str(error)) from error
-        return None if event is None else Indexed(index, event, raw)
+        return None if event is None else Indexed(index, event, raw, told)
 
     def of_examples(self, events: Sequence[FlatEvent]) -> list[str]:
         """Ids of the rules that the last of some events completes."""
@@ -262,27 +267,56 @@ class Analysis:
         raw, caused = one.raw, answer.caused
         before = caused.events() if caused else []
         omitted = {"eventsOmitted": more} if caused and (more := caused.left_out()) else {}
-        executable = raw.get("executable")
+        shown = raw
+        if "lineage" in raw:  # it belongs to the line, not to the event
+            shown = {key: value for key, value in raw.items() if key != "lineage"}
         return {
             "timestamp": one.time_ns if "timestamp" in raw else None,
             **self._parts[position],
             "eventIndex": one.line,
-            "hostName": raw.get("hostName", ""),
-            "process": {
-                "pid": raw.get("hostProcessId", raw.get("processId")),
-                "tid": raw.get("hostThreadId", raw.get("threadId")),
-                "ppid": raw.get("hostParentProcessId", raw.get("parentProcessId")),
-                "nsPid": raw.get("processId"),
-                "name": raw.get("processName"),
-                "path": executable.get("path") if isinstance(executable, dict) else None,
-                "commandLine": None,
-                "uid": raw.get("userId"),
-            },
-            "ancestors": [],
-            "container": {"id": raw["containerId"]} if raw.get("containerId") else {},
+            **_subject(one),
             "data": answer.result if isinstance(answer.result, Mapping) else {},
-            "events": [*before, raw],
+            "events": [*before, shown],
             **omitted,
             "complete": True,
             "gaps": [],
         }
+
+
+def _subject(one: Indexed) -> dict[str, Any]:
+    """Whose event it was, as a run's findings say it; of lines that are not headrace's, as far as they do."""
+    raw, own = one.raw, is_own(one.raw)
+    about: dict[str, Any] = {
+        "pid": raw.get("hostProcessId", raw.get("processId")),
+        "tid": raw.get("hostThreadId", raw.get("threadId")),
+        "ppid": raw.get("hostParentProcessId", raw.get("parentProcessId")),
+        "nsPid": raw.get("processId"),
+        **_copied(raw, "processName", "name"),
+    }
+    if own:
+        about |= shown_image(one.told.image)
+    else:
+        executable = raw.get("executable")
+        about |= {"path": executable.get("path") if isinstance(executable, dict) else None, "commandLine": None}
+    about["uid"] = raw.get("userId")
+    if own:
+        about |= _copied(raw["context"], "user", "user") if "user" in raw["context"] else {}
+        about["startTime"] = raw.get("processStartTime")
+    above = [{"pid": pid, **shown_image(image)} for pid, image in one.told.above[:MOST_ANCESTORS]]
+    host = _copied(raw, "hostName", "hostName") if "hostName" in raw else {"hostName": ""}
+    return {**host, "process": about, "ancestors": above, "container": _container(raw, own)}
+
+
+def _copied(given: Mapping[str, Any], key: str, name: str) -> dict[str, Any]:
+    """A text and the exact bytes beside it, by another name."""
+    exact = given.get(f"{key}Base64")
+    return {name: given.get(key)} | ({} if exact is None else {f"{name}Base64": exact})
+
+
+def _container(raw: Mapping[str, Any], own: bool) -> dict[str, Any]:
+    if not raw.get("containerId"):
+        return {}
+    if not own or not isinstance(raw.get("container"), dict):
+        return {"id": raw["containerId"]}
+    pod = {"pod": {"name": raw["podName"], "namespace": raw.get("podNamespace"), "uid": raw.get("podUID")}}
+    return {**raw["container"], **(pod if raw.get("podName") else {}), "enrichment": raw.get("enrichment", "off")}

@@ -33,15 +33,16 @@ from workers.detect.matching import Matcher
 from workers.detect.pieces import Pieces
 from workers.detect.reading import column_of
 from workers.detect.states import Caused
-from workers.detect.subjects import ancestors, command_line, user_name
+from workers.detect.subjects import command_line
 from workers.detect.values import NUMBER, Text, Value
 from workers.detect.view import View, listed
 from workers.enrich.containers import Describe, nobody, of_finding
-from workers.enrich.tree import Image, Process, ProcessTree
+from workers.enrich.tree import Image, Process, ProcessTree, ancestors
+from workers.enrich.users import user_name
 from workers.rows import Contexts, Rows
-from workers.views.json_lines import JsonStyle, encode, inner, said
+from workers.views.json_lines import JsonStyle, encode, inner
 from workers.views.pieces import VECTOR_TYPE, Lines
-from workers.views.style import Facts, text
+from workers.views.style import Facts, said, said_user, text
 
 Array = np.ndarray[Any, Any]
 NOTHING_KEPT = Caused(0, (), 0)
@@ -349,9 +350,9 @@ def _subject(
         "ppid": int(context["ppid"]),
         "nsPid": int(context["ns_tgid"]),
         **said("name", bytes(context["comm"])),
-        **_shown_image(image),
+        **shown_image(image),
         "uid": int(context["uid"]),
-        **({} if (user := user_name(int(context["uid"]), context["container"])) is None else {"user": user}),
+        **said_user(user_name(int(context["uid"]), context["container"])),
         "startTime": int(context["process_start_ns"]),
     }
     above: list[dict[str, object]] = []
@@ -359,7 +360,7 @@ def _subject(
     if process is not None:
         found = ancestors(tree, process)[:MOST_ANCESTORS]
         images = [process.creator_image, *(each.creator_image for each in found)]
-        above = [{"pid": each.key[0], **_shown_image(i)} for each, i in zip(found, images, strict=False)]
+        above = [{"pid": each.key[0], **shown_image(i)} for each, i in zip(found, images, strict=False)]
         oldest_ns = found[-1].key[1] if found else oldest_ns
     piece = (
         f',{inner(said("hostName", bytes(context["nodename"])))},"process":{encode(about)}'
@@ -368,7 +369,8 @@ def _subject(
     return _Subject(process, image, piece.encode("utf-8", "replace"), int(context["tgid"]), oldest_ns)
 
 
-def _shown_image(image: Image | None) -> dict[str, object]:
+def shown_image(image: Image | None) -> dict[str, object]:
+    """What a finding says of what a process runs."""
     if image is None:
         return {"path": None, "commandLine": None}
     path: dict[str, object] = {"path": None} if image.path is None else {**said("path", image.path)}

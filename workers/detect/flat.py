@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,26 +16,11 @@ from bpf.catalogue import Catalogue, Event
 from config.conditions import Either, Negated, Node, Surely, Test
 from workers.decode.structs import STRUCTS
 from workers.detect.columns import address_part
-from workers.detect.fields import CONTEXT_FIELDS, EXEC, OPAQUE_TYPES, SOCKADDR_TYPE, Field, field_of
+from workers.detect.fields import EXEC, OPAQUE_TYPES, SOCKADDR_TYPE, Field, field_of
 from workers.detect.matching import Matcher
-from workers.detect.subjects import command_line, started_by
+from workers.detect.subjects import command_line, exec_image
 from workers.detect.values import BYTES, NUMBER, Text, Value, number_of, shown_number, text
 from workers.views.pieces import VECTOR_TYPE
-
-TRACEE_CONTEXT = {
-    "process.pid": "hostProcessId",
-    "process.tid": "hostThreadId",
-    "process.ppid": "hostParentProcessId",
-    "process.ns_pid": "processId",
-    "process.ns_tid": "threadId",
-    "process.ns_ppid": "parentProcessId",
-    "process.uid": "userId",
-    "process.mntns": "mountNamespace",
-    "process.pidns": "pidNamespace",
-    "process.name": "processName",
-    "host.name": "hostName",
-    "container.id": "containerId",
-}
 
 
 @dataclass
@@ -61,20 +46,21 @@ class FlatEvent:
             return self._argument(wanted)
         if wanted.place == "target":
             return self._own_target(wanted)
-        if wanted.place == "image" and self.event.name == EXEC and wanted.column not in self.values:
-            found = self._image(wanted.column)
-            if found is not None:
-                return found
-        given = self.values.get(wanted.column if wanted.place == "image" else wanted.name.partition("@")[0])
+        name = wanted.column if wanted.place == "image" else wanted.name.partition("@")[0]
+        given = self.values.get(name)
+        if given is None and wanted.place == "image" and self.event.name == EXEC:
+            return self._image(wanted.column)
         if wanted.name == "container" and given is None:
             return self._in_container()
         if given is None:
             return None
         if wanted.kind == NUMBER or wanted.view:
             return number_of(given, wanted.type, wanted.words)
-        return _texts(given)
+        return texts(given)
 
     def _own_target(self, wanted: Field) -> Value:
+        if self.values.get(wanted.name):
+            return 1
         pid = number_of(self.args.get("pid"), "pid_t", None)
         mine = [number_of(self.values.get(name), "pid_t", None) for name in ("process.ns_pid", "process.ns_tid")]
         return None if pid is None or mine[0] is None else int(pid in mine)
@@ -86,19 +72,21 @@ class FlatEvent:
         return int(bool(name) and self.values.get("container.started") is not False)
 
     def _image(self, what: str) -> Value:
+        """What the process runs, on an exec itself: its arguments have it."""
         if what == "process.command_line":
             argv = self.args.get("argv")
-            return (
-                command_line(b"".join(part + b"\0" for part in _texts(argv).parts), False)
-                if isinstance(argv, list)
-                else None
-            )
-        path, interp, cwd = (self.args.get(n) for n in ("pathname", "interp", "pwd"))
-        raw = [text(p).parts[0] if isinstance(p, str | bytes) else None for p in (path, interp, cwd)]
+            if not isinstance(argv, list | Text):
+                return None
+            line = texts(argv)
+            return command_line(b"".join(part + b"\0" for part in line.parts), line.cut)
+        path, interp, cwd = (self._text(name) for name in ("pathname", "interp", "pwd"))
         if what == "process.image":
-            return started_by(*raw)
-        one = {"process.path": raw[0], "process.cwd": raw[2]}.get(what)
-        return None if one is None else Text((one,))
+            return exec_image(path, interp, cwd)
+        return {"process.path": path, "process.cwd": cwd}.get(what)
+
+    def _text(self, argument: str) -> Text | None:
+        given = self.args.get(argument)
+        return texts(given) if isinstance(given, str | bytes | Text) else None
 
     def _argument(self, wanted: Field) -> Value:
         given = self.args.get(self.event.arguments[wanted.argument].name)
@@ -109,18 +97,25 @@ class FlatEvent:
         if wanted.kind == BYTES:
             return _bytes(given)
         if wanted.type == VECTOR_TYPE:
-            parts = given if isinstance(given, list) else [given]
-            if wanted.element is None:
-                return _texts(parts)
-            return _texts(parts[wanted.element]) if wanted.element < len(parts) else None
+            found, element = texts(given), wanted.element
+            if element is None:
+                return found
+            return (
+                Text(found.parts[element : element + 1], found.cut and element == len(found.parts) - 1)
+                if (element < len(found.parts))
+                else None
+            )
         if wanted.kind == NUMBER or wanted.view:
             return number_of(given, wanted.type, wanted.words)
-        return _texts(given)
+        return texts(given)
 
 
-def _texts(given: object) -> Text:
+def texts(given: object) -> Text:
+    """A value as texts; each element of a list is one."""
+    if isinstance(given, Text):
+        return given
     if isinstance(given, list | tuple):
-        return Text(tuple(part for each in given for part in _texts(each).parts))
+        return Text(tuple(part for each in given for part in texts(each).parts))
     return text(given if isinstance(given, str | bytes) else str(given))
 
 
@@ -215,54 +210,3 @@ def _check_argument(event: Event, index: int, value: object) -> None:
         raise ValueError(f"{wanted.name}: not a value of {kind}: {value!r}")
     if wanted.kind != NUMBER and not isinstance(value, str):
         raise ValueError(f"{wanted.name}: a text is wanted, not {value!r}")
-
-
-def _exact(given: Mapping[str, Any], key: str) -> Any:
-    """A text, by its exact bytes where headrace has put them beside it. ValueError."""
-    encoded = given.get(f"{key}Base64")
-    return given[key] if encoded is None else _decoded(encoded, key)
-
-
-def _exact_argument(given: Mapping[str, Any]) -> Any:
-    """The same of an argument: a vector's elements are one text, with a NUL between them."""
-    value, encoded = given.get("value"), given.get("base64")
-    if encoded is None or not isinstance(value, str | list):
-        return value
-    data = _decoded(encoded, given["name"])
-    return data.split(b"\0") if isinstance(value, list) else data
-
-
-def _decoded(encoded: object, name: str) -> bytes:
-    try:
-        return base64.b64decode(encoded, validate=True)  # type: ignore[arg-type]
-    except (binascii.Error, ValueError, TypeError) as error:
-        raise ValueError(f"{name}: not base64") from error
-
-
-def of_tracee(given: Mapping[str, Any], catalogue: Catalogue) -> FlatEvent | None:
-    """An event of Tracee's flat format; None if it is no event that the catalogue knows. ValueError if it is none."""
-    name = given.get("eventName")
-    if not isinstance(name, str):
-        raise ValueError("no eventName")
-    raw = given.get("args")
-    if not isinstance(raw, Sequence | None) or isinstance(raw, str):
-        raise ValueError("args is no list")
-    args: dict[str, Any] = {}
-    for each in raw or ():
-        if not isinstance(each, dict) or not isinstance(each.get("name"), str):
-            raise ValueError("an argument has no name")
-        args[each["name"]] = _exact_argument(each)
-    event = catalogue.by_name.get(name)
-    if event is None:
-        return None
-    values = {field: _exact(given, key) for field, key in TRACEE_CONTEXT.items() if given.get(key) is not None}
-    flags, executable = given.get("contextFlags"), given.get("executable")
-    if isinstance(flags, dict) and isinstance(flags.get("containerStarted"), bool):
-        values["container.started"] = flags["containerStarted"]
-    if isinstance(executable, dict) and executable.get("path"):
-        values["process.path"] = values["process.image"] = _exact(executable, "path")
-    retval = given.get("returnValue")
-    return FlatEvent(event, args, retval if isinstance(retval, int) else None, values)
-
-
-assert set(TRACEE_CONTEXT) <= set(CONTEXT_FIELDS)

@@ -16,10 +16,8 @@ from workers.detect.fields import Field
 from workers.detect.values import NUMBER, Text, Value, text
 from workers.detect.view import Array, Bulk, Few, Keys, ValueColumn, View
 from workers.enrich.containers import runtime_name, shown_id
-from workers.enrich.tree import Image, Process, ProcessTree
-from workers.enrich.users import USERS
-
-MAX_ANCESTORS = 64
+from workers.enrich.tree import Image, Process, ProcessTree, ancestor_images
+from workers.enrich.users import user_name
 
 
 class ContextColumn(ValueColumn):
@@ -42,11 +40,6 @@ def _hashable(column: Array) -> list[Any]:
     if column.ndim > 1:
         column = np.ascontiguousarray(column).view(f"V{column.shape[1]}")[:, 0]
     return column.tolist()  # type: ignore[no-any-return]
-
-
-def user_name(uid: int, container: Any) -> str | None:
-    """Of a process of the host; None in a container, whose bytes of an id are given, and where it is not known."""
-    return None if any(container) else USERS.name(uid)
 
 
 def _user(uid: int, container: Any) -> Value:
@@ -77,6 +70,14 @@ def started_by(path: bytes | None, given: bytes | None, cwd: bytes | None) -> Te
     return Text(tuple(parts)) if parts else None
 
 
+def exec_image(path: Value, interp: Value, cwd: Value) -> Text | None:
+    """What an exec has started, by its arguments: the file, and the path that it was started by."""
+    found = started_by(*(v.parts[0] if isinstance(v, Text) and not v.cut else None for v in (path, interp, cwd)))
+    if found is not None and isinstance(path, Text) and len(path.parts) > 1:
+        return Text(tuple(dict.fromkeys((*path.parts, *found.parts))))
+    return found
+
+
 def command_line(argv: bytes, cut: bool) -> Text:
     """argv joined by single spaces."""
     return Text((argv.removesuffix(b"\0").replace(b"\0", b" "),), cut)
@@ -103,11 +104,7 @@ class ExecImageColumn(ValueColumn):
         return list(zip(*(column.keys(view, chosen) for column in self._columns), strict=True))
 
     def value(self, key: Any) -> Value:
-        path, interp, cwd = (column.value(part) for column, part in zip(self._columns, key, strict=True))
-        found = started_by(*(v.parts[0] if isinstance(v, Text) and not v.cut else None for v in (path, interp, cwd)))
-        if found is not None and isinstance(path, Text) and len(path.parts) > 1:
-            return Text(tuple(dict.fromkeys((*path.parts, *found.parts))))
-        return found
+        return exec_image(*(column.value(part) for column, part in zip(self._columns, key, strict=True)))
 
     def bulk(self, view: View, chosen: Array) -> Bulk | None:
         path, given = (column.bulk(view, chosen) for column in self._columns[:2])
@@ -166,23 +163,3 @@ class ImageColumn(ValueColumn):
         if self._part == "image":
             return started_by(*key)
         return command_line(key, False) if self._part == "command_line" else Text((key,))
-
-
-def ancestors(tree: ProcessTree, process: Process) -> list[Process]:
-    """Who created the process, who created that, and so on, as far as the tree knows them."""
-    found: list[Process] = []
-    seen = {process.key}
-    while process.creator is not None and process.creator not in seen and len(found) < MAX_ANCESTORS:
-        seen.add(process.creator)
-        above = tree.get(process.creator)
-        if above is None:
-            break
-        found.append(above)
-        process = above
-    return found
-
-
-def ancestor_images(tree: ProcessTree, process: Process) -> list[Image]:
-    """What each ancestor ran when it created the next."""
-    images = [process.creator_image, *(above.creator_image for above in ancestors(tree, process))]
-    return [image for image in images if image is not None]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -33,6 +33,7 @@ MAX_ENDED = 8192
 MAX_BYTES = 64 << 20
 AT_ONCE = 64
 """Processes that are forgotten together, if there are too many."""
+MAX_ANCESTORS = 64
 EARLIER_IMAGES = 4
 """Of a process, for events of before its last exec."""
 FORK, EXEC, EXIT = "sched_process_fork", "sched_process_exec", "sched_process_exit"
@@ -101,6 +102,8 @@ class ProcessTree:
         self._ended: deque[Key] = deque()
         self._bytes = 0
         self._evicted = 0
+        self.version = 0
+        """Moves on with every change."""
 
     def _reader(self, name: str) -> Texts:
         index = self._exec.index(name)
@@ -136,6 +139,7 @@ class ProcessTree:
 
     def apply(self, rows: Rows, contexts: Contexts) -> None:
         """Take lifecycle records, of any shard, in the order of their time."""
+        self.version += 1
         rows = rows.select(np.argsort(rows.time_ns, kind="stable"))
         found = blobs(rows, self._counts)
         table = contexts.table[rows.who]
@@ -228,3 +232,29 @@ class ProcessTree:
         process = self._processes.pop(key, None)
         if process is not None:
             self._bytes -= process.bytes
+
+
+class Known(Protocol):
+    """Processes by their keys."""
+
+    def get(self, key: Key) -> Process | None: ...
+
+
+def ancestors(tree: Known, process: Process) -> list[Process]:
+    """Who created the process, who created that, and so on, as far as the tree knows them."""
+    found: list[Process] = []
+    seen = {process.key}
+    while process.creator is not None and process.creator not in seen and len(found) < MAX_ANCESTORS:
+        seen.add(process.creator)
+        above = tree.get(process.creator)
+        if above is None:
+            break
+        found.append(above)
+        process = above
+    return found
+
+
+def ancestor_images(tree: Known, process: Process) -> list[Image]:
+    """What each ancestor ran when it created the next."""
+    images = [process.creator_image, *(above.creator_image for above in ancestors(tree, process))]
+    return [image for image in images if image is not None]

@@ -10,6 +10,7 @@ import contextlib
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 LOOK_S = 1.0
 """Between two looks whether the files have changed."""
@@ -41,7 +42,7 @@ class Users:
             return
         self._version, self._names, self._others = version, {}, False
         with contextlib.suppress(OSError):
-            for line in self._passwd.read_text(errors="replace").split("\n"):
+            for line in self._passwd.read_text(errors="surrogateescape").split("\n"):
                 fields = line.split(":")
                 if len(fields) > 2 and fields[2].isdecimal():
                     # the first of a number counts, as for getpwuid(3)
@@ -61,3 +62,8 @@ def _changed_ns(path: Path) -> int:
 
 USERS = Users()
 """This process's."""
+
+
+def user_name(uid: int, container: Any) -> str | None:
+    """Of a process of the host; None in a container, whose bytes of an id are given, and where it is not known."""
+    return None if any(container) else USERS.name(uid)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
 
 from bpf.catalogue import Catalogue
 from workers.enrich.containers import Accounts, Describe
 from workers.enrich.executables import Executables
+from workers.enrich.tree import ProcessTree
 from workers.rows import Rows
 from workers.views.columns import ColumnsView
 from workers.views.json_lines import JsonStyle
+from workers.views.lineage import Lineages
 from workers.views.named import Named
 from workers.views.pieces import Lines
 from workers.views.style import Facts
@@ -42,24 +44,26 @@ def view_of(
     options: Options,
     catalogue: Catalogue,
     facts: Facts,
-    executable: Callable[[Any], bytes],
+    tree: ProcessTree,
     executables: Executables | None,
     describe: Describe,
     accounts: Accounts | None,
     named: Named,
+    tells: bool = True,
 ) -> Lines | ColumnsView | ArrowView:
-    """The view of a format."""
+    """The view of a format. `tells`: lines tell of processes, too, since all go the same way."""
     parse = options.parse_arguments
     if name == "json":
-        json = JsonStyle(facts, options.detect_syscall, executable, options.stack_addresses, describe, accounts)
-        return Lines(catalogue, json, parse, executables, options.hidden, named)
+        json = JsonStyle(facts, options.detect_syscall, tree.executable, options.stack_addresses, describe, accounts)
+        lineages = Lineages(tree) if tells else None
+        return Lines(catalogue, json, parse, executables, options.hidden, named, lineages)
     if name == "table":
         table = TableStyle(facts, options.colour, options.columns)
         return Lines(catalogue, table, parse, executables, options.hidden, named)
     if name == "arrow":
         from workers.views.arrow import ArrowView  # an extra
 
-        return ArrowView(catalogue, facts, parse, executable, executables, describe, named)
+        return ArrowView(catalogue, facts, parse, tree.executable, executables, describe, named)
     return ColumnsView(catalogue, facts, parse)
 
 

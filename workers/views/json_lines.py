@@ -11,12 +11,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bpf.catalogue import Argument, Event
-from bpf.layout import CONTEXT, HEAD_ANSWERED, HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN
+from bpf.catalogue import ON_PROCESSES, Argument, Event
+from bpf.layout import CONTEXT, HEAD_ANSWERED, HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN, HEAD_OWN_TARGET
 from workers.decode.flags import error_name
 from workers.decode.values import decimals
 from workers.enrich.containers import Accounts, Describe, nobody, of_event
-from workers.views.style import Facts, Marks, Value, text
+from workers.enrich.users import user_name
+from workers.views.style import Facts, Marks, Value, said, said_user, text
 
 Array = np.ndarray[Any, Any]
 Context: Any = type("Context", (namedtuple("Fields", CONTEXT.names or ()),), {"__slots__": ()})
@@ -47,12 +48,6 @@ def _plain(value: object) -> tuple[object, bool]:
         parts = [_plain(item) for item in value]
         return [p for p, _ in parts], any(bad for _, bad in parts)
     return value, False
-
-
-def said(name: str, data: bytes) -> dict[str, str]:
-    """A text under its name, and its exact bytes beside it if they are not UTF-8."""
-    shown = text(data)
-    return {name: shown} if "\ufffd" not in shown else {name: shown, f"{name}Base64": base64.b64encode(data).decode()}
 
 
 class JsonStyle:
@@ -97,7 +92,7 @@ class JsonStyle:
             f',"threadStartTime":{thread},"processorId":{cpu},"processId":{c.ns_tgid}'
             f',"cgroupId":{c.cgroup_id},"threadId":{c.ns_tid},"parentProcessId":{c.ns_ppid}'
             f',"hostProcessId":{c.tgid},"hostThreadId":{c.tid},"hostParentProcessId":{c.ppid}'
-            f',"userId":{c.uid}{self._names(c)},"mountNamespace":{c.mntns},"pidNamespace":{c.pidns}'
+            f',"userId":{c.uid}{self._names(c)}{_context(c)},"mountNamespace":{c.mntns},"pidNamespace":{c.pidns}'
             f',{inner(said("processName", c.comm))},"executable":{encode(said("path", self._executable(context)))}'
             f',{inner(said("hostName", c.nodename))},{self._container(context, c)},"processStartTime":{process}'
             f',"threadEntityId":{entity_id(thread, c.tid)},"processEntityId":{entity_id(process, c.tgid)}'
@@ -141,6 +136,8 @@ class JsonStyle:
             parts.append(',"notRun":"seccomp"')
         if flags & HEAD_ANSWERED:
             parts.append(',"resultFrom":"seccomp listener"')
+        if flags & HEAD_OWN_TARGET and event.name in ON_PROCESSES:
+            parts.append(',"ownTarget":true')
         if marks.late:
             parts.append(',"late":true')
         return "".join(parts) + ',"args":['
@@ -168,6 +165,15 @@ class JsonStyle:
         if exact is not None:
             parts["base64"] = base64.b64encode(exact).decode()
         return ("," if index else "") + encode(parts)
+
+
+def _context(c: Any) -> str:
+    """What signatures read of a process that Tracee's format has no place for."""
+    user = inner(said_user(user_name(c.uid, c.container)))
+    return (
+        f',"context":{{{user}{"," if user else ""}"gid":{c.gid},"euid":{c.euid},"loginUid":{c.loginuid}'
+        f',"sessionId":{c.sessionid},"utsNamespace":{c.utsns},"capEffective":{c.cap_effective}}}'
+    )
 
 
 def _word(value: bool) -> str:

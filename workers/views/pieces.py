@@ -42,6 +42,7 @@ from workers.decode.texts import ABSENT, OUTSIDE, TEXT_TYPES, Text, Texts
 from workers.decode.values import grouped, is_pointer, number
 from workers.enrich.executables import Executables
 from workers.rows import Contexts, Rows
+from workers.views.lineage import Lineages
 from workers.views.named import Named, NamedPieces, unasked
 from workers.views.store import Cache, Store
 from workers.views.style import Marks, Style, Value
@@ -260,10 +261,12 @@ class Lines:
         executables: Executables | None = None,
         hidden: Sequence[str] = (),
         named: Named = unasked,
+        lineages: Lineages | None = None,
     ) -> None:
         """`executables`: what is known of them is shown; `hidden`: arguments of that name are not; `named`: what is
-        known of containers.
+        known of containers; `lineages`: what lines tell of processes beside their events.
         """
+        self._lineages = lineages
         self._named = named
         self._hidden = frozenset(hidden)
         self._catalogue, self._style, self._parse, self._executables = catalogue, style, parse, executables
@@ -329,7 +332,10 @@ class Lines:
         ends = np.cumsum(pieces_of)
         first = ends - pieces_of
         numbers = np.zeros(int(ends[-1]), np.int64)
-        numbers[first + 1] = self._who.numbers(rows.who.astype(np.int64) << 16 | rows.cpu.astype(np.int64))
+        whos = rows.who.astype(np.int64) << 16 | rows.cpu.astype(np.int64)
+        numbers[first + 1] = self._who.numbers(whos)
+        for row, told in self._lineages.tell(rows, contexts) if self._lineages else ():
+            numbers[first[row] + 1] = self.store.add(self._who_piece(int(whos[row])) + told)
         found = blobs(rows, self.counts)
         for group, chosen in zip(groups, places, strict=True):
             at = first[chosen] + 2

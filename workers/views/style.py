@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -91,6 +93,25 @@ class Style(Protocol):
 
     def stack(self, addresses: bytes) -> str:
         """Piece of a stack of addresses, u64 each; b"" if there is none."""
+
+
+def said(name: str, data: bytes) -> dict[str, str]:
+    """A text under its name, and its exact bytes beside it if they are not UTF-8."""
+    shown = text(data)
+    return {name: shown} if "\ufffd" not in shown else {name: shown, f"{name}Base64": base64.b64encode(data).decode()}
+
+
+def exact(name: str, encoded: object) -> bytes:
+    """The bytes that stand beside a text; ValueError if they are no base64."""
+    try:
+        return base64.b64decode(encoded, validate=True)  # type: ignore[arg-type]
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise ValueError(f"{name}: not base64") from error
+
+
+def said_user(name: str | None) -> dict[str, str]:
+    """A user's name under `user`, if it is known."""
+    return {} if name is None else said("user", name.encode("utf-8", "surrogateescape"))
 
 
 def text(data: bytes) -> str:

@@ -13,7 +13,7 @@ from bpf.catalogue import catalogue
 from config import thresholds
 from config.thresholds import Thresholds
 from workers.detect.analysis import Analysis, Indexed
-from workers.detect.flat import of_tracee
+from workers.detect.json_events import of_line
 from workers.detect.rulesets import build
 
 
@@ -58,7 +58,7 @@ def test_lines_are_counted_as_well(tmp_path: Path) -> None:
     found = []
     for index, (time_us, request) in enumerate([(0, 1), (1, 1), (5, 2), (999, 1), (1000, 1), (2500, 1), (2600, 1)]):
         raw = {"timestamp": time_us * 1000, "eventName": "ptrace", "args": [{"name": "request", "value": request}]}
-        event = of_tracee(raw, catalogue())
+        event = of_line(raw, catalogue())
         assert event
         found += list(analysis.findings([Indexed(index, event, raw)]))
     assert [(f["eventIndex"], f["threshold"]) for f in found] == [

@@ -21,7 +21,7 @@ from tests.replay.conftest import RECORDING
 from workers.core import Core
 from workers.detect.analysis import MAX_DEPTH, MAX_LINE_BYTES, Analysis, LineError
 from workers.detect.fields import field_of
-from workers.detect.flat import of_tracee
+from workers.detect.json_events import of_line
 from workers.detect.rulesets import build
 from workers.detect.values import Text
 from workers.views.json_lines import JsonStyle
@@ -111,7 +111,7 @@ def test_a_line_that_is_too_long_is_refused() -> None:
 
 
 def seen(event: dict[str, Any], name: str) -> Any:
-    found = of_tracee(event, catalogue())
+    found = of_line(event, catalogue())
     assert found is not None
     return found.value(field_of(found.event, name))
 
