@@ -3,14 +3,14 @@
 Signatures read it from the process tree (workers/enrich/tree.py), which lines do not have. It is long and seldom
 changes, so it is said once, in the first line of a process of which it is true:
 
-    "lineage": {"image": IMAGE | null, "links": [{"pid", "startTime", "creator": {"pid", "startTime"}, "image": IMAGE}]}
+    "lineage": {"image": IMAGE | null, "ancestors": [{"pid", "startTime", "image": IMAGE | null}]}
 
-`image` is what the process runs; missing, it is what its creator ran. `links` are who created whom and what the
-creator ran then: of the process itself and of its ancestors, each once. `"lineage": null`: nothing is known any more.
-What reads the lines (workers/detect/lineages.py) remembers it by process id and start time.
+`image` is what the process runs; missing, it is what its creator ran. `ancestors` begin with the creator, each with
+what it ran when it created the one before it; the last has no `pid` if no more is known of it. `"lineage": null`:
+nothing is known any more. What reads the lines (workers/detect/lineages.py) remembers it by process id and start time.
 
-One of these for each render of a worker: a process is always with one worker. After REPEAT_ROWS everything is told
-again, so that who reads on from the middle of a file knows it before long.
+What a line says depends on the lines of its own process alone, so not on the number of workers. After REPEAT_NS it is
+said again: who reads on from the middle of a file knows it before long.
 """
 
 from __future__ import annotations
@@ -26,19 +26,31 @@ from workers.rows import Contexts, Rows
 from workers.views.style import said
 
 Array = np.ndarray[Any, Any]
-REPEAT_ROWS = 1 << 17
-MAX_LINE_BYTES = 1 << 17
-"""Of links in one line, about; the rest is in the next line of the process."""
+REPEAT_NS = 60 * 10**9
+MAX_BYTES = 32768
+"""Of the ancestors in one line, about: those above have no command lines and directories then."""
+MAX_TOLD = 65536
 
 
 class _State(NamedTuple):
-    """What is to be known of a process. `parts` are the same objects for as long as it is the same."""
+    """What is to be known of a process. `parts` are the same objects for as long as it is the same; empty if nothing
+    is known.
+    """
 
     key: Key
+    process: Process | None
     image: Image | None
-    chain: tuple[Process, ...]
-    """The process and its ancestors, empty if it is not known."""
+    above: list[Process]
     parts: tuple[Any, ...]
+
+
+class _Told(NamedTuple):
+    parts: tuple[Any, ...]
+    until_ns: int
+    """When it is to be said again."""
+
+
+NEVER = _Told((), 2**63)
 
 
 class Lineages:
@@ -48,36 +60,34 @@ class Lineages:
         self._tree = tree
         self._states: dict[int, _State] = {}
         self._version: tuple[int, int] = (-1, -1)
-        self._told: dict[Key, tuple[Any, ...]] = {}
-        self._links: dict[Key, tuple[Any, ...]] = {}
-        self._rows = 0
+        self._told: dict[Key, _Told] = {}
 
     def tell(self, rows: Rows, contexts: Contexts) -> list[tuple[int, str]]:
         """Rows, by position, whose lines must tell something, and what. Nearly always there are none: then it costs
         a look at each distinct context.
         """
-        self._rows += len(rows)
-        if self._rows > REPEAT_ROWS:
-            self._rows = 0
-            self._told.clear()
-            self._links.clear()
         version = self._tree.version, contexts.generation
         if self._version != version:
             self._version = version
             self._states.clear()
-        whos = np.flatnonzero(np.bincount(rows.who)).tolist()
-        states = {who: self._state(who, contexts) for who in whos}
+        states = {who: self._state(who, contexts) for who in np.flatnonzero(np.bincount(rows.who)).tolist()}
         # a process that has changed within these rows has contexts of before and of after
-        news = {s.key for s in states.values() if self._told.get(s.key, ()) != s.parts}
+        last_ns = int(rows.time_ns.max())
+        news = {state.key for state in states.values() if self._is_due(state, last_ns)}
         if not news:
             return []
-        concerned = np.isin(rows.who, [who for who, state in states.items() if state.key in news])
+        concerned = np.flatnonzero(np.isin(rows.who, [who for who, state in states.items() if state.key in news]))
         found: list[tuple[int, str]] = []
-        for at in np.flatnonzero(concerned).tolist():
-            state = states[int(rows.who[at])]
-            if self._told.get(state.key, ()) != state.parts:
-                found.append((at, self._piece(state)))
+        columns = concerned, rows.who[concerned], rows.time_ns[concerned]
+        for at, who, time_ns in zip(*(column.tolist() for column in columns), strict=True):
+            state = states[who]
+            if self._is_due(state, time_ns):
+                found.append((at, self._piece(state, time_ns)))
         return found
+
+    def _is_due(self, state: _State, time_ns: int) -> bool:
+        told = self._told.get(state.key, NEVER)
+        return told.parts != state.parts or time_ns >= told.until_ns
 
     def _state(self, who: int, contexts: Contexts) -> _State:
         known = self._states.get(who)
@@ -85,49 +95,47 @@ class Lineages:
             context = contexts.table[who]
             process, image = self._tree.running(context)
             key = int(context["tgid"]), int(context["process_start_ns"])
-            chain = (process, *ancestors(self._tree, process)) if process else ()
-            parts = (image, *(part for each in chain for part in (each.creator, each.creator_image)))
-            known = self._states[who] = _State(key, image, chain, parts if chain else ())
+            above = ancestors(self._tree, process) if process else []
+            parts = [part for each in (process, *above) if each for part in (each.creator, each.creator_image)]
+            known = self._states[who] = _State(key, process, image, above, (image, *parts) if process else ())
         return known
 
-    def _piece(self, state: _State) -> str:
-        if not state.chain:
+    def _piece(self, state: _State, time_ns: int) -> str:
+        if state.process is None:
             self._told.pop(state.key, None)
             return ',"lineage":null'
-        links: list[str] = []
-        size = 0
-        for process in state.chain:
-            link = process.creator, process.creator_image
-            if self._links.get(process.key, ()) != link:
-                if size > MAX_LINE_BYTES:
-                    break
-                self._links[process.key] = link
-                links.append(_link(process))
-                size += len(links[-1])
-        else:
-            self._told[state.key] = state.parts
-        own = "" if state.image is state.chain[0].creator_image else f'"image":{_image(state.image)},'
-        return f',"lineage":{{{own}"links":[{",".join(links)}]}}'
+        if len(self._told) >= MAX_TOLD:
+            del self._told[next(iter(self._told))]
+        self._told[state.key] = _Told(state.parts, time_ns + REPEAT_NS)
+        created = state.process.creator_image
+        own = "" if state.image is created else f'"image":{_image(state.image)},'
+        return f',"lineage":{{{own}"ancestors":[{",".join(_ancestors(state.process, state.above))}]}}'
 
 
-def _link(process: Process) -> str:
-    parts: dict[str, object] = {"pid": process.key[0], "startTime": process.key[1]}
-    if process.creator is not None:
-        parts["creator"] = {"pid": process.creator[0], "startTime": process.creator[1]}
-    head = msgspec.json.encode(parts).decode()
-    return f'{head[:-1]},"image":{_image(process.creator_image)}}}'
+def _ancestors(process: Process, above: list[Process]) -> list[str]:
+    found: list[str] = []
+    size = 0
+    for image, each in zip((p.creator_image for p in (process, *above)), (*above, None), strict=True):
+        if each is None and image is None:
+            break
+        who = "" if each is None else f'"pid":{each.key[0]},"startTime":{each.key[1]},'
+        found.append(f'{{{who}"image":{_image(image, size > MAX_BYTES)}}}')
+        size += len(found[-1])
+    return found
 
 
-def _image(image: Image | None) -> str:
+def _image(image: Image | None, short: bool = False) -> str:
     if image is None:
         return "null"
     parts: dict[str, object] = {}
     for name, data in (("path", image.path), ("asked", image.asked), ("cwd", image.cwd)):
-        if data is not None:
+        if data is not None and not (short and name == "cwd"):
             parts |= said(name, data)
-    if image.argv:
+    if image.argv and not short:
         argv = [said("", each) for each in image.argv.removesuffix(b"\0").split(b"\0")]
         parts["argv"] = [each[""] for each in argv]
         if any(len(each) > 1 for each in argv):
             parts["argvBase64"] = base64.b64encode(image.argv).decode()
+    if short:
+        parts["short"] = True
     return msgspec.json.encode(parts).decode()
