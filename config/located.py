@@ -16,6 +16,8 @@ LONGEST_FILE = 4 << 20
 MAX_PARTS = 200_000
 MAX_DEPTH = 40
 SCALARS = yaml.SafeLoader("")
+PLAIN = str | int | float | None
+"""What a scalar may be. YAML has dates, too, and a tag can make it a collection, of which nothing is there yet."""
 
 
 class LocatedError(Exception):
@@ -79,9 +81,13 @@ class _Reader:
             return Located([self.read(part, depth + 1) for part in node.value], line)
         try:
             construct: Any = SCALARS.yaml_constructors.get(node.tag, SCALARS.yaml_constructors[None])
-            return Located(construct(SCALARS, node), line)
-        except (yaml.YAMLError, ValueError, OverflowError) as error:
-            raise LocatedError(line, f"not a plain value: {getattr(error, 'problem', None) or error}") from error
+            value = construct(SCALARS, node)
+        except Exception as error:  # decision 37: a tag on a text that is none of it raises whatever comes of that
+            why = getattr(error, "problem", None) or (str(error) if isinstance(error, ValueError) else node.tag)
+            raise LocatedError(line, f"not a plain value: {why}") from error
+        if not isinstance(value, PLAIN):
+            raise LocatedError(line, f"not a plain value: {node.tag}; put it in quotes")
+        return Located(value, line)
 
     def _mapping(self, node: yaml.MappingNode, line: int, depth: int) -> Located:
         found: dict[str, Located] = {}

@@ -11,6 +11,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -79,6 +80,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
 
+@cache
+def _fields() -> tuple[msgspec.structs.FieldInfo, ...]:
+    """The keys, which take milliseconds to list."""
+    return msgspec.structs.fields(Settings)
+
+
 def _named(text: str) -> str | None:
     match = re.search(r"`\$\.?(\w*)|unknown field `(\w+)`", text)
     return next((g for g in match.groups() if g), None) if match else None
@@ -88,9 +95,7 @@ def _explain(error: msgspec.ValidationError, where: str) -> SettingsError:
     text = str(error)
     unknown = re.search(r"unknown field `([^`]+)`", text)
     if unknown:
-        near = difflib.get_close_matches(
-            unknown[1].replace("-", "_"), [f.name for f in msgspec.structs.fields(Settings)], n=1
-        )
+        near = difflib.get_close_matches(unknown[1].replace("-", "_"), [f.name for f in _fields()], n=1)
         return SettingsError(f"{where}: no such key: {unknown[1]}" + (f"; did you mean {near[0]}?" if near else ""))
     limit = re.search(r"Expected `(?:int|float)` (>=|<=) (-?[0-9]+)(?:\.0)?", text)
     if limit:
@@ -114,14 +119,15 @@ def read_file(path: Path) -> dict[str, Any]:
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     """Settings from HEADRACE_WORKERS and the like: those that are a number, a word or a switch."""
     found: dict[str, Any] = {}
-    for field in msgspec.structs.fields(Settings):
+    for field in _fields():
         text = environment.get(f"HEADRACE_{field.name.upper()}")
         if text is None or field.type == tuple[str, ...]:
             continue
         try:
             found[field.name] = msgspec.convert(text, field.type, strict=False)
-        except msgspec.ValidationError as error:
-            raise SettingsError(f"HEADRACE_{field.name.upper()}: {error}") from error
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:
+            why = "not UTF-8" if isinstance(error, UnicodeEncodeError) else error
+            raise SettingsError(f"HEADRACE_{field.name.upper()}: {why}") from error
     return found
 
 
@@ -149,3 +155,5 @@ def resolve(file: Path | None, flags: dict[str, Any]) -> Settings:
         key = _named(str(error))
         option = OPTIONS.get(key or "", f"--{key.replace('_', '-')}" if key else "options")
         raise _explain(error, option) from error
+    except UnicodeEncodeError as error:
+        raise SettingsError(f"options: not UTF-8: {error.object}") from error

@@ -15,6 +15,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from pipeline.curve import ClientKeys
 from pipeline.groups import say
+from pipeline.wire import WireError, read_columns
 
 EX_UNAVAILABLE, EX_PROTOCOL, EX_NOPERM = 69, 76, 77
 MONITOR = "inproc://monitor"
@@ -46,10 +47,10 @@ class _Ending:
 
 
 def _columns_text(payload: bytes) -> str:
-    from pipeline.wire import read_columns
-
     columns = read_columns(payload)
     names = [name for name in ("timestamp", "event", "context", "cpu", "retval", "flags") if name in columns]
+    if len({len(columns[name]) for name in names}) > 1:
+        raise WireError("columns of different lengths")
     rows = zip(*(columns[name].tolist() for name in names), strict=True)
     return "".join(msgspec.json.encode(dict(zip(names, row, strict=True))).decode() + "\n" for row in rows)
 
@@ -57,19 +58,29 @@ def _columns_text(payload: bytes) -> str:
 def _arrow_text(payload: bytes) -> str:
     import pyarrow as pa
 
-    found = pa.ipc.open_stream(payload).read_all()
-    # nanoseconds as a number, as in the JSON lines: Python's own times end at microseconds
-    found = found.set_column(0, "timestamp", found.column("timestamp").cast(pa.int64()))
-    return "".join(msgspec.json.encode(row).decode() + "\n" for row in found.to_pylist())
+    from workers.views.arrow import schema
+
+    try:
+        stream = pa.ipc.open_stream(payload)
+        if stream.schema not in (schema(False), schema(True)):
+            raise WireError("an Arrow stream with other columns than events have")
+        found = stream.read_all()
+        # offsets that lead out of their buffers are believed otherwise: reading such a table ends the process
+        found.validate(full=True)
+        # nanoseconds as a number, as in the JSON lines: Python's own times end at microseconds
+        found = found.set_column(0, "timestamp", found.column("timestamp").cast(pa.int64()))
+        return "".join(msgspec.json.encode(row).decode() + "\n" for row in found.to_pylist())
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise WireError(f"not an Arrow stream: {error}") from error
 
 
-def _text(kind: str, payload: bytes) -> str:
-    """Lines for people. ValueError if there is no such format."""
-    if kind == "json":
-        return payload.decode()
-    if kind not in ("columns", "arrow"):
-        raise ValueError(f"payload of the format {kind}")
-    return _columns_text(payload) if kind == "columns" else _arrow_text(payload)
+def _json_text(payload: bytes) -> str:
+    for line in payload.splitlines():
+        msgspec.json.decode(line, type=msgspec.Raw)
+    return payload.decode()
+
+
+TEXTS = {"json": _json_text, "columns": _columns_text, "arrow": _arrow_text}
 
 
 class Header(msgspec.Struct):
@@ -79,6 +90,17 @@ class Header(msgspec.Struct):
     sequence: int
     count: int
     format: str
+
+
+def read_message(header_part: bytes, payload: bytes) -> tuple[Header, str]:
+    """The header and the payload as lines. WireError if no publisher of headrace sends such a thing; ImportError."""
+    try:
+        header = msgspec.json.decode(header_part, type=Header)
+        if header.format not in TEXTS:
+            raise WireError(f"payload of the format {header.format}")
+        return header, TEXTS[header.format](payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
+        raise WireError(str(error)) from error
 
 
 def _secure(socket: Any, keys: ClientKeys) -> None:
@@ -140,13 +162,12 @@ def run(endpoint: str, topics: Sequence[str], count: int, keys: ClientKeys | Non
                 break
             topic_part, header_part, payload = parts
             try:
-                header = msgspec.json.decode(header_part, type=Header)
-                text = _text(header.format, payload)
+                header, text = read_message(header_part, payload)
             except ImportError:
                 status = EX_UNAVAILABLE
                 say("headrace: the payload is Arrow: pip install 'headrace[arrow]'", err=True)
                 break
-            except (msgspec.DecodeError, ValueError, KeyError, TypeError, OSError) as error:
+            except WireError as error:
                 status = EX_PROTOCOL
                 say(f"headrace: {endpoint}: not a publisher of headrace: {error}", err=True)
                 break

@@ -42,7 +42,7 @@ def read_header(payload: bytes | memoryview) -> tuple[Header, int]:
         raise WireError("the header is longer than the payload")
     try:
         header = msgspec.json.decode(bytes(payload[8 : 8 + size]), type=Header)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"the header is not JSON of this layout: {error}") from error
     return header, (8 + size + 7) & ~7
 

@@ -8,6 +8,7 @@ blob, and is counted.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -133,9 +134,11 @@ def blobs(rows: Rows, argument_counts: Array, of: Array | None = None) -> Blobs:
     return Blobs(columns[0], columns[1], columns[2], columns[3], columns[4], columns[5], broken)
 
 
+@cache
 def argument_counts(catalogue: Catalogue) -> Array:
-    """Arguments that a record has cells for, per event id, u8[EVENTS]."""
+    """Arguments that a record has cells for, per event id, u8[EVENTS], read-only: everybody has the same."""
     counts = np.zeros(EVENTS, np.uint8)
     for event in catalogue.by_id.values():
         counts[event.id] = event.cells
+    counts.flags.writeable = False
     return counts

@@ -144,7 +144,8 @@ class JsonStyle:
 
     def stack(self, addresses: bytes) -> str:
         """Last piece of a line: the innermost address first, null if the stack could not be read."""
-        found = ",".join(map(str, np.frombuffer(addresses, "<u8").tolist()))
+        # of a recording, there may be half an address
+        found = ",".join(map(str, np.frombuffer(addresses, "<u8", len(addresses) // 8).tolist()))
         return f',"stackAddresses":[{found}]}}\n' if found else ',"stackAddresses":null}\n'
 
     def argument(self, argument: Argument, index: int, value: Value) -> str:

@@ -50,3 +50,12 @@ def test_bytes_that_are_no_text(folder: Path) -> None:
     (folder / "bytes.yaml").write_bytes(b"id: \xff\xfe\x00")
     (error,) = refused(folder)
     assert error.startswith(f"{folder}/bytes.yaml")
+
+
+@pytest.mark.parametrize(
+    "value", ["!!timestamp soon", "!!timestamp '2001-19-39'", "!!int ''", "!!bool maybe", "!!float ''", "!!map x"]
+)
+def test_a_tag_on_a_text_that_is_none_of_it(folder: Path, value: str) -> None:
+    (folder / "tag.yaml").write_text(f"id: X\nname: {value}\n")
+    (error,) = refused(folder)
+    assert error.startswith(f"{folder}/tag.yaml:2: not a plain value: ")

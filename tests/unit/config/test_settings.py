@@ -145,3 +145,15 @@ def test_every_setting_can_stand_in_a_file(file: Path) -> None:
         lines.append(f"{name} = {msgspec.json.encode(value).decode()}")
     file.write_text("\n".join(lines))
     assert resolve(file, {}) == Settings()
+
+
+@pytest.mark.parametrize("name", ["HEADRACE_LOG_LEVEL", "HEADRACE_WORKERS"])
+def test_what_is_no_text_in_the_environment_is_refused_by_its_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, os.fsdecode(b"\xff"))
+    with pytest.raises(SettingsError, match=f"{name}: not UTF-8"):
+        resolve(None, {})
+
+
+def test_a_choice_that_is_no_text_is_refused() -> None:
+    with pytest.raises(SettingsError, match="not UTF-8"):
+        resolve(None, {"log_level": os.fsdecode(b"\xff")})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 import zlib
 from functools import cache
 from pathlib import Path
@@ -405,3 +406,9 @@ def test_the_ends_of_lines_are_known() -> None:
     rows = read_frames([view(frame(records))], contexts).rows
     data, ends = Lines(catalogue(), JsonStyle(Facts(EPOCH))).render(rows, contexts)
     assert ends.tolist() == [i + 1 for i, byte in enumerate(data) if byte == 10]
+
+
+def test_of_a_stack_that_ends_within_an_address_the_whole_ones_are_shown() -> None:
+    style = JsonStyle(Facts(0), stacks=True)
+    assert style.stack(struct.pack("<QQ", 1, 2) + b"\1\2\3") == ',"stackAddresses":[1,2]}\n'
+    assert style.stack(b"\1") == ',"stackAddresses":null}\n'
