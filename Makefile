@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. Both install what is missing first.
-.PHONY: setup setup-tests demo test check bench clean recording
+.PHONY: setup setup-tests setup-fuzz demo test check bench fuzz clean recording
 
 setup: .venv/.ready
 
@@ -10,6 +10,11 @@ setup-tests: .venv/.ready-tests
 
 .venv/.ready-tests: setup.sh pyproject.toml requirements.lock requirements-extras.lock examples/node/package-lock.json
 	./setup.sh tests
+
+setup-fuzz: .venv/.ready-fuzz
+
+.venv/.ready-fuzz: .venv/.ready-tests requirements-fuzz.lock
+	./setup.sh fuzz
 
 demo: setup
 	.venv/bin/headrace demo
@@ -24,6 +29,13 @@ check: setup-tests
 
 bench: setup
 	.venv/bin/python -m bench.all
+
+# of each target; FUZZ="sigma wire --seconds 600" chooses some, and an end (docs/fuzzing.md)
+INPUTS = 10000000
+FUZZ =
+
+fuzz: setup-fuzz
+	.venv/bin/python -m tests.fuzz $(FUZZ) --inputs $(INPUTS) --result bench/results/fuzz.json
 
 # the recording that `make demo` shows where BPF is not to be had
 recording: setup

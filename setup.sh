@@ -3,9 +3,13 @@
 # on PyPI is something else), a C compiler for the demonstration's and the tests' loads, and a virtual
 # environment in the checkout with the locked Python packages. `setup.sh tests` installs what only the
 # tests need as well: a Docker Engine (with containerd) and podman, which they start for themselves, busybox for
-# their image, and what the examples stand on: pyarrow, polars, and Node with zeromq.
+# their image, and what the examples stand on: pyarrow, polars, and Node with zeromq. `setup.sh fuzz` adds atheris
+# to that, which `make fuzz` needs and no test does.
 set -eu
 cd "$(dirname "$0")"
+
+tests=""
+case "${1:-}" in tests | fuzz) tests=yes ;; esac
 
 need=""
 add() { need="$need $1"; }
@@ -15,7 +19,7 @@ command -v cc >/dev/null 2>&1 || add gcc
 ldconfig -p 2>/dev/null | grep -q libseccomp.so.2 || add libseccomp2
 [ -e /usr/include/stdio.h ] || add libc6-dev
 echo 'int main(void){return 0;}' | cc -m32 -x c -o /dev/null - 2>/dev/null || add gcc-multilib
-if [ "${1:-}" = tests ]; then
+if [ -n "$tests" ]; then
 	command -v dockerd >/dev/null 2>&1 || add docker.io
 	[ -x /bin/busybox ] || add busybox-static
 	command -v podman >/dev/null 2>&1 || add podman
@@ -35,11 +39,13 @@ fi
 
 [ -x .venv/bin/python ] || python3 -m venv .venv
 .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-if [ "${1:-}" = tests ]; then
+if [ -n "$tests" ]; then
 	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-extras.lock
 	# without it, the test of the example in Node says so and is left out
 	npm ci --silent --no-audit --no-fund --prefix examples/node || echo 'setup: npm could not install zeromq' >&2
 fi
+[ "${1:-}" != fuzz ] ||
+	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
 .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 # only bcc of Debian's packages becomes visible, not all of dist-packages
 site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -50,4 +56,5 @@ if [ "$(id -u)" = 0 ] && [ ! -d /sys/kernel/tracing/events ]; then
 	mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null || true
 fi
 touch .venv/.ready
-[ "${1:-}" != tests ] || touch .venv/.ready-tests
+[ -z "$tests" ] || touch .venv/.ready-tests
+[ "${1:-}" != fuzz ] || touch .venv/.ready-fuzz

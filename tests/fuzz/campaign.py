@@ -116,7 +116,7 @@ def guided(name: str, cache: Path, progress: mmap.mmap, executions: int, seconds
         Path(cache, "seeds", hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
     words(target, cache / "words")
     longest = max(4096, 2 * max(map(len, seeds)))
-    options = {
+    options: dict[str, object] = {
         "runs": executions,
         "max_total_time": max(1, round(seconds)),
         "seed": seed,
@@ -125,10 +125,12 @@ def guided(name: str, cache: Path, progress: mmap.mmap, executions: int, seconds
         "timeout": TIMEOUT_S,
         "rss_limit_mb": MEMORY_MB,
         "artifact_prefix": f"{cache}/crashes/",
-        "dict": cache / "words",
+        "report_slow_units": TIMEOUT_S,
         "print_final_stats": 1,
         "reload": 0,
     }
+    if target.TOKENS:
+        options["dict"] = cache / "words"
     given = [f"-{key}={value}" for key, value in options.items()]
     atheris.Setup([name, *given, str(cache / "corpus"), str(cache / "seeds")], one, internal_libfuzzer=True)
     atheris.Fuzz()
