@@ -48,6 +48,8 @@ class Generations:
             counts = {key: int(rules[key][:, position].sum()) for key in TALLY.names or ()}
             if counts["evaluated"]:
                 ledger.by_rule[name] = counts
+        if undecided := sum(counts["undecided"] for counts in ledger.by_rule.values()):
+            ledger.findings["undecided"] = undecided
         ledger.values = {key: int(values[key].sum()) for key in VALUES.names or ()}
 
     def make_room(self) -> None:

@@ -159,10 +159,11 @@ def watch(pid: int | None, interval_s: float, count: int, json: bool) -> None:
 
 def rules(ledger: Ledger) -> list[str]:
     """What signatures have cost so far, the dearest first."""
-    lines = [f"{'SIGNATURE':<36} {'evaluated':>12} {'matched':>10} {'ms':>10} {'ns each':>8}"]
+    lines = [f"{'SIGNATURE':<36} {'evaluated':>12} {'matched':>10} {'undecided':>10} {'ms':>10} {'ns each':>8}"]
     for name, counts in sorted(ledger.by_rule.items(), key=lambda item: -item[1]["time_ns"]):
         each = counts["time_ns"] / counts["evaluated"]
-        row = f"{counts['evaluated']:>12} {counts['matched']:>10} {counts['time_ns'] / 1e6:>10.1f} {each:>8.0f}"
+        row = f"{counts['evaluated']:>12} {counts['matched']:>10} {counts['undecided']:>10}"
+        row += f" {counts['time_ns'] / 1e6:>10.1f} {each:>8.0f}"
         lines.append(f"{name:<36} {row}")
     return lines
 

@@ -35,8 +35,10 @@ RUNNING = np.dtype([("signature", "<u8"), ("since_ns", "<u8")])
 RULES = np.dtype([("generation", "<u8"), ("bytes", "<u8"), ("name", "S64")])
 """Where the signatures of a generation are: a segment, and how much of it (pipeline/generations.py)."""
 MOST_TALLIED = 4096
-TALLY = np.dtype([(name, "<u8") for name in ("evaluated", "matched", "time_ns")])
-"""Of a rule. `time_ns`: what its events cost, shared by all rules that look at them, and what its own code took."""
+TALLY = np.dtype([(name, "<u8") for name in ("evaluated", "matched", "undecided", "time_ns")])
+"""Of a rule. `undecided`: rows that a limit of ours left open; `time_ns`: what its events cost, shared by all rules
+that look at them, and what its own code took.
+"""
 VALUES = np.dtype([(name, "<u8") for name in ("scanned", "looked_up", "worked_out", "evicted", "before_dropped")])
 """Values of fields: in blocks of texts, by a key, worked out since the key was new, forgotten; and events of what
 processes did before that were forgotten before their time.

@@ -288,15 +288,20 @@ static __always_inline u32 own_number(u64 task)
 }
 
 /*
- * Where a path leads from `from`: the directory of its last component, of which `name` is where it begins in the text,
+ * Where a path of so many bytes leads from `from`: the directory of its last component, of which `name` is where it begins in the text,
  * plus 1; with `follow` the object itself, and `name` is 0. False if that is not known.
  */
-static __always_inline bool resolve(struct place *from, const char *text, bool follow, u32 *name)
+static __always_inline bool resolve(struct place *from, const char *text, u32 bytes, bool follow, u32 *name)
 {
 	u32 zero = 0;
 	struct resolving *r = resolving.lookup(&zero);
-	if (!r || bpf_probe_read_kernel_str(r->text + RESOLVE_TEXT, RESOLVE_TEXT, text) <= 0)
+	if (!r || bytes >= RESOLVE_TEXT)
 		return false;
+	/* the NUL of the blob may be gone: another one can stand right behind it */
+	OPAQUE(bytes);
+	bytes &= RESOLVE_TEXT - 1;
+	bpf_probe_read_kernel(r->text + RESOLVE_TEXT, bytes, text);
+	r->text[RESOLVE_TEXT + bytes] = 0;
 	u64 task = current_task_btf();
 	r->at = *from;
 	r->root = task_root(task);
@@ -314,7 +319,7 @@ static __always_inline bool resolve(struct place *from, const char *text, bool f
 	return true;
 }
 #else
-static __always_inline bool resolve(struct place *from, const char *text, bool follow, u32 *name)
+static __always_inline bool resolve(struct place *from, const char *text, u32 bytes, bool follow, u32 *name)
 {
 	return false;
 }

@@ -80,7 +80,7 @@ static __always_inline void walk_resolve(struct writer *w, u32 text, u32 arg, bo
 	struct blob *b = (struct blob *)(w->frame->cells + text);
 	u32 name = 0;
 	if (b->arg == (arg & ~BASE) && (b->status & BLOB_STATUS) == BLOB_OK &&
-	    resolve(from, (char *)(b + 1), follow, &name))
+	    resolve(from, (char *)(b + 1), b->bytes, follow, &name))
 		b->whole = name ? name : b->bytes + 1;
 }
 

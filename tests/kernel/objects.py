@@ -231,8 +231,9 @@ def manyways(folder: Path) -> Any:
     os.chdir(folder)
     fd = os.open(real, os.O_PATH)
     own, nested = os.getpid(), f"{folder}/absolute/../relative"
-    ways = ["ways", "./ways//", "relative", "absolute", "relative/again", "ways/sub/..", f"/../..{nested}"]
-    ways += [f"/proc/self/cwd/{ways[2]}", f"/proc/self/root{nested}", "/proc/thread-self/cwd/absolute"]
+    ways = [*("ways" + "/" * n for n in range(8)), "relative", "absolute"]
+    ways += ["./ways//", "relative/again", "ways/sub/..", f"/../..{nested}", "/proc/self/cwd/relative"]
+    ways += [f"/proc/self/root{nested}", "/proc/thread-self/cwd/absolute"]
     ways += [f"/proc/{own}/root{real}", f"/proc/self/task/{own}/cwd/ways", f"/proc/self/fd/{fd}", f"/dev/fd/{fd}"]
     for number, way in enumerate(ways):
         open("plain", "w").close()

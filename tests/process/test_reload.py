@@ -146,7 +146,7 @@ def test_a_set_with_a_mistake_is_refused_whole(folder: Path) -> None:
     wait_for(lambda: b"GEN-2" in found.read_bytes(), "a finding of the new set")
     wait_for(lambda: os.getppid() and "GEN-2" in stat(running).by_rule, "the counts of the new set")
     shown = headrace("stat", str(running.process.pid), "--rules").stdout.splitlines()
-    assert shown[0].split() == ["SIGNATURE", "evaluated", "matched", "ms", "ns", "each"]
+    assert shown[0].split() == ["SIGNATURE", "evaluated", "matched", "undecided", "ms", "ns", "each"]
     assert shown[1].split()[0] == "GEN-2"
     running.process.send_signal(signal.SIGINT)
     status, ledger, errors = running.end()

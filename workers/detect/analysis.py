@@ -16,9 +16,11 @@ import numpy as np
 from bpf.catalogue import Catalogue
 from config.rules import Rule
 from config.thresholds import Thresholds
+from config.undecided import UNDECIDED
+from config.undecided import what as undecided
 from workers.detect.code import Answer, code_rules
 from workers.detect.compiled import compile_rules
-from workers.detect.engine import EventEngine
+from workers.detect.engine import EventEngine, Verdict
 from workers.detect.fields import Field
 from workers.detect.findings import MOST_ANCESTORS, DataField, data_fields, rule_parts, same_fields, shown_image
 from workers.detect.flat import FlatEvent
@@ -158,6 +160,7 @@ class Analysis:
         bounded: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         """`report`: told what goes wrong in signatures in Python. `bounded`: what they run in, raises TooLong."""
+        rules = (*rules, UNDECIDED)
         self._rules, self._catalogue, self._bounded = rules, catalogue, bounded
         self._engines = {event: EventEngine(of, FlatColumn) for event, of in compile_rules(rules, catalogue).items()}
         self._descriptors, self._processes = Descriptors(catalogue), Processes()
@@ -200,6 +203,7 @@ class Analysis:
             batch.append(event)
             batch += self._descriptors.follow(event)
         found: list[tuple[int, int]] = []
+        open_: dict[int, Verdict] = {}
         ids = np.array([each.event.event.id for each in batch], np.int64)
         for event_id in np.unique(ids).tolist():
             engine = self._engines.get(event_id)
@@ -208,10 +212,20 @@ class Analysis:
             chosen = np.flatnonzero(ids == event_id)
             verdicts = engine.match(batch, chosen)
             for at in np.flatnonzero(verdicts).tolist():
-                found += [(int(chosen[at]), rule) for rule in engine.verdicts[int(verdicts[at])]]
+                verdict, row = engine.verdicts[int(verdicts[at])], int(chosen[at])
+                found += [(row, rule) for rule in verdict.matched]
+                if verdict.undecided:
+                    open_[row] = verdict
         said = self._ask(batch, found)
+        last = len(self._rules) - 1
+        for row, verdict in open_.items():
+            found.append((row, last))
+            signatures = [self._rules[p].id for p in verdict.undecided]
+            said[row, last] = Answer(undecided(signatures, list(verdict.fields)))
         for at, rule in sorted(found):
-            answer = said.get((at, rule)) if rule in self._code else Answer(self._data(batch[at], rule))
+            answer = said.get((at, rule))
+            if answer is None and rule not in self._code:
+                answer = Answer(self._data(batch[at], rule))
             if answer is None:
                 continue
             reached = self._reached(batch[at], rule)

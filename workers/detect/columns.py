@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from bpf.catalogue import NAME, NAMED, OBJECT, PATH, UNREAD, Event
+from bpf.catalogue import LEXICAL, NAME, NAMED, OBJECT, PATH, UNREAD, Event
 from bpf.layout import (
     BLOB_BASE,
     BLOB_CUT,
     BLOB_OK,
+    BLOB_RACED,
     HEAD_COMPAT,
     HEAD_ENTRY,
     HEAD_NO_OBJECT,
@@ -21,7 +22,7 @@ from bpf.layout import (
     ROOT_NOT_MET,
 )
 from workers.blobs import argument
-from workers.decode import blocks, paths
+from workers.decode import blocks, paths, texts
 from workers.decode.blocks import Block, byte_strings
 from workers.decode.ignored import Ignored
 from workers.decode.sockaddr import decode as decode_sockaddr
@@ -109,18 +110,22 @@ class TextColumn(ValueColumn):
         simple = None if rooted.any() else self._texts.simple(rows, chosen, found)
         if simple is not None:
             return byte_strings(rows.data, found.start[simple], found.bytes[simple])
-        read = [self._text(t.status, t.data) for t in self._texts.read(rows, chosen, found)]
+        read = [self._text(t) for t in self._texts.read(rows, chosen, found)]
         if self._own is None or not rooted.any():
             return read
         own = [t.known for t in self._own.read(rows, chosen, found)]
         return [
-            Text((*first.parts, below), first.cut) if first and root and below is not None else first
+            first._replace(parts=(*first.parts, below)) if first and root and below is not None else first
             for first, below, root in zip(read, own, rooted.tolist(), strict=True)
         ]
 
     @staticmethod
-    def _text(status: int | None, data: bytes) -> Text | None:
-        return Text((data,), status == BLOB_CUT) if status in (BLOB_OK, BLOB_CUT) else None
+    def _text(read: texts.Text) -> Text | None:
+        if read.status == BLOB_RACED:
+            return Text((), True)
+        if read.status not in (BLOB_OK, BLOB_CUT):
+            return None
+        return Text((read.data,), read.status == BLOB_CUT, read.source == LEXICAL)
 
     def value(self, key: Any) -> Value:
         return Text((self._texts.shown(key).data,)) if isinstance(key, bytes) else key

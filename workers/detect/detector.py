@@ -11,6 +11,8 @@ import numpy as np
 
 from bpf.catalogue import Catalogue
 from config.rules import Rule
+from config.undecided import UNDECIDED
+from config.undecided import what as undecided
 from workers.blobs import argument, argument_counts
 from workers.detect.code import FORK, Answer, CodeRule, Report, code_rules
 from workers.detect.engine import Engine
@@ -53,7 +55,7 @@ class Detector:
         self, rules: Sequence[Rule], catalogue: Catalogue, report: Report = lambda text: None, generation: int = 1
     ) -> None:
         """`report`: told what goes wrong in signatures in Python."""
-        self.rules, self._catalogue, self._report = tuple(rules), catalogue, report
+        self.rules, self._catalogue, self._report = (*rules, UNDECIDED), catalogue, report
         self.generation = generation
         self._engine = Engine(self.rules, catalogue)
         self._code: dict[int, CodeRule] = code_rules(self.rules)
@@ -140,9 +142,26 @@ class Detector:
 
     def match(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
         """Rows of this worker that rules match."""
-        found = self._matched(rows, contexts, tree)
+        found = self._with_undecided(self._matched(rows, contexts, tree), rows.foreign)
         self._engine.tally.add_matches(found.rules)
         return found
+
+    def _with_undecided(self, found: Matches, foreign: Any) -> Matches:
+        """The rows as well that a limit of ours left undecided for some rule: that is a finding, too."""
+        own = {row: what for row, what in found.undecided.items() if not foreign[row]}
+        if not own:
+            return found
+        rules, data, last = (
+            dict(zip(found.rows.tolist(), found.rules, strict=True)),
+            dict(found.data),
+            len(self.rules) - 1,
+        )
+        self._engine.tally.add_undecided([positions for positions, _ in own.values()])
+        for row, (positions, fields) in own.items():
+            rules[row] = (*rules.get(row, ()), last)
+            data[row, last] = undecided([self.rules[p].id for p in positions], list(fields))
+        rows = sorted(rules)
+        return Matches(np.array(rows, np.int64), [rules[row] for row in rows], data, found.caused)
 
     def _matched(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
         found = self._engine.match(rows, contexts, tree)
@@ -161,7 +180,7 @@ class Detector:
             key: answer.result if isinstance(answer.result, Mapping) else {} for key, answer in said.items()
         }
         caused = {key: answer.caused for key, answer in said.items() if answer.caused}
-        return Matches(np.array(at, np.int64), kept, data, caused)
+        return Matches(np.array(at, np.int64), kept, data, caused, found.undecided)
 
     def _ask(self, found: Matches, view: View) -> dict[tuple[int, int], Answer]:
         """What signatures in Python find in what the engine let through, by (row, rule)."""

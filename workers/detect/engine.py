@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,6 +47,14 @@ MAX_BYTES = 256 << 20
 """Of the tables of all events, and of the values that are remembered."""
 MAX_ROWS, MIN_ROWS = 1 << 14, 16
 """Looked at between two looks at these bounds: the fewer, the more tests and columns there are."""
+
+
+class Verdict(NamedTuple):
+    """What comes of a row: rules that match; rules that a limit of ours leaves undecided, and for which fields."""
+
+    matched: Matched = ()
+    undecided: Matched = ()
+    fields: tuple[str, ...] = ()
 
 
 class Classes:
@@ -152,8 +160,8 @@ class EventEngine:
         for column in self.columns:
             later -= set(column.tests)
             self._after.append(frozenset(later))
-        self.verdicts: list[Matched] = []
-        self._verdict_numbers: dict[Matched, int] = {}
+        self.verdicts: list[Verdict] = []
+        self._verdict_numbers: dict[Verdict, int] = {}
         self._begin()
         self._usual = [self._split(State(), after, rules.formulas) for after in self._after]
         """After each column, if no test of it holds: rules that match for certain, and those that are open."""
@@ -167,7 +175,7 @@ class EventEngine:
         self.verdicts.clear()
         self._verdict_numbers.clear()
         self._held_verdicts = 0
-        self._verdict(())
+        self._verdict(Verdict())
 
     def begin_anew(self) -> None:
         """Forget all: it has become too much."""
@@ -186,34 +194,36 @@ class EventEngine:
         order = sorted(by_field, key=lambda f: (f.place == "image", f.place != "context" and f.kind != NUMBER))
         return [Classes(column_of(f), by_field[f], Matcher(f, [rules.tests[n][1] for n in by_field[f]])) for f in order]
 
-    def _verdict(self, matched: Matched) -> int:
-        found = self._verdict_numbers.get(matched)
+    def _verdict(self, verdict: Verdict) -> int:
+        found = self._verdict_numbers.get(verdict)
         if found is None:
-            found = self._verdict_numbers[matched] = len(self.verdicts)
-            self.verdicts.append(matched)
-            self._held_verdicts += STATE_BYTES + 8 * len(matched)
+            found = self._verdict_numbers[verdict] = len(self.verdicts)
+            self.verdicts.append(verdict)
+            self._held_verdicts += STATE_BYTES + 8 * (len(verdict.matched) + len(verdict.undecided))
         return found
 
     @staticmethod
     def _split(
         state: State, after: frozenset[int], formulas: dict[int, Formula]
     ) -> tuple[frozenset[int], frozenset[int]]:
-        """Of these rules: those that match whatever follows, and those that what follows decides."""
+        """Of these rules: those that match whatever follows, and those that what follows decides; with a test that a
+        limit left undecided, whether the rule is undecided, too.
+        """
         sure, open_ = set(), set()
         for position, formula in formulas.items():
             least, most = _bounds(formula, state, after)
             if least > 0:
                 sure.add(position)
-            elif most > 0:
+            elif most > 0 or (state.limited and least < most == 0):
                 open_.add(position)
         return frozenset(sure), frozenset(open_)
 
-    def matches(self, view: Any, chosen: Array) -> tuple[Array, list[Matched]]:
-        """Rows that match, of those chosen, and their rules; in parts, so that what is remembered is bounded inside a
-        turn, too.
+    def matches(self, view: Any, chosen: Array) -> tuple[Array, list[Verdict]]:
+        """Rows that match, of those chosen, or that are not decided, and their verdicts; in parts, so that what is
+        remembered is bounded inside a turn, too.
         """
         rows: list[Array] = []
-        matched: list[Matched] = []
+        matched: list[Verdict] = []
         for begin in range(0, len(chosen), self._part):
             part = chosen[begin : begin + self._part]
             verdicts = self.match(view, part)
@@ -235,7 +245,7 @@ class EventEngine:
         """Verdict of each chosen row, as a number of `verdicts`, i32."""
         if not self.columns:
             sure, _ = self._split(State(), frozenset(), self.rules.formulas)
-            return np.full(len(chosen), self._verdict(tuple(sorted(sure))), np.int32)
+            return np.full(len(chosen), self._verdict(Verdict(tuple(sorted(sure)))), np.int32)
         out = np.zeros(len(chosen), np.int32)
         left, state = np.arange(len(chosen)), np.zeros(len(chosen), np.int64)
         for level, (column, step) in enumerate(zip(self.columns, self._steps, strict=True)):
@@ -266,15 +276,24 @@ class EventEngine:
     def _make(self, level: int, step: Step, before: int, kind: int) -> int:
         earlier = self._steps[level - 1].states[before] if level else State()
         new = self.columns[level].known[kind]
-        state = State(earlier.true | new.true, earlier.unknown | new.unknown)
+        state = State(earlier.true | new.true, earlier.unknown | new.unknown, earlier.limited | new.limited)
         found = step.numbers.get(state)
         if found is not None:
             return found
         found = step.add(state)
         sure, open_ = self._decided(level, state)
         if not open_:
-            step.verdicts[found] = self._verdict(tuple(sorted(sure)))
+            undecided, fields = self._undecided(state, self._after[level]) if state.limited else ((), ())
+            step.verdicts[found] = self._verdict(Verdict(tuple(sorted(sure)), undecided, fields))
         return found
+
+    def _undecided(self, state: State, after: frozenset[int]) -> tuple[Matched, tuple[str, ...]]:
+        """The rules that a limit of ours leaves undecided, and the fields that it is about."""
+        limited = set(numbers_in(state.limited))
+        touched = {p for n in limited for p in self._rules_of[n]}
+        found = {p for p in touched if _bounds(self.rules.formulas[p], state, after) == (0, 0)}
+        about = {self.rules.tests[n][0].name for n in limited if found.intersection(self._rules_of[n])}
+        return tuple(sorted(found)), tuple(sorted(about))
 
     def _decided(self, level: int, state: State) -> tuple[frozenset[int], frozenset[int]]:
         touched = {p for n in numbers_in(state.true | state.unknown) for p in self._rules_of[n]}
@@ -343,18 +362,20 @@ class Engine:
         view = View(rows, contexts, tree, self._counts, looked_at)
         events = rows.event[looked_at]
         found_rows: list[Array] = []
-        found_rules: list[Matched] = []
+        found: list[Verdict] = []
         for event in np.flatnonzero(np.bincount(events)).tolist():
             chosen = looked_at[events == event]
             engine = self.events[event]
             began = perf_counter_ns()
-            hits, matched = engine.matches(view, chosen)
+            hits, verdicts = engine.matches(view, chosen)
             self.tally.add(event, len(chosen), perf_counter_ns() - began)
             if len(hits):
                 found_rows.append(hits)
-                found_rules += matched
+                found += verdicts
         if not found_rows:
             return Matches.none()
         at = np.concatenate(found_rows)
-        order = np.argsort(at, kind="stable")
-        return Matches(at[order], [found_rules[i] for i in order.tolist()])
+        order = np.argsort(at, kind="stable").tolist()
+        matched = [i for i in order if found[i].matched]
+        undecided = {int(at[i]): (found[i].undecided, found[i].fields) for i in order if found[i].undecided}
+        return Matches(at[matched], [found[i].matched for i in matched], undecided=undecided)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bpf.catalogue import HASH, NAME, PATH, ROOT, Argument, Catalogue, Event
+from bpf.catalogue import HASH, LEXICAL, NAME, PATH, ROOT, Argument, Catalogue, Event
 from workers.decode.sockaddr import decode as decode_sockaddr
 from workers.detect.fields import CONTEXT_FIELDS, DESCRIPTOR, EXEC, SOCKADDR_TYPE, TARGET
 from workers.detect.flat import FlatEvent, texts
@@ -137,6 +137,8 @@ def _both(path: object, root: object) -> Text | None:
 def _argument(argument: Argument, given: Mapping[str, Any]) -> Any:
     """A value, by its exact bytes and numbers where headrace has put them beside it."""
     value, encoded, raw = given.get("value"), given.get("base64"), given.get("raw")
+    if value is None and given.get("reason") == "raced":
+        return Text((), True)
     if value is None or given.get("source") in FOREIGN:
         return None
     if isinstance(raw, int) and isinstance(value, str | bool | int):
@@ -149,8 +151,9 @@ def _argument(argument: Argument, given: Mapping[str, Any]) -> Any:
             return decode_sockaddr(data)
         # a vector's elements are one text, with a NUL between them
         value = data.split(b"\0") if isinstance(value, list) else data
-    if given.get("cut") is True and isinstance(value, str | bytes | list):
-        return Text(tuple(texts(value).parts), True)
+    cut, passed = given.get("cut") is True, given.get("source") == LEXICAL
+    if (cut or passed) and isinstance(value, str | bytes | list):
+        return Text(tuple(texts(value).parts), cut, passed)
     return value
 
 

@@ -25,6 +25,8 @@ class Matches:
     """What signatures in Python say of (row, rule), in place of data fields."""
     caused: Mapping[tuple[int, int], Caused] = field(default_factory=dict)
     """Of (row, rule), if the rule keeps something: since when, and the lines of the events that changed it."""
+    undecided: Mapping[int, tuple[Matched, tuple[str, ...]]] = field(default_factory=dict)
+    """Of a row: rules that a limit of ours leaves undecided, and for which fields."""
 
     @classmethod
     def none(cls) -> Matches:

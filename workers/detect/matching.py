@@ -2,7 +2,7 @@
 
 Texts go through sets of patterns (workers/detect/patterns.py), in one pass and in time that grows with the text alone.
 Numbers and bytes are few and are tested one by one. Of a value that was cut, a test holds if what is there is enough
-for it, and is unknown otherwise.
+for it, and is unknown otherwise; of a name that could not be followed, if it holds of what was passed.
 """
 
 from __future__ import annotations
@@ -42,10 +42,13 @@ class TestError(Exception):
 
 
 class Verdicts(NamedTuple):
-    """Of the tests of one field, by their numbers: those that hold, and those that cannot be decided."""
+    """Of the tests of one field, by their numbers: those that hold, those that cannot be decided, and of these the ones
+    for which a limit of ours is the reason.
+    """
 
     true: frozenset[int]
     unknown: frozenset[int]
+    limited: frozenset[int] = frozenset()
 
 
 def check(field: Field, test: Test) -> None:
@@ -153,14 +156,12 @@ class Matcher:
         if value is None:
             return self.unread
         true = {number for number, test in self._simple if test(value)}
-        cut = False
         if isinstance(value, Text):
             true |= self._texts(value)
-            cut = value.cut
-        if not cut:
-            return Verdicts(frozenset(true) | self.present, frozenset())
-        sure = frozenset(true) & self._growing
-        return Verdicts(sure | self.present, self._uncertain - sure)
+            if value.cut or value.passed:
+                sure = frozenset(true) & self._growing if value.cut else frozenset(true)
+                return Verdicts(sure | self.present, self._uncertain - sure, self._uncertain - sure)
+        return Verdicts(frozenset(true) | self.present, frozenset())
 
     def _texts(self, value: Text) -> set[int]:
         hits: list[tuple[int, int]] = []

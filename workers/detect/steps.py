@@ -43,11 +43,13 @@ class State(NamedTuple):
 
     true: int = 0
     unknown: int = 0
+    limited: int = 0
+    """Of those that are unknown, the ones for which a limit of ours is the reason."""
 
     @property
     def bytes(self) -> int:
         """About what it takes in a table."""
-        return STATE_BYTES + getsizeof(self.true) + getsizeof(self.unknown)
+        return STATE_BYTES + sum(map(getsizeof, self))
 
 
 @dataclass

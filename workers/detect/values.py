@@ -21,10 +21,13 @@ Words = Parser
 
 
 class Text(NamedTuple):
-    """The readings of a text. `cut`: there was more behind them."""
+    """The readings of a text. `cut`: there was more behind them, or it changed while it was read. `passed`: it is what
+    was passed, and may stand for something else.
+    """
 
     parts: tuple[bytes, ...]
     cut: bool = False
+    passed: bool = False
 
 
 Value = int | Text | bytes | None

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bpf.layout import BLOB_CUT, BLOB_OK
+from bpf.layout import BLOB_CUT, BLOB_OK, BLOB_RACED
 from workers.blobs import Blobs, blobs
 from workers.decode.blocks import Block
 from workers.detect.values import Value
@@ -42,8 +42,8 @@ def listed(keys: Keys) -> list[Any]:
 
 
 class Read(NamedTuple):
-    """What blobs of one argument hold. `block`: what was read, of others nothing; `unread` and `cut`: masks;
-    `entry`: i64, the blobs, where there is one."""
+    """What blobs of one argument hold. `block`: what was read, of others nothing; `unread` and `cut`: masks, `cut` also
+    of what changed while it was read; `entry`: i64, the blobs, where there is one."""
 
     block: Block
     unread: Array
@@ -140,7 +140,7 @@ class View:
             found, rows = self.found, self.rows
             entry = found.entries(argument, len(rows), chosen)
             status = found.statuses(entry)
-            whole, cut = status == BLOB_OK, status == BLOB_CUT
+            whole, cut = status == BLOB_OK, (status == BLOB_CUT) | (status == BLOB_RACED)
             known = self._reads[key] = Read(
                 found.texts(rows.data, np.where(whole | cut, entry, -1)), ~(whole | cut), cut, entry
             )

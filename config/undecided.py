@@ -1,0 +1,26 @@
+"""The finding that a signature could not be decided: what it looks at was cut short, or could not be followed.
+
+It belongs to every set of signatures, cannot be written in a file, and has no events of its own: the engine raises it
+where a limit of headrace, and not the event, is why a signature neither matches nor fails to.
+"""
+
+from __future__ import annotations
+
+from config.rules import Rule
+
+UNDECIDED = Rule(
+    id="HR-UNDECIDED",
+    name="undecided",
+    title="A signature could not be decided",
+    description="What these signatures look at was longer than headrace reads, changed while it was read, or could not "
+    "be followed: whether they would have matched is not known.",
+    severity="low",
+)
+MOST_NAMED = 16
+"""Signatures that one finding names."""
+
+
+def what(signatures: list[str], fields: list[str]) -> dict[str, object]:
+    """The data of such a finding."""
+    found: dict[str, object] = {"signatures": signatures[:MOST_NAMED], "fields": fields}
+    return found | ({"more": len(signatures) - MOST_NAMED} if len(signatures) > MOST_NAMED else {})
