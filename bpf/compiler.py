@@ -32,6 +32,7 @@ FORMAT = 2
 MOST_KEPT = 64
 """Files; that which was not used for longest goes first."""
 SUFFIX = ".bpf"
+COMPILE_S = 300
 LD_IMM64, PSEUDO_MAP_FD = 0x18, 1
 CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
 SYMBOLS = b"ffffffff81000000 T bpf_probe_read_kernel\nffffffff81000010 T bpf_probe_read_user\n"
@@ -80,13 +81,17 @@ def compiled(source: Source, folder: Path | None) -> Compiled:
     path = folder / f"{name}{SUFFIX}" if folder and _is_ours(folder) else None
     if path and (found := _kept(path)):
         return found
-    done = subprocess.run(
-        [sys.executable, "-I", "-m", "bpf.compiler"],
-        input=msgspec.msgpack.encode(source),
-        capture_output=True,
-        start_new_session=True,  # a terminal's signals are the supervisor's
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-m", "bpf.compiler"],
+            input=msgspec.msgpack.encode(source),
+            capture_output=True,
+            start_new_session=True,  # a terminal's signals are the supervisor's
+            check=False,
+            timeout=COMPILE_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CompileError(f"the compiler has not ended in {COMPILE_S} s") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
         raise CompileError(said or f"the compiler ended with {done.returncode}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import signals
+from pipeline.stage import EX_SOFTWARE, KILL_S, START_S, PipelineFailed
 
 LAUNCH = Path(__file__).with_name("launch.py")
 
@@ -37,8 +39,12 @@ class Command:
         os.close(waits)
         os.close(says_ready)
         # its own exec is over when this comes, and cannot be taken for the command's
-        os.read(ready, 1)
+        began = select.select([ready], [], [], START_S)[0]
         os.close(ready)
+        if not began:
+            self._process.kill()
+            os.close(self._go)
+            raise PipelineFailed("launcher", EX_SOFTWARE)
         self.pid = self._process.pid
         self.pidfd = os.pidfd_open(self.pid)
 
@@ -68,5 +74,8 @@ class Command:
         """Forget it; a launcher that never got its go ends."""
         if self._go >= 0:
             os.close(self._go)
-            self._process.wait()
+            try:
+                self._process.wait(KILL_S)
+            except subprocess.TimeoutExpired:  # somebody has stopped it
+                self._process.kill()
         os.close(self.pidfd)

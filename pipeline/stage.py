@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,10 +19,14 @@ from pipeline.confine import confine, library
 from pipeline.doorbell import InheritedFd
 from pipeline.logs import logger
 from pipeline.plan import Plan
+from pipeline.shm import stat_fields
 from pipeline.signals import held, ignore_all
 from pipeline.sinks import open_target
 
 START_TRIES = 100
+START_S = 60.0
+"""That the fork server has for one process, its own start and imports included."""
+GUARD_S, STOPPED_LOOKS = 0.5, 3
 KILL_S = 2.0
 """Until a process that was killed is given up."""
 FORKED, SPAWNED = multiprocessing.get_context("forkserver"), multiprocessing.get_context("spawn")
@@ -76,15 +82,56 @@ def _start_tracker() -> None:
         os._exit(0)
 
 
+def nursery_pid() -> int:
+    """Of the fork server; 0 if there is none."""
+    return getattr(forkserver._forkserver, "_forkserver_pid", None) or 0  # type: ignore[attr-defined]
+
+
+def end_nursery(reason: str) -> None:
+    """Kill the fork server, and all stages with it: a stopped one neither forks nor says which stages have ended."""
+    if pid := nursery_pid():
+        logger("supervisor").error("supervisor.process_stalled", name="nursery", reason=reason)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def nursery_is_stopped() -> bool:
+    """By a signal; who is held by a debugger is left alone."""
+    pid = nursery_pid()
+    return bool(pid) and stat_fields(pid)[:1] == ["T"]
+
+
+@contextlib.contextmanager
+def _in_time() -> Iterator[None]:
+    """What waits for the fork server here does so until it is killed: soon if it is stopped, or else after START_S."""
+    done = threading.Event()
+
+    def guard() -> None:
+        until, stopped = time.monotonic() + START_S, 0
+        while not done.wait(GUARD_S):
+            stopped = stopped + 1 if nursery_is_stopped() else 0
+            if stopped >= STOPPED_LOOKS or time.monotonic() > until:
+                end_nursery("it starts no process")
+                until, stopped = time.monotonic() + START_S, 0
+
+    thread = threading.Thread(target=guard, name="guard of a start")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def _begin(process: Any) -> None:
     """Start a process; a fork server that has just died is started again, as soon as its end can be seen."""
     for _ in range(START_TRIES):
         # a stage begins where this process stands, which may be where it may not go
-        with contextlib.suppress(ConnectionError, EOFError), held(), contextlib.chdir("/"):
+        with contextlib.suppress(ConnectionError, EOFError), held(), contextlib.chdir("/"), _in_time():
             process.start()
             return
         time.sleep(0.01)
-    process.start()
+    raise PipelineFailed(process.name, EX_SOFTWARE)
 
 
 class PipelineFailed(Exception):

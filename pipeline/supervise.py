@@ -46,7 +46,7 @@ from pipeline.ring import Ring
 from pipeline.settling import settle
 from pipeline.shm import Array, Segment, remove_orphans, require_room, require_total_store_order
 from pipeline.sinks import open_target
-from pipeline.stage import PipelineFailed, Stage, start_helpers
+from pipeline.stage import PipelineFailed, Stage, end_nursery, nursery_is_stopped, start_helpers
 from pipeline.watchdog import Watchdog
 from workers import process as worker_process
 from workers.detect.shapes import shape
@@ -357,6 +357,8 @@ class Pipeline:
 
     def kill(self) -> None:
         """End what still runs, by id."""
+        if nursery_is_stopped():
+            end_nursery("the run ends")
         for stage in self.stages:
             stage.kill()
 

@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 from pipeline.plan import Control
 from pipeline.shm import stat_fields
-from pipeline.stage import Stage
+from pipeline.stage import Stage, end_nursery, nursery_is_stopped
 
 LOOK_S = 1.0
 STANDS, HANGS = 10, 60
+NURSERY_STANDS = 2
 Work = Callable[[], tuple[int, bool]]
 """(how often the stage has committed, whether work waits for it)."""
 
@@ -56,12 +57,19 @@ class Watchdog:
         self._control = control
         self._seen: dict[str, Seen] = {}
         self._looked = 0.0
+        self._nursery = 0
 
     def look(self, stages: Sequence[Stage]) -> list[tuple[Stage, str]]:
         """Those that do not get on, and why; at most once in LOOK_S."""
         if time.monotonic() - self._looked < LOOK_S:
             return []
         self._looked = time.monotonic()
+        self._nursery = self._nursery + 1 if nursery_is_stopped() else 0
+        if self._nursery >= NURSERY_STANDS:
+            # without it nobody can say which stages have ended
+            self._nursery = 0
+            end_nursery(f"it has not run for {NURSERY_STANDS} s")
+            return []
         found = []
         for stage in stages:
             if stage.finished or stage.running is None or not stage.running.is_alive():

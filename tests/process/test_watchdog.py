@@ -57,6 +57,61 @@ def test_a_stopped_helper_does_not_outlive_the_run(name: str, option: str) -> No
     assert not Path(f"/proc/{stopped}").exists()
 
 
+@pytest.mark.kernel
+def test_a_stopped_nursery_holds_up_no_start_and_no_end(binaries: dict[str, Path], tmp_path: Path) -> None:
+    load = start_load(binaries["load"], "getppid", 0, rate=2000)
+    output = tmp_path / "events"
+    running = Running("-s", f"pid={load.pid}", "-e", "getppid", "-o", f"json:{output}")
+    let_go(load)
+    wait_for(lambda: output.stat().st_size > 1 << 16, "events")
+    before = running.stages()
+    os.kill(before["nursery"], signal.SIGSTOP)
+    os.kill(before["worker-0"], signal.SIGKILL)
+    wait_for(lambda: len({*running.stages().values()} - {*before.values()}) == 4, "all new")
+    size = output.stat().st_size
+    wait_for(lambda: output.stat().st_size > size, "events after that")
+    calls = int(load.communicate()[0].split()[0])
+    status, ledger, errors = running.end()
+    assert (status, ledger["balanced"]) == (0, True), errors
+    assert ledger["by_event"]["getppid"]["produced"] == calls
+    assert "name=nursery" in errors
+
+
+@pytest.mark.kernel
+def test_a_run_with_a_stopped_nursery_ends_with_true_books(binaries: dict[str, Path], tmp_path: Path) -> None:
+    load = start_load(binaries["load"], "getppid", 0, rate=2000)
+    output = tmp_path / "events"
+    running = Running("-s", f"pid={load.pid}", "-e", "getppid", "-o", f"json:{output}")
+    let_go(load)
+    wait_for(lambda: output.stat().st_size > 1 << 16, "events")
+    os.kill(running.stages()["nursery"], signal.SIGSTOP)
+    running.process.send_signal(signal.SIGTERM)
+    _, ledger, errors = running.end(30)
+    load.communicate()
+    assert ledger["balanced"] is True, errors
+    lines, line = output.read_bytes().count(b"\n"), ledger["sinks"][0]
+    assert line["written"] <= lines <= line["written"] + ledger["redelivered"]
+
+
+@pytest.mark.kernel
+def test_a_stopped_recorder_ends_the_run_and_is_counted(binaries: dict[str, Path], tmp_path: Path) -> None:
+    load = start_load(binaries["load"], "getppid", 0, rate=2000)
+    file = tmp_path / "run.hrc"
+    options = ("-s", f"pid={load.pid}", "-e", "getppid", "-o", "none", "--record", str(file))
+    running = Running(*options, program=SOON)
+    let_go(load)
+    wait_for(lambda: file.stat().st_size > 1 << 16, "a recording")
+    os.kill(running.stages()["recorder"], signal.SIGSTOP)
+    status, ledger, errors = running.end(60)
+    load.communicate()
+    assert status == 70, errors
+    line = next(line for line in ledger["sinks"] if line["name"].startswith("record:"))
+    assert line["offered"] == line["written"] + line["dropped"]
+    assert line["dropped"] > 0
+    assert ledger["sinks"][0]["written"] == ledger["delivered"], "other outputs have all"
+    assert "name=recorder" in errors
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 0.0
@@ -70,6 +125,7 @@ class Clock:
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A watchdog with one worker, of which a test says what it does."""
     monkeypatch.setattr(watchdog, "time", Clock())
+    monkeypatch.setattr(watchdog, "nursery_is_stopped", lambda: False)
     seen = SimpleNamespace(letter="S", ran=(0,), generation=0, waits=False)
     monkeypatch.setattr(watchdog, "state", lambda pid: (seen.letter, seen.ran))
     control: Any = SimpleNamespace(workers=[seen], waits_for_worker=lambda number: seen.waits)
