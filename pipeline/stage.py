@@ -84,7 +84,7 @@ def _start_tracker() -> None:
 
 def nursery_pid() -> int:
     """Of the fork server; 0 if there is none."""
-    return getattr(forkserver._forkserver, "_forkserver_pid", None) or 0  # type: ignore[attr-defined]
+    return getattr(forkserver._forkserver, "_forkserver_pid", None) or 0
 
 
 def end_nursery(reason: str) -> None:

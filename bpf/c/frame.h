@@ -76,13 +76,6 @@ static __always_inline void frame_send(void *ctx, struct frame *f, struct mark *
 	*(volatile u64 *)&m->first_ns = 0;
 }
 
-/* Kernels without audit have no such members. */
-#ifdef KERNEL_task_struct_loginuid
-#define TASK_AUDIT(task, member) KREAD(u32, (task) + (member))
-#else
-#define TASK_AUDIT(task, member) 0xffffffffU
-#endif
-
 static __always_inline void context_container(struct context *c)
 {
 	u64 id = c->cgroup_id;
@@ -107,17 +100,67 @@ static __always_inline void contexts_forget(void)
 	}
 }
 
+/*
+ * What a context says of the objects that can be freed, and made again at the same address, while a thread's context
+ * stands in a frame: credentials, namespaces, control group, executable. So contexts are recognised by these values, and
+ * not by pointers (decisions/0034). Each is a direct load: nothing here calls a helper.
+ */
+struct standing {
+	u64 cap_effective, cgroup_id, exe_inode, start_ns;
+	u32 uid, gid, euid, mntns, utsns, exe_dev, loginuid, sessionid;
+};
+
+/* Kernels without audit have no such members. */
+#ifdef KERNEL_task_struct_loginuid
+#define LOAD_AUDIT(task, member) LOAD4(task, member)
+#else
+#define LOAD_AUDIT(task, member) 0xffffffffU
+#endif
+
+static __always_inline void standing_read(struct standing *now, u64 task)
+{
+	u64 cred = LOAD8(task, KERNEL_task_struct_cred), nsproxy = LOAD8(task, KERNEL_task_struct_nsproxy);
+	u64 exe = LOAD8(LOAD8(task, KERNEL_task_struct_mm), KERNEL_mm_struct_exe_file);
+	u64 inode = LOAD8(exe, KERNEL_file_f_inode);
+	now->uid = LOAD4(cred, KERNEL_cred_uid);
+	now->gid = LOAD4(cred, KERNEL_cred_gid);
+	now->euid = LOAD4(cred, KERNEL_cred_euid);
+	now->cap_effective = LOAD8(cred, KERNEL_cred_cap_effective);
+	now->mntns = LOAD4(LOAD8(nsproxy, KERNEL_nsproxy_mnt_ns), KERNEL_mnt_namespace_ns_inum);
+	now->utsns = LOAD4(LOAD8(nsproxy, KERNEL_nsproxy_uts_ns), KERNEL_uts_namespace_ns_inum);
+	now->cgroup_id = task_cgroup_id(task);
+	now->exe_inode = LOAD8(inode, KERNEL_inode_i_ino);
+	now->exe_dev = LOAD4(LOAD8(inode, KERNEL_inode_i_sb), KERNEL_super_block_s_dev);
+	now->start_ns = LOAD8(task, KERNEL_task_struct_start_boottime);
+	now->loginuid = LOAD_AUDIT(task, KERNEL_task_struct_loginuid);
+	now->sessionid = LOAD_AUDIT(task, KERNEL_task_struct_sessionid);
+}
+
+/* Whether a context says the same; without a branch each, which the verifier would follow. */
+static __always_inline bool standing_is(const struct standing *now, const struct context *c)
+{
+	u64 wide = (now->cap_effective ^ c->cap_effective) | (now->cgroup_id ^ c->cgroup_id) |
+		   (now->exe_inode ^ c->exe_inode) | (now->start_ns ^ c->thread_start_ns);
+	u32 narrow = (now->uid ^ c->uid) | (now->gid ^ c->gid) | (now->euid ^ c->euid) | (now->mntns ^ c->mntns) |
+		     (now->utsns ^ c->utsns) | (now->exe_dev ^ c->exe_dev) | (now->loginuid ^ c->loginuid) |
+		     (now->sessionid ^ c->sessionid);
+	return !(wide | narrow);
+}
+
 /* Write who is running, if it is not who ran before, and say in which cell it stands. */
 static __always_inline u16 context_cell(struct frame *f, const struct subject *s)
 {
 	u64 task = s->task;
 	u64 pid_tgid = ((u64)s->tgid << 32) | s->tid;
-	u64 cred = LOAD8(task, KERNEL_task_struct_cred), nsproxy = LOAD8(task, KERNEL_task_struct_nsproxy);
-	u64 css = LOAD8(task, KERNEL_task_struct_cgroups), parent = LOAD8(task, KERNEL_task_struct_real_parent);
+	u64 parent = LOAD8(task, KERNEL_task_struct_real_parent);
 	u64 comm0 = LOAD8(task, KERNEL_task_struct_comm), comm1 = LOAD8(task, KERNEL_task_struct_comm + 8);
-	u64 mm = LOAD8(task, KERNEL_task_struct_mm);
-	if (f->used && f->key[0] == pid_tgid && f->key[1] == cred && f->key[2] == nsproxy && f->key[3] == css &&
-	    f->key[4] == parent && f->key[5] == comm0 && f->key[6] == comm1 && f->key[7] == mm)
+	struct standing now;
+	standing_read(&now, task);
+	u32 known = (u32)f->context * CELL_BYTES;
+	OPAQUE(known);
+	if (f->used && f->key[0] == pid_tgid && f->key[1] == parent && f->key[2] == comm0 && f->key[3] == comm1 &&
+	    known <= CELLS_BYTES - sizeof(struct context) &&
+	    standing_is(&now, (const struct context *)(f->cells + known)))
 		return f->context;
 
 	u32 at = f->used;
@@ -125,13 +168,9 @@ static __always_inline u16 context_cell(struct frame *f, const struct subject *s
 	if (at > CELLS_BYTES - sizeof(struct context))
 		return 0;
 	f->key[0] = pid_tgid;
-	f->key[1] = cred;
-	f->key[2] = nsproxy;
-	f->key[3] = css;
-	f->key[4] = parent;
-	f->key[5] = comm0;
-	f->key[6] = comm1;
-	f->key[7] = mm;
+	f->key[1] = parent;
+	f->key[2] = comm0;
+	f->key[3] = comm1;
 
 	struct context *c = (struct context *)(f->cells + at);
 	u64 leader = KREAD(u64, task + KERNEL_task_struct_group_leader);
@@ -143,19 +182,18 @@ static __always_inline u16 context_cell(struct frame *f, const struct subject *s
 	u32 level = KREAD(u32, pid + KERNEL_pid_level);
 	u64 upid = KERNEL_pid_numbers + (u64)(level & 31) * KERNEL_upid_size;
 	u64 pidns = KREAD(u64, pid + upid + KERNEL_upid_ns);
-	u64 mntns = KREAD(u64, nsproxy + KERNEL_nsproxy_mnt_ns), utsns = KREAD(u64, nsproxy + KERNEL_nsproxy_uts_ns);
+	u64 utsns = LOAD8(LOAD8(task, KERNEL_task_struct_nsproxy), KERNEL_nsproxy_uts_ns);
 
-	c->thread_start_ns = KREAD(u64, task + KERNEL_task_struct_start_boottime);
+	c->thread_start_ns = now.start_ns;
 	c->process_start_ns = KREAD(u64, leader + KERNEL_task_struct_start_boottime);
 	c->parent_start_ns = KREAD(u64, parent_leader + KERNEL_task_struct_start_boottime);
-	c->cgroup_id = task_cgroup_id(task);
+	c->cgroup_id = now.cgroup_id;
 	context_container(c);
-	u64 exe = KREAD(u64, mm + KERNEL_mm_struct_exe_file), inode = KREAD(u64, exe + KERNEL_file_f_inode);
-	c->exe_inode = KREAD(u64, inode + KERNEL_inode_i_ino);
-	c->exe_dev = KREAD(u32, KREAD(u64, inode + KERNEL_inode_i_sb) + KERNEL_super_block_s_dev);
-	c->cap_effective = KREAD(u64, cred + KERNEL_cred_cap_effective);
-	c->loginuid = TASK_AUDIT(task, KERNEL_task_struct_loginuid);
-	c->sessionid = TASK_AUDIT(task, KERNEL_task_struct_sessionid);
+	c->exe_inode = now.exe_inode;
+	c->exe_dev = now.exe_dev;
+	c->cap_effective = now.cap_effective;
+	c->loginuid = now.loginuid;
+	c->sessionid = now.sessionid;
 	c->tgid = s->tgid;
 	c->tid = s->tid;
 	c->ppid = KREAD(u32, parent + KERNEL_task_struct_tgid);
@@ -165,12 +203,12 @@ static __always_inline u16 context_cell(struct frame *f, const struct subject *s
 	c->ns_ppid = KREAD(u64, parent_leader_pid + upid + KERNEL_upid_ns) == pidns ?
 			     KREAD(u32, parent_leader_pid + upid + KERNEL_upid_nr) :
 			     0;
-	c->uid = KREAD(u32, cred + KERNEL_cred_uid);
-	c->gid = KREAD(u32, cred + KERNEL_cred_gid);
-	c->euid = KREAD(u32, cred + KERNEL_cred_euid);
-	c->mntns = KREAD(u32, mntns + KERNEL_mnt_namespace_ns_inum);
+	c->uid = now.uid;
+	c->gid = now.gid;
+	c->euid = now.euid;
+	c->mntns = now.mntns;
 	c->pidns = KREAD(u32, pidns + KERNEL_pid_namespace_ns_inum);
-	c->utsns = KREAD(u32, utsns + KERNEL_uts_namespace_ns_inum);
+	c->utsns = now.utsns;
 	*(u64 *)c->comm = comm0;
 	*(u64 *)(c->comm + 8) = comm1;
 	bpf_probe_read_kernel(c->nodename, sizeof(c->nodename), (void *)(utsns + KERNEL_uts_namespace_name_nodename));

@@ -181,7 +181,7 @@ enum stream {
 };
 
 struct frame {
-	/* private: the objects that the current context was read from; never leaves the kernel */
+	/* private: who the current context is of (frame.h, context_cell); never leaves the kernel */
 	u64 key[8];
 	u64 at; /* byte of cells where the next blob goes */
 	/* wire */
