@@ -1,7 +1,7 @@
 """YAML with the line of every part, so that an error can name it. Read by the YAML library, as data only.
 
-A hostile file is refused, not expanded: its size, its depth and the number of its parts (aliases count each time
-that they are used) have bounds, and a key that stands twice is an error.
+A hostile file is refused, not expanded: its size (config/files.py), its depth and the number of its parts (aliases
+count each time that they are used) have bounds, and a key that stands twice is an error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 
 import yaml
 
-LONGEST_FILE = 4 << 20
 MAX_PARTS = 200_000
 MAX_DEPTH = 40
 SCALARS = yaml.SafeLoader("")
@@ -46,9 +45,7 @@ class Located:
 
 
 def documents(text: str) -> Iterator[Located]:
-    """The documents of a text; LocatedError if it is not YAML, or too much of it."""
-    if len(text) > LONGEST_FILE:
-        raise LocatedError(1, f"larger than {LONGEST_FILE >> 20} MiB")
+    """The documents of a text; LocatedError if it is not YAML, or too deep, or has too many parts."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         for node in yaml.compose_all(text, Loader=loader):

@@ -16,6 +16,7 @@ import msgspec
 
 from bpf.catalogue import nearest
 from config.conditions import TRUE, ConditionError, Lists, Node, Scalar, every, read
+from config.files import FileError, below, text
 from config.located import Located, LocatedError, documents
 from config.thresholds import Threshold, threshold_of
 
@@ -44,7 +45,9 @@ KEYS = (
 )
 EXAMPLE_KEYS = ("event", "events", "args", "retval", "process", "parent", "ancestors", "container")
 MOST_CODE = 256
-"""Signatures in Python that a set may have."""
+"""Signatures in Python that a set may have, those that ship among them."""
+MAX_RULES, MAX_VALUES, MAX_TEXT = 10_000, 65_536, 8 << 20
+"""Signatures that a set may have beside those that ship, values in all of them together, and bytes of these."""
 
 
 class RuleError(Exception):
@@ -116,17 +119,11 @@ class Loaded(msgspec.Struct):
 
 
 def files_of(folder: Path, code: bool = False) -> list[Path]:
-    """The files of a folder and of those below it, in order: YAML, or Python if `code`. A file is itself. OSError."""
-    if not folder.is_dir():
-        folder.stat()
-        return [folder] if (folder.suffix == CODE) == code else []
-    found: list[Path] = []
-    for each in sorted(folder.iterdir()):
-        if each.is_dir():
-            found += files_of(each, code)
-        elif each.suffix in ((CODE,) if code else YAML):
-            found.append(each)  # whether it can be read is seen when it is
-    return found
+    """The files of a folder and of those below it, in order: YAML, or Python if `code`. A file is itself. FileError."""
+    found = list(below(folder))
+    if found == [folder]:
+        return found if (folder.suffix == CODE) == code else []
+    return [each for each in found if each.suffix in ((CODE,) if code else YAML)]
 
 
 def load(folders: Sequence[Path]) -> Loaded:
@@ -136,8 +133,10 @@ def load(folders: Sequence[Path]) -> Loaded:
     for folder in folders:
         try:
             files = files_of(folder)
-        except OSError as error:
-            found.refused.append(RuleError(str(error.filename or folder), 0, "", error.strerror or str(error)))
+            if not files and not files_of(folder, code=True):
+                raise FileError("no signature is in it (*.yaml, *.yml, *.py)")
+        except FileError as error:
+            found.refused.append(RuleError(str(folder), 0, "", str(error)))
             continue
         for path in files:
             parsed += _parse(path, found)
@@ -152,12 +151,9 @@ def load(folders: Sequence[Path]) -> Loaded:
 def text_of(path: Path) -> str:
     """A file's text. RuleError."""
     try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        why = f"not UTF-8: {error.reason} at byte {error.start}"
-        raise RuleError(shown_path(path), 0, "", why) from error
-    except OSError as error:
-        raise RuleError(shown_path(path), 0, "", error.strerror or str(error)) from error
+        return text(path)
+    except FileError as error:
+        raise RuleError(shown_path(path), 0, "", str(error)) from error
 
 
 def _parse(path: Path, found: Loaded) -> Iterator[tuple[str, Located]]:
@@ -169,7 +165,10 @@ def _parse(path: Path, found: Loaded) -> Iterator[tuple[str, Located]]:
     except LocatedError as error:
         found.refused.append(RuleError(name, error.line, "", error.why))
     else:
-        yield from ((name, document) for document in parsed if document.value is not None)
+        documents_of = [(name, document) for document in parsed if document.value is not None]
+        if not documents_of:
+            found.refused.append(RuleError(name, 0, "", "no signature is in it"))
+        yield from documents_of
 
 
 def shown_path(path: Path) -> str:
@@ -197,6 +196,9 @@ def _lists(parsed: Sequence[tuple[str, Located]], found: Loaded) -> Lists:
             _expand(name, raw, done, ())
         except ConditionError as error:
             found.refused.append(RuleError(raw[name][0], error.line, "", f"list {name}: {error.why}"))
+        except RecursionError:
+            why = f"list {name}: lists are nested too deeply"
+            found.refused.append(RuleError(raw[name][0], raw[name][1].line, "", why))
     return done
 
 
@@ -217,6 +219,8 @@ def _expand(
             if other not in raw:
                 raise ConditionError(each.line, f"no such list: {other}")
             collected += _expand(other, raw, done, (*above, name))
+            if len(collected) > MAX_VALUES:
+                raise ConditionError(each.line, f"more than {MAX_VALUES} values")
         elif isinstance(each.value, str | int | bool):
             collected.append(each.value)
         else:

@@ -18,6 +18,7 @@ import msgspec
 
 from bpf.catalogue import nearest
 from config.conditions import ConditionError, Every, Negated, Node, Surely, read, tests
+from config.files import FileError, text
 from config.located import LocatedError, documents
 from config.rules import SEVERITIES, Rule, RuleError
 
@@ -40,7 +41,7 @@ def read_exceptions(path: Path) -> tuple[Unless, ...]:
     """The exceptions of a file; RuleError."""
     found: list[Unless] = []
     try:
-        for document in documents(path.read_text("utf-8")):
+        for document in documents(text(path)):
             parts = document.value if isinstance(document.value, list) else None
             if parts is None:
                 raise LocatedError(document.line, "a list of exceptions is wanted")
@@ -51,8 +52,8 @@ def read_exceptions(path: Path) -> tuple[Unless, ...]:
                 found.append(Unless(keys["id"].value, read(keys["unless"], {}), str(path), part.line))
     except (LocatedError, ConditionError) as error:
         raise RuleError(str(path), error.line, "", error.why) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RuleError(str(path), 0, "", getattr(error, "strerror", None) or str(error)) from error
+    except FileError as error:
+        raise RuleError(str(path), 0, "", str(error)) from error
     return tuple(found)
 
 

@@ -33,8 +33,16 @@ FORK = "sched_process_fork"
 def load_code(path: Path, catalogue: Catalogue) -> Iterator[tuple[Rule, tuple[Example, ...]]]:
     """The signatures of a file: every class that is one and has an id. RuleError."""
     source = text_of(path)
-    for name, kind in _classes(str(path), source):
-        yield msgspec.structs.replace(_rule(path, name, kind, catalogue), source=source), _examples(path, kind)
+    classes = _classes(str(path), source)
+    if not classes:
+        raise RuleError(str(path), 0, "", "no signature is in it: a class derived from Signature that has an id")
+    for name, kind in classes:
+        try:
+            yield msgspec.structs.replace(_rule(path, name, kind, catalogue), source=source), _examples(path, kind)
+        except RuleError:
+            raise
+        except Exception as error:  # its attributes are whatever its author made them
+            raise RuleError(str(path), 0, str(kind.id), f"{type(error).__name__}: {error}") from error
 
 
 def _classes(path: str, source: str) -> list[tuple[str, type[Signature]]]:

@@ -19,6 +19,7 @@ from config.rules import Rule, RuleError
 from workers.detect.fields import Field, FieldError, field_of
 from workers.detect.matching import TestError, check
 
+MAX_DEPTH = 100
 NEGATED, SURELY = "negated", "surely"
 Formula = int | tuple[str, Any]
 IN_SCOPE: dict[str, Node] = {
@@ -66,7 +67,7 @@ def check_rule(rule: Rule, catalogue: Catalogue) -> None:
     """RuleError if an event or a field of it does not exist, or a test cannot be decided on its field's type."""
     for name, node in rule.events.items():
         event = event_of(rule, name, catalogue)
-        _check(rule, event, node)
+        _check(rule, event, node, MAX_DEPTH)
     for name, source in rule.data.items():
         if not any(has_field(catalogue.by_name[each], source) for each in rule.events):
             raise RuleError(rule.file, rule.line, rule.id, f"data {name}: none of its events has a field {source}")
@@ -96,12 +97,14 @@ def has_field(event: Event, name: str) -> bool:
     return True
 
 
-def _check(rule: Rule, event: Event, node: Node) -> None:
+def _check(rule: Rule, event: Event, node: Node, depth: int) -> None:
+    if not depth:
+        raise RuleError(rule.file, rule.line, rule.id, f"its condition is nested more than {MAX_DEPTH} deep")
     if isinstance(node, Negated | Surely):
-        _check(rule, event, node.part)
+        _check(rule, event, node.part, depth - 1)
     elif isinstance(node, Every | Either):
         for part in node.parts:
-            _check(rule, event, part)
+            _check(rule, event, part, depth - 1)
     else:
         try:
             check(field_of(event, node.field), node)

@@ -20,8 +20,8 @@ from config.conditions import Scalar, Test
 from workers.decode.values import SIGNED_32, UNSIGNED_32
 from workers.decode.words import numbers_of_words
 from workers.detect.fields import SOCKADDR_TYPE, Field
-from workers.detect.patterns import PatternSet, as_bytes, lowered, options, pattern
-from workers.detect.values import BYTES, NUMBER, Text, Value, number_of
+from workers.detect.patterns import PatternSet, as_bytes, fits, lowered, options, pattern
+from workers.detect.values import BYTES, NUMBER, TEXT, Text, Value, number_of
 
 SIZES: dict[str, Callable[[int, int], bool]] = {
     "lt": lambda value, other: value < other,
@@ -32,6 +32,8 @@ SIZES: dict[str, Callable[[int, int], bool]] = {
 OF_NUMBERS = ("equals", "has", "exists", *SIZES)
 OF_TEXTS = ("equals", "contains", "startswith", "endswith", "glob", "re", "cidr", "exists")
 OF_BYTES = ("equals", "contains", "startswith", "endswith", "exists")
+MAX_VALUE_BYTES, MAX_SHOWN = 64 << 10, 100
+"""Of a value; what a message shows of it."""
 NUL = b"\0"
 GROWING = ("contains", "startswith")
 """What holds of the beginning of a text holds of all of it."""
@@ -68,9 +70,13 @@ def check(field: Field, test: Test) -> None:
 
 def _check_value(field: Field, test: Test, value: Scalar) -> None:
     try:
-        str(value).encode("utf-8", "surrogateescape")
+        size = len(str(value).encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError as error:
-        raise TestError(f"{field.name}: {value!r} is no text: a lone surrogate") from error
+        raise TestError(f"{field.name}: {_brief(value)} is no text: a lone surrogate") from error
+    except ValueError as error:  # a number of more digits than Python shows
+        raise TestError(f"{field.name}: {error}") from error
+    if size > MAX_VALUE_BYTES:
+        raise TestError(f"{field.name}: {_brief(value)} is longer than {MAX_VALUE_BYTES} bytes, which no field is")
     if field.kind == NUMBER:
         _check_number(field, test, value)
     elif isinstance(value, bool):
@@ -85,11 +91,18 @@ def _check_value(field: Field, test: Test, value: Scalar) -> None:
             re2.compile(str(value), options(False))
         except re2.error as error:
             why = error.args[0].decode() if isinstance(error.args[0], bytes) else error.args[0]
-            raise TestError(f"{field.name}: not a regular expression of RE2: {value!r}: {why}") from error
+            raise TestError(f"{field.name}: not a regular expression of RE2: {_brief(value)}: {why}") from error
     elif test.operator in ("contains", "startswith", "endswith") and value == "":
         raise TestError(f"{field.name}: {test.operator} nothing is always true")
-    elif test.hex and not names.fullmatch("(?:[0-9a-fA-F]{2})+", str(value)):
+    if test.operator in ("re", "glob") and field.kind == TEXT and not fits(test.operator, value, test.nocase):
+        raise TestError(f"{field.name}: {_brief(value)} is larger than RE2 has room for")
+    if test.hex and not names.fullmatch("(?:[0-9a-fA-F]{2})+", str(value)):
         raise TestError(f"{field.name}: not hex digits: {value!r}")
+
+
+def _brief(value: Scalar) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
 
 
 def _room(field: Field) -> tuple[int, int, str]:

@@ -12,6 +12,7 @@ a set of their own, on UTF-8.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import re2
 
@@ -94,27 +95,61 @@ def pattern(operator: str, value: Scalar, nocase: bool) -> str:
     return begin + escaped(data) + end
 
 
+class TooLarge(Exception):
+    """A pattern that RE2 cannot take."""
+
+
 class PatternSet:
     """Patterns, each with a number; which of them are in a text."""
 
     def __init__(self, latin: bool) -> None:
-        self._set = re2.Set.SearchSet(options(latin))
+        self._latin = latin
+        self._patterns: list[str] = []
+        self._sets: list[tuple[Any, list[tuple[int, int]]]] = []
         self.numbers: list[tuple[int, int]] = []
         """Of each pattern: the test that it belongs to, and which of its values it is."""
 
     def add(self, pattern: str, owner: tuple[int, int]) -> None:
         """Before it is closed."""
-        self._set.Add(pattern)
+        self._patterns.append(pattern)
         self.numbers.append(owner)
 
     def close(self) -> PatternSet | None:
-        """Ready to be used; None if it is empty."""
+        """Ready to be used; None if it is empty. TooLarge."""
         if not self.numbers:
             return None
-        self._set.Compile()
+        self._compile(0, len(self._patterns))
+        self._patterns.clear()
         return self
+
+    def _compile(self, first: int, last: int) -> None:
+        """Those from `first` to `last` as one set, or as several if RE2 has no room for them in one."""
+        made = re2.Set.SearchSet(options(self._latin))
+        try:
+            for pattern in self._patterns[first:last]:
+                made.Add(pattern)
+            made.Compile()
+        except re2.error as error:
+            if last - first < 2:
+                raise TooLarge from error
+            middle = (first + last) // 2
+            self._compile(first, middle)
+            self._compile(middle, last)
+        else:
+            self._sets.append((made, self.numbers[first:last]))
 
     def hits(self, data: bytes | str) -> list[tuple[int, int]]:
         """(test, value) of all that is there."""
-        found = self._set.Match(data)
-        return [self.numbers[i] for i in found] if found else []
+        if len(self._sets) == 1:
+            return [self.numbers[i] for i in self._sets[0][0].Match(data) or ()]
+        return [numbers[i] for made, numbers in self._sets for i in made.Match(data) or ()]
+
+
+def fits(operator: str, value: Scalar, nocase: bool) -> bool:
+    """Whether RE2 has room for it."""
+    alone = PatternSet(operator != "re")
+    alone.add(pattern(operator, value, nocase), (0, 0))
+    try:
+        return alone.close() is not None
+    except TooLarge:
+        return False

@@ -7,9 +7,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from bpf.catalogue import Catalogue, Event
 from config.conditions import tests
-from config.rules import MOST_CODE, SHIPPED, Example, Rule, RuleError, files_of, load, taken
+from config.files import FileError
+from config.rules import (
+    MAX_RULES,
+    MAX_TEXT,
+    MAX_VALUES,
+    MOST_CODE,
+    SHIPPED,
+    Example,
+    Rule,
+    RuleError,
+    files_of,
+    load,
+    shown_path,
+    taken,
+)
 from config.tuning import chosen, read_exceptions, with_exceptions
 from workers.detect.code import load_code
 from workers.detect.compiled import check_rule, has_field
@@ -69,7 +85,7 @@ def coverage(rule: Rule, catalogue: Catalogue, lack: Lack) -> Coverage:
 
 def _code_files(folders: Sequence[Path]) -> Iterator[Path]:
     for folder in folders:
-        with contextlib.suppress(OSError):  # said already
+        with contextlib.suppress(FileError):  # said already
             yield from files_of(folder, code=True)
 
 
@@ -81,6 +97,41 @@ def _add_sigma(usable: list[Rule], paths: Sequence[str], catalogue: Catalogue, k
     known = {rule.id: rule for rule in usable}
     usable += [rule for rule in found if rule.id not in known]
     return left_out + [RuleError(r.file, 0, r.id, taken(known[r.id])) for r in found if r.id in known]
+
+
+def _as_sent(rule: Rule) -> Rule:
+    """A rule as workers get it; RuleError if it cannot be sent."""
+    try:
+        return msgspec.msgpack.decode(msgspec.msgpack.encode(rule), type=Rule)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, TypeError) as error:
+        raise RuleError(rule.file, rule.line, rule.id, f"not a signature: {error}") from error
+
+
+def _texts(rule: Rule) -> list[str]:
+    return [str(value) for node in rule.events.values() for test in tests(node) for value in test.values]
+
+
+def within_bounds(rules: Sequence[Rule]) -> tuple[list[Rule], list[RuleError]]:
+    """Those that a set may have, and those beyond. What ships does not count, so that `check` says what `run` does."""
+    code = files_of(SHIPPED, code=True)
+    own = {shown_path(path) for path in (*files_of(SHIPPED), *code)} | set(map(str, code))
+    most = {"signatures": MAX_RULES, "values": MAX_VALUES, "bytes of values": MAX_TEXT}
+    most["signatures in Python"] = MOST_CODE - len(code)
+    kept: list[Rule] = []
+    refused: list[RuleError] = []
+    taken_up = dict.fromkeys(most, 0)
+    for rule in rules:
+        texts = _texts(rule) if rule.file not in own else []
+        counts = (rule.file not in own, len(texts), sum(map(len, texts)), bool(rule.code))
+        after = {name: taken_up[name] + count for name, count in zip(most, counts, strict=True)}
+        beyond = [name for name, count in after.items() if count > most[name]]
+        if beyond:
+            why = f"more than {most[beyond[0]]} {beyond[0]} in all that are loaded"
+            refused.append(RuleError(rule.file, rule.line, rule.id, why))
+        else:
+            taken_up = after
+            kept.append(rule)
+    return kept, refused
 
 
 def build(
@@ -113,19 +164,17 @@ def build(
     for rule in loaded.rules:
         try:
             check_rule(rule, catalogue)
+            usable.append(_as_sent(rule))
         except RuleError as error:
             refused.append(error)
-        else:
-            usable.append(rule)
     left_out: list[RuleError] = []
     if sigma:
         left_out = _add_sigma(usable, sigma, catalogue, keywords)
         # what was named itself must be there; in a folder of others' rules, some may be for something else
         refused += [error for error in left_out if error.file in sigma and not error.rule]
         left_out = [error for error in left_out if error.file not in sigma or error.rule]
-    code = [rule for rule in usable if rule.code]
-    if len(code) > MOST_CODE:
-        refused.append(RuleError(code[-1].file, 0, code[-1].id, f"more than {MOST_CODE} signatures in Python"))
+    usable, too_many = within_bounds(usable)
+    refused += too_many
     rules = chosen(usable, only, exclude, least, also_off)
     if exceptions:
         try:

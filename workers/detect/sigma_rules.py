@@ -19,10 +19,11 @@ from typing import Any
 import msgspec
 
 from bpf.catalogue import Catalogue
-from config.conditions import FALSE, TRUE, Either, Every, Negated, Node, Surely, Test, every
+from config.conditions import FALSE, TRUE, Either, Every, Negated, Node, Scalar, Surely, Test, every
+from config.files import FileError, text
 from config.rules import Mitre, Rule, RuleError, files_of, taken
 from workers.detect.compiled import check_rule
-from workers.detect.sigma_values import Dead, Refused, modifiers, value_node, written
+from workers.detect.sigma_values import Dead, Refused, modifiers, repeated_modifier, value_node, written
 from workers.detect.taxonomy import Plain, Row, audit_rows, looked_at, rows_of_category
 
 LONGEST_FILE = 1 << 20
@@ -41,8 +42,8 @@ def load_sigma(
     for folder in folders:
         try:
             files = files_of(folder)
-        except OSError as error:
-            refused.append(RuleError(str(folder), 0, "", error.strerror or str(error)))
+        except FileError as error:
+            refused.append(RuleError(str(folder), 0, "", str(error)))
             continue
         for path in files:
             try:
@@ -72,12 +73,13 @@ def _collection(path: Path) -> Any:
     # the specification has it as another name of `wide`, pySigma does not know it
     modifier_mapping.setdefault("utf16le", SigmaWideModifier)
     try:
-        data = path.read_text("utf-8-sig")
-        if len(data) > LONGEST_FILE:
-            raise ValueError(f"larger than {LONGEST_FILE >> 20} MiB")
+        data = text(path, LONGEST_FILE, "utf-8-sig")
+        if twice := repeated_modifier(data):
+            # each of several that expand multiplies what the one before made
+            raise ValueError(f"{twice}: a modifier stands twice")
         return SigmaCollection.from_yaml(data)
-    except OSError as error:
-        raise RuleError(str(path), 0, "", error.strerror or str(error)) from error
+    except FileError as error:
+        raise RuleError(str(path), 0, "", str(error)) from error
     except Exception as error:  # decision 37: what PyYAML and pySigma raise on hostile files has no bound
         mark = getattr(error, "problem_mark", None)
         why = getattr(error, "problem", None) or str(error) or type(error).__name__
@@ -124,8 +126,8 @@ def _converted(rule: Any, file: str, catalogue: Catalogue, keywords: bool) -> Ru
     try:
         found = _Converter(rule, file, catalogue, keywords).rule()
         check_rule(found, catalogue)
-        msgspec.json.encode(found)  # workers get it as text: a lone surrogate in a title must not end them
-        return found
+        # as workers get it: a lone surrogate in a title must not end them
+        return msgspec.msgpack.decode(msgspec.msgpack.encode(found), type=Rule)
     except RuleError:
         raise
     except Exception as error:  # decision 37
@@ -378,13 +380,15 @@ def folded(node: Node) -> Node:
 def _joined(parts: list[Node]) -> list[Node]:
     """Tests of one field by one operator are one test of several values."""
     found: dict[tuple[Any, ...], Node] = {}
+    values: dict[tuple[Any, ...], list[Scalar]] = {}
     for part in parts:
         if not isinstance(part, Test) or part.each or part.operator == "exists":
             found[("node", len(found))] = part
             continue
         key = (part.field, part.operator, part.nocase)
-        known = found.get(key)
-        if isinstance(known, Test):
-            part = msgspec.structs.replace(known, values=(*known.values, *part.values))
-        found[key] = part
-    return list(found.values())
+        found.setdefault(key, part)
+        values.setdefault(key, []).extend(part.values)
+    return [
+        msgspec.structs.replace(part, values=tuple(values[key])) if isinstance(part, Test) and key in values else part
+        for key, part in found.items()
+    ]

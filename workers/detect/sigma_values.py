@@ -10,6 +10,8 @@ from decimal import Decimal
 from math import ceil, floor
 from typing import Any
 
+import yaml
+
 from config.conditions import FALSE, TRUE, Either, Node, Scalar, Test
 from workers.detect.fields import field_of
 from workers.detect.matching import Matcher
@@ -35,6 +37,29 @@ def modifiers(item: Any) -> list[str]:
     for name, each in modifier_mapping.items():
         names.setdefault(each, name)
     return [names.get(each, each.__name__) for each in item.modifiers]
+
+
+def repeated_modifier(data: str) -> str:
+    """A key of a rule's YAML that has a modifier twice; "" if there is none, or if it is no YAML."""
+    try:
+        waiting = list(yaml.compose_all(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except yaml.YAMLError:
+        return ""  # pySigma says why
+    seen: set[int] = set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                words = str(key.value).split("|")[1:] if isinstance(key, yaml.ScalarNode) else ()
+                if len(set(words)) < len(words):
+                    return str(key.value)
+                waiting += [key, value]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+    return ""
 
 
 def written(item: Any) -> str:
