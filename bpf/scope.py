@@ -138,7 +138,7 @@ def cgroup_root(mounts: Path = Path("/proc/self/mounts")) -> Path | None:
 
 def _cgroup(value: str) -> str:
     if re.fullmatch("[0-9]{1,20}", value):
-        return f"bpf_get_current_cgroup_id() == {int(value)}ULL"
+        return f"bpf_get_current_cgroup_id() == {_number('cgroup', value, 2**64 - 1)}ULL"
     root = cgroup_root()
     if root is None:
         raise ScopeError("scope cgroup: this host has no cgroup v2 mount")
@@ -156,7 +156,7 @@ def _container(value: str) -> str:
         return "(root && root->state != CONTAINER_EXISTING)"
     if value == "started":
         return "(root && root->state != CONTAINER_CREATED)"
-    data = value.encode()
+    data = os.fsencode(value)
     by_digits = re.fullmatch("[0-9a-f]{1,64}", value)
     of_task = re.fullmatch("([0-9a-f]{32})-([0-9]{0,16})", value)
     if not by_digits and not of_task and not 0 < len(data) <= 32:

@@ -16,6 +16,9 @@ from bpf.ranges import Range
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 CONDITION = re.compile(r"^(!?[\w*?\[\]]+)\.(?:(args|data)\.(\w+)|(retval)|(\w+))\s*(!=|<=|>=|=|<|>)(.*)$", re.S)
+DECIMAL = r"-?[0-9]{1,20}"
+MAX_DIGITS = 1000
+"""Of a number or of names of flags; Python takes no number of thousands of digits."""
 WIDE = ("long", "u64", "s64", "size_t", "off_t", "loff_t", "*")
 """What is in the name of a type of 64 bits; the others have at most 32."""
 TEXTUAL = ("const char*", "char*", "const char*const*")
@@ -111,11 +114,13 @@ def _check_number(event: Event, position: int, op: str, values: tuple[str, ...],
     if op not in ("=", "!=") and len(values) > 1:
         raise FilterError(f"{text}: {op} takes one value")
     for value in values:
-        number = re.fullmatch(r"-?(0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|0|[1-9][0-9]*)", value)
+        number = re.fullmatch(r"-?(0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|0|[1-9][0-9]*)", value[:MAX_DIGITS])
         word = op in ("=", "!=") and re.fullmatch(r"[A-Z][A-Z0-9_|]*", value)
         if not number and not word:
             raise FilterError(f"{text}: {value!r} is neither a number nor a name like O_RDONLY")
         bits = 64 if any(wide in argument.type for wide in WIDE) else 32
+        if len(value) > MAX_DIGITS:
+            raise FilterError(f"{text}: {value[:MAX_DIGITS]}... has more than {MAX_DIGITS} characters")
         if number and not -(2 ** (bits - 1)) <= integer(value) < 2**bits:
             raise FilterError(f"{text}: {value} can never match, {argument.name} is a {argument.type}")
 
@@ -162,7 +167,7 @@ def _on_result(event: Event, op: str, values: tuple[str, ...], text: str) -> Con
     if not event.is_syscall or event.hook != "raw_tracepoint:sys_exit":
         raise FilterError(f"{text}: {event.name} has no result, this can never match")
     for value in values:
-        if not re.fullmatch(r"-?\d+", value) or not INT64_MIN <= int(value) <= INT64_MAX:
+        if not re.fullmatch(DECIMAL, value) or not INT64_MIN <= int(value) <= INT64_MAX:
             raise FilterError(f"{text}: {value!r} is not a 64-bit number")
     if op not in ("=", "!=") and len(values) > 1:
         raise FilterError(f"{text}: {op} takes one value")

@@ -112,8 +112,10 @@ def read_file(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of 5,000 digits, a deep nest
+    except ValueError as error:  # no TOML, no UTF-8, or a number of more digits than Python takes
         raise SettingsError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise SettingsError(f"{path}: nested too deeply") from error
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -139,6 +141,15 @@ def _check_pages(settings: Settings) -> Settings:
     return settings
 
 
+def _check_texts(settings: Settings) -> Settings:
+    """No text has a NUL: no path can have one, and no other setting means one."""
+    for name in settings.__struct_fields__:
+        value = getattr(settings, name)
+        if "\0" in "".join(value if isinstance(value, tuple) else [value] if isinstance(value, str) else []):
+            raise SettingsError(f"{OPTIONS.get(name, '--' + name.replace('_', '-'))}: a text with a NUL in it")
+    return settings
+
+
 def resolve(file: Path | None, flags: dict[str, Any]) -> Settings:
     """Defaults, then the file, then the environment, then the flags that were given (values not None)."""
     values = read_file(file) if file else {}
@@ -150,7 +161,7 @@ def resolve(file: Path | None, flags: dict[str, Any]) -> Settings:
     values |= from_environment(os.environ)
     values |= {key: value for key, value in flags.items() if value is not None}
     try:
-        return _check_pages(msgspec.convert(values, Settings))
+        return _check_texts(_check_pages(msgspec.convert(values, Settings)))
     except msgspec.ValidationError as error:
         key = _named(str(error))
         option = OPTIONS.get(key or "", f"--{key.replace('_', '-')}" if key else "options")

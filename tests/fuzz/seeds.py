@@ -18,6 +18,11 @@ LINES = (
     b'{"eventName":"security_socket_connect","args":[{"name":"remote_addr","value":"{\'sin_port\': \'6443\'}"}]}',
     b'{"eventName":"ptrace","args":[{"name":"request","value":"PTRACE_POKETEXT"}],"userId":"0x0"}',
     b'{"eventName":"nobody_knows","args":null}',
+    b'{"eventName":"openat","timestamp":"1e3","returnValue":'
+    + b"9" * 5000
+    + b',"args":[{"name":"flags","value":"'
+    + b"9" * 5000
+    + b'"}]}',
     b'{"eventName":"sched_process_fork","hostProcessId":5,"args":[{"name":"child_pid","value":6}]}',
 )
 
@@ -73,6 +78,9 @@ SIGNATURES = (
     "id: C\nname: c\nevents:\n  ptrace:\n    - {request|has: PTRACE_ATTACH}\n    - {not: {pid|gt: -1}}\n"
     "threshold: {count: 10, within: 0.5, by: []}\nexamples:\n  match:\n    - [{event: ptrace, args: {request: 16}}]\n",
     "&a [*a]",
+    "{id: E, name: e, events: {openat: {flags: 0x" + "9" * 5000 + "}}}",
+    "{id: F, name: f, events: {openat: {pathname|glob: '[z-a]', retval|gt: 99999999999999999999}}}",
+    "{id: G, name: !!timestamp soon, title: !!seq x, events: {sched_process_exec: {'argv[9]': 2001-01-01}}}",
     "id: D\nname: d\nevents: {mmap: {prot|hex: 7, retval: !!int '3'}}\nreferences: [https://example.org]\n",
 )
 
@@ -115,5 +123,11 @@ SETTINGS = (
     'crs = ["docker:/run/docker.sock"]\ncontainer_labels = ["io.*"]\n',
     'events = "openat.args.pathname=/tmp/*,openat.retval<0,close.args.fd>2"\n'
     'scope = ["comm=sh,bash", "pid>5", "container", "!new", "mntns=1", "exe=/bin/sh"]\n',
+    'events = "openat"\noutput = ["json:/tmp/a\\u0000b"]\nscope = ["exe=/a\\u0000b"]\n',
+    'events = "close.retval=' + "9" * 5000 + '"\n',
+    'events = "close.args.fd=' + "9" * 5000 + '"\n',
+    "workers = " + "9" * 5000,
+    "a = " + "[" * 5000,
+    "container=x\n",
     'events = "fs,-close"\noutput = ["format:json", "out-file:/tmp/y", "json:z,truncate=yes"]\n',
 )

@@ -5,6 +5,7 @@ An input is a TOML file. Files that settings name are not opened: what stands in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,10 @@ TOKENS = (
     b"comm=",
     b"uid>=",
     b"/../",
+    b"container=",
+    b"cgroup=99999999999999999999",
+    b"\xff",
+    b"9" * 60,
 )
 PERMITTED = (
     SettingsError,
@@ -57,6 +62,7 @@ PERMITTED = (
     UnknownName,
     scope.ScopeError,
 )
+NUMBER = re.compile(r"\b([0-9]+)U?L*\b")
 KEYS = ("WORKERS", "EVENTS", "FOLD_S", "BEFORE_S", "LOG_LEVEL", "EXEC_HASH", "RING_BYTES")
 
 
@@ -89,13 +95,19 @@ def _events(text: str) -> None:
     Predicates(_catalogue(), selection.conditions)
 
 
+def _source(words: tuple[str, ...]) -> str:
+    found = scope.parse(words, 1, False)
+    return found.c_source() + found.c_container()
+
+
 def _texts(found: Settings) -> None:
     _refused(lambda: outputs.check_shared(outputs.parse(found.output or ["table:-"]).sinks))
     _refused(lambda: sinks(found, only_findings(found, True)))
     _refused(lambda: _events(found.events))
     _refused(lambda: runtimes.endpoints(found.crs))
     for words in (found.scope, *((each,) for each in found.scope)):
-        _refused(lambda words=words: scope.parse(words, 1, False).c_source())  # type: ignore[misc]
+        source = _refused(lambda words=words: _source(words))  # type: ignore[misc]
+        assert all(int(number) < 2**64 for number in NUMBER.findall(source or "")), "a number is one of C"
 
 
 @unhinted()
@@ -104,7 +116,8 @@ def target(data: bytes) -> None:
         found = _refused(lambda: settings.resolve(Path(path), {}))
     if found is not None:
         _texts(found)
-    text = data.decode("utf-8", "surrogateescape").partition("\n")[0]
+    # neither a command line nor the environment can have a NUL
+    text = data.decode("utf-8", "surrogateescape").partition("\n")[0].partition("\0")[0]
     for key in KEYS:
         _refused(lambda key=key: settings.from_environment({f"HEADRACE_{key}": text}))  # type: ignore[misc]
     flags = {"events": text, "log_level": text, "min_severity": text, "ledger": text, "scope": [text]}

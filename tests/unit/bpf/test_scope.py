@@ -102,6 +102,11 @@ def test_cgroup_by_id_compares_the_id(proc: Path) -> None:
     assert "bpf_get_current_cgroup_id() == 42ULL" in parse(["cgroup=42"], NOW, proc=proc).condition
 
 
+def test_a_containers_name_that_is_no_text_is_compared_by_its_bytes(proc: Path) -> None:
+    found = parse([os.fsdecode(b"container=x\xff")], NOW, proc=proc)
+    assert f"(k->id + 0) & 65535ULL) == {0xFF78}ULL" in found.container  # 'x' is 0x78
+
+
 def test_cgroup_root_is_the_v2_mount(tmp_path: Path) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text("proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n")
@@ -160,7 +165,7 @@ def test_a_value_that_is_no_number_is_named(proc: Path) -> None:
     assert "'root' is not a number" in refused(proc, "uid=root")
 
 
-@pytest.mark.parametrize("text", ["uid=4294967296", "pid=4194305", "mntns=4294967296"])
+@pytest.mark.parametrize("text", ["uid=4294967296", "pid=4194305", "mntns=4294967296", "cgroup=18446744073709551616"])
 def test_a_number_that_no_task_can_have_can_never_match(proc: Path, text: str) -> None:
     assert "can never match" in refused(proc, text)
 

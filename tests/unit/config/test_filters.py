@@ -171,3 +171,9 @@ def test_anything_is_a_selection_or_an_error(expressions: list[str]) -> None:
         return
     assert isinstance(found, Selection)
     assert all(low <= high for _, low, high in found.retval)
+
+
+@pytest.mark.parametrize("text", ["openat.retval=", "openat.retval<", "close.fd=", "close.fd>0x", "openat.flags=O_"])
+def test_a_value_of_more_digits_than_python_takes_is_refused(text: str) -> None:
+    with pytest.raises(FilterError):
+        parse([text + "9" * 5000], catalogue())

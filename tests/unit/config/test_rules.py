@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from config.files import LONGEST_FILE
+from config.located import MAX_BITS
 from config.rules import load
 
 GOOD = "id: GOOD-1\nname: good\nevents: {getppid: null}\n"
@@ -59,3 +60,8 @@ def test_a_tag_on_a_text_that_is_none_of_it(folder: Path, value: str) -> None:
     (folder / "tag.yaml").write_text(f"id: X\nname: {value}\n")
     (error,) = refused(folder)
     assert error.startswith(f"{folder}/tag.yaml:2: not a plain value: ")
+
+
+def test_a_number_of_more_digits_than_python_writes(folder: Path) -> None:
+    (folder / "number.yaml").write_text("id: X\nname: x\nevents:\n  openat: {flags: 0x" + "9" * 5000 + "}\n")
+    assert refused(folder) == [f"{folder}/number.yaml:4: a number of more than {MAX_BITS} bits"]

@@ -157,3 +157,17 @@ def test_what_is_no_text_in_the_environment_is_refused_by_its_name(name: str, mo
 def test_a_choice_that_is_no_text_is_refused() -> None:
     with pytest.raises(SettingsError, match="not UTF-8"):
         resolve(None, {"log_level": os.fsdecode(b"\xff")})
+
+
+@pytest.mark.parametrize("text", ["workers = " + "9" * 5000, "a = " + "[" * 5000], ids=["digits", "depth"])
+def test_a_file_beyond_what_python_takes_is_named(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=str(file)):
+        resolve(file, {})
+
+
+@pytest.mark.parametrize("line", ['ledger = "a\\u0000b"', 'output = ["table", "json:a\\u0000b"]'])
+def test_a_nul_in_a_text_is_refused_by_its_key(file: Path, line: str) -> None:
+    file.write_text(line)
+    with pytest.raises(SettingsError, match=f"--{line.split()[0]}: a text with a NUL"):
+        resolve(file, {})

@@ -1,0 +1,20 @@
+"""Values of signatures that no matcher can be made of: refused with the rule when it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bpf.catalogue import catalogue
+from workers.detect.rulesets import build
+
+
+@pytest.mark.parametrize(
+    "test", ["pathname|glob: '[z-a]'", "pathname|glob|nocase: '[Z-a]*'", "pathname|glob: '[!b-a]?'"]
+)
+def test_a_glob_with_a_range_that_runs_backwards(tmp_path: Path, test: str) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text(f"id: X\nname: x\nevents:\n  openat:\n    {test}\n")
+    (error,) = build(catalogue(), (str(path),), shipped=False, only=(), also_off=True).refused
+    assert str(error).startswith(f"{path}:5: X: pathname: not a glob: ")
