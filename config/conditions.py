@@ -13,6 +13,7 @@ if each does. Fields are only names here; what they are is decided against an ev
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 import msgspec
 
@@ -35,6 +36,8 @@ OPERATORS = (
 )
 """`has`: a flag, or the word of a value; `glob`: `*`, `?` and `[...]`, a backslash takes their meaning away."""
 MODIFIERS = {"all": "each of the values", "nocase": "upper and lower case are the same", "hex": "values are hex digits"}
+MAX_VALUES = 100_000
+"""Of one test, those of lists included: lists of lists grow faster than their text."""
 Scalar = str | int | bool
 
 
@@ -147,7 +150,9 @@ def _test(field: str, words: list[str], part: Located, line: int, lists: Lists) 
             raise ConditionError(line, f"{field}: no such operator or modifier: {word} (there are: {known})")
     if len(operators) > 1:
         raise ConditionError(line, f"{field}: {' and '.join(operators)} do not go together")
-    values = tuple(_values(part, lists, line))
+    values = tuple(islice(_values(part, lists, line), MAX_VALUES + 1))
+    if len(values) > MAX_VALUES:
+        raise ConditionError(line, f"{field}: more than {MAX_VALUES} values")
     if not values:
         raise ConditionError(line, f"{field}: a value is missing")
     operator = operators[0] if operators else "equals"

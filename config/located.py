@@ -14,8 +14,6 @@ import yaml
 
 MAX_PARTS = 200_000
 MAX_DEPTH = 40
-MAX_BITS = 256
-"""Of a number: nothing here needs more than 64, and Python writes none of thousands of digits."""
 SCALARS = yaml.SafeLoader("")
 PLAIN = str | int | float | None
 """What a scalar may be. YAML has dates, too, and a tag can make it a collection, of which nothing is there yet."""
@@ -86,8 +84,8 @@ class _Reader:
             raise LocatedError(line, f"not a plain value: {why}") from error
         if not isinstance(value, PLAIN):
             raise LocatedError(line, f"not a plain value: {node.tag}; put it in quotes")
-        if isinstance(value, int) and value.bit_length() > MAX_BITS:
-            raise LocatedError(line, f"a number of more than {MAX_BITS} bits")
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+            raise LocatedError(line, "a number of more than 64 bits")
         return Located(value, line)
 
     def _mapping(self, node: yaml.MappingNode, line: int, depth: int) -> Located:

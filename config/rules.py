@@ -17,7 +17,7 @@ import msgspec
 from bpf.catalogue import nearest
 from config.conditions import TRUE, ConditionError, Lists, Node, Scalar, every, read
 from config.files import FileError, below, text
-from config.located import Located, LocatedError, documents
+from config.located import MAX_DEPTH, Located, LocatedError, documents
 from config.thresholds import Threshold, threshold_of
 
 SEVERITIES = ("info", "low", "medium", "high", "critical")
@@ -210,21 +210,23 @@ def _expand(
     values = raw[name][1]
     if name in above:
         raise ConditionError(values.line, f"contains itself: {' -> '.join((*above[above.index(name) :], name))}")
+    if len(above) > MAX_DEPTH:
+        raise ConditionError(values.line, f"nested more than {MAX_DEPTH} deep")
     if not isinstance(values.value, list):
         raise ConditionError(values.line, "a list is wanted")
     collected: list[Scalar] = []
     for each in values.value:
         if isinstance(each.value, dict) and set(each.value) == {"list"}:
             other = each.value["list"].value
-            if other not in raw:
-                raise ConditionError(each.line, f"no such list: {other}")
+            if not isinstance(other, str) or other not in raw:
+                raise ConditionError(each.line, f"no such list: {each.value['list'].plain()}")
             collected += _expand(other, raw, done, (*above, name))
-            if len(collected) > MAX_VALUES:
-                raise ConditionError(each.line, f"more than {MAX_VALUES} values")
         elif isinstance(each.value, str | int | bool):
             collected.append(each.value)
         else:
             raise ConditionError(each.line, f"not a value: {each.plain()!r}")
+        if len(collected) > MAX_VALUES:
+            raise ConditionError(values.line, f"more than {MAX_VALUES} values, those of its lists included")
     done[name] = tuple(collected)
     return done[name]
 

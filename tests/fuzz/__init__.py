@@ -7,6 +7,7 @@ A target is a module with
     EACH           inputs that one call of target() tries: with more than one, the fuzzer's bytes are a parent whose
                    children, made of nothing but these bytes, are decoded in one pass of numpy
     TOKENS         words of the format
+    FORM           "yaml", "json" or "toml": half of the mutations change what the text says (trees.py); "" for bytes
 
 Edges are counted in bpf/, config/, pipeline/ and workers/.
 """
@@ -41,6 +42,7 @@ class Target(Protocol):
 
     EACH: int
     TOKENS: tuple[bytes, ...]
+    FORM: str
 
     def target(self, data: bytes) -> None: ...
     def seeds(self) -> Iterable[bytes]: ...

@@ -14,6 +14,7 @@ from tests.fuzz.mutation import children
 from tests.fuzz.samples import seeds as samples
 from tests.fuzz.worker import FINAL_NS, WHO, Worker, records
 
+FORM = ""
 EACH = 128
 TOKENS = (b"/\0", b"..\0", b"@\0", b"\x02\0", b"\x0a\0", b"\x01\0", b"\xff\xff", b"\xe2\x80\xa8", b"\xed\xa0\x80")
 

@@ -23,7 +23,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from tests.fuzz import Target, load
+from tests.fuzz import Target, load, trees
 from tests.fuzz.mutation import mutated
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +93,13 @@ def plainly(target: Target, one: Callable[[bytes], None], executions: int, secon
     for _ in range(executions - len(first)):
         if time.monotonic() > end:
             return
-        one(mutated(chance.choice(seeds), chance, seeds, target.TOKENS))
+        one(_next(target, chance.choice(seeds), chance, lambda data: mutated(data, chance, seeds, target.TOKENS)))
+
+
+def _next(target: Target, data: bytes, chance: random.Random, bytewise: Callable[[bytes], bytes]) -> bytes:
+    """Another input: of a text, half of the time one that says something else."""
+    found = trees.mutated(target.FORM, data, chance, target.TOKENS) if target.FORM and chance.random() < 0.5 else None
+    return bytewise(data) if found is None else found
 
 
 def words(target: Target, path: Path) -> None:
@@ -132,7 +138,12 @@ def guided(name: str, cache: Path, progress: mmap.mmap, executions: int, seconds
     if target.TOKENS:
         options["dict"] = cache / "words"
     given = [f"-{key}={value}" for key, value in options.items()]
-    atheris.Setup([name, *given, str(cache / "corpus"), str(cache / "seeds")], one, internal_libfuzzer=True)
+
+    def custom(data: bytes, most: int, seed: int) -> bytes:
+        return _next(target, data, random.Random(seed), lambda given: bytes(atheris.Mutate(given, most)))[:most]
+
+    more = {"custom_mutator": custom} if target.FORM else {}
+    atheris.Setup([name, *given, str(cache / "corpus"), str(cache / "seeds")], one, internal_libfuzzer=True, **more)
     atheris.Fuzz()
 
 

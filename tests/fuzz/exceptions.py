@@ -18,7 +18,8 @@ from workers.detect.analysis import Analysis
 from workers.detect.compiled import check_rule, has_field
 from workers.detect.rulesets import build
 
-__all__ = ["EACH", "TOKENS", "seeds", "target"]
+__all__ = ["EACH", "FORM", "TOKENS", "seeds", "target"]
+FORM = "yaml"
 EACH = 1
 
 

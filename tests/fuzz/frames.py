@@ -19,6 +19,7 @@ from tests.fuzz.mutation import Array, children
 from tests.fuzz.samples import seeds as samples
 from tests.fuzz.worker import BOOT_EPOCH_NS, FINAL_NS, Worker, claimed, records
 
+FORM = ""
 EACH = 64
 TOKENS: tuple[bytes, ...] = ()
 NAME = "fuzzed.hrc"

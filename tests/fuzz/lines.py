@@ -23,6 +23,7 @@ from tests.fuzz.worker import FINAL_NS, Plain, Worker, records
 from workers.detect.analysis import Analysis, LineError
 from workers.detect.rulesets import build
 
+FORM = "json"
 EACH = 16
 TOKENS = (
     b'"eventName":"openat"',

@@ -36,6 +36,7 @@ from tests.fuzz.samples import seeds as samples
 from tests.fuzz.worker import BOOT_EPOCH_NS, FINAL_NS, Worker, claimed, records
 from workers.views import style
 
+FORM = ""
 EACH = 1
 TOKENS = (
     b'"boot_epoch_ns":4611686018427387904',

@@ -127,7 +127,7 @@ SETTINGS = (
     'events = "close.retval=' + "9" * 5000 + '"\n',
     'events = "close.args.fd=' + "9" * 5000 + '"\n',
     "workers = " + "9" * 5000,
-    "a = " + "[" * 5000,
+    "a = " + "[" * 1000,
     "container=x\n",
     'events = "fs,-close"\noutput = ["format:json", "out-file:/tmp/y", "json:z,truncate=yes"]\n',
 )

@@ -21,6 +21,7 @@ from tests.fuzz.files import unhinted, written
 from tests.fuzz.seeds import SETTINGS
 from workers.filters import Predicates, check_words
 
+FORM = "toml"
 EACH = 1
 TOKENS = (
     b'events = "',

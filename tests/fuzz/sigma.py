@@ -10,6 +10,7 @@ from tests.fuzz.seeds import SIGMA
 from tests.fuzz.signatures import used
 from workers.detect.rulesets import build
 
+FORM = "yaml"
 EACH = 1
 TOKENS = (
     b"detection:",

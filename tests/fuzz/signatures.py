@@ -21,6 +21,7 @@ from workers.detect.analysis import Analysis, Indexed
 from workers.detect.detector import Detector, RuleSet
 from workers.detect.rulesets import Ruleset, build, coverage
 
+FORM = "yaml"
 EACH = 1
 TOKENS = (
     b"events:",

@@ -38,7 +38,7 @@ def test_nothing_that_is_read_or_shown_raises_or_gets_lost(name: str, tmp_path: 
 
 def test_a_defect_is_kept_once_with_its_input_and_is_known_by_its_place(tmp_path: Path) -> None:
     class Faulty:
-        EACH, TOKENS = 1, ()
+        EACH, TOKENS, FORM = 1, (), ""
 
         def target(self, data: bytes) -> None:
             if data:

@@ -22,6 +22,7 @@ from tests.fuzz.worker import FINAL_NS, WIDTH, Options, Plain, Worker, records
 from workers.rows import Rows
 from workers.views.table import fitted
 
+FORM = ""
 EACH = 64
 TOKENS = (
     b"\n",

@@ -17,6 +17,7 @@ from tests.fuzz.mutation import siblings
 from tests.fuzz.samples import seeds as samples
 from tests.fuzz.worker import FINAL_NS, Plain, Worker, records
 
+FORM = ""
 EACH = 4
 TOKENS = (
     b'"format":"json"',

@@ -71,7 +71,11 @@ def check_rule(rule: Rule, catalogue: Catalogue) -> None:
     for name, source in rule.data.items():
         if not any(has_field(catalogue.by_name[each], source) for each in rule.events):
             raise RuleError(rule.file, rule.line, rule.id, f"data {name}: none of its events has a field {source}")
-
+    try:
+        msgspec.msgpack.encode(rule)
+    except (UnicodeEncodeError, OverflowError, TypeError) as error:
+        # workers get it encoded: what cannot be must not end a run that reads it again
+        raise RuleError(rule.file, rule.line, rule.id, f"it has what cannot be encoded: {error}") from error
     for name in rule.events:
         for source in rule.threshold.by if rule.threshold else ():
             try:

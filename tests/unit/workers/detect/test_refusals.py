@@ -18,3 +18,14 @@ def test_a_glob_with_a_range_that_runs_backwards(tmp_path: Path, test: str) -> N
     path.write_text(f"id: X\nname: x\nevents:\n  openat:\n    {test}\n")
     (error,) = build(catalogue(), (str(path),), shipped=False, only=(), also_off=True).refused
     assert str(error).startswith(f"{path}:5: X: pathname: not a glob: ")
+
+
+def test_a_signature_in_python_that_cannot_be_given_to_workers(tmp_path: Path) -> None:
+    path = tmp_path / "one.py"
+    path.write_text(
+        "from workers.detect.signature import Signature\n"
+        "class One(Signature):\n"
+        "    id, name, title, events = 'X', 'x', chr(0xD800), {'openat': None}\n"
+    )
+    (error,) = build(catalogue(), (str(path),), shipped=False, also_off=True).refused
+    assert "X: it has what cannot be encoded: " in str(error)
