@@ -37,8 +37,8 @@ TIMEOUT_S, MEMORY_MB = 60, 4096
 def place(error: BaseException) -> str:
     """What a defect is known by: where it was raised, in our own code if it went through that, and its kind."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [f for f in frames if Path(f.filename).parts[-2:-1] != ("fuzz",) and "site-packages" not in f.filename]
-    last = (ours or frames)[-1]
+    folders = tuple(str(ROOT / package) for package in PACKAGES)
+    last = ([frame for frame in frames if frame.filename.startswith(folders)] or frames)[-1]
     why = str(error) if isinstance(error, AssertionError) else ""
     return " ".join(f"{type(error).__name__} {last.filename}:{last.lineno} {why}".split())
 

@@ -124,10 +124,10 @@ SETTINGS = (
     'events = "openat.args.pathname=/tmp/*,openat.retval<0,close.args.fd>2"\n'
     'scope = ["comm=sh,bash", "pid>5", "container", "!new", "mntns=1", "exe=/bin/sh"]\n',
     'events = "openat"\noutput = ["json:/tmp/a\\u0000b"]\nscope = ["exe=/a\\u0000b"]\n',
-    'events = "close.retval=' + "9" * 5000 + '"\n',
-    'events = "close.args.fd=' + "9" * 5000 + '"\n',
-    "workers = " + "9" * 5000,
-    "a = " + "[" * 1000,
+    'fold_s = 1\nevents = "close.retval=' + "9" * 5000 + '"\n',
+    'fold_s = 1\nevents = "close.args.fd=' + "9" * 5000 + '"\n',
+    "fold_s = 1\nworkers = " + "9" * 5000,
+    "fold_s = 1\na = " + "[" * 1000,
     "container=x\n",
     'events = "fs,-close"\noutput = ["format:json", "out-file:/tmp/y", "json:z,truncate=yes"]\n',
 )

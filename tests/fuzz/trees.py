@@ -95,8 +95,16 @@ def _changed(tree: Tree, chance: random.Random, words: Sequence[str]) -> None:
         inside[key] = chance.choice([*HOSTILE, *words])
 
 
+def _toml_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(str(k))} = {_toml_value(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml_value, value)) + "]"
+    return repr(value) if isinstance(value, float) else json.dumps("" if value is None else value)
+
+
 def _toml(trees: list[Tree]) -> str:
-    return "\n".join(f"{json.dumps(str(k))} = {json.dumps(v)}" for tree in trees for k, v in tree.items())
+    return "\n".join(f"{json.dumps(str(k))} = {_toml_value(v)}" for tree in trees for k, v in tree.items())
 
 
 def _yaml(trees: list[Tree]) -> str:
