@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from config.files import LONGEST_FILE
-from config.located import MAX_BITS
 from config.rules import load
 
 GOOD = "id: GOOD-1\nname: good\nevents: {getppid: null}\n"
