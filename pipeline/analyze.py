@@ -118,8 +118,8 @@ def _lines(source: str, file: BinaryIO, analysis: Analysis) -> int:
     batch: list[Indexed] = []
     encoder = msgspec.json.Encoder()
 
-    def flush() -> None:
-        sys.stdout.buffer.writelines(encoder.encode(finding) + b"\n" for finding in analysis.findings(batch))
+    def flush(last: bool = False) -> None:
+        sys.stdout.buffer.writelines(encoder.encode(finding) + b"\n" for finding in analysis.findings(batch, last))
         sys.stdout.buffer.flush()
         batch.clear()
 
@@ -140,7 +140,7 @@ def _lines(source: str, file: BinaryIO, analysis: Analysis) -> int:
             batch.append(event)
         if len(batch) >= BATCH:
             flush()
-    flush()
+    flush(last=True)
     say(f"analyzed: lines {index + 1}  rejected {rejected}", err=True)
     return EX_REJECTED if rejected else 0
 

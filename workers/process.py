@@ -44,7 +44,7 @@ from workers.hold import Hold
 from workers.rows import Rows, empty_rows
 from workers.target import Target
 from workers.turn import Turn
-from workers.views.choice import forget_who, part_of, view_of
+from workers.views.choice import forget_who, part_of, unsay, view_of
 from workers.views.columns import ColumnsView
 from workers.views.named import unasked
 from workers.views.pieces import Lines
@@ -56,8 +56,7 @@ if TYPE_CHECKING:
     from workers.detect.detector import Detector
     from workers.detect.findings import Rendered
 
-ROWS_PER_RECORD = 4096
-FINDING_ROWS = 1024
+ROWS_PER_RECORD, FINDING_ROWS = 4096, 1024
 COLUMN_ROWS_PER_RECORD, COLUMN_BYTES = 65536, 64
 """Rows of columns in a record at most, and about how many bytes each has beside its cells."""
 WAIT_MS = 1000
@@ -295,6 +294,7 @@ class Worker:
         # the publisher may hold one record of each render until it has seen another (pipeline/merge.py)
         size = RESULT.itemsize + len(keys) + sum(map(len, payload))
         if len(rows) > 1 and not self.results.fits(size, held=len(self.renders) + self.plan.detects):
+            unsay(view)
             for half, last in (slice(len(rows) // 2), False), (slice(len(rows) // 2, None), final):
                 self._emit_part(target, batch, part_of(name, rows, half), last)
         elif len(rows) == 1 and not self.results.fits(size, held=0):

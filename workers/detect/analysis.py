@@ -95,11 +95,18 @@ class Descriptors:
         self._socket_dup = catalogue.by_name["socket_dup"]
         self._known: dict[int, dict[int | None, Any]] = {}
         self._told: dict[int, tuple[int, int]] = {}
+        self._waiting: dict[int | None, Indexed] = {}
 
     def follow(self, one: Indexed) -> Iterator[Indexed]:
-        """Take an event; the duplicate of a socket that it makes, if no other event says so."""
+        """An event, and the duplicate of a socket that it makes, if no other event says so. Headrace's own lines have
+        that event behind its call: it is waited for until the process does something else.
+        """
         name, event = one.event.event.name, one.event
         pid = _number(event.values.get("process.pid", event.values.get("process.ns_pid")))
+        waits = self._waiting.pop(pid, None)
+        if waits and not (name == "socket_dup" and _pair(event) == _pair(waits.event)):
+            yield waits
+        yield one
         if pid is None:
             return
         if name in CONNECTS:
@@ -107,7 +114,11 @@ class Descriptors:
             if (number := _number(fd)) is not None and address is not None:
                 self._table(pid)[number] = address
         elif name in DUPLICATES:
-            yield from self._duplicate(one, pid)
+            for made in self._duplicate(one, pid):
+                if is_own(one.raw):
+                    self._waiting[pid] = made
+                else:
+                    yield made
         elif name == "close":
             self._known.get(pid, {}).pop(_number(event.args.get("fd")), None)
         elif name in ENDS:
@@ -117,6 +128,11 @@ class Descriptors:
             child = _number(event.args.get("child_pid"))
             if child is not None and child != pid and pid in self._known:
                 self._table(child).update(self._known[pid])
+
+    def rest(self) -> Iterator[Indexed]:
+        """What was waited for and did not come."""
+        yield from self._waiting.values()
+        self._waiting.clear()
 
     def _table(self, pid: int) -> dict[int | None, Any]:
         if pid not in self._known and len(self._known) >= MAX_PROCESSES:
@@ -143,6 +159,10 @@ class Descriptors:
         if event.event.name != "socket_dup" and self._told.pop(pid, None) != (old, new):
             args = {"oldfd": old, "newfd": new, "remote_addr": address}
             yield Indexed(one.line, FlatEvent(self._socket_dup, args, None, event.values), one.raw, one.told)
+
+
+def _pair(event: FlatEvent) -> tuple[int | None, int | None]:
+    return _number(event.args.get("oldfd")), _number(event.args.get("newfd"))
 
 
 def _number(given: object) -> int | None:
@@ -196,12 +216,10 @@ class Analysis:
         found = self.findings([Indexed(i, event, {}) for i, event in enumerate(events)])
         return [one["signatureID"] for one in found if one["eventIndex"] == len(events) - 1]
 
-    def findings(self, events: Sequence[Indexed]) -> Iterator[dict[str, Any]]:
-        """What rules find in some events, in their order."""
-        batch: list[Indexed] = []
-        for event in events:
-            batch.append(event)
-            batch += self._descriptors.follow(event)
+    def findings(self, events: Sequence[Indexed], last: bool = True) -> Iterator[dict[str, Any]]:
+        """What rules find in some events, in their order. `last`: no others follow."""
+        batch = [each for event in events for each in self._descriptors.follow(event)]
+        batch += self._descriptors.rest() if last else ()
         found: list[tuple[int, int]] = []
         open_: dict[int, Verdict] = {}
         ids = np.array([each.event.event.id for each in batch], np.int64)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bpf.catalogue import LEXICAL, NAME, NAMED, OBJECT, PATH, UNREAD, Event
+from bpf.catalogue import LEXICAL, NAME, NAMED, OBJECT, PATH, ROOT, UNREAD, Event
 from bpf.layout import (
     BLOB_BASE,
     BLOB_CUT,
@@ -137,6 +137,8 @@ class TextColumn(ValueColumn):
         return Walked(block, unread, cut | (view.rows.flags[chosen] & HEAD_OWN_ROOT).astype(bool))
 
     def bulk(self, view: View, chosen: Array) -> Bulk | None:
+        if self._form == ROOT:
+            return None  # it stands in the text of another argument
         rows, found = view.rows, view.found
         block, unread, cut, entry = view.read(self._index, chosen)
         if self._ignored:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bpf.catalogue import HASH, LEXICAL, NAME, PATH, ROOT, Argument, Catalogue, Event
 from workers.decode.sockaddr import decode as decode_sockaddr
+from workers.decode.texts import TEXT_TYPES
 from workers.detect.fields import CONTEXT_FIELDS, DESCRIPTOR, EXEC, SOCKADDR_TYPE, TARGET
 from workers.detect.flat import FlatEvent, texts
 from workers.detect.lineages import NOTHING, Told
@@ -114,6 +115,9 @@ def _arguments(
         found[name] = _argument(of[name], each) if name in of else each.get("value")
     if not own:
         return found
+    if event.is_syscall:  # of others the pointer is shown
+        read = {blob.arg for blob in event.blobs}
+        found |= {a.name: None for i, a in enumerate(event.arguments) if a.type in TEXT_TYPES and i not in read}
     if event.descriptor is not None:
         values |= _descriptor(given.get(event.arguments[event.descriptor].name, {}))
     for argument in event.arguments:

@@ -74,6 +74,12 @@ def forget_who(views: Iterable[Lines | ColumnsView | ArrowView]) -> None:
             view.forget_who()
 
 
+def unsay(view: Lines | ColumnsView | ArrowView) -> None:
+    """What was rendered last is not written, and rendered again."""
+    if isinstance(view, Lines):
+        view.unsay()
+
+
 def part_of(render: str, rows: Rows, chosen: slice) -> Rows:
     """Some of the rows. Columns carry their cells along where there are blobs: these must become fewer, too, for the
     part to be smaller.

@@ -61,11 +61,14 @@ class Lineages:
         self._states: dict[int, _State] = {}
         self._version: tuple[int, int] = (-1, -1)
         self._told: dict[Key, _Told] = {}
+        self._before: dict[Key, _Told | None] = {}
+        """What was told of processes before the last rows."""
 
     def tell(self, rows: Rows, contexts: Contexts) -> list[tuple[int, str]]:
         """Rows, by position, whose lines must tell something, and what. Nearly always there are none: then it costs
         a look at each distinct context.
         """
+        self._before.clear()
         version = self._tree.version, contexts.generation
         if self._version != version:
             self._version = version
@@ -85,6 +88,14 @@ class Lineages:
                 found.append((at, self._piece(state, time_ns)))
         return found
 
+    def unsay(self) -> None:
+        """The last lines are not written, and the rows will come again."""
+        for key, told in self._before.items():
+            self._told.pop(key, None)
+            if told is not None:
+                self._told[key] = told
+        self._before.clear()
+
     def _is_due(self, state: _State, time_ns: int) -> bool:
         told = self._told.get(state.key, NEVER)
         return told.parts != state.parts or time_ns >= told.until_ns
@@ -101,6 +112,7 @@ class Lineages:
         return known
 
     def _piece(self, state: _State, time_ns: int) -> str:
+        self._before.setdefault(state.key, self._told.get(state.key))
         if state.process is None:
             self._told.pop(state.key, None)
             return ',"lineage":null'

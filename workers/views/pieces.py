@@ -285,6 +285,11 @@ class Lines:
         self._style.forget_who()
         self._who.clear()
 
+    def unsay(self) -> None:
+        """What was rendered last is not written, and rendered again."""
+        if self._lineages:
+            self._lineages.unsay()
+
     def _who_piece(self, key: int) -> str:
         assert self._contexts is not None
         return self._style.who(self._contexts.table[key >> 16], key & 0xFFFF)

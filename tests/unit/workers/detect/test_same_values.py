@@ -16,7 +16,7 @@ from tests.replay.conftest import RECORDING
 from workers.blobs import argument_counts
 from workers.core import Core
 from workers.detect.analysis import Analysis, Indexed
-from workers.detect.fields import field_of, names
+from workers.detect.fields import FieldError, field_of, names
 from workers.detect.reading import column_of
 from workers.detect.view import View, listed
 from workers.rows import Rows
@@ -63,7 +63,10 @@ class Both:
         for number in np.unique(rows.event).tolist():
             chosen = np.flatnonzero(rows.event == number)
             for name in names(catalogue().by_id[number]):
-                field = field_of(catalogue().by_id[number], name)
+                try:
+                    field = field_of(catalogue().by_id[number], name)
+                except FieldError:  # a struct is none
+                    continue
                 column = column_of(field)
                 for at, key in zip(chosen.tolist(), listed(column.keys(view, chosen)), strict=True):
                     one = read[at]
