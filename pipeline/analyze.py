@@ -141,7 +141,7 @@ def _lines(source: str, file: BinaryIO, analysis: Analysis) -> int:
         if len(batch) >= BATCH:
             flush()
     flush(last=True)
-    say(f"analyzed: lines {index + 1}  rejected {rejected}", err=True)
+    say(f"analyzed: lines {index + 1}  rejected {rejected}", *analysis.remarks(), err=True)
     return EX_REJECTED if rejected else 0
 
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from multiprocessing import connection
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from bpf import loader, scope, trees
 from bpf.catalogue import catalogue
 from bpf.early import Test
 from bpf.layout import EXTRA_SLOTS
+from config.filters import Condition
+from config.rules import Rule
 from pipeline import VERSION, privilege, reader, recording
 from pipeline.books import Ledger
 from pipeline.clock import boot_epoch_ns, boottime_ns
@@ -36,7 +39,11 @@ from pipeline.stage import EX_SOFTWARE, PipelineFailed, reader_stage, recorder_s
 from pipeline.supervise import Host, Pipeline
 from pipeline.targets import open_file
 from workers import early
+from workers.detect.inputs import Recorded, said
+from workers.enrich.users import UNKNOWN, USERS
 
+READS = ("exec_environment", "fd_paths", "exec_hash", "capture_bytes", "stack_addresses")
+"""Settings by which more is read than events have."""
 STOP_DEADLINE_S = 5.0
 START_DEADLINE_S = 60.0
 TICK_S, IDLE_TICK_S = 0.02, 0.5
@@ -94,6 +101,10 @@ class Run:
             made_by=f"headrace {VERSION}",
             started_ns=host.started_ns,
             hidden=request.hidden,
+            events=tuple(event.name for event in self._traced.events),
+            reads=tuple(name for name in READS if getattr(settings, name)),
+            narrowed=_narrowed(request.early(self._traced)),
+            users=recording.Users(*USERS.known()),
         )
 
     @property
@@ -282,9 +293,25 @@ def _sink_status(pipeline: Pipeline) -> int:
     return SIGPIPE_STATUS if control.closed_sinks == control.closed_pipes else EX_IOERR
 
 
+def _narrowed(early: Sequence[Condition]) -> dict[str, str]:
+    """Events of which the kernel keeps something back, and what is left."""
+    found: dict[str, list[str]] = {}
+    for condition in early:
+        found.setdefault(condition.event.name, []).append(condition.text)
+    return {name: ", ".join(texts) for name, texts in found.items()}
+
+
 def live(request: Request) -> Outcome:
     """Trace this host."""
     return Run(request).run()
+
+
+def _add_uncovered(ledger: Ledger, rules: Sequence[Rule], facts: recording.Facts) -> None:
+    """What of signatures a recording cannot answer."""
+    recorded = Recorded(facts.events, facts.reads, facts.narrowed, facts.users is not None)
+    gaps = recorded.gaps(rules, catalogue(), ledger.by_event.keys())
+    ledger.uncovered = {gap.rule: f"{gap.word}: {'; '.join(gap.reasons)}" for gap in gaps}
+    ledger.remarks = said(gaps, len(rules))
 
 
 def replay(request: Request, path: Path) -> Outcome:
@@ -313,6 +340,7 @@ def replay(request: Request, path: Path) -> Outcome:
         hidden=facts.hidden,
         colour=coloured(request.sinks),
         columns=terminal_columns(request.sinks),
+        users=(facts.users.names, facts.users.others) if facts.users else UNKNOWN,
     )
     stopper = Stopper()
     status = 0
@@ -342,6 +370,7 @@ def replay(request: Request, path: Path) -> Outcome:
         ledger = pipeline.books(catalogue(), abandoned)
         ledger.produced = ledger.cross_checks["events_received"] - ledger.announced
         ledger.close(abandoned)
+        _add_uncovered(ledger, request.rules, facts)
         return Outcome(status, ledger)
     finally:
         stopper.close()

@@ -168,6 +168,10 @@ class Ledger(msgspec.Struct, kw_only=True):
     """Those that hold: their generation, how many were loaded, and how often they were read again or refused."""
     refusal: str = ""
     """Why they were refused the last time."""
+    uncovered: dict[str, str] = msgspec.field(default_factory=dict)
+    """Of a replay: signatures that the recording cannot answer, or only in part, and what is missing."""
+    remarks: list[str] = msgspec.field(default_factory=list)
+    """The same for people."""
     by_rule: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
     """Of signatures that have seen events, by id: `evaluated`, `matched`, `time_ns`; since their generation began."""
     values: dict[str, int] = msgspec.field(default_factory=dict)
@@ -226,6 +230,7 @@ class Ledger(msgspec.Struct, kw_only=True):
             lines.append("  containers: " + "  ".join(f"{name} {n}" for name, n in self.containers.items() if n))
         if self.restarts:
             lines.append("  restarted: " + "  ".join(f"{name} {n}" for name, n in self.restarts.items()))
+        lines += [f"  {escaped(remark)}" for remark in self.remarks]
         return lines
 
 

@@ -107,6 +107,8 @@ class Plan:
     secret: bytes = b""
     """What folding keys are made with."""
     colour: bool = False
+    users: tuple[dict[int, str], bool] | None = None
+    """Names of the recorded host's users, and whether there may be others; None: this host's are looked up."""
     columns: int = 0
     """Width of the terminal that the table goes to; 0: lines are whole."""
 

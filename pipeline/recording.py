@@ -64,6 +64,13 @@ class RecordingError(Exception):
     """A recording that cannot be read: not one, of another version, cut off or corrupted."""
 
 
+class Users(msgspec.Struct, frozen=True):
+    """Names of the host's users by their numbers, when it was begun; `others`: a directory service may know more."""
+
+    names: dict[int, str]
+    others: bool = False
+
+
 class Facts(msgspec.Struct, frozen=True):
     """What a recording says about the host it was made on."""
 
@@ -77,6 +84,13 @@ class Facts(msgspec.Struct, frozen=True):
     """CLOCK_BOOTTIME when it was begun."""
     hidden: tuple[str, ...] = ()
     """Arguments that were read for signatures, and that nobody asked to see."""
+    events: tuple[str, ...] | None = None
+    """What was recorded; None: the headrace that made it did not say."""
+    reads: tuple[str, ...] = ()
+    """Settings that were on and by which more is read."""
+    narrowed: dict[str, str] = {}
+    """Events of which only those were recorded that a condition holds for, and which."""
+    users: Users | None = None
 
 
 class Block(NamedTuple):

@@ -21,7 +21,7 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any
 
@@ -93,8 +93,11 @@ class Pipeline:
     """Whether executables are hashed, which is done on the host that ran them."""
     colour: bool = False
     columns: int = 0
+    users: tuple[dict[int, str], bool] | None = None
+    """Of the recorded host."""
     on_restart: Callable[[], None] = lambda: None
     """Called when a process was started again: what workers knew of the traced processes is gone with them."""
+    _listening: dict[str, Listening] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         require_total_store_order()
@@ -102,7 +105,6 @@ class Pipeline:
         start_helpers(_imports(self.rules, self.sinks))
         workers, rings = self.settings.workers, self.settings.workers + self.records
         self._segments: list[Segment] = []
-        self._listening: dict[str, Listening] = {}
         targets = [self._target(sink, sink.truncate) for sink in self.sinks]
         self._files, self._targets = Files(self.sinks, targets, self._reopened), targets
         size = Control.bytes_for(workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
@@ -142,6 +144,7 @@ class Pipeline:
             log_level=self.settings.log_level,
             publisher=uuid.uuid4().hex[:12],
             hashes_remote=self.settings.exec_hash_remote,
+            users=self.users,
             hashes=self._segment(hashes.Table.size()).name if self.hashes else "",
             hash_requests=self._hash_pipe[1] if self._hash_pipe else None,
             enrichment=segment.name if segment else "",

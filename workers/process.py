@@ -39,6 +39,7 @@ from workers.counters import count
 from workers.detect.matches import Matches
 from workers.enrich.containers import nobody
 from workers.enrich.executables import Executables
+from workers.enrich.users import fix_users
 from workers.filters import Predicates
 from workers.hold import Hold
 from workers.rows import Rows, empty_rows
@@ -59,8 +60,7 @@ if TYPE_CHECKING:
 ROWS_PER_RECORD, FINDING_ROWS = 4096, 1024
 COLUMN_ROWS_PER_RECORD, COLUMN_BYTES = 65536, 64
 """Rows of columns in a record at most, and about how many bytes each has beside its cells."""
-WAIT_MS = 1000
-FULL_WAIT_S = 0.0005
+WAIT_MS, FULL_WAIT_S = 1000, 0.0005
 
 
 class Worker:
@@ -68,11 +68,10 @@ class Worker:
 
     def __init__(self, plan: Plan, index: int) -> None:
         self.plan, self.index = plan, index
-        self.control = attach_control(plan)
+        self.control, self.results = attach_control(plan), attach_ring(plan.results[index])
         self.journal = self.control.workers[index]
         self.state = self.journal.next[0]
         self._cpu = CpuClock(int(self.state["cpu_ns"]))
-        self.results = attach_ring(plan.results[index])
         conditions = plan.conditions or plan.only
         self._keep = Predicates(catalogue(), plan.conditions, plan.only) if conditions else None
         self.core = Core(catalogue(), index, plan.workers, self._keep)
@@ -378,6 +377,7 @@ class Worker:
 
 def run(plan: Plan, index: int) -> None:
     """One worker process."""
+    fix_users(plan.users)
     worker = Worker(plan, index)
     worker.control.ready[READY_WORKER + index] = 1
     worker.run()

@@ -24,6 +24,7 @@ from workers.detect.engine import EventEngine, Verdict
 from workers.detect.fields import Field
 from workers.detect.findings import MOST_ANCESTORS, DataField, data_fields, rule_parts, same_fields, shown_image
 from workers.detect.flat import FlatEvent
+from workers.detect.inputs import DUPLICATES, LinesRead, said
 from workers.detect.json_events import is_own, of_line
 from workers.detect.lineages import NOTHING, Processes, Told
 from workers.detect.states import Given
@@ -35,7 +36,6 @@ MAX_LINE_BYTES = 16 << 20
 MAX_DEPTH = 64
 """How deeply the values of a line may be nested."""
 CONNECTS = {"security_socket_connect": ("sockfd", "remote_addr"), "connect": ("sockfd", "addr")}
-DUPLICATES = ("dup", "dup2", "dup3", "socket_dup")
 ENDS = ("sched_process_exit", "exit_group")
 
 
@@ -184,6 +184,7 @@ class Analysis:
         self._rules, self._catalogue, self._bounded = rules, catalogue, bounded
         self._engines = {event: EventEngine(of, FlatColumn) for event, of in compile_rules(rules, catalogue).items()}
         self._descriptors, self._processes = Descriptors(catalogue), Processes()
+        self._read = LinesRead(rules, catalogue)
         self._parts = [rule_parts(rule, 1) for rule in rules]
         self._fields: Fields = {}
         self._same: Fields = {}
@@ -209,7 +210,14 @@ class Analysis:
             raise LineError(f"not JSON: {error}") from error
         except ValueError as error:
             raise LineError(str(error)) from error
-        return None if event is None else Indexed(index, event, raw, told)
+        if event is None:
+            return None
+        self._read.take(event, raw, told)
+        return Indexed(index, event, raw, told)
+
+    def remarks(self) -> list[str]:
+        """What of the rules the lines could not answer, for people."""
+        return said(self._read.gaps(), len(self._rules))
 
     def of_examples(self, events: Sequence[FlatEvent]) -> list[str]:
         """Ids of the rules that the last of some events completes."""

@@ -7,15 +7,27 @@ another user's, by a database of the container's own.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 LOOK_S = 1.0
 """Between two looks whether the files have changed."""
 LOCAL = frozenset({"files", "compat", "systemd", "db"})
 """Sources of names (nsswitch.conf) that are files, or made up for what has no name in one."""
+
+
+class Names(NamedTuple):
+    """Names of users by number; `others`: what has none may be known elsewhere."""
+
+    names: dict[int, str]
+    others: bool
+
+
+UNKNOWN = Names({}, True)
+"""Nothing is known of the users of a host."""
 
 
 class Users:
@@ -35,6 +47,16 @@ class Users:
             self._looked = now
             self._read()
         return self._names.get(uid) or (None if self._others else str(uid))
+
+    def known(self) -> Names:
+        """All names, for a recording."""
+        self._read()
+        return Names(self._names, self._others)
+
+    def fix(self, names: Names) -> None:
+        """These are those of another host, and do not change."""
+        self._names, self._others = dict(names.names), names.others
+        self._looked = math.inf
 
     def _read(self) -> None:
         version = tuple(_changed_ns(path) for path in (self._passwd, self._sources))
@@ -62,6 +84,12 @@ def _changed_ns(path: Path) -> int:
 
 USERS = Users()
 """This process's."""
+
+
+def fix_users(given: tuple[dict[int, str], bool] | None) -> None:
+    """Take the names of the host that was recorded; None: those of this one."""
+    if given is not None:
+        USERS.fix(Names(*given))
 
 
 def user_name(uid: int, container: Any) -> str | None:
