@@ -314,23 +314,26 @@ def _add_uncovered(ledger: Ledger, rules: Sequence[Rule], facts: recording.Facts
     ledger.remarks = said(gaps, len(rules))
 
 
-def replay(request: Request, path: Path) -> Outcome:
-    """Run a recording through the same workers."""
-    file = recording.opened(path)
-    facts, _ = recording.read_facts(recording.mapped(file, str(path)), str(path))
-    host = Host(
+def _recorded_host(facts: recording.Facts) -> Host:
+    return Host(
         cpus=max(facts.cpus, 1),
         boot_epoch_ns=facts.boot_epoch_ns,
         nodename=facts.nodename.encode(),
         slots=facts.shards + EXTRA_SLOTS,
         started_ns=facts.started_ns,
     )
+
+
+def replay(request: Request, path: Path) -> Outcome:
+    """Run a recording through the same workers."""
+    file = recording.opened(path)
+    facts, _ = recording.read_facts(recording.mapped(file, str(path)), str(path))
     named = request.settings.events != "*"
     # there is no kernel to take anything out
     selection = request.selection.beside(request.selection.events)
     pipeline = Pipeline(
         request.settings,
-        host,
+        _recorded_host(facts),
         request.sinks,
         selection.conditions,
         only=request.selection.events if named else None,

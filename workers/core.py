@@ -148,6 +148,7 @@ class Core:
     def advance(self, watermark_ns: int) -> Batch:
         """Let go of everything up to `watermark_ns`."""
         self.take_in()
+        self._pieces.turn()
         batch, self._next = self._next, Batch(empty_rows(), 0)
         batch.watermark_ns, rows = watermark_ns, self._pending
         self._pending = None
@@ -174,7 +175,6 @@ class Core:
         """Rows of all frames fed, with the tree brought up to them; and how many facts it took."""
         told = read_frames(self._pieces.joined(self._facts), self.contexts).rows
         decoded = read_frames(self._pieces.joined(self._frames), self.contexts, self._owns_shard)
-        self._pieces.turn()
         facts, asked = self._lifecycle(told), self._lifecycle(decoded.rows)
         if len(facts) or len(asked):
             self.tree.apply(concatenate([facts, asked]), self.contexts)

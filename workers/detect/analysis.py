@@ -243,11 +243,11 @@ class Analysis:
                 if verdict.undecided:
                     open_[row] = verdict
         said = self._ask(batch, found)
-        last = len(self._rules) - 1
+        position = self._rules.index(UNDECIDED)
         for row, verdict in open_.items():
-            found.append((row, last))
+            found.append((row, position))
             signatures = [self._rules[p].id for p in verdict.undecided]
-            said[row, last] = Answer(undecided(signatures, list(verdict.fields)))
+            said[row, position] = Answer(undecided(signatures, list(verdict.fields)))
         for at, rule in sorted(found):
             answer = said.get((at, rule))
             if answer is None and rule not in self._code:

@@ -81,12 +81,12 @@ def test_a_path_that_changed_while_it_was_walked_is_undecided() -> None:
 def renamed(new: bytes, followed: bool) -> Record:
     whole = len(new) - len(new.split(b"/")[-1]) + 1 if followed else 0
     names = Blob(0, b"a", OK), Blob(1, new, OK, whole)
-    folders = (Blob(BLOB_BASE | arg, b"work\0/\0", OK | SOURCE_KERNEL, ROOT_NOT_MET) for arg in (0, 1))
+    folders = (Blob(BLOB_BASE | arg, b"home\0/\0", OK | SOURCE_KERNEL, ROOT_NOT_MET) for arg in (0, 1))
     return Record(RENAMED, args=(0, 0), blobs=(*names, *folders))
 
 
 def test_a_name_that_was_not_followed_matches_as_it_was_passed_or_is_undecided() -> None:
-    test = Test("new_path", "startswith", ("/work/link/",))
+    test = Test("new_path", "startswith", ("/home/link/",))
     left = [{"signatures": ["r0"], "fields": ["new_path"]}]
     assert found(renamed(b"link/x", False), test, event="security_inode_rename") == ({"r0"}, [])
     assert found(renamed(b"other/x", False), test, event="security_inode_rename") == (set(), left)
