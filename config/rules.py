@@ -42,6 +42,7 @@ KEYS = (
     "examples",
     "author",
     "references",
+    "unseen",
 )
 EXAMPLE_KEYS = ("event", "events", "args", "retval", "process", "parent", "ancestors", "container")
 MOST_CODE = 256
@@ -88,7 +89,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     level: str = ""
     status: str = ""
     dead: tuple[str, ...] = ()
-    """Parts that cannot match here, each with why; the rest of the rule can."""
+    """Parts that cannot match here, each with why; the rest of the rule can. What a file says that it does not see."""
     lacking: str = ""
     """Why nothing of it can match; "" if something can."""
     code: str = ""
@@ -295,6 +296,7 @@ class _RuleReader:
             enabled=self._switch(),
             author=self._text("author"),
             references=self._texts("references"),
+            dead=self._texts("unseen"),
             file=self._file,
             line=self._line,
         )

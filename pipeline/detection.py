@@ -20,7 +20,7 @@ from pipeline.groups import EX_USAGE, Failure, Suggesting, say
 from pipeline.host import event_lack
 from workers.detect.analysis import Analysis
 from workers.detect.flat import of_example
-from workers.detect.rulesets import Ruleset, build, coverage
+from workers.detect.rulesets import Coverage, Ruleset, build, coverage
 
 READ_FOR = {
     "env": ("exec_environment", "the environment of processes"),
@@ -160,6 +160,14 @@ def evaded(rule: Rule) -> tuple[str, ...]:
     return tuple(name for name in rule.events if evades(catalogue().by_name[name]))
 
 
+def _seen(rule: Rule) -> Coverage:
+    """What of a rule can fire here, with what io_uring does unseen."""
+    state, unseen = coverage(rule, catalogue(), event_lack), evaded(rule)
+    if state.word == "none" or not unseen:
+        return state
+    return Coverage("partial", "; ".join(filter(None, (state.reason, f"by io_uring unseen: {', '.join(unseen)}"))))
+
+
 def describe(node: Node) -> str:
     """A condition in words."""
     if isinstance(node, Test):
@@ -206,7 +214,7 @@ def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None
     for rule in found.rules:
         if rule in others:
             continue
-        state = coverage(rule, catalogue(), event_lack)
+        state = _seen(rule)
         title = rule.title or rule.name
         lines.append(Checked(rule.id, title, rule.file, state.word, state.reason, evaded(rule)))
     lines += [Checked(e.rule, "", e.file, "refused", f"line {e.line}: {e.why}" if e.line else e.why) for e in refused]

@@ -9,7 +9,9 @@ Each action is a process of its own; afterwards it says `ID hit|miss|both PID ST
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -18,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-CLONE_NEWNS, MS_PRIVATE_REC = 0x20000, 0x44000
+CLONE_NEWNS, MS_PRIVATE_REC, MS_BIND = 0x20000, 0x44000, 4096
 PTRACE_TRACEME, PTRACE_PEEKTEXT, PTRACE_POKETEXT, PTRACE_POKEDATA, PTRACE_ATTACH = 0, 1, 4, 5, 16
 PROT_READ, PROT_WRITE, PROT_EXEC = 1, 2, 4
 PR_SET_NAME = 15
@@ -86,6 +88,83 @@ def renamed(old: str, new: str, below: str) -> Action:
         os.rename(old, new)
 
     return act
+
+
+def another_way(below: str, way: Callable[[Path, Path], object]) -> Action:
+    """From a plain file in a tmpfs that lies over a folder, to what else it can be there."""
+
+    def act() -> None:
+        over(below)
+        plain = Path(below, "plain")
+        os.mknod(plain, 0o600)
+        way(plain, Path(below))
+
+    return act
+
+
+def at(name: str, way: Callable[[Path, Path], object]) -> Callable[[Path, Path], object]:
+    """The way to a file of that name, whose folder is there."""
+
+    def go(plain: Path, below: Path) -> None:
+        target = below / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        way(plain, target)
+
+    return go
+
+
+def bound(plain: Path, target: Path) -> None:
+    os.mknod(target, 0o600)
+    check(LIBC.mount(bytes(plain), bytes(target), None, MS_BIND, None))
+
+
+def bound_away(plain: Path, target: Path) -> None:
+    os.mknod(target, 0o600)
+    check(LIBC.mount(bytes(target), bytes(plain), None, MS_BIND, None))
+
+
+def cut_short(plain: Path, target: Path) -> None:
+    os.mknod(target, 0o600)
+    os.truncate(target, 0)
+
+
+def as_folder(plain: Path, target: Path) -> None:
+    os.rename(plain, target)
+
+
+def linked_folder(plain: Path, target: Path) -> None:
+    """By a folder that is a link."""
+    folder = target.parent.with_name("elsewhere")
+    folder.symlink_to(target.parent)
+    os.link(plain, folder / target.name)
+
+
+def hidden(way: Callable[[Path, Path], object]) -> Action:
+    def act() -> None:
+        folder = FOLDER / f"hidden-{os.getpid()}"
+        folder.mkdir()
+        way(Path(shutil.copy("/bin/true", folder)), folder / ".true")
+
+    return act
+
+
+def copied_by(call: Callable[[int, int, int], object]) -> Callable[[Path, Path], None]:
+    def go(plain: Path, target: Path) -> None:
+        source, made = os.open(plain, os.O_RDONLY), os.open(target, os.O_RDWR | os.O_CREAT, 0o700)
+        call(source, made, os.fstat(source).st_size)
+
+    return go
+
+
+def written_in_parts(source: int, made: int, size: int) -> None:
+    for part in (os.read(source, 3), os.read(source, size)):
+        os.write(made, part)
+
+
+def by_mapping(source: int, made: int, size: int) -> None:
+    os.ftruncate(made, size)
+    with mmap.mmap(made, size) as data:
+        data[:] = os.read(source, size)
 
 
 def poke(request: int) -> Action:
@@ -257,6 +336,24 @@ def in_proc(path: str, flags: int) -> Action:
     return act
 
 
+def sent(source: int, made: int, size: int) -> None:
+    os.sendfile(made, source, 0, size)
+
+
+def copied(source: int, made: int, size: int) -> None:
+    os.copy_file_range(source, made, size)
+
+
+def run_as(plain: Path, target: Path) -> None:
+    os.rename(plain, target)
+    os.execv(target, [str(target)])
+
+
+OTHERS = ((1028, "sudoers.d/x"), (1027, "cron.d/x"), (1026, "init.d/x"), (107, "ld.so.preload"))
+"""Signatures of ours, and a name that they look at, below /etc."""
+WAYS = (os.link, os.symlink, bound, bound_away, cut_short)
+
+
 def actions(folder: Path) -> tuple[list[tuple[str, str, Action]], list[tuple[str, str, Action]]]:
     """(signature, hit or miss, action) of the host, and of a container."""
     writes, reads = os.O_WRONLY, os.O_RDONLY
@@ -317,6 +414,15 @@ def actions(folder: Path) -> tuple[list[tuple[str, str, Action]], list[tuple[str
         ("TRC-1027", "miss", read_over("/etc/crontab", "/etc")),
         ("TRC-1028", "hit", written("/etc/sudoers.d/x", "/etc")),
         ("TRC-1028", "miss", written("/etc/sudoers.bak", "/etc")),
+        *((f"HR-{n}", "hit", another_way("/etc", at(name, way))) for n, name in OTHERS for way in WAYS),
+        *((f"HR-{n}", "hit", another_way("/etc", at(name, linked_folder))) for n, name in OTHERS[:3]),
+        ("HR-1027", "hit", another_way("/etc", at("cron.d", as_folder))),
+        *((f"HR-{n}", "miss", another_way("/etc", at("other", way))) for n, _ in OTHERS for way in WAYS),
+        ("HR-107", "hit", executed(true, [true], {"A": "1", "LD_AUDIT": "/x.so"})),
+        ("HR-107", "miss", executed(true, [true], {"MY_LD_AUDIT": "/x.so"})),
+        *(("HR-1015", "hit", hidden(copied_by(how))) for how in (written_in_parts, by_mapping, sent, copied)),
+        *(("HR-1015", "hit", hidden(way)) for way in (os.rename, os.link, run_as)),
+        ("HR-1015", "miss", hidden(lambda plain, target: os.rename(plain, target.with_name("true.")))),
         # of a container alone
         ("TRC-1010", "miss", opened(folder / "release_agent", writes)),
         ("TRC-1014", "miss", mounted(b"/dev/trigger")),

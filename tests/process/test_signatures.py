@@ -48,7 +48,7 @@ def test_what_the_tutorial_writes_holds_its_examples(my: Path) -> None:
     assert done.returncode == 0
     assert {json.loads(line)["id"]: json.loads(line)["coverage"] for line in done.stdout.splitlines()} == {
         "MY-1": "full",
-        "MY-2": "full",
+        "MY-2": "partial",  # io_uring opens files unseen
     }
 
 
