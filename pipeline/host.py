@@ -8,9 +8,9 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from bpf import cgroups
+from bpf import beyond, cgroups
 from bpf.btf import VMLINUX, Btf, BtfError
-from bpf.catalogue import ENTRY_CALLS, Event
+from bpf.catalogue import ENTRY_CALLS, Event, catalogue
 from bpf.compiler import CompileError, import_bcc
 from bpf.loader import INSTALL, has_raw_tracepoint, tracefs
 from pipeline import privilege
@@ -116,6 +116,18 @@ def _machine() -> Finding:
     return Finding("machine", True, platform.machine())
 
 
+def _calls() -> Finding:
+    name = "system calls"
+    try:
+        with beyond.SYMBOLS.open() as symbols:
+            found = beyond.unnamed({event.name for event in catalogue().by_id.values()}, symbols)
+    except OSError as error:
+        return Finding(name, False, f"{beyond.SYMBOLS}: {error.strerror}", "mount /proc", optional=True)
+    if not found:
+        return Finding(name, True, "all of this kernel's have names")
+    return Finding(name, False, f"shown as unknown_syscall: {', '.join(found)}", "a later headrace", optional=True)
+
+
 def findings() -> list[Finding]:
     """Everything that tracing needs, and the hooks one by one."""
     btf_finding, btf = _btf()
@@ -136,6 +148,7 @@ def findings() -> list[Finding]:
         ),
         _shm(),
         _containers(),
+        _calls(),
     ]
     for name in RAW_TRACEPOINTS:
         if btf is None:
