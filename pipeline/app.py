@@ -133,7 +133,7 @@ class Run:
         self.kernel = kernel = self._load()
         programs = kernel.programs
         if self.request.rules:
-            self._reloader = Reloader(self.request, self.pipeline.generations, programs)
+            self._reloader = Reloader(self.request, self.pipeline.generations, programs, self.pipeline.plan.bells)
         descriptors = 2 * len(kernel.ends.perf)
         self.pipeline.on_restart = programs.tell_again
         self.pipeline.start_source(reader_stage(reader.run, kernel.ends, descriptors=descriptors))

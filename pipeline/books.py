@@ -172,6 +172,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     """Of a replay: signatures that the recording cannot answer, or only in part, and what is missing."""
     remarks: list[str] = msgspec.field(default_factory=list)
     """The same for people."""
+    reloading: bool = False
+    """Whether some worker does not look by the latest yet."""
     by_rule: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
     """Of signatures that have seen events, by id: `evaluated`, `matched`, `time_ns`; since their generation began."""
     values: dict[str, int] = msgspec.field(default_factory=dict)

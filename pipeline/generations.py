@@ -3,7 +3,8 @@
     supervisor   encodes the set into a segment, names it in the control segment, then stores its generation
     worker       looks for a later generation before each turn; all rows of a turn are looked at by one set. Which it
                  was stands in the journal, so that a turn that is redone after a death is looked at by the same
-    supervisor   removes a segment once every worker has committed a later generation
+    supervisor   removes a segment once every worker has committed a later generation; where one could not load it,
+                 the set before comes back as another generation
 
 A signature that is what it was goes on with what it has kept, and stays off if it was. The kernel is asked for what a
 set looks at before the set is named, and no longer for what nobody looks at once all workers have come to it.
@@ -36,6 +37,7 @@ class Generations:
         self._numbers: dict[bytes, int] = {}
         """Of each signature in Python that was there, by what it is."""
         self._when_taken: Callable[[], None] | None = None
+        self._when_refused: Callable[[int], None] = lambda worker: None
         self.latest = 0
         self._ids: list[str] = []
 
@@ -55,18 +57,30 @@ class Generations:
     def make_room(self) -> None:
         """For another set. TooSoon."""
         self.attend()
-        if len(self._segments) >= MOST_GENERATIONS:
+        if len(self._segments) >= MOST_GENERATIONS - 1:  # one may have to come back
             raise TooSoon("workers have not come to the signatures before yet")
 
-    def offer(self, rules: Sequence[Rule], when_taken: Callable[[], None] = lambda: None) -> None:
-        """Let these hold from now on; `when_taken` is called once every worker looks by them. There is room."""
+    @property
+    def settled(self) -> bool:
+        """Whether every worker looks by the latest."""
+        return self._when_taken is None
+
+    def offer(
+        self,
+        rules: Sequence[Rule],
+        when_taken: Callable[[], None] = lambda: None,
+        when_refused: Callable[[int], None] = lambda worker: None,
+    ) -> None:
+        """Let these hold from now on. There is room. `when_taken` is called once every worker looks by them, or
+        `when_refused` with the number of one that could not load them.
+        """
         numbers = self._numbered([rule for rule in rules if rule.code])
         generation = self.latest + 1
         data = msgspec.msgpack.encode(RuleSet(tuple(rules), generation, numbers))
         segment = Segment(len(data))
         segment.array("u1", len(data))[:] = np.frombuffer(data, "u1")
         self._segments[generation] = segment
-        self._when_taken = when_taken
+        self._when_taken, self._when_refused = when_taken, when_refused
         self.latest, self._ids = generation, [rule.id for rule in rules]
         self._control.offer_rules(generation, segment.name, len(data))
 
@@ -87,6 +101,10 @@ class Generations:
         """Remove what no worker needs any more."""
         if not self._when_taken and len(self._segments) < 2:
             return
+        refused = np.flatnonzero(self._control.running["refused"] == self.latest)
+        if len(refused) and self._when_taken:
+            self._when_taken = None
+            self._when_refused(int(refused[0]))
         oldest = min(int(journal.peek("generation")) for journal in self._control.workers)
         for generation in [n for n in self._segments if n < oldest]:
             self._segments.pop(generation).close()

@@ -30,8 +30,10 @@ from pipeline.shm import Array, Journal, Segment, contents
 
 FLAGS_BYTES = 64
 READY_BYTES = 128
-RUNNING = np.dtype([("signature", "<u8"), ("since_ns", "<u8")])
-"""Of a worker: which signature in Python it is in (from 1, 0: none), and since when (CLOCK_BOOTTIME)."""
+RUNNING = np.dtype([("signature", "<u8"), ("since_ns", "<u8"), ("refused", "<u8")])
+"""Of a worker: which signature in Python it is in (from 1, 0: none), and since when (CLOCK_BOOTTIME); and the latest
+generation that it could not load.
+"""
 RULES = np.dtype([("generation", "<u8"), ("bytes", "<u8"), ("name", "S64")])
 """Where the signatures of a generation are: a segment, and how much of it (pipeline/generations.py)."""
 MOST_TALLIED = 4096

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from bpf.catalogue import ON_PROCESSES, SYS_EXIT, Event, catalogue
 from bpf.loader import Programs
@@ -13,6 +14,7 @@ from config.tuning import TuningError
 from pipeline import live
 from pipeline.books import Ledger
 from pipeline.detection import unread
+from pipeline.doorbell import Doorbell
 from pipeline.generations import Generations, TooSoon
 from pipeline.groups import Failure
 from pipeline.host import event_lack
@@ -25,18 +27,31 @@ SHORT = {"left_out": "left out", "not_covered": "not covered"}
 """What a set may fall short by, as the books count it, in words."""
 
 
+class Held(NamedTuple):
+    """A set, the events that are traced for it, and whether the kernel lets all records of them pass."""
+
+    ruleset: Ruleset
+    asked: tuple[Event, ...]
+    wider: bool
+
+
 class Reloader:
     """Reads them again, asks the kernel for what they look at, and lets the workers have them."""
 
-    def __init__(self, request: Request, generations: Generations, programs: Programs) -> None:
+    def __init__(
+        self, request: Request, generations: Generations, programs: Programs, bells: Sequence[Doorbell]
+    ) -> None:
+        """`bells`: those of the workers."""
         self._request, self._generations, self._programs = request, generations, programs
+        self._bells = bells
         traced = request.traced(event_lack)
         self._loaded = {event.name for event in traced.events}
         self._narrowed = {c.event.name for c in request.early(traced)} | {name for name, _, _ in traced.retval}
         self._asked, self._narrowing, self._wider = traced.events, programs.wanted.narrowed, False
         self.count = self.refused = 0
-        self.rules, self.refusal = len(request.rules), ""
-        self._left_out, self._not_covered = len(request.ruleset.left_out), 0
+        self.refusal = ""
+        self._held = self._settled = Held(request.ruleset, traced.events, False)
+        self._not_covered = 0
 
     def lack(self, event: Event) -> str:
         """Why signatures that come now cannot see an event; "" if they can."""
@@ -59,16 +74,41 @@ class Reloader:
             ruleset = self._read()
             self._generations.make_room()
             asked = self._request.beside(ruleset, self.lack)
-            wider = self._request.narrowed(ruleset) != self._narrowing
-            self._ask(_union(self._asked, asked), self._wider or wider)
-            self._generations.offer(ruleset.rules, lambda: self._ask(asked, wider))
-        except (Failure, TuningError, TooSoon) as error:
-            self.refused += 1
-            self.refusal = str(error)
-            logger("supervisor").error("supervisor.signatures_refused", reason=self.refusal)
+            self._offer(Held(ruleset, asked, self._request.narrowed(ruleset) != self._narrowing))
+        except Exception as error:  # whatever files hold, and whatever becomes of it, the run goes on
+            if not isinstance(error, Failure | TuningError | TooSoon):
+                logger("supervisor").error("supervisor.signatures_failed", error=repr(error))
+            self._refuse(str(error) or type(error).__name__)
             return
         self.count, self.refusal = self.count + 1, ""
-        self.rules, self._left_out, self._not_covered = len(ruleset.rules), len(ruleset.left_out), 0
+
+    def _refuse(self, why: str) -> None:
+        self.refused, self.refusal = self.refused + 1, why
+        logger("supervisor").error("supervisor.signatures_refused", reason=why)
+
+    def _offer(self, held: Held, is_former: bool = False) -> None:
+        """Let a set hold. If a worker cannot load it, the last one that all had comes back."""
+        self._ask(_union(self._asked, held.asked), self._wider or held.wider)
+
+        def taken() -> None:
+            self._settled = held
+            self._ask(held.asked, held.wider)
+
+        def refused(worker: int) -> None:
+            if is_former:
+                return  # it holds where it can be loaded
+            self.count -= 1
+            self._refuse(f"worker {worker} could not load them (the run's log says why); the set before holds again")
+            self._offer(self._settled, is_former=True)
+
+        self._generations.offer(held.ruleset.rules, taken, refused)
+        for bell in self._bells:
+            bell.ring()
+        self._held = held
+        self._tell_coverage(held.ruleset)
+
+    def _tell_coverage(self, ruleset: Ruleset) -> None:
+        self._not_covered = 0
         for rule in ruleset.rules:
             state = coverage(rule, catalogue(), self.lack)
             if state.word != "full" and coverage(rule, catalogue(), event_lack) != state:
@@ -93,10 +133,11 @@ class Reloader:
 
     def add_to(self, ledger: Ledger) -> None:
         """What the books say of them."""
-        counts = {"generation": self._generations.latest, "loaded": self.rules}
-        counts |= {"left_out": self._left_out, "not_covered": self._not_covered}
+        counts = {"generation": self._generations.latest, "loaded": len(self._held.ruleset.rules)}
+        counts |= {"left_out": len(self._held.ruleset.left_out), "not_covered": self._not_covered}
         ledger.signatures = counts | {"reloads": self.count, "refused": self.refused}
         ledger.refusal = self.refusal
+        ledger.reloading = not self._generations.settled
 
 
 def _union(first: Sequence[Event], second: Sequence[Event]) -> tuple[Event, ...]:
@@ -115,10 +156,12 @@ def ask(pid: int | None) -> Ledger:
         after = live.ask(path)
         if after is None:
             raise live.NoRun(f"the run {path.stem} has ended")
-        if _tries(after) > tried:
+        if _tries(after) > tried and not after.reloading:
             return after
         time.sleep(0.02)
-    raise TimeoutError(f"the run {path.stem} has not read its signatures within {PATIENCE_S:.0f} s")
+    raise TimeoutError(
+        f"the run {path.stem} has not read its signatures, or not in all workers, within {PATIENCE_S:.0f} s"
+    )
 
 
 def _tries(ledger: Ledger) -> int:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
 
@@ -225,3 +226,68 @@ def test_the_kernel_keeps_back_what_none_can_match_while_the_set_is_the_first(fo
     assert ledger["balanced"], errors
     assert ledger["lost"] == ledger["dropped"] == 0
     assert {f["signatureID"]: f["data"] for f in findings(found)}.keys() == {"GEN-1", "GEN-2"}
+
+
+ONLY_IN_THE_SUPERVISOR = (
+    STATEFUL.replace("KEEP-1", "KEEP-2")
+    + """
+import os
+
+if os.geteuid():
+    raise RuntimeError("not as this user")
+"""
+)
+
+
+def test_a_set_that_a_worker_cannot_load_is_refused_and_the_set_before_holds_again(folder: Path) -> None:
+    running, found = started(folder, "--workers", "2")
+    (folder / "gen.yaml").write_text(rule("GEN-2"))
+    (folder / "odd.py").write_text(ONLY_IN_THE_SUPERVISOR)
+    done = reloaded(running)
+    assert (done.returncode, done.stdout) == (65, "")
+    assert "could not load them" in done.stderr
+    os.getppid()
+    wait_for(lambda: b"GEN-1" in found.read_bytes(), "a finding of the set before")
+    (folder / "odd.py").unlink()
+    assert reloaded(running).returncode == 0
+    os.getppid()
+    wait_for(lambda: b"GEN-2" in found.read_bytes(), "a finding of the new set")
+    running.process.send_signal(signal.SIGINT)
+    status, ledger, errors = running.end()
+    assert (status, ledger["balanced"], ledger["restarts"]) == (0, True, {}), errors
+    assert "not as this user" in errors
+    assert ledger["signatures"] == LOADED | {"generation": 4, "reloads": 1, "refused": 1}
+
+
+def test_broken_sigma_files_beside_good_ones_are_named_and_a_live_run_goes_on(folder: Path) -> None:
+    sigma, calls = folder.parent / "sigma", "logsource: {product: linux, category: process_creation}"
+    sigma.mkdir()
+
+    def write(name: str, detection: str) -> None:
+        (sigma / name).write_text(f"title: {name}\nid: {uuid5(NAMESPACE_DNS, name)}\n{calls}\ndetection: {detection}\n")
+
+    def run_true(word: str) -> None:
+        subprocess.run(["true", word], check=True)
+
+    write("good.yml", "{s: {CommandLine|contains: first-word}, condition: s}")
+    running, found = started(folder, "--sigma", str(sigma), "--rules", "*", "--exclude", "TRC-*")
+    run_true("first-word")
+    wait_for(lambda: b"first-word" in found.read_bytes(), "a finding of the Sigma rule")
+    write("more.yml", "{s: {CommandLine|contains: second-word}, condition: s}")
+    write("empty.yml", "{s: {CommandLine: x}, condition: }")
+    write("port.yml", "{s: {CommandLine|gt: 79.5.1}, condition: s}")
+    write("surrogate.yml", r'{s: {CommandLine: "a\ud800b"}, condition: s}')
+    (sigma / "bytes.yml").write_bytes(b"\xff\x00title")
+    os.mkfifo(sigma / "pipe.yml")
+    (sigma / "folder.yml").mkdir()
+    (sigma / "gone.yml").symlink_to("nowhere")
+    done = reloaded(running)
+    assert (done.returncode, done.stdout) == (0, "generation 2: 4 signatures, 6 left out (the run's log says why)\n")
+    for word in ("first-word", "second-word"):
+        run_true(f"{word}-again")
+        wait_for(lambda word=word: f"{word}-again".encode() in found.read_bytes(), f"a finding of {word}")
+    running.process.send_signal(signal.SIGINT)
+    status, ledger, errors = running.end()
+    assert (status, ledger["balanced"], ledger["restarts"]) == (0, True, {}), errors
+    for name in ("empty", "port", "surrogate", "bytes", "pipe", "gone"):
+        assert f"left out: {sigma / name}.yml: " in errors or f"left out: {sigma / name}.yml:" in errors, errors

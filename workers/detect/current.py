@@ -73,9 +73,15 @@ class Current:
         return None if latest == self._tried else latest
 
     def look_by(self, generation: int) -> None:
-        """Change to a generation. What code of others raises comes through, and all stays as it was."""
+        """Change to a generation. What code of others raises comes through, and all stays as it was; the supervisor
+        sees that it could not be loaded.
+        """
         self._tried = generation
-        self.detector = self._loaded(generation, self.detector)
+        try:
+            self.detector = self._loaded(generation, self.detector)
+        except Exception:
+            self._running["refused"] = generation
+            raise
 
     def _loaded(self, generation: int, before: Detector | None = None) -> Detector:
         found = Detector.of(self._shared.encoded_rules(generation), self._catalogue, self._report)

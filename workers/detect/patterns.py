@@ -11,6 +11,7 @@ a set of their own, on UTF-8.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ MOST_MEMORY = 64 << 20
 ONE_CHARACTER = r"(?:[\x01-\x7f]|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf])"
 ANYTHING = r"[^\x00]*"
 END = r"\x00"
+WILD = re.compile("[*?]")
 
 
 def options(latin: bool) -> re2.Options:
@@ -93,6 +95,19 @@ def pattern(operator: str, value: Scalar, nocase: bool) -> str:
     begin = END if operator in ("equals", "startswith") else ""
     end = END if operator in ("equals", "endswith") else ""
     return begin + escaped(data) + end
+
+
+def wildness(pattern: str) -> int:
+    """How many parts of a glob's pattern may be several texts: what makes it costly to look for among others."""
+    return pattern.count(ANYTHING) + pattern.count(ONE_CHARACTER) + pattern.count("[")
+
+
+def plain_part(glob: str) -> str | None:
+    """ASCII text that all have in them that a glob matches, without case; None if none is known."""
+    if "[" in glob or "\\" in glob:
+        return None
+    parts = [part for part in WILD.split(glob) if part.isascii()]
+    return max(parts, key=len, default="") or None
 
 
 class TooLarge(Exception):

@@ -24,12 +24,16 @@ import numpy as np
 from config.conditions import Test
 from workers.decode.blocks import Block
 from workers.detect.fields import Field
-from workers.detect.patterns import END, PatternSet, pattern
+from workers.detect.patterns import END, PatternSet, pattern, plain_part, wildness
 from workers.detect.values import TEXT
 
 Array = np.ndarray[Any, Any]
 MOST_BYTES = 1000
 """Of a pattern; Hyperscan has a bound."""
+MAX_WILD = 1000
+"""Wildcards in all globs of a field that are looked for as they are: each takes milliseconds to compile. Of more, a
+plain part is looked for, and values that have it are looked at one by one.
+"""
 IN_EMPTY = ("", END, END + END)
 """Patterns that are in a text of nothing, which a block cannot tell from none."""
 
@@ -125,18 +129,25 @@ def database(patterns: Sequence[tuple[int, str, bool]]) -> Any:
     return found
 
 
+def too_wild(tests: Sequence[Test]) -> bool:
+    """Whether their globs would take too long to compile."""
+    globs = [pattern("glob", value, test.nocase) for test in tests if test.operator == "glob" for value in test.values]
+    return sum(map(wildness, globs)) > MAX_WILD
+
+
 class Scan:
     """All tests of one field, compiled."""
 
     def __init__(self, tests: Sequence[Test]) -> None:
         """hyperscan.error if a pattern is beyond its bounds."""
+        wild = too_wild(tests)
         owners: dict[tuple[str, bool], list[tuple[int, int]]] = {}
         loose = PatternSet(False)
         for i, test in enumerate(tests):
             for at, value in enumerate(test.values if test.operator != "exists" else ()):
-                if test.operator != "re":
+                if test.operator != "re" and not (wild and test.operator == "glob"):
                     owners.setdefault((pattern(test.operator, value, test.nocase), test.nocase), []).append((i, at))
-                elif text := required(str(value)):
+                elif text := plain_part(str(value)) if test.operator == "glob" else required(str(value)):
                     owners.setdefault((pattern("contains", text, True), True), []).append((-1, 0))
                 else:
                     loose.add(pattern("re", value, test.nocase), (i, at))
@@ -155,8 +166,11 @@ class Scan:
     @classmethod
     def of(cls, field: Field, tests: Sequence[Test]) -> Scan | None:
         """None if these tests need every value by itself."""
+        wild = too_wild(tests)
         for test in tests:
             if field.kind != TEXT or test.operator == "cidr":
+                return None
+            if wild and test.operator == "glob" and not all(plain_part(str(value)) for value in test.values):
                 return None
             for value in test.values:
                 text = pattern(test.operator, value, test.nocase) if test.operator not in ("re", "exists") else "?"
