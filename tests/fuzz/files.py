@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,15 @@ def written(data: bytes, suffix: str) -> Iterator[str]:
     path = Path(_folder().name, f"one{suffix}")
     path.write_bytes(data)
     yield str(path)
+
+
+NUMBER = re.compile(r"\b(0x[0-9a-f]+|[0-9]+)U?L*\b")
+
+
+def sound(source: str) -> None:
+    """Generated C has nothing that a compiler would refuse for its value alone."""
+    assert all(int(number, 0) < 2**64 for number in NUMBER.findall(source)), "a number is one of C"
+    assert source.isascii(), "C is ASCII"
 
 
 @contextmanager

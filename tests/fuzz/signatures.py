@@ -12,13 +12,14 @@ from functools import cache
 import msgspec
 
 from bpf.catalogue import catalogue
-from config.rules import Rule
+from bpf.early import c_source
 from pipeline.detection import _against, describe
-from tests.fuzz.files import unhinted, written
+from tests.fuzz.files import sound, unhinted, written
 from tests.fuzz.lines import seeds as line_seeds
 from tests.fuzz.seeds import SIGNATURES
 from workers.detect.analysis import Analysis, Indexed
 from workers.detect.detector import Detector, RuleSet
+from workers.detect.narrowing import narrowed
 from workers.detect.rulesets import Ruleset, build, coverage
 
 FORM = "yaml"
@@ -82,14 +83,10 @@ def used(found: Ruleset) -> None:
         for example in found.examples.get(rule.id, ()):
             _against(rule, example)
     if rules:
+        sound(c_source(narrowed(rules, catalogue(), ())))
         encoded = msgspec.msgpack.encode(RuleSet(rules))
         Detector.of(encoded, catalogue(), lambda text: None)
         list(map(msgspec.json.encode, Analysis(rules, catalogue()).findings(events())))
-
-
-def only(rules: tuple[Rule, ...]) -> Ruleset:
-    """A set of these."""
-    return Ruleset(rules)
 
 
 @unhinted()
