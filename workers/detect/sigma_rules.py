@@ -27,6 +27,8 @@ from workers.detect.sigma_values import Dead, Refused, modifiers, repeated_modif
 from workers.detect.taxonomy import Plain, Row, audit_rows, looked_at, rows_of_category
 
 LONGEST_FILE = 1 << 20
+MAX_SELECTIONS = 20_000
+"""Times that one condition comes to a selection: `1 of s* and 1 of s* ...` grows faster than its text."""
 SEVERITIES = {"informational": "info", "low": "low", "medium": "medium", "high": "high", "critical": "critical"}
 TECHNIQUE = re.compile(r"attack\.(t[0-9]{4}(?:\.[0-9]{3})?)")
 FILTERED = re.compile("^_filt_[a-z]{10}_")
@@ -146,6 +148,7 @@ class _Converter:
         if source.product not in (None, "linux"):
             raise RuleError(file, 0, self.id, f"a rule for {source.product}: headrace is for linux")
         self._audit = source.service == "auditd"
+        self._selections = 0
         self._reasons: dict[str, str] = {}
         """Of each selection that cannot hold in some row: why."""
         self._alive: set[str] = set()
@@ -235,6 +238,9 @@ class _Converter:
         detection = self._rule.detection.detections.get(name)
         if detection is None:
             raise RuleError(self._file, 0, self.id, f"no selection is called {name}")
+        self._selections += 1
+        if self._selections > MAX_SELECTIONS:
+            raise RuleError(self._file, 0, self.id, f"its condition refers to selections over {MAX_SELECTIONS} times")
         found = []
         absent = sorted(f for f in _fields(detection) if all(row.meaning(f) is None for row in rows))
         if absent and name not in self._reasons:

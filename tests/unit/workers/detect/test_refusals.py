@@ -8,6 +8,7 @@ import pytest
 
 from bpf.catalogue import catalogue
 from workers.detect.rulesets import build
+from workers.detect.sigma_rules import MAX_SELECTIONS, load_sigma
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,14 @@ def test_a_signature_in_python_that_cannot_be_given_to_workers(tmp_path: Path) -
     )
     (error,) = build(catalogue(), (str(path),), shipped=False, also_off=True).refused
     assert "X: it has what cannot be encoded: " in str(error)
+
+
+def test_a_sigma_condition_that_grows_faster_than_its_text(tmp_path: Path) -> None:
+    path = tmp_path / "one.yml"
+    selections = "".join(f"  s{i}: {{Image: /x{i}}}\n" for i in range(200))
+    condition = " and ".join(["1 of s*"] * 200)
+    source = "title: t\nlogsource: {category: process_creation, product: linux}\ndetection:\n"
+    path.write_text(f"{source}{selections}  condition: {condition}\n")
+    rules, (error,) = load_sigma([path], catalogue())
+    assert rules == []
+    assert str(error) == f"{path}: t: its condition refers to selections over {MAX_SELECTIONS} times"
