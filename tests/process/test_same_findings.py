@@ -137,7 +137,7 @@ def traced(request: pytest.FixtureRequest) -> Iterator[Run]:
         shutil.rmtree(folder)
 
 
-def run(folder: Path, workers: int) -> Run:
+def run(folder: Path, workers: int, *more: str) -> Run:
     sigma = folder / "sigma"
     sigma.mkdir()
     ids = set()
@@ -154,7 +154,7 @@ def run(folder: Path, workers: int) -> Run:
     (folder / "others.py").write_text(OTHERS)
     options = ("--signatures", str(own), "--sigma", str(sigma))
     script = SHELL.format(folder=folder, python=sys.executable)
-    line = [HEADRACE, "run", *options, "--fold", "0", "-e", "*", "--fd-paths", "--exec-env"]
+    line = [HEADRACE, "run", *options, "--fold", "0", *(more or ("-e", "*", "--fd-paths", "--exec-env"))]
     line += ["--workers", str(workers), "--record", str(folder / "recording"), "-o", f"json:{folder / 'events'}"]
     line += ["--findings", f"json:{folder / 'found'}", "--", "sh", "-c", script]
     done = subprocess.run(
@@ -191,3 +191,38 @@ def test_every_field_is_the_same_in_a_row_and_in_its_line(traced: Run) -> None:
     core = Core(catalogue(), 0, 1)
     both = Both(core)
     assert [each for rows in turns(traced.recording, core) for each in both.differences(rows)] == []
+
+
+def test_a_recording_has_what_the_signatures_of_its_run_need_whatever_is_shown() -> None:
+    with tempfile.TemporaryDirectory(prefix="same-findings-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        traced = run(folder, 2, "-e", "getppid")
+        assert traced.ids <= {one["signatureID"] for one in traced.found()}
+        done = headrace("analyze", *traced.options, str(traced.recording))
+        assert comparable([json.loads(line) for line in done.stdout.splitlines()]) == comparable(traced.found())
+        # nothing that this host can give
+        assert not traced.ids & set(ids_in(done.stderr)), done.stderr
+        # lines have what was shown, and that is said
+        done = headrace("analyze", *traced.options, str(traced.lines))
+        assert done.stdout == ""
+        assert traced.ids <= set(ids_in(done.stderr)), done.stderr
+
+
+def ids_in(errors: str) -> list[str]:
+    """Signatures that are said not to be covered."""
+    lines = errors.partition("not covered by this input")[2].splitlines()[1:]
+    return [word for line in lines for word in line.rpartition(": ")[2].replace(";", ",").replace(",", " ").split()]
+
+
+def test_a_recording_without_what_signatures_need_says_so(tmp_path: Path) -> None:
+    recording = tmp_path / "recording"
+    done = headrace("run", "-e", "sched_process_exec", "--record", str(recording), "-o", "none", "--", "true")
+    assert done.returncode == 0, done.stderr
+    ledger = tmp_path / "ledger"
+    done = headrace("replay", str(recording), "--findings", "json:-", "-o", "none", "--ledger", str(ledger))
+    assert "  not covered by this input: " in done.stderr
+    assert "no event ptrace: TRC-102, TRC-103" in done.stderr
+    uncovered = json.loads(ledger.read_text())["uncovered"]
+    assert uncovered["TRC-102"] == "none: no event ptrace"
+    assert "sched_process_exec without env" in uncovered["TRC-107"]

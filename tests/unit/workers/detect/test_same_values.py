@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bpf.catalogue import catalogue
+from bpf.catalogue import Event, catalogue
 from pipeline.recording import blocks, open_recording, read_facts
 from pipeline.ring import FRAME, U64, WATERMARK
 from tests.replay.conftest import RECORDING
+from tests.unit.frames import CONNECT, CUT, EXECVE, FAULT, OK, OPENAT, Blob, Record, Who, frame, view
 from workers.blobs import argument_counts
 from workers.core import Core
 from workers.detect.analysis import Analysis, Indexed
@@ -22,7 +26,7 @@ from workers.detect.view import View, listed
 from workers.rows import Rows
 from workers.views.json_lines import JsonStyle
 from workers.views.lineage import Lineages
-from workers.views.pieces import Lines
+from workers.views.pieces import VECTOR_TYPE, Lines
 from workers.views.style import Facts
 
 FINAL_NS = 2**63
@@ -54,7 +58,7 @@ class Both:
         """(line, event, field, value in the row, value in the line)"""
         if not len(rows):
             return []
-        view = View(rows, self.core.contexts, self.core.tree, self.counts)
+        seen = View(rows, self.core.contexts, self.core.tree, self.counts)
         data, _ = self.lines.render(rows, self.core.contexts)
         lines = data.splitlines()
         assert len(lines) == len(rows)
@@ -68,7 +72,7 @@ class Both:
                 except FieldError:  # a struct is none
                     continue
                 column = column_of(field)
-                for at, key in zip(chosen.tolist(), listed(column.keys(view, chosen)), strict=True):
+                for at, key in zip(chosen.tolist(), listed(column.keys(seen, chosen)), strict=True):
                     one = read[at]
                     assert isinstance(one, Indexed)
                     if (wanted := column.value(key)) != (got := one.event.value(field)):
@@ -81,3 +85,59 @@ def test_a_recording_and_its_lines_have_the_same_values() -> None:
     both = Both(core)
     found = [difference for rows in turns(RECORDING, core) for difference in both.differences(rows)]
     assert found == []
+
+
+BYTES = st.binary(max_size=12) | st.sampled_from(
+    [b"\xff", b"\xfe", "\ufffd".encode(), b"a\0", b"a", b"\\xff", b"a\0\0b"]
+)
+EXEC = catalogue().by_name["sched_process_exec"]
+FORK = catalogue().by_name["sched_process_fork"]
+STATUSES = st.sampled_from([OK, OK, OK, CUT, FAULT])
+
+
+TEXTS = BYTES.map(lambda data: data.replace(b"\0", b""))
+"""The kernel's strings end at a NUL."""
+
+
+def blobs_of(draw: st.DrawFn, event: Event, *names: str) -> tuple[Blob, ...]:
+    found = []
+    for name in names:
+        index = event.index(name) or 0
+        of = BYTES if event.arguments[index].type == VECTOR_TYPE else TEXTS
+        if draw(st.integers(0, 3)):
+            found.append(Blob(index, draw(of), draw(STATUSES)))
+    return tuple(found)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Record:
+    """Some event of some process, with any bytes in each of its texts."""
+    comm, node = (draw(TEXTS) for _ in range(2))
+    tgid = draw(st.sampled_from([100, 200]))
+    who = Who(tgid=tgid, tid=tgid, comm=comm, nodename=node, process_start_ns=tgid, uid=draw(st.sampled_from([0, 1])))
+    time_ns = draw(st.integers(1, 10**12))
+    what = draw(st.sampled_from([OPENAT, EXECVE, CONNECT, EXEC.id, FORK.id]))
+    if what == CONNECT:
+        family = draw(st.sampled_from([b"\x01\0", b"\x02\0", b"\x0a\0", b"\x10\0", b"\x63\0", b"\x01"]))
+        address = family + draw(BYTES | st.binary(max_size=30))
+        return Record(CONNECT, time_ns, (3, 1, len(address)), blobs=(Blob(1, address),), who=who)
+    if what == EXEC.id:
+        blobs = blobs_of(draw, EXEC, "pathname", "argv", "interp", "pwd", "env", "cmdpath")
+        return Record(EXEC.id, time_ns, (0,) * EXEC.cells, blobs=blobs, who=who)
+    if what == FORK.id:
+        args = [0] * FORK.cells
+        args[FORK.index("child_pid") or 0] = args[FORK.index("child_process_start_time") or 0] = 300 - tgid
+        return Record(FORK.id, time_ns, tuple(args), who=who)
+    blobs = blobs_of(draw, catalogue().by_id[what], *(["pathname"] if what == OPENAT else ["pathname", "argv", "envp"]))
+    return Record(what, time_ns, (0, 1, 2, 3), blobs=blobs, who=who)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(records(), min_size=1, max_size=6), min_size=1, max_size=3))
+def test_any_bytes_come_back_from_a_line_as_they_were(turns_of: list[list[Record]]) -> None:
+    core = Core(catalogue(), 0, 1)
+    both = Both(core)
+    for number, given_records in enumerate(turns_of, 1):
+        moved = [replace(record, time_ns=record.time_ns + number * 10**12) for record in given_records]
+        core.feed(view(frame(moved)))
+        assert both.differences(core.advance((number + 1) * 10**12).rows) == []
