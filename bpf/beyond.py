@@ -1,7 +1,7 @@
 """What the running kernel has beyond our table of system calls, by the names of its functions (/proc/kallsyms).
 
-Every system call is a function `__x64_sys_NAME` (SYSCALL_DEFINE in the kernel's sources). Most NAMEs are those of the table;
-the rest are calls by other names, halves of 32-bit tables, and calls of other machines, which end with ENOSYS here.
+Every system call is a function `__x64_sys_NAME` (SYSCALL_DEFINE in the kernel's sources). Most NAMEs are those of the
+table; the rest are calls by other names, of 32-bit tables, and of other machines, which end with ENOSYS here.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ HALVES = re.compile(r"\w*time32|\w+16|(old|ia32_)\w+")
 OTHERS = frozenset(
     """gethostname llseek mmap_pgoff newfstat newfstatat newlstat
     newstat newuname ni_syscall pciconfig_iobase pciconfig_read pciconfig_write recv rtas s390_ipc s390_pci_mmio_read
-    s390_pci_mmio_write send sigaction sigsuspend spu_create spu_run subpage_prot sync_file_range2 clone2 arm_fadvise64_64
-    s390_guarded_storage s390_runtime_instr s390_sthyi swapcontext switch_endian debug_setcontext sigreturn""".split()
+    s390_pci_mmio_write send sigaction sigsuspend spu_create spu_run subpage_prot sync_file_range2 clone2
+    arm_fadvise64_64 s390_guarded_storage s390_runtime_instr s390_sthyi swapcontext switch_endian debug_setcontext sigreturn""".split()
 )
 """Calls by other names than the table's, and of other machines."""
 

@@ -15,8 +15,8 @@ from pipeline.groups import EX_DATAERR, EX_USAGE, Failure, say
 from pipeline.host import event_lack
 from workers.detect.analysis import Analysis, Indexed, LineError
 from workers.detect.compiled import IN_SCOPE
+from workers.detect.data import shown
 from workers.detect.fields import field_of
-from workers.detect.findings import shown
 from workers.detect.flat import FlatRules
 from workers.detect.rulesets import coverage
 

@@ -20,9 +20,10 @@ from config.undecided import UNDECIDED
 from config.undecided import what as undecided
 from workers.detect.code import Answer, code_rules
 from workers.detect.compiled import compile_rules
+from workers.detect.data import DataField, data_fields, same_fields
 from workers.detect.engine import EventEngine, Verdict
 from workers.detect.fields import Field
-from workers.detect.findings import MOST_ANCESTORS, DataField, data_fields, rule_parts, same_fields, shown_image
+from workers.detect.findings import MOST_ANCESTORS, rule_parts, shown_image
 from workers.detect.flat import FlatEvent
 from workers.detect.inputs import DUPLICATES, LinesRead, said
 from workers.detect.json_events import is_own, of_line
@@ -292,16 +293,22 @@ class Analysis:
         pid = _number(values.get("process.pid", values.get("process.ns_pid")))
         child = _number(event.args.get("child_pid"))
         container = str(values.get("container.id") or "")
-        return Given(at, event.event.name, one.time_ns, pid, container, self._data(one, position), child)
+        fields = self._of_event(self._fields, self._rules[position], position, one)
+        data: dict[str, object] = {d.name: d.shown(event.value(d.field)) for d in fields}
+        return Given(at, event.event.name, one.time_ns, pid, container, data, child)
 
     def _data(self, one: Indexed, position: int) -> dict[str, object]:
         return self._fields_of(self._fields, self._rules[position], position, one)
 
     def _fields_of(self, known: Fields, rule: Rule, position: int, one: Indexed) -> dict[str, object]:
+        found = self._of_event(known, rule, position, one)
+        return {name: said for d in found for name, said in d.said(one.event.value(d.field)).items()}
+
+    def _of_event(self, known: Fields, rule: Rule, position: int, one: Indexed) -> list[DataField]:
         key = position, one.event.event.id
         if key not in known:
             known[key] = data_fields(rule, one.event.event)
-        return {d.name: d.shown(one.event.value(d.field)) for d in known[key]}
+        return known[key]
 
     def _finding(self, one: Indexed, position: int, answer: Answer) -> dict[str, Any]:
         raw, caused = one.raw, answer.caused

@@ -10,7 +10,6 @@ container and data fields. Repeats are folded by it once the workers are merged 
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,29 +19,26 @@ import msgspec
 import numpy as np
 
 from bpf.catalogue import Catalogue, Event
-from config.conditions import tests
 from config.rules import Rule
 from config.thresholds import MARK
 from workers.blobs import argument_counts
 from workers.detect.bounded import bounded
-from workers.detect.fields import Field, FieldError, field_of
+from workers.detect.data import data_fields, same_fields
 from workers.detect.gaps import NO_GAPS, Gaps, Reach
 from workers.detect.history import History, Turn
 from workers.detect.matches import Matches
-from workers.detect.matching import Matcher
 from workers.detect.pieces import Pieces
 from workers.detect.reading import column_of
 from workers.detect.states import Caused
 from workers.detect.subjects import command_line
-from workers.detect.values import NUMBER, Text, Value
 from workers.detect.view import View, listed
 from workers.enrich.containers import Describe, nobody, of_finding
 from workers.enrich.tree import Image, Process, ProcessTree, ancestors
 from workers.enrich.users import user_name
 from workers.rows import Contexts, Rows
 from workers.views.json_lines import JsonStyle, encode, inner
-from workers.views.pieces import VECTOR_TYPE, Lines
-from workers.views.style import Facts, said, said_user, text
+from workers.views.pieces import Lines
+from workers.views.style import Facts, said, said_user
 
 Array = np.ndarray[Any, Any]
 NOTHING_KEPT = Caused(0, (), 0)
@@ -71,33 +67,6 @@ class Rendered:
         return first, Rendered(self.data[cut:], self.ends[middle:] - cut, *(c[middle:] for c in columns))
 
 
-class DataField(NamedTuple):
-    """One data field of a rule, on one event."""
-
-    name: str
-    field: Field
-    of: Matcher | None
-    """Of a vector: the tests that the rule makes of it."""
-
-    def shown(self, value: Value) -> object:
-        """What a finding shows."""
-        return shown(self.field, value, self.of)
-
-
-def data_fields(rule: Rule, event: Event) -> list[DataField]:
-    """The data fields of a rule on one of its events, without those that this event cannot have."""
-    found = []
-    for name, source in rule.data.items():
-        try:
-            field = field_of(event, source)
-        except FieldError:
-            continue
-        asked = [test for test in tests(rule.events[event.name]) if test.field == source]
-        whole = field.type == VECTOR_TYPE and field.element is None
-        found.append(DataField(name, field, Matcher(field, asked) if whole and asked else None))
-    return found
-
-
 class _Data:
     """The data fields of one rule on one event, read from rows."""
 
@@ -121,13 +90,12 @@ class _Data:
 
     def _column(self, number: int, view: View, chosen: Array) -> list[str]:
         data, column = self._fields[number]
-        key_text = encode(data.name) + ":"
         keys = column.keys(view, chosen)
         pieces = []
         for key in listed(keys):
             piece = self._known.get((self, number, key))
             if piece is None:
-                piece = key_text + encode(data.shown(column.value(key)))
+                piece = inner(data.said(column.value(key)))
                 self._known.put((self, number, key), piece, len(piece))
             pieces.append(piece)
         return pieces
@@ -160,28 +128,6 @@ class _DataOf:
             for i, piece in zip(mine.tolist(), pieces, strict=True):
                 found[i] = piece.encode("utf-8", "replace")
         return found
-
-
-def same_fields(rule: Rule) -> Rule:
-    """A rule that shows what is the same about the matches that its threshold counts together."""
-    by = rule.threshold.by if rule.threshold else ()
-    return msgspec.structs.replace(rule, data={name: name for name in by})
-
-
-def shown(field: Field, value: Value, of: Matcher | None = None) -> object:
-    """A field's value for people: flags in words, texts as text; of a vector the elements that a rule asks for."""
-    if value is None:
-        return None
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, Text):
-        if field.type != VECTOR_TYPE or field.element is not None:
-            return text(value.parts[0]) if value.parts else ""
-        parts = [p for p in value.parts if of is None or of.verdicts(Text((p,))).true]
-        return [text(p) for p in parts]
-    if field.is_bool:
-        return bool(value)
-    return field.words(value & 0xFFFFFFFFFFFFFFFF) if field.words and field.kind == NUMBER else value
 
 
 class FindingLines:

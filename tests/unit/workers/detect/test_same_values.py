@@ -20,8 +20,10 @@ from tests.unit.frames import CONNECT, CUT, EXECVE, FAULT, OK, OPENAT, Blob, Rec
 from workers.blobs import argument_counts
 from workers.core import Core
 from workers.detect.analysis import Analysis, Indexed
+from workers.detect.data import DataField
 from workers.detect.fields import FieldError, field_of, names
 from workers.detect.reading import column_of
+from workers.detect.values import Text
 from workers.detect.view import View, listed
 from workers.rows import Rows
 from workers.views.json_lines import JsonStyle
@@ -141,3 +143,13 @@ def test_any_bytes_come_back_from_a_line_as_they_were(turns_of: list[list[Record
         moved = [replace(record, time_ns=record.time_ns + number * 10**12) for record in given_records]
         core.feed(view(frame(moved)))
         assert both.differences(core.advance((number + 1) * 10**12).rows) == []
+
+
+def test_data_of_findings_tell_different_bytes_apart() -> None:
+    one, other = Text((b"/tmp/\xff",)), Text((b"/tmp/\xfe",))
+    path = DataField("path", field_of(catalogue().by_name["openat"], "pathname"), None)
+    assert path.said(one) == {"path": "/tmp/\ufffd", "pathBase64": "L3RtcC//"}
+    assert path.said(one) != path.said(other)
+    argv = DataField("argv", field_of(EXEC, "argv"), None)
+    assert argv.said(Text((b"a", b"\xff"))) == {"argv": ["a", "\ufffd"], "argvBase64": "YQD/"}
+    assert argv.said(Text((b"a", b"b"))) == {"argv": ["a", "b"]}
