@@ -19,7 +19,7 @@ from pipeline.shm import Array
 IOVEC = np.dtype([("base", "<u8"), ("bytes", "<u8")])
 """struct iovec of a 64-bit machine."""
 IOV_MAX = 1024
-Wait = Callable[[int], None]
+Wait = Callable[[int], object]
 _writev = ctypes.CDLL(None, use_errno=True).writev
 _writev.restype = ctypes.c_ssize_t
 _writev.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
@@ -46,10 +46,10 @@ class Gather:
         """Bytes, all together."""
         return int(self.vectors["bytes"].sum())
 
-    def joined(self) -> memoryview | bytes:
-        """All bytes in one: a view if they are one piece, or else a copy."""
+    def joined(self) -> memoryview:
+        """All bytes in one: a view if they are one piece, or else of a copy."""
         views = [memoryview((ctypes.c_char * n).from_address(at)).cast("B") for at, n in self.vectors.tolist()]
-        return views[0] if len(views) == 1 else b"".join(views)
+        return views[0] if len(views) == 1 else memoryview(b"".join(views))
 
     def write(self, fd: int, wait: Wait | None = None) -> Iterator[int]:
         """Write everything, and yield the bytes of each portion that the descriptor took. OSError as write(2). `wait`:
@@ -73,11 +73,11 @@ def address(array: Array) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def wait_room(fd: int) -> None:
-    """Until a descriptor takes some."""
+def wait_room(fd: int, most_ms: int | None = None) -> bool:
+    """Until a descriptor takes some; False if it does not in that time."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
-    poll.poll()
+    return bool(poll.poll(most_ms))
 
 
 def _write_some(fd: int, vectors: Array, wait: Wait) -> int:

@@ -16,6 +16,7 @@ import os
 import queue
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -35,10 +36,10 @@ from pipeline.peers import Door, Subscriptions
 from pipeline.plan import ALL
 from pipeline.progress import Progress
 from pipeline.shm import Array
-from pipeline.targets import open_file
+from pipeline.targets import PIPE_BYTES, open_file, own_stdout, pipe_bytes
 
 BACKLOG_BATCHES, BACKLOG_BYTES = 64, 16 << 20
-NEWLINE = 10
+STUCK_MS, BREATH_S = 20, 0.001
 LINGER_MS = 2000
 WAKE_S = 0.5
 
@@ -135,19 +136,11 @@ class NoneSink:
 def open_target(target: str, what: str, truncate: bool = False) -> int:
     """Descriptor of a file that is appended to; SinkError says why `what` cannot be opened."""
     if target == "-":
-        return _own_stdout()
+        return own_stdout()
     try:
         return open_file(target, truncate)
     except OSError as error:
         raise SinkError(f"{what}: {error.strerror}") from error
-
-
-def _own_stdout() -> int:
-    """Standard output; of a pipe an end of our own, which need not block because others want it to."""
-    if stat.S_ISFIFO(os.fstat(1).st_mode):
-        with contextlib.suppress(OSError):
-            return os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    return os.dup(1)
 
 
 class FileSink:
@@ -156,6 +149,7 @@ class FileSink:
     def __init__(self, output: Output, fd: int) -> None:
         self.output, self.counts, self.broken = output, Counts(), ""
         self._fd, self._drops, self.progress = fd, output.policy == "drop", Progress()
+        self._breath_s = BREATH_S if pipe_bytes(fd) >= PIPE_BYTES else 0
         self._bytes = 0
         """Of copies that wait: what came in, less what went out."""
         self._out = 0
@@ -209,24 +203,27 @@ class FileSink:
             offer.done()
 
     def _write(self, offer: Offer) -> Iterator[int]:
-        """A batch, portion by portion; of a pipe each is counted at once, since a run may end before the next."""
-        before, size = self.counts.written, offer.gather.size
-        self.progress.begin(before + offer.rows, self._fd, size)
-        sent, lines, text = 0, 0, None
-        for portion in offer.gather.write(self._fd, self._wait_room):
-            if portion < size and not self.progress.is_of_file and self.output.render != "arrow":
-                text = np.frombuffer(offer.gather.joined(), "u1") if text is None else text
-                lines += int(np.count_nonzero(text[sent : sent + portion] == NEWLINE))
-                self.progress.add(before + lines)
+        """A batch, portion by portion. What of it has gone into a pipe is counted when that has no room for a while:
+        the run may end before it has.
+        """
+        before, sent = self.counts.written, 0
+        self.progress.begin(before + offer.rows, self._fd, offer.gather.size)
+
+        def wait(fd: int) -> None:
+            if wait_room(fd, STUCK_MS):
+                time.sleep(self._breath_s)  # one page may be free: a large pipe goes on meanwhile
+                return
+            if self.output.render != "arrow":
+                self.progress.add(before + offer.gather.joined()[:sent].tobytes().count(b"\n"))
+            with self.progress.paused():
+                wait_room(fd)
+
+        for portion in offer.gather.write(self._fd, wait):
             sent += portion
             yield portion
 
     def _tell(self) -> None:
         self.progress.end(self.counts.written, self.counts.filtered, self.counts.bytes)
-
-    def _wait_room(self, fd: int) -> None:
-        with self.progress.paused():
-            wait_room(fd)
 
     def _end_whole(self, offer: Offer, sent: int) -> None:
         """Count the lines of a broken batch that are there, and take back the part of a line behind them."""

@@ -47,6 +47,7 @@ from pipeline.settling import settle
 from pipeline.shm import Array, Segment, remove_orphans, require_room, require_total_store_order
 from pipeline.sinks import open_target
 from pipeline.stage import PipelineFailed, Stage, end_nursery, nursery_is_stopped, start_helpers
+from pipeline.targets import make_room
 from pipeline.watchdog import Watchdog
 from workers import process as worker_process
 from workers.detect.shapes import shape
@@ -179,6 +180,7 @@ class Pipeline:
         target = InheritedFd(open_target(sink.target, f"output {sink.name}", truncate))
         if sink.target != "-" and stat.S_ISFIFO(os.fstat(target.fd).st_mode):
             os.set_blocking(target.fd, False)  # a write that waits would not say how much of it has gone out
+        make_room(target.fd)
         if sink.format == "arrow":
             from workers.views import arrow  # an extra
 

@@ -7,11 +7,15 @@ file counts only if it belongs to root or to who runs headrace.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import stat
 
 MODE = 0o640
+PIPE_BYTES = 1 << 20
+"""What an unprivileged user may have a pipe hold, unless the host says otherwise."""
 MAX_LINKS = 40
 """As the kernel's own limit for a path."""
 WRITE = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -113,3 +117,25 @@ def _trust(at: int, found: os.stat_result, what: str) -> None:
     if shared and found.st_uid not in (0, os.geteuid()):
         text = f"{what} of uid {found.st_uid} in a directory that others can write: remove it, or choose another place"
         raise Planted(errno.EPERM, text)
+
+
+def make_room(fd: int) -> None:
+    """Have a pipe hold more, if that is allowed: who writes without blocking is woken less often."""
+    with contextlib.suppress(OSError):
+        if 0 < pipe_bytes(fd) < PIPE_BYTES:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+
+def pipe_bytes(fd: int) -> int:
+    """How much a pipe holds; 0 of what is none."""
+    with contextlib.suppress(OSError):
+        return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+    return 0
+
+
+def own_stdout() -> int:
+    """Standard output; of a pipe an end of our own, which need not block because others want it to."""
+    if stat.S_ISFIFO(os.fstat(1).st_mode):
+        with contextlib.suppress(OSError):
+            return os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.dup(1)
