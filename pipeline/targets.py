@@ -14,7 +14,7 @@ import os
 import stat
 
 MODE = 0o640
-PIPE_BYTES = 1 << 20
+PIPE_BYTES, DEFAULT_PIPE_BYTES = 1 << 20, 1 << 16
 """What an unprivileged user may have a pipe hold, unless the host says otherwise."""
 MAX_LINKS = 40
 """As the kernel's own limit for a path."""
@@ -122,7 +122,7 @@ def _trust(at: int, found: os.stat_result, what: str) -> None:
 def make_room(fd: int) -> None:
     """Have a pipe hold more, if that is allowed: who writes without blocking is woken less often."""
     with contextlib.suppress(OSError):
-        if 0 < pipe_bytes(fd) < PIPE_BYTES:
+        if pipe_bytes(fd) == DEFAULT_PIPE_BYTES:  # another size is somebody's choice
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 

@@ -26,7 +26,10 @@ def test_a_replay_into_a_pipe_that_nobody_reads_counts_what_went_in(tmp_path: Pa
     text = os.read(reading, 1 << 20)
     os.close(reading)
     os.close(writing)
-    stuck, other = json.loads(ledger.read_text())["sinks"]
-    assert (stuck["written"], stuck["uncertain"]) == (text.count(b"\n"), 0)
+    books = json.loads(ledger.read_text())
+    stuck, other = books["sinks"]
+    # how much of it went in is known once the pipe has been full for a while
+    assert stuck["written"] <= text.count(b"\n") <= stuck["written"] + stuck["uncertain"]
+    assert books["balanced"] is (stuck["uncertain"] == 0)
     assert other["written"] == beside.read_bytes().count(b"\n")
-    assert stuck["offered"] == stuck["written"] + stuck["dropped"]
+    assert stuck["offered"] == stuck["written"] + stuck["uncertain"] + stuck["dropped"]
