@@ -166,7 +166,7 @@ def _parse(path: Path, found: Loaded) -> Iterator[tuple[str, Located]]:
     except LocatedError as error:
         found.refused.append(RuleError(name, error.line, "", error.why))
     else:
-        documents_of = [(name, document) for document in parsed if document.value is not None]
+        documents_of = [(name, document) for document in parsed if document.value not in (None, [])]
         if not documents_of:
             found.refused.append(RuleError(name, 0, "", "no signature is in it"))
         yield from documents_of
@@ -197,9 +197,6 @@ def _lists(parsed: Sequence[tuple[str, Located]], found: Loaded) -> Lists:
             _expand(name, raw, done, ())
         except ConditionError as error:
             found.refused.append(RuleError(raw[name][0], error.line, "", f"list {name}: {error.why}"))
-        except RecursionError:
-            why = f"list {name}: lists are nested too deeply"
-            found.refused.append(RuleError(raw[name][0], raw[name][1].line, "", why))
     return done
 
 
@@ -209,6 +206,8 @@ def _expand(
     if name in done:
         return done[name]
     values = raw[name][1]
+    if len(above) > MAX_DEPTH:
+        raise ConditionError(values.line, f"lists are nested more than {MAX_DEPTH} deep")
     if name in above:
         raise ConditionError(values.line, f"contains itself: {' -> '.join((*above[above.index(name) :], name))}")
     if len(above) > MAX_DEPTH:

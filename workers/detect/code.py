@@ -96,6 +96,8 @@ def _rule(path: Path, name: str, kind: type[Signature], catalogue: Catalogue) ->
     shared = tuple(events) if kind.state == "fork" and not kind.shared else tuple(kind.shared)
     alone = {name for name in events if name in catalogue.by_name and not _goes_to_all(catalogue.by_name[name])}
     for each in shared:
+        if each not in events:
+            raise refuse(f"shared: {each} is none of its events")
         if each in alone:
             hint = "" if kind.shared else " (state fork shares all of its events, if shared does not name some)"
             why = "goes to one worker; those that go to all are processes' beginnings and ends and other urgent events"

@@ -163,8 +163,9 @@ def build(
             refused.append(error)
     for rule in loaded.rules:
         try:
-            check_rule(rule, catalogue)
-            usable.append(_as_sent(rule))
+            sent = _as_sent(rule)
+            check_rule(sent, catalogue)
+            usable.append(sent)
         except RuleError as error:
             refused.append(error)
     left_out: list[RuleError] = []
@@ -184,8 +185,11 @@ def build(
                 lambda event, name: has_field(catalogue.by_name[event], name),
                 usable,
             )
-            for rule in rules:
-                check_rule(rule, catalogue)
         except RuleError as error:
             refused.append(error)
+        try:
+            for rule in rules:
+                check_rule(rule, catalogue)
+        except RuleError as error:  # without its exceptions it was right
+            refused.append(RuleError(exceptions, error.line, error.rule, error.why))
     return Ruleset(rules, loaded.examples, tuple(refused), tuple(left_out))

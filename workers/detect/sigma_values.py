@@ -43,7 +43,9 @@ def repeated_modifier(data: str) -> str:
     """A key of a rule's YAML that has a modifier twice; "" if there is none, or if it is no YAML."""
     try:
         waiting = list(yaml.compose_all(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    except yaml.YAMLError:
+    except yaml.YAMLError as error:
+        if "nesting" in str(error):
+            raise
         return ""  # pySigma says why
     seen: set[int] = set()
     while waiting:
