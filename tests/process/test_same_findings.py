@@ -126,13 +126,13 @@ class Run:
         return [json.loads(line) for line in (self.folder / "found").read_text().splitlines()]
 
 
-@pytest.fixture(scope="module", params=[1, 2])
-def traced(request: pytest.FixtureRequest) -> Iterator[Run]:
+@pytest.fixture(scope="module")
+def traced() -> Iterator[Run]:
     # nobody must get there, too
     folder = Path(tempfile.mkdtemp(prefix="same-findings-"))
     folder.chmod(0o755)
     try:
-        yield run(folder, request.param)
+        yield run(folder, 2)
     finally:
         shutil.rmtree(folder)
 

@@ -14,6 +14,7 @@ from workers.detect.fields import CONTEXT_FIELDS, DESCRIPTOR, EXEC, SOCKADDR_TYP
 from workers.detect.flat import FlatEvent, texts
 from workers.detect.lineages import NOTHING, Told
 from workers.detect.values import Text
+from workers.views.json_lines import UNSET, UTS
 from workers.views.named import SOURCE
 from workers.views.pieces import BYTES_TYPE
 from workers.views.style import exact
@@ -42,6 +43,8 @@ OWN_CONTEXT = {
     "process.cap_effective": "capEffective",
 }
 """In `context`, which headrace's own lines alone have."""
+USUAL = {"loginUid": UNSET, "sessionId": UNSET, "utsNamespace": UTS, "capEffective": 0}
+"""What is left out there."""
 FOREIGN = (SOURCE, HASH)
 """Sources of values that no record has: signatures of a run do not see them."""
 
@@ -89,7 +92,10 @@ def _context(line: Mapping[str, Any]) -> dict[str, Any]:
         values["container.started"] = flags["containerStarted"]
     if is_own(line):
         own = line["context"]
-        values |= {field: _exact(own, key) for field, key in OWN_CONTEXT.items() if own.get(key) is not None}
+        usual = {"gid": line.get("userId"), "euid": line.get("userId")} | USUAL
+        for field, key in OWN_CONTEXT.items():
+            found = _exact(own, key) if own.get(key) is not None else usual.get(key)
+            values |= {} if found is None else {field: found}
         values["container.runtime"] = container.get("runtime", "") if isinstance(container, dict) else ""
         if line.get("ownTarget") is True:
             values[TARGET] = True

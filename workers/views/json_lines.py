@@ -22,6 +22,9 @@ from workers.views.style import Facts, Marks, Value, said, said_user, text
 Array = np.ndarray[Any, Any]
 Context: Any = type("Context", (namedtuple("Fields", CONTEXT.names or ()),), {"__slots__": ()})
 MAX_CONTAINERS = 1024
+CONTEXT_NAMES = ("gid", "euid", "loginUid", "sessionId", "utsNamespace", "capEffective")
+UNSET, UTS = 0xFFFFFFFF, 0xEFFFFFFE
+"""What audit has of who has not logged in, and the first UTS namespace's number (include/linux/proc_ns.h)."""
 
 
 def encode(value: object) -> str:
@@ -169,12 +172,18 @@ class JsonStyle:
 
 
 def _context(c: Any) -> str:
-    """What signatures read of a process that Tracee's format has no place for."""
-    user = inner(said_user(user_name(c.uid, c.container)))
-    return (
-        f',"context":{{{user}{"," if user else ""}"gid":{c.gid},"euid":{c.euid},"loginUid":{c.loginuid}'
-        f',"sessionId":{c.sessionid},"utsNamespace":{c.utsns},"capEffective":{c.cap_effective}}}'
+    """What signatures read of a process that Tracee's format has no place for; what is usual is left out."""
+    parts: dict[str, object] = {**said_user(user_name(c.uid, c.container))}
+    shown = (
+        (c.gid, c.uid),
+        (c.euid, c.uid),
+        (c.loginuid, UNSET),
+        (c.sessionid, UNSET),
+        (c.utsns, UTS),
+        (c.cap_effective, 0),
     )
+    parts |= {name: value for name, (value, usual) in zip(CONTEXT_NAMES, shown, strict=True) if value != usual}
+    return f',"context":{encode(parts)}'
 
 
 def _word(value: bool) -> str:
