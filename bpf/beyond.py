@@ -17,7 +17,8 @@ OTHERS = frozenset(
     """gethostname llseek mmap_pgoff newfstat newfstatat newlstat
     newstat newuname ni_syscall pciconfig_iobase pciconfig_read pciconfig_write recv rtas s390_ipc s390_pci_mmio_read
     s390_pci_mmio_write send sigaction sigsuspend spu_create spu_run subpage_prot sync_file_range2 clone2
-    arm_fadvise64_64 s390_guarded_storage s390_runtime_instr s390_sthyi swapcontext switch_endian debug_setcontext sigreturn""".split()
+    arm_fadvise64_64 s390_guarded_storage s390_runtime_instr s390_sthyi swapcontext switch_endian debug_setcontext
+    sigreturn""".split()
 )
 """Calls by other names than the table's, and of other machines."""
 

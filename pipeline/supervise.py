@@ -237,8 +237,7 @@ class Pipeline:
         """A signature in Python that does not return, or that has ended its worker, is off from now on."""
         for i, stage in enumerate(self.stages_of_workers()):
             running = self.control.running[i]
-            number = int(running["signature"])
-            if not number or stage.running is None:
+            if not (number := int(running["signature"])) or stage.running is None:
                 continue
             alive = stage.running.is_alive()
             if alive and boottime_ns() - int(running["since_ns"]) < SIGNATURE_NS:

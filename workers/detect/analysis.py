@@ -218,7 +218,7 @@ class Analysis:
 
     def remarks(self) -> list[str]:
         """What of the rules the lines could not answer, for people."""
-        return said(self._read.gaps(), len(self._rules))
+        return said(self._read.gaps(), len(self._rules) - 1)
 
     def of_examples(self, events: Sequence[FlatEvent]) -> list[str]:
         """Ids of the rules that the last of some events completes."""

@@ -108,6 +108,7 @@ def test_a_reader_that_is_started_again_goes_on_with_the_steps_that_are_known(
 ) -> None:
     set_clock.offset_ns += SECOND
     assert table(journals, set_clock).look()
+    journals[1].next = journals[1].committed()  # as a process has it that has just begun
     again = table((journals[1], journals[0]), set_clock)
     assert not again.look()
     assert again.at(set_clock.boot_ns) == set_clock.offset_ns

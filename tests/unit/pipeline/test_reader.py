@@ -78,6 +78,7 @@ def test_a_loss_behind_another_is_announced_without_traffic(ring: Ring, monkeypa
     one, now = reader(ring), [10**12]
     monkeypatch.setattr("pipeline.reader.boottime_ns", lambda: now[0])
     one.marks, one._owed, one.control = SimpleNamespace(sample=lambda: now[0]), [], SimpleNamespace(workers=())
+    one._offsets = SimpleNamespace(look=lambda: False, at=lambda time_ns: 0)
     one.state["watermark_ns"] = now[0]
     for method in ("_flush_stale", "_drain", "_notice_losses", "_commit"):
         monkeypatch.setattr(one, method, lambda: False)

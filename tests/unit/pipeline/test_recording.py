@@ -51,7 +51,7 @@ def test_a_recording_reads_back() -> None:
 def test_the_file_begins_as_its_drawing_says() -> None:
     data = made()
     magic, version, size = struct.unpack_from("<8sII", data)
-    assert (magic, version) == (b"HEADRACE", 4)
+    assert (magic, version) == (b"HEADRACE", 5)
     assert (24 + size) % 8 == 0
     assert struct.unpack_from("<II", data, 16) == (zlib.crc32(data[24 : 24 + size]), 0)
     payload_bytes, checksum, kind, zero = struct.unpack_from("<IIII", data, 24 + size)
@@ -119,7 +119,7 @@ def test_a_block_of_a_size_that_cannot_be_is_corruption() -> None:
 def test_another_version_is_told_with_both(version: int) -> None:
     data = bytearray(made())
     data[8:12] = struct.pack("<I", version)
-    with pytest.raises(RecordingError, match=rf"version {version}\b.*version 4\b"):
+    with pytest.raises(RecordingError, match=rf"version {version}\b.*versions 4 to 5\b"):
         everything(bytes(data))
 
 

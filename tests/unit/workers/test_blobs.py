@@ -91,7 +91,7 @@ def broken(record: Record, at: int, value: int) -> tuple[Rows, Blobs]:
     return rows, blobs(rows, COUNTS)
 
 
-@pytest.mark.parametrize("size", [25, 1000, 65535])
+@pytest.mark.parametrize("size", [25, 1000, 65534])
 def test_a_blob_longer_than_its_record_is_left_out_and_counted(size: int) -> None:
     # head 32, arguments 32, then the blob's header; 24 bytes are left in its cell
     rows, found = broken(Record(OPENAT, blobs=(Blob(1, b"path"),)), 64, size)
