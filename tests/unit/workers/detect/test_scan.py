@@ -18,7 +18,7 @@ from workers.decode.blocks import gather
 from workers.detect.fields import field_of
 from workers.detect.matching import Matcher
 from workers.detect.reading import column_of
-from workers.detect.scan import Scan, ends, required
+from workers.detect.scan import MAX_WILD, Scan, ends, required
 from workers.detect.values import Text
 from workers.detect.view import View, listed
 from workers.enrich.tree import ProcessTree
@@ -72,6 +72,13 @@ def block_of(texts: list[bytes]) -> Any:
     some.lists(some.tuples(*[some.sampled_from(TEXTS)] * 2), min_size=1, max_size=10),
 )
 def test_a_scan_says_what_a_matcher_says(tests: list[Test], pairs: list[tuple[bytes, bytes]]) -> None:
+    for most in (MAX_WILD, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("workers.detect.scan.MAX_WILD", most)
+            says_the_same(tests, pairs, any(test.operator == "glob" for test in tests) and not most)
+
+
+def says_the_same(tests: list[Test], pairs: list[tuple[bytes, bytes]], doubts: bool) -> None:
     matcher, scan = Matcher(PATHNAME, tests), Scan.of(PATHNAME, tests)
     if scan is None:
         return
@@ -80,7 +87,7 @@ def test_a_scan_says_what_a_matcher_says(tests: list[Test], pairs: list[tuple[by
     by_sign: dict[int, set[int]] = {}
     for row, pair in enumerate(pairs):
         if seen.doubt[row]:
-            assert regular or not b"".join(pair).isascii()
+            assert regular or doubts or not b"".join(pair).isascii()
             continue
         true = set(matcher.verdicts(Text(tuple(filter(None, pair)))).true) - matcher.present
         assert set(seen.tests(row)) == true
