@@ -12,6 +12,7 @@ from bpf.catalogue import Argument, Event
 from bpf.layout import HEAD_ENTRY, HEAD_NOT_RUN
 from config.printable import CUT, quoted
 from workers.decode.flags import error_name
+from workers.decode.ignored import REASON
 from workers.views.style import Facts, Marks, Value
 
 Array = np.ndarray[Any, Any]
@@ -117,6 +118,8 @@ class TableStyle:
         return ""
 
     def argument(self, argument: Argument, index: int, value: Value) -> str:
+        if index and value.reason == REASON:
+            return ""  # most opens have a mode that nobody looks at
         whole = value.shown
         if value.exact is not None and isinstance(whole, dict):
             whole = {**whole, "raw": value.exact.hex()}
