@@ -20,11 +20,16 @@ from pipeline.groups import Failure
 from pipeline.host import event_lack
 from pipeline.logs import logger
 from pipeline.request import Request
+from pipeline.shm import NoSharedMemory
 from workers.detect.rulesets import Ruleset, coverage
 
 PATIENCE_S = 30.0
 SHORT = {"left_out": "left out", "not_covered": "not covered"}
 """What a set may fall short by, as the books count it, in words."""
+
+
+class Refused(Exception):
+    """A set that cannot be used, and why."""
 
 
 class Held(NamedTuple):
@@ -71,16 +76,11 @@ class Reloader:
     def now(self) -> None:
         """Read them. What is wrong is said in the log, and the signatures stay what they were."""
         try:
-            ruleset = self._read()
-            self._generations.make_room()
-            asked = self._request.beside(ruleset, self.lack)
-            self._offer(Held(ruleset, asked, self._request.narrowed(ruleset) != self._narrowing))
-        except Exception as error:  # whatever files hold, and whatever becomes of it, the run goes on
-            if not isinstance(error, Failure | TuningError | TooSoon):
-                logger("supervisor").error("supervisor.signatures_failed", error=repr(error))
-            self._refuse(str(error) or type(error).__name__)
-            return
-        self.count, self.refusal = self.count + 1, ""
+            self._offer(self._read())
+        except (Refused, NoSharedMemory, OSError) as error:
+            self._refuse(str(error))
+        else:
+            self.count, self.refusal = self.count + 1, ""
 
     def _refuse(self, why: str) -> None:
         self.refused, self.refusal = self.refused + 1, why
@@ -124,12 +124,20 @@ class Reloader:
             self._programs.let_pass(False)
         self._asked, self._wider = events, wider
 
-    def _read(self) -> Ruleset:
-        assert self._request.read_rules is not None
-        ruleset = self._request.read_rules()
-        for what in unread(ruleset, self._request.settings).values():
-            raise TuningError(f"a signature asks for {what}, which this run does not read; start it again")
-        return ruleset
+    def _read(self) -> Held:
+        """The set that the files hold now. Refused, whatever they hold: the run goes on."""
+        try:
+            assert self._request.read_rules is not None
+            ruleset = self._request.read_rules()
+            for what in unread(ruleset, self._request.settings).values():
+                raise TuningError(f"a signature asks for {what}, which this run does not read; start it again")
+            self._generations.make_room()
+            asked = self._request.beside(ruleset, self.lack)
+            return Held(ruleset, asked, self._request.narrowed(ruleset) != self._narrowing)
+        except (Failure, TuningError, TooSoon) as error:
+            raise Refused(str(error)) from error
+        except Exception as error:  # decision 31
+            raise Refused(f"{type(error).__name__}: {error}") from error
 
     def add_to(self, ledger: Ledger) -> None:
         """What the books say of them."""

@@ -17,12 +17,14 @@ what a record holds depends on what is known of containers by then.
 
 from __future__ import annotations
 
+import os
 import select
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bpf.catalogue import LOSS, catalogue
+from config.rules import RuleError
 from pipeline import enrichment
 from pipeline.clock import CpuClock, boottime_ns
 from pipeline.gaps import GapReader
@@ -102,8 +104,12 @@ class Worker:
 
         plan = self.plan
         generation = int(self.state["generation"]) or self.control.latest_rules
-        shown = facts, (plan.secret, plan.hidden, plan.before_s, self._describe)
-        found = Current(self.control, generation, self.index, self.core, catalogue(), *shown, self._report, boottime_ns)
+        shown = facts, (plan.secret, plan.hidden, plan.before_s, self._describe), self._report, boottime_ns
+        try:
+            found = Current(self.control, generation, self.index, self.core, catalogue(), *shown)
+        except RuleError as error:  # of a run that begins: another start would say the same
+            self._report(str(error))
+            raise SystemExit(os.EX_DATAERR) from error
         self.state["generation"] = found.generation
         return found
 
