@@ -32,6 +32,7 @@ PROGRAMS = (
     "detection",
     "alarms",
     "rules",
+    "hostile_rules",
     "containers",
 )
 WITH_SIGMA = ("detection", "alarms", "rules")

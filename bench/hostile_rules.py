@@ -43,7 +43,7 @@ CASES = {
     "pairs_20": Case(20, 40_000),
     "triples_20": Case(20, 12_000, ("pathname", "argv", "env")),
     "pairs_400": Case(400, 10_000, share=0.1),
-    "long": Case(16, 40_000, ("argv",), long=8192),
+    "long": Case(16, 20_000, ("argv",), long=8192),
 }
 BLOBS = {"pathname": 1, "argv": 2, "env": 3}
 
