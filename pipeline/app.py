@@ -184,13 +184,17 @@ class Run:
                 connection.wait(wait, TICK_S if draining else IDLE_TICK_S)
                 self.pipeline.attend()
                 self.kernel.follow_clock()
-                if self.stopper.hung_up():
-                    self.pipeline.reopen_outputs()
-                    if self._reloader:
-                        self._reloader.now()
+                self._if_hung_up()
                 self._answer()
         except PipelineFailed as failure:
             self.status = failure.status
+
+    def _if_hung_up(self) -> None:
+        """What a SIGHUP asks for."""
+        if self.stopper.hung_up():
+            self.pipeline.reopen_outputs()
+            if self._reloader:
+                self._reloader.now()
 
     def _watched_fds(self) -> list[int]:
         """Descriptors of the processes whose end may be the run's."""
@@ -220,6 +224,7 @@ class Run:
         assert self.kernel is not None
         self.kernel.programs.detach()
         self.pipeline.control.stop()
+        self._if_hung_up()
         self._drain()
         if self.command and not self.status:
             # or every reader of its events has gone: then it goes on without them

@@ -35,14 +35,14 @@ from bpf.layout import (
 Array = np.ndarray[Any, Any]
 MOST_BYTES = 1 << 17
 """Of a blob, as the kernel side sends at most (PIECES_MOST)."""
-_PIECE_AT = FRAME.fields["piece"][1] if FRAME.fields else 0
+_PIECE_AT, _HEADS_AT = (FRAME.fields[name][1] if FRAME.fields else 0 for name in ("piece", "heads"))
 Key = tuple[int, int, int, int]
 """CPU, stream, shard (0 but in the bulk stream) and number of a frame."""
 
 
 def is_piece(frame: Array) -> bool:
-    """Whether a frame has a piece in place of records."""
-    return len(frame) > _PIECE_AT and bool(frame[_PIECE_AT])
+    """Whether a frame has a piece in place of records: it claims none, so that nothing is lost with it."""
+    return len(frame) > _PIECE_AT and bool(frame[_PIECE_AT]) and not frame[_HEADS_AT : _HEADS_AT + 2].any()
 
 
 def _key(header: Array, stream: int, sequence: int) -> Key:

@@ -129,7 +129,7 @@ class Worker:
             return
         self._known = facts
         known = catalogue()
-        about = self.core.tree.executable, None, nobody, None, unasked
+        about = self.core.tree, None, nobody, None, unasked
         self.views: dict[str, Any] = {name: view_of(name, self.options(), known, facts, *about) for name in self.names}
         if self.detector is not None:
             self.detector.open(known, facts, self.core.tree, b"secret", ())

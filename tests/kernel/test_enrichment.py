@@ -224,7 +224,8 @@ def test_a_worker_that_dies_with_a_full_ring_counts_what_waits_to_the_row(engine
     os.set_blocking(reading, True)
     running.process.send_signal(signal.SIGINT)
     with open(reading, "rb") as lines:
-        events = [json.loads(line) for line in lines]
+        data = lines.read()
+    events = [json.loads(line) for line in data.splitlines()]
     status, ledger, errors = running.end()
     assert (status, ledger["balanced"], ledger["restarts"]) == (0, True, {"worker-0": 3}), errors
     (sink,) = ledger["sinks"]

@@ -53,7 +53,8 @@ def test_the_first_event_comes_soon() -> None:
     took = min(seconds_to_the_first_event() for _ in range(3))
     began = time.monotonic()
     Btf(VMLINUX.read_bytes())
-    slowness = max(1.0, (time.monotonic() - began) / BTF_S)
+    # another test may have the other core
+    slowness = max(2.0 if "PYTEST_XDIST_WORKER" in os.environ else 1.0, (time.monotonic() - began) / BTF_S)
     assert took < FIRST_EVENT_S * slowness
 
 

@@ -19,7 +19,7 @@ from pipeline import recording
 from tests.live import Running, headrace, let_go, start_load, wait_for
 
 pytestmark = pytest.mark.kernel
-EVENTS_READ = 3000
+EVENTS_READ = 1000
 
 
 @pytest.fixture

@@ -191,7 +191,7 @@ def test_state_that_forked_children_may_not_have_is_said(tmp_path: Path) -> None
     assert done.returncode == 1
     assert "openat goes to one worker" in done.stdout
     assert "state fork shares all of its events" in done.stdout
-    path.write_text(code + "    shared = ['sched_process_fork', 'ptrace']\n")
+    path.write_text(code + "    shared = ['ptrace']\n")
     done = headrace("signatures", "check", "--json", str(path))
     assert done.returncode == 0
     told = json.loads(done.stdout)

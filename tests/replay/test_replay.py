@@ -152,7 +152,7 @@ def kinds(data: bytes) -> Iterator[tuple[int, int]]:
     ("damage", "words"),
     [
         (flipped, ["corrupted at byte", "checksum"]),
-        (newer, ["version 99", "version 4"]),
+        (newer, ["version 99", "versions 4 to 5"]),
         (headless, ["the header is corrupted"]),
         (lambda data: b"\x7fELF" + data[4:], ["not a headrace recording"]),
         (lambda data: b"", ["not a headrace recording"]),
