@@ -365,5 +365,5 @@ def _container(raw: Mapping[str, Any], own: bool) -> dict[str, Any]:
         return {}
     if not own or not isinstance(raw.get("container"), dict):
         return {"id": raw["containerId"]}
-    pod = {"pod": {"name": raw["podName"], "namespace": raw.get("podNamespace"), "uid": raw.get("podUID")}}
+    pod = {"pod": {"name": raw.get("podName"), "namespace": raw.get("podNamespace"), "uid": raw.get("podUID")}}
     return {**raw["container"], **(pod if raw.get("podName") else {}), "enrichment": raw.get("enrichment", "off")}

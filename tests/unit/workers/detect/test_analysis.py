@@ -19,7 +19,7 @@ from pipeline.recording import blocks, open_recording, read_facts
 from pipeline.ring import FRAME
 from tests.replay.conftest import RECORDING
 from workers.core import Core
-from workers.detect.analysis import MAX_DEPTH, MAX_LINE_BYTES, Analysis, LineError
+from workers.detect.analysis import MAX_DEPTH, MAX_LINE_BYTES, Analysis, LineError, _container
 from workers.detect.fields import field_of
 from workers.detect.json_events import of_line
 from workers.detect.rulesets import build
@@ -144,3 +144,9 @@ def test_exact_bytes_are_taken_where_they_are_given() -> None:
 def test_bytes_that_are_no_base64_are_refused(encoded: object) -> None:
     event = {"eventName": "openat", "args": [{"name": "pathname", "value": "x", "base64": encoded}]}
     assert refusal(json.dumps(event).encode()) == "pathname: not base64"
+
+
+def test_a_container_without_a_pod_is_taken_as_it_is() -> None:
+    """A line of headrace's own may lack what its views always write."""
+    raw = {"containerId": "c1", "container": {"name": "box"}}
+    assert _container(raw, own=True) == {"name": "box", "enrichment": "off"}
