@@ -210,8 +210,6 @@ def _expand(
         raise ConditionError(values.line, f"lists are nested more than {MAX_DEPTH} deep")
     if name in above:
         raise ConditionError(values.line, f"contains itself: {' -> '.join((*above[above.index(name) :], name))}")
-    if len(above) > MAX_DEPTH:
-        raise ConditionError(values.line, f"nested more than {MAX_DEPTH} deep")
     if not isinstance(values.value, list):
         raise ConditionError(values.line, "a list is wanted")
     collected: list[Scalar] = []

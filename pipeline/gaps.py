@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.shm import Array, Journal
+from pipeline.shm import Array, Journal, TableReader
 
 MAX_GAPS = 512
 NEAR_NS = 10_000_000
@@ -72,18 +72,7 @@ class GapTable:
         self._changed = False
 
 
-class GapReader:
-    """What others see of it."""
+class GapReader(TableReader):
+    """What others see of it: GAP[n]; an empty table, too, when it is asked first."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal, self._seen = journal, -1
-
-    def changed(self) -> Array | None:
-        """All gaps, GAP[n], if they are not what they were when it was last asked."""
-        generation = self._journal.generation
-        if generation == self._seen:
-            return None
-        self._seen = generation
-        state = self._journal.committed()[0]
-        found: Array = state["gaps"][: int(state["count"])]
-        return found
+    field, seen = "gaps", -1

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pipeline.clock import boottime_ns, sample_offset
-from pipeline.shm import Array, Journal
+from pipeline.shm import Array, Journal, TableReader
 
 MAX_STEPS = 512
 """The oldest is forgotten when there are more: events from before the oldest that is known have the plan's offset."""
@@ -65,21 +65,10 @@ class OffsetTable:
         return int(self._steps["offset_ns"][index - 1]) if index else self._base_ns
 
 
-class OffsetReader:
-    """What others see of it."""
+class OffsetReader(TableReader):
+    """What others see of it: all steps, STEP[n]."""
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal, self._seen = journal, 0
-
-    def changed(self) -> Array | None:
-        """All steps, STEP[n], if they are not what they were when it was last asked."""
-        generation = self._journal.generation
-        if generation == self._seen:
-            return None
-        self._seen = generation
-        state = self._journal.committed()[0]
-        found: Array = state["steps"][: int(state["count"])]
-        return found
+    field = "steps"
 
 
 def are_steps(data: bytes | memoryview) -> bool:

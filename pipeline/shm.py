@@ -233,3 +233,24 @@ class Journal:
     def close(self) -> None:
         """Drop the views."""
         del self._generation, self._slots
+
+
+class TableReader:
+    """What others see of a journal that has a table: `count`, and as many rows of `field`."""
+
+    field = ""
+    seen = 0
+    """The generation that is known; before the first there is nothing to tell."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def changed(self) -> Array | None:
+        """All rows, if they are not what they were when it was last asked."""
+        generation = self._journal.generation
+        if generation == self.seen:
+            return None
+        self.seen = generation
+        state = self._journal.committed()[0]
+        found: Array = state[self.field][: int(state["count"])]
+        return found

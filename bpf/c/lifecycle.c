@@ -19,12 +19,6 @@
 #define EXIT_SLOT FACTS
 #endif
 
-static __always_inline u32 ns_number(u64 pid)
-{
-	u32 level = KREAD(u32, pid + KERNEL_pid_level);
-	return KREAD(u32, pid + KERNEL_pid_numbers + (u64)(level & 31) * KERNEL_upid_size + KERNEL_upid_nr);
-}
-
 static __always_inline void tree_count(s64 n)
 {
 	u32 zero = 0;
@@ -74,13 +68,13 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	u64 child_leader = KREAD(u64, child + KERNEL_task_struct_group_leader);
 	u64 *a = (u64 *)(w.head + 1);
 	w.head->arg0 = s.tid;
-	a[0] = ns_number(KREAD(u64, task + KERNEL_task_struct_thread_pid));
+	a[0] = own_number(task);
 	a[1] = s.tgid;
-	a[2] = ns_number(KREAD(u64, leader + KERNEL_task_struct_thread_pid));
+	a[2] = own_number(leader);
 	a[3] = KREAD(u32, child + KERNEL_task_struct_pid);
-	a[4] = ns_number(KREAD(u64, child + KERNEL_task_struct_thread_pid));
+	a[4] = own_number(child);
 	a[5] = child_tgid;
-	a[6] = ns_number(KREAD(u64, child_leader + KERNEL_task_struct_thread_pid));
+	a[6] = own_number(child_leader);
 	a[7] = KREAD(u64, child + KERNEL_task_struct_start_boottime);
 	a[8] = KREAD(u64, child_leader + KERNEL_task_struct_start_boottime);
 	record_end(ctx, &w);

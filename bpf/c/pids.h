@@ -2,6 +2,14 @@
  * pids.h - whose a number of a process is. Numbers of a pid namespace stand in a radix tree (include/linux/idr.h,
  * lib/xarray.c): a node's address is marked by 2 in its low bits, an entry's is not marked.
  */
+/* The number of a process or thread in its own namespace. */
+static __always_inline u32 own_number(u64 task)
+{
+	u64 pid = KREAD(u64, task + KERNEL_task_struct_thread_pid);
+	u32 level = KREAD(u32, pid + KERNEL_pid_level);
+	return KREAD(u32, pid + KERNEL_pid_numbers + (u64)(level & 31) * KERNEL_upid_size + KERNEL_upid_nr);
+}
+
 #ifdef KERNEL_xa_node_slots
 #define XA_NODE_MARK 2
 #define XA_SLOTS 64

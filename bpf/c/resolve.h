@@ -279,14 +279,6 @@ LOOP_BODY(resolve_step, struct resolving **at)
 	return r->length >= COMPONENT_BYTES - 1;
 }
 
-/* The number of a process or thread in its own namespace. */
-static __always_inline u32 own_number(u64 task)
-{
-	u64 pid = KREAD(u64, task + KERNEL_task_struct_thread_pid);
-	u32 level = KREAD(u32, pid + KERNEL_pid_level);
-	return KREAD(u32, pid + KERNEL_pid_numbers + (u64)(level & 31) * KERNEL_upid_size + KERNEL_upid_nr);
-}
-
 /*
  * Where a path of so many bytes leads from `from`: the directory of its last component, of which `name` is where it begins in the text,
  * plus 1; with `follow` the object itself, and `name` is 0. False if that is not known.
