@@ -35,7 +35,15 @@ OPERATORS = (
     "exists",
 )
 """`has`: a flag, or the word of a value; `glob`: `*`, `?` and `[...]`, a backslash takes their meaning away."""
-MODIFIERS = {"all": "each of the values", "nocase": "upper and lower case are the same", "hex": "values are hex digits"}
+MODIFIERS = {
+    "all": "each of the values",
+    "nocase": "upper and lower case are the same",
+    "hex": "values are hex digits",
+    "field": "values are names of fields",
+}
+COMPARED = "|"
+"""Between the parts of a comparison of two fields, which is a field itself: `pathname|endswith|process.name`."""
+COMPARISONS = ("equals", "contains", "startswith", "endswith")
 MAX_VALUES = 100_000
 """Of one test, those of lists included: lists of lists grow faster than their text."""
 Scalar = str | int | bool
@@ -107,6 +115,19 @@ def tests(node: Node) -> Iterator[Test]:
             yield from tests(part)
 
 
+def asked(node: Node) -> Iterator[str]:
+    """The names of all fields that a condition asks for; of a comparison both."""
+    for test in tests(node):
+        names = test.field.split(COMPARED)
+        yield from (names[0], names[-1]) if len(names) > 1 else names
+
+
+def comparison(left: str, operator: str, right: str, nocase: bool, line: int = 0) -> Test:
+    """A test of one field against another one."""
+    how = f"{operator}{COMPARED}nocase" if nocase else operator
+    return Test(COMPARED.join((left, how, right)), "equals", (True,), line=line)
+
+
 def every(*parts: Node) -> Node:
     """All of them; the one, if it is one."""
     kept = tuple(part for part in parts if part != TRUE)
@@ -140,7 +161,7 @@ def _entry(key: str, part: Located, line: int, lists: Lists) -> Node:
     return _test(field, words, part, line, lists)
 
 
-def _test(field: str, words: list[str], part: Located, line: int, lists: Lists) -> Test:
+def _test(field: str, words: list[str], part: Located, line: int, lists: Lists) -> Node:
     if not field:
         raise ConditionError(line, "a field's name is missing")
     operators = [word for word in words if word in OPERATORS]
@@ -156,7 +177,19 @@ def _test(field: str, words: list[str], part: Located, line: int, lists: Lists) 
     if not values:
         raise ConditionError(line, f"{field}: a value is missing")
     operator = operators[0] if operators else "equals"
+    if "field" in words:
+        return _comparisons(field, operator, words, values, line)
     return Test(field, operator, values, "all" in words, "nocase" in words, "hex" in words, line)
+
+
+def _comparisons(field: str, operator: str, words: list[str], values: tuple[Scalar, ...], line: int) -> Node:
+    if operator not in COMPARISONS or "hex" in words:
+        known = ", ".join(COMPARISONS)
+        raise ConditionError(line, f"{field}: fields are compared by {known}, with or without nocase")
+    if not all(isinstance(value, str) for value in values):
+        raise ConditionError(line, f"{field}: the name of a field is wanted")
+    parts = tuple(comparison(field, operator, str(value), "nocase" in words, line) for value in values)
+    return parts[0] if len(parts) == 1 else Every(parts) if "all" in words else Either(parts)
 
 
 def _values(part: Located, lists: Lists, line: int) -> Iterator[Scalar]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from bpf.catalogue import nearest
-from config.conditions import ConditionError, Every, Negated, Node, Surely, read, tests
+from config.conditions import ConditionError, Every, Negated, Node, Surely, asked, read
 from config.files import FileError, text
 from config.located import LocatedError, documents
 from config.rules import SEVERITIES, Rule, RuleError
@@ -95,7 +95,7 @@ def with_exceptions(
     """
     found = list(rules)
     for unless in exceptions:
-        fields = {test.field for test in tests(unless.condition)}
+        fields = set(asked(unless.condition))
         for i, rule in enumerate(found):
             if unless.id not in ("*", rule.id):
                 continue

@@ -16,7 +16,7 @@ from pipeline.host import event_lack
 from workers.detect.analysis import Analysis, Indexed, LineError
 from workers.detect.compiled import IN_SCOPE
 from workers.detect.data import shown
-from workers.detect.fields import field_of
+from workers.detect.fields import Field, field_of
 from workers.detect.flat import FlatRules
 from workers.detect.rulesets import coverage
 
@@ -97,16 +97,20 @@ def _explained(rule: Rule, one: Indexed, line: int) -> bool:
 def _tree(node: Node, one: Indexed, plain: FlatRules, depth: int) -> Iterator[str]:
     lead, word = "  " * depth, WORDS[plain.verdict(node, one.event)]
     if isinstance(node, Test):
-        value, _ = plain.test(node, one.event)
-        seen = shown(field_of(one.event.event, node.field), value)
-        known = "not known" if value is None else repr(seen)
-        yield f"{lead}{word:<8} {node.field} is {known}: {node.wanted}"
+        field = field_of(one.event.event, node.field)
+        seen = [f"{each.name} is {_known(each, one)}" for each in field.pair or (field,)]
+        yield f"{lead}{word:<8} {', '.join(seen)}: {node.field if field.pair else node.wanted}"
         return
     names = {Every: "all of", Either: "one of", Negated: "not", Surely: "certainly"}
     parts = (node.part,) if isinstance(node, Negated | Surely) else node.parts
     yield f"{lead}{word:<8} {names[type(node)]}" + ("" if parts else " nothing")
     for part in parts:
         yield from _tree(part, one, plain, depth + 1)
+
+
+def _known(field: Field, one: Indexed) -> str:
+    value = one.event.value(field)
+    return "not known" if value is None else repr(shown(field, value))
 
 
 def _by_code(rule: Rule, path: Path, line: int) -> bool:

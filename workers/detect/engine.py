@@ -57,6 +57,10 @@ class Verdict(NamedTuple):
     fields: tuple[str, ...] = ()
 
 
+DEAR = ("image", "compared")
+"""Places of fields that cost the most to read."""
+
+
 class Classes:
     """Values of one column by what its tests say of them."""
 
@@ -191,7 +195,7 @@ class EventEngine:
         by_field: dict[Field, list[int]] = {}
         for number, (asked, _) in enumerate(rules.tests):
             by_field.setdefault(asked, []).append(number)
-        order = sorted(by_field, key=lambda f: (f.place == "image", f.place != "context" and f.kind != NUMBER))
+        order = sorted(by_field, key=lambda f: (f.place in DEAR, f.place != "context" and f.kind != NUMBER))
         return [Classes(column_of(f), by_field[f], Matcher(f, [rules.tests[n][1] for n in by_field[f]])) for f in order]
 
     def _verdict(self, verdict: Verdict) -> int:

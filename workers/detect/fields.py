@@ -6,6 +6,7 @@ Types come from the event catalogue alone. A name is one of
     remote_addr.ip      a part of an address    flags@hex @dec @word    a number as text
     retval              the result              process.name ...    the tables below
     process.image       what the process runs: the file, and the path that it was started by, absolute
+    pathname|endswith|process.name      whether one field equals, contains, begins or ends with another: a truth value
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from bpf.catalogue import ON_PROCESSES, Event, catalogue, nearest
+from config.conditions import COMPARED, COMPARISONS
 from workers.decode.flags import parser_of, signed32
 from workers.decode.structs import STRUCTS
 from workers.decode.tables import ADDRESS_FAMILY
@@ -71,7 +73,8 @@ class FieldError(Exception):
 
 @dataclass(frozen=True)
 class Field:
-    """One field of one event. `place` says where it is read: argument, result, context, image or descriptor."""
+    """One field of one event. `place` says where it is read: argument, result, context, image, target,
+    descriptor, or compared."""
 
     name: str
     kind: str
@@ -86,6 +89,8 @@ class Field:
     """C type of an argument."""
     words: Words | None = None
     is_bool: bool = False
+    pair: tuple[Field, Field] | None = None
+    """The fields that are compared with each other."""
 
 
 def names(event: Event) -> list[str]:
@@ -99,12 +104,26 @@ def names(event: Event) -> list[str]:
 
 def field_of(event: Event, name: str) -> Field:
     """The field of that name; FieldError names the nearest one."""
+    if COMPARED in name:
+        return _comparison(event, name)
     match = NAME.fullmatch(name)
     found = _find(event, name, match) if match else None
     if found is None:
         near = nearest(name, names(event))
         raise FieldError(f"{event.name} has no field {name}" + (f"; did you mean {near}?" if near else ""))
     return found
+
+
+def _comparison(event: Event, name: str) -> Field:
+    left, *how, right = name.split(COMPARED)
+    if not how or how[0] not in COMPARISONS or how[1:] not in ([], ["nocase"]):
+        raise FieldError(f"{name} is neither a field nor a comparison of two")
+    pair = field_of(event, left), field_of(event, right)
+    if any(each.kind == BYTES for each in pair):
+        raise FieldError(f"{name}: bytes are not compared with other fields")
+    if NUMBER in (pair[0].kind, pair[1].kind) and how[0] != "equals":
+        raise FieldError(f"{name}: numbers are only compared by equals")
+    return Field(name, NUMBER, "compared", event, column=COMPARED.join(how), type="bool", is_bool=True, pair=pair)
 
 
 def _find(event: Event, name: str, match: re.Match[str]) -> Field | None:

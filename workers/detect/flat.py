@@ -16,6 +16,7 @@ from bpf.catalogue import Catalogue, Event
 from config.conditions import Either, Negated, Node, Surely, Test
 from workers.decode.structs import STRUCTS
 from workers.detect.columns import address_part
+from workers.detect.comparison import compared
 from workers.detect.fields import EXEC, OPAQUE_TYPES, SOCKADDR_TYPE, Field, field_of
 from workers.detect.matching import Matcher
 from workers.detect.subjects import command_line, exec_image
@@ -44,6 +45,8 @@ class FlatEvent:
             return self.retval
         if wanted.place == "argument":
             return self._argument(wanted)
+        if wanted.pair is not None:
+            return compared(wanted.column, *map(self.value, wanted.pair))
         if wanted.place == "target":
             return self._own_target(wanted)
         name = wanted.column if wanted.place == "image" else wanted.name.partition("@")[0]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bpf.catalogue import Catalogue, Event
-from config.conditions import Either, Every, Negated, Node, Surely, Test, tests
+from config.conditions import Either, Every, Negated, Node, Surely, Test, asked
 from config.rules import Rule
 from workers.detect.fields import CONTEXT_FIELDS, EXEC, IMAGE_FIELDS, TARGET, Field, FieldError, field_of
 from workers.detect.flat import FlatEvent
@@ -71,7 +71,7 @@ def gaps(
 
 def _asked(rule: Rule, node: Node, event: Event) -> Iterator[tuple[str, Field]]:
     """What a rule asks of one of its events, by the names that it uses."""
-    names = [test.field for test in tests(node)]
+    names = list(asked(node))
     names += rule.threshold.by if rule.threshold else ()
     # of a signature in Python, what it shows is what its code looks at
     names += rule.data.values() if rule.code else ()
@@ -83,7 +83,7 @@ def _asked(rule: Rule, node: Node, event: Event) -> Iterator[tuple[str, Field]]:
 def _outcomes(node: Node, lacking: Collection[str]) -> tuple[bool, bool]:
     """Whether a condition can be true, and whether it can be false, if what is lacking is unknown."""
     if isinstance(node, Test):
-        if node.field not in lacking:
+        if not set(asked(node)).intersection(lacking):
             return True, True
         return (False, False) if node.operator != EXISTS else (not node.values[0], bool(node.values[0]))
     if isinstance(node, Negated):

@@ -174,6 +174,8 @@ class Matcher:
         """Which tests hold of a value, and which are unknown."""
         if value is None:
             return self.unread
+        if self.field.pair is not None and isinstance(value, Text):
+            return Verdicts(self.present, self._uncertain, self._uncertain)
         true = {number for number, test in self._simple if test(value)}
         if isinstance(value, Text):
             true |= self._texts(value)

@@ -13,6 +13,7 @@ from workers.detect.columns import (
     TargetColumn,
     TextColumn,
 )
+from workers.detect.comparison import ComparisonColumn
 from workers.detect.fields import EXEC, SOCKADDR_TYPE, Field, field_of
 from workers.detect.subjects import CommandLineColumn, ContextColumn, ExecImageColumn, ImageColumn
 from workers.detect.values import BYTES, NUMBER, Value, shown_number
@@ -45,6 +46,8 @@ def _plain_column(field: Field) -> Column:
         return ResultColumn()
     if field.place == "context":
         return ContextColumn(field)
+    if field.pair is not None:
+        return ComparisonColumn(field.column, *map(column_of, field.pair))
     if field.place == "target":
         return TargetColumn(field)
     if field.place == "descriptor":

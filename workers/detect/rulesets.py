@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from bpf.catalogue import Catalogue, Event
-from config.conditions import tests
+from config.conditions import asked, tests
 from config.files import FileError
 from config.rules import (
     MAX_RULES,
@@ -68,8 +68,8 @@ class Ruleset:
 
 def _fields(rule: Rule) -> list[str]:
     """All that a rule asks for."""
-    asked = [test.field for node in rule.events.values() for test in tests(node)]
-    return [*asked, *rule.data.values(), *(rule.threshold.by if rule.threshold else ())]
+    tested = [name for node in rule.events.values() for name in asked(node)]
+    return [*tested, *rule.data.values(), *(rule.threshold.by if rule.threshold else ())]
 
 
 def coverage(rule: Rule, catalogue: Catalogue, lack: Lack) -> Coverage:
@@ -91,7 +91,7 @@ def _code_files(folders: Sequence[Path]) -> Iterator[Path]:
 
 def _add_sigma(usable: list[Rule], paths: Sequence[str], catalogue: Catalogue, keywords: bool) -> list[RuleError]:
     """Sigma rules beside others; what is left out."""
-    from workers.detect.sigma_rules import load_sigma  # an extra
+    from workers.detect.sigma_files import load_sigma  # an extra
 
     found, left_out = load_sigma(list(map(Path, paths)), catalogue, keywords)
     known = {rule.id: rule for rule in usable}

@@ -12,7 +12,6 @@ only if that is asked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,113 +19,34 @@ import msgspec
 
 from bpf.catalogue import Catalogue
 from config.conditions import FALSE, TRUE, Either, Every, Negated, Node, Scalar, Surely, Test, every
-from config.files import FileError, text
-from config.rules import Mitre, Rule, RuleError, files_of, taken
+from config.rules import Mitre, Rule, RuleError
 from workers.detect.compiled import check_rule
-from workers.detect.sigma_values import Dead, Refused, modifiers, repeated_modifier, value_node, written
-from workers.detect.taxonomy import Plain, Row, audit_rows, looked_at, rows_of_category
+from workers.detect.sigma_values import (
+    Dead,
+    Placeholders,
+    Refused,
+    encodes_placeholders,
+    expanded,
+    modifiers,
+    reference_node,
+    shown_name,
+    value_node,
+    written,
+)
+from workers.detect.taxonomy import Constant, Plain, Row, audit_rows, looked_at, rows_of_category
 
-LONGEST_FILE = 1 << 20
 MAX_SELECTIONS = 20_000
 """Times that one condition comes to a selection: `1 of s* and 1 of s* ...` grows faster than its text."""
 SEVERITIES = {"informational": "info", "low": "low", "medium": "medium", "high": "high", "critical": "critical"}
 TECHNIQUE = re.compile(r"attack\.(t[0-9]{4}(?:\.[0-9]{3})?)")
-FILTERED = re.compile("^_filt_[a-z]{10}_")
 CALL_FIELDS = ("SYSCALL", "syscall")
 
 
-def load_sigma(
-    folders: Sequence[Path], catalogue: Catalogue, keywords: bool = False
-) -> tuple[list[Rule], list[RuleError]]:
-    """Rules of files and folders, and what is refused. ImportError without pySigma."""
-    parsed: list[tuple[Path, Any]] = []
-    refused: list[RuleError] = []
-    for folder in folders:
-        try:
-            files = files_of(folder)
-        except FileError as error:
-            refused.append(RuleError(str(folder), 0, "", str(error)))
-            continue
-        for path in files:
-            try:
-                parsed.append((path, _collection(path)))
-            except RuleError as error:
-                refused.append(error)
-    refused += _apply_filters(parsed)
-    rules: dict[str, Rule] = {}
-    for path, collection in parsed:
-        for rule in collection.rules:
-            try:
-                found = _converted(rule, str(path), catalogue, keywords)
-                if found.id in rules:
-                    raise RuleError(str(path), 0, found.id, taken(rules[found.id]))
-            except RuleError as error:
-                refused.append(error)
-            else:
-                rules[found.id] = found
-    return list(rules.values()), refused
-
-
-def _collection(path: Path) -> Any:
-    """What pySigma reads in a file; RuleError."""
-    from sigma.collection import SigmaCollection
-    from sigma.modifiers import SigmaWideModifier, modifier_mapping
-
-    # the specification has it as another name of `wide`, pySigma does not know it
-    modifier_mapping.setdefault("utf16le", SigmaWideModifier)
-    try:
-        data = text(path, LONGEST_FILE, "utf-8-sig")
-        if twice := repeated_modifier(data):
-            # each of several that expand multiplies what the one before made
-            raise ValueError(f"{twice}: a modifier stands twice")
-        return SigmaCollection.from_yaml(data)
-    except FileError as error:
-        raise RuleError(str(path), 0, "", str(error)) from error
-    except Exception as error:  # decision 37: what PyYAML and pySigma raise on hostile files has no bound
-        mark = getattr(error, "problem_mark", None)
-        why = getattr(error, "problem", None) or str(error) or type(error).__name__
-        line = mark.line + 1 if mark else 0
-        raise RuleError(str(path), line, "", f"not a Sigma rule: {why}") from error
-
-
-def _apply_filters(parsed: list[tuple[Path, Any]]) -> list[RuleError]:
-    """Filters apply to the rules of all files (pySigma applies them within their own); those that fail."""
-    refused: list[RuleError] = []
-    for path, owner in parsed:
-        for each in owner.filters:
-            try:
-                _apply(each, path, owner, [collection for _, collection in parsed])
-            except RuleError as error:
-                refused.append(error)
-    return refused
-
-
-def _apply(given: Any, path: Path, owner: Any, collections: list[Any]) -> None:
-    """One filter, on the rules of other files; RuleError."""
-    try:
-        for collection in collections:
-            if collection is not owner:
-                collection.rules = [_filtered(given, rule) for rule in collection.rules]
-        if not any(_applies(given, rule) for collection in collections for rule in collection.rules):
-            raise ValueError("none of the rules that were loaded is one that it names")
-    except Exception as error:  # decision 37
-        name = str(given.id or given.title)
-        raise RuleError(str(path), 0, name, f"not a filter that can be applied: {error}") from error
-
-
-def _filtered(given: Any, rule: Any) -> Any:
-    return given.apply_on_rule(rule) if hasattr(rule, "detection") else rule
-
-
-def _applies(given: Any, rule: Any) -> bool:
-    return hasattr(rule, "detection") and bool(given._should_apply_on_rule(rule))
-
-
-def _converted(rule: Any, file: str, catalogue: Catalogue, keywords: bool) -> Rule:
-    """A rule that can be used; RuleError."""
+def converted(rule: Any, file: str, catalogue: Catalogue, keywords: bool, values: Placeholders) -> Rule:
+    """A rule of pySigma as one of headrace; RuleError."""
     name = str(rule.id or rule.title)
     try:
-        found = _Converter(rule, file, catalogue, keywords).rule()
+        found = _Converter(rule, file, catalogue, keywords, values).rule()
         check_rule(found, catalogue)
         # as workers get it: a lone surrogate in a title must not end them
         return msgspec.msgpack.decode(msgspec.msgpack.encode(found), type=Rule)
@@ -139,8 +59,9 @@ def _converted(rule: Any, file: str, catalogue: Catalogue, keywords: bool) -> Ru
 class _Converter:
     """One rule of pySigma."""
 
-    def __init__(self, rule: Any, file: str, catalogue: Catalogue, keywords: bool) -> None:
+    def __init__(self, rule: Any, file: str, catalogue: Catalogue, keywords: bool, values: Placeholders) -> None:
         self._rule, self._file, self._catalogue, self._keywords = rule, file, catalogue, keywords
+        self._values = values
         self.id = str(rule.id or rule.title or Path(file).stem)
         if not hasattr(rule, "detection"):
             raise RuleError(file, 0, self.id, "a correlation: headrace evaluates rules of single events")
@@ -166,9 +87,9 @@ class _Converter:
             node = self._condition([row for row in rows if row.event == name])
             if node != FALSE:
                 events[name] = node
-        dead = {_shown(name): why for name, why in self._reasons.items() if name not in self._alive}
+        dead = {shown_name(name): why for name, why in self._reasons.items() if name not in self._alive}
         without = dict.fromkeys(
-            f"{_shown(name)}: {why}"
+            f"{shown_name(name)}: {why}"
             for (name, each), why in self._unsourced.items()
             if name in self._alive and (name, each) not in self._sourced
         )
@@ -297,12 +218,25 @@ class _Converter:
         try:
             if "utf16" in applied and {"base64", "base64offset"} & set(applied):
                 raise Refused("the modifier utf16 before base64: pySigma encodes its byte order mark wrongly; use wide")
-            parts = tuple(value_node(value, meaning, not name) for value in values)
+            if encoding := encodes_placeholders(applied):
+                raise Refused(f"the modifier {encoding} after expand encodes the placeholder, not its values")
+            parts = tuple(self._value(value, item, meaning, row) for value in values)
         except Refused as error:
             raise RuleError(self._file, 0, self.id, f"{written(item)}: {error}") from error
         node: Node = Every(parts) if item.value_linking is ConditionAND else Either(parts)
         # unknown stays unknown: what could not be read is neither equal nor different
         return Negated(node) if "neq" in applied else node
+
+    def _value(self, value: Any, item: Any, meaning: Plain | Constant, row: Row) -> Node:
+        from sigma.types import SigmaFieldReference
+
+        if not isinstance(value, SigmaFieldReference):
+            each = expanded(value, self._values)
+            return Either(tuple(value_node(one, meaning, keyword=not item.field) for one in each))
+        other = row.meaning(value.field)
+        if other is None:
+            raise Dead(self._absent(value.field))
+        return reference_node(value, meaning, other, nocase="cased" not in modifiers(item))
 
     def _absent(self, name: str) -> str:
         if not name:
@@ -335,11 +269,6 @@ class _Converter:
             lacking=lacking if not events else "",
             file=self._file,
         )
-
-
-def _shown(selection: str) -> str:
-    """A selection's name, without the random prefix that pySigma gives to those of filters."""
-    return FILTERED.sub("filter ", selection)
 
 
 def _fields(detection: Any) -> frozenset[str]:

@@ -6,13 +6,14 @@ Worker and supervisor load it with the rules; it keeps no state. pySigma has app
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from math import ceil, floor
 from typing import Any
 
 import yaml
 
-from config.conditions import FALSE, TRUE, Either, Node, Scalar, Test
+from config.conditions import FALSE, TRUE, Either, Node, Scalar, Test, comparison
 from workers.detect.fields import field_of
 from workers.detect.matching import Matcher
 from workers.detect.taxonomy import Constant, Meaning, Plain
@@ -20,6 +21,13 @@ from workers.detect.values import text
 
 FLAGS = {"IGNORECASE": "i", "MULTILINE": "m", "DOTALL": "s"}
 NO_HEX = re.compile(r"[^0-9a-f*?]")
+
+
+Placeholders = Mapping[str, tuple[str, ...]]
+"""Values by the names of placeholders."""
+HIDDEN = re.compile("^_filt_[a-z]{10}_")
+ESCAPED = re.compile("_x(2d|2e)_")
+ENCODINGS = frozenset({"base64", "base64offset", "wide", "utf16", "utf16le", "utf16be"})
 
 
 class Dead(Exception):
@@ -64,6 +72,35 @@ def repeated_modifier(data: str) -> str:
     return ""
 
 
+def shown_name(selection: str) -> str:
+    """A selection's name as its file has it (workers/detect/sigma_files.py), one of a filter without the random prefix
+    that pySigma gives to it.
+    """
+    return ESCAPED.sub(lambda found: chr(int(found[1], 16)), HIDDEN.sub("filter ", selection))
+
+
+def encodes_placeholders(applied: list[str]) -> str:
+    """The modifier that would encode a placeholder instead of its values; "" if there is none."""
+    after = applied[applied.index("expand") + 1 :] if "expand" in applied else []
+    return next((name for name in after if name in ENCODINGS), "")
+
+
+def expanded(value: Any, values: Placeholders) -> list[Any]:
+    """A value for each combination of what its placeholders stand for; Refused for one without values."""
+    from sigma.types import Placeholder, SigmaExpansion, SigmaRegularExpression, SigmaString
+
+    def of(placeholder: Placeholder) -> Iterator[SigmaString]:
+        if placeholder.name not in values:
+            raise Refused(f"no file given has values for %{placeholder.name}% (docs/signatures.md, placeholders)")
+        yield from map(SigmaString, values[placeholder.name])
+
+    if isinstance(value, SigmaExpansion):
+        return [SigmaExpansion([each for inner in value.values for each in expanded(inner, values)])]
+    if isinstance(value, SigmaString | SigmaRegularExpression) and value.contains_placeholder():
+        return list(value.replace_placeholders(of))
+    return [value]
+
+
 def written(item: Any) -> str:
     """A field with its modifiers, as a rule has it."""
     return "|".join((item.field or "keywords", *modifiers(item)))
@@ -89,6 +126,18 @@ def value_node(value: Any, meaning: Meaning, keyword: bool) -> Node:
     return test
 
 
+def reference_node(value: Any, meaning: Plain | Constant, other: Plain | Constant, nocase: bool) -> Node:
+    """One field against another one; a field that is always the same is a value."""
+    how = {(0, 0): "equals", (1, 1): "contains", (1, 0): "startswith", (0, 1): "endswith"}
+    operator = how[int(value.starts_with), int(value.ends_with)]
+    if isinstance(other, Constant):
+        test = Test(getattr(meaning, "name", ""), operator, (other.value,), nocase=nocase)
+        return _constant(test, meaning.value) if isinstance(meaning, Constant) else test
+    if isinstance(meaning, Constant):
+        raise Refused("the modifier fieldref: this field is always the same, put it behind the colon")
+    return comparison(meaning.name, operator, other.name, nocase)
+
+
 def _evaluable(value: Any) -> None:
     """Refused for values that would silently mean something else here."""
     from sigma import types
@@ -96,11 +145,6 @@ def _evaluable(value: Any) -> None:
     inner = getattr(value, "number", None) if isinstance(value, types.SigmaCompareExpression) else value
     if isinstance(inner, types.SigmaTimestampPart):
         raise Refused(f"the modifier {inner.timestamp_part.name.lower()}: headrace's fields are not points in time")
-    if isinstance(value, types.SigmaFieldReference):
-        raise Refused("the modifier fieldref: headrace does not compare fields with each other")
-    text = value.regexp if isinstance(value, types.SigmaRegularExpression) else value
-    if isinstance(text, types.SigmaString) and any(isinstance(part, types.Placeholder) for part in text.s):
-        raise Refused("the modifier expand: headrace has no values for placeholders")
 
 
 def _constant(test: Test, value: str) -> Node:

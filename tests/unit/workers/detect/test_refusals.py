@@ -8,7 +8,8 @@ import pytest
 
 from bpf.catalogue import catalogue
 from workers.detect.rulesets import build
-from workers.detect.sigma_rules import MAX_SELECTIONS, load_sigma
+from workers.detect.sigma_files import load_sigma
+from workers.detect.sigma_rules import MAX_SELECTIONS
 
 
 @pytest.mark.parametrize(

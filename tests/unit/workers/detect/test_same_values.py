@@ -68,7 +68,8 @@ class Both:
         found: list[tuple[Any, ...]] = []
         for number in np.unique(rows.event).tolist():
             chosen = np.flatnonzero(rows.event == number)
-            for name in names(catalogue().by_id[number]):
+            plain = names(catalogue().by_id[number])
+            for name in (*plain, *(f"{name}|equals|process.path" for name in plain)):
                 try:
                     field = field_of(catalogue().by_id[number], name)
                 except FieldError:  # a struct is none

@@ -13,7 +13,7 @@ from bpf.catalogue import catalogue
 from config.rules import Rule
 from workers.detect.flat import FlatRules, of_example
 from workers.detect.rulesets import coverage
-from workers.detect.sigma_rules import load_sigma
+from workers.detect.sigma_files import load_sigma
 
 ID = "00000000-0000-4000-8000-000000000001"
 
@@ -327,6 +327,87 @@ def test_values_that_modifiers_expand(tmp_path: Path) -> None:
     assert command(tmp_path, "CommandLine|wide|contains: ab").lacking
 
 
+PLACEHOLDERS = "vars:\n  admins: [root, 'adm*']\n  ports: 22\n"
+
+
+def test_placeholders_have_the_values_that_a_file_beside_the_rules_gives_them(tmp_path: Path) -> None:
+    (tmp_path / "values.yml").write_text(PLACEHOLDERS)
+    rule = command(tmp_path, "CommandLine|endswith|expand: ' -u %admins%'")
+    assert ran(rule, "/bin/x", "x", "-u", "root")
+    assert ran(rule, "/bin/x", "x", "-u", "admin")
+    assert not ran(rule, "/bin/x", "x", "-u", "%admins%")
+    assert not ran(rule, "/bin/x", "x", "-u", "guest")
+    # each value is an alternative, even where all of a list must be there
+    both = command(tmp_path, "CommandLine|expand|contains|all: ['-u %admins%', '-p %ports%']")
+    assert ran(both, "/bin/x", "x", "-u root", "-p 22")
+    assert not ran(both, "/bin/x", "x", "-u root", "-u adm")
+    pattern = command(tmp_path, "CommandLine|re|expand: '-p %ports%$'")
+    assert ran(pattern, "/bin/x", "-p", "22")
+    assert not ran(pattern, "/bin/x", "-p", "%ports%")
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "why"),
+    [
+        ("vars: 3", "mapping"),
+        ("vars: {a: {b: c}}", "texts or numbers"),
+        ("vars: {a: []}", "texts or numbers"),
+        ("vars: {a: b}\n---\nvars: {a: c}", "already"),
+        ("vars: {a: b}\ntransformations: [{type: add_condition}]", "add_condition"),
+        ("vars: {a: b}\npostprocessing: []", "postprocessing"),
+    ],
+)
+def test_values_of_placeholders_that_are_none_are_refused(tmp_path: Path, pipeline: str, why: str) -> None:
+    (tmp_path / "values.yml").write_text(pipeline)
+    rules, refused = loaded(tmp_path, PROCESS, "selection:\n    Image: /x\ncondition: selection")
+    assert len(rules) == 1
+    assert len(refused) == 1
+    assert "values.yml" in refused[0]
+    assert why in refused[0]
+
+
+@pytest.mark.parametrize(
+    ("item", "path", "argv", "fires"),
+    [
+        ("CommandLine|fieldref: Image", "/bin/x", ["/bin/X"], True),
+        ("CommandLine|fieldref: Image", "/bin/x", ["/bin/x", "y"], False),
+        ("CommandLine|cased|fieldref: Image", "/bin/x", ["/bin/X"], False),
+        ("CommandLine|fieldref|startswith: Image", "/bin/x", ["/bin/x", "y"], True),
+        ("CommandLine|fieldref|endswith: Image", "/bin/x", ["y", "/bin/x"], True),
+        ("CommandLine|fieldref|contains: Image", "/bin/x", ["y", "/bin/x", "z"], True),
+        ("CommandLine|fieldref|contains: Image", "/bin/x", ["y"], False),
+        ("CommandLine|neq|fieldref: Image", "/bin/x", ["y"], True),
+        ("ProcessId|fieldref: ParentProcessId", "/bin/x", ["y"], True),
+        ("CommandLine|fieldref: [ParentImage, Image]", "/bin/x", ["/bin/x"], True),
+    ],
+)
+def test_a_field_is_compared_with_another_one(
+    tmp_path: Path, item: str, path: str, argv: list[str], fires: bool
+) -> None:
+    rule = command(tmp_path, item)
+    assert ran(rule, path, *argv, process={"pid": 7, "ppid": 7}) == fires
+    assert coverage(rule, catalogue(), lambda e: "").word == "full"
+
+
+def test_a_field_that_is_compared_with_what_nobody_has_is_dead(tmp_path: Path) -> None:
+    assert "Hashes" in command(tmp_path, "CommandLine|fieldref: Hashes").lacking
+
+
+def test_names_of_selections_may_have_dots_and_hyphens(tmp_path: Path) -> None:
+    detection = """
+        sel.image: {Image: /bin/x}
+        sel.all-of.a: {CommandLine|contains: a}
+        sel.all-of.b: {CommandLine|contains: b}
+        selxall-ofxc: {CommandLine|contains: c}
+        out.of: {Hashes|contains: x}
+        condition: sel.image and all of sel.all-of.* or out.of
+        """
+    rule = one(tmp_path, PROCESS, detection)
+    assert ran(rule, "/bin/x", "a", "b")
+    assert not ran(rule, "/bin/x", "a")
+    assert "out.of: " in coverage(rule, catalogue(), lambda e: "").reason
+
+
 FILTER = """title: A filter
 id: 00000000-0000-4000-8000-000000000009
 logsource:
@@ -355,12 +436,12 @@ def test_a_filter_in_another_file_is_applied_and_one_that_applies_to_nothing_is_
 @pytest.mark.parametrize(
     ("item", "why"),
     [
-        ("CommandLine|expand: '%admins%'", "expand"),
-        ("CommandLine|contains|expand: '%admins%'", "expand"),
-        ("CommandLine|re|expand: 'a%admins%'", "expand"),
+        ("CommandLine|expand: '%admins%'", "%admins%"),
+        ("CommandLine|contains|expand: '%admins%'", "%admins%"),
+        ("CommandLine|re|expand: 'a%admins%'", "%admins%"),
+        ("CommandLine|expand|base64: '%admins%'", "base64 after expand"),
         ("CommandLine|hour: 3", "hour"),
         ("CommandLine|minute|gte: 3", "minute"),
-        ("CommandLine|fieldref: Image", "fieldref"),
         ("CommandLine|utf16|base64offset|contains: x", "utf16"),
         ('CommandLine: "a\\ud800b"', "surrogate"),
         ("LogonId|gt: 1000000000000000000000000000000", "64 bits"),

@@ -19,7 +19,7 @@ from sigma.collection import SigmaCollection
 from bpf.catalogue import catalogue
 from config.rules import Rule
 from workers.detect.flat import FlatEvent, FlatRules
-from workers.detect.sigma_rules import load_sigma
+from workers.detect.sigma_files import load_sigma
 
 FIELDS = {
     "Image": "process.image",
