@@ -71,9 +71,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--only", default=",".join(BENCHES))
     given = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "-C", given.checkout, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    commit = harness.commit(given.checkout)
     for name in given.only.split(","):
         found = compared(given.checkout.resolve(), name, given.rounds, given.seconds)
         harness.save(f"against-{name}", {"other": commit, "seconds": given.seconds, **found})

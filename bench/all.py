@@ -29,6 +29,7 @@ PROGRAMS = (
     "context_cost",
     "objects",
     "processes",
+    "startup",
     "detection",
     "alarms",
     "rules",

@@ -280,6 +280,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+def commit(checkout: Path) -> str:
+    """What is checked out there."""
+    line = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    return subprocess.run(line, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def spreads(rounds: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Median and range of each named figure of the rounds."""
     return {name: spread([one[name] for one in rounds]) for name in names}

@@ -83,6 +83,7 @@ class Btf:
         self._aggregates: dict[int, int] = {}
         self._enums: dict[int, int] = {}
         self._typedefs: dict[int, int] = {}
+        self._functions: dict[int, int] = {}
         """Types by the offset of their name, the first of each."""
         try:
             self._index(header_bytes + type_at, header_bytes + type_at + type_bytes)
@@ -101,7 +102,7 @@ class Btf:
     def _index(self, at: int, end: int) -> None:
         data, starts, unpack = self._data, self._starts, TYPE.unpack_from
         named = dict.fromkeys(AGGREGATES, self._aggregates)
-        named |= {KIND_ENUM: self._enums, KIND_TYPEDEF: self._typedefs}
+        named |= {KIND_ENUM: self._enums, KIND_TYPEDEF: self._typedefs, KIND_FUNC: self._functions}
         sizes = [(TYPE.size + fixed, each) for fixed, each in (TRAILER.get(kind, (0, 0)) for kind in range(32))]
         while at < end:
             name, info, _ = unpack(data, at)
@@ -155,6 +156,20 @@ class Btf:
     def has_typedef(self, name: str) -> bool:
         """Whether this kernel has a typedef of that name."""
         return bool(self._named(name, self._typedefs))
+
+    def function(self, name: str) -> int:
+        """The id of a function; UnknownMember if there is none of that name."""
+        found = self._named(name, self._functions)
+        if not found:
+            raise UnknownMember(name, "()")
+        return found
+
+    def aggregate(self, name: str) -> int:
+        """The id of a struct or union; UnknownMember if there is none of that name."""
+        found = self._named(name, self._aggregates)
+        if not found:
+            raise UnknownMember(name, "(id)")
+        return found
 
     def offset(self, struct_name: str, path: str) -> int:
         """Byte offset of `path` (dots step into nested structs); UnknownMember if there is none."""

@@ -28,7 +28,7 @@ from bpf import link
 from bpf.syscall import INSTRUCTION, MapSpec
 
 HERE = Path(__file__).parent
-FORMAT = 2
+FORMAT = 3
 MOST_KEPT = 64
 """Files; that which was not used for longest goes first."""
 SUFFIX = ".bpf"
@@ -37,6 +37,8 @@ LD_IMM64, PSEUDO_MAP_FD = 0x18, 1
 CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
 SYMBOLS = b"ffffffff81000000 T bpf_probe_read_kernel\nffffffff81000010 T bpf_probe_read_user\n"
 """Functions that the programs call themselves: a kernel that has none is refused when they are loaded."""
+QUICKLY = ("-g0", "-fno-vectorize", "-fno-slp-vectorize", "-fno-unroll-loops")
+"""Without what costs time and changes nothing: debug information, and passes that find nothing to do here."""
 HEAD = struct.Struct("<BBhi")
 """opcode, registers (destination in the low bits, source in the high ones), offset, immediate: of an instruction."""
 
@@ -164,7 +166,7 @@ def import_bcc() -> Any:
 def _compile(source: Source) -> Compiled:
     bcc = import_bcc()
     try:
-        made = bcc.BPF(text=source.text, cflags=list(source.flags))
+        made = bcc.BPF(text=source.text, cflags=[*source.flags, *QUICKLY])
     except Exception as error:  # bcc raises bare Exception
         raise CompileError(str(error)) from error
     names = [bcc.lib.bpf_function_name(made.module, i) for i in range(bcc.lib.bpf_num_functions(made.module))]
@@ -191,7 +193,7 @@ def _code(instructions: bytes, maps: dict[int, MapSpec]) -> Code:
             if fd not in maps:
                 maps[fd] = MapSpec.of(fd)
             found[at] = maps[fd].name
-    return Code(instructions, found)
+    return Code(link.of_kernel(instructions), found)
 
 
 def _hide_symbols() -> None:

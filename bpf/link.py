@@ -1,4 +1,8 @@
-"""Loop bodies behind the programs that call them, which bcc cannot do (bpf/c/loop.h).
+"""What bcc cannot do: calls of the kernel's own functions, and loop bodies behind the programs that call them.
+
+    call FUNCTION | id          ->   call of the kernel's function with that BTF id (bpf/c/kernel.h)
+
+Loops (bpf/c/loop.h):
 
     program                          program | r1 = r2 | body | r1 = r2 | other body
       r2 = LOOP + number of body  ->   r2 = pseudo function, so many instructions ahead
@@ -17,11 +21,15 @@ from bpf.btf import BTF_MAGIC, HEADER, KIND_FUNC, KIND_FUNC_PROTO, KIND_INT, TYP
 BODIES = (
     *("vector_item", "path_step", "path_step_again"),
     *("resolve_step", "resolve_name_end", "resolve_child", "resolve_mount"),
+    *("region_level", "auxiliary_pair"),
 )
 """Functions that LOOP calls."""
 LOOP = 0x4C4F4F50 << 32
 INSTRUCTION = 8
 LD_IMM64, PSEUDO_FUNC = 0x18, 4
+CALL, PSEUDO_KFUNC_CALL = 0x85, 2
+FUNCTION = 1 << 30
+"""Numbers of helpers are small, and ids of types, too."""
 BEFORE_BODY = 1
 R1_IS_R2 = struct.pack("<BBhi", 0xBF, 0x21, 0, 0)
 SIGNED_32 = 1 << 24 | 32
@@ -63,6 +71,17 @@ def linked(program: bytes, bodies: dict[str, bytes]) -> tuple[bytes, dict[str, i
         struct.pack_into("<i", code, at * INSTRUCTION + 4, begins[name] - at - 1)
         struct.pack_into("<i", code, at * INSTRUCTION + 12, 0)
     return bytes(code), begins
+
+
+def of_kernel(code: bytes) -> bytes:
+    """A program with its calls of the kernel's functions."""
+    done = bytearray(code)
+    for at in range(0, len(code), INSTRUCTION):
+        number = struct.unpack_from("<i", code, at + 4)[0]
+        if code[at] == CALL and number >= FUNCTION:
+            done[at + 1] |= PSEUDO_KFUNC_CALL << 4
+            struct.pack_into("<i", done, at + 4, number - FUNCTION)
+    return bytes(done)
 
 
 def func_info(program: str, begins: dict[str, int]) -> tuple[bytes, bytes]:

@@ -218,6 +218,11 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
     found["KERNEL_DCACHE_MOUNTED"] = DCACHE_MOUNTED
     with contextlib.suppress(UnknownMember):
         found["KERNEL_DCACHE_MOUNTED"] = btf.enumerator("dentry_flags", "DCACHE_MOUNTED")
+    with contextlib.suppress(UnknownMember):
+        found |= {
+            "KERNEL_rdonly_cast": btf.function("bpf_rdonly_cast"),
+            "KERNEL_task_struct": btf.aggregate("task_struct"),
+        }
     for operation in OPERATIONS:
         found[f"KERNEL_IORING_OP_{operation}"] = NO_OPERATION
         with contextlib.suppress(UnknownMember):

@@ -190,6 +190,7 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
     programs = wanted.programs
     if programs or any(e.hook == SYS_EXIT for e in wanted.events):
         found["WANT_SYSCALLS"] = 1
+    found["KERNEL_FUNCTION"] = link.FUNCTION
     found["PROGRAMS"] = len(PROGRAMS)
     found["UNKNOWN_CALL_ID"] = UNKNOWN_CALL_ID
     found |= {f"PROGRAM_{name}": number for number, name in enumerate(PROGRAMS)}

@@ -30,6 +30,26 @@ static u64 (*ktime_boot_ns)(void) = (void *)125;    /* bpf_ktime_get_boot_ns, si
 		bpf_probe_read_kernel(&v_, sizeof(v_), (void *)(address));                             \
 		v_;                                                                                    \
 	})
+/*
+ * The task that runs, for programs that run seldom. Through a pointer that it trusts the verifier searches all of the
+ * kernel's types by name for each pointer that is loaded (type_is_trusted() in kernel/bpf/verifier.c): that is most of the
+ * time that loading takes. bpf_rdonly_cast(), since 6.2, takes the trust away; in exchange each load costs some
+ * nanoseconds more. bcc cannot make the call: bpf/link.py does.
+ */
+static __always_inline u64 current_task_cold(void)
+{
+#ifdef KERNEL_rdonly_cast
+	return ((u64 (*)(u64, u32))(KERNEL_FUNCTION | KERNEL_rdonly_cast))(current_task_btf(), KERNEL_task_struct);
+#else
+	return current_task_btf();
+#endif
+}
+
+static __always_inline u64 current_registers(void)
+{
+	return task_pt_regs(current_task_btf());
+}
+
 /* A member of a part of a struct that was read as a whole. */
 #define FIELD(head, type, offset) (*(type *)((head)->bytes + (offset)))
 /* Keep the compiler from deriving a bounded value a second time from an unbounded one. */

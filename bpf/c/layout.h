@@ -341,7 +341,7 @@ struct walks {
 	u32 then;
 	u32 count;
 	u32 texts; /* of them, how many follow a string */
-	u32 pad;
+	u32 done;  /* of them, how many on_resolve has looked at */
 	struct {
 		u64 dentry;
 		u64 mount;

@@ -49,7 +49,7 @@ static __always_inline void groups_enter(const struct subject *parent, bool pare
 
 int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 child = ctx->args[1], task = current_task_btf();
+	u64 child = ctx->args[1], task = current_task_cold();
 	struct subject s;
 	bool in = in_scope(&s, task);
 	u32 child_tgid = KREAD(u32, child + KERNEL_task_struct_tgid);
@@ -97,7 +97,7 @@ static __always_inline void keep_before_exec(u64 task)
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct before_exec before = {};
 	bpf_probe_read_kernel(&before.comm, sizeof(before.comm), (void *)(task + KERNEL_task_struct_comm));
-	u64 a[6] = {}, regs = task_pt_regs(task);
+	u64 a[6] = {}, regs = current_registers();
 	bool compat = SYSCALL_IS_COMPAT(task);
 	if (SYSCALL_NUMBER(regs) == SYSCALL_EXECVEAT(compat)) {
 		SYSCALL_ARGUMENTS(a, regs, compat);
@@ -111,14 +111,14 @@ static __always_inline void keep_before_exec(u64 task)
 #ifdef WANT_SCHED_PREPARE_EXEC
 int on_sched_prepare_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	keep_before_exec(current_task_btf());
+	keep_before_exec(current_task_cold());
 	return 0;
 }
 #endif
 
 int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = current_task_btf(), bprm = ctx->args[2];
+	u64 task = current_task_cold(), bprm = ctx->args[2];
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	u32 *flags = groups.lookup(&tgid);
 	if (container_started(task))
@@ -163,7 +163,7 @@ static __always_inline void image_record(void *ctx, const struct subject *s, u32
 	u64 file = KREAD(u64, mm + KERNEL_mm_struct_exe_file), inode = file_inode(file);
 	u64 parent = KREAD(u64, task + KERNEL_task_struct_real_parent);
 	/* a new image begins in its interpreter; one that runs is somewhere else by now */
-	u64 entry = bprm ? INSTRUCTION_POINTER(task_pt_regs(task)) : 0;
+	u64 entry = bprm ? INSTRUCTION_POINTER(current_registers()) : 0;
 	u64 input = stdin_inode(task), interpreter = interpreter_file(mm, entry);
 	struct file_id id = file_id(inode), linked = file_id(file_inode(interpreter));
 	u64 *a = (u64 *)(w.head + 1);
@@ -200,7 +200,7 @@ static __always_inline void image_record(void *ctx, const struct subject *s, u32
 int on_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct subject s;
-	if (!in_scope(&s, current_task_btf()))
+	if (!in_scope(&s, current_task_cold()))
 		return 0;
 	told_image(s.task, s.tgid);
 	image_record(ctx, &s, EXEC_SLOT, ctx->args[2], PROGRAM_exec, 0);
@@ -211,7 +211,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 int on_tell(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct subject s;
-	if (in_scope(&s, current_task_btf()) && !(s.flags & GROUP_ARMED)) {
+	if (in_scope(&s, current_task_cold()) && !(s.flags & GROUP_ARMED)) {
 		told_image(s.task, s.tgid);
 		image_record(ctx, &s, FACTS, 0, PROGRAM_tell, PROGRAM_sys_exit);
 	}
@@ -230,7 +230,7 @@ int on_task_rename(struct bpf_raw_tracepoint_args *ctx)
 	if (!event_begin(ctx, &w, false, EVENT_task_rename, 3, 64))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
-	a[1] = SYSCALL_NUMBER(task_pt_regs(current));
+	a[1] = SYSCALL_NUMBER(current_registers());
 	blob_string(&w, 0, task + KERNEL_task_struct_comm, false);
 	blob_string(&w, 1, ctx->args[1], false);
 	record_end(ctx, &w);
@@ -241,7 +241,7 @@ int on_task_rename(struct bpf_raw_tracepoint_args *ctx)
 
 int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = current_task_btf();
+	u64 task = current_task_cold();
 	u64 signal = KREAD(u64, task + KERNEL_task_struct_signal);
 	bool last = KREAD(u32, signal + KERNEL_signal_struct_live_counter) == 0;
 	struct subject s;

@@ -15,32 +15,43 @@
  * last address of each slot, and slots; the low byte of a pointer to a node says which kind it is
  * (include/linux/maple_tree.h). Read without its lock: a node that goes is freed only after RCU.
  */
-static __always_inline u64 region_of(u64 mm, u64 address)
+struct descent {
+	u64 address;
+	u64 entry; /* a node, or the region once `found` */
+	u64 found;
+};
+
+LOOP_BODY(region_level, struct descent *d)
 {
 	u32 zero = 0;
 	struct tree_node *node = tree_nodes.lookup(&zero);
-	u64 entry = KREAD(u64, mm + KERNEL_mm_struct_mm_mt + KERNEL_maple_tree_ma_root);
-	if (!node)
-		return 0;
-	for (int depth = 0; depth < TREE_DEPTH; depth++) {
-		if (entry < 4096)
-			return 0;
-		u32 kind = (entry >> 3) & 15;
-		bpf_probe_read_kernel(node, sizeof(*node), (void *)(entry & ~255ULL));
-		u32 pivots = kind == MAPLE_ARANGE_64 ? KERNEL_maple_arange_64_pivot / 8 : KERNEL_maple_range_64_pivot / 8;
-		u32 slots = kind == MAPLE_ARANGE_64 ? KERNEL_maple_arange_64_slot / 8 : KERNEL_maple_range_64_slot / 8;
-		u64 last = slots - pivots, slot = 0, passed = 1;
-		for (u64 i = 0; i < NODE_SLOTS - 1; i++) {
-			u64 pivot = node->words[(pivots + i) & 31];
-			/* no pivot but the first is 0 */
-			passed &= LESS(pivot, address) & LESS(i, last) & LESS(0, pivot | !i);
-			slot += passed;
-		}
-		entry = node->words[(slots + slot) & 31];
-		if (kind < MAPLE_RANGE_64)
-			return entry;
+	u64 entry = d->entry, address = d->address;
+	if (!node || entry < 4096)
+		return 1;
+	u32 kind = (entry >> 3) & 15;
+	bpf_probe_read_kernel(node, sizeof(*node), (void *)(entry & ~255ULL));
+	u32 pivots = kind == MAPLE_ARANGE_64 ? KERNEL_maple_arange_64_pivot / 8 : KERNEL_maple_range_64_pivot / 8;
+	u32 slots = kind == MAPLE_ARANGE_64 ? KERNEL_maple_arange_64_slot / 8 : KERNEL_maple_range_64_slot / 8;
+	u32 slot = 0;
+	for (; slot < NODE_SLOTS - 1 && slot < slots - pivots; slot++) {
+		u64 pivot = node->words[(pivots + slot) & 31];
+		/* no pivot but the first is 0 */
+		if (pivot >= address || (!pivot && slot))
+			break;
 	}
-	return 0;
+	d->entry = node->words[(slots + slot) & 31];
+	d->found = kind < MAPLE_RANGE_64;
+	return d->found;
+}
+
+static __always_inline u64 region_of(u64 mm, u64 address)
+{
+	struct descent d = {
+		.address = address,
+		.entry = KREAD(u64, mm + KERNEL_mm_struct_mm_mt + KERNEL_maple_tree_ma_root),
+	};
+	LOOP(TREE_DEPTH, region_level, &d);
+	return d.found ? d.entry : 0;
 }
 
 /*
@@ -50,20 +61,29 @@ static __always_inline u64 region_of(u64 mm, u64 address)
  * fs/binfmt_elf.c), a copy of which the mm keeps. Its pairs are words of the program's size; the first is
  * never (type, 0), so that a 32-bit pair shows in the upper half of the first 8 bytes.
  */
+struct auxiliary {
+	u64 pair; /* address of the next one */
+	u64 narrow;
+	u64 base;
+};
+
+LOOP_BODY(auxiliary_pair, struct auxiliary *a)
+{
+	u64 pair[2] = {};
+	bpf_probe_read_kernel(pair, sizeof(pair), (void *)a->pair);
+	a->pair += a->narrow ? 8 : 16;
+	u64 type = a->narrow ? (u32)pair[0] : pair[0];
+	if (type == AT_BASE)
+		a->base = a->narrow ? pair[0] >> 32 : pair[1];
+	return type == AT_NULL || type == AT_BASE;
+}
+
 static __always_inline u64 interpreter_file(u64 mm, u64 entry)
 {
-	u64 base = 0, vector = mm + KERNEL_mm_struct_saved_auxv;
-	bool narrow = KREAD(u64, vector) >> 32;
-	for (int i = 0; i < AUXILIARY_PAIRS; i++) {
-		u64 pair[2] = {};
-		bpf_probe_read_kernel(pair, sizeof(pair), (void *)(vector + i * (narrow ? 8 : 16)));
-		u64 type = narrow ? (u32)pair[0] : pair[0];
-		if (type == AT_NULL)
-			break;
-		if (type == AT_BASE)
-			base = narrow ? pair[0] >> 32 : pair[1];
-	}
-	u64 region = base ? region_of(mm, entry ? entry : base) : 0;
+	struct auxiliary a = {.pair = mm + KERNEL_mm_struct_saved_auxv};
+	a.narrow = KREAD(u64, a.pair) >> 32 != 0;
+	LOOP(AUXILIARY_PAIRS, auxiliary_pair, &a);
+	u64 region = a.base ? region_of(mm, entry ? entry : a.base) : 0;
 	return region ? KREAD(u64, region + KERNEL_vm_area_struct_vm_file) : 0;
 }
 #else

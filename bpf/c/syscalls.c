@@ -106,10 +106,9 @@ enum call_kind {
 };
 
 /* `inner`: the arguments of a call that came by another one, NULL for those of the registers. */
-static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, struct call *call,
+static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, u64 task, u64 regs, struct call *call,
 					  const u64 *inner, enum call_kind kind)
 {
-	u64 task = current_task_btf(), regs = task_pt_regs(task);
 	s64 number = SYSCALL_NUMBER(regs), retval = ctx->args[1];
 	bool compat = SYSCALL_IS_COMPAT(task);
 	struct subject s;
@@ -239,7 +238,7 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (call->wanted && call->address)
 		objects.call(ctx, PROGRAM_address_call);
 	if (call->wanted)
-		syscall_event(ctx, call, 0, CALL_PLAIN);
+		syscall_event(ctx, task, regs, call, 0, CALL_PLAIN);
 	/* what an object would tell is of a call that ran */
 	if (refused_flag(task, regs, ctx->args[1]))
 		return 0;
@@ -249,14 +248,14 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /* The rest of on_sys_exit for calls that have a program of their own. */
-static __always_inline int call_of_kind(struct bpf_raw_tracepoint_args *ctx, enum call_kind kind)
+static __always_inline int call_of_kind(struct bpf_raw_tracepoint_args *ctx, u64 task, enum call_kind kind)
 {
-	u64 task = current_task_btf(), regs = task_pt_regs(task);
+	u64 regs = current_registers();
 	u32 slot = ended_slot(task, regs, ctx->args[1]);
 	struct call *call = calls.lookup(&slot);
 	if (!call || !(kind == CALL_EXEC ? call->exec : call->address))
 		return 0;
-	syscall_event(ctx, call, 0, kind);
+	syscall_event(ctx, task, regs, call, 0, kind);
 	if (call->object && !refused_flag(task, regs, ctx->args[1]))
 		objects.call(ctx, call->object);
 	return 0;
@@ -264,26 +263,26 @@ static __always_inline int call_of_kind(struct bpf_raw_tracepoint_args *ctx, enu
 
 int on_exec_call(struct bpf_raw_tracepoint_args *ctx)
 {
-	return call_of_kind(ctx, CALL_EXEC);
+	return call_of_kind(ctx, current_task_cold(), CALL_EXEC);
 }
 
 int on_address_call(struct bpf_raw_tracepoint_args *ctx)
 {
-	return call_of_kind(ctx, CALL_ADDRESS);
+	return call_of_kind(ctx, current_task_btf(), CALL_ADDRESS);
 }
 
 /* The call that a socketcall or an ipc stood for. */
 int on_multiplexed(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct dispatched d;
-	u64 task = current_task_btf();
-	dispatched_call(&d, task, task_pt_regs(task), ctx->args[1]);
+	u64 task = current_task_cold(), regs = current_registers();
+	dispatched_call(&d, task, regs, ctx->args[1]);
 	demultiplex(&d, d.number == SYSCALL_IPC);
 	struct call *call = calls.lookup(&d.slot);
 	if (!call || d.slot < MULTIPLEXED_SLOT)
 		return 0;
 	if (call->wanted)
-		syscall_event(ctx, call, d.a, CALL_ADDRESS);
+		syscall_event(ctx, task, regs, call, d.a, CALL_ADDRESS);
 	if (call->object)
 		objects.call(ctx, call->object);
 	return 0;

@@ -32,7 +32,7 @@ static __always_inline struct walks *walks_begin(void)
 	u32 zero = 0;
 	struct walks *j = walks.lookup(&zero);
 	if (j)
-		j->count = j->texts = 0;
+		j->count = j->texts = j->done = 0;
 	return j;
 }
 
@@ -84,7 +84,7 @@ static __always_inline void walk_resolve(struct writer *w, u32 text, u32 arg, bo
 		b->whole = name ? name : b->bytes + 1;
 }
 
-/* The strings of a record, before its walks. */
+/* The strings of a record, before its walks: one a run. */
 int on_resolve(struct bpf_raw_tracepoint_args *ctx)
 {
 	u32 zero = 0;
@@ -92,13 +92,14 @@ int on_resolve(struct bpf_raw_tracepoint_args *ctx)
 	struct writer w;
 	if (!j || !walk_writer(&w, j))
 		return 0;
-	for (int i = 0; i < WALKS; i++) {
-		if (i >= j->count)
-			break;
+	u32 i = j->done;
+	if (i < WALKS && i < j->count) {
 		struct place from = {.dentry = j->walk[i].dentry, .mount = j->walk[i].mount};
 		walk_resolve(&w, j->walk[i].text, j->walk[i].arg, j->walk[i].follow, &from);
 		j->walk[i].dentry = from.dentry;
 		j->walk[i].mount = from.mount;
+		j->done = i + 1;
+		objects.call(ctx, PROGRAM_resolve);
 	}
 	objects.call(ctx, PROGRAM_walk);
 	record_end(ctx, &w);

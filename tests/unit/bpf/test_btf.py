@@ -140,6 +140,18 @@ def test_typedefs_are_known_by_name(made: bytes) -> None:
     assert not Btf(made).has_typedef("inner")
 
 
+def test_functions_and_structs_have_the_ids_by_which_programs_name_them() -> None:
+    blob = Blob()
+    number = blob.add(INT, "int", size=4, trailer=struct.pack("<I", 32))
+    function = blob.add(FUNC, "bpf_rdonly_cast")
+    record = blob.record(STRUCT, "task_struct", 4, [("pid", number, 0)])
+    btf = Btf(blob.data())
+    assert (btf.function("bpf_rdonly_cast"), btf.aggregate("task_struct")) == (function, record)
+    for absent in (lambda: btf.function("task_struct"), lambda: btf.aggregate("bpf_rdonly_cast")):
+        with pytest.raises(UnknownMember):
+            absent()
+
+
 @pytest.mark.parametrize("path", ["nothing", "nested.nothing", "next.a", "first.a"])
 def test_a_member_that_is_not_there_is_named_with_its_struct(made: bytes, path: str) -> None:
     with pytest.raises(UnknownMember, match=f"outer.{path}") as raised:

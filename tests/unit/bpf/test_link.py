@@ -25,6 +25,15 @@ def test_a_program_without_loops_stays_as_it_is() -> None:
     assert link.linked(other + EXIT, {}) == (other + EXIT, {})
 
 
+def test_calls_of_the_kernels_functions_have_its_id() -> None:
+    def call(number: int) -> bytes:
+        return struct.pack("<BBhi", link.CALL, 0, 0, number)
+
+    code = link.of_kernel(call(5) + call(link.FUNCTION | 77) + EXIT)
+    assert (shown(code, 0), shown(code, 1)) == ((link.CALL, 0, 0, 5), (link.CALL, 0x20, 0, 77))
+    assert code[16:] == EXIT
+
+
 def test_a_body_stands_behind_the_program_once_and_takes_the_state_alone() -> None:
     code, begins = link.linked(load("path_step") + load("path_step") + EXIT, {"path_step": EXIT})
     assert begins == {"path_step": 5}
