@@ -187,6 +187,11 @@ IO_URING = (
 )
 """Where io_uring has the caller's pointers to addresses."""
 IO_ADDRESS = (("io_connect", "addr"), ("io_connect", "addr_len"), ("io_sr_msg", "umsg"))
+IO_COPY = (
+    *(("io_kiocb", "async_data"), ("io_bind", "addr_len"), ("io_async_msghdr", "vec"), ("io_async_msghdr", "addr")),
+    *(("io_async_msghdr", "msg.msg_name"), ("io_async_msghdr", "msg.msg_namelen")),
+)
+"""Where the kernel has copied them to; of older kernels that is not told."""
 OPERATIONS = """READV WRITEV FSYNC READ_FIXED WRITE_FIXED POLL_ADD SYNC_FILE_RANGE SENDMSG RECVMSG ACCEPT CONNECT
     FALLOCATE OPENAT CLOSE STATX READ WRITE FADVISE SEND RECV OPENAT2 SPLICE TEE SHUTDOWN RENAMEAT UNLINKAT MKDIRAT
     SYMLINKAT LINKAT MSG_RING FSETXATTR FGETXATTR URING_CMD SEND_ZC SENDMSG_ZC READ_MULTISHOT FTRUNCATE BIND LISTEN
@@ -212,7 +217,7 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
         wanted[f"pt_regs_{register}"] = (("pt_regs", register),)
     found = {f"KERNEL_{name}": _first(btf, places) for name, places in wanted.items()}
     found["KERNEL_upid_size"] = btf.size("upid")
-    for members in (MAPLE_TREE, AUDIT, PIDS, IO_URING, IO_ADDRESS, SECCOMP, MODULES):
+    for members in (MAPLE_TREE, AUDIT, PIDS, IO_URING, IO_ADDRESS, IO_COPY, SECCOMP, MODULES):
         with contextlib.suppress(UnknownMember):
             found |= {f"KERNEL_{s}_{path.replace('.', '_')}": btf.offset(s, path) for s, path in members}
     found["KERNEL_DCACHE_MOUNTED"] = DCACHE_MOUNTED

@@ -77,6 +77,7 @@ static __always_inline void blob_string(struct writer *w, u32 arg, u64 address, 
 
 static __always_inline void blob_memory_of(struct writer *w, u32 arg, u64 address, u64 whole, u32 most, u32 source)
 {
+	bool kernel = source == SOURCE_KERNEL;
 	struct blob *b = blob_begin(w, arg, BLOB_ROOM);
 	if (!b)
 		return;
@@ -89,7 +90,8 @@ static __always_inline void blob_memory_of(struct writer *w, u32 arg, u64 addres
 	if (!address) {
 		status = BLOB_NULL;
 		bytes = 0;
-	} else if (bytes && bpf_probe_read_user(b + 1, bytes, (void *)address)) {
+	} else if (bytes && (kernel ? bpf_probe_read_kernel(b + 1, bytes, (void *)address) :
+				      bpf_probe_read_user(b + 1, bytes, (void *)address))) {
 		status = BLOB_FAULT;
 		bytes = 0;
 	} else if (bytes < whole) {

@@ -32,6 +32,8 @@ import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
 for fd in (-1, -7, 1000, 1001):
     libc.dup(fd)
+    libc.fsync(fd)
+    libc.fdatasync(fd)
 libc.openat(-100, None, 0)
 libc.openat(-100, b"/no/such/file", os.O_DIRECTORY)
 """
@@ -45,28 +47,66 @@ def paths(traced: Traced, name: str) -> list[str]:
     return [arguments(event)["pathname"] for event in traced.events if event["eventName"] == name]
 
 
+CONDITIONS = (
+    ("openat.args.pathname", "={}/plain", {"plain"}),
+    ("truncate.args.path", "={}/deep/*", {"deep/plain.conf", "deep/other"}),
+    ("getxattr.args.pathname", "={}/deep*", {"deep/plain.conf", "deep/other", "deeper/plain"}),
+    ("lchown.args.pathname", "={}/*.conf", {"plain.conf", "deep/plain.conf"}),
+    ("readlink.args.pathname", "={}/plain,{}/é", {"plain", "é"}),
+    ("listxattr.args.pathname", "={}/" + "long" * 30, {"long" * 30}),
+    ("setxattr.args.path", "={}/longlong*", {"long" * 30}),
+    ("removexattr.args.pathname", "={}/*/plain", {"deeper/plain"}),
+)
+EACH_CALL = """
+import contextlib, os, sys
+for name in sys.argv[2:]:
+    path = os.path.join(sys.argv[1], name)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    os.truncate(path, 1)
+    os.setxattr(path, "user.x", b"")
+    os.getxattr(path, "user.x")
+    os.listxattr(path)
+    os.removexattr(path, "user.x")
+    os.lchown(path, 0, 0)
+    with contextlib.suppress(OSError):
+        os.readlink(path)
+"""
+
+
+def folders(tmp_path: Path) -> None:
+    for folder in ("deep", "deeper"):
+        (tmp_path / folder).mkdir()
+
+
+def test_a_path_that_was_passed_is_told_by_its_beginning_and_end(tmp_path: Path) -> None:
+    folders(tmp_path)
+    conditions = ",".join(field + condition.replace("{}", str(tmp_path)) for field, condition, _ in CONDITIONS)
+    traced = trace(python(EACH_CALL, str(tmp_path), *FILES), "-e", conditions)
+    for field, _, expected in CONDITIONS:
+        call, _, argument = field.split(".")
+        found = [arguments(event)[argument] for event in traced.events if event["eventName"] == call]
+        assert sorted(found) == sorted(os.path.join(tmp_path, name) for name in expected), field
+    ledger = traced.ledger
+    assert ledger["balanced"]
+    assert ledger["produced"] == ledger["delivered"] == sum(len(expected) for _, _, expected in CONDITIONS)
+
+
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [
-        ("={}/plain", {"plain"}),
-        ("={}/deep/*", {"deep/plain.conf", "deep/other"}),
-        ("={}/deep*", {"deep/plain.conf", "deep/other", "deeper/plain"}),
-        ("={}/*.conf", {"plain.conf", "deep/plain.conf"}),
-        ("={}/plain,{}/é", {"plain", "é"}),
-        ("={}/" + "long" * 30, {"long" * 30}),
-        ("={}/longlong*", {"long" * 30}),
-        ("={}/*/plain", {"deeper/plain"}),
+        # each file is some one's of them
+        ("={}/plain,{}/longlong*,{}/*/plain", {"plain", "long" * 30, "deeper/plain"}),
+        ("={}/deep/*,{}/*n.conf", {"deep/plain.conf", "deep/other", "plain.conf"}),
+        ("={}/deep*,{}/é", {"deep/plain.conf", "deep/other", "deeper/plain", "é"}),
     ],
 )
-@pytest.mark.parametrize("event", ["security_file_open", "openat"])
-def test_a_path_is_told_by_its_beginning_and_end(
-    tmp_path: Path, event: str, condition: str, expected: set[str]
+def test_a_path_that_was_walked_is_told_by_its_beginning_and_end(
+    tmp_path: Path, condition: str, expected: set[str]
 ) -> None:
-    for folder in ("deep", "deeper"):
-        (tmp_path / folder).mkdir()
-    condition = f"{event}.args.pathname{condition.replace('{}', str(tmp_path))}"
+    folders(tmp_path)
+    condition = f"security_file_open.args.pathname{condition.replace('{}', str(tmp_path))}"
     traced = trace(python(OPENER, str(tmp_path), *FILES), "-e", condition)
-    assert set(paths(traced, event)) == {os.path.join(tmp_path, name) for name in expected}
+    assert set(paths(traced, "security_file_open")) == {os.path.join(tmp_path, name) for name in expected}
     ledger = traced.ledger
     assert ledger["balanced"]
     assert ledger["produced"] == ledger["delivered"] == len(expected)
@@ -102,18 +142,12 @@ def test_in_a_flood_nothing_is_lost_between_what_is_taken_back(tmp_path: Path) -
     assert times == sorted(times)
 
 
-@pytest.mark.parametrize(
-    ("condition", "raised"),
-    [
-        ("dup.args.oldfd=-7,1000", [-7, 1000]),
-        ("dup.args.oldfd<-1", [-7]),
-        ("dup.args.oldfd>=1000", [1000, 1001]),
-    ],
-)
-def test_numbers_have_the_width_and_the_sign_of_their_type(condition: str, raised: list[int]) -> None:
-    traced = trace(python(NUMBERS), "-e", condition)
-    assert [arguments(event)["oldfd"] for event in traced.events] == raised
-    assert traced.ledger["produced"] == len(raised)
+def test_numbers_have_the_width_and_the_sign_of_their_type() -> None:
+    traced = trace(python(NUMBERS), "-e", "dup.args.oldfd=-7,1000,fsync.args.fd<-1,fdatasync.args.fd>=1000")
+    raised = {"dup": [-7, 1000], "fsync": [-7], "fdatasync": [1000, 1001]}
+    for call, numbers in raised.items():
+        assert [next(iter(arguments(e).values())) for e in traced.events if e["eventName"] == call] == numbers
+    assert traced.ledger["produced"] == sum(map(len, raised.values()))
 
 
 def test_several_results_are_told_apart() -> None:

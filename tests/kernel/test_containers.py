@@ -35,81 +35,87 @@ def below() -> Iterator[Path]:
         Path(folder).rmdir()
 
 
-def made(below: Path, *names: str) -> list[tuple[str, str]]:
-    """(runtime, id) of every container_create while these groups are made, and removed again, by one process."""
-    steps = [f"os.mkdir({str(below / name)!r})" for name in names]
-    steps += [f"os.rmdir({str(below / name)!r})" for name in reversed(names)]
-    done = trace(
-        [sys.executable, "-S", "-c", "import os; " + "; ".join(steps)], "-e", "container_create,container_remove"
-    )
+GROUPS: list[tuple[tuple[str, ...], list[tuple[str, str]]]] = [
+    (("docker", f"docker/{A}"), [("docker", A)]),
+    ((f"docker-{A}.scope",), [("docker", A)]),
+    ((f"cri-containerd-{A}.scope",), [("containerd", A)]),
+    ((f"crio-{A}.scope",), [("crio", A)]),
+    ((f"crio-{A}",), [("crio", A)]),
+    ((f"libpod-{A}.scope",), [("podman", A)]),
+    ((f"libpod-{A}",), [("podman", A)]),
+    (("kubepods", "kubepods/pod12-34", f"kubepods/pod12-34/{A}"), [("containerd", A)]),
+    (("other", f"other/{A}"), [("", A)]),
+    # podman as another user than root
+    (
+        (*ROOTLESS, f"{ROOTLESS[-1]}/libpod-{A}.scope", f"{ROOTLESS[-1]}/libpod-{A}.scope/container"),
+        [("podman", A)],
+    ),
+    (("app.service", f"app.service/libpod-payload-{A}"), [("podman", A)]),
+    ((f"nerdctl-{A}.scope",), [("containerd", A)]),
+    ((f"{A}.scope",), [("", A)]),
+    ((f"system.slice:cri-containerd:{A}",), [("containerd", A)]),
+    ((f"kubelet-kubepods-burstable-pod1_2.slice:cri-containerd:{A}",), [("containerd", A)]),
+    ((f"system.slice:docker:{A}",), [("docker", A)]),
+    ((f"machine.slice:libpod:{A}",), [("podman", A)]),
+    (("ecs", f"ecs/{TASK}", f"ecs/{TASK}/{TASK}-1234567890"), [("ecs", f"{TASK}-1234567890")]),
+    (("ecs", f"ecs/{TASK}", f"ecs/{TASK}/{A}"), [("", A)]),
+    (("lxc.payload.web1",), [("lxc", "web1")]),
+    (
+        ("lxc.payload.web1", "lxc.payload.web1/init.scope", f"lxc.payload.web1/docker-{A}.scope"),
+        [("lxc", "web1"), ("docker", A)],
+    ),
+    (("lxc", "lxc/web2"), [("lxc", "web2")]),
+    (("lxc.payload", "lxc.payload/web3"), [("lxc", "web3")]),
+    ((f"lxc.payload.{'n' * 40}",), [("lxc", "n" * 32)]),
+    ((f"lxc.payload.{A}",), [("lxc", A[:32])]),
+    (("buildkit", "buildkit/r1utjkwtxz3f1kyfjqe4r2gu7"), [("buildkit", "r1utjkwtxz3f1kyfjqe4r2gu7")]),
+    # none of these is a container
+    (
+        (
+            "lxc.monitor.web1",
+            "lxc.pivot",
+            "lxc.payload.",
+            "lxc.payloads",
+            f"{TASK}-",
+            f"{TASK}-12x",
+            f"{TASK[:-1]}-1",
+        ),
+        [],
+    ),
+    ((f"x:docker-{A}", f"xcri-containerd:{A}", f"libpod-payload-{A[:-1]}", f"nerdctl{A}", "buildkit"), []),
+    ((f"crio-conmon-{A}.scope", f"libpod-conmon-{A}.scope", "kubepods-besteffort-pod12.slice"), []),
+    ((f"docker-{A[:-1]}.scope", f"docker-{A}0.scope", f"docker-{A.upper()}.scope", f"docker-{A}.slice"), []),
+    ((f"{A[:-1]}g", f"x-{A}.scope", "docker-", A[:63], f"{A}.scop"), []),
+    # the innermost is told, and what is below belongs to it
+    (("docker", f"docker/{A}", f"docker/{A}/docker", f"docker/{A}/docker/{B}"), [("docker", A), ("docker", B)]),
+]
+MAKES = """
+import os, sys
+for number, groups in enumerate(eval(sys.argv[2])):
+    os.getpgid(number)
+    below = os.path.join(sys.argv[1], f"case-{number}")
+    made = [below, *(os.path.join(below, group) for group in groups)]
+    for path in made:
+        os.mkdir(path)
+    for path in reversed(made):
+        os.rmdir(path)
+"""
+
+
+def test_a_control_groups_name_says_whether_it_is_a_container(below: Path) -> None:
+    """Groups are made, and removed again; getpgid() says which case it is."""
+    given = repr([groups for groups, _ in GROUPS])
+    events = "container_create,container_remove,getpgid"
+    done = trace([sys.executable, "-S", "-c", MAKES, str(below), given], "-e", events)
     assert (done.status, done.ledger["balanced"]) == (0, True), done.errors
-    created = [arguments(e) for e in done.events if e["eventName"] == "container_create"]
-    removed = [arguments(e) for e in done.events if e["eventName"] == "container_remove"]
-    assert [a["container_id"] for a in reversed(removed)] == [a["container_id"] for a in created]
-    return [(a["runtime"], a["container_id"]) for a in created]
-
-
-@pytest.mark.parametrize(
-    ("groups", "expected"),
-    [
-        (("docker", f"docker/{A}"), [("docker", A)]),
-        ((f"docker-{A}.scope",), [("docker", A)]),
-        ((f"cri-containerd-{A}.scope",), [("containerd", A)]),
-        ((f"crio-{A}.scope",), [("crio", A)]),
-        ((f"crio-{A}",), [("crio", A)]),
-        ((f"libpod-{A}.scope",), [("podman", A)]),
-        ((f"libpod-{A}",), [("podman", A)]),
-        (("kubepods", "kubepods/pod12-34", f"kubepods/pod12-34/{A}"), [("containerd", A)]),
-        (("other", f"other/{A}"), [("", A)]),
-        # podman as another user than root
-        (
-            (*ROOTLESS, f"{ROOTLESS[-1]}/libpod-{A}.scope", f"{ROOTLESS[-1]}/libpod-{A}.scope/container"),
-            [("podman", A)],
-        ),
-        (("app.service", f"app.service/libpod-payload-{A}"), [("podman", A)]),
-        ((f"nerdctl-{A}.scope",), [("containerd", A)]),
-        ((f"{A}.scope",), [("", A)]),
-        ((f"system.slice:cri-containerd:{A}",), [("containerd", A)]),
-        ((f"kubelet-kubepods-burstable-pod1_2.slice:cri-containerd:{A}",), [("containerd", A)]),
-        ((f"system.slice:docker:{A}",), [("docker", A)]),
-        ((f"machine.slice:libpod:{A}",), [("podman", A)]),
-        (("ecs", f"ecs/{TASK}", f"ecs/{TASK}/{TASK}-1234567890"), [("ecs", f"{TASK}-1234567890")]),
-        (("ecs", f"ecs/{TASK}", f"ecs/{TASK}/{A}"), [("", A)]),
-        (("lxc.payload.web1",), [("lxc", "web1")]),
-        (
-            ("lxc.payload.web1", "lxc.payload.web1/init.scope", f"lxc.payload.web1/docker-{A}.scope"),
-            [("lxc", "web1"), ("docker", A)],
-        ),
-        (("lxc", "lxc/web2"), [("lxc", "web2")]),
-        (("lxc.payload", "lxc.payload/web3"), [("lxc", "web3")]),
-        ((f"lxc.payload.{'n' * 40}",), [("lxc", "n" * 32)]),
-        ((f"lxc.payload.{A}",), [("lxc", A[:32])]),
-        (("buildkit", "buildkit/r1utjkwtxz3f1kyfjqe4r2gu7"), [("buildkit", "r1utjkwtxz3f1kyfjqe4r2gu7")]),
-        # none of these is a container
-        (
-            (
-                "lxc.monitor.web1",
-                "lxc.pivot",
-                "lxc.payload.",
-                "lxc.payloads",
-                f"{TASK}-",
-                f"{TASK}-12x",
-                f"{TASK[:-1]}-1",
-            ),
-            [],
-        ),
-        ((f"x:docker-{A}", f"xcri-containerd:{A}", f"libpod-payload-{A[:-1]}", f"nerdctl{A}", "buildkit"), []),
-        ((f"crio-conmon-{A}.scope", f"libpod-conmon-{A}.scope", "kubepods-besteffort-pod12.slice"), []),
-        ((f"docker-{A[:-1]}.scope", f"docker-{A}0.scope", f"docker-{A.upper()}.scope", f"docker-{A}.slice"), []),
-        ((f"{A[:-1]}g", f"x-{A}.scope", "docker-", A[:63], f"{A}.scop"), []),
-        # the innermost is told, and what is below belongs to it
-        (("docker", f"docker/{A}", f"docker/{A}/docker", f"docker/{A}/docker/{B}"), [("docker", A), ("docker", B)]),
-    ],
-)
-def test_a_control_groups_name_says_whether_it_is_a_container(
-    below: Path, groups: tuple[str, ...], expected: list[tuple[str, str]]
-) -> None:
-    assert made(below, *groups) == expected
+    starts = [i for i, e in enumerate(done.events) if e["eventName"] == "getpgid"]
+    assert len(starts) == len(GROUPS)
+    for (groups, expected), start, end in zip(GROUPS, starts, [*starts[1:], len(done.events)], strict=True):
+        told = {"container_create": [], "container_remove": []}
+        for event in done.events[start + 1 : end]:
+            told[event["eventName"]].append((arguments(event)["runtime"], arguments(event)["container_id"]))
+        assert told["container_create"] == expected, groups
+        assert [name for _, name in reversed(told["container_remove"])] == [name for _, name in expected], groups
 
 
 MOVES = """

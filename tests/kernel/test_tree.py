@@ -58,7 +58,7 @@ def test_a_process_from_before_is_told_of_and_again_when_a_worker_has_died(tmp_p
     output = tmp_path / "events"
     old = subprocess.Popen([sys.executable, "-S", "-c", WAITS], stdin=subprocess.PIPE, text=True)
     assert old.stdin is not None
-    running = Running("-s", f"pid={old.pid}", "-e", "getppid", "-o", f"json:{output}", "--workers", "1")
+    running = Running("-s", f"tree={old.pid}", "-e", "getppid", "-o", f"json:{output}", "--workers", "1")
     assert running.ready, running.end()
     old.stdin.write("\n")
     old.stdin.flush()

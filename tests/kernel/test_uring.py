@@ -12,6 +12,10 @@ from tests.live import Traced, arguments, compile_c, details, trace
 pytestmark = pytest.mark.kernel
 
 
+ADDRESSES = {"BIND": "127.1.2.3", "SENDMSG": "127.4.5.6", "CONNECT": "127.4.5.6"}
+"""What the program gives to each."""
+
+
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_c(Path(__file__).with_name("uring.c"), tmp_path_factory.mktemp("binaries") / "uring")
@@ -47,8 +51,12 @@ def test_each_operation_is_told_with_its_file_and_its_names(program: Path, tmp_p
             told[found["opcode"]] = found
             assert event["hostProcessId"] == created["hostProcessId"]
             assert found["user_data"] in results
-    assert list(told) == [f"IORING_OP_{name}" for name in ("NOP", "OPENAT", "WRITE", "RENAMEAT", "UNLINKAT", "CLOSE")]
-    assert all(result >= 0 for result in results.values())
+    files = ("NOP", "OPENAT", "WRITE", "RENAMEAT", "UNLINKAT", "CLOSE")
+    assert list(told) == [f"IORING_OP_{name}" for name in (*files, *ADDRESSES)]
+    for name, ip in ADDRESSES.items():
+        one = told[f"IORING_OP_{name}"]
+        assert (one["addr"] or {}).get("sin_addr") == ip, name
+    assert all(result >= 0 for user, result in results.items() if user != told["IORING_OP_BIND"]["user_data"])
     opened, written = told["IORING_OP_OPENAT"], told["IORING_OP_WRITE"]
     renamed, removed = told["IORING_OP_RENAMEAT"], told["IORING_OP_UNLINKAT"]
     # the directory that a name starts from, and the file that a descriptor is

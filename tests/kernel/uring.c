@@ -6,12 +6,16 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/io_uring.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#define OP_BIND 56 /* IORING_OP_BIND, since 6.11: older headers have it not */
 
 static int ring;
 static unsigned *sq_tail, *sq_mask, *sq_array, *sq_flags, *cq_head, *cq_tail, *cq_mask;
@@ -69,5 +73,15 @@ int main(int argc, char **argv)
 		return 4;
 	submit((struct io_uring_sqe){ .opcode = IORING_OP_UNLINKAT, .fd = AT_FDCWD, .addr = (unsigned long)"renamed" });
 	submit((struct io_uring_sqe){ .opcode = IORING_OP_CLOSE, .fd = fd });
+
+	struct sockaddr_in here = { .sin_family = AF_INET, .sin_port = htons(0), .sin_addr.s_addr = htonl(0x7f010203) };
+	struct sockaddr_in there = { .sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(0x7f040506) };
+	struct iovec text = { "text", 4 };
+	struct msghdr message = { .msg_name = &there, .msg_namelen = sizeof(there), .msg_iov = &text, .msg_iovlen = 1 };
+	int udp = socket(AF_INET, SOCK_DGRAM, 0);
+	submit((struct io_uring_sqe){ .opcode = OP_BIND, .fd = udp, .addr = (unsigned long)&here, .addr2 = sizeof(here) });
+	submit((struct io_uring_sqe){ .opcode = IORING_OP_SENDMSG, .fd = udp, .addr = (unsigned long)&message, .len = 1 });
+	submit((struct io_uring_sqe){ .opcode = IORING_OP_CONNECT, .fd = udp, .addr = (unsigned long)&there,
+				      .off = sizeof(there) });
 	return 0;
 }

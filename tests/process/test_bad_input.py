@@ -153,7 +153,7 @@ def test_an_output_that_is_stuck_is_given_up_and_the_books_still_close(
     os.mkfifo(stuck)
     reading = os.open(stuck, os.O_RDONLY | os.O_NONBLOCK)
     load = start_load(binaries["load"], "getppid", 300_000)
-    running = Running("-s", f"pid={load.pid}", "-e", "getppid", "-o", f"json:{stuck}", "-o", "none")
+    running = Running("-s", f"tree={load.pid}", "-e", "getppid", "-o", f"json:{stuck}", "-o", "none")
     assert running.ready, running.end()
     let_go(load)
     load.communicate(timeout=60)

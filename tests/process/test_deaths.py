@@ -26,7 +26,7 @@ def test_a_killed_stage_is_started_again_and_the_ledger_balances(
 ) -> None:
     load = start_load(binaries["load"], "getppid", 0, threads=2)
     output = tmp_path / "events"
-    running = Running("--workers", "2", "-s", f"pid={load.pid}", "-e", "getppid", "-o", "none", "-o", f"json:{output}")
+    running = Running("--workers", "2", "-s", f"tree={load.pid}", "-e", "getppid", "-o", "none", "-o", f"json:{output}")
     assert running.ready, running.end()
     let_go(load)
     wait_for(lambda: output.stat().st_size > 1 << 20, "events")
@@ -57,7 +57,7 @@ def test_a_killed_nursery_takes_its_stages_along_and_all_are_started_again(
 ) -> None:
     load = start_load(binaries["load"], "getppid", 0, threads=2)
     output = tmp_path / "events"
-    running = Running("--workers", "2", "-s", f"pid={load.pid}", "-e", "getppid", "-o", f"json:{output}")
+    running = Running("--workers", "2", "-s", f"tree={load.pid}", "-e", "getppid", "-o", f"json:{output}")
     assert running.ready, running.end()
     let_go(load)
     wait_for(lambda: output.stat().st_size > 1 << 20, "events")
@@ -113,7 +113,7 @@ def test_a_worker_that_dies_in_front_of_a_full_ring_neither_loses_nor_repeats(tm
 
 def test_a_signal_to_the_process_group_ends_in_flow_order(binaries: dict[str, Path]) -> None:
     load = start_load(binaries["load"], "getppid", 0)
-    running = Running("-s", f"pid={load.pid}", "-e", "getppid", "-o", "none", start_new_session=True)
+    running = Running("-s", f"tree={load.pid}", "-e", "getppid", "-o", "none", start_new_session=True)
     assert running.ready
     let_go(load)
     os.killpg(running.process.pid, signal.SIGTERM)
@@ -125,7 +125,7 @@ def test_a_signal_to_the_process_group_ends_in_flow_order(binaries: dict[str, Pa
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_in_flow_order_and_leaves_nothing(number: int, binaries: dict[str, Path]) -> None:
     load = start_load(binaries["load"], "getppid", 0)
-    running = Running("--workers", "2", "-s", f"pid={load.pid}", "-e", "getppid", "-o", "none")
+    running = Running("--workers", "2", "-s", f"tree={load.pid}", "-e", "getppid", "-o", "none")
     assert running.ready
     let_go(load)
     stages, segments = running.stages(), running.segments()
@@ -144,7 +144,7 @@ def test_a_signal_ends_in_flow_order_and_leaves_nothing(number: int, binaries: d
 
 def test_a_killed_supervisor_takes_its_stages_along(binaries: dict[str, Path]) -> None:
     load = start_load(binaries["load"], "getppid", 0)
-    running = Running("-s", f"pid={load.pid}", "-e", "getppid", "-o", "none")
+    running = Running("-s", f"tree={load.pid}", "-e", "getppid", "-o", "none")
     assert running.ready
     stages, segments = running.stages(), running.segments()
     running.kill()

@@ -31,7 +31,7 @@ def load(binaries: dict[str, Path]) -> Iterator[subprocess.Popen[str]]:
 
 
 def started(load: subprocess.Popen[str], output: Path, *options: str) -> Running:
-    running = Running("-s", f"pid={load.pid}", "-e", "getppid", "-o", f"json:{output}", "-o", "none", *options)
+    running = Running("-s", f"tree={load.pid}", "-e", "getppid", "-o", f"json:{output}", "-o", "none", *options)
     assert running.ready, running.end()
     let_go(load)
     return running
@@ -78,7 +78,7 @@ def test_a_pipe_that_nobody_reads_has_the_lines_that_were_counted(
     writing = os.open(fifo, os.O_WRONLY)
     output = target if target == "-" else str(fifo)
     running = Running(
-        *("-s", f"pid={load.pid}", "-e", "getppid", "-o", f"json:{output}", "-o", f"json:{tmp_path}/beside"),
+        *("-s", f"tree={load.pid}", "-e", "getppid", "-o", f"json:{output}", "-o", f"json:{tmp_path}/beside"),
         stdout=writing if target == "-" else None,
     )
     assert running.ready, running.end()

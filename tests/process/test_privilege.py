@@ -28,7 +28,7 @@ def test_every_process_but_the_supervisor_is_unprivileged(tmp_path: Path) -> Non
     kept = {"hasher": privilege.CAP_DAC_READ_SEARCH, "enricher": privilege.CAP_DAC_OVERRIDE}
     options = ("--exec-hash", "--containers", "--crs", "docker:/nonexistent.sock", "--record", f"{tmp_path}/r")
     rules = ("--findings", f"json:{tmp_path}/f", "-o", f"zmq:ipc://{tmp_path}/z", "-o", f"json:{tmp_path}/o")
-    running = Running("-e", "getppid", *options, *rules, "--workers", "2", "-s", f"pid={os.getpid()}")
+    running = Running("-e", "getppid", *options, *rules, "--workers", "2", "-s", f"tree={os.getpid()}")
     stages = running.stages()
     ids = privilege.stage_ids()
     assert ids is not None

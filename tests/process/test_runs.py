@@ -371,7 +371,7 @@ def test_a_host_of_many_cpus_gets_its_stages_spawned() -> None:
 def test_losses_are_announced_on_every_output(tmp_path: Path, binaries: dict[str, Path]) -> None:
     # a ring far too small for the flood: the reader must drop, count, and say so
     run = trace(
-        [str(binaries["load"]), "getppid", "2000000", "-1", "2"],
+        [str(binaries["load"]), "getppid", "500000", "-1", "2"],
         "-e", "getppid", "--ring-bytes", str(1 << 18), "--perf-pages", "8",
         stdin="x",
     )  # fmt: skip

@@ -29,7 +29,7 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def running(binaries: dict[str, Path]) -> Iterator[Running]:
     """A run on a flood."""
     load = start_load(binaries["load"], "getppid", 0)
-    found = Running("-s", f"pid={load.pid}", "-e", "getppid", "-o", "none")
+    found = Running("-s", f"tree={load.pid}", "-e", "getppid", "-o", "none")
     assert found.ready, found.end()
     let_go(load)
     yield found
@@ -125,7 +125,7 @@ def test_without_a_run_it_says_so() -> None:
 
 
 def test_of_two_runs_one_must_be_named(running: Running) -> None:
-    other = Running("-s", f"pid={os.getpid()}", "-e", "getppid", "-o", "none")
+    other = Running("-s", f"tree={os.getpid()}", "-e", "getppid", "-o", "none")
     assert other.ready, other.end()
     done = headrace("stat")
     assert done.returncode == 69
@@ -146,7 +146,7 @@ def test_a_socket_that_is_left_of_a_killed_run_is_no_run(running: Running, runti
 def test_a_directory_that_others_can_write_to_is_not_used(runtime: Path) -> None:
     runtime.mkdir()
     runtime.chmod(0o777)
-    found = Running("-s", f"pid={os.getpid()}", "-e", "getppid", "-o", "none")
+    found = Running("-s", f"tree={os.getpid()}", "-e", "getppid", "-o", "none")
     assert found.ready, found.end()
     assert list(runtime.iterdir()) == []
     found.process.terminate()

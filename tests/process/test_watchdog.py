@@ -28,7 +28,7 @@ SOON = (
 def test_a_stopped_stage_is_replaced(name: str, binaries: dict[str, Path], tmp_path: Path) -> None:
     load = start_load(binaries["load"], "getppid", 0, rate=2000)
     output = tmp_path / "events"
-    options = ("--workers", "2", "-s", f"pid={load.pid}", "-e", "getppid", "-o", f"json:{output}")
+    options = ("--workers", "2", "-s", f"tree={load.pid}", "-e", "getppid", "-o", f"json:{output}")
     running = Running(*options, program=SOON)
     let_go(load)
     wait_for(lambda: output.stat().st_size > 1 << 16, "events")
@@ -61,7 +61,7 @@ def test_a_stopped_helper_does_not_outlive_the_run(name: str, option: str) -> No
 def test_a_stopped_nursery_holds_up_no_start_and_no_end(binaries: dict[str, Path], tmp_path: Path) -> None:
     load = start_load(binaries["load"], "getppid", 0, rate=2000)
     output = tmp_path / "events"
-    running = Running("-s", f"pid={load.pid}", "-e", "getppid", "-o", f"json:{output}")
+    running = Running("-s", f"tree={load.pid}", "-e", "getppid", "-o", f"json:{output}")
     let_go(load)
     wait_for(lambda: output.stat().st_size > 1 << 16, "events")
     before = running.stages()
@@ -81,7 +81,7 @@ def test_a_stopped_nursery_holds_up_no_start_and_no_end(binaries: dict[str, Path
 def test_a_run_with_a_stopped_nursery_ends_with_true_books(binaries: dict[str, Path], tmp_path: Path) -> None:
     load = start_load(binaries["load"], "getppid", 0, rate=2000)
     output = tmp_path / "events"
-    running = Running("-s", f"pid={load.pid}", "-e", "getppid", "-o", f"json:{output}")
+    running = Running("-s", f"tree={load.pid}", "-e", "getppid", "-o", f"json:{output}")
     let_go(load)
     wait_for(lambda: output.stat().st_size > 1 << 16, "events")
     os.kill(running.stages()["nursery"], signal.SIGSTOP)
@@ -97,7 +97,7 @@ def test_a_run_with_a_stopped_nursery_ends_with_true_books(binaries: dict[str, P
 def test_a_stopped_recorder_ends_the_run_and_is_counted(binaries: dict[str, Path], tmp_path: Path) -> None:
     load = start_load(binaries["load"], "getppid", 0, rate=2000)
     file = tmp_path / "run.hrc"
-    options = ("-s", f"pid={load.pid}", "-e", "getppid", "-o", "none", "--record", str(file))
+    options = ("-s", f"tree={load.pid}", "-e", "getppid", "-o", "none", "--record", str(file))
     running = Running(*options, program=SOON)
     let_go(load)
     wait_for(lambda: file.stat().st_size > 1 << 16, "a recording")

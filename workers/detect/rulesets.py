@@ -111,6 +111,19 @@ def _texts(rule: Rule) -> list[str]:
     return [str(value) for node in rule.events.values() for test in tests(node) for value in test.values]
 
 
+def _checked(rules: Sequence[Rule], catalogue: Catalogue) -> tuple[list[Rule], list[RuleError]]:
+    """Those whose tests can be decided, and the others."""
+    fit: list[Rule] = []
+    unfit: list[RuleError] = []
+    for rule in rules:
+        try:
+            check_rule(rule, catalogue)
+            fit.append(rule)
+        except RuleError as error:
+            unfit.append(error)
+    return fit, unfit
+
+
 def within_bounds(rules: Sequence[Rule]) -> tuple[list[Rule], list[RuleError]]:
     """Those that a set may have, and those beyond. What ships does not count, so that `check` says what `run` does."""
     code = files_of(SHIPPED, code=True)
@@ -163,11 +176,14 @@ def build(
             refused.append(error)
     for rule in loaded.rules:
         try:
-            sent = _as_sent(rule)
-            check_rule(sent, catalogue)
-            usable.append(sent)
+            usable.append(_as_sent(rule))
         except RuleError as error:
             refused.append(error)
+    # before each value is looked at, which takes long if there are too many
+    usable, too_many = within_bounds(usable)
+    refused += too_many
+    usable, unfit = _checked(usable, catalogue)
+    refused += unfit
     left_out: list[RuleError] = []
     if sigma:
         left_out = _add_sigma(usable, sigma, catalogue, keywords)
@@ -187,9 +203,6 @@ def build(
             )
         except RuleError as error:
             refused.append(error)
-        try:
-            for rule in rules:
-                check_rule(rule, catalogue)
-        except RuleError as error:  # without its exceptions it was right
-            refused.append(RuleError(exceptions, error.line, error.rule, error.why))
+        # without its exceptions it was right
+        refused += [RuleError(exceptions, e.line, e.rule, e.why) for e in _checked(rules, catalogue)[1]]
     return Ruleset(rules, loaded.examples, tuple(refused), tuple(left_out))

@@ -74,7 +74,7 @@ def lines(draw: st.DrawFn) -> bytes:
     return bytes(line)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(lines(), min_size=1, max_size=4))
 def test_any_line_is_an_event_or_refused(given_lines: list[bytes]) -> None:
     analysis = Analysis(SIGNATURES, catalogue(), pytest.fail)

@@ -18,6 +18,7 @@ from bpf.catalogue import catalogue
 from config import settings
 from config.rules import MAX_VALUES, RuleError
 from config.settings import SettingsError
+from workers.detect import rulesets
 from workers.detect.engine import Engine
 from workers.detect.rulesets import Ruleset, build
 
@@ -360,6 +361,20 @@ def test_what_workers_could_not_load_is_refused_when_it_is_checked(folder: Path,
     bad = {"id": "BAD-1", "name": "bad", "events": {"openat": condition}}
     (folder / "bad.yaml").write_text(json.dumps(bad))
     must_refuse("own", folder, "bad.yaml")
+
+
+def test_values_are_counted_before_any_of_them_is_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is looked at once for each event: some hundred of these times some thousand values take minutes."""
+    events = [event.name for event in catalogue().by_id.values()][:100]
+    many = {"process.name|re": [f"x{i}.*y" for i in range(MAX_VALUES // 100 + 1)]}
+    bad = {"id": "BAD-1", "name": "bad", "events": events, "condition": many}
+    (folder / "bad.yaml").write_text(json.dumps(bad))
+    looked_at: list[str] = []
+    monkeypatch.setattr(rulesets, "check_rule", lambda rule, catalogue: looked_at.append(rule.id))
+    found = build(catalogue(), [str(folder)], shipped=False)
+    assert [error.rule for error in found.refused] == ["BAD-1"]
+    assert f"more than {MAX_VALUES} values" in str(found.refused[0])
+    assert "BAD-1" not in looked_at
 
 
 @pytest.mark.parametrize(
