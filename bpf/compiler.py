@@ -37,8 +37,10 @@ LD_IMM64, PSEUDO_MAP_FD = 0x18, 1
 CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
 SYMBOLS = b"ffffffff81000000 T bpf_probe_read_kernel\nffffffff81000010 T bpf_probe_read_user\n"
 """Functions that the programs call themselves: a kernel that has none is refused when they are loaded."""
-QUICKLY = ("-g0", "-fno-vectorize", "-fno-slp-vectorize", "-fno-unroll-loops")
-"""Without what costs time and changes nothing: debug information, and passes that find nothing to do here."""
+QUICKLY = ("-g0", "-fno-vectorize", "-fno-slp-vectorize", "-fno-unroll-loops", "-Xclang", "-disable-llvm-passes")
+"""Without what costs time and changes nothing: debug information, passes that find nothing to do here, and clang's own
+run of the passes: bcc runs them all again.
+"""
 HEAD = struct.Struct("<BBhi")
 """opcode, registers (destination in the low bits, source in the high ones), offset, immediate: of an instruction."""
 

@@ -83,7 +83,7 @@ int on_identity(struct bpf_raw_tracepoint_args *ctx)
 	u64 pid_tgid = bpf_get_current_pid_tgid();
 	u32 zero = 0;
 	struct identity *was = identities.lookup(&pid_tgid), *is = identity_scratch.lookup(&zero);
-	if (!was || !is || !occasion_begin(ctx, &o))
+	if (!was || !is || !occasion_cold(ctx, &o))
 		return 0;
 	read_credentials(&is->credentials, LOAD8(o.s.task, KERNEL_task_struct_cred));
 	read_namespaces(&is->namespaces, LOAD8(o.s.task, KERNEL_task_struct_nsproxy));
@@ -95,7 +95,7 @@ int on_identity(struct bpf_raw_tracepoint_args *ctx)
 		same &= x[i] == y[i];
 	if (!same && record_begin(ctx, &w, &o.s, URGENT, EVENT_commit_creds, 3, 256)) {
 		u64 *a = (u64 *)(w.head + 1);
-		a[1] = SYSCALL_NUMBER(task_pt_regs(o.s.task));
+		a[1] = SYSCALL_NUMBER(current_registers());
 		blob_credentials(&w, 0, &was->credentials);
 		blob_credentials(&w, 1, &is->credentials);
 		record_end(ctx, &w);

@@ -40,7 +40,7 @@ int on_inode_unlink(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_begin(ctx, &o) || o.retval < 0)
+	if (!occasion_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	if (name_flags(&o) & AT_REMOVEDIR)
 		return 0;
@@ -59,7 +59,7 @@ static __always_inline int rename_event(struct bpf_raw_tracepoint_args *ctx, boo
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_begin(ctx, &o) || o.retval < 0)
+	if (!occasion_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_rename, 2);
 	if (!j)
@@ -86,7 +86,7 @@ int on_inode_link(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_begin(ctx, &o) || o.retval < 0)
+	if (!occasion_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_link, 2);
 	if (!j)
@@ -105,7 +105,7 @@ int on_inode_symlink(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_begin(ctx, &o) || o.retval < 0)
+	if (!occasion_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_symlink, 2);
 	if (!j)
@@ -122,7 +122,7 @@ int on_inode_mknod(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_begin(ctx, &o) || o.retval < 0)
+	if (!occasion_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_mknod, 3);
 	if (!j)
@@ -144,7 +144,7 @@ int on_sb_mount(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_begin(ctx, &o) || o.retval == -EFAULT)
+	if (!occasion_cold(ctx, &o) || o.retval == -EFAULT)
 		return 0;
 	bool moved = o.call->variant == VARIANT_MOVE_MOUNT;
 	if (moved && o.retval < 0)
@@ -177,7 +177,7 @@ int on_sb_umount(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_begin(ctx, &o) || o.retval < 0)
+	if (!occasion_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_sb_umount, 3);
 	if (!j)
@@ -196,7 +196,7 @@ int on_bprm_refused(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_begin(ctx, &o) || (o.retval != -ENOEXEC && o.retval != -ELIBBAD && o.retval != -EINVAL))
+	if (!occasion_cold(ctx, &o) || (o.retval != -ENOEXEC && o.retval != -ELIBBAD && o.retval != -EINVAL))
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_bprm_check, 3);
 	if (!j)

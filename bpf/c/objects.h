@@ -27,12 +27,11 @@ struct occasion {
 };
 
 /* The call that ends, if the task is in scope. `sockets`: it may have come by socketcall. */
-static __always_inline bool occasion_of(struct bpf_raw_tracepoint_args *ctx, struct occasion *o, bool sockets)
+static __always_inline bool occasion_of(struct bpf_raw_tracepoint_args *ctx, struct occasion *o, u64 task, bool sockets)
 {
 	struct dispatched d;
-	u64 task = current_task_btf();
 	o->retval = ctx->args[1];
-	dispatched_call(&d, task, task_pt_regs(task), o->retval);
+	dispatched_call(&d, task, current_registers(), o->retval);
 	if (sockets && is_socketcall(&d))
 		demultiplex(&d, false);
 	o->call = calls.lookup(&d.slot);
@@ -46,7 +45,13 @@ static __always_inline bool occasion_of(struct bpf_raw_tracepoint_args *ctx, str
 
 static __always_inline bool occasion_begin(struct bpf_raw_tracepoint_args *ctx, struct occasion *o)
 {
-	return occasion_of(ctx, o, false);
+	return occasion_of(ctx, o, current_task_btf(), false);
+}
+
+/* The same for programs that run seldom. */
+static __always_inline bool occasion_cold(struct bpf_raw_tracepoint_args *ctx, struct occasion *o)
+{
+	return occasion_of(ctx, o, current_task_cold(), false);
 }
 
 /* An argument by its number in the row; 0 if the call has none. */

@@ -32,8 +32,8 @@ import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
 for fd in (-1, -7, 1000, 1001):
     libc.dup(fd)
-    libc.fsync(fd)
-    libc.fdatasync(fd)
+    libc.listen(fd, 0)
+    libc.shutdown(fd, 0)
 libc.openat(-100, None, 0)
 libc.openat(-100, b"/no/such/file", os.O_DIRECTORY)
 """
@@ -143,8 +143,8 @@ def test_in_a_flood_nothing_is_lost_between_what_is_taken_back(tmp_path: Path) -
 
 
 def test_numbers_have_the_width_and_the_sign_of_their_type() -> None:
-    traced = trace(python(NUMBERS), "-e", "dup.args.oldfd=-7,1000,fsync.args.fd<-1,fdatasync.args.fd>=1000")
-    raised = {"dup": [-7, 1000], "fsync": [-7], "fdatasync": [1000, 1001]}
+    traced = trace(python(NUMBERS), "-e", "dup.args.oldfd=-7,1000,listen.args.sockfd<-1,shutdown.args.sockfd>=1000")
+    raised = {"dup": [-7, 1000], "listen": [-7], "shutdown": [1000, 1001]}
     for call, numbers in raised.items():
         assert [next(iter(arguments(e).values())) for e in traced.events if e["eventName"] == call] == numbers
     assert traced.ledger["produced"] == sum(map(len, raised.values()))

@@ -92,7 +92,10 @@ GROUPS: list[tuple[tuple[str, ...], list[tuple[str, str]]]] = [
 MAKES = """
 import os, sys
 for number, groups in enumerate(eval(sys.argv[2])):
-    os.getpgid(number)
+    try:
+        os.getpgid(number)
+    except ProcessLookupError:
+        pass
     below = os.path.join(sys.argv[1], f"case-{number}")
     made = [below, *(os.path.join(below, group) for group in groups)]
     for path in made:
