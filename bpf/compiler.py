@@ -19,6 +19,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from bpf import link
 from bpf.syscall import INSTRUCTION, MapSpec
 
 HERE = Path(__file__).parent
-FORMAT = 3
+FORMAT = 4
 MOST_KEPT = 64
 """Files; that which was not used for longest goes first."""
 SUFFIX = ".bpf"
@@ -63,10 +64,16 @@ class Code(msgspec.Struct, frozen=True):
     maps: dict[int, str]
     functions: dict[str, int] = {}
     """Where the functions begin that stand behind it."""
+    numbers: dict[int, int] = {}
+    """Which of them load which number of the scope."""
 
-    def placed(self, fds: dict[str, int]) -> bytes:
-        """With the descriptors of maps in place."""
+    def placed(self, fds: dict[str, int], numbers: Sequence[int] = ()) -> bytes:
+        """With the descriptors of maps and the numbers of the scope in place."""
         code = bytearray(self.instructions)
+        for at, which in self.numbers.items():
+            low, high = numbers[which] & 0xFFFFFFFF, numbers[which] >> 32
+            struct.pack_into("<I", code, at * INSTRUCTION + 4, low)
+            struct.pack_into("<I", code, (at + 1) * INSTRUCTION + 4, high)
         for at, name in self.maps.items():
             struct.pack_into("<i", code, at * INSTRUCTION + 4, fds[name])
         return bytes(code)
@@ -183,7 +190,7 @@ def _linked(code: Code, bodies: dict[str, Code]) -> Code:
     maps = dict(code.maps)
     for name, begin in begins.items():
         maps |= {begin + link.BEFORE_BODY + at: of for at, of in bodies[name].maps.items()}
-    return Code(instructions, maps, begins)
+    return Code(instructions, maps, begins, code.numbers)
 
 
 def _code(instructions: bytes, maps: dict[int, MapSpec]) -> Code:
@@ -195,7 +202,7 @@ def _code(instructions: bytes, maps: dict[int, MapSpec]) -> Code:
             if fd not in maps:
                 maps[fd] = MapSpec.of(fd)
             found[at] = maps[fd].name
-    return Code(link.of_kernel(instructions), found)
+    return Code(link.of_kernel(instructions), found, numbers=link.numbered(instructions))
 
 
 def _hide_symbols() -> None:

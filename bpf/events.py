@@ -127,6 +127,7 @@ dns_response | none:headrace does not look into packets yet | trace.PktMeta meta
     []trace.DnsResponseData dns_response
 hooked_syscall | none:headrace does not look at the kernel's own tables yet | const char* syscall, const char* address,
     const char* function, const char* owner
+security_path_truncate | exit:path_truncate | const char* pathname@name
 """
 
 """Calls that a program looks at (bpf/c/objects.h): which argument is what; `result` is the call's result.
@@ -152,6 +153,8 @@ inode_symlink symlink path=0 path2=1
 inode_symlink symlinkat path=0 path2=2 dir2=1
 inode_mknod mknod path=0 flags=1
 inode_mknod mknodat path=1 dir=0 flags=2
+path_truncate truncate path=0
+path_truncate truncate64 path=0
 sb_mount mount path=1
 sb_mount move_mount path=3 dir=2 variant=move_mount
 sb_umount umount2 path=0

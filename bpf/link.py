@@ -27,6 +27,7 @@ BODIES = (
 LOOP = 0x4C4F4F50 << 32
 INSTRUCTION = 8
 LD_IMM64, PSEUDO_FUNC = 0x18, 4
+SCOPE_NUMBERS = 0x4E554D42 << 32
 CALL, PSEUDO_KFUNC_CALL = 0x85, 2
 FUNCTION = 1 << 30
 """Numbers of helpers are small, and ids of types, too."""
@@ -71,6 +72,15 @@ def linked(program: bytes, bodies: dict[str, bytes]) -> tuple[bytes, dict[str, i
         struct.pack_into("<i", code, at * INSTRUCTION + 4, begins[name] - at - 1)
         struct.pack_into("<i", code, at * INSTRUCTION + 12, 0)
     return bytes(code), begins
+
+
+def numbered(code: bytes) -> dict[int, int]:
+    """The numbers of the scope that a program loads, each by its place in the scope, by instruction."""
+    found = {}
+    for at in range(0, len(code) - INSTRUCTION, INSTRUCTION):
+        if code[at] == LD_IMM64 and struct.unpack_from("<I", code, at + 12)[0] == SCOPE_NUMBERS >> 32:
+            found[at // INSTRUCTION] = struct.unpack_from("<I", code, at + 4)[0]
+    return found
 
 
 def of_kernel(code: bytes) -> bytes:

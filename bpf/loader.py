@@ -111,6 +111,7 @@ class Programs:
         kinds = dict.fromkeys([*functions, *tails, "flush_now", "enter_cgroup", *self.wanted.told], RAW_TRACEPOINT)
         kinds |= {function: TRACEPOINT for _, function in self._entries}
         fds = {name: each.fd for name, each in self._maps.items()}
+        numbers = source.numbers(self.wanted.scope)
         # the largest first: they take longest
         order = sorted(kinds, key=lambda name: -len(found.programs[name].instructions))
 
@@ -118,7 +119,7 @@ class Programs:
             code = found.programs[function]
             functions = link.func_info(function, code.functions) if code.functions else None
             try:
-                fd = syscall.load_program(function, kinds[function], code.placed(fds), functions)
+                fd = syscall.load_program(function, kinds[function], code.placed(fds, numbers), functions)
             except OSError as error:
                 raise RefusedError(f"the kernel refused the program {function}: {error.strerror}") from error
             self._functions[function] = fd

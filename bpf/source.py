@@ -7,6 +7,8 @@ from bpf/layout.py, event ids from the catalogue, and what is wanted.
 
 from __future__ import annotations
 
+import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,13 +57,14 @@ SOURCES = (
     "flush.c",
 )
 GROUPS = 65536
+NUMBER = re.compile(r"\b([0-9]+)U(?:LL)?\b")
 ROOMS = frozenset({"recvfrom", "recvmsg"})
 """Calls of which the entry is seen, since it has the room for an address (bpf/c/addresses.h)."""
 CONTAINERS = 16384
 """Control groups of containers that are known at a time."""
 NAMES = (
     *("file_open", "inode_unlink", "inode_rename", "inode_link", "inode_symlink", "inode_mknod"),
-    *("sb_mount", "sb_umount", "bprm_refused"),
+    *("path_truncate", "sb_mount", "sb_umount", "bprm_refused"),
 )
 """Programs that follow paths as they were passed."""
 NEEDS = {
@@ -119,16 +122,27 @@ class Wanted:
         )
 
 
+def numbers(scope: Scope) -> list[int]:
+    """The numbers of a scope's conditions, which the loader puts in: process ids, inodes, times."""
+    return [int(found[1]) for found in NUMBER.finditer(scope.c_container() + scope.c_source())]
+
+
 def joined(wanted: Wanted, machine: str) -> str:
-    """The whole source, with the conditions of scope and events compiled in."""
-    scope = wanted.scope
+    """The whole source, with the conditions of scope and events compiled in, but for the scope's numbers: what is
+    compiled for one process is good for another.
+    """
+    scope, places = wanted.scope, itertools.count()
+    container, terms = (
+        NUMBER.sub(lambda found: f"SCOPE_NUMBER({next(places)})", text)
+        for text in (scope.c_container(), scope.c_source())
+    )
     parts = []
     for name in SOURCES:
         path = HERE / "c" / (f"arch_{machine}.h" if name == "arch" else name)
         text = path.read_text()
         if name == "scope.h":
-            text = text.replace("\nSCOPE_CONTAINER\n", f"\n{scope.c_container()}\n")
-            text = text.replace("\nSCOPE_TERMS\n", f"\n{scope.c_source()}\n")
+            text = text.replace("\nSCOPE_CONTAINER\n", f"\n{container}\n")
+            text = text.replace("\nSCOPE_TERMS\n", f"\n{terms}\n")
         if name == "early.h":
             text = text.replace("\nEARLY_TESTS\n", f"\n{early.c_source(wanted.tests)}\n")
         parts.append(f'#line 1 "{path.name}"\n{text}')
@@ -190,7 +204,7 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
     programs = wanted.programs
     if programs or any(e.hook == SYS_EXIT for e in wanted.events):
         found["WANT_SYSCALLS"] = 1
-    found["KERNEL_FUNCTION"] = link.FUNCTION
+    found |= {"KERNEL_FUNCTION": link.FUNCTION, "SCOPE_NUMBERS": link.SCOPE_NUMBERS}
     found["PROGRAMS"] = len(PROGRAMS)
     found["UNKNOWN_CALL_ID"] = UNKNOWN_CALL_ID
     found |= {f"PROGRAM_{name}": number for number, name in enumerate(PROGRAMS)}

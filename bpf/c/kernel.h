@@ -57,6 +57,14 @@ static __always_inline u64 current_registers(void)
 #define LESS(a, b) (((~(u64)(a) & (u64)(b)) | ((~(u64)(a) | (u64)(b)) & ((u64)(a) - (u64)(b)))) >> 63)
 #define OPAQUE(v) asm volatile("" : "+r"(v))
 
+/* A number of the scope. What is compiled is the same whatever it is: the loader puts it in. */
+#define SCOPE_NUMBER(n)                                                                                \
+	({                                                                                             \
+		u64 v_;                                                                                \
+		asm("%0 = %1 ll" : "=r"(v_) : "i"(SCOPE_NUMBERS | (n)));                               \
+		v_;                                                                                    \
+	})
+
 #define COMPONENT_BYTES 256 /* NAME_MAX, and a NUL */
 
 static __always_inline u32 round_up(u32 n, u32 to)

@@ -1,7 +1,7 @@
 /*
- * names.c - calls that give, take and move names: rename, link, symlink, unlink, mknod, mount. Once they
- * are done no object can be asked for the path, so it is put together from the string that was passed and
- * the directory that this led to (blob_passed).
+ * names.c - calls that give, take and move names, or reach a file by one: rename, link, symlink, unlink, mknod,
+ * truncate, mount. Once they are done no object can be asked for the path, so it is put together from the string that was
+ * passed and the directory that this led to (blob_passed).
  */
 #define AT_REMOVEDIR 0x200
 #define AT_SYMLINK_FOLLOW 0x400
@@ -133,6 +133,22 @@ int on_inode_mknod(struct bpf_raw_tracepoint_args *ctx)
 	/* as the call has devices (new_decode_dev() of include/linux/kdev_t.h) */
 	a[1] = (u64)((encoded & 0xfff00) >> 8) << 20 | (encoded & 0xff) | ((encoded >> 12) & 0xfff00);
 	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
+	record_walk(ctx, &w, j, 0);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_security_path_truncate
+int on_path_truncate(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_cold(ctx, &o) || o.retval < 0)
+		return 0;
+	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_path_truncate, 1);
+	if (!j)
+		return 0;
+	blob_named(&w, j, 0, &o);
 	record_walk(ctx, &w, j, 0);
 	return 0;
 }

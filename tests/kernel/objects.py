@@ -235,6 +235,8 @@ def manyways(folder: Path) -> Any:
     ways += ["./ways//", "relative/again", "ways/sub/..", f"/../..{nested}", "/proc/self/cwd/relative"]
     ways += [f"/proc/self/root{nested}", "/proc/thread-self/cwd/absolute"]
     ways += [f"/proc/{own}/root{real}", f"/proc/self/task/{own}/cwd/ways", f"/proc/self/fd/{fd}", f"/dev/fd/{fd}"]
+    for number in range(len(ways)):
+        os.symlink(f"r{number}", real / f"t{number}")
     for number, way in enumerate(ways):
         open("plain", "w").close()
         os.rename("plain", f"{way}/r{number}")
@@ -242,6 +244,7 @@ def manyways(folder: Path) -> Any:
         os.symlink("anything", f"{way}/s{number}")
         os.mkfifo(f"{way}/f{number}")
         os.unlink(f"{way}/f{number}")
+        os.truncate(f"{way}/t{number}", 0)
     os.chdir("/")
     os.close(fd)
     return {"real": str(real), "ways": len(ways)}

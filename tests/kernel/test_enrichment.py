@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -222,10 +223,12 @@ def test_a_worker_that_dies_with_a_full_ring_counts_what_waits_to_the_row(engine
         wait_for(lambda seen=before: running.stages().get("worker-0", seen) != seen, f"worker {n + 2}")
     engine("rm", "-f", *looping)
     os.set_blocking(reading, True)
-    running.process.send_signal(signal.SIGINT)
-    with open(reading, "rb") as lines:
-        data = lines.read()
-    events = [json.loads(line) for line in data.splitlines()]
+    # what waits goes out before the end is asked for, which has its deadline
+    with ThreadPoolExecutor() as pool, open(reading, "rb") as lines:
+        data = pool.submit(lines.read)
+        wait_for(lambda: not running.has_full_ring(1 << 22), "room in the ring")
+        running.process.send_signal(signal.SIGINT)
+        events = [json.loads(line) for line in data.result().splitlines()]
     status, ledger, errors = running.end()
     assert (status, ledger["balanced"], ledger["restarts"]) == (0, True, {"worker-0": 3}), errors
     (sink,) = ledger["sinks"]

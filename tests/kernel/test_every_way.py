@@ -20,11 +20,12 @@ OBJECT = {
     **dict.fromkeys(("unlink", "unlinkat"), "security_inode_unlink"),
     **dict.fromkeys(("mknod", "mknodat"), "security_inode_mknod"),
     **dict.fromkeys(("execve", "execveat"), "sched_process_exec"),
+    "truncate": "security_path_truncate",
     "socket": "security_socket_create",
     "connect": "security_socket_connect",
 }
 """The event of the object that a call is about."""
-CALLS = (*OBJECT, "truncate", "chmod", "fchmodat", "dup2", "ptrace", "memfd_create")
+CALLS = (*OBJECT, "chmod", "fchmodat", "dup2", "ptrace", "memfd_create")
 WAYS = ("pl", "th", "vf", "nr", "ar", "g8", "gu")
 NARROW_WAYS = ("pl", "th", "vf")
 ENOSYS = -38

@@ -19,6 +19,7 @@ OBJECTS = ",".join(
     security_inode_symlink security_inode_mknod security_sb_mount security_sb_umount security_socket_create
     security_socket_listen security_socket_connect security_socket_accept security_socket_bind
     security_socket_setsockopt socket_accept socket_dup vfs_write vfs_writev magic_write mem_prot_alert
+    security_path_truncate
     security_mmap_file security_file_mprotect shared_object_loaded commit_creds switch_task_ns cap_capable""".split()
 )
 
@@ -149,6 +150,8 @@ def test_a_name_is_in_the_directory_that_the_kernel_went_to(objects: Objects) ->
         ("security_inode_symlink", "linkpath", "s"),
         ("security_inode_mknod", "file_name", "f"),
         ("security_inode_unlink", "pathname", "f"),
+        # by a link that leads to it
+        ("security_path_truncate", "pathname", "r"),
     ],
 )
 def test_whatever_way_it_went(objects: Objects, event: str, argument: str, name: str) -> None:

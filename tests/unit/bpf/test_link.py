@@ -6,6 +6,7 @@ import struct
 
 from bpf import link
 from bpf.btf import Btf
+from bpf.compiler import Code
 
 EXIT = struct.pack("<BBhi", 0x95, 0, 0, 0)
 
@@ -23,6 +24,18 @@ def shown(code: bytes, at: int) -> tuple[int, ...]:
 def test_a_program_without_loops_stays_as_it_is() -> None:
     other = struct.pack("<BBhiBBhi", 0x18, 0x12, 0, 7, 0, 0, 0, 0)  # the address of a map
     assert link.linked(other + EXIT, {}) == (other + EXIT, {})
+
+
+def test_numbers_of_the_scope_are_found_and_put_in() -> None:
+    def number(which: int) -> bytes:
+        return struct.pack("<BBhiBBhi", link.LD_IMM64, 3, 0, which, 0, 0, 0, link.SCOPE_NUMBERS >> 32)
+
+    code = load("path_step") + number(1) + EXIT + number(0)
+    assert link.numbered(code) == {2: 1, 5: 0}
+    placed = Code(code, {}, numbers=link.numbered(code)).placed({}, [2**64 - 1, 1 << 40])
+    assert placed[:16] == code[:16]
+    assert (shown(placed, 2), shown(placed, 3)) == ((0x18, 3, 0, 0), (0, 0, 0, 1 << 8))
+    assert (shown(placed, 5), shown(placed, 6)) == ((0x18, 3, 0, -1), (0, 0, 0, -1))
 
 
 def test_calls_of_the_kernels_functions_have_its_id() -> None:
