@@ -33,6 +33,24 @@ def nothing_runs_on() -> Iterator[None]:
         running.kill()
 
 
+ALONE = ("tests/kernel/test_containers.py", "tests/kernel/test_enrichment.py")
+"""Modules that look at all containers of the host: one process runs them all."""
+LONG = ("tests/kernel/", "tests/process/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A module's tests stay together, and the modules that take long come first, so that all processes end at the same
+    time (with --dist loadgroup and --no-loadscope-reorder).
+    """
+
+    def module(item: pytest.Item) -> str:
+        return item.nodeid.partition("::")[0]
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("alone" if module(item) in ALONE else module(item)))
+    items.sort(key=lambda item: (module(item) not in ALONE, not module(item).startswith(LONG)))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """What one test compiles the next one finds, whichever process runs it; nothing is left on the host."""
     if hasattr(config, "workerinput"):
