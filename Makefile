@@ -20,7 +20,7 @@ demo: setup
 	.venv/bin/headrace demo
 
 test: setup-tests
-	.venv/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup-tests
 	.venv/bin/ruff check .

@@ -33,22 +33,19 @@ def nothing_runs_on() -> Iterator[None]:
         running.kill()
 
 
-ALONE = ("tests/kernel/test_containers.py", "tests/kernel/test_enrichment.py")
-"""Modules that look at all containers of the host: one process runs them all."""
 LONG = ("tests/kernel/", "tests/process/")
+FIRST, LATER = "tests/kernel/test_enrichment.py", "tests/kernel/test_containers.py"
+"""These look at all containers of the host, and would wait for each other."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A module's tests stay together, and the modules that take long come first, so that all processes end at the same
-    time (with --dist loadgroup and --no-loadscope-reorder).
-    """
+    """Modules that take long come first, so that all processes end at the same time (with --no-loadscope-reorder)."""
 
-    def module(item: pytest.Item) -> str:
-        return item.nodeid.partition("::")[0]
+    def rank(item: pytest.Item) -> int:
+        module = item.nodeid.partition("::")[0]
+        return 0 if module == FIRST else 2 if module == LATER else 1 if module.startswith(LONG) else 3
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("alone" if module(item) in ALONE else module(item)))
-    items.sort(key=lambda item: (module(item) not in ALONE, not module(item).startswith(LONG)))
+    items.sort(key=rank)
 
 
 def pytest_configure(config: pytest.Config) -> None:
