@@ -35,7 +35,7 @@ class Pair(Signature):
         return state["times"] == 2
 """
 TWICE = "import ctypes, sys; l = ctypes.CDLL(None); b = bytes(512)\nfor _ in sys.stdin: l.sysinfo(b); print(flush=True)"
-RATE, RELOADS = 20_000, 20
+RATE, RELOADS = 20_000, 14
 LOADED = {"loaded": 2, "left_out": 0, "not_covered": 0, "refused": 0}
 
 
