@@ -13,16 +13,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bpf.catalogue import Event, catalogue
 from bpf.layout import CELL_BYTES
 from config.runtimes import Answer
+from workers.blobs import argument_counts, blobs
+from workers.decode.texts import Texts
 from workers.enrich.containers import Describe
 from workers.rows import Contexts, Rows, concatenate, empty_rows
+from workers.views.named import Named, unasked
 
 Array = np.ndarray[Any, Any]
 MOST_ROWS, MOST_BYTES = 65_536, 64 << 20
 MOST_PARTS = 16
 MOST_GIVEN_UP = 4096
 PENDING = "pending"
+TELLS = "existing_container"
+"""An event of headrace itself, which is about a container: it waits for that one's name."""
 
 
 class Verdict(NamedTuple):
@@ -62,9 +68,10 @@ class Part:
 class Hold:
     """Of one output format of one worker."""
 
-    def __init__(self, within_ms: int, describe: Describe, most: int = MOST_ROWS) -> None:
-        """`describe` has an answer for every container."""
+    def __init__(self, within_ms: int, describe: Describe, most: int = MOST_ROWS, named: Named = unasked) -> None:
+        """`describe` has an answer for every container, `named` by the texts of id and runtime."""
         self._within_ns, self._describe, self._most = within_ms * 10**6, describe, most
+        self._tells = _Told(catalogue().by_name[TELLS], named)
         self._parts: list[Part] = []
         self._generation = 0
         self._given_up: set[bytes] = set()
@@ -94,7 +101,7 @@ class Hold:
             waits, fresh = np.zeros(len(rows), bool), []
         left, stay = [], []
         for part in self._parts:
-            stays = self._mask(part.who, contexts, "waits")[part.which]
+            stays = self._mask_of(part.rows, contexts, "waits")
             if stays.all():
                 stay.append(part)
                 continue
@@ -141,21 +148,21 @@ class Hold:
     def _mask_of(self, rows: Rows, contexts: Contexts, of: str) -> Array:
         """One side of the verdict on each row."""
         who, which = np.unique(rows.who, return_inverse=True)
-        return self._mask(who, contexts, of)[which]
-
-    def _mask(self, who: Array, contexts: Contexts, of: str) -> Array:
-        """One side of the verdict on each of these contexts."""
-        return np.array([getattr(self._verdict(contexts.table[one]), of) for one in who.tolist()], bool)
+        found = np.array([getattr(self._verdict(contexts.table[one]), of) for one in who.tolist()], bool)[which]
+        told = np.flatnonzero(rows.event == self._tells.event.id)
+        for row, name, answer in self._tells.of(rows, told) if len(told) else ():
+            found[row] = getattr(self._judge(answer, name), of)
+        return found
 
     def _verdict(self, context: Any) -> Verdict:
         container = context["container"].tobytes()
         found = self._verdicts.get(container)
         if found is None:
-            found = self._verdicts[container] = self._judge(context, container)
+            answer = self._describe(context) if any(container) else None
+            found = self._verdicts[container] = self._judge(answer, container)
         return found
 
-    def _judge(self, context: Any, container: bytes) -> Verdict:
-        answer = self._describe(context) if any(container) else None
+    def _judge(self, answer: Answer | None, container: bytes) -> Verdict:
         if answer is None:
             return Verdict(False, False)
         nameless = answer.word == PENDING
@@ -171,3 +178,19 @@ class Hold:
                 self._unheard.clear()
             return self._now_ns < first_ns + self._within_ns
         return self._now_ns < answer.since_ns + self._within_ns
+
+
+class _Told:
+    """The containers that events are about."""
+
+    def __init__(self, event: Event, named: Named) -> None:
+        self.event, self._named = event, named
+        self._ids, self._runtimes = (Texts(event, event.index(name) or 0) for name in ("container_id", "runtime"))
+        self._counts = argument_counts(catalogue())
+
+    def of(self, rows: Rows, chosen: Array) -> list[tuple[int, bytes, Answer | None]]:
+        """(row, id, answer) of the chosen rows whose id was read."""
+        found = blobs(rows, self._counts, chosen)
+        ids, runtimes = (texts.known(rows, chosen, found) for texts in (self._ids, self._runtimes))
+        told = zip(chosen.tolist(), ids, runtimes, strict=True)
+        return [(row, name, self._named(name, runtime or b"")) for row, name, runtime in told if name]

@@ -88,8 +88,8 @@ class Worker:
         self._current = self._signatures(facts) if plan.detects else None
         self._executables = Executables(catalogue(), Client(plan)) if plan.hashes else None
         waits = self.renders if self._containers else []
-        self._holds = {n: Hold(ms, self._describe) for n, (_, _, ms) in enumerate(waits) if ms}
         named = unasked if self._containers is None else self._containers.named
+        self._holds = {n: Hold(ms, self._describe, named=named) for n, (_, _, ms) in enumerate(waits) if ms}
         about = plan, catalogue(), facts, self.core.tree, self._executables, self._describe, self._containers, named
         self.views = [view_of(name, *about, tells=not topics) for name, topics, _ in self.renders]
         self._hides = bool(plan.conditions or plan.only)

@@ -282,6 +282,25 @@ def test_an_enricher_that_dies_is_replaced(engine: Engine, looping: str, tmp_pat
     assert set(watch.states(looping)) <= {"pending", "known"}
 
 
+def test_a_container_from_before_is_told_with_its_name_where_an_output_waits(
+    engine: Engine, looping: str, tmp_path: Path
+) -> None:
+    waited = tmp_path / "waited"
+    options = ("-s", "container", "-e", "existing_container", "-o", f"json:{waited},enriched=10000")
+    running = Running("--crs", f"docker:{engine.socket}", *options)
+    assert running.ready, running.end()
+
+    def told() -> list[Event]:
+        lines = waited.read_text().splitlines() if waited.exists() else []
+        return [e for e in map(json.loads, lines) if arguments(e)["container_id"] == looping]
+
+    wait_for(told, "the container")
+    running.stop()
+    (event,) = told()
+    name = json.loads(engine("inspect", looping))[0]["Name"].removeprefix("/")
+    assert (arguments(event)["container_name"], arguments(event)["container_image"]) == (name, "busybox")
+
+
 def test_podmans_service_beside_docker(engine: Engine, looping: str, podman: Podman, tmp_path: Path) -> None:
     podman.serve()
     limits = [f"--ulimit={name}=1024:1024" for name in ("nofile", "nproc")]
