@@ -101,7 +101,7 @@ class Hold:
             waits, fresh = np.zeros(len(rows), bool), []
         left, stay = [], []
         for part in self._parts:
-            stays = self._mask_of(part.rows, contexts, "waits")
+            stays = self._mask(part.rows, part.who, part.which, contexts, "waits")
             if stays.all():
                 stay.append(part)
                 continue
@@ -148,6 +148,10 @@ class Hold:
     def _mask_of(self, rows: Rows, contexts: Contexts, of: str) -> Array:
         """One side of the verdict on each row."""
         who, which = np.unique(rows.who, return_inverse=True)
+        return self._mask(rows, who, which, contexts, of)
+
+    def _mask(self, rows: Rows, who: Array, which: Array, contexts: Contexts, of: str) -> Array:
+        """The same, where it is known which contexts the rows have: `rows.who` is `who[which]`."""
         found = np.array([getattr(self._verdict(contexts.table[one]), of) for one in who.tolist()], bool)[which]
         told = np.flatnonzero(rows.event == self._tells.event.id)
         for row, name, answer in self._tells.of(rows, told) if len(told) else ():

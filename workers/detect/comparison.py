@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from config.conditions import COMPARED
+from workers.detect.matching import COMPARES
 from workers.detect.patterns import lowered
 from workers.detect.values import Text, Value, text
 from workers.detect.view import Array, Column, Keys, ValueColumn, View, listed
 
 UNDECIDED = Text((), True)
 """The outcome where a limit of ours leaves it open."""
-HOWS: dict[str, Callable[[bytes, bytes], bool]] = {
-    "equals": lambda left, right: left == right,
-    "contains": lambda left, right: right in left,
-    "startswith": bytes.startswith,
-    "endswith": bytes.endswith,
-}
 
 
 def compared(how: str, left: Value, right: Value) -> Value:
@@ -29,7 +23,7 @@ def compared(how: str, left: Value, right: Value) -> Value:
     operator, _, nocase = how.partition(COMPARED)
     left, right = _text(left), _text(right)
     pairs = [(lowered(a), lowered(b)) if nocase else (a, b) for a in left.parts for b in right.parts]
-    fits = any(HOWS[operator](*pair) for pair in pairs)
+    fits = any(COMPARES[operator](*pair) for pair in pairs)
     if right.cut or right.passed or left.passed:
         return UNDECIDED
     if left.cut and not (fits and operator in ("contains", "startswith")):

@@ -39,6 +39,15 @@ GROWING = ("contains", "startswith")
 """What holds of the beginning of a text holds of all of it."""
 
 
+COMPARES: dict[str, Callable[[bytes, bytes], bool]] = {
+    "equals": lambda data, other: data == other,
+    "contains": lambda data, other: other in data,
+    "startswith": lambda data, other: data.startswith(other),
+    "endswith": lambda data, other: data.endswith(other),
+}
+"""What operators mean of bytes as they are."""
+
+
 class TestError(Exception):
     """A test that its field's type cannot meet."""
 
@@ -227,13 +236,7 @@ def _number_test(field: Field, test: Test) -> Callable[[Value], bool]:
 def _bytes_test(test: Test) -> Callable[[Value], bool]:
     wanted = [bytes.fromhex(str(v)) if test.hex else as_bytes(v) for v in test.values]
     how = all if test.each else any
-    tests: dict[str, Callable[[bytes, bytes], bool]] = {
-        "equals": lambda data, other: data == other,
-        "contains": lambda data, other: other in data,
-        "startswith": lambda data, other: data.startswith(other),
-        "endswith": lambda data, other: data.endswith(other),
-    }
-    compare = tests[test.operator]
+    compare = COMPARES[test.operator]
     return lambda value: isinstance(value, bytes) and how(compare(value, other) for other in wanted)
 
 
