@@ -61,7 +61,7 @@ def _quoting() -> Iterator[None]:
     try:
         yield
     except click.ClickException as error:
-        if not isinstance(error, Failure):
+        if not isinstance(error, (Failure, click.exceptions.NoArgsIsHelpError)):
             vars(error).update(message=escaped(error.message))
         raise
 

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import importlib
 
-from pipeline import confine, enricher, hashes, privilege, process, publisher, reader, recording, signals
-from workers import process as worker
+from pipeline import imports
+
+with imports.quick():
+    from pipeline import confine, enricher, hashes, privilege, process, publisher, reader, recording, signals
+    from workers import process as worker
 
 CODECS = "ascii latin_1 idna punycode unicode_escape raw_unicode_escape utf_16 utf_16_le utf_16_be utf_32 utf_8_sig"
 EAGER = (
@@ -28,8 +31,9 @@ EAGER = (
 """What stages may need later, when the folder that it is in may be closed to them."""
 STAGES = (enricher, hashes, process, publisher, reader, recording, worker)
 
-for _name in EAGER:
-    importlib.import_module(_name)
+with imports.quick():
+    for _name in EAGER:
+        importlib.import_module(_name)
 signals.ignore_all()
 process.call_it("nursery")
 confine.library()

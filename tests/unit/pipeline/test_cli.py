@@ -77,6 +77,11 @@ def test_an_error_that_quotes_what_was_given_stays_its_own_line(arguments: tuple
     assert not any(line.startswith("headrace: all is well") for line in lines)
 
 
+@pytest.mark.parametrize("group", [(), ("list",), ("signatures",)])
+def test_a_group_without_a_command_shows_its_help(group: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(cli.main, list(group)).output == CliRunner().invoke(cli.main, [*group, "--help"]).output
+
+
 def test_a_log_line_stays_one_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info")
     logs.logger("test").info("test.said", what=HOSTILE, why=f'a"b{HOSTILE}')
