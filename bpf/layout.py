@@ -196,7 +196,12 @@ STATUS = np.dtype(
         ("told_epoch", "<u8"),
         ("boot_epoch_ns", "<i8"),
         ("let_pass", "<u8"),
+        ("names_table", "<u8"),
+        ("names_shift", "<u8"),
     ]
+)
+NAME_SAMPLE = np.dtype(
+    [("bucket", "<u8"), ("folder", "<u8"), ("hash", "<u4"), ("length", "<u4"), ("name", "u1", 32), ("pad", "<u8")]
 )
 CONTAINER = np.dtype(
     [
@@ -225,6 +230,7 @@ _STRUCTS = {
     "blob_spec": (BLOB_SPEC, 0, BLOB_SPEC.itemsize),
     "call": (CALL, 0, CALL.itemsize),
     "status": (STATUS, 0, STATUS.itemsize),
+    "name_sample": (NAME_SAMPLE, 0, NAME_SAMPLE.itemsize),
     "container": (CONTAINER, 0, CONTAINER.itemsize),
 }
 

@@ -21,6 +21,7 @@ from bpf.btf import BTF_MAGIC, HEADER, KIND_FUNC, KIND_FUNC_PROTO, KIND_INT, TYP
 BODIES = (
     *("vector_item", "path_step", "path_step_again"),
     *("resolve_step", "resolve_name_end", "resolve_child", "resolve_mount"),
+    *("mix_name", "sample_name"),
     *("region_level", "auxiliary_pair"),
 )
 """Functions that LOOP calls."""

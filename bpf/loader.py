@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bpf import cgroups, compiler, layout, link, offsets, source, syscall
+from bpf import cgroups, compiler, dcache, layout, link, offsets, source, syscall
 from bpf.btf import Btf, BtfError
 from bpf.catalogue import ENTRY_CALLS, SYS_EXIT, Call, Event, catalogue, descriptor_of
 from bpf.looks import LOOKS, PROGRAMS, VARIANTS, Look
@@ -27,6 +27,7 @@ ENTRIES = {"mprotect": "enter_mprotect", "identity": "enter_identity"}
 """Programs that must have seen the call's entry, and what looks at it."""
 TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 INSTALL = "apt install python3-bpfcc, then make setup"
+SAMPLE_NAMES = "sample_names"
 FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
 
 
@@ -101,6 +102,7 @@ class Programs:
         except RefusedError:
             self._free()
             raise
+        self._find_names()
         for program in wanted.tails:
             self._maps["objects"][PROGRAMS.index(program)] = self._functions[f"on_{program}"]
 
@@ -109,6 +111,7 @@ class Programs:
         tails = [f"on_{program}" for program in self.wanted.tails]
         functions = [function for function, _ in source.attached(self._defines)]
         kinds = dict.fromkeys([*functions, *tails, "flush_now", "enter_cgroup", *self.wanted.told], RAW_TRACEPOINT)
+        kinds |= dict.fromkeys(set(found.programs) & {SAMPLE_NAMES}, RAW_TRACEPOINT)
         kinds |= {function: TRACEPOINT for _, function in self._entries}
         fds = {name: each.fd for name, each in self._maps.items()}
         numbers = source.numbers(self.wanted.scope)
@@ -126,6 +129,14 @@ class Programs:
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(load, order))
+
+    def _find_names(self) -> None:
+        """Have the programs find names by the kernel's own table."""
+        if SAMPLE_NAMES not in self._functions or not TestRun(self._functions[SAMPLE_NAMES])():
+            return
+        table = dcache.table_of(sample for _, sample in self._maps["name_samples"].items())
+        if table:
+            self._status.array["names_shift"], self._status.array["names_table"] = table.shift, table.address
 
     def _free(self) -> None:
         self._status.close()

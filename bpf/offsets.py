@@ -165,6 +165,8 @@ PIDS = (
     ("pid", "tasks"),
     ("task_struct", "pid_links"),
 )
+"""Whose part of procfs it is. The structure stands in fs/proc/internal.h."""
+PROC = (("proc_inode", "pid"), ("proc_inode", "fd"), ("proc_inode", "vfs_inode"))
 """Of kernels with io_uring and the tracepoint of a submission as it is since 6.3."""
 IO_URING = (
     ("io_kiocb", "opcode"),
@@ -217,7 +219,7 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
         wanted[f"pt_regs_{register}"] = (("pt_regs", register),)
     found = {f"KERNEL_{name}": _first(btf, places) for name, places in wanted.items()}
     found["KERNEL_upid_size"] = btf.size("upid")
-    for members in (MAPLE_TREE, AUDIT, PIDS, IO_URING, IO_ADDRESS, IO_COPY, SECCOMP, MODULES):
+    for members in (MAPLE_TREE, AUDIT, PIDS, PROC, IO_URING, IO_ADDRESS, IO_COPY, SECCOMP, MODULES):
         with contextlib.suppress(UnknownMember):
             found |= {f"KERNEL_{s}_{path.replace('.', '_')}": btf.offset(s, path) for s, path in members}
     found["KERNEL_DCACHE_MOUNTED"] = DCACHE_MOUNTED

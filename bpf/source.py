@@ -36,6 +36,7 @@ SOURCES = (
     "file.h",
     "path.h",
     "pids.h",
+    "dcache.h",
     "resolve.h",
     "walk.h",
     "regions.h",

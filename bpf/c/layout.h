@@ -314,6 +314,18 @@ struct status {
 	u64 told_epoch; /* user space moves it when a worker must be told again */
 	s64 boot_epoch_ns; /* CLOCK_REALTIME minus CLOCK_BOOTTIME, from user space */
 	u64 let_pass; /* user space sets it while signatures are others than those that tests were made of */
+	u64 names_table; /* of the kernel, by bpf/dcache.py; 0 if it was not found */
+	u64 names_shift;
+};
+
+/* A name in use. */
+struct name_sample {
+	u64 bucket; /* what points to its place in the table of names: the table, if it is the first there */
+	u64 folder;
+	u32 hash;
+	u32 length;
+	char name[32];
+	u64 pad;
 };
 
 /* A node of the maple tree that holds a process's regions. */
@@ -363,6 +375,9 @@ struct resolving {
 	u64 head;          /* of the list that is looked through */
 	u64 node;
 	u64 found;
+	u64 mix[2]; /* the hash of a name, as it comes about */
+	u32 mixed;
+	u32 link; /* where a list's members have the next one */
 	u32 tgid; /* in the process's own namespace */
 	u32 tid;
 	u32 pos; /* of what is still to be gone, in `text` */
@@ -375,7 +390,8 @@ struct resolving {
 	u32 done;
 	char name[256];
 	char other[256];
-	char text[8192 + 256];
+	char target[4096]; /* of a link */
+	char text[8192 + 4096];
 };
 
 struct credentials {

@@ -31,6 +31,7 @@ BPF_PERCPU_ARRAY(pieces, struct pieces, 1);
 BPF_PERCPU_ARRAY(walks, struct walks, 1);
 #if defined(HAVE_LOOP) && defined(WANT_NAMES)
 BPF_PERCPU_ARRAY(resolving, struct resolving, 1);
+BPF_ARRAY(name_samples, struct name_sample, 64);
 #endif
 #ifdef KERNEL_mm_struct_mm_mt
 BPF_PERCPU_ARRAY(tree_nodes, struct tree_node, 1);

@@ -7,7 +7,7 @@
  *
  * A component waits (`name_at`) until it is known whether it is the last, which is a name in the directory and not
  * gone into. A link's target is put before what follows it. What is not found in the cache, or cannot be followed
- * here (a link that its file system computes, other processes' parts of procfs) ends it: the path is then text alone.
+ * here (a link that its file system computes) ends it: the path is then text alone.
  * Whoever changes directories or links while his own call ends makes it look at what is there by then.
  */
 #define RESOLVE_TEXT 4096 /* of each half */
@@ -17,7 +17,6 @@
 #define S_IFMT 0170000
 #define S_IFLNK 0120000
 #define PROC_SUPER_MAGIC 0x9fa0
-#define NAME_WORDS (COMPONENT_BYTES / 8)
 
 /* Names of procfs, as the first word of a component. */
 #define WORD_SELF 0x666c6573ULL                /* self */
@@ -54,18 +53,19 @@ static __always_inline u64 next_node(struct resolving *r)
 	return node;
 }
 
-/* A name in the directory: is it the one that is looked for, and in use? */
+/* A name: is it the one in the directory that is looked for, and in use? */
 LOOP_BODY(resolve_child, struct resolving **at)
 {
 	struct resolving *r = *at;
 	u64 node = next_node(r);
 	if (!node)
 		return 1;
-	u64 dentry = node - KERNEL_dentry_sibling;
+	u64 dentry = node - r->link;
 	union dentry_head d = {};
 	bpf_probe_read_kernel(&d, sizeof(d), (void *)dentry);
-	u32 length = FIELD(&d, u32, KERNEL_dentry_d_name_name - 4);
-	if (length != r->length || !FIELD(&d, u64, KERNEL_dentry_d_hash_pprev))
+	u32 length = FIELD(&d, u32, DENTRY_LENGTH);
+	if (length != r->length || FIELD(&d, u64, KERNEL_dentry_d_parent) != r->at.dentry ||
+	    !FIELD(&d, u64, KERNEL_dentry_d_hash_pprev))
 		return 0;
 	u64 *name = (u64 *)r->name, *other = (u64 *)r->other, different = 0;
 #pragma unroll
@@ -79,6 +79,22 @@ LOOP_BODY(resolve_child, struct resolving **at)
 		return 0;
 	r->found = dentry;
 	return 1;
+}
+
+/* Whether the directory has the name, by the table of names and then by its own list. */
+static __always_inline bool resolve_found(struct resolving *r)
+{
+	r->found = r->head = 0;
+	r->node = first_of_name(r);
+	r->link = DENTRY_CHAIN;
+	LOOP(NAME_CHAIN, resolve_child, &r);
+	if (r->found)
+		return true;
+	r->head = r->at.dentry + KERNEL_dentry_children;
+	r->node = KREAD(u64, r->head);
+	r->link = KERNEL_dentry_sibling;
+	LOOP(RESOLVE_LOOKS, resolve_child, &r);
+	return r->found;
 }
 
 /* A mount in the one that is looked at: is it where the walk stands? */
@@ -129,18 +145,18 @@ static __always_inline bool resolve_up(struct resolving *r)
 	return false;
 }
 
-/* What goes on after the name that was taken begins with so many bytes of `other`. */
+/* What goes on after the name that was taken begins with so many bytes of `target`. */
 static __always_inline bool resolve_splice(struct resolving *r, u32 bytes)
 {
 	u32 end = r->name_at + r->length;
-	if (!bytes || bytes >= COMPONENT_BYTES || end < bytes || end > 2 * RESOLVE_TEXT || r->links++ >= RESOLVE_LINKS)
+	if (!bytes || bytes >= RESOLVE_TEXT - 1 || end < bytes || end > 2 * RESOLVE_TEXT || r->links++ >= RESOLVE_LINKS)
 		return false;
 	u32 begin = end - bytes;
 	OPAQUE(begin);
 	begin &= 2 * RESOLVE_TEXT - 1;
-	bpf_probe_read_kernel(r->text + begin, bytes & (COMPONENT_BYTES - 1), r->other);
+	bpf_probe_read_kernel(r->text + begin, bytes & (RESOLVE_TEXT - 1), r->target);
 	r->pos = begin;
-	if (r->other[0] == '/')
+	if (r->target[0] == '/')
 		r->at = r->root;
 	return true;
 }
@@ -176,13 +192,26 @@ static __always_inline u32 put_number(char *text, u32 at, u32 number)
 	return at;
 }
 
-/* Whether a directory of procfs is that of this process, or of a thread of its. */
-static __always_inline bool is_own_proc(struct resolving *r, u64 dentry)
+/* The process or thread in whose part of procfs an inode is; 0 if it has gone. */
+static __always_inline u64 proc_task(u64 inode)
 {
-	char name[16] = {};
-	bpf_probe_read_kernel_str(name, sizeof(name), (void *)KREAD(u64, dentry + KERNEL_dentry_d_name_name));
-	s64 number = number_of(name);
-	return number == r->tgid || number == r->tid;
+#if defined(KERNEL_proc_inode_pid) && defined(KERNEL_pid_tasks)
+	u64 pid = KREAD(u64, inode - KERNEL_proc_inode_vfs_inode + KERNEL_proc_inode_pid);
+	/* the first of tasks[PIDTYPE_PID] */
+	u64 link = pid ? KREAD(u64, pid + KERNEL_pid_tasks) : 0;
+	return link ? link - KERNEL_task_struct_pid_links : 0;
+#else
+	return 0;
+#endif
+}
+
+/* The file at a descriptor of any task. */
+static __always_inline u64 file_at(u64 task, u32 fd)
+{
+	u64 table = KREAD(u64, KREAD(u64, task + KERNEL_task_struct_files) + KERNEL_files_struct_fdt);
+	if (fd >= KREAD(u32, table + KERNEL_fdtable_max_fds))
+		return 0;
+	return KREAD(u64, KREAD(u64, table + KERNEL_fdtable_fd) + (u64)fd * 8);
 }
 
 /* The links of procfs, which have no target but an object. */
@@ -191,27 +220,27 @@ static __always_inline bool resolve_proc(struct resolving *r, u64 inode)
 	u64 sb = KREAD(u64, inode + KERNEL_inode_i_sb), parent = r->at.dentry;
 	if (KREAD(u64, sb + KERNEL_super_block_s_magic) != PROC_SUPER_MAGIC)
 		return false;
-	u64 name = word_of(r->name), task = current_task_btf();
+	u64 name = word_of(r->name);
 	if (name == WORD_SELF && r->length == 4)
-		return resolve_splice(r, put_number(r->other, 0, r->tgid));
+		return resolve_splice(r, put_number(r->target, 0, r->tgid));
 	if (name == WORD_THREAD_SELF) {
-		u32 at = put_number(r->other, 0, r->tgid) & 15;
-		*(u64 *)(r->other + at) = WORD_TASK;
-		return resolve_splice(r, put_number(r->other, at + 6, r->tid));
+		u32 at = put_number(r->target, 0, r->tgid) & 15;
+		*(u64 *)(r->target + at) = WORD_TASK;
+		return resolve_splice(r, put_number(r->target, at + 6, r->tid));
 	}
-	if (name == WORD_ROOT && is_own_proc(r, parent)) {
-		r->at = task_root(task);
-		return true;
-	}
-	if (name == WORD_CWD && is_own_proc(r, parent)) {
-		r->at = task_cwd(task);
-		return true;
+	u64 task = proc_task(inode);
+	if (!task)
+		return false;
+	if (name == WORD_ROOT || name == WORD_CWD) {
+		u64 fs = KREAD(u64, task + KERNEL_task_struct_fs);
+		r->at = place_of(fs + (name == WORD_ROOT ? KERNEL_fs_struct_root : KERNEL_fs_struct_pwd));
+		return fs != 0;
 	}
 	u64 folder = KREAD(u64, KREAD(u64, parent + KERNEL_dentry_d_name_name));
 	s64 fd = number_of(r->name);
-	if ((folder & 0xffffff) != WORD_FD || fd < 0 || !is_own_proc(r, KREAD(u64, parent + KERNEL_dentry_d_parent)))
+	if ((folder & 0xffffff) != WORD_FD || fd < 0)
 		return false;
-	u64 file = task_file(task, fd);
+	u64 file = file_at(task, fd);
 	r->at = file_place(file);
 	return file != 0;
 }
@@ -230,11 +259,7 @@ static __always_inline bool resolve_into(struct resolving *r)
 		return true;
 	if (word == ('.' | '.' << 8))
 		return resolve_up(r);
-	r->head = r->at.dentry + KERNEL_dentry_children;
-	r->node = KREAD(u64, r->head);
-	r->found = 0;
-	LOOP(RESOLVE_LOOKS, resolve_child, &r);
-	if (!r->found)
+	if (!resolve_found(r))
 		return false;
 	u64 inode = KREAD(u64, r->found + KERNEL_dentry_d_inode);
 	if ((KREAD(u16, inode + KERNEL_inode_i_mode) & S_IFMT) != S_IFLNK) {
@@ -245,7 +270,7 @@ static __always_inline bool resolve_into(struct resolving *r)
 	u64 target = KREAD(u64, inode + KERNEL_inode_i_link);
 	if (!target)
 		return resolve_proc(r, inode);
-	long n = bpf_probe_read_kernel_str(r->other, COMPONENT_BYTES, (void *)target);
+	long n = bpf_probe_read_kernel_str(r->target, RESOLVE_TEXT, (void *)target);
 	return n > 0 && resolve_splice(r, n - 1);
 }
 

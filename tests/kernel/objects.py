@@ -21,7 +21,7 @@ from typing import Any
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, MS_BIND, MS_PRIVATE, MS_REC = 0x20000, 4096, 1 << 18, 16384
 RENAMEAT2, RENAME_EXCHANGE, AT_SYMLINK_FOLLOW = 316, 2, 0x400
-DEEP, LONG_NAME = 300, "n" * 250
+DEEP, LONG_NAME, MANY = 300, "n" * 250, 70_000
 """Folders one in the other, and a name that makes a path longer than PATH_MAX of few of them."""
 PROT_R, PROT_W, PROT_X = 1, 2, 4
 FACTS: dict[str, Any] = {}
@@ -264,19 +264,56 @@ def exchanged(folder: Path) -> Any:
 
 @case
 def ofothers(folder: Path) -> Any:
-    """Another process's part of procfs is not gone into."""
-    reading, writing = os.pipe()
+    """By another process's part of procfs."""
+    ready, done = os.pipe(), os.pipe()
     pid = os.fork()
     if not pid:
-        os.read(reading, 1)
+        os.chdir(folder)
+        os.dup2(os.open(folder, os.O_PATH), 77)
+        os.write(ready[1], b"x")
+        os.read(done[0], 1)
         os._exit(0)
-    (folder / "taken").touch()
-    os.unlink(f"/proc/{pid}/root{folder}/taken")
-    os.write(writing, b"x")
+    os.read(ready[0], 1)
+    for way in (f"root{folder}", "cwd", "fd/77", f"task/{pid}/cwd"):
+        (folder / "taken").touch()
+        os.unlink(f"/proc/{pid}/{way}/taken")
+    os.write(done[1], b"x")
     os.waitpid(pid, 0)
-    os.close(reading)
-    os.close(writing)
-    return {"passed": f"/proc/{pid}/root{folder}/taken"}
+    for fd in (*ready, *done):
+        os.close(fd)
+    return {"true": f"{folder}/taken"}
+
+
+@case
+def crowded(folder: Path) -> Any:
+    """In a directory with more names than are gone through."""
+    crowd = folder / "crowd"
+    (crowd / "in").mkdir(parents=True)
+    (crowd / "link").symlink_to("in")
+    for number in range(MANY):
+        os.access(f"{crowd}/{number}", os.F_OK)
+    os.mkfifo(crowd / "link/fifo")
+    return {"true": f"{crowd}/in/fifo"}
+
+
+@case
+def longlinks(folder: Path) -> Any:
+    """By links that lead to one another, and at last are too long together."""
+
+    def work() -> None:
+        call("unshare", CLONE_NEWNS)
+        mount("none", Path("/"), None, MS_REC | MS_PRIVATE)
+        mount("tmpfs", folder / "mnt", "tmpfs", 0)
+        os.makedirs(folder / "mnt/a/b")
+        os.symlink("a/b", folder / "mnt/0")
+        for number in range(38):
+            # with this many bytes the target stands in the inode, in tmpfs as well
+            os.symlink(f"{number}" + "/." * 60, folder / f"mnt/{number + 1}")
+        os.mkfifo(folder / "mnt/20/one")
+        os.mkfifo(folder / "mnt/38/two")
+
+    in_child(work)
+    return {"true": f"{folder}/mnt/a/b/one", "passed": f"{folder}/mnt/38/two"}
 
 
 @case

@@ -171,9 +171,24 @@ def test_an_exchange_gives_two_files_a_name(objects: Objects) -> None:
     assert linked["new_path"] == f"{facts['folder']}/given"
 
 
+def test_by_the_procfs_of_another_process(objects: Objects) -> None:
+    found = [details(each, "pathname") for each in objects.of("ofothers", "security_inode_unlink")]
+    true = objects.facts["ofothers"]["true"]
+    assert [(each["value"], each["source"]) for each in found] == [(true, "kernel")] * 4
+
+
+def test_in_a_directory_of_very_many_names(objects: Objects) -> None:
+    name = details(objects.of("crowded", "security_inode_mknod")[0], "file_name")
+    assert (name["value"], name["source"]) == (objects.facts["crowded"]["true"], "kernel")
+
+
 def test_a_way_that_cannot_be_gone_is_text_and_says_so(objects: Objects) -> None:
-    pathname = details(objects.of("ofothers", "security_inode_unlink")[0], "pathname")
-    assert (pathname["value"], pathname["source"]) == (objects.facts["ofothers"]["passed"], "lexical")
+    facts = objects.facts["longlinks"]
+    found = [details(each, "file_name") for each in objects.of("longlinks", "security_inode_mknod")]
+    assert [(each["value"], each["source"]) for each in found] == [
+        (facts["true"], "kernel"),
+        (facts["passed"], "lexical"),
+    ]
 
 
 def test_mounts_show_what_was_passed(objects: Objects) -> None:

@@ -1,0 +1,63 @@
+"""Where the kernel has its table of names (fs/dcache.c), which a kernel without CONFIG_KALLSYMS_ALL tells nobody.
+
+A name that is the first in its bucket is pointed to by the table: `bucket = table + 8 * (hash >> shift)`. Of samples
+that a program has taken, most are the first, and agree on a table; others point anywhere.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from bpf.layout import NAME_SAMPLE
+
+GOLDEN_RATIO = 0x61C8864680B583EB
+ALL = (1 << 64) - 1
+LEAST_SHIFT, MOST_SHIFT = 1, 20
+"""Of the 32 bits of a hash: from two billion buckets down to 4,096, which a kernel of 32 MB has."""
+AGREE = 3
+"""Names that must agree at least, in different buckets."""
+
+
+class Table(NamedTuple):
+    """Where the buckets begin, and by how many bits a hash is shifted to the number of one."""
+
+    address: int
+    shift: int
+
+
+def _turned(value: int, bits: int) -> int:
+    return (value << bits | value >> 64 - bits) & ALL
+
+
+def name_hash(folder: int, name: bytes) -> int:
+    """full_name_hash() of fs/namei.c, on 64-bit machines that read whole words (CONFIG_DCACHE_WORD_ACCESS)."""
+    x, y = 0, folder
+    whole = len(name) // 8 * 8
+    for at in range(0, whole, 8):
+        x ^= int.from_bytes(name[at : at + 8], "little")
+        y ^= x
+        x = (_turned(x, 12) + y) & ALL
+        y = _turned(y, 45) * 9 & ALL
+    x ^= int.from_bytes(name[whole:], "little")
+    return ((y ^ x * GOLDEN_RATIO & ALL) * GOLDEN_RATIO & ALL) >> 32
+
+
+def table_of(samples: Iterable[bytes]) -> Table | None:
+    """The table by which most of some samples (NAME_SAMPLE[1] each) are found; None if they agree on none, or this
+    kernel's hash is another.
+    """
+    found: Counter[Table] = Counter()
+    for sample in {bytes(s) for s in samples}:
+        row = np.frombuffer(sample, NAME_SAMPLE)[0]
+        if not row["bucket"] or name_hash(int(row["folder"]), row["name"].tobytes()[: row["length"]]) != row["hash"]:
+            continue
+        for shift in range(LEAST_SHIFT, MOST_SHIFT + 1):
+            found[Table(int(row["bucket"]) - 8 * (int(row["hash"]) >> shift), shift)] += 1
+    ranked = found.most_common(2)
+    if not ranked or ranked[0][1] < AGREE or (len(ranked) > 1 and ranked[1][1] == ranked[0][1]):
+        return None
+    return ranked[0][0]
