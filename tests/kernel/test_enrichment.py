@@ -230,7 +230,9 @@ def test_a_worker_that_dies_with_a_full_ring_counts_what_waits_to_the_row(engine
         running.process.send_signal(signal.SIGINT)
         events = [json.loads(line) for line in data.result().splitlines()]
     status, ledger, errors = running.end()
-    assert (status, ledger["balanced"], ledger["restarts"]) == (0, True, {"worker-0": 3}), errors
+    # on a slow machine, not all of a full ring goes out before the deadline
+    assert status == (os.EX_SOFTWARE if ledger["abandoned"] else 0), errors
+    assert (ledger["balanced"], ledger["restarts"]) == (True, {"worker-0": 3}), errors
     (sink,) = ledger["sinks"]
     told = Counter((e["timestamp"], e["hostThreadId"], e["eventName"]) for e in events if e["eventName"] != "loss")
     assert [one for one, count in told.items() if count > 1] == []

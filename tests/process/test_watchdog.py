@@ -50,6 +50,7 @@ def test_a_stopped_stage_is_replaced(name: str, binaries: dict[str, Path], tmp_p
 def test_a_stopped_helper_does_not_outlive_the_run(name: str, option: str) -> None:
     extra = ("--crs", "docker:/nonexistent.sock") if name == "enricher" else ()
     running = Running("-e", "getppid", "-o", "none", option, *extra, "--", "sh", "-c", "read x", stdin=-1)
+    wait_for(lambda: name in running.stages(), name)
     stopped = running.stages()[name]
     os.kill(stopped, signal.SIGSTOP)
     status, ledger, errors = running.end(15)
