@@ -9,7 +9,6 @@ started again at the released position, and what it may have written already is 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import select
@@ -277,13 +276,13 @@ class Publisher:
         """Publish until all workers have ended and everything is written."""
         pause, unfinished = WAIT_MS, True
         while True:
-            self._poll.poll(pause)
-            with contextlib.suppress(BlockingIOError):
+            ready = {fd for fd, _ in self._poll.poll(pause)}
+            if self.plan.publisher_bell.fd in ready:
                 os.eventfd_read(self.plan.publisher_bell.fd)
             for sink in self.sinks:
                 if isinstance(sink, ZmqSink):
                     sink.read_subscriptions()
-            for number, fd in self._reopened.take():
+            for number, fd in self._reopened.take() if self._reopened.fd in ready else ():
                 self._push()  # what has come before goes where it was to go
                 found = self.sinks[number]
                 assert isinstance(found, FileSink)

@@ -13,7 +13,7 @@ import pytest
 
 from bpf import cgroups
 from tests.engines import Containerd, Engine, Podman
-from tests.live import Event, Running, arguments, headrace, trace, wait_for
+from tests.live import Event, Running, arguments, in_process, trace, wait_for
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("only_containers")]
 USER = "user.slice/user-1000.slice"
@@ -218,7 +218,7 @@ def test_scopes_of_containers_whose_ids_are_names(below: Path) -> None:
 )
 def test_scopes_of_containers_that_make_no_sense_are_refused(scopes: tuple[str, ...], message: str) -> None:
     options = [part for scope in scopes for part in ("-s", scope)]
-    done = headrace("run", *options, "--", "true")
+    done = in_process("run", *options, "--", "true")
     assert done.returncode == 2
     assert message in done.stderr
 

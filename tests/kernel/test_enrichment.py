@@ -21,7 +21,7 @@ import pytest
 from bench.container_events import Summary, summary
 from bpf import cgroups
 from tests.engines import Containerd, Engine, Podman, Pods, output
-from tests.live import Event, Running, arguments, details, headrace, wait_for
+from tests.live import Event, Running, arguments, details, headrace, in_process, wait_for
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("only_containers")]
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schema.json").read_text())
@@ -419,7 +419,7 @@ def test_the_event_of_a_container_names_it(tmp_path: Path, engine: Engine) -> No
 
 @pytest.mark.parametrize("spec", ["dcoker:/x", "docker:relative"])
 def test_sockets_that_make_no_sense(spec: str) -> None:
-    done = headrace("run", "--containers", "--crs", spec, "--", "true")
+    done = in_process("run", "--containers", "--crs", spec, "--", "true")
     assert done.returncode == 2
     assert f"--crs {spec}: " in done.stderr
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import Running, arguments, headrace, let_go, start_load, trace
+from tests.live import Running, arguments, in_process, let_go, start_load, trace
 
 pytestmark = pytest.mark.kernel
 CALLS = 1000
@@ -155,6 +155,6 @@ def test_a_known_number_of_calls_on_several_threads_and_cpus(cpu: str, binaries:
     ],
 )
 def test_what_can_never_work_is_refused_with_a_reason(arguments_: tuple[str, ...], message: str) -> None:
-    done = headrace("run", *arguments_, "-o", "none", "--", "true")
+    done = in_process("run", *arguments_, "-o", "none", "--", "true")
     assert done.returncode == 2
     assert message in done.stderr

@@ -17,7 +17,7 @@ import zmq
 
 from bpf import loader
 from pipeline import host
-from tests.live import HEADRACE, Running, headrace, let_go, start_load, trace, wait_for
+from tests.live import HEADRACE, Running, headrace, in_process, let_go, start_load, trace, wait_for
 
 pytestmark = pytest.mark.kernel
 
@@ -53,7 +53,7 @@ pytestmark = pytest.mark.kernel
     ],
 )
 def test_a_wrong_option_is_named_with_status_2(line: list[str], words: str, tmp_path: Path) -> None:
-    done = headrace(*line, "--", "true", cwd=tmp_path)
+    done = in_process(*line, "--", "true", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -61,7 +61,7 @@ def test_a_wrong_option_is_named_with_status_2(line: list[str], words: str, tmp_
 
 
 def test_a_set_of_the_name_of_an_event_is_asked_for_as_a_set() -> None:
-    assert headrace("list", "sets", "time").returncode == 0
+    assert in_process("list", "sets", "time").returncode == 0
     run = trace(["true"], "-e", "set=fs_dir_ops,!getcwd")
     assert {e["eventName"] for e in run.events} <= {"getdents64", "chdir", "mkdir", "getdents", "mkdirat"}
 

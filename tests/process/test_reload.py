@@ -17,7 +17,7 @@ import pytest
 
 from pipeline import live
 from pipeline.books import Ledger
-from tests.live import Running, headrace, let_go, start_load, wait_for
+from tests.live import Running, headrace, in_process, let_go, start_load, wait_for
 
 pytestmark = pytest.mark.kernel
 EXAMPLES = "examples: {match: [{event: getppid}], near_miss: [{event: getpid}]}"
@@ -189,7 +189,7 @@ def test_a_run_without_signatures_cannot_read_them_again(tmp_path: Path) -> None
     assert (done.returncode, done.stderr) == (69, f"headrace: the run {running.process.pid} has no signatures\n")
     running.process.send_signal(signal.SIGINT)
     assert running.end()[1]["balanced"]
-    done = headrace("reload", "1")
+    done = in_process("reload", "1")
     assert done.returncode == 69
 
 

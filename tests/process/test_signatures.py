@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import zmq
 
-from tests.live import HEADRACE, Running, headrace, wait_for
+from tests.live import HEADRACE, Running, headrace, in_process, wait_for
 from workers.detect.narrowing import MOST_MEASURED, MOST_PATTERNS
 
 ROOT = Path(__file__).parents[2]
@@ -114,10 +114,10 @@ def test_what_the_tutorial_writes_fires(my: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_refused_with_its_line(tmp_path: Path, text: str, why: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text + "\n")
-    done = headrace("signatures", "check", str(path))
+    done = in_process("signatures", "check", str(path))
     assert done.returncode == 1
     assert why in done.stdout
-    run = headrace("run", "--signatures", str(path), "--", "true")
+    run = in_process("run", "--signatures", str(path), "--", "true")
     assert run.returncode == 2
     assert f"{path}:" in run.stderr
     assert why in run.stderr
@@ -146,9 +146,9 @@ def test_what_is_off_is_shown_and_tested(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     examples = "examples: {match: [{event: ptrace}], near_miss: [{event: getpid}]}"
     path.write_text(f"id: OFF-1\nname: dormant\nenabled: false\nevents: [ptrace]\n{examples}\n")
-    assert headrace("signatures", "test", str(path)).stdout.startswith("2 examples hold")
-    assert "(off)" in headrace("signatures", "list", str(path)).stdout
-    assert "not enabled" in headrace("signatures", "show", "OFF-1", str(path)).stdout
+    assert in_process("signatures", "test", str(path)).stdout.startswith("2 examples hold")
+    assert "(off)" in in_process("signatures", "list", str(path)).stdout
+    assert "not enabled" in in_process("signatures", "show", "OFF-1", str(path)).stdout
     event = json.dumps({"eventName": "ptrace", "args": [{"name": "request", "type": "int", "value": 16}]})
     for more, found in (((), 0), (("--rules", "OFF-*,TRC-1"), 1)):
         done = headrace("analyze", "--signatures", str(path), *more, "-", stdin=None, input=event)
@@ -158,14 +158,14 @@ def test_what_is_off_is_shown_and_tested(tmp_path: Path) -> None:
 def test_ids_that_are_taken_are_said_with_their_place(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("- {id: X, name: x, events: [ptrace]}\n- {id: TRC-107, name: z, events: [ptrace]}\n")
-    done = headrace("signatures", "check", str(path))
+    done = in_process("signatures", "check", str(path))
     assert done.returncode == 1
     assert f"{path}: TRC-107: " in done.stdout
     assert "another rule has this id: " in done.stdout
     assert "full 1 " in done.stdout
-    assert headrace("signatures", "list", str(tmp_path / "none")).returncode == 1
-    own = headrace("signatures", "check", str(ROOT / "config" / "signatures"))
-    assert (own.returncode, own.stdout) == (0, headrace("signatures", "check").stdout)
+    assert in_process("signatures", "list", str(tmp_path / "none")).returncode == 1
+    own = in_process("signatures", "check", str(ROOT / "config" / "signatures"))
+    assert (own.returncode, own.stdout) == (0, in_process("signatures", "check").stdout)
 
 
 def test_exceptions_of_signatures_that_are_not_on_are_no_mistake(tmp_path: Path) -> None:
@@ -187,12 +187,12 @@ def test_state_that_forked_children_may_not_have_is_said(tmp_path: Path) -> None
         "    state = 'fork'\n    events = {'openat': None, 'ptrace': None}\n"
     )
     path.write_text(code)
-    done = headrace("signatures", "check", str(path))
+    done = in_process("signatures", "check", str(path))
     assert done.returncode == 1
     assert "openat goes to one worker" in done.stdout
     assert "state fork shares all of its events" in done.stdout
     path.write_text(code + "    shared = ['ptrace']\n")
-    done = headrace("signatures", "check", "--json", str(path))
+    done = in_process("signatures", "check", "--json", str(path))
     assert done.returncode == 0
     told = json.loads(done.stdout)
     assert (told["coverage"], told["reason"].split(":")[0]) == ("partial", "openat")
@@ -218,7 +218,7 @@ def test_a_pipe_that_is_closed_ends_other_commands_as_well() -> None:
 def test_code_that_cannot_be_loaded_is_refused(tmp_path: Path, code: str, why: str) -> None:
     path = tmp_path / "mine.py"
     path.write_text(code + "\n")
-    done = headrace("signatures", "check", str(path))
+    done = in_process("signatures", "check", str(path))
     assert done.returncode == 1
     assert why in done.stdout
     assert "line 1" in done.stdout
