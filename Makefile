@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. Both install what is missing first.
-.PHONY: setup setup-tests setup-fuzz demo test check bench fuzz clean recording
+.PHONY: setup setup-tests setup-fuzz demo test test-kernels check bench fuzz clean recording
 
 setup: .venv/.ready
 
@@ -21,6 +21,12 @@ demo: setup
 
 test: setup-tests
 	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# on other kernels, booted by qemu: KERNELS="--kernel 6.1 --smoke" chooses (tests/guests)
+KERNELS =
+
+test-kernels: setup-tests
+	.venv/bin/python -m tests.guests $(KERNELS)
 
 check: setup-tests
 	.venv/bin/ruff check .

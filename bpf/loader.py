@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import platform
+import re
+import resource
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +17,7 @@ import numpy as np
 
 from bpf import cgroups, compiler, dcache, layout, link, offsets, source, syscall
 from bpf.btf import Btf, BtfError
-from bpf.catalogue import ENTRY_CALLS, SYS_EXIT, Call, Event, catalogue, descriptor_of
+from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, SYS_EXIT, Call, Event, catalogue, descriptor_of
 from bpf.looks import LOOKS, PROGRAMS, VARIANTS, Look
 from bpf.mapped import MappedArray
 from bpf.source import HERE, Wanted
@@ -27,6 +30,9 @@ ENTRIES = {"mprotect": "enter_mprotect", "identity": "enter_identity"}
 """Programs that must have seen the call's entry, and what looks at it."""
 TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 INSTALL = "apt install python3-bpfcc, then make setup"
+ESSENTIAL = frozenset({"on_sys_exit", "on_sched_switch", *(f"on_{name}" for name in LIFECYCLE)})
+"""Programs that no run can be without, whatever they raise."""
+STACK = re.compile(r"in function (\w+) .*stack limit")
 SAMPLE_NAMES = "sample_names"
 FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
 
@@ -68,27 +74,30 @@ class RefusedError(LoadError):
 class Programs:
     """The loaded programs and their maps. Detached and freed by close()."""
 
-    def __init__(self, wanted: Wanted, btf: Btf, kept: Path | None = None) -> None:
-        """`kept`: a folder for what was compiled (bpf/compiler.py). LoadError."""
-        self.wanted = wanted
+    def __init__(self, wanted: Wanted, btf: Btf, kept: Path | None = None, whole: bool = False) -> None:
+        """`kept`: a folder for what was compiled (bpf/compiler.py); `whole`: if the kernel refuses a program, it is
+        RefusedError whatever that is for. LoadError.
+        """
+        self.wanted, self._whole = wanted, whole
+        self.refused: dict[str, str] = {}
+        """Programs that the kernel does not take, and why: their events do not come."""
         self.cpus = possible_cpus()
         machine = platform.machine()
         if machine not in offsets.REGISTERS:
             raise LoadError(f"headrace has no register table for {machine}")
         try:
-            kernel = offsets.resolve(btf, machine) | source.hierarchy(btf) | source.loops(btf)
+            kernel = offsets.resolve(btf, machine) | source.hierarchy(btf)
         except BtfError as error:
             raise LoadError(str(error), "this kernel is older or newer than headrace knows") from error
-        self._defines = source.defines(wanted, self.cpus, kernel, has_raw_tracepoint(btf, "sched_prepare_exec"))
+        _lift_memory_limit()
+        self._kernel = kernel | source.features(btf, syscall.can_exchange())
+        self._prepares = has_raw_tracepoint(btf, "sched_prepare_exec")
         self._entries_attached: list[int] = []
         self._raw_attached: list[int] = []
         self._functions: dict[str, int] = {}
         self._maps: dict[str, syscall.Map] = {}
-        flags = ("-w", f"-I{HERE / 'c'}", *(f"-D{k}={v}" for k, v in sorted(self._defines.items())))
-        try:
-            found = compiler.compiled(compiler.Source(source.joined(wanted, machine), flags), kept)
-        except compiler.CompileError as error:
-            raise LoadError(f"bcc could not compile the programs: {error}", INSTALL) from error
+        found = self._compiled(machine, kept)
+        wanted = self.wanted
         for spec in found.maps:
             try:
                 self._maps[spec.name] = spec.create()
@@ -104,7 +113,27 @@ class Programs:
             raise
         self._find_names()
         for program in wanted.tails:
-            self._maps["objects"][PROGRAMS.index(program)] = self._functions[f"on_{program}"]
+            if f"on_{program}" in self._functions:
+                self._maps["objects"][PROGRAMS.index(program)] = self._functions[f"on_{program}"]
+
+    def _compiled(self, machine: str, kept: Path | None) -> compiler.Compiled:
+        """The programs. One that needs more stack than there is, as on kernels for which more is read by calls, is left
+        out with its events.
+        """
+        while True:
+            self._defines = source.defines(self.wanted, self.cpus, self._kernel, self._prepares)
+            flags = ("-w", f"-I{HERE / 'c'}", *(f"-D{k}={v}" for k, v in sorted(self._defines.items())))
+            try:
+                return compiler.compiled(compiler.Source(source.joined(self.wanted, machine), flags), kept)
+            except compiler.CompileError as error:
+                function = match[1] if (match := STACK.search(str(error))) else ""
+                lost = self.wanted.raised_by(function)
+                if self._whole or function in ESSENTIAL or not lost:
+                    kind = RefusedError if lost else LoadError
+                    raise kind(f"bcc could not compile the programs: {error}", INSTALL) from error
+                self.refused[function] = "it needs more than the 512 bytes of stack that programs have"
+                events = tuple(event for event in self.wanted.events if event.name not in lost)
+                self.wanted = dataclasses.replace(self.wanted, events=events)
 
     def _load(self, found: compiler.Compiled) -> None:
         """All programs that are wanted: each is checked by the kernel, which takes longest."""
@@ -124,7 +153,10 @@ class Programs:
             try:
                 fd = syscall.load_program(function, kinds[function], code.placed(fds, numbers), functions)
             except OSError as error:
-                raise RefusedError(f"the kernel refused the program {function}: {error.strerror}") from error
+                if self._whole or function in ESSENTIAL or not self.wanted.raised_by(function):
+                    raise RefusedError(f"the kernel refused the program {function}: {error.strerror}") from error
+                self.refused[function] = error.strerror or ""
+                return
             self._functions[function] = fd
 
         with ThreadPoolExecutor() as pool:
@@ -303,6 +335,8 @@ class Programs:
     def attach(self) -> None:
         """Attach every program; LoadError names the hook that was refused."""
         for function, tracepoint in source.attached(self._defines):
+            if function in self.refused:
+                continue
             try:
                 self._raw_attached.append(syscall.attach_raw_tracepoint(tracepoint, self._functions[function]))
             except OSError as error:
@@ -328,6 +362,12 @@ class Programs:
         """Detach and free programs and maps."""
         self.detach()
         self._free()
+
+
+def _lift_memory_limit() -> None:
+    """Kernels before 5.11 count maps and programs as locked memory, of which a process may have 64 KiB."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def _add_look(row: np.ndarray[Any, Any], look: Look) -> None:

@@ -15,6 +15,7 @@ OFFSETS: dict[str, tuple[tuple[str, str], ...]] = {
     for struct, path in (
         ("task_struct", "thread_info.status"),
         ("task_struct", "thread_info.flags"),
+        ("task_struct", "stack"),
         ("task_struct", "cred"),
         ("task_struct", "nsproxy"),
         ("task_struct", "cgroups"),
@@ -219,6 +220,7 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
         wanted[f"pt_regs_{register}"] = (("pt_regs", register),)
     found = {f"KERNEL_{name}": _first(btf, places) for name, places in wanted.items()}
     found["KERNEL_upid_size"] = btf.size("upid")
+    found["KERNEL_pt_regs_size"] = btf.size("pt_regs")
     for members in (MAPLE_TREE, AUDIT, PIDS, PROC, IO_URING, IO_ADDRESS, IO_COPY, SECCOMP, MODULES):
         with contextlib.suppress(UnknownMember):
             found |= {f"KERNEL_{s}_{path.replace('.', '_')}": btf.offset(s, path) for s, path in members}

@@ -111,6 +111,12 @@ class Wanted:
         calls = found or any(e.hook == SYS_EXIT for e in self.events)
         return (*found, MULTIPLEXED) if calls else ()
 
+    def raised_by(self, function: str) -> list[str]:
+        """The events that a program raises, of those that are wanted."""
+        program = function.removeprefix("on_")
+        own = {program, *(first for first, steps in STEPS.items() if program in steps)}
+        return [e.name for e in self.events if own & {*e.programs} or e.hook == f"raw_tracepoint:{program}"]
+
     @property
     def tails(self) -> tuple[str, ...]:
         """Programs that are entered by a tail call."""
@@ -165,13 +171,24 @@ def hierarchy(btf: Btf) -> dict[str, int]:
     }
 
 
-def loops(btf: Btf) -> dict[str, int]:
-    """What long loops are made of (bpf/c/loop.h)."""
+def features(btf: Btf, exchanges: bool) -> dict[str, int]:
+    """What this kernel has for programs. `exchanges`: atomics that give back what was there (bpf/syscall.py)."""
+    found = {"HAVE_EXCHANGE": 1} if exchanges else {}
+    if _has_helper(btf, "loop"):
+        found |= link.defines()
+    if _has_helper(btf, "get_current_task_btf"):
+        found["HAVE_TASK"] = 1
+        if _has_helper(btf, "task_pt_regs"):
+            found["HAVE_REGISTERS"] = 1
+    return found
+
+
+def _has_helper(btf: Btf, name: str) -> bool:
     try:
-        btf.enumerator("bpf_func_id", "BPF_FUNC_loop")
+        btf.enumerator("bpf_func_id", f"BPF_FUNC_{name}")
     except UnknownMember:
-        return {}
-    return link.defines()
+        return False
+    return True
 
 
 def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: bool) -> dict[str, int]:

@@ -54,6 +54,13 @@ def _short(name: str) -> bytes:
     return name.encode()[:NAME_BYTES]
 
 
+EXCHANGE = b"".join(
+    struct.pack("<BBhi", *instruction)
+    for instruction in ((0xB7, 1, 0, 0), (0x7B, 0x1A, -8, 0), (0xDB, 0x1A, -8, 0xE1), (0xB7, 0, 0, 0), (0x95, 0, 0, 0))
+)
+"""r1 = 0; *(u64 *)(r10 - 8) = r1; r1 = xchg(r10 - 8, r1); r0 = 0; exit."""
+
+
 class MapSpec(NamedTuple):
     """What a map is made of. `name` has 15 bytes at most."""
 
@@ -168,6 +175,15 @@ def _load_program(name: str, kind: int, code: bytes, functions: tuple[int, int, 
         said = [line for line in buffer.value.decode(errors="replace").splitlines() if line]
         words = next((line for line in reversed(said) if not line.startswith("processed ")), "")
         raise OSError(error.errno, f"{error.strerror}: {words}" if words else error.strerror) from error
+
+
+def can_exchange() -> bool:
+    """Whether programs may have atomics that give back what was there (since Linux 5.12)."""
+    try:
+        os.close(load_program("exchange", RAW_TRACEPOINT, EXCHANGE))
+    except OSError:
+        return False
+    return True
 
 
 def attach_raw_tracepoint(name: str, program: int) -> int:

@@ -168,7 +168,7 @@ class Run:
         narrowed = self.request.narrowed(self.request.ruleset)
         if narrowed:
             try:
-                return Kernel(settings, self._traced, self.span, (*tests, *narrowed), boot_ns)
+                return Kernel(settings, self._traced, self.span, (*tests, *narrowed), boot_ns, whole=True)
             except loader.RefusedError as error:
                 logger("supervisor").warning("supervisor.not_narrowed", reason=str(error))
         return Kernel(settings, self._traced, self.span, tests, boot_ns)

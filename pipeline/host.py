@@ -8,7 +8,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from bpf import beyond, cgroups
+from bpf import beyond, cgroups, loader, scope, source
 from bpf.btf import VMLINUX, Btf, BtfError
 from bpf.catalogue import ENTRY_CALLS, Event, catalogue
 from bpf.compiler import CompileError, import_bcc
@@ -195,6 +195,23 @@ def _absent_tracepoints() -> frozenset[str]:
     except OSError:
         return frozenset()
     return frozenset(name for name in OPTIONAL_TRACEPOINTS if f"\0btf_trace_{name}\0".encode() not in names)
+
+
+def trial(cache: Path) -> list[Finding]:
+    """Whether the kernel takes the programs of all events that this host has."""
+    name = "programs"
+    events = tuple(e for e in catalogue().by_id.values() if e.hook is not None and not event_lack(e))
+    wanted = source.Wanted(events=events, scope=scope.Scope(), shards=1)
+    try:
+        programs = loader.Programs(wanted, _kernel_btf(), cache)
+    except loader.LoadError as error:
+        return [Finding(name, False, str(error))]
+    programs.close()
+    found = [Finding(name, True, f"loaded on trial, for {len(events)} events")]
+    for function, reason in programs.refused.items():
+        lost = ", ".join(wanted.raised_by(function))
+        found.append(Finding(f"program {function}", False, f"refused: no {lost}: {reason}", optional=True))
+    return found
 
 
 def event_lack(event: Event) -> str:

@@ -15,6 +15,7 @@ from pipeline import perf, reader, watermark
 from pipeline.books import Ledger, add_kernel
 from pipeline.clock import StepAlarm, boot_epoch_ns
 from pipeline.doorbell import InheritedFd
+from pipeline.logs import logger
 from pipeline.perf import PerfRing
 
 WAKE_BYTES, WAKE_FRACTION = 1 << 20, 8
@@ -32,7 +33,9 @@ class Kernel:
         span: scope.Scope,
         tests: tuple[Test, ...],
         boot_ns: int,
+        whole: bool = False,
     ) -> None:
+        """`whole`: a program that the kernel refuses is an error whatever it is for (bpf/loader.py)."""
         try:
             btf = Btf.of_kernel()
         except BtfError as error:
@@ -49,7 +52,10 @@ class Kernel:
             retval=selection.retval,
             boot_epoch_ns=boot_ns,
         )
-        self.programs = loader.Programs(wanted, btf, Path(settings.cache) if settings.cache else None)
+        self.programs = loader.Programs(wanted, btf, Path(settings.cache) if settings.cache else None, whole)
+        for function, reason in self.programs.refused.items():
+            events = ", ".join(wanted.raised_by(function))
+            logger("supervisor").warning("supervisor.program_refused", program=function, events=events, reason=reason)
         self.cpus = self.programs.cpus
         self._produced = watermark.produced(self.programs.map_fd("produced"), self.cpus)
         self._marks = watermark.Marks(self.programs.map_fd("marks"), self.cpus, self.programs.slots)

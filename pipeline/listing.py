@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import click
 
 from bpf.catalogue import Event, catalogue, nearest
 from bpf.scope import KEYS
-from config import outputs
+from config import outputs, settings
 from pipeline.groups import EX_USAGE, Failure, Suggesting, say
-from pipeline.host import Finding, findings, hook_state
+from pipeline.host import Finding, findings, hook_state, trial
 
 
 @click.group(name="list", cls=Suggesting)
@@ -103,7 +104,8 @@ def list_outputs(name: str | None) -> None:
 
 @click.command()
 def check() -> None:
-    """What this host offers and lacks, with the remedy. Status 0 if tracing works here, 69 if not.
+    """What this host offers and lacks, with the remedy. Status 0 if tracing works here, 69 if not. The programs of all
+    events are loaded on trial, and attached to nothing.
 
     \b
     Examples:
@@ -111,6 +113,8 @@ def check() -> None:
       headrace check || echo "tracing does not work here"
     """
     found = findings()
+    if all(f.ok or f.optional for f in found):
+        found += trial(Path(settings.Settings().cache))
     width = max(len(f.name) for f in found)
     for finding in found:
         mark = "ok" if finding.ok else "--" if finding.optional else "NO"

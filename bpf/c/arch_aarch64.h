@@ -6,18 +6,18 @@
 #define SYSCALL_EXECVE(compat) ((compat) ? 11 : 221)
 #define SYSCALL_FINIT_MODULE(compat) ((compat) ? 379 : 273)
 #define SYSCALL_EXECVEAT(compat) ((compat) ? 387 : 281)
-#define INSTRUCTION_POINTER(regs) LOAD8(regs, KERNEL_pt_regs_pc)
-#define SYSCALL_NUMBER(regs) ((s64)(s32)LOAD4(regs, KERNEL_pt_regs_syscallno))
+#define INSTRUCTION_POINTER(regs) LOAD_REGISTER(regs, KERNEL_pt_regs_pc)
+#define SYSCALL_NUMBER(regs) ((s64)(s32)LOAD_REGISTER4(regs, KERNEL_pt_regs_syscallno))
 #define SYSCALL_IS_COMPAT(task) (LOAD8(task, KERNEL_task_struct_thread_info_flags) & TIF_32BIT)
 
 #define REGISTERS(a, regs)                                                                     \
 	do {                                                                                           \
-		a[0] = LOAD8(regs, KERNEL_pt_regs_orig_x0);                                            \
-		a[1] = LOAD8(regs, KERNEL_pt_regs_regs + 8);                                           \
-		a[2] = LOAD8(regs, KERNEL_pt_regs_regs + 16);                                          \
-		a[3] = LOAD8(regs, KERNEL_pt_regs_regs + 24);                                          \
-		a[4] = LOAD8(regs, KERNEL_pt_regs_regs + 32);                                          \
-		a[5] = LOAD8(regs, KERNEL_pt_regs_regs + 40);                                          \
+		a[0] = LOAD_REGISTER(regs, KERNEL_pt_regs_orig_x0);                                            \
+		a[1] = LOAD_REGISTER(regs, KERNEL_pt_regs_regs + 8);                                           \
+		a[2] = LOAD_REGISTER(regs, KERNEL_pt_regs_regs + 16);                                          \
+		a[3] = LOAD_REGISTER(regs, KERNEL_pt_regs_regs + 24);                                          \
+		a[4] = LOAD_REGISTER(regs, KERNEL_pt_regs_regs + 32);                                          \
+		a[5] = LOAD_REGISTER(regs, KERNEL_pt_regs_regs + 40);                                          \
 	} while (0)
 #define REGISTERS_COMPAT(a, regs)                                                              \
 	do {                                                                                           \

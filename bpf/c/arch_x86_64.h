@@ -3,11 +3,11 @@
 #define SYSCALL_EXECVE(compat) ((compat) ? 11 : 59)
 #define SYSCALL_FINIT_MODULE(compat) ((compat) ? 350 : 313)
 #define SYSCALL_EXECVEAT(compat) ((compat) ? 358 : 322)
-#define INSTRUCTION_POINTER(regs) LOAD8(regs, KERNEL_pt_regs_ip)
+#define INSTRUCTION_POINTER(regs) LOAD_REGISTER(regs, KERNEL_pt_regs_ip)
 /* What the kernel dispatches on is an int: do_syscall_64() drops the upper half of rax. */
-#define SYSCALL_NUMBER(regs) ((s64)(s32)LOAD4(regs, KERNEL_pt_regs_orig_ax))
+#define SYSCALL_NUMBER(regs) ((s64)(s32)LOAD_REGISTER4(regs, KERNEL_pt_regs_orig_ax))
 /* What the register held: seccomp's rollback (syscall_rollback()) gives it back as the result. */
-#define SYSCALL_REGISTER(regs) ((s64)LOAD8(regs, KERNEL_pt_regs_orig_ax))
+#define SYSCALL_REGISTER(regs) ((s64)LOAD_REGISTER(regs, KERNEL_pt_regs_orig_ax))
 /* Numbers of the x32 ABI: those below X32_ONLY are the 64-bit calls, the others take 32-bit structs. */
 #define X32_BIT 0x40000000
 #define X32_ONLY 512
@@ -17,20 +17,20 @@
 
 #define REGISTERS(a, regs)                                                                     \
 	do {                                                                                           \
-		a[0] = LOAD8(regs, KERNEL_pt_regs_di);                                                 \
-		a[1] = LOAD8(regs, KERNEL_pt_regs_si);                                                 \
-		a[2] = LOAD8(regs, KERNEL_pt_regs_dx);                                                 \
-		a[3] = LOAD8(regs, KERNEL_pt_regs_r10);                                                \
-		a[4] = LOAD8(regs, KERNEL_pt_regs_r8);                                                 \
-		a[5] = LOAD8(regs, KERNEL_pt_regs_r9);                                                 \
+		a[0] = LOAD_REGISTER(regs, KERNEL_pt_regs_di);                                                 \
+		a[1] = LOAD_REGISTER(regs, KERNEL_pt_regs_si);                                                 \
+		a[2] = LOAD_REGISTER(regs, KERNEL_pt_regs_dx);                                                 \
+		a[3] = LOAD_REGISTER(regs, KERNEL_pt_regs_r10);                                                \
+		a[4] = LOAD_REGISTER(regs, KERNEL_pt_regs_r8);                                                 \
+		a[5] = LOAD_REGISTER(regs, KERNEL_pt_regs_r9);                                                 \
 	} while (0)
 /* `int $0x80` and 32-bit programs: other registers, 32 bits of each (cs alone does not tell). */
 #define REGISTERS_COMPAT(a, regs)                                                              \
 	do {                                                                                           \
-		a[0] = (u32)LOAD8(regs, KERNEL_pt_regs_bx);                                            \
-		a[1] = (u32)LOAD8(regs, KERNEL_pt_regs_cx);                                            \
-		a[2] = (u32)LOAD8(regs, KERNEL_pt_regs_dx);                                            \
-		a[3] = (u32)LOAD8(regs, KERNEL_pt_regs_si);                                            \
-		a[4] = (u32)LOAD8(regs, KERNEL_pt_regs_di);                                            \
-		a[5] = (u32)LOAD8(regs, KERNEL_pt_regs_bp);                                            \
+		a[0] = (u32)LOAD_REGISTER(regs, KERNEL_pt_regs_bx);                                            \
+		a[1] = (u32)LOAD_REGISTER(regs, KERNEL_pt_regs_cx);                                            \
+		a[2] = (u32)LOAD_REGISTER(regs, KERNEL_pt_regs_dx);                                            \
+		a[3] = (u32)LOAD_REGISTER(regs, KERNEL_pt_regs_si);                                            \
+		a[4] = (u32)LOAD_REGISTER(regs, KERNEL_pt_regs_di);                                            \
+		a[5] = (u32)LOAD_REGISTER(regs, KERNEL_pt_regs_bp);                                            \
 	} while (0)

@@ -61,7 +61,7 @@ static __always_inline void blob_string(struct writer *w, u32 arg, u64 address, 
 	if (!address) {
 		status = BLOB_NULL;
 	} else {
-		long n = user ? bpf_probe_read_user_str(b + 1, STRING_BYTES + 1, (void *)address) :
+		long n = user ? read_user_text(b + 1, STRING_BYTES + 1, address) :
 				bpf_probe_read_kernel_str(b + 1, STRING_BYTES + 1, (void *)address);
 		if (n <= 0) {
 			status = BLOB_FAULT;
@@ -90,8 +90,8 @@ static __always_inline void blob_memory_of(struct writer *w, u32 arg, u64 addres
 	if (!address) {
 		status = BLOB_NULL;
 		bytes = 0;
-	} else if (bytes && (kernel ? bpf_probe_read_kernel(b + 1, bytes, (void *)address) :
-				      bpf_probe_read_user(b + 1, bytes, (void *)address))) {
+	} else if (bytes && (kernel ? bpf_probe_read_kernel(b + 1, BOUNDED(bytes, STRING_BYTES), (void *)address) :
+				      bpf_probe_read_user(b + 1, BOUNDED(bytes, STRING_BYTES), (void *)address))) {
 		status = BLOB_FAULT;
 		bytes = 0;
 	} else if (bytes < whole) {
@@ -133,7 +133,7 @@ LOOP_BODY(vector_item, struct strings *v)
 	if (at > VECTOR_BYTES - VECTOR_STRING)
 		return 1;
 	/* one byte more than is kept tells that there is more */
-	long n = bpf_probe_read_user_str(data + at, VECTOR_STRING + 1, (void *)item);
+	long n = read_user_text(data + at, VECTOR_STRING + 1, item);
 	if (n <= 0) {
 		v->status = BLOB_FAULT;
 		return 1;

@@ -99,7 +99,7 @@ static __always_inline enum runtime runtime_above(const u64 *name)
 
 static __always_inline long read_name(void *to, u32 bytes, u64 from, bool user)
 {
-	return user ? bpf_probe_read_user_str(to, bytes, (void *)from) : bpf_probe_read_kernel_str(to, bytes, (void *)from);
+	return user ? read_user_text(to, bytes, from) : bpf_probe_read_kernel_str(to, bytes, (void *)from);
 }
 
 /* The value of a digit, above 15 if it is none. */

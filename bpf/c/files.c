@@ -39,7 +39,7 @@ int on_file_open(struct bpf_raw_tracepoint_args *ctx)
 	u64 *a = (u64 *)(w.head + 1);
 	a[1 - 1] = flags;
 	a[2 - 1] = a[3 - 1] = a[4 - 1] = 0;
-	a[6 - 1] = SYSCALL_NUMBER(task_pt_regs(o.s.task));
+	a[6 - 1] = SYSCALL_NUMBER(registers_of(o.s.task));
 	a[7 - 1] = file ? !!(KREAD(u32, file + KERNEL_file_f_mode) & FMODE_CREATED) : 0;
 	u64 path = occasion_argument(&o, o.call->path);
 	if (file) {

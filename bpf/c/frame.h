@@ -225,17 +225,20 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	struct counts *counts = produced.lookup(&cpu);
 	struct mark *m = marks.lookup(&at);
 	struct frame *f = frames.lookup(&slot);
-	if (!counts || !m || event >= EVENTS)
+	/* in a register from here on: older verifiers forget what was compared of a value on the stack */
+	u32 number = event;
+	OPAQUE(number);
+	if (!counts || !m || number >= EVENTS)
 		return false;
 	if (slot == FACTS)
 		m->facts++;
 	else
-		counts->events[event]++;
+		counts->events[number]++;
 	if (!f) {
 		m->lost_room++;
 		return false;
 	}
-	if (__sync_lock_test_and_set(&m->busy, 1)) {
+	if (!claim(&m->busy)) {
 		u64 now = ktime_boot_ns();
 		time_loss(m, now, now);
 		m->lost_nested++;
@@ -332,8 +335,10 @@ static __always_inline void record_take_back(struct writer *w)
 	struct frame *f = w->frame;
 	u32 cpu = bpf_get_smp_processor_id();
 	struct counts *counts = produced.lookup(&cpu);
-	if (counts && w->event < EVENTS)
-		counts->events[w->event]--;
+	u32 number = w->event;
+	OPAQUE(number);
+	if (counts && number < EVENTS)
+		counts->events[number]--;
 	f->used = f->heads || w->start == sizeof(struct context) ? w->start : 0;
 	if (!f->heads)
 		*(volatile u64 *)&w->mark->first_ns = 0;
@@ -373,7 +378,7 @@ static __always_inline bool flush_slot(void *ctx, u32 cpu, u32 slot)
 	if (!m || !m->first_ns)
 		return false;
 	struct frame *f = frames.lookup(&slot);
-	if (!f || __sync_lock_test_and_set(&m->busy, 1))
+	if (!f || !claim(&m->busy))
 		return false;
 	if (f->used)
 		frame_send(ctx, f, m, slot);

@@ -122,7 +122,7 @@ int on_cap_capable(struct bpf_raw_tracepoint_args *ctx)
 	u64 *a = (u64 *)(w.head + 1);
 	w.head->retval = (s32)ctx->args[4];
 	w.head->arg0 = ctx->args[3];
-	a[0] = SYSCALL_NUMBER(task_pt_regs(task));
+	a[0] = SYSCALL_NUMBER(registers_of(task));
 	record_end(ctx, &w);
 	return 0;
 }

@@ -8,28 +8,30 @@
 #define __always_inline inline __attribute__((always_inline))
 #endif
 
-static u64 (*current_task_btf)(void) = (void *)158; /* bpf_get_current_task_btf, since 5.11 */
-static u64 (*task_pt_regs)(u64 task) = (void *)175; /* bpf_task_pt_regs, since 5.15 */
-static u64 (*ktime_boot_ns)(void) = (void *)125;    /* bpf_ktime_get_boot_ns, since 5.8 */
+static u64 (*ktime_boot_ns)(void) = (void *)125; /* bpf_ktime_get_boot_ns, since 5.8 */
 
-#define LOAD8(p, offset)                                                                               \
-	({                                                                                             \
-		u64 v_;                                                                                \
-		asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(v_) : "r"((u64)(p)), "i"(offset));        \
-		v_;                                                                                    \
-	})
-#define LOAD4(p, offset)                                                                               \
-	({                                                                                             \
-		u64 v_;                                                                                \
-		asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(v_) : "r"((u64)(p)), "i"(offset));        \
-		(u32) v_;                                                                              \
-	})
 #define KREAD(type, address)                                                                           \
 	({                                                                                             \
 		type v_ = 0;                                                                           \
 		bpf_probe_read_kernel(&v_, sizeof(v_), (void *)(address));                             \
 		v_;                                                                                    \
 	})
+#define LOAD_BY_TYPE(type, size, p, offset)                                                            \
+	({                                                                                             \
+		u64 v_;                                                                                \
+		asm volatile("%0 = *(" size " *)(%1 + %2)" : "=r"(v_) : "r"((u64)(p)), "i"(offset));   \
+		(type) v_;                                                                             \
+	})
+#ifdef HAVE_TASK
+static u64 (*current_task_btf)(void) = (void *)158; /* bpf_get_current_task_btf, since 5.11 */
+#define LOAD8(p, offset) LOAD_BY_TYPE(u64, "u64", p, offset)
+#define LOAD4(p, offset) LOAD_BY_TYPE(u32, "u32", p, offset)
+#else
+/* Older kernels know no task by its type: all of it is read by calls. */
+static u64 (*current_task_btf)(void) = (void *)35; /* bpf_get_current_task */
+#define LOAD8(p, offset) KREAD(u64, (u64)(p) + (offset))
+#define LOAD4(p, offset) KREAD(u32, (u64)(p) + (offset))
+#endif
 /*
  * The task that runs, for programs that run seldom. Through a pointer that it trusts the verifier searches all of the
  * kernel's types by name for each pointer that is loaded (type_is_trusted() in kernel/bpf/verifier.c): that is most of the
@@ -38,16 +40,62 @@ static u64 (*ktime_boot_ns)(void) = (void *)125;    /* bpf_ktime_get_boot_ns, si
  */
 static __always_inline u64 current_task_cold(void)
 {
-#ifdef KERNEL_rdonly_cast
+#if defined(KERNEL_rdonly_cast) && defined(HAVE_TASK)
 	return ((u64 (*)(u64, u32))(KERNEL_FUNCTION | KERNEL_rdonly_cast))(current_task_btf(), KERNEL_task_struct);
 #else
 	return current_task_btf();
 #endif
 }
 
+#ifdef HAVE_REGISTERS
+static u64 (*task_pt_regs)(u64 task) = (void *)175; /* bpf_task_pt_regs, since 5.15 */
+#define LOAD_REGISTER(regs, offset) LOAD8(regs, offset)
+#define LOAD_REGISTER4(regs, offset) LOAD4(regs, offset)
+#else
+#define LOAD_REGISTER(regs, offset) KREAD(u64, (u64)(regs) + (offset))
+#define LOAD_REGISTER4(regs, offset) KREAD(u32, (u64)(regs) + (offset))
+#endif
+
+#define THREAD_BYTES 16384 /* THREAD_SIZE of x86-64 and arm64, without KASAN */
+
+/* Of the system call that a task is in. */
+static __always_inline u64 registers_of(u64 task)
+{
+#ifdef HAVE_REGISTERS
+	return task_pt_regs(task);
+#else
+	/* they are the first on its stack: task_pt_regs() of the kernel's asm/processor.h */
+	return LOAD8(task, KERNEL_task_struct_stack) + THREAD_BYTES - KERNEL_pt_regs_size;
+#endif
+}
+
 static __always_inline u64 current_registers(void)
 {
-	return task_pt_regs(current_task_btf());
+	return registers_of(current_task_btf());
+}
+
+/*
+ * Take what only one program on a CPU may have at a time. A full barrier: user space sees it taken before anything that
+ * is done under it. Kernels before 5.12 have no atomics that give back what was there; there, programs are not preempted,
+ * and what interrupts one gives back what it took before it returns.
+ */
+static __always_inline bool claim(u64 *busy)
+{
+#ifdef HAVE_EXCHANGE
+	return !__sync_lock_test_and_set(busy, 1);
+#else
+	if (*(volatile u64 *)busy)
+		return false;
+	__sync_fetch_and_add(busy, 1);
+	return true;
+#endif
+}
+
+/* bpf_probe_read_user_str(): bytes with the NUL, negative for a fault. Older kernels say 0 of an empty string. */
+static __always_inline long read_user_text(void *to, u32 bytes, u64 from)
+{
+	long n = bpf_probe_read_user_str(to, bytes, (void *)from);
+	return n + !n;
 }
 
 /* A member of a part of a struct that was read as a whole. */
@@ -56,6 +104,13 @@ static __always_inline u64 current_registers(void)
 /* 1 or 0 without a branch: each branch in a loop doubles what the verifier has to look at. */
 #define LESS(a, b) (((~(u64)(a) & (u64)(b)) | ((~(u64)(a) | (u64)(b)) & ((u64)(a) - (u64)(b)))) >> 63)
 #define OPAQUE(v) asm volatile("" : "+r"(v))
+/* A number from 1 to `most`, a power of two, so that older verifiers see it, who forget what a comparison has said. */
+#define BOUNDED(n, most)                                                                               \
+	({                                                                                             \
+		u64 n_ = (n) - 1;                                                                      \
+		OPAQUE(n_);                                                                            \
+		(n_ & ((most) - 1)) + 1;                                                               \
+	})
 
 /* A number of the scope. What is compiled is the same whatever it is: the loader puts it in. */
 #define SCOPE_NUMBER(n)                                                                                \

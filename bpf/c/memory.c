@@ -136,7 +136,7 @@ int on_mmap_file(struct bpf_raw_tracepoint_args *ctx)
 		a[0] = KREAD(u32, file + KERNEL_file_f_flags);
 		a[4] = o.a[2];
 		a[5] = o.a[3];
-		a[6] = SYSCALL_NUMBER(task_pt_regs(o.s.task));
+		a[6] = SYSCALL_NUMBER(registers_of(o.s.task));
 		write_file(&w, j, 0, 2, file);
 		record_walk(ctx, &w, j, PROGRAM_mmap_object);
 	}

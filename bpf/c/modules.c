@@ -14,7 +14,7 @@ static __always_inline void blob_module(struct writer *w, u64 module)
 #ifdef EVENT_module_load
 int on_module_load(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = current_task_btf(), regs = task_pt_regs(task), file = 0, inode = 0, a[6];
+	u64 task = current_task_btf(), regs = registers_of(task), file = 0, inode = 0, a[6];
 	bool compat = SYSCALL_IS_COMPAT(task);
 	struct writer w;
 	struct walks *j = walks_begin();

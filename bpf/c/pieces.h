@@ -93,7 +93,7 @@ int on_pieces(struct bpf_raw_tracepoint_args *ctx)
 	u32 tgid = thread >> 32, slot = tgid % SHARDS, at = cpu * SLOTS + slot, of = cpu * SLOTS + p->slot;
 	struct frame *f = frames.lookup(&slot);
 	struct mark *m = marks.lookup(&at), *target = marks.lookup(&of);
-	if (f && m && target && !__sync_lock_test_and_set(&m->busy, 1)) {
+	if (f && m && target && claim(&m->busy)) {
 		if (f->heads)
 			frame_send(ctx, f, m, slot);
 		for (u32 i = 0; i < PIECES; i++) {

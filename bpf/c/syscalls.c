@@ -221,7 +221,7 @@ static __always_inline u32 ended_slot(u64 task, u64 regs, s64 retval)
 
 int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = current_task_btf(), regs = task_pt_regs(task);
+	u64 task = current_task_btf(), regs = registers_of(task);
 	u32 slot = ended_slot(task, regs, ctx->args[1]);
 	struct call *call = calls.lookup(&slot);
 	if (!call)
