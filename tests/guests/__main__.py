@@ -1,4 +1,4 @@
-"""`make test-kernels`: the kernel tests on Debian's kernels, and the table of what came of them.
+"""`make test-kernels`: the kernel tests on Debian's kernels, and what came of them, as JSON.
 
     python -m tests.guests [--kernel 6.1]... [--smoke] [--folder DIR] [--job SCRIPT] [--timeout SECONDS]
 
@@ -21,7 +21,6 @@ from tests.guests.machine import Machine
 from tests.guests.packages import GuestError, Kernel, fetch_kernel
 
 ROOT = Path(__file__).parents[2]
-TABLE = ROOT / "docs" / "kernels.md"
 KERNELS = (
     Kernel("5.10", "bullseye", r"5\.10\.0-[0-9]+-amd64"),
     Kernel("6.1", "bookworm", r"6\.1\.0-[0-9]+-amd64"),

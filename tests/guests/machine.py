@@ -149,7 +149,7 @@ class Machine:
                 (folder / part).mkdir()
             shutil.copy(self._root / "bin/busybox", folder / "bin")
             order = []
-            for file in dict.fromkeys(_drivers((modules / "modules.dep").read_text())):
+            for file in dict.fromkeys(drivers((modules / "modules.dep").read_text())):
                 target = folder / "modules" / re.sub(r"\.ko\..*", ".ko", Path(file).name)
                 target.write_bytes(_unpacked(modules / file))
                 order.append(target.name)
@@ -170,7 +170,7 @@ class Machine:
         return made_of
 
 
-def _drivers(dependencies: str) -> Iterator[str]:
+def drivers(dependencies: str) -> Iterator[str]:
     """Files of modules in the order in which they are loaded."""
     lines = [line.partition(":") for line in dependencies.splitlines()]
     yield from (file for file, _, _ in lines if BY_NAME.search(file))
