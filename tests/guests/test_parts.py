@@ -14,8 +14,10 @@ kernel/fs/jbd2/jbd2.ko.xz:
 kernel/crypto/crc32c_generic.ko.xz:
 kernel/drivers/net/virtio_net.ko.xz:
 """
-RESULTS = """<testsuites><testsuite><testcase classname="a" name="one"/>
-<testcase classname="a" name="two"><failure/></testcase><testcase classname="b" name="three"><skipped/></testcase></testsuite></testsuites>"""
+RESULTS = """<testsuites><testsuite>
+<testcase classname="a" name="one"/><testcase classname="a" name="two"><failure/></testcase>
+<testcase classname="b" name="three"><skipped/></testcase>
+</testsuite></testsuites>"""
 
 
 def test_drivers_come_after_what_they_need() -> None:
