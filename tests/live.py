@@ -172,6 +172,11 @@ class Running:
                     found[name.removeprefix("hr-")] = pid
         return found
 
+    def stage(self, name: str) -> int:
+        """Process id of one, which may be about to take its name."""
+        wait_for(lambda: name in self.stages(), name)
+        return self.stages()[name]
+
     def command(self) -> int:
         """Process id of the command."""
         stages = self.stages().values()

@@ -218,7 +218,7 @@ def test_a_worker_that_dies_with_a_full_ring_counts_what_waits_to_the_row(engine
     assert running.ready, running.end()
     for n in range(3):
         wait_for(lambda: running.has_full_ring(1 << 22), "a full ring of results")
-        before = running.stages()["worker-0"]
+        before = running.stage("worker-0")
         os.kill(before, signal.SIGKILL)
         wait_for(lambda seen=before: running.stages().get("worker-0", seen) != seen, f"worker {n + 2}")
     engine("rm", "-f", *looping)
@@ -245,7 +245,7 @@ def test_what_a_worker_held_back_when_it_died_is_counted(engine: Engine, looping
         options = ["-o", f"json:{waited},enriched=20000", "--workers", "1"]
         watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"], *options)
         wait_for(lambda: len(watch.states(looping)) > 50, "events without a name")
-        worker = watch.running.stages()["worker-0"]
+        worker = watch.running.stage("worker-0")
         os.kill(worker, signal.SIGKILL)
         wait_for(lambda: watch.running.stages().get("worker-0", worker) != worker, "another worker")
     watch.wait(looping, "known")
@@ -273,7 +273,7 @@ def test_an_engine_that_is_killed_and_started_again(engine: Engine, looping: str
 def test_an_enricher_that_dies_is_replaced(engine: Engine, looping: str, tmp_path: Path) -> None:
     watch = Watch(tmp_path / "events", [f"docker:{engine.socket}"])
     watch.wait(looping, "known")
-    before = watch.running.stages()["enricher"]
+    before = watch.running.stage("enricher")
     os.kill(before, signal.SIGKILL)
     wait_for(lambda: watch.running.stages().get("enricher", before) != before, "another enricher")
     later = engine.run("busybox", *LOOP)

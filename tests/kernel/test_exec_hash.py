@@ -80,7 +80,7 @@ def test_the_hasher_may_die_and_has_one_right(tmp_path: Path) -> None:
         stdin=-1,
     )
     assert running.ready
-    hasher = running.stages()["hasher"]
+    hasher = running.stage("hasher")
     status = Path(f"/proc/{hasher}/status").read_text()
     rights = int(status.partition("CapEff:")[2].split()[0], 16)
     assert rights & ~(1 << 2 | 1 << 19) == 0
@@ -121,7 +121,7 @@ def test_a_file_system_that_never_answers_holds_up_nothing(tmp_path: Path, remot
         script = f"read x; {mount}/prog; : >{tmp_path}/done; read y; /bin/true"
         options = ["-e", EXEC, "--exec-hash", *(["--exec-hash-remote"] if remote else []), "-o", f"json:{output}"]
         running = Running(*options, "--", "/bin/sh", "-c", script, stdin=-1)
-        hasher = running.stages()["hasher"]
+        hasher = running.stage("hasher")
         assert running.process.stdin
         os.kill(hasher, signal.SIGSTOP)
         print("x", file=running.process.stdin, flush=True)

@@ -63,7 +63,7 @@ def test_a_process_from_before_is_told_of_and_again_when_a_worker_has_died(tmp_p
     old.stdin.write("\n")
     old.stdin.flush()
     wait_for(lambda: output.read_bytes().count(b"\n") == 3, "three events")
-    before = running.stages()["worker-0"]
+    before = running.stage("worker-0")
     os.kill(before, signal.SIGKILL)
     wait_for(lambda: running.stages().get("worker-0", before) != before, "a new worker")
     old.communicate("\n")

@@ -167,7 +167,7 @@ def test_a_reader_that_was_held_up_gives_turns_that_are_larger_than_any_ring(
     found.connect(endpoint)
     found.subscribe(b"")
     wait_for(lambda: (os.getppid(), found.poll(20))[1], "a first event")
-    reader = running.stages()["reader"]
+    reader = running.stage("reader")
     os.kill(reader, signal.SIGSTOP)
     let_go(load)
     load.communicate()

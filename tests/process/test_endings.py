@@ -55,7 +55,7 @@ def test_a_run_that_ends_while_a_stage_is_stopped_counts_what_is_there(
     output = tmp_path / "events"
     running = started(load, output, "--workers", "2" if name == "worker-0" else "1")
     wait_for(lambda: output.stat().st_size > 1 << 20, "events")
-    os.kill(running.stages()[name], signal.SIGSTOP)
+    os.kill(running.stage(name), signal.SIGSTOP)
     running.process.send_signal(signal.SIGTERM)
     status, ledger, errors = running.end(deadline_s=30)
     assert "drain_abandoned" in errors
@@ -113,7 +113,7 @@ def test_a_publisher_that_is_killed_leaves_whole_lines_and_says_what_may_be_twic
     running = started(load, output)
     for size in (1 << 19, 1 << 20, 1 << 21):
         wait_for(lambda size=size: output.stat().st_size > size, "events")
-        killed = running.stages()["publisher"]
+        killed = running.stage("publisher")
         os.kill(killed, signal.SIGKILL)
         wait_for(lambda killed=killed: running.stages().get("publisher", killed) != killed, "another one")
     running.process.send_signal(signal.SIGTERM)
@@ -133,7 +133,7 @@ def test_a_stopped_recorder_is_given_up_and_its_line_says_what_the_recording_hol
     file, ledger_path = tmp_path / "run.hrc", tmp_path / "replayed"
     running = started(load, tmp_path / "events", "--record", str(file))
     wait_for(lambda: file.stat().st_size > 1 << 20, "a recording")
-    os.kill(running.stages()["recorder"], signal.SIGSTOP)
+    os.kill(running.stage("recorder"), signal.SIGSTOP)
     running.process.send_signal(signal.SIGTERM)
     _, ledger, errors = running.end(deadline_s=30)
     assert "drain_abandoned" in errors

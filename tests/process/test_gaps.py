@@ -98,7 +98,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[dict
         *("--workers", "2", "--perf-pages", "8", "--findings", f"json:{findings}", "--record", str(recording)),
     )
     assert running.ready, running.end()
-    reader = running.stages()["reader"]
+    reader = running.stage("reader")
 
     def while_nobody_reads(*what: object) -> None:
         os.kill(reader, signal.SIGSTOP)

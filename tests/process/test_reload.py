@@ -97,7 +97,7 @@ def test_each_event_is_looked_at_by_one_generation_while_they_change(
         (folder / "gen.yaml").write_text(rule(f"GEN-{generation}"))
         running.process.send_signal(signal.SIGHUP)
         if kill and generation % 7 == 0:
-            os.kill(running.stages()["worker-0"], signal.SIGKILL)
+            os.kill(running.stage("worker-0"), signal.SIGKILL)
         wait_for(lambda g=generation: stat(running).signatures["generation"] == g, f"generation {generation}")
     calls = int(load.communicate()[0].split()[0])
     act(actor)

@@ -32,7 +32,7 @@ def test_a_stopped_stage_is_replaced(name: str, binaries: dict[str, Path], tmp_p
     running = Running(*options, program=SOON)
     let_go(load)
     wait_for(lambda: output.stat().st_size > 1 << 16, "events")
-    stopped = running.stages()[name]
+    stopped = running.stage(name)
     os.kill(stopped, signal.SIGSTOP)
     wait_for(lambda: running.stages().get(name, stopped) != stopped, "another one")
     size = output.stat().st_size
@@ -50,8 +50,7 @@ def test_a_stopped_stage_is_replaced(name: str, binaries: dict[str, Path], tmp_p
 def test_a_stopped_helper_does_not_outlive_the_run(name: str, option: str) -> None:
     extra = ("--crs", "docker:/nonexistent.sock") if name == "enricher" else ()
     running = Running("-e", "getppid", "-o", "none", option, *extra, "--", "sh", "-c", "read x", stdin=-1)
-    wait_for(lambda: name in running.stages(), name)
-    stopped = running.stages()[name]
+    stopped = running.stage(name)
     os.kill(stopped, signal.SIGSTOP)
     status, ledger, errors = running.end(15)
     assert (status, ledger["balanced"]) == (1, True), errors
@@ -85,7 +84,7 @@ def test_a_run_with_a_stopped_nursery_ends_with_true_books(binaries: dict[str, P
     running = Running("-s", f"tree={load.pid}", "-e", "getppid", "-o", f"json:{output}")
     let_go(load)
     wait_for(lambda: output.stat().st_size > 1 << 16, "events")
-    os.kill(running.stages()["nursery"], signal.SIGSTOP)
+    os.kill(running.stage("nursery"), signal.SIGSTOP)
     running.process.send_signal(signal.SIGTERM)
     _, ledger, errors = running.end(30)
     load.communicate()
@@ -102,7 +101,7 @@ def test_a_stopped_recorder_ends_the_run_and_is_counted(binaries: dict[str, Path
     running = Running(*options, program=SOON)
     let_go(load)
     wait_for(lambda: file.stat().st_size > 1 << 16, "a recording")
-    os.kill(running.stages()["recorder"], signal.SIGSTOP)
+    os.kill(running.stage("recorder"), signal.SIGSTOP)
     status, ledger, errors = running.end(60)
     load.communicate()
     assert status == 70, errors
