@@ -153,6 +153,10 @@ class Btf:
                     return bits + below[0], below[1]
         return None
 
+    def has_name(self, name: str) -> bool:
+        """Whether anything in this kernel has that name: a type, a function, a variable of each CPU."""
+        return b"\0%s\0" % name.encode() in self._data
+
     def has_typedef(self, name: str) -> bool:
         """Whether this kernel has a typedef of that name."""
         return bool(self._named(name, self._typedefs))

@@ -7,7 +7,6 @@ import dataclasses
 import os
 import platform
 import re
-import resource
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bpf import cgroups, compiler, dcache, layout, link, offsets, source, syscall
+from bpf import cgroups, compiler, dcache, layout, link, offsets, probes, source, syscall
 from bpf.btf import Btf, BtfError
 from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, SYS_EXIT, Call, Event, catalogue, descriptor_of
 from bpf.looks import LOOKS, PROGRAMS, VARIANTS, Look
@@ -28,11 +27,16 @@ GROUP_OWN, GROUP_TREE, GROUP_NOT_TREE, GROUP_FOLLOWED, GROUP_ARMED = 1, 2, 4, 8,
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 ENTRIES = {"mprotect": "enter_mprotect", "identity": "enter_identity"}
 """Programs that must have seen the call's entry, and what looks at it."""
-TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 INSTALL = "apt install python3-bpfcc, then make setup"
 ESSENTIAL = frozenset({"on_sys_exit", "on_sched_switch", *(f"on_{name}" for name in LIFECYCLE)})
 """Programs that no run can be without, whatever they raise."""
 STACK = re.compile(r"in function (\w+) .*stack limit")
+BY_PERF = {"on_sys_enter": "raw_syscalls/sys_enter", "on_sys_exit": "raw_syscalls/sys_exit"}
+"""Where raw tracepoints can be preempted, these hang on the perf event of the same tracepoint, which cannot."""
+EXEC = "exec"
+GOES_ON = (*PROGRAMS[:1], "resolve", "pieces", EXEC)
+"""What programs at raw tracepoints go on with."""
+RAW, RAW_OBJECTS = "@raw", "objects@raw"
 SAMPLE_NAMES = "sample_names"
 FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
 
@@ -43,28 +47,6 @@ class LoadError(Exception):
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message + (f" ({remedy})" if remedy else ""))
         self.remedy = remedy
-
-
-def possible_cpus() -> int:
-    """CPUs that this host can ever have; ids are below it."""
-    text = Path("/sys/devices/system/cpu/possible").read_text().strip()
-    return int(text.split(",")[-1].split("-")[-1]) + 1
-
-
-def has_raw_tracepoint(btf: Btf, name: str) -> bool:
-    """Whether this kernel has the tracepoint (its BTF names the handler's type)."""
-    return btf.has_typedef(f"btf_trace_{name}")
-
-
-def tracefs() -> Path | None:
-    """Where tracefs is mounted, or None. Others than root may not look into it: then what is mounted there tells."""
-    for path in TRACEFS:
-        try:
-            if (path / "events").is_dir():
-                return path
-        except PermissionError:
-            return path
-    return None
 
 
 class RefusedError(LoadError):
@@ -81,7 +63,7 @@ class Programs:
         self.wanted, self._whole = wanted, whole
         self.refused: dict[str, str] = {}
         """Programs that the kernel does not take, and why: their events do not come."""
-        self.cpus = possible_cpus()
+        self.cpus = probes.possible_cpus()
         machine = platform.machine()
         if machine not in offsets.REGISTERS:
             raise LoadError(f"headrace has no register table for {machine}")
@@ -89,9 +71,12 @@ class Programs:
             kernel = offsets.resolve(btf, machine) | source.hierarchy(btf)
         except BtfError as error:
             raise LoadError(str(error), "this kernel is older or newer than headrace knows") from error
-        _lift_memory_limit()
+        probes.lift_memory_limit()
         self._kernel = kernel | source.features(btf, syscall.can_exchange())
-        self._prepares = has_raw_tracepoint(btf, "sched_prepare_exec")
+        self._by_perf = probes.can_be_preempted(btf)
+        if self._by_perf:
+            self._kernel["BY_PERF"] = 1
+        self._prepares = probes.has_raw_tracepoint(btf, "sched_prepare_exec")
         self._entries_attached: list[int] = []
         self._raw_attached: list[int] = []
         self._functions: dict[str, int] = {}
@@ -101,6 +86,8 @@ class Programs:
         for spec in found.maps:
             try:
                 self._maps[spec.name] = spec.create()
+                if self._by_perf and spec.name == "objects":
+                    self._maps[RAW_OBJECTS] = spec.create()
             except OSError as error:
                 raise LoadError(f"the kernel refused the map {spec.name}: {error.strerror}") from error
         self._status = MappedArray(self.map_fd("status"), layout.STATUS, 1, writable=True)
@@ -113,8 +100,10 @@ class Programs:
             raise
         self._find_names()
         for program in wanted.tails:
-            if f"on_{program}" in self._functions:
-                self._maps["objects"][PROGRAMS.index(program)] = self._functions[f"on_{program}"]
+            for objects, suffix in (("objects", ""), (RAW_OBJECTS, RAW)):
+                fd = self._functions.get(f"on_{program}{suffix}")
+                if fd is not None and objects in self._maps:
+                    self._maps[objects][PROGRAMS.index(program)] = fd
 
     def _compiled(self, machine: str, kept: Path | None) -> compiler.Compiled:
         """The programs. One that needs more stack than there is, as on kernels for which more is read by calls, is left
@@ -142,22 +131,30 @@ class Programs:
         kinds = dict.fromkeys([*functions, *tails, "flush_now", "enter_cgroup", *self.wanted.told], RAW_TRACEPOINT)
         kinds |= dict.fromkeys(set(found.programs) & {SAMPLE_NAMES}, RAW_TRACEPOINT)
         kinds |= {function: TRACEPOINT for _, function in self._entries}
+        if self._by_perf:
+            # tail calls go to programs of the same kind: what both kinds go on with is there twice
+            kinds |= dict.fromkeys({*tails, *BY_PERF} & {*kinds} - {f"on_{EXEC}"}, TRACEPOINT)
+            kinds |= {f"on_{name}{RAW}": RAW_TRACEPOINT for name in GOES_ON if f"on_{name}" in tails}
+            kinds.pop(f"on_{EXEC}")
         fds = {name: each.fd for name, each in self._maps.items()}
         numbers = source.numbers(self.wanted.scope)
         # the largest first: they take longest
-        order = sorted(kinds, key=lambda name: -len(found.programs[name].instructions))
+        order = sorted(kinds, key=lambda name: -len(found.programs[name.removesuffix(RAW)].instructions))
 
-        def load(function: str) -> None:
+        def load(key: str) -> None:
+            function = key.removesuffix(RAW)
             code = found.programs[function]
             functions = link.func_info(function, code.functions) if code.functions else None
+            is_raw = self._by_perf and kinds[key] == RAW_TRACEPOINT
+            given = fds | {"objects": fds[RAW_OBJECTS]} if is_raw else fds
             try:
-                fd = syscall.load_program(function, kinds[function], code.placed(fds, numbers), functions)
+                fd = syscall.load_program(function, kinds[key], code.placed(given, numbers), functions)
             except OSError as error:
                 if self._whole or function in ESSENTIAL or not self.wanted.raised_by(function):
                     raise RefusedError(f"the kernel refused the program {function}: {error.strerror}") from error
                 self.refused[function] = error.strerror or ""
                 return
-            self._functions[function] = fd
+            self._functions[key] = fd
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(load, order))
@@ -335,20 +332,27 @@ class Programs:
     def attach(self) -> None:
         """Attach every program; LoadError names the hook that was refused."""
         for function, tracepoint in source.attached(self._defines):
-            if function in self.refused:
+            if function in self.refused or (self._by_perf and function in BY_PERF):
                 continue
             try:
                 self._raw_attached.append(syscall.attach_raw_tracepoint(tracepoint, self._functions[function]))
             except OSError as error:
                 raise LoadError(f"cannot attach to the raw tracepoint {tracepoint}: {error.strerror}") from error
-        folder = tracefs() or TRACEFS[0]
+        folder = probes.tracefs() or probes.TRACEFS[0]
+        for function in sorted({*BY_PERF} & {*self._functions}) if self._by_perf else ():
+            try:
+                fd = syscall.attach_tracepoint(folder, BY_PERF[function], self._functions[function])
+            except OSError as error:
+                remedy = f"mount -t tracefs tracefs {probes.TRACEFS[0]}"
+                raise LoadError(f"cannot attach to {BY_PERF[function]}: {error.strerror}", remedy) from error
+            self._entries_attached.append(fd)
         for name, function in self._entries:
             try:
                 fd = syscall.attach_tracepoint(folder, f"syscalls/sys_enter_{name}", self._functions[function])
             except OSError as error:
                 if name in source.ROOMS:
                     continue  # without it, addresses are not believed
-                remedy = f"mount -t tracefs tracefs {TRACEFS[0]}"
+                remedy = f"mount -t tracefs tracefs {probes.TRACEFS[0]}"
                 raise LoadError(f"cannot attach to the entry of {name}: {error.strerror}", remedy) from error
             self._entries_attached.append(fd)
 
@@ -362,12 +366,6 @@ class Programs:
         """Detach and free programs and maps."""
         self.detach()
         self._free()
-
-
-def _lift_memory_limit() -> None:
-    """Kernels before 5.11 count maps and programs as locked memory, of which a process may have 64 KiB."""
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def _add_look(row: np.ndarray[Any, Any], look: Look) -> None:

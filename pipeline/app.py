@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from bpf import loader, scope, trees
+from bpf import loader, probes, scope, trees
 from bpf.catalogue import catalogue
 from bpf.early import Test
 from bpf.layout import EXTRA_SLOTS
@@ -70,7 +70,7 @@ class Run:
         """The pipeline did not drain: what was under way is given up, and counted as dropped."""
         self._seeded = 0
         host = Host(
-            cpus=loader.possible_cpus(),
+            cpus=probes.possible_cpus(),
             boot_epoch_ns=boot_epoch_ns(),
             nodename=os.uname().nodename.encode(),
             slots=settings.workers + EXTRA_SLOTS,

@@ -12,7 +12,8 @@ from bpf import beyond, cgroups, loader, scope, source
 from bpf.btf import VMLINUX, Btf, BtfError
 from bpf.catalogue import ENTRY_CALLS, Event, catalogue
 from bpf.compiler import CompileError, import_bcc
-from bpf.loader import INSTALL, has_raw_tracepoint, tracefs
+from bpf.loader import INSTALL
+from bpf.probes import has_raw_tracepoint, tracefs
 from pipeline import privilege
 from pipeline.clock import ClockError, namespace_ns
 from pipeline.shm import UnorderedMemory, require_total_store_order

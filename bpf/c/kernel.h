@@ -58,6 +58,17 @@ static u64 (*task_pt_regs)(u64 task) = (void *)175; /* bpf_task_pt_regs, since 5
 
 #define THREAD_BYTES 16384 /* THREAD_SIZE of x86-64 and arm64, without KASAN */
 
+/*
+ * What a call gave back, at its exit: the second of the raw tracepoint's arguments; or, where raw tracepoints can be
+ * preempted and these programs hang on the perf event of the same tracepoint, behind its fields that all have and the
+ * call's number (decisions/0045).
+ */
+#ifdef BY_PERF
+#define CALL_RESULT(ctx) ((ctx)->args[2])
+#else
+#define CALL_RESULT(ctx) ((ctx)->args[1])
+#endif
+
 /* Of the system call that a task is in. */
 static __always_inline u64 registers_of(u64 task)
 {

@@ -30,7 +30,7 @@ struct occasion {
 static __always_inline bool occasion_of(struct bpf_raw_tracepoint_args *ctx, struct occasion *o, u64 task, bool sockets)
 {
 	struct dispatched d;
-	o->retval = ctx->args[1];
+	o->retval = CALL_RESULT(ctx);
 	dispatched_call(&d, task, current_registers(), o->retval);
 	if (sockets && is_socketcall(&d))
 		demultiplex(&d, false);

@@ -109,7 +109,7 @@ enum call_kind {
 static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, u64 task, u64 regs, struct call *call,
 					  const u64 *inner, enum call_kind kind)
 {
-	s64 number = SYSCALL_NUMBER(regs), retval = ctx->args[1];
+	s64 number = SYSCALL_NUMBER(regs), retval = CALL_RESULT(ctx);
 	bool compat = SYSCALL_IS_COMPAT(task);
 	struct subject s;
 	if (retval < call->retval_min || retval > call->retval_max || !in_scope(&s, task))
@@ -222,7 +222,7 @@ static __always_inline u32 ended_slot(u64 task, u64 regs, s64 retval)
 int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = current_task_btf(), regs = registers_of(task);
-	u32 slot = ended_slot(task, regs, ctx->args[1]);
+	u32 slot = ended_slot(task, regs, CALL_RESULT(ctx));
 	struct call *call = calls.lookup(&slot);
 	if (!call)
 		return 0;
@@ -230,8 +230,8 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct subject s;
 	if (in_scope(&s, task))
 		tell_first(ctx, &s);
-	plain_event(ctx, EVENT_sys_exit, ctx->args[1], ended_number(task, regs, ctx->args[1]),
-		    compat_flag() | refused_flag(task, regs, ctx->args[1]));
+	plain_event(ctx, EVENT_sys_exit, CALL_RESULT(ctx), ended_number(task, regs, CALL_RESULT(ctx)),
+		    compat_flag() | refused_flag(task, regs, CALL_RESULT(ctx)));
 #endif
 	if (call->wanted && call->exec)
 		objects.call(ctx, PROGRAM_exec_call);
@@ -240,7 +240,7 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (call->wanted)
 		syscall_event(ctx, task, regs, call, 0, CALL_PLAIN);
 	/* what an object would tell is of a call that ran */
-	if (refused_flag(task, regs, ctx->args[1]))
+	if (refused_flag(task, regs, CALL_RESULT(ctx)))
 		return 0;
 	if (call->object)
 		objects.call(ctx, call->object);
@@ -251,12 +251,12 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 static __always_inline int call_of_kind(struct bpf_raw_tracepoint_args *ctx, u64 task, enum call_kind kind)
 {
 	u64 regs = current_registers();
-	u32 slot = ended_slot(task, regs, ctx->args[1]);
+	u32 slot = ended_slot(task, regs, CALL_RESULT(ctx));
 	struct call *call = calls.lookup(&slot);
 	if (!call || !(kind == CALL_EXEC ? call->exec : call->address))
 		return 0;
 	syscall_event(ctx, task, regs, call, 0, kind);
-	if (call->object && !refused_flag(task, regs, ctx->args[1]))
+	if (call->object && !refused_flag(task, regs, CALL_RESULT(ctx)))
 		objects.call(ctx, call->object);
 	return 0;
 }
@@ -276,7 +276,7 @@ int on_multiplexed(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct dispatched d;
 	u64 task = current_task_cold(), regs = current_registers();
-	dispatched_call(&d, task, regs, ctx->args[1]);
+	dispatched_call(&d, task, regs, CALL_RESULT(ctx));
 	demultiplex(&d, d.number == SYSCALL_IPC);
 	struct call *call = calls.lookup(&d.slot);
 	if (!call || d.slot < MULTIPLEXED_SLOT)

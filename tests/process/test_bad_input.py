@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from bpf import loader
+from bpf import probes
 from pipeline import host
 from tests.live import HEADRACE, Running, headrace, in_process, let_go, start_load, trace, wait_for
 
@@ -119,7 +119,7 @@ def test_tracefs_that_only_root_may_read_is_no_reason_to_fail(monkeypatch: pytes
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "is_dir", refuse)
-    assert host.tracefs() == loader.TRACEFS[0]
+    assert host.tracefs() == probes.TRACEFS[0]
     assert host.hook_state("tracepoint:syscalls:sys_enter_exit") == (False, "tracefs may be read by root only")
 
 

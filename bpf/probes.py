@@ -1,0 +1,48 @@
+"""What this host has for programs, found out by looking or by trying."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from pathlib import Path
+
+from bpf.btf import Btf
+
+TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+
+
+def possible_cpus() -> int:
+    """CPUs that this host can ever have; ids are below it."""
+    text = Path("/sys/devices/system/cpu/possible").read_text().strip()
+    return int(text.split(",")[-1].split("-")[-1]) + 1
+
+
+def has_raw_tracepoint(btf: Btf, name: str) -> bool:
+    """Whether this kernel has the tracepoint (its BTF names the handler's type)."""
+    return btf.has_typedef(f"btf_trace_{name}")
+
+
+def tracefs() -> Path | None:
+    """Where tracefs is mounted, or None. Others than root may not look into it: then what is mounted there tells."""
+    for path in TRACEFS:
+        try:
+            if (path / "events").is_dir():
+                return path
+        except PermissionError:
+            return path
+    return None
+
+
+def can_be_preempted(btf: Btf) -> bool:
+    """Whether raw tracepoints run where another thread of the CPU can come between: tracepoints are guarded by SRCU
+    then, and the kernel is one that preempts itself. Some older kernels have the SRCU for idle CPUs alone: they are
+    treated alike, which costs time.
+    """
+    return "PREEMPT" in os.uname().version and btf.has_name("tracepoint_srcu_srcu_data")
+
+
+def lift_memory_limit() -> None:
+    """Kernels before 5.11 count maps and programs as locked memory, of which a process may have 64 KiB."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
