@@ -17,7 +17,7 @@ import numpy as np
 from bpf import cgroups, compiler, dcache, layout, link, offsets, probes, source, syscall
 from bpf.btf import Btf, BtfError
 from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, SYS_EXIT, Call, Event, catalogue, descriptor_of
-from bpf.looks import LOOKS, PROGRAMS, VARIANTS, Look
+from bpf.looks import LOOKS, PROGRAMS, RESOLVE, VARIANTS, WALK, Look
 from bpf.mapped import MappedArray
 from bpf.source import HERE, Wanted
 from bpf.syscall import RAW_TRACEPOINT, TRACEPOINT
@@ -34,8 +34,8 @@ STACK = re.compile(r"in function (\w+) .*stack limit")
 BY_PERF = {"on_sys_enter": "raw_syscalls/sys_enter", "on_sys_exit": "raw_syscalls/sys_exit"}
 """Where raw tracepoints can be preempted, these hang on the perf event of the same tracepoint, which cannot."""
 EXEC = "exec"
-GOES_ON = (*PROGRAMS[:1], "resolve", "pieces", EXEC)
-"""What programs at raw tracepoints go on with."""
+GOES_ON = (WALK, RESOLVE, "pieces", EXEC)
+"""Programs that those at raw tracepoints tail-call."""
 RAW, RAW_OBJECTS = "@raw", "objects@raw"
 SAMPLE_NAMES = "sample_names"
 FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
@@ -338,23 +338,22 @@ class Programs:
                 self._raw_attached.append(syscall.attach_raw_tracepoint(tracepoint, self._functions[function]))
             except OSError as error:
                 raise LoadError(f"cannot attach to the raw tracepoint {tracepoint}: {error.strerror}") from error
-        folder = probes.tracefs() or probes.TRACEFS[0]
         for function in sorted({*BY_PERF} & {*self._functions}) if self._by_perf else ():
-            try:
-                fd = syscall.attach_tracepoint(folder, BY_PERF[function], self._functions[function])
-            except OSError as error:
-                remedy = f"mount -t tracefs tracefs {probes.TRACEFS[0]}"
-                raise LoadError(f"cannot attach to {BY_PERF[function]}: {error.strerror}", remedy) from error
-            self._entries_attached.append(fd)
+            self._attach_perf(BY_PERF[function], function, BY_PERF[function])
         for name, function in self._entries:
-            try:
-                fd = syscall.attach_tracepoint(folder, f"syscalls/sys_enter_{name}", self._functions[function])
-            except OSError as error:
-                if name in source.ROOMS:
-                    continue  # without it, addresses are not believed
+            # without the room that its entry has, an address is not believed
+            optional = name in source.ROOMS
+            self._attach_perf(f"syscalls/sys_enter_{name}", function, f"the entry of {name}", optional)
+
+    def _attach_perf(self, tracepoint: str, function: str, what: str, optional: bool = False) -> None:
+        """Attach a program to the perf event of a tracepoint; LoadError says `what`, unless that is optional."""
+        folder = probes.tracefs() or probes.TRACEFS[0]
+        try:
+            self._entries_attached.append(syscall.attach_tracepoint(folder, tracepoint, self._functions[function]))
+        except OSError as error:
+            if not optional:
                 remedy = f"mount -t tracefs tracefs {probes.TRACEFS[0]}"
-                raise LoadError(f"cannot attach to the entry of {name}: {error.strerror}", remedy) from error
-            self._entries_attached.append(fd)
+                raise LoadError(f"cannot attach to {what}: {error.strerror}", remedy) from error
 
     def detach(self) -> None:
         """Detach every program. Records already in frames stay there: flush them afterwards."""

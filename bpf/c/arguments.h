@@ -61,8 +61,7 @@ static __always_inline void blob_string(struct writer *w, u32 arg, u64 address, 
 	if (!address) {
 		status = BLOB_NULL;
 	} else {
-		long n = user ? read_user_text(b + 1, STRING_BYTES + 1, address) :
-				bpf_probe_read_kernel_str(b + 1, STRING_BYTES + 1, (void *)address);
+		long n = read_text(b + 1, STRING_BYTES + 1, address, user);
 		if (n <= 0) {
 			status = BLOB_FAULT;
 		} else if (n > STRING_BYTES) {

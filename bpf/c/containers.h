@@ -97,11 +97,6 @@ static __always_inline enum runtime runtime_above(const u64 *name)
 	return RUNTIME_UNKNOWN;
 }
 
-static __always_inline long read_name(void *to, u32 bytes, u64 from, bool user)
-{
-	return user ? read_user_text(to, bytes, from) : bpf_probe_read_kernel_str(to, bytes, (void *)from);
-}
-
 /* The value of a digit, above 15 if it is none. */
 static __always_inline u32 hex_digit(u8 c)
 {
@@ -131,7 +126,7 @@ static __always_inline bool named_by_text(struct container_scratch *c, u64 at, b
 	c->container.runtime = runtime;
 	/* one byte more: what is read ends with a NUL */
 	__builtin_memset(c->name, 0, 40);
-	if (read_name(c->name, ID_BYTES + 1, at, user) <= 1)
+	if (read_text(c->name, ID_BYTES + 1, at, user) <= 1)
 		return false;
 	__builtin_memcpy(c->container.id, c->name, ID_BYTES);
 	return true;
@@ -160,7 +155,7 @@ static __always_inline bool container_of_others(struct container_scratch *c, u64
 		return !bad && c->container.id[16];
 	}
 	c->name[0] = c->name[1] = 0;
-	read_name(c->name, 16, above, user);
+	read_text(c->name, 16, above, user);
 	if (IS(c->name[0], 8, 'b', 'u', 'i', 'l', 'd', 'k', 'i', 't') && !c->name[1])
 		return named_by_text(c, name, user, RUNTIME_BUILDKIT);
 	if (c->name[0] == TEXT8('l', 'x', 'c', 0, 0, 0, 0, 0) ||
@@ -177,11 +172,11 @@ static __always_inline bool container_named(struct container_scratch *c, u64 nam
 {
 	u64 end[2] = {}, tail = 0;
 	__builtin_memset(c->name, 0, 64);
-	long bytes = read_name(c->name, NAME_BYTES, name, user) - 1;
+	long bytes = read_text(c->name, NAME_BYTES, name, user) - 1;
 	if (bytes <= 0)
 		return false;
 	if (bytes >= 6)
-		read_name(&tail, 7, name + bytes - 6, user);
+		read_text(&tail, 7, name + bytes - 6, user);
 	long before = bytes - ID_HEX - (tail == TEXT8('.', 's', 'c', 'o', 'p', 'e', 0, 0) ? 6 : 0);
 	if (before < 0)
 		return container_of_others(c, name, above, user);
@@ -195,15 +190,15 @@ static __always_inline bool container_named(struct container_scratch *c, u64 nam
 	if (before && c->container.runtime == RUNTIME_UNKNOWN)
 		return container_of_others(c, name, above, user);
 	__builtin_memset(c->name, 0, ID_HEX + 8);
-	read_name(c->name, ID_HEX + 1, name + before, user);
+	read_text(c->name, ID_HEX + 1, name + before, user);
 	if (!read_hex(c->container.id, (char *)c->name, ID_HEX)) {
 		__builtin_memset(c->name, 0, 64);
-		read_name(c->name, 64, name, user);
+		read_text(c->name, 64, name, user);
 		return container_of_others(c, name, above, user);
 	}
 	if (!before) {
 		c->name[0] = c->name[1] = 0;
-		read_name(c->name, 16, above, user);
+		read_text(c->name, 16, above, user);
 		c->container.runtime = runtime_above(c->name);
 	}
 	return true;

@@ -59,9 +59,9 @@ static u64 (*task_pt_regs)(u64 task) = (void *)175; /* bpf_task_pt_regs, since 5
 #define THREAD_BYTES 16384 /* THREAD_SIZE of x86-64 and arm64, without KASAN */
 
 /*
- * What a call gave back, at its exit: the second of the raw tracepoint's arguments; or, where raw tracepoints can be
- * preempted and these programs hang on the perf event of the same tracepoint, behind its fields that all have and the
- * call's number (decisions/0045).
+ * The result of a system call, read from the context of a program at sys_exit. A raw tracepoint has it as its second
+ * argument. The perf event of the same tracepoint (decisions/0045) has it in the third word, behind the common fields and
+ * the call's number.
  */
 #ifdef BY_PERF
 #define CALL_RESULT(ctx) ((ctx)->args[2])
@@ -107,6 +107,11 @@ static __always_inline long read_user_text(void *to, u32 bytes, u64 from)
 {
 	long n = bpf_probe_read_user_str(to, bytes, (void *)from);
 	return n + !n;
+}
+
+static __always_inline long read_text(void *to, u32 bytes, u64 from, bool user)
+{
+	return user ? read_user_text(to, bytes, from) : bpf_probe_read_kernel_str(to, bytes, (void *)from);
 }
 
 /* A member of a part of a struct that was read as a whole. */
