@@ -20,7 +20,7 @@ demo: setup
 	.venv/bin/headrace demo
 
 test: setup-tests
-	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
 # on other kernels, booted by qemu: KERNELS="--kernel 6.1 --smoke" chooses (tests/guests)
 KERNELS =

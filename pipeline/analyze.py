@@ -85,13 +85,14 @@ def _bounded() -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, too_long)
     # again and again: code may catch all that it is told
-    signal.setitimer(signal.ITIMER_REAL, SIGNATURE_S, SIGNATURE_S / 10)
+    timer = signal.setitimer(signal.ITIMER_REAL, SIGNATURE_S, SIGNATURE_S / 10)
     try:
         yield
     finally:
         running = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 def _report(text: str) -> None:

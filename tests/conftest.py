@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -48,8 +50,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
+TEARDOWN_S = 300
+HANGS_S = 660
+standard_error = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, None, None]:
+    """A timeout of its own: pytest-timeout's ends when a test fails, just where something may be left running."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"the teardown did not end in {TEARDOWN_S} s"))
+    signal.setitimer(signal.ITIMER_REAL, TEARDOWN_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What no signal ends (code under test may block it) ends its process, with a traceback."""
+    faulthandler.dump_traceback_later(HANGS_S, exit=True, file=item.config.stash[standard_error])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """What one test compiles the next one finds, whichever process runs it; nothing is left on the host."""
+    with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        config.stash[standard_error] = os.dup(2)
     if hasattr(config, "workerinput"):
         return
     folder = tempfile.TemporaryDirectory(prefix="headrace-cache-")

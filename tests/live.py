@@ -193,10 +193,17 @@ class Running:
         return any(_is_full(Path("/dev/shm", name).read_bytes(), size) for name in self.segments())
 
     def kill(self) -> None:
-        """kill -9 of the supervisor."""
+        """kill -9 of the supervisor; whatever still holds its standard error after a while is killed as well."""
         self.alive.discard(self)
+        started = _descendants(self.process.pid)
         self.process.kill()
-        self.process.communicate()
+        try:
+            self.process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            for pid in started:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.communicate(timeout=10)
         shutil.rmtree(self._folder)
 
     def stop(self) -> dict[str, Any]:

@@ -84,10 +84,11 @@ LOADERS: dict[str, tuple[Callable[[Path], Ruleset], Any]] = {
 def deadline() -> Iterator[None]:
     """Nothing here may wait."""
     before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it did not end"))
-    signal.alarm(DEADLINE_S)
+    timer = signal.setitimer(signal.ITIMER_REAL, DEADLINE_S)
     yield
-    signal.alarm(0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
+    signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 @pytest.fixture(params=LOADERS)
