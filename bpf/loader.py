@@ -17,7 +17,7 @@ import numpy as np
 from bpf import cgroups, compiler, dcache, layout, link, offsets, probes, source, syscall
 from bpf.btf import Btf, BtfError
 from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, SYS_EXIT, Call, Event, catalogue, descriptor_of
-from bpf.looks import LOOKS, PROGRAMS, RESOLVE, VARIANTS, WALK, Look
+from bpf.looks import LOOKS, PROGRAMS, VARIANTS, Look
 from bpf.mapped import MappedArray
 from bpf.source import HERE, Wanted
 from bpf.syscall import RAW_TRACEPOINT, TRACEPOINT
@@ -27,16 +27,11 @@ GROUP_OWN, GROUP_TREE, GROUP_NOT_TREE, GROUP_FOLLOWED, GROUP_ARMED = 1, 2, 4, 8,
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 ENTRIES = {"mprotect": "enter_mprotect", "identity": "enter_identity"}
 """Programs that must have seen the call's entry, and what looks at it."""
+MOUNT_TRACEFS = f"mount -t tracefs tracefs {probes.TRACEFS[0]}"
 INSTALL = "apt install python3-bpfcc, then make setup"
 ESSENTIAL = frozenset({"on_sys_exit", "on_sched_switch", *(f"on_{name}" for name in LIFECYCLE)})
 """Programs that no run can be without, whatever they raise."""
 STACK = re.compile(r"in function (\w+) .*stack limit")
-BY_PERF = {"on_sys_enter": "raw_syscalls/sys_enter", "on_sys_exit": "raw_syscalls/sys_exit"}
-"""Where raw tracepoints can be preempted, these hang on the perf event of the same tracepoint, which cannot."""
-EXEC = "exec"
-GOES_ON = (WALK, RESOLVE, "pieces", EXEC)
-"""Programs that those at raw tracepoints tail-call."""
-RAW, RAW_OBJECTS = "@raw", "objects@raw"
 SAMPLE_NAMES = "sample_names"
 FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
 
@@ -73,12 +68,13 @@ class Programs:
             raise LoadError(str(error), "this kernel is older or newer than headrace knows") from error
         probes.lift_memory_limit()
         self._kernel = kernel | source.features(btf, syscall.can_exchange())
-        self._by_perf = probes.can_be_preempted(btf)
-        if self._by_perf:
-            self._kernel["BY_PERF"] = 1
+        self._perf_events: dict[str, str] = {}
+        """Tracepoints whose programs hang on perf events, and their groups."""
+        if probes.can_be_preempted(btf):
+            self._perf_events = source.PERF_EVENTS
+            self._kernel |= self._records()
         self._prepares = probes.has_raw_tracepoint(btf, "sched_prepare_exec")
-        self._entries_attached: list[int] = []
-        self._raw_attached: list[int] = []
+        self._attached: list[int] = []
         self._functions: dict[str, int] = {}
         self._maps: dict[str, syscall.Map] = {}
         found = self._compiled(machine, kept)
@@ -86,8 +82,6 @@ class Programs:
         for spec in found.maps:
             try:
                 self._maps[spec.name] = spec.create()
-                if self._by_perf and spec.name == "objects":
-                    self._maps[RAW_OBJECTS] = spec.create()
             except OSError as error:
                 raise LoadError(f"the kernel refused the map {spec.name}: {error.strerror}") from error
         self._status = MappedArray(self.map_fd("status"), layout.STATUS, 1, writable=True)
@@ -100,10 +94,15 @@ class Programs:
             raise
         self._find_names()
         for program in wanted.tails:
-            for objects, suffix in (("objects", ""), (RAW_OBJECTS, RAW)):
-                fd = self._functions.get(f"on_{program}{suffix}")
-                if fd is not None and objects in self._maps:
-                    self._maps[objects][PROGRAMS.index(program)] = fd
+            fd = self._functions.get(f"on_{program}")
+            if fd is not None:
+                self._maps["objects"][PROGRAMS.index(program)] = fd
+
+    def _records(self) -> dict[str, int]:
+        try:
+            return source.records(probes.tracefs() or probes.TRACEFS[0])
+        except OSError as error:
+            raise LoadError(f"cannot read how tracepoints record: {error.strerror}", MOUNT_TRACEFS) from error
 
     def _compiled(self, machine: str, kept: Path | None) -> compiler.Compiled:
         """The programs. One that needs more stack than there is, as on kernels for which more is read by calls, is left
@@ -127,34 +126,29 @@ class Programs:
     def _load(self, found: compiler.Compiled) -> None:
         """All programs that are wanted: each is checked by the kernel, which takes longest."""
         tails = [f"on_{program}" for program in self.wanted.tails]
-        functions = [function for function, _ in source.attached(self._defines)]
-        kinds = dict.fromkeys([*functions, *tails, "flush_now", "enter_cgroup", *self.wanted.told], RAW_TRACEPOINT)
-        kinds |= dict.fromkeys(set(found.programs) & {SAMPLE_NAMES}, RAW_TRACEPOINT)
+        run = ("flush_now", "enter_cgroup", *self.wanted.told, *(set(found.programs) & {SAMPLE_NAMES}))
+        kinds = dict.fromkeys(run, RAW_TRACEPOINT)
+        for function, tracepoint in source.attached(self._defines):
+            kinds[function] = TRACEPOINT if tracepoint in self._perf_events else RAW_TRACEPOINT
+        # tail calls go to programs of the same kind
+        kinds |= dict.fromkeys(tails, TRACEPOINT if self._perf_events else RAW_TRACEPOINT)
         kinds |= {function: TRACEPOINT for _, function in self._entries}
-        if self._by_perf:
-            # tail calls go to programs of the same kind: what both kinds go on with is there twice
-            kinds |= dict.fromkeys({*tails, *BY_PERF} & {*kinds} - {f"on_{EXEC}"}, TRACEPOINT)
-            kinds |= {f"on_{name}{RAW}": RAW_TRACEPOINT for name in GOES_ON if f"on_{name}" in tails}
-            kinds.pop(f"on_{EXEC}")
         fds = {name: each.fd for name, each in self._maps.items()}
         numbers = source.numbers(self.wanted.scope)
         # the largest first: they take longest
-        order = sorted(kinds, key=lambda name: -len(found.programs[name.removesuffix(RAW)].instructions))
+        order = sorted(kinds, key=lambda name: -len(found.programs[name].instructions))
 
-        def load(key: str) -> None:
-            function = key.removesuffix(RAW)
+        def load(function: str) -> None:
             code = found.programs[function]
             functions = link.func_info(function, code.functions) if code.functions else None
-            is_raw = self._by_perf and kinds[key] == RAW_TRACEPOINT
-            given = fds | {"objects": fds[RAW_OBJECTS]} if is_raw else fds
             try:
-                fd = syscall.load_program(function, kinds[key], code.placed(given, numbers), functions)
+                fd = syscall.load_program(function, kinds[function], code.placed(fds, numbers), functions)
             except OSError as error:
                 if self._whole or function in ESSENTIAL or not self.wanted.raised_by(function):
                     raise RefusedError(f"the kernel refused the program {function}: {error.strerror}") from error
                 self.refused[function] = error.strerror or ""
                 return
-            self._functions[key] = fd
+            self._functions[function] = fd
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(load, order))
@@ -202,12 +196,16 @@ class Programs:
         looks = [look for look in LOOKS if look.program in self.wanted.programs]
         return calls + [(look.call, ENTRIES[look.program]) for look in looks if look.program in ENTRIES]
 
-    def missed_runs(self) -> int:
-        """Program runs that the kernel skipped because one was running on the CPU already."""
-        missed = 0
-        for fd in self._functions.values():
+    def missed_runs(self) -> dict[str, int]:
+        """Runs that the kernel skipped, since it was in a program on that CPU already, by what would have run: the
+        tracepoint, or `enter_CALL`.
+        """
+        missed = {}
+        for function, fd in self._functions.items():
             with open(f"/proc/self/fdinfo/{fd}") as info:
-                missed += sum(int(line.split()[1]) for line in info if line.startswith("recursion_misses"))
+                count = sum(int(line.split()[1]) for line in info if line.startswith("recursion_misses"))
+            if count:
+                missed[function.removeprefix("on_")] = count
         return missed
 
     @property
@@ -332,34 +330,37 @@ class Programs:
     def attach(self) -> None:
         """Attach every program; LoadError names the hook that was refused."""
         for function, tracepoint in source.attached(self._defines):
-            if function in self.refused or (self._by_perf and function in BY_PERF):
+            if function in self.refused:
                 continue
-            try:
-                self._raw_attached.append(syscall.attach_raw_tracepoint(tracepoint, self._functions[function]))
-            except OSError as error:
-                raise LoadError(f"cannot attach to the raw tracepoint {tracepoint}: {error.strerror}") from error
-        for function in sorted({*BY_PERF} & {*self._functions}) if self._by_perf else ():
-            self._attach_perf(BY_PERF[function], function, BY_PERF[function])
+            if tracepoint in self._perf_events:
+                name = f"{self._perf_events[tracepoint]}/{tracepoint}"
+                self._attach_perf(name, function, name)
+            else:
+                self._attach_raw(tracepoint, function)
         for name, function in self._entries:
             # without the room that its entry has, an address is not believed
             optional = name in source.ROOMS
             self._attach_perf(f"syscalls/sys_enter_{name}", function, f"the entry of {name}", optional)
 
+    def _attach_raw(self, tracepoint: str, function: str) -> None:
+        try:
+            self._attached.append(syscall.attach_raw_tracepoint(tracepoint, self._functions[function]))
+        except OSError as error:
+            raise LoadError(f"cannot attach to the raw tracepoint {tracepoint}: {error.strerror}") from error
+
     def _attach_perf(self, tracepoint: str, function: str, what: str, optional: bool = False) -> None:
         """Attach a program to the perf event of a tracepoint; LoadError says `what`, unless that is optional."""
         folder = probes.tracefs() or probes.TRACEFS[0]
         try:
-            self._entries_attached.append(syscall.attach_tracepoint(folder, tracepoint, self._functions[function]))
+            self._attached.append(syscall.attach_tracepoint(folder, tracepoint, self._functions[function]))
         except OSError as error:
             if not optional:
-                remedy = f"mount -t tracefs tracefs {probes.TRACEFS[0]}"
-                raise LoadError(f"cannot attach to {what}: {error.strerror}", remedy) from error
+                raise LoadError(f"cannot attach to {what}: {error.strerror}", MOUNT_TRACEFS) from error
 
     def detach(self) -> None:
         """Detach every program. Records already in frames stay there: flush them afterwards."""
-        for fd in (*self._entries_attached, *self._raw_attached):
-            os.close(fd)
-        self._entries_attached, self._raw_attached = [], []
+        while self._attached:
+            os.close(self._attached.pop())
 
     def close(self) -> None:
         """Detach and free programs and maps."""

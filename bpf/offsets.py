@@ -232,6 +232,8 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
             "KERNEL_rdonly_cast": btf.function("bpf_rdonly_cast"),
             "KERNEL_task_struct": btf.aggregate("task_struct"),
         }
+    with contextlib.suppress(UnknownMember):
+        found |= {f"KERNEL_preempt_{what}": btf.function(f"bpf_preempt_{what}") for what in ("disable", "enable")}
     for operation in OPERATIONS:
         found[f"KERNEL_IORING_OP_{operation}"] = NO_OPERATION
         with contextlib.suppress(UnknownMember):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 from pathlib import Path
 
 from bpf.btf import Btf
 
+FIELD = re.compile(r"\tfield:[^;]*?(\w+)(?:\[\d*\])?;\toffset:(\d+);")
 TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
 
@@ -34,12 +36,19 @@ def tracefs() -> Path | None:
     return None
 
 
+def record_fields(tracepoint: Path) -> dict[str, int]:
+    """Where each field stands in the record of a tracepoint, by its folder in tracefs."""
+    text = (tracepoint / "format").read_text()
+    return {found[1]: int(found[2]) for found in FIELD.finditer(text)}
+
+
 def can_be_preempted(btf: Btf) -> bool:
     """Whether raw tracepoints run where another thread of the CPU can come between: tracepoints are guarded by SRCU
-    then, and the kernel is one that preempts itself. Some older kernels have the SRCU for idle CPUs alone: they are
-    treated alike, which costs time.
+    then, and the kernel is one that preempts itself. Kernels before 6.13 have such an SRCU for idle CPUs alone; they
+    lack what it is made of since 6.15.
     """
-    return "PREEMPT" in os.uname().version and btf.has_name("tracepoint_srcu_srcu_data")
+    guarded = btf.has_name("tracepoint_srcu_srcu_data") and btf.has_name("srcu_ctr")
+    return guarded and "PREEMPT" in os.uname().version
 
 
 def lift_memory_limit() -> None:

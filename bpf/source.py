@@ -7,12 +7,13 @@ from bpf/layout.py, event ids from the catalogue, and what is wanted.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bpf import cgroups, early, layout, link
+from bpf import cgroups, early, layout, link, probes
 from bpf.btf import Btf, UnknownMember
 from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, ON_PROCESSES, SYS_EXIT, UNKNOWN_CALL_ID, Event, catalogue
 from bpf.early import AnyOf, Test
@@ -25,6 +26,7 @@ SOURCES = (
     "kernel.h",
     "arch",
     "maps.h",
+    "tracepoints.h",
     "containers.h",
     "scope.h",
     "told.h",
@@ -75,6 +77,30 @@ NEEDS = {
     **dict.fromkeys(NAMES, "WANT_NAMES"),
 }
 """What a program needs beside the events that it raises."""
+
+
+PERF_EVENTS = {
+    **dict.fromkeys(("sys_enter", "sys_exit"), "raw_syscalls"),
+    **dict.fromkeys(LIFECYCLE, "sched"),
+    "task_rename": "task",
+    "cap_capable": "capability",
+    **dict.fromkeys(("io_uring_create", "io_uring_submit_req"), "io_uring"),
+    **dict.fromkeys(("module_load", "module_free"), "module"),
+}
+"""Tracepoints whose programs hang on perf events where raw ones can be preempted, and their groups."""
+RECORDED = {
+    "sys_enter": ("id",),
+    "sys_exit": ("ret",),
+    "sched_process_fork": ("child_pid",),
+    "sched_process_exec": ("filename",),
+    "task_rename": ("oldcomm", "newcomm"),
+    "cap_capable": ("cap", "ret"),
+    "io_uring_create": ("fd", "sq_entries", "cq_entries", "flags"),
+    "io_uring_submit_req": ("req",),
+    "module_load": ("name",),
+    "module_free": ("name",),
+}
+"""What those programs read of the record (bpf/c/tracepoints.h)."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +206,16 @@ def features(btf: Btf, exchanges: bool) -> dict[str, int]:
         found["HAVE_TASK"] = 1
         if _has_helper(btf, "task_pt_regs"):
             found["HAVE_REGISTERS"] = 1
+    return found
+
+
+def records(tracefs: Path) -> dict[str, int]:
+    """Where the fields stand in the records of tracepoints that this kernel has. OSError if they cannot be read."""
+    found = {"BY_PERF": 1}
+    for tracepoint, names in RECORDED.items():
+        with contextlib.suppress(FileNotFoundError):
+            places = probes.record_fields(tracefs / "events" / PERF_EVENTS[tracepoint] / tracepoint)
+            found |= {f"RECORD_{tracepoint}_{name}": places[name] for name in names if name in places}
     return found
 
 

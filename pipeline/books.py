@@ -154,6 +154,7 @@ class Ledger(msgspec.Struct, kw_only=True):
     """Times that a condition could not be decided, since the text could not be read; the event is among `filtered`."""
     announced: int = 0
     missed_runs: int = 0
+    missed_by_program: dict[str, int] = msgspec.field(default_factory=dict)
     balanced: bool = False
     lost_by_reason: dict[str, int] = msgspec.field(default_factory=dict)
     faults: int = 0
@@ -226,6 +227,8 @@ class Ledger(msgspec.Struct, kw_only=True):
                 + f"  filtered {sink.filtered}  dropped {sink.dropped}"
                 + (f"  peers refused {sink.refused}" if sink.refused else "")
             )
+        if self.missed_by_program:
+            lines.append("  missed runs: " + "  ".join(f"{name} {n}" for name, n in self.missed_by_program.items()))
         if self.findings:
             lines.append("  findings: " + "  ".join(f"{name} {n}" for name, n in self.findings.items()))
         if self.containers:

@@ -100,7 +100,8 @@ class Kernel:
         """The kernel's part of the books."""
         produced = self._produced.array["events"]
         add_kernel(ledger, produced, self._marks.array, catalogue())
-        ledger.missed_runs = self.programs.missed_runs()
+        ledger.missed_by_program = self.programs.missed_runs()
+        ledger.missed_runs = sum(ledger.missed_by_program.values())
         ledger.cross_checks["lost_frames"] = int(self._marks.array["lost_frames"].sum())
         ledger.cross_checks["groups_overflow"] = self.programs.groups_overflow
         ledger.cross_checks["containers"] = len(self.programs.containers())

@@ -111,7 +111,7 @@ static __always_inline void write_cgroup(void *ctx, u16 event, u64 cgroup, u64 p
 	record_end(ctx, &w);
 }
 
-int on_cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline void cgroup_made(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 cgroup = ctx->args[0];
 #ifdef EVENT_cgroup_mkdir
@@ -120,7 +120,7 @@ int on_cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
 	u32 zero = 0;
 	struct status *st = status.lookup(&zero);
 	if (!of_hierarchy(cgroup) || !st)
-		return 0;
+		return;
 	u64 node = cgroup_node(cgroup), above = cgroup_parent_node(cgroup), id = node_id(node);
 	struct container *k = container_enter(id, node_id(above), KREAD(u64, node + KERNEL_kernfs_node_name),
 					      KREAD(u64, above + KERNEL_kernfs_node_name), false, CONTAINER_CREATED,
@@ -130,17 +130,24 @@ int on_cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
 	if (k && k->root == id && container_wanted(&s, k))
 		container_made(ctx, &s, EVENT_container_create, k);
 #endif
+}
+
+int on_cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
+{
+	STAY;
+	cgroup_made(ctx);
+	LEAVE;
 	return 0;
 }
 
-int on_cgroup_rmdir(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline void cgroup_removed(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 cgroup = ctx->args[0];
 #ifdef EVENT_cgroup_rmdir
 	write_cgroup(ctx, EVENT_cgroup_rmdir, cgroup, ctx->args[1]);
 #endif
 	if (!of_hierarchy(cgroup))
-		return 0;
+		return;
 	u64 id = node_id(cgroup_node(cgroup));
 #ifdef EVENT_container_remove
 	struct subject s;
@@ -155,21 +162,35 @@ int on_cgroup_rmdir(struct bpf_raw_tracepoint_args *ctx)
 #endif
 	if (!containers.delete(&id))
 		containers_changed();
+}
+
+int on_cgroup_rmdir(struct bpf_raw_tracepoint_args *ctx)
+{
+	STAY;
+	cgroup_removed(ctx);
+	LEAVE;
 	return 0;
 }
 
 #ifdef EVENT_cgroup_attach_task
-int on_cgroup_attach_task(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline void cgroup_attached(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct writer w;
 	u64 path = ctx->args[1], task = ctx->args[2];
 	if (!event_begin(ctx, &w, true, EVENT_cgroup_attach_task, 3, 2 * BLOB_ROOM))
-		return 0;
+		return;
 	u64 *a = (u64 *)(w.head + 1);
 	a[1] = KREAD(u32, task + KERNEL_task_struct_pid);
 	blob_string(&w, 0, path, false);
 	blob_string(&w, 1, task + KERNEL_task_struct_comm, false);
 	record_end(ctx, &w);
+}
+
+int on_cgroup_attach_task(struct bpf_raw_tracepoint_args *ctx)
+{
+	STAY;
+	cgroup_attached(ctx);
+	LEAVE;
 	return 0;
 }
 #endif

@@ -217,6 +217,23 @@ static __always_inline u16 context_cell(struct frame *f, const struct subject *s
 	return f->context;
 }
 
+/* Count an event that cannot be told of. */
+static __always_inline void record_lost(u32 slot, u32 event)
+{
+	u32 cpu = bpf_get_smp_processor_id(), at = cpu * SLOTS + slot;
+	struct counts *counts = produced.lookup(&cpu);
+	struct mark *m = marks.lookup(&at);
+	u64 now = ktime_boot_ns();
+	if (!counts || !m)
+		return;
+	if (slot == FACTS)
+		m->facts++;
+	else
+		counts->events[event]++;
+	time_loss(m, now, now);
+	m->lost_room++;
+}
+
 /* Count the event as produced; false if it must not or cannot be written. */
 static __always_inline bool record_begin(void *ctx, struct writer *w, const struct subject *s, u32 slot, u16 event,
 					 u32 arguments, u32 room)

@@ -120,8 +120,8 @@ int on_cap_capable(struct bpf_raw_tracepoint_args *ctx)
 	if (!event_begin(ctx, &w, false, EVENT_cap_capable, 2, 0))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
-	w.head->retval = (s32)ctx->args[4];
-	w.head->arg0 = ctx->args[3];
+	w.head->retval = CAPABLE_RESULT(ctx);
+	w.head->arg0 = CAPABLE_CAPABILITY(ctx);
 	a[0] = SYSCALL_NUMBER(registers_of(task));
 	record_end(ctx, &w);
 	return 0;

@@ -58,17 +58,6 @@ static u64 (*task_pt_regs)(u64 task) = (void *)175; /* bpf_task_pt_regs, since 5
 
 #define THREAD_BYTES 16384 /* THREAD_SIZE of x86-64 and arm64, without KASAN */
 
-/*
- * The result of a system call, read from the context of a program at sys_exit. A raw tracepoint has it as its second
- * argument. The perf event of the same tracepoint (decisions/0045) has it in the third word, behind the common fields and
- * the call's number.
- */
-#ifdef BY_PERF
-#define CALL_RESULT(ctx) ((ctx)->args[2])
-#else
-#define CALL_RESULT(ctx) ((ctx)->args[1])
-#endif
-
 /* Of the system call that a task is in. */
 static __always_inline u64 registers_of(u64 task)
 {

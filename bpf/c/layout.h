@@ -298,6 +298,7 @@ struct before_exec {
 	u32 execveat; /* whether the call was that; its arguments that are not in the image */
 	u32 dirfd;
 	u64 flags;
+	u64 binprm; /* 0 where the tracepoint of exec passes it */
 };
 
 struct counts {

@@ -49,9 +49,14 @@ static __always_inline void groups_enter(const struct subject *parent, bool pare
 
 int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 child = ctx->args[1], task = current_task_cold();
+	u64 task = current_task_cold(), child = FORK_CHILD(ctx, task);
 	struct subject s;
 	bool in = in_scope(&s, task);
+	if (!child) {
+		if (in && !(s.flags & GROUP_ARMED))
+			record_lost(FORK_SLOT, EVENT_sched_process_fork);
+		return 0;
+	}
 	u32 child_tgid = KREAD(u32, child + KERNEL_task_struct_tgid);
 	if (child_tgid != s.tgid)
 		groups_enter(&s, in, child_tgid);
@@ -92,10 +97,10 @@ static __always_inline u64 stdin_inode(u64 task)
  * By the time of sched_process_exec comm is the new one, and the kernel has renamed whatever call it was to
  * execve (set_personality_64bit() in arch/x86/kernel/process_64.c): both are kept from just before.
  */
-static __always_inline void keep_before_exec(u64 task)
+static __always_inline void keep_before_exec(u64 task, u64 binprm)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct before_exec before = {};
+	struct before_exec before = {.binprm = binprm};
 	bpf_probe_read_kernel(&before.comm, sizeof(before.comm), (void *)(task + KERNEL_task_struct_comm));
 	u64 a[6] = {}, regs = current_registers();
 	bool compat = SYSCALL_IS_COMPAT(task);
@@ -111,14 +116,24 @@ static __always_inline void keep_before_exec(u64 task)
 #ifdef WANT_SCHED_PREPARE_EXEC
 int on_sched_prepare_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	keep_before_exec(current_task_cold());
+	keep_before_exec(current_task_cold(), ctx->args[1]);
 	return 0;
 }
 #endif
 
+/* The exec's own description, if it was kept from just before: it has the file that the image came from. */
+static __always_inline u64 kept_binprm(void)
+{
+	struct before_exec *before = kept_before_exec();
+	u64 binprm = before ? before->binprm : 0;
+	u64 mm = KREAD(u64, current_task_cold() + KERNEL_task_struct_mm);
+	u64 file = KREAD(u64, mm + KERNEL_mm_struct_exe_file);
+	return binprm && KREAD(u64, binprm + KERNEL_linux_binprm_file) == file ? binprm : 0;
+}
+
 int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = current_task_cold(), bprm = ctx->args[2];
+	u64 task = current_task_cold();
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	u32 *flags = groups.lookup(&tgid);
 	if (container_started(task))
@@ -131,7 +146,7 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	struct subject s;
 	struct writer w;
 	struct walks *j = walks_begin();
-	u64 file = KREAD(u64, bprm + KERNEL_linux_binprm_file);
+	u64 mm = KREAD(u64, task + KERNEL_task_struct_mm), file = KREAD(u64, mm + KERNEL_mm_struct_exe_file);
 	if (j && in_scope(&s, task) && record_begin(ctx, &w, &s, URGENT, EVENT_security_bprm_check, 3, PATH_ROOM)) {
 		u64 *a = (u64 *)(w.head + 1);
 		struct file_id id = file_id(file_inode(file));
@@ -148,9 +163,10 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 /*
  * The image of the task: sched_process_exec, or a fact of the same shape for a process whose exec was not
  * seen. Numbered as in the catalogue; cmdpath, pathname, argv, env, interp, interpreter_pathname,
- * prev_comm and pwd are blobs. `again` is the program that makes it.
+ * prev_comm and pwd are blobs. `again` is the program that makes it; `is_new`: at sched_process_exec.
  */
-static __always_inline void image_record(void *ctx, const struct subject *s, u32 slot, u64 bprm, u32 again, u32 then)
+static __always_inline void image_record(struct bpf_raw_tracepoint_args *ctx, const struct subject *s, u32 slot,
+					 bool is_new, u32 again, u32 then)
 {
 	struct writer w;
 	pieces_first(ctx, s->task, slot, 2, again);
@@ -163,7 +179,7 @@ static __always_inline void image_record(void *ctx, const struct subject *s, u32
 	u64 file = KREAD(u64, mm + KERNEL_mm_struct_exe_file), inode = file_inode(file);
 	u64 parent = KREAD(u64, task + KERNEL_task_struct_real_parent);
 	/* a new image begins in its interpreter; one that runs is somewhere else by now */
-	u64 entry = bprm ? INSTRUCTION_POINTER(current_registers()) : 0;
+	u64 entry = is_new ? INSTRUCTION_POINTER(current_registers()) : 0;
 	u64 input = stdin_inode(task), interpreter = interpreter_file(mm, entry);
 	struct file_id id = file_id(inode), linked = file_id(file_inode(interpreter));
 	u64 *a = (u64 *)(w.head + 1);
@@ -186,10 +202,12 @@ static __always_inline void image_record(void *ctx, const struct subject *s, u32
 	if (interpreter)
 		path_later(j, 11, file_place(interpreter));
 	path_later(j, 15, task_cwd(task));
-	if (bprm) {
+	if (is_new) {
 		struct before_exec *before = before_execs.lookup(&tgid);
-		blob_string(&w, 0, KREAD(u64, bprm + KERNEL_linux_binprm_filename), false);
-		blob_string(&w, 10, KREAD(u64, bprm + KERNEL_linux_binprm_interp), false);
+		u64 binprm = EXEC_BINPRM(ctx);
+		blob_string(&w, 0, EXEC_FILENAME(ctx, binprm), false);
+		if (binprm)
+			blob_string(&w, 10, KREAD(u64, binprm + KERNEL_linux_binprm_interp), false);
 		if (before)
 			blob_string(&w, 14, (u64)before->comm, false);
 	}
@@ -203,7 +221,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	if (!in_scope(&s, current_task_cold()))
 		return 0;
 	told_image(s.task, s.tgid);
-	image_record(ctx, &s, EXEC_SLOT, ctx->args[2], PROGRAM_exec, 0);
+	image_record(ctx, &s, EXEC_SLOT, true, PROGRAM_exec, 0);
 	return 0;
 }
 
@@ -213,7 +231,7 @@ int on_tell(struct bpf_raw_tracepoint_args *ctx)
 	struct subject s;
 	if (in_scope(&s, current_task_cold()) && !(s.flags & GROUP_ARMED)) {
 		told_image(s.task, s.tgid);
-		image_record(ctx, &s, FACTS, 0, PROGRAM_tell, PROGRAM_sys_exit);
+		image_record(ctx, &s, FACTS, false, PROGRAM_tell, PROGRAM_sys_exit);
 	}
 	objects.call(ctx, PROGRAM_sys_exit);
 	return 0;
@@ -222,17 +240,16 @@ int on_tell(struct bpf_raw_tracepoint_args *ctx)
 #ifdef WANT_TASK_RENAME
 int on_task_rename(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = ctx->args[0], current = current_task_btf();
 	if (KEEP_BEFORE_EXEC_AT_RENAME)
-		keep_before_exec(current);
+		keep_before_exec(current_task_btf(), 0);
 #ifdef EVENT_task_rename
 	struct writer w;
 	if (!event_begin(ctx, &w, false, EVENT_task_rename, 3, 64))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
 	a[1] = SYSCALL_NUMBER(current_registers());
-	blob_string(&w, 0, task + KERNEL_task_struct_comm, false);
-	blob_string(&w, 1, ctx->args[1], false);
+	blob_string(&w, 0, RENAME_OLD(ctx), false);
+	blob_string(&w, 1, RENAME_NEW(ctx), false);
 	record_end(ctx, &w);
 #endif
 	return 0;

@@ -3,9 +3,11 @@
  * written on has none, and so neither the tracepoints.
  */
 #if defined(EVENT_module_load) || defined(EVENT_module_free)
-static __always_inline void blob_module(struct writer *w, u64 module)
+static __always_inline void blob_module(struct writer *w, u64 name, u64 module)
 {
-	blob_string(w, 0, module + KERNEL_module_name, false);
+	blob_string(w, 0, name, false);
+	if (!module)
+		return;
 	blob_string(w, 1, KREAD(u64, module + KERNEL_module_version), false);
 	blob_string(w, 2, KREAD(u64, module + KERNEL_module_srcversion), false);
 }
@@ -35,7 +37,7 @@ int on_module_load(struct bpf_raw_tracepoint_args *ctx)
 	cell[3] = id.device;
 	cell[4] = id.inode;
 	cell[5] = id.ctime_ns;
-	blob_module(&w, ctx->args[0]);
+	blob_module(&w, MODULE_NAME(ctx, module_load), MODULE(ctx));
 	record_walk(ctx, &w, j, 0);
 	return 0;
 }
@@ -47,7 +49,7 @@ int on_module_free(struct bpf_raw_tracepoint_args *ctx)
 	struct writer w;
 	if (!event_begin(ctx, &w, true, EVENT_module_free, 3, 3 * BLOB_ROOM))
 		return 0;
-	blob_module(&w, ctx->args[0]);
+	blob_module(&w, MODULE_NAME(ctx, module_free), MODULE(ctx));
 	record_end(ctx, &w);
 	return 0;
 }

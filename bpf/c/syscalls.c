@@ -200,7 +200,7 @@ static __always_inline u8 compat_flag(void)
 #ifdef WANT_SYS_ENTER
 int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 {
-	return plain_event(ctx, EVENT_sys_enter, 0, ctx->args[1], HEAD_ENTRY | compat_flag());
+	return plain_event(ctx, EVENT_sys_enter, 0, CALL_NUMBER(ctx), HEAD_ENTRY | compat_flag());
 }
 #endif
 

@@ -14,11 +14,11 @@ int on_io_uring_create(struct bpf_raw_tracepoint_args *ctx)
 	if (!event_begin(ctx, &w, false, EVENT_io_uring_create, 5, 0))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
-	w.head->arg0 = ctx->args[0];
-	a[0] = ctx->args[2];
-	a[1] = ctx->args[3];
-	a[2] = ctx->args[4];
-	a[3] = (ctx->args[4] & IORING_SETUP_SQPOLL) != 0;
+	w.head->arg0 = RING_FD(ctx);
+	a[0] = RING_SUBMISSIONS(ctx);
+	a[1] = RING_COMPLETIONS(ctx);
+	a[2] = RING_FLAGS(ctx);
+	a[3] = (RING_FLAGS(ctx) & IORING_SETUP_SQPOLL) != 0;
 	record_end(ctx, &w);
 	return 0;
 }
@@ -118,7 +118,7 @@ static __always_inline void uring_address(struct writer *w, u64 request, u64 op)
 
 int on_io_uring_submit_req(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = current_task_btf(), request = ctx->args[0];
+	u64 task = current_task_btf(), request = RING_REQUEST(ctx);
 	struct writer w;
 	struct walks *j = walks_begin();
 	if (!j || !event_begin(ctx, &w, false, EVENT_io_uring_submit, 9, 2 * BLOB_ROOM + PATH_ROOM + 256))

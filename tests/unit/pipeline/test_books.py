@@ -69,6 +69,13 @@ def test_books_that_do_not_close_say_so(wrong: dict[str, Any]) -> None:
     assert "NOT BALANCED" in ledger.text()[0]
 
 
+def test_missed_runs_are_told_by_what_would_have_run() -> None:
+    ledger = Ledger(missed_runs=3, missed_by_program={"sys_exit": 2, "task_rename": 1})
+    ledger.close()
+    assert ledger.text()[0].endswith("missed_runs 3  NOT BALANCED")
+    assert ledger.text()[1] == "  missed runs: sys_exit 2  task_rename 1"
+
+
 def test_a_sinks_line_closes_over_written_filtered_and_dropped() -> None:
     ledger = Ledger(sinks=[Line(name="x", offered=6, written=1, filtered=2, dropped=3)])
     ledger.close()
