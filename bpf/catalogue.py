@@ -249,6 +249,7 @@ def _blobs(name: str, arguments: tuple[Argument, ...], compat: bool) -> tuple[Bl
 
 def _syscall(number: int, name: str, arguments: tuple[Argument, ...], only_32: bool) -> Event:
     hook = f"tracepoint:syscalls:sys_enter_{name}" if name in ENTRY_CALLS else SYS_EXIT
+    nameless = name == "sigreturn"
     if name in ADDRESSES and ADDRESSES[name][0] == len(arguments):
         arguments = (*arguments, Argument("addr", SOCKADDR, ASIDE))
     sets = {"syscalls"} | {s for s, members in SETS.items() if name in members}
@@ -256,7 +257,8 @@ def _syscall(number: int, name: str, arguments: tuple[Argument, ...], only_32: b
         id=UNIQUE_32_BASE + number if only_32 else number,
         name=name,
         arguments=arguments,
-        hook=hook,
+        hook=None if nameless else hook,
+        missing="its end does not say which call it was" if nameless else "",
         sets=frozenset(sets | ({"32bit_unique"} if only_32 else set())),
         blobs=_blobs(name, arguments, only_32),
         is_syscall=True,

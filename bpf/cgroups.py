@@ -60,6 +60,15 @@ def hierarchy(mounts: Path = Path("/proc/self/mounts"), numbers: Path = Path("/p
     return None if unified is None else Hierarchy(unified, None, 0)
 
 
+def own(found: Hierarchy, numbers: Path = Path("/proc/self/cgroup")) -> Path:
+    """The group of this process."""
+    for line in numbers.read_text().splitlines():
+        number, _, path = line.split(":", 2)
+        if int(number) == found.id:
+            return found.path / path.lstrip("/")
+    return found.path
+
+
 def walk(root: Path) -> Iterator[tuple[Path, int, int]]:
     """(path, id, id of the group above) of every group below `root`, each after the one above it.
 

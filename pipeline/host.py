@@ -198,21 +198,22 @@ def _absent_tracepoints() -> frozenset[str]:
     return frozenset(name for name in OPTIONAL_TRACEPOINTS if f"\0btf_trace_{name}\0".encode() not in names)
 
 
-def trial(cache: Path) -> list[Finding]:
-    """Whether the kernel takes the programs of all events that this host has."""
+def trial(cache: Path) -> tuple[list[Finding], frozenset[str]]:
+    """Whether the kernel takes the programs of all events that this host has; and the events of those refused."""
     name = "programs"
     events = tuple(e for e in catalogue().by_id.values() if e.hook is not None and not event_lack(e))
     wanted = source.Wanted(events=events, scope=scope.Scope(), shards=1)
     try:
         programs = loader.Programs(wanted, _kernel_btf(), cache)
     except loader.LoadError as error:
-        return [Finding(name, False, str(error))]
+        return [Finding(name, False, str(error))], frozenset()
     programs.close()
     found = [Finding(name, True, f"loaded on trial, for {len(events)} events")]
-    for function, reason in programs.refused.items():
-        lost = ", ".join(wanted.raised_by(function))
-        found.append(Finding(f"program {function}", False, f"refused: no {lost}: {reason}", optional=True))
-    return found
+    refused = {function: wanted.raised_by(function) for function in programs.refused}
+    for function, lost in refused.items():
+        detail = f"refused: no {', '.join(lost)}: {programs.refused[function]}"
+        found.append(Finding(f"program {function}", False, detail, optional=True))
+    return found, frozenset(event for lost in refused.values() for event in lost)
 
 
 def event_lack(event: Event) -> str:

@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 import click
+import msgspec
 
 from bpf.catalogue import Event, catalogue, nearest
 from bpf.scope import KEYS
 from config import outputs, settings
 from pipeline.groups import EX_USAGE, Failure, Suggesting, say
 from pipeline.host import Finding, findings, hook_state, trial
+from pipeline.proof import prove
 
 
 @click.group(name="list", cls=Suggesting)
@@ -103,23 +105,41 @@ def list_outputs(name: str | None) -> None:
 
 
 @click.command()
-def check() -> None:
+@click.option("--live", is_flag=True, help="Cause every event, and look whether it comes.")
+@click.option("-o", "--output", type=click.Choice(("text", "json")), default="text", show_default=True)
+def check(live: bool, output: str) -> None:
     """What this host offers and lacks, with the remedy. Status 0 if tracing works here, 69 if not. The programs of all
     events are loaded on trial, and attached to nothing.
+
+    With --live, every event that this host has is caused below a run of headrace, in namespaces of its own (users,
+    mounts, network, ...): 69 as well if one does not come, or if the ledger does not balance.
 
     \b
     Examples:
       headrace check
+      headrace check --live
+      headrace check --live -o json | jq .live.arrived
       headrace check || echo "tracing does not work here"
     """
-    found = findings()
+    found, proved = findings(), None
     if all(f.ok or f.optional for f in found):
-        found += trial(Path(settings.Settings().cache))
+        tried, refused = trial(Path(settings.Settings().cache))
+        found += tried
+        if live and all(f.ok or f.optional for f in tried):
+            proved = prove(refused)
+            found += proved.findings()
+    if output == "json":
+        say(msgspec.json.encode({"findings": found, "live": proved}).decode())
+    else:
+        _show(found)
+    raise SystemExit(0 if all(f.ok or f.optional for f in found) else os.EX_UNAVAILABLE)
+
+
+def _show(found: list[Finding]) -> None:
     width = max(len(f.name) for f in found)
     for finding in found:
         mark = "ok" if finding.ok else "--" if finding.optional else "NO"
         say(f"{mark:>2}  {finding.name:<{width}}  {finding.detail}", *_remedy(finding))
-    raise SystemExit(0 if all(f.ok or f.optional for f in found) else os.EX_UNAVAILABLE)
 
 
 def _remedy(finding: Finding) -> list[str]:

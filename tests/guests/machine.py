@@ -36,6 +36,8 @@ INIT = """export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts; mount -t tmpfs shm /dev/shm; mount -t tmpfs run /run; mount -t tmpfs tmp /tmp
 mount -t tracefs tracefs /sys/kernel/tracing; mount -t cgroup2 none /sys/fs/cgroup; mount -t bpf bpf /sys/fs/bpf
+mkdir -p /root/.cache/headrace
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 cache /root/.cache/headrace
 ln -sf /proc/self/fd /dev/fd; hostname guest; ip link set lo up
 cd /opt/headrace
 sh /mnt/job </dev/null >/mnt/out 2>&1
@@ -54,6 +56,9 @@ class Machine:
         self._tools = fetch_tools(folder)
         self._root = folder / f"root-{SUITE}"
         self._image = folder / f"root-{SUITE}.img"
+        self._cache = folder / "cache"
+        """Compiled programs: without a processor of its own, a guest compiles for minutes."""
+        self._cache.mkdir(mode=0o700, exist_ok=True)
 
     def prepare(self, checkout: Path) -> None:
         """The userland, with the commit of the checkout in it."""
@@ -120,6 +125,7 @@ class Machine:
                         *("-append", f"console=ttyS0 quiet panic=-1 {kernel.append}"),
                         *("-drive", f"file={self._image},format=raw,if=virtio,snapshot=on"),
                         *("-virtfs", f"local,path={share},mount_tag=share,security_model=none"),
+                        *("-virtfs", f"local,path={self._cache},mount_tag=cache,security_model=none"),
                         "-virtfs",
                         f"local,path={made}/lib/modules,mount_tag=modules,security_model=none,readonly=on",
                     ],
