@@ -182,8 +182,7 @@ SOCKADDR_IN, SOCKADDR_BYTES = {"bind": (1, 2), "connect": (1, 2), "sendto": (4, 
 SIZED_STRUCTS = {("clone3", "struct clone_args*"): (88, 1), ("openat2", "struct open_how*"): (64, 3)}
 """Calls that do not return, or not as themselves: taken at their entry."""
 ENTRY_CALLS = ("exit", "exit_group", "rt_sigreturn")
-
-
+NAMELESS = {"sigreturn": "its end does not say which call it was"}
 ON_PROCESSES = frozenset({"process_vm_readv", "process_vm_writev"})
 """Calls on a process by its number, which a record says to be the caller's own or not (bpf/c/pids.h)."""
 LIFECYCLE = frozenset({"sched_process_fork", "sched_process_exec", "sched_process_exit"})
@@ -249,7 +248,6 @@ def _blobs(name: str, arguments: tuple[Argument, ...], compat: bool) -> tuple[Bl
 
 def _syscall(number: int, name: str, arguments: tuple[Argument, ...], only_32: bool) -> Event:
     hook = f"tracepoint:syscalls:sys_enter_{name}" if name in ENTRY_CALLS else SYS_EXIT
-    nameless = name == "sigreturn"
     if name in ADDRESSES and ADDRESSES[name][0] == len(arguments):
         arguments = (*arguments, Argument("addr", SOCKADDR, ASIDE))
     sets = {"syscalls"} | {s for s, members in SETS.items() if name in members}
@@ -257,8 +255,8 @@ def _syscall(number: int, name: str, arguments: tuple[Argument, ...], only_32: b
         id=UNIQUE_32_BASE + number if only_32 else number,
         name=name,
         arguments=arguments,
-        hook=None if nameless else hook,
-        missing="its end does not say which call it was" if nameless else "",
+        hook=None if name in NAMELESS else hook,
+        missing=NAMELESS.get(name, ""),
         sets=frozenset(sets | ({"32bit_unique"} if only_32 else set())),
         blobs=_blobs(name, arguments, only_32),
         is_syscall=True,

@@ -36,8 +36,8 @@ INIT = """export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts; mount -t tmpfs shm /dev/shm; mount -t tmpfs run /run; mount -t tmpfs tmp /tmp
 mount -t tracefs tracefs /sys/kernel/tracing; mount -t cgroup2 none /sys/fs/cgroup; mount -t bpf bpf /sys/fs/bpf
-mkdir -p /root/.cache/headrace
-mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 cache /root/.cache/headrace
+mkdir -p /var/cache/headrace
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 cache /var/cache/headrace
 ln -sf /proc/self/fd /dev/fd; hostname guest; ip link set lo up
 cd /opt/headrace
 sh /mnt/job </dev/null >/mnt/out 2>&1
