@@ -29,7 +29,8 @@ TIMESPEC, TIMESPEC_OUT = "const struct timespec*", "struct timespec*"
 PATH, NAME, ROOT, KERNEL, OBJECT = "path name root kernel object".split()
 UNREAD, NAMED, HASH, ASIDE = "unread named hash aside".split()
 """Forms of an argument, see bpf/events.py."""
-LEXICAL, SYS_EXIT = "lexical", "raw_tracepoint:sys_exit"
+LEXICAL, SYS_EXIT, HOOK = "lexical", "raw_tracepoint:sys_exit", "hook"
+HOOKS_OF_OWN = {"start": "start", "headrace": "pipeline"}
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,8 @@ DESCRIPTOR_TYPES = ("int", "unsigned int", "unsigned long")
 
 def descriptor_of(arguments: tuple[Argument, ...]) -> int | None:
     """Position of a call's first file descriptor."""
-    for i, argument in enumerate(arguments):
-        if argument.type in DESCRIPTOR_TYPES and DESCRIPTOR.fullmatch(argument.name):
-            return i
-    return None
+    is_one = (a.type in DESCRIPTOR_TYPES and DESCRIPTOR.fullmatch(a.name) for a in arguments)
+    return next((i for i, found in enumerate(is_one) if found), None)
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,7 @@ def _hook_events() -> Iterable[tuple[str, str | None, str, tuple[str, ...], tupl
         sources = [word.partition(":") for word in source.split()]
         raw = [f"raw_tracepoint:{what}" for how, _, what in sources if how == "raw"]
         programs = tuple(what for how, _, what in sources if how == "exit")
-        hook = raw[0] if raw else SYS_EXIT if programs else "start" if kind == "start" else "pipeline"
+        hook = raw[0] if raw else SYS_EXIT if programs else source if kind == HOOK else HOOKS_OF_OWN[kind]
         yield name, hook, "", programs, _arguments(arguments)
 
 

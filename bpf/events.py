@@ -3,6 +3,7 @@
     NAME | SOURCE | ARGUMENTS
 
 Source:  raw:X       the raw tracepoint X
+         hook:F,G    the kernel's function F, or G where there is no F, by a kprobe
          exit:P      the exit of the calls that program P looks at (CALLS below)
          start       told once, when headrace starts
          headrace    headrace itself
@@ -16,8 +17,7 @@ without a mark carry their source in the record. A path `x` brings `root_x` alon
 root has it. Names, types and order of arguments are Tracee's; what headrace adds stands behind them.
 """
 
-KPROBE = "none:needs a kprobe, which headrace does not use yet"
-EVENTS = f"""
+EVENTS = """
 sys_enter | raw:sys_enter | int syscall
 sys_exit | raw:sys_exit | int syscall
 sched_process_fork | raw:sched_process_fork | int parent_tid@kernel, int parent_ns_tid@kernel, int parent_pid@kernel,
@@ -96,28 +96,34 @@ commit_creds | exit:identity | slim_cred_t old_cred, slim_cred_t new_cred, int s
 switch_task_ns | exit:identity raw:sched_process_fork | pid_t pid@kernel, u32 new_mnt@kernel, u32 new_pid@kernel,
     u32 new_uts@kernel, u32 new_ipc@kernel, u32 new_net@kernel, u32 new_cgroup@kernel
 
-do_init_module | {KPROBE} | const char* name, const char* version, const char* src_version, u64 prev, u64 next,
-    u64 prev_next, u64 next_prev
+do_init_module | hook:do_init_module | const char* name, const char* version, const char* src_version, u64
+    prev@kernel, u64 next@kernel, u64 prev_next@kernel, u64 next_prev@kernel
 do_exit | none:sched_process_exit tells the end of a task |
-security_bpf | {KPROBE} | int cmd
-security_bpf_map | {KPROBE} | unsigned int map_id, const char* map_name
-security_kernel_read_file | {KPROBE} | const char* pathname, dev_t dev, unsigned long inode, int type,
-    unsigned long ctime
-security_kernel_post_read_file | {KPROBE} | const char* pathname, long size, int type
-hidden_inodes | {KPROBE} | char* hidden_process
-__kernel_write | {KPROBE} | const char* pathname, dev_t dev, unsigned long inode, size_t count, off_t pos
-dirty_pipe_splice | {KPROBE} | unsigned long inode_in, umode_t in_file_type, const char* in_file_path,
-    loff_t exposed_data_start_offset, size_t exposed_data_len, unsigned long inode_out,
-    unsigned int out_pipe_last_buffer_flags
-proc_create | {KPROBE} | char* name, void* proc_ops_addr
-kprobe_attach | {KPROBE} | char* symbol_name, void* pre_handler_addr, void* post_handler_addr
-call_usermodehelper | {KPROBE} | const char* pathname, const char*const* argv, const char*const* envp, int wait
-debugfs_create_file | {KPROBE} | const char* file_name, const char* path, mode_t mode, void* proc_ops_addr
-debugfs_create_dir | {KPROBE} | const char* name, const char* path
-device_add | {KPROBE} | const char* name, const char* parent_name
-register_chrdev | {KPROBE} | unsigned int requested_major_number, unsigned int granted_major_number,
-    const char* char_device_name, struct file_operations* char_device_fops
-load_elf_phdrs | {KPROBE} | const char* pathname, dev_t dev, unsigned long inode
+security_bpf | hook:security_bpf | int cmd@kernel
+security_bpf_map | hook:security_bpf_map | unsigned int map_id@kernel, const char* map_name
+security_kernel_read_file | hook:security_kernel_read_file | const char* pathname@path, dev_t dev@object,
+    unsigned long inode@object, int type@kernel, unsigned long ctime@object
+security_kernel_post_read_file | hook:security_kernel_post_read_file | const char* pathname@path, long size@kernel,
+    int type@kernel
+hidden_inodes | none:what a rootkit hides from a directory is not looked for yet | char* hidden_process
+__kernel_write | hook:__kernel_write | const char* pathname@path, dev_t dev@kernel, unsigned long inode@kernel, size_t
+    count, off_t pos@kernel
+dirty_pipe_splice | none:the fault that it looks for was mended in 5.16.11, 5.15.25 and 5.10.102 | unsigned long
+    inode_in, umode_t in_file_type, const char* in_file_path, loff_t exposed_data_start_offset, size_t
+    exposed_data_len, unsigned long inode_out, unsigned int out_pipe_last_buffer_flags
+proc_create | hook:proc_create_data,proc_create | char* name, void* proc_ops_addr@kernel
+kprobe_attach | hook:register_kprobe | char* symbol_name, void* pre_handler_addr@kernel,
+    void* post_handler_addr@kernel
+call_usermodehelper | hook:call_usermodehelper_exec | const char* pathname, const char*const* argv,
+    const char*const* envp, int wait@kernel
+debugfs_create_file | hook:debugfs_create_file,debugfs_create_file_full | const char* file_name, const char* path@path,
+    mode_t mode@kernel, void* proc_ops_addr@kernel
+debugfs_create_dir | hook:debugfs_create_dir | const char* name, const char* path@path
+device_add | hook:device_add | const char* name, const char* parent_name
+register_chrdev | hook:__register_chrdev | unsigned int requested_major_number@kernel,
+    unsigned int granted_major_number@object, const char* char_device_name,
+    struct file_operations* char_device_fops@kernel
+load_elf_phdrs | hook:load_elf_phdrs | const char* pathname@path, dev_t dev@kernel, unsigned long inode@kernel
 hooked_syscalls | none:headrace does not look at the kernel's own tables yet | slim_hooks hooked_syscalls
 hooked_proc_fops | none:headrace does not look at the kernel's own tables yet | slim_hooks hooked_fops_pointers
 hooked_seq_ops | none:headrace does not look at the kernel's own tables yet | slim_hooks hooked_seq_ops
@@ -128,6 +134,23 @@ dns_response | none:headrace does not look into packets yet | trace.PktMeta meta
 hooked_syscall | none:headrace does not look at the kernel's own tables yet | const char* syscall, const char* address,
     const char* function, const char* owner
 security_path_truncate | exit:path_truncate | const char* pathname@name
+security_bpf_prog | hook:security_bpf_prog | int type@kernel, const char* name, u64[] helpers@unread, u32 id@kernel
+vfs_read | hook:vfs_read | const char* pathname@path, dev_t dev@kernel, unsigned long inode@kernel, size_t count@kernel,
+    off_t pos@kernel
+vfs_readv | hook:vfs_readv | const char* pathname@path, dev_t dev@kernel, unsigned long inode@kernel,
+    unsigned long vlen@kernel, off_t pos@kernel
+vfs_utimes | hook:vfs_utimes | const char* pathname@path, dev_t dev@kernel, unsigned long inode@kernel, u64
+    atime@kernel, u64 mtime@kernel
+security_path_notify | hook:security_path_notify | const char* pathname@path, unsigned long inode@kernel,
+    dev_t dev@kernel, u64 mask@kernel, unsigned int obj_type@kernel
+set_fs_pwd | hook:set_fs_pwd | const char* unresolved_path@unread, const char* resolved_path@path
+security_task_prctl | hook:security_task_prctl | int option@kernel, unsigned long arg2@kernel, unsigned long
+    arg3@kernel, unsigned long arg4@kernel, unsigned long arg5@kernel
+security_task_setrlimit | hook:security_task_setrlimit | u32 target_host_pid@kernel, int resource@kernel,
+    u64 new_rlim_cur@kernel, u64 new_rlim_max@kernel
+security_settime64 | hook:security_settime64 | long tv_sec@kernel, long tv_nsec@kernel, int tz_minuteswest@kernel,
+    int tz_dsttime@kernel
+kallsyms_lookup_name | hook:kallsyms_lookup_name | const char* symbol_name, void* symbol_address@unread
 """
 
 """Calls that a program looks at (bpf/c/objects.h): which argument is what; `result` is the call's result.

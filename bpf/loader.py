@@ -17,10 +17,10 @@ import numpy as np
 from bpf import cgroups, compiler, dcache, layout, link, offsets, probes, source, syscall
 from bpf.btf import Btf, BtfError
 from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, SYS_EXIT, Call, Event, catalogue, descriptor_of
-from bpf.looks import LOOKS, PROGRAMS, VARIANTS, Look
+from bpf.looks import LOOKS, PROGRAMS, VARIANTS, WALK, Look
 from bpf.mapped import MappedArray
 from bpf.source import HERE, Wanted
-from bpf.syscall import RAW_TRACEPOINT, TRACEPOINT
+from bpf.syscall import KPROBE, RAW_TRACEPOINT, TRACEPOINT
 from bpf.test_run import TestRun
 
 GROUP_OWN, GROUP_TREE, GROUP_NOT_TREE, GROUP_FOLLOWED, GROUP_ARMED = 1, 2, 4, 8, 16
@@ -33,6 +33,8 @@ ESSENTIAL = frozenset({"on_sys_exit", "on_sched_switch", *(f"on_{name}" for name
 """Programs that no run can be without, whatever they raise."""
 STACK = re.compile(r"in function (\w+) .*stack limit")
 SAMPLE_NAMES = "sample_names"
+HOOKED = "@hook"
+"""Of what there is a second time: tail calls go to programs of the same kind."""
 FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
 
 
@@ -75,6 +77,8 @@ class Programs:
             self._kernel |= self._records()
         self._prepares = probes.has_raw_tracepoint(btf, "sched_prepare_exec")
         self._attached: list[int] = []
+        self._hooked = source.hooked(wanted.events, btf)
+        self._kernel |= {f"HOOK_{program.removeprefix('hook_')}": which for program, (_, which) in self._hooked.items()}
         self._functions: dict[str, int] = {}
         self._maps: dict[str, syscall.Map] = {}
         found = self._compiled(machine, kept)
@@ -82,6 +86,8 @@ class Programs:
         for spec in found.maps:
             try:
                 self._maps[spec.name] = spec.create()
+                if self._hooked and spec.name == "objects":
+                    self._maps[spec.name + HOOKED] = spec.create()
             except OSError as error:
                 raise LoadError(f"the kernel refused the map {spec.name}: {error.strerror}") from error
         self._status = MappedArray(self.map_fd("status"), layout.STATUS, 1, writable=True)
@@ -97,6 +103,8 @@ class Programs:
             fd = self._functions.get(f"on_{program}")
             if fd is not None:
                 self._maps["objects"][PROGRAMS.index(program)] = fd
+        if self._hooked:
+            self._maps["objects" + HOOKED][PROGRAMS.index(WALK)] = self._functions[f"on_{WALK}{HOOKED}"]
 
     def _records(self) -> dict[str, int]:
         try:
@@ -133,22 +141,26 @@ class Programs:
         # tail calls go to programs of the same kind
         kinds |= dict.fromkeys(tails, TRACEPOINT if self._perf_events else RAW_TRACEPOINT)
         kinds |= {function: TRACEPOINT for _, function in self._entries}
+        if self._hooked:
+            kinds |= dict.fromkeys((*self._hooked, f"on_{WALK}{HOOKED}"), KPROBE)
         fds = {name: each.fd for name, each in self._maps.items()}
         numbers = source.numbers(self.wanted.scope)
         # the largest first: they take longest
-        order = sorted(kinds, key=lambda name: -len(found.programs[name].instructions))
+        order = sorted(kinds, key=lambda name: -len(found.programs[name.removesuffix(HOOKED)].instructions))
 
-        def load(function: str) -> None:
+        def load(key: str) -> None:
+            function = key.removesuffix(HOOKED)
             code = found.programs[function]
             functions = link.func_info(function, code.functions) if code.functions else None
+            given = fds | {"objects": fds["objects" + HOOKED]} if kinds[key] == KPROBE else fds
             try:
-                fd = syscall.load_program(function, kinds[function], code.placed(fds, numbers), functions)
+                fd = syscall.load_program(function, kinds[key], code.placed(given, numbers), functions)
             except OSError as error:
                 if self._whole or function in ESSENTIAL or not self.wanted.raised_by(function):
                     raise RefusedError(f"the kernel refused the program {function}: {error.strerror}") from error
                 self.refused[function] = error.strerror or ""
                 return
-            self._functions[function] = fd
+            self._functions[key] = fd
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(load, order))
@@ -337,6 +349,13 @@ class Programs:
                 self._attach_perf(name, function, name)
             else:
                 self._attach_raw(tracepoint, function)
+        for function, (name, _) in self._hooked.items():
+            if function in self.refused:
+                continue
+            try:
+                self._attached.append(syscall.attach_kprobe(name, self._functions[function]))
+            except OSError as error:
+                self.refused[function] = f"no kprobe at {name}: {error.strerror}"
         for name, function in self._entries:
             # without the room that its entry has, an address is not believed
             optional = name in source.ROOMS

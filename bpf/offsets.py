@@ -206,7 +206,15 @@ DCACHE_MOUNTED = 0x10000
 """Of kernels with seccomp filters."""
 SECCOMP = (("seccomp_filter", "prev"), ("seccomp_filter", "notif"))
 """Of kernels with modules."""
-MODULES = (("module", "name"), ("module", "version"), ("module", "srcversion"))
+MODULES = (("module", "name"), ("module", "version"), ("module", "srcversion"), ("module", "list"))
+"""What hooks look at (bpf/c/hooks.c), each if the kernel has it."""
+HOOKED = (
+    *(("bpf_map", "id"), ("bpf_map", "name"), ("bpf_prog", "aux"), ("bpf_prog", "type")),
+    *(("bpf_prog_aux", "id"), ("bpf_prog_aux", "name")),
+    *(("kprobe", "symbol_name"), ("kprobe", "pre_handler"), ("kprobe", "post_handler")),
+    *(("subprocess_info", "path"), ("subprocess_info", "argv"), ("subprocess_info", "envp")),
+    *(("device", "init_name"), ("device", "kobj.name"), ("device", "parent")),
+)
 REGISTERS = {
     "x86_64": ("di", "si", "dx", "r10", "r8", "r9", "bx", "cx", "bp", "orig_ax", "ip"),
     "aarch64": ("regs", "orig_x0", "syscallno", "pc"),
@@ -224,6 +232,9 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
     for members in (MAPLE_TREE, AUDIT, PIDS, PROC, IO_URING, IO_ADDRESS, IO_COPY, SECCOMP, MODULES):
         with contextlib.suppress(UnknownMember):
             found |= {f"KERNEL_{s}_{path.replace('.', '_')}": btf.offset(s, path) for s, path in members}
+    for struct, path in HOOKED:
+        with contextlib.suppress(UnknownMember):
+            found[f"KERNEL_{struct}_{path.replace('.', '_')}"] = btf.offset(struct, path)
     found["KERNEL_DCACHE_MOUNTED"] = DCACHE_MOUNTED
     with contextlib.suppress(UnknownMember):
         found["KERNEL_DCACHE_MOUNTED"] = btf.enumerator("dentry_flags", "DCACHE_MOUNTED")

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bpf import cgroups, early, layout, link, probes
 from bpf.btf import Btf, UnknownMember
-from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, ON_PROCESSES, SYS_EXIT, UNKNOWN_CALL_ID, Event, catalogue
+from bpf.catalogue import ENTRY_CALLS, HOOK, LIFECYCLE, ON_PROCESSES, SYS_EXIT, UNKNOWN_CALL_ID, Event, catalogue
 from bpf.early import AnyOf, Test
 from bpf.looks import ALWAYS, MULTIPLEXED, PROGRAMS, RESOLVE, STEPS, WALK
 from bpf.scope import Scope
@@ -55,6 +56,7 @@ SOURCES = (
     "identity.c",
     "uring.c",
     "modules.c",
+    "hooks.c",
     "lifecycle.c",
     "cgroup.c",
     "flush.c",
@@ -141,7 +143,11 @@ class Wanted:
         """The events that a program raises, of those that are wanted."""
         program = function.removeprefix("on_")
         own = {program, *(first for first, steps in STEPS.items() if program in steps)}
-        return [e.name for e in self.events if own & {*e.programs} or e.hook == f"raw_tracepoint:{program}"]
+        return [
+            e.name
+            for e in self.events
+            if own & {*e.programs} or e.hook == f"raw_tracepoint:{program}" or function == f"hook_{e.name}"
+        ]
 
     @property
     def tails(self) -> tuple[str, ...]:
@@ -273,6 +279,18 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
         found["WANT_TASK_RENAME"] = 1
     if prepare_exec:
         found["WANT_SCHED_PREPARE_EXEC"] = 1
+    return found
+
+
+def hooked(events: Iterable[Event], btf: Btf) -> dict[str, tuple[str, int]]:
+    """The kernel's function that each program of an event hangs on, and which of those that were to be tried it is."""
+    found = {}
+    for event in events:
+        kind, _, functions = (event.hook or "").partition(":")
+        for number, function in enumerate(functions.split(",") if kind == HOOK else ()):
+            if btf.has_name(function):
+                found[f"hook_{event.name}"] = function, number
+                break
     return found
 
 

@@ -11,14 +11,14 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 NUMBERS = {"x86_64": (321, 298), "aarch64": (280, 241)}
 """bpf and perf_event_open, by machine."""
 MAP_CREATE, LOOKUP, UPDATE, DELETE, NEXT_KEY, PROG_LOAD = range(6)
 PROG_TEST_RUN = 10
 OBJ_INFO, RAW_TRACEPOINT_OPEN = 15, 17
-TRACEPOINT, RAW_TRACEPOINT = 5, 17
+KPROBE, TRACEPOINT, RAW_TRACEPOINT = 2, 5, 17
 """Types of programs."""
 MAP = struct.Struct("<IIIIIII16s")
 """type, bytes of a key and of a value, entries, flags, inner map, NUMA node, name"""
@@ -33,7 +33,9 @@ FUNCTION_BYTES = 8
 INFO = struct.Struct("<IIQ")
 MAP_INFO = struct.Struct("<IIIIII16s")
 OPEN_RAW = struct.Struct("<QII")
-PERF_ATTR_BYTES, PERF_TRACEPOINT, PERF_FD_CLOEXEC = 112, 2, 8
+PERF_ATTR_BYTES, PERF_ATTR_CONFIG1, PERF_TRACEPOINT, PERF_FD_CLOEXEC = 112, 56, 2, 8
+KPROBES = Path("/sys/bus/event_source/devices/kprobe/type")
+"""The number of their perf events, where a kernel has kprobes."""
 PERF_IOC_ENABLE, PERF_IOC_SET_BPF = 0x2400, 0x40042408
 INSTRUCTION = 8
 NAME_BYTES = 15
@@ -192,12 +194,26 @@ def attach_raw_tracepoint(name: str, program: int) -> int:
     return call(RAW_TRACEPOINT_OPEN, OPEN_RAW.pack(ctypes.addressof(text), program, 0))
 
 
+def attach_kprobe(function: str, program: int) -> int:
+    """The same where a function of the kernel begins. FileNotFoundError where the kernel has no kprobes."""
+    kind = int(KPROBES.read_text())
+    attr, name = ctypes.create_string_buffer(PERF_ATTR_BYTES), ctypes.create_string_buffer(function.encode())
+    # type, size, config, sample_period; config1 is the function's name
+    struct.pack_into("<IIQQ", attr, 0, kind, PERF_ATTR_BYTES, 0, 1)
+    struct.pack_into("<Q", attr, PERF_ATTR_CONFIG1, ctypes.addressof(name))
+    return _attach_perf_event(attr, program)
+
+
 def attach_tracepoint(tracefs: Path, name: str, program: int) -> int:
     """The same of a tracepoint `group/name`: a perf event, which stands for all CPUs."""
     number = int((tracefs / "events" / name / "id").read_text())
     attr = ctypes.create_string_buffer(PERF_ATTR_BYTES)
     # type, size, config, sample_period
     struct.pack_into("<IIQQ", attr, 0, PERF_TRACEPOINT, PERF_ATTR_BYTES, number, 1)
+    return _attach_perf_event(attr, program)
+
+
+def _attach_perf_event(attr: Any, program: int) -> int:
     fd = perf_event_open(attr, 0)
     try:
         fcntl.ioctl(fd, PERF_IOC_SET_BPF, program)

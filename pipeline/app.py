@@ -146,6 +146,7 @@ class Run:
             self._seeded += 1
         print_headers(self.request, self.pipeline.columns)
         programs.attach()
+        kernel.tell_refused()
         programs.enter_containers()
         for roots, flag in (
             (self.span.trees, loader.GROUP_TREE),

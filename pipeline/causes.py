@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import mmap
 import os
+import resource
 import signal
 import socket
 import struct
@@ -43,6 +45,10 @@ COMPAT += b"\xcd\x80\x5d\x5b\xc3"
 COMPAT_CALLS = "32-bit calls"
 """Stands for all of them in what is said."""
 COMPAT_GETPID = 20
+BPF, PERF_EVENT_OPEN, FINIT_MODULE = 321, 298, 313
+KPROBES = Path("/sys/bus/event_source/devices/kprobe/type")
+BPF_ATTR_BYTES, PERF_ATTR_BYTES, PERF_ATTR_CONFIG1 = 128, 112, 56
+RETURN_0 = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
 ELF = b"\x7fELF" + bytes(60)
 CONTAINER = "c4ec" * 16
 GROUP = f"docker-{CONTAINER}.scope"
@@ -151,6 +157,58 @@ def submitted(_folder: Path, _: Path | None) -> None:
     checked(LIBC.syscall(IO_URING_ENTER, ring, 1, 0, 0, 0, 0))
 
 
+def programmed(_folder: Path, _: Path | None) -> None:
+    """A map and a program, attached to nothing."""
+    described = ctypes.create_string_buffer(struct.pack("<IIII", 2, 4, 4, 1), BPF_ATTR_BYTES)
+    checked(LIBC.syscall(BPF, 0, ctypes.addressof(described), BPF_ATTR_BYTES, 0, 0, 0))
+    code, licence = ctypes.create_string_buffer(RETURN_0), ctypes.create_string_buffer(b"GPL")
+    where = struct.pack("<IIQQ", 1, 2, ctypes.addressof(code), ctypes.addressof(licence))
+    described = ctypes.create_string_buffer(where, BPF_ATTR_BYTES)
+    checked(LIBC.syscall(BPF, 5, ctypes.addressof(described), BPF_ATTR_BYTES, 0, 0, 0))
+
+
+def refused_module(folder: Path, _: Path | None) -> None:
+    """A file that is no module."""
+    nothing = ctypes.create_string_buffer(1)
+    with (folder / "plan").open("rb") as file:
+        LIBC.syscall(FINIT_MODULE, file.fileno(), ctypes.addressof(nothing), 0, 0, 0, 0)
+    if (number := ctypes.get_errno()) != errno.ENOEXEC:
+        raise OSError(number, os.strerror(number))
+
+
+def probed(_folder: Path, _: Path | None) -> None:
+    """A kprobe that is never enabled."""
+    attr = ctypes.create_string_buffer(PERF_ATTR_BYTES)
+    name = ctypes.create_string_buffer(b"security_path_notify")
+    struct.pack_into("<IIQQ", attr, 0, int(KPROBES.read_text()), PERF_ATTR_BYTES, 0, 1)
+    struct.pack_into("<Q", attr, PERF_ATTR_CONFIG1, ctypes.addressof(name))
+    checked(LIBC.syscall(PERF_EVENT_OPEN, ctypes.addressof(attr), -1, 0, -1, 0, 0))
+
+
+def unknown_program(folder: Path, _: Path | None) -> None:
+    """The kernel asks for a module that knows what no program is."""
+    path = folder / "unknown"
+    path.write_bytes(b"\x01\x02\x03\x04")
+    path.chmod(0o700)
+    with contextlib.suppress(OSError):
+        os.execv(path, ["unknown"])
+
+
+def looked_at(folder: Path, _: Path | None) -> None:
+    path = folder / "looked"
+    path.write_bytes(b"text")
+    with path.open("rb", buffering=0) as file:
+        file.read(1)
+        os.readv(file.fileno(), [bytearray(1)])
+    os.utime(path, ns=(1, 2))
+    checked(LIBC.inotify_add_watch(checked(LIBC.inotify_init1(0)), bytes(path), 2))
+    os.chdir(folder)
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+    # it may not set the clock
+    LIBC.settimeofday(struct.pack("<qq", 1, 0), None)
+
+
 def grouped(_folder: Path, groups: Path | None) -> None:
     """A control group that is named like a container's, and a process in it."""
     if groups is None:
@@ -190,15 +248,23 @@ ACTIONS: dict[Action, str] = {
     mounted: "security_sb_mount security_sb_umount",
     connected: _SOCKETS,
     mapped: "security_mmap_file security_file_mprotect mem_prot_alert",
-    executed: "sched_process_exec security_bprm_check shared_object_loaded task_rename vfork",
+    executed: "load_elf_phdrs sched_process_exec security_bprm_check shared_object_loaded task_rename vfork",
     lowered: "commit_creds",
     moved: "switch_task_ns",
     signalled: "rt_sigreturn",
+    unknown_program: "call_usermodehelper",
+    looked_at: """vfs_read vfs_readv vfs_utimes security_path_notify set_fs_pwd security_task_setrlimit
+        security_task_prctl security_settime64""",
     grouped: "cgroup_mkdir cgroup_rmdir cgroup_attach_task container_create container_remove",
 }
 """What is done, and for which events."""
-OUTSIDE: dict[Action, str] = {submitted: "io_uring_create io_uring_submit"}
-"""The same, before there are namespaces: in those of users other than the host's, rings count as locked memory."""
+OUTSIDE: dict[Action, str] = {
+    submitted: "io_uring_create io_uring_submit",
+    programmed: "security_bpf security_bpf_map security_bpf_prog",
+    refused_module: "security_kernel_read_file security_kernel_post_read_file",
+    probed: "kprobe_attach kallsyms_lookup_name",
+}
+"""The same, before there are namespaces: there, rings count as locked memory, and the others need the host's rights."""
 
 
 def _child(act: Callable[[], object], said: int) -> int:

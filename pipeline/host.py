@@ -10,10 +10,11 @@ from pathlib import Path
 
 from bpf import beyond, cgroups, loader, scope, source
 from bpf.btf import VMLINUX, Btf, BtfError
-from bpf.catalogue import ENTRY_CALLS, Event, catalogue
+from bpf.catalogue import ENTRY_CALLS, HOOK, Event, catalogue
 from bpf.compiler import CompileError, import_bcc
 from bpf.loader import INSTALL
 from bpf.probes import has_raw_tracepoint, tracefs
+from bpf.syscall import KPROBES
 from pipeline import privilege
 from pipeline.clock import ClockError, namespace_ns
 from pipeline.shm import UnorderedMemory, require_total_store_order
@@ -189,13 +190,28 @@ def _kernel_btf() -> Btf:
 
 
 @functools.cache
-def _absent_tracepoints() -> frozenset[str]:
-    """Optional raw tracepoints that this kernel has not; none if that cannot be told. Parsing BTF would take longer."""
+def _names() -> bytes:
+    """The names of this kernel, each between NULs; empty if that cannot be told. Parsing BTF would take longer."""
     try:
-        names = VMLINUX.read_bytes()
+        return VMLINUX.read_bytes()
     except OSError:
-        return frozenset()
-    return frozenset(name for name in OPTIONAL_TRACEPOINTS if f"\0btf_trace_{name}\0".encode() not in names)
+        return b""
+
+
+@functools.cache
+def _absent_tracepoints() -> frozenset[str]:
+    """Optional raw tracepoints that this kernel has not; none if that cannot be told."""
+    names = _names()
+    return frozenset(n for n in OPTIONAL_TRACEPOINTS if names and f"\0btf_trace_{n}\0".encode() not in names)
+
+
+@functools.cache
+def _hook_lack(functions: str) -> str:
+    """Why none of these functions can be hooked; "" if one can."""
+    if not KPROBES.exists():
+        return "needs a kprobe, and this kernel has none"
+    there = any(f"\0{function}\0".encode() in _names() for function in functions.split(","))
+    return "" if there else NOT_IN_KERNEL
 
 
 def trial(cache: Path) -> tuple[list[Finding], frozenset[str]]:
@@ -221,6 +237,8 @@ def event_lack(event: Event) -> str:
     if event.hook is None:
         return event.missing
     kind, _, name = event.hook.partition(":")
+    if kind == HOOK:
+        return _hook_lack(name)
     return NOT_IN_KERNEL if kind == "raw_tracepoint" and name in _absent_tracepoints() else ""
 
 
@@ -229,6 +247,9 @@ def hook_state(hook: str | None) -> tuple[bool, str]:
     if hook is None or hook in ("pipeline", "start"):
         return hook is not None, ""
     kind, _, name = hook.partition(":")
+    if kind == HOOK:
+        lack = _hook_lack(name)
+        return not lack, lack
     if kind == "tracepoint":
         where = tracefs()
         if where is None:

@@ -53,9 +53,7 @@ class Kernel:
             boot_epoch_ns=boot_ns,
         )
         self.programs = loader.Programs(wanted, btf, Path(settings.cache) if settings.cache else None, whole)
-        for function, reason in self.programs.refused.items():
-            events = ", ".join(wanted.raised_by(function))
-            logger("supervisor").warning("supervisor.program_refused", program=function, events=events, reason=reason)
+        self._wanted = wanted
         self.cpus = self.programs.cpus
         self._produced = watermark.produced(self.programs.map_fd("produced"), self.cpus)
         self._marks = watermark.Marks(self.programs.map_fd("marks"), self.cpus, self.programs.slots)
@@ -90,6 +88,12 @@ class Kernel:
         perf.enable(fd)
         self.programs.set_perf_fd(name, cpu, fd)
         return fd
+
+    def tell_refused(self) -> None:
+        """Warn of programs that the kernel did not take, or not where they belong; once they are attached."""
+        for function, reason in self.programs.refused.items():
+            events = ", ".join(self._wanted.raised_by(function))
+            logger("supervisor").warning("supervisor.program_refused", program=function, events=events, reason=reason)
 
     def follow_clock(self) -> None:
         """Tell the programs what the wall clock shows, for the times of containers."""

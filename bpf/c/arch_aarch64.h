@@ -6,6 +6,8 @@
 #define SYSCALL_EXECVE(compat) ((compat) ? 11 : 221)
 #define SYSCALL_FINIT_MODULE(compat) ((compat) ? 379 : 273)
 #define SYSCALL_EXECVEAT(compat) ((compat) ? 387 : 281)
+/* Of a function of the kernel, as it begins. */
+#define FUNCTION_ARGUMENT(regs, n) LOAD_BY_TYPE(u64, "u64", regs, KERNEL_pt_regs_regs + (n) * 8)
 #define INSTRUCTION_POINTER(regs) LOAD_REGISTER(regs, KERNEL_pt_regs_pc)
 #define SYSCALL_NUMBER(regs) ((s64)(s32)LOAD_REGISTER4(regs, KERNEL_pt_regs_syscallno))
 #define SYSCALL_IS_COMPAT(task) (LOAD8(task, KERNEL_task_struct_thread_info_flags) & TIF_32BIT)

@@ -3,6 +3,14 @@
 #define SYSCALL_EXECVE(compat) ((compat) ? 11 : 59)
 #define SYSCALL_FINIT_MODULE(compat) ((compat) ? 350 : 313)
 #define SYSCALL_EXECVEAT(compat) ((compat) ? 358 : 322)
+/* Of a function of the kernel, as it begins. */
+#define FUNCTION_ARGUMENT(regs, n) LOAD_BY_TYPE(u64, "u64", regs, FUNCTION_ARGUMENT_##n)
+#define FUNCTION_ARGUMENT_0 KERNEL_pt_regs_di
+#define FUNCTION_ARGUMENT_1 KERNEL_pt_regs_si
+#define FUNCTION_ARGUMENT_2 KERNEL_pt_regs_dx
+#define FUNCTION_ARGUMENT_3 KERNEL_pt_regs_cx
+#define FUNCTION_ARGUMENT_4 KERNEL_pt_regs_r8
+#define FUNCTION_ARGUMENT_5 KERNEL_pt_regs_r9
 #define INSTRUCTION_POINTER(regs) LOAD_REGISTER(regs, KERNEL_pt_regs_ip)
 /* What the kernel dispatches on is an int: do_syscall_64() drops the upper half of rax. */
 #define SYSCALL_NUMBER(regs) ((s64)(s32)LOAD_REGISTER4(regs, KERNEL_pt_regs_orig_ax))

@@ -112,6 +112,7 @@ struct strings {
 	u32 items; /* read so far */
 	u32 cut;
 	u32 status;
+	u32 user;
 };
 
 LOOP_BODY(vector_item, struct strings *v)
@@ -120,7 +121,8 @@ LOOP_BODY(vector_item, struct strings *v)
 	char *data = (char *)(b + 1);
 	u64 item = 0;
 	u32 width = v->width;
-	if (bpf_probe_read_user(&item, width == 4 ? 4 : 8, (void *)(v->address + v->items++ * width))) {
+	void *at_item = (void *)(v->address + v->items++ * width);
+	if (v->user ? bpf_probe_read_user(&item, width == 4 ? 4 : 8, at_item) : bpf_probe_read_kernel(&item, 8, at_item)) {
 		v->status = BLOB_FAULT;
 		return 1;
 	}
@@ -132,7 +134,7 @@ LOOP_BODY(vector_item, struct strings *v)
 	if (at > VECTOR_BYTES - VECTOR_STRING)
 		return 1;
 	/* one byte more than is kept tells that there is more */
-	long n = read_user_text(data + at, VECTOR_STRING + 1, item);
+	long n = read_text(data + at, VECTOR_STRING + 1, item, v->user);
 	if (n <= 0) {
 		v->status = BLOB_FAULT;
 		return 1;
@@ -151,15 +153,26 @@ LOOP_BODY(vector_item, struct strings *v)
  * VECTOR_STRING is cut there, and the blob says so. What is not the same in all turns of the loop is kept in
  * the blob, see path.h.
  */
-static __always_inline void blob_vector(struct writer *w, u32 arg, u64 address, bool compat)
+static __always_inline void blob_strings(struct writer *w, u32 arg, u64 address, bool compat, u32 source)
 {
 	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + VECTOR_BYTES + VECTOR_STRING + 8);
 	if (!b)
 		return;
-	struct strings v = {.blob = b, .address = address, .width = compat ? 4 : 8, .status = BLOB_CUT};
+	struct strings v = {
+		.blob = b,
+		.address = address,
+		.width = compat ? 4 : 8,
+		.status = BLOB_CUT,
+		.user = source != SOURCE_KERNEL,
+	};
 	if (address)
 		LOOP(VECTOR_ITEMS, vector_item, &v);
-	blob_end(w, b, b->whole, address ? v.status : BLOB_NULL);
+	blob_end(w, b, b->whole, (address ? v.status : BLOB_NULL) | source);
+}
+
+static __always_inline void blob_vector(struct writer *w, u32 arg, u64 address, bool compat)
+{
+	blob_strings(w, arg, address, compat, SOURCE_USER_EXIT);
 }
 
 /* A range of the image's memory: argv or the environment, as the kernel laid them out at exec. */

@@ -1,8 +1,7 @@
 /*
- * modules.c - kernel modules that come and go, on kernels that have any. NOT YET RUN: the kernel that this was
- * written on has none, and so neither the tracepoints.
+ * modules.c - kernel modules that come and go, on kernels that have any.
  */
-#if defined(EVENT_module_load) || defined(EVENT_module_free)
+#if defined(EVENT_module_load) || defined(EVENT_module_free) || defined(EVENT_do_init_module)
 static __always_inline void blob_module(struct writer *w, u64 name, u64 module)
 {
 	blob_string(w, 0, name, false);
