@@ -34,7 +34,7 @@ MOST_KEPT = 64
 """Files; that which was not used for longest goes first."""
 SUFFIX = ".bpf"
 COMPILE_S = 300
-LD_IMM64, PSEUDO_MAP_FD = 0x18, 1
+LD_IMM64, PSEUDO_MAP_FD, CALL, PSEUDO_CALL = 0x18, 1, 0x85, 1
 CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
 SYMBOLS = b"ffffffff81000000 T bpf_probe_read_kernel\nffffffff81000010 T bpf_probe_read_user\n"
 """Functions that the programs call themselves: a kernel that has none is refused when they are loaded."""
@@ -180,7 +180,7 @@ def _compile(source: Source) -> Compiled:
         raise CompileError(str(error)) from error
     names = [bcc.lib.bpf_function_name(made.module, i) for i in range(bcc.lib.bpf_num_functions(made.module))]
     maps: dict[int, MapSpec] = {}
-    functions = {name.decode(): _code(made.dump_func(name), maps) for name in names}
+    functions = {name.decode(): _code(name.decode(), made.dump_func(name), maps) for name in names}
     bodies = {name: functions.pop(name) for name in link.BODIES if name in functions}
     return Compiled(tuple(maps.values()), {name: _linked(code, bodies) for name, code in functions.items()})
 
@@ -193,8 +193,10 @@ def _linked(code: Code, bodies: dict[str, Code]) -> Code:
     return Code(instructions, maps, begins, code.numbers)
 
 
-def _code(instructions: bytes, maps: dict[int, MapSpec]) -> Code:
-    """A program as bcc has it, with descriptors of its own maps. `maps`, by descriptor: its own are added."""
+def _code(function: str, instructions: bytes, maps: dict[int, MapSpec]) -> Code:
+    """A program as bcc has it, with descriptors of its own maps. `maps`, by descriptor: its own are added. CompileError
+    if it calls a function that is nowhere: C lets that pass, and the kernel only says that a jump goes astray.
+    """
     found: dict[int, str] = {}
     for at in range(len(instructions) // INSTRUCTION):
         opcode, registers, _, fd = HEAD.unpack_from(instructions, at * INSTRUCTION)
@@ -202,6 +204,8 @@ def _code(instructions: bytes, maps: dict[int, MapSpec]) -> Code:
             if fd not in maps:
                 maps[fd] = MapSpec.of(fd)
             found[at] = maps[fd].name
+        if opcode == CALL and registers >> 4 == PSEUDO_CALL:
+            raise CompileError(f"{function} calls a function that is not defined for this kernel")
     return Code(link.of_kernel(instructions), found, numbers=link.numbered(instructions))
 
 

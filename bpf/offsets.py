@@ -155,6 +155,11 @@ MAPLE_TREE = (
     ("maple_arange_64", "pivot"),
     ("maple_arange_64", "slot"),
 )
+"""And before."""
+RED_BLACK_TREE = (
+    *(("mm_struct", "mm_rb"), ("vm_area_struct", "vm_rb")),
+    *(("rb_node", "rb_left"), ("rb_node", "rb_right")),
+)
 """Of kernels with CONFIG_AUDIT."""
 AUDIT = (("task_struct", "loginuid"), ("task_struct", "sessionid"))
 """Where the numbers of a namespace stand, since 4.20."""
@@ -229,7 +234,7 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
     found = {f"KERNEL_{name}": _first(btf, places) for name, places in wanted.items()}
     found["KERNEL_upid_size"] = btf.size("upid")
     found["KERNEL_pt_regs_size"] = btf.size("pt_regs")
-    for members in (MAPLE_TREE, AUDIT, PIDS, PROC, IO_URING, IO_ADDRESS, IO_COPY, SECCOMP, MODULES):
+    for members in (MAPLE_TREE, RED_BLACK_TREE, AUDIT, PIDS, PROC, IO_URING, IO_ADDRESS, IO_COPY, SECCOMP, MODULES):
         with contextlib.suppress(UnknownMember):
             found |= {f"KERNEL_{s}_{path.replace('.', '_')}": btf.offset(s, path) for s, path in members}
     for struct, path in HOOKED:

@@ -1,25 +1,28 @@
 /*
  * regions.h - which region of a process's memory holds an address, and of which file it is.
  */
-#ifdef KERNEL_mm_struct_mm_mt
-#define TREE_DEPTH 8
-#define NODE_SLOTS 16
-#define MAPLE_RANGE_64 2 /* below it are leaves */
-#define MAPLE_ARANGE_64 3
 #define AT_NULL 0
 #define AT_BASE 7
 #define AUXILIARY_PAIRS 24
 
-/*
- * The region that holds `address`, or 0. Since 6.1 regions stand in a maple tree: a node has pivots, the
- * last address of each slot, and slots; the low byte of a pointer to a node says which kind it is
- * (include/linux/maple_tree.h). Read without its lock: a node that goes is freed only after RCU.
- */
+/* The way down to the region that holds an address. */
 struct descent {
 	u64 address;
 	u64 entry; /* a node, or the region once `found` */
 	u64 found;
 };
+
+/*
+ * Since 6.1 regions stand in a maple tree: a node has pivots, the last address of each slot, and slots; the
+ * low byte of a pointer to a node says which kind it is (include/linux/maple_tree.h). Read without its lock: a
+ * node that goes is freed only after RCU.
+ */
+#ifdef KERNEL_mm_struct_mm_mt
+#define TREE_DEPTH 8
+#define TREE_ROOT (KERNEL_mm_struct_mm_mt + KERNEL_maple_tree_ma_root)
+#define NODE_SLOTS 16
+#define MAPLE_RANGE_64 2 /* below it are leaves */
+#define MAPLE_ARANGE_64 3
 
 LOOP_BODY(region_level, struct descent *d)
 {
@@ -43,12 +46,35 @@ LOOP_BODY(region_level, struct descent *d)
 	d->found = kind < MAPLE_RANGE_64;
 	return d->found;
 }
+#else
+/*
+ * Before, in a red-black tree (include/linux/rbtree.h). It is read without its lock, too, and while it is
+ * turned about, a region may not be found.
+ */
+#define TREE_DEPTH 34 /* of 65,530 regions, which are as many as a process may have */
+#define TREE_ROOT KERNEL_mm_struct_mm_rb
 
+LOOP_BODY(region_level, struct descent *d)
+{
+	u64 node = d->entry, region = node - KERNEL_vm_area_struct_vm_rb;
+	if (!node)
+		return 1;
+	if (d->address < KREAD(u64, region + KERNEL_vm_area_struct_vm_start)) {
+		d->entry = KREAD(u64, node + KERNEL_rb_node_rb_left);
+		return 0;
+	}
+	d->found = d->address < KREAD(u64, region + KERNEL_vm_area_struct_vm_end);
+	d->entry = d->found ? region : KREAD(u64, node + KERNEL_rb_node_rb_right);
+	return d->found;
+}
+#endif
+
+/* The region that holds `address`, or 0. */
 static __always_inline u64 region_of(u64 mm, u64 address)
 {
 	struct descent d = {
 		.address = address,
-		.entry = KREAD(u64, mm + KERNEL_mm_struct_mm_mt + KERNEL_maple_tree_ma_root),
+		.entry = KREAD(u64, mm + TREE_ROOT),
 	};
 	LOOP(TREE_DEPTH, region_level, &d);
 	return d.found ? d.entry : 0;
@@ -86,9 +112,3 @@ static __always_inline u64 interpreter_file(u64 mm, u64 entry)
 	u64 region = a.base ? region_of(mm, entry ? entry : a.base) : 0;
 	return region ? KREAD(u64, region + KERNEL_vm_area_struct_vm_file) : 0;
 }
-#else
-static __always_inline u64 interpreter_file(u64 mm, u64 entry)
-{
-	return 0;
-}
-#endif

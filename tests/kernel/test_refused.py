@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bpf import loader, scope, syscall
+from bpf import loader, offsets, scope, source, syscall
 from bpf.btf import Btf
 from bpf.catalogue import catalogue
 from bpf.looks import PROGRAMS
@@ -50,6 +50,25 @@ def test_what_every_run_needs_must_be_taken(function: str, whole: bool, monkeypa
     refusing(monkeypatch, function)
     with pytest.raises(loader.RefusedError, match=f"refused the program {function}: .*for a test"):
         loader.Programs(WANTED, Btf.of_kernel(), whole=whole)
+
+
+OLD = {"KERNEL_mm_struct_mm_rb": 8, "KERNEL_vm_area_struct_vm_rb": 32, "KERNEL_rb_node_rb_left": 16} | {
+    "KERNEL_rb_node_rb_right": 8
+}
+"""Where the regions of a process stand before 6.1: anywhere, nothing is run here."""
+NEW = ("KERNEL_mm_struct_mm_mt", "KERNEL_rdonly_cast", "KERNEL_task_struct")
+
+
+def test_programs_for_a_kernel_that_has_nothing_new_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without typed tasks, fetching atomics, loops, maple trees: as 5.10 has them, though not its verifier."""
+    resolve = offsets.resolve
+    monkeypatch.setattr(offsets, "resolve", lambda *of: {k: v for k, v in resolve(*of).items() if k not in NEW} | OLD)
+    monkeypatch.setattr(source, "features", lambda *_: {})
+    names = ("mem_prot_alert", "security_file_mprotect", "security_inode_rename", "sched_process_exec", "connect")
+    wanted = Wanted(events=tuple(catalogue().by_name[name] for name in names), scope=scope.Scope(), shards=1)
+    programs = loader.Programs(wanted, Btf.of_kernel())
+    assert programs.refused == {}
+    programs.close()
 
 
 @pytest.mark.parametrize(

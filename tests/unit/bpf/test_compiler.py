@@ -103,6 +103,12 @@ def test_a_text_that_is_no_c_is_refused_with_the_compilers_words() -> None:
         compiler.compiled(Source("int on_it(", ("-w",)), None)
 
 
+def test_a_function_that_is_nowhere_is_refused() -> None:
+    text = "#include <linux/types.h>\nint on_x(void *ctx) { return nowhere(ctx); }"
+    with pytest.raises(CompileError, match="on_x calls a function that is not defined for this kernel"):
+        compiler.compiled(Source(text, ("-w",)), None)
+
+
 @pytest.mark.kernel
 def test_what_the_kernel_refuses_it_says_why() -> None:
     no_exit = struct.pack("<BBhi", 0xB7, 1, 0, 0)  # r1 = 0
