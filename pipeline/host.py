@@ -205,13 +205,17 @@ def _absent_tracepoints() -> frozenset[str]:
     return frozenset(n for n in OPTIONAL_TRACEPOINTS if names and f"\0btf_trace_{n}\0".encode() not in names)
 
 
+def hooked_function(functions: str) -> str:
+    """The first of these functions, separated by commas, that this kernel has; "" for none."""
+    return next((f for f in functions.split(",") if f"\0{f}\0".encode() in _names()), "")
+
+
 @functools.cache
 def _hook_lack(functions: str) -> str:
     """Why none of these functions can be hooked; "" if one can."""
     if not KPROBES.exists():
         return "needs a kprobe, and this kernel has none"
-    there = any(f"\0{function}\0".encode() in _names() for function in functions.split(","))
-    return "" if there else NOT_IN_KERNEL
+    return "" if hooked_function(functions) else NOT_IN_KERNEL
 
 
 def trial(cache: Path) -> tuple[list[Finding], frozenset[str]]:

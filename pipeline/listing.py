@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 import msgspec
 
-from bpf.catalogue import Event, catalogue, nearest
+from bpf.catalogue import HOOK, Event, catalogue, nearest
 from bpf.scope import KEYS
 from config import outputs, settings
 from pipeline.groups import EX_USAGE, Failure, Suggesting, say
-from pipeline.host import Finding, findings, hook_state, trial
+from pipeline.host import Finding, findings, hook_state, hooked_function, trial
 from pipeline.proof import prove
 
 
@@ -65,7 +65,15 @@ def _show_event(event: Event) -> None:
         say(f"  {argument.type} {argument.name}")
     say(f"  sets: {', '.join(sorted(event.sets)) or 'none'}")
     lack = _lack(event)
-    say(f"  not on this host: {lack}" if lack else f"  provided: by {event.hook}")
+    say(f"  not on this host: {lack}" if lack else f"  provided: by {_source(event)}")
+
+
+def _source(event: Event) -> str:
+    """Where it comes from on this host."""
+    kind, _, where = (event.hook or "").partition(":")
+    if kind != HOOK:
+        return str(event.hook)
+    return f"kprobe:{hooked_function(where)}"
 
 
 @list_.command(name="sets")
