@@ -218,11 +218,13 @@ def _hook_lack(functions: str) -> str:
     return "" if hooked_function(functions) else NOT_IN_KERNEL
 
 
-def trial(cache: Path) -> tuple[list[Finding], frozenset[str]]:
-    """Whether the kernel takes the programs of all events that this host has; and the events of those refused."""
+def trial(cache: Path, shards: int) -> tuple[list[Finding], frozenset[str]]:
+    """Whether the kernel takes the programs of all events that this host has; and the events of those refused. The
+    programs are those of a run of a command with so many workers, which need not be compiled again then.
+    """
     name = "programs"
     events = tuple(e for e in catalogue().by_id.values() if e.hook is not None and not event_lack(e))
-    wanted = source.Wanted(events=events, scope=scope.Scope(), shards=1)
+    wanted = source.Wanted(events=events, scope=scope.parse((), 0, command=True), shards=shards)
     try:
         programs = loader.Programs(wanted, _kernel_btf(), cache)
     except loader.LoadError as error:

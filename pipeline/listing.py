@@ -131,7 +131,8 @@ def check(live: bool, output: str) -> None:
     """
     found, proved = findings(), None
     if all(f.ok or f.optional for f in found):
-        tried, refused = trial(Path(settings.Settings().cache))
+        defaults = settings.Settings()
+        tried, refused = trial(Path(defaults.cache), defaults.workers)
         found += tried
         if live and all(f.ok or f.optional for f in tried):
             proved = prove(refused)

@@ -77,12 +77,12 @@ def prove(refused: frozenset[str]) -> Proof:
     with tempfile.TemporaryDirectory(prefix="headrace-check-") as name, _group() as group:
         folder = Path(name)
         (folder / "plan").write_text(json.dumps(_plan({event.name for event in events})))
-        others = ",".join(event.name for event in events if event.name != EXISTING)
+        names = ",".join(event.name for event in events)
         causes = ("-P", "-m", "pipeline.causes", str(folder), str(group or "-"))
         said = ""
         try:
             done = _run(
-                folder / "events", "-e", others, "--ledger", str(folder / "ledger"), "--", sys.executable, *causes
+                folder / "events", "-e", names, "--ledger", str(folder / "ledger"), "--", sys.executable, *causes
             )
             said = done.stderr.strip().rpartition("\n")[2]
             failed = json.loads(done.stdout)

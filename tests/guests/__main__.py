@@ -2,13 +2,15 @@
 
     python -m tests.guests [--kernel 6.1]... [--smoke] [--folder DIR] [--job SCRIPT] [--timeout SECONDS]
 
-`--smoke`: a start, `headrace check` and a run of all events, and no tests. `--job`: a script of your own, which runs as
-root in the checkout; /mnt is shared, and shown at the end. The commit is tested, not what has not been committed.
+`--smoke`: `headrace check --live`, the demonstration, a flood of an exact count, the events of hooks, and no other
+tests. `--job`: a script of your own, which runs as root in the checkout; /mnt is shared, and shown at the end. The commit
+is tested, not what has not been committed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -17,8 +19,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from tests.guests import table
 from tests.guests.machine import Machine
 from tests.guests.packages import GuestError, Kernel, fetch_kernel
+from tests.guests.table import FLOOD
 
 ROOT = Path(__file__).parents[2]
 KERNELS = (
@@ -30,12 +34,17 @@ KERNELS = (
 )
 MODULES = "calls contexts ignored limits objects signatures tracepoints tree uring ways".split()
 """Of tests/kernel: those of which most share a run."""
-SMOKE = """
+SMOKE = f"""
 set -x
-timeout 300 .venv/bin/headrace check >/mnt/check 2>&1; echo check $?
-timeout 600 .venv/bin/headrace run -e '*' -o json:/mnt/events --ledger /mnt/ledger -- sh -c '
-    ls / >/dev/null; cat /etc/passwd >/dev/null; /bin/echo "" a >/dev/null; mv /etc/hostname /etc/named'
-echo run $?
+timeout 1500 .venv/bin/headrace check --live -o json >/mnt/live; echo live $?
+timeout 300 .venv/bin/headrace demo >/mnt/demo 2>&1; echo demo $? >>/mnt/statuses
+timeout 600 .venv/bin/headrace run -e getppid -o none --ledger /mnt/flood -- sh -c '
+    for i in 1 2 3 4; do
+        python3 -S -c "import os; [os.getppid() for _ in range({FLOOD // 4})]" &
+    done; wait'
+echo flood $? >>/mnt/statuses
+timeout 900 .venv/bin/python -m pytest -q -p no:cacheprovider tests/kernel/test_hooks.py >/mnt/hooks 2>&1
+echo hooks $? >>/mnt/statuses
 """
 TESTS = f"""
 timeout 5000 .venv/bin/python -m pytest -q -p no:cacheprovider --timeout 900 --junitxml /mnt/results.xml \\
@@ -46,10 +55,10 @@ timeout 5000 .venv/bin/python -m pytest -q -p no:cacheprovider --timeout 900 --j
 def shown(share: Path) -> dict[str, Any]:
     """What a guest's job has left."""
     found: dict[str, Any] = {"release": (share / "release").read_text().strip()}
-    ledger, results = share / "ledger", share / "results.xml"
-    if ledger.exists():
-        books = json.loads(ledger.read_text())
-        found["smoke"] = {name: books[name] for name in ("produced", "delivered", "lost", "balanced")}
+    results = share / "results.xml"
+    for name, read in (("live", _live), ("flood", _flood), ("statuses", _statuses)):
+        with contextlib.suppress(OSError, ValueError):
+            found[name] = read((share / name).read_text())
     if results.exists():
         cases = list(ElementTree.parse(results).getroot().iter("testcase"))
         kinds = [next((each.tag for each in case if each.tag in ("failure", "error", "skipped")), "") for case in cases]
@@ -61,6 +70,31 @@ def shown(share: Path) -> dict[str, Any]:
         ]
         found["skipped"] = kinds.count("skipped")
     return found
+
+
+def _live(text: str) -> dict[str, Any]:
+    told = json.loads(text)
+    found: dict[str, Any] = told["live"] or {"error": "the programs were refused"}
+    found["refused"] = {f["name"]: f["detail"] for f in told["findings"] if f["name"].startswith("program ")}
+    return found
+
+
+def _flood(text: str) -> dict[str, Any]:
+    books = json.loads(text)
+    return {name: books[name] for name in ("produced", "delivered", "lost", "missed_by_program", "balanced")}
+
+
+def _statuses(text: str) -> dict[str, int]:
+    return {name: int(status) for name, status in map(str.split, text.splitlines())}
+
+
+def is_well(found: dict[str, Any]) -> bool:
+    """Whether everything that was tried came out as it should: events, counts, statuses, tests."""
+    live, flood = found.get("live", {}), found.get("flood", {})
+    came = live.get("arrived") and not live["missing"] and not live["error"] and live["ledger"]["balanced"]
+    missed = sum(flood.get("missed_by_program", {}).values())
+    counted = flood.get("produced", -1) <= FLOOD <= flood.get("produced", -1) + missed
+    return bool(came and counted) and not any(found["statuses"].values()) and not found.get("failed")
 
 
 def main() -> int:
@@ -87,16 +121,18 @@ def main() -> int:
             made = fetch_kernel(folder, kernel)
             took = machine.boot(kernel, made, f"uname -r >/mnt/release\n{job}", share, options.timeout)
             results[kernel.name] = found = shown(share) | {"seconds": round(took)}
-            print(f"{kernel.name}: {json.dumps(found)}", flush=True)
             if options.job:
                 print((share / "out").read_text())
-            elif found.get("failed") or not found.get("smoke", {}).get("balanced"):
-                status = 1
+                continue
+            found["well"] = is_well(found)
+            print(f"{kernel.name}: {table.summary(found)}", flush=True)
+            status = status or int(not found["well"])
     except (GuestError, subprocess.SubprocessError) as error:
         print(f"tests.guests: {error}", file=sys.stderr)
         status = 69
     if options.results:
-        options.results.write_text(json.dumps(results, indent=1) + "\n")
+        before = json.loads(options.results.read_text()) if options.results.exists() else {}
+        options.results.write_text(json.dumps(before | results, indent=1) + "\n")
     return status
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.guests.__main__ import KERNELS, shown
+import pytest
+
+from tests.guests.__main__ import KERNELS, is_well, shown
 from tests.guests.machine import drivers
+from tests.guests.table import FLOOD, MARK, events, kernels, main
 
 DEPENDENCIES = """kernel/fs/9p/9p.ko.xz: kernel/net/9p/9pnet.ko.xz kernel/fs/netfs/netfs.ko.xz
 kernel/fs/ext4/ext4.ko.xz: kernel/fs/jbd2/jbd2.ko.xz
@@ -14,6 +17,11 @@ kernel/fs/jbd2/jbd2.ko.xz:
 kernel/crypto/crc32c_generic.ko.xz:
 kernel/drivers/net/virtio_net.ko.xz:
 """
+BOOKS = {"produced": FLOOD, "delivered": 3, "lost": 1, "missed_by_program": {}, "balanced": True}
+LIVE = {"arrived": {"openat": 1, "task_rename": 2}, "missing": [], "not_caused": {"module_load": "why"}} | {
+    "ledger": {"balanced": True, "lost": 0, "produced": 9},
+    "error": "",
+}
 RESULTS = """<testsuites><testsuite>
 <testcase classname="a" name="one"/><testcase classname="a" name="two"><failure/></testcase>
 <testcase classname="b" name="three"><skipped/></testcase>
@@ -30,16 +38,66 @@ def test_drivers_come_after_what_they_need() -> None:
 def test_what_a_guest_leaves_is_told(tmp_path: Path) -> None:
     (tmp_path / "release").write_text("6.1.0\n")
     assert shown(tmp_path) == {"release": "6.1.0"}
-    books = {"produced": 3, "delivered": 2, "lost": 1, "balanced": True, "more": 0}
-    (tmp_path / "ledger").write_text(json.dumps(books))
+    (tmp_path / "flood").write_text(json.dumps(BOOKS | {"more": 0}))
+    (tmp_path / "statuses").write_text("demo 0\nflood 1\n")
+    refused = {"name": "program on_x", "detail": "refused: no x: so it is"}
+    (tmp_path / "live").write_text(json.dumps({"live": LIVE, "findings": [refused, {"name": "BTF", "detail": ""}]}))
     (tmp_path / "results.xml").write_text(RESULTS)
     assert shown(tmp_path) == {
         "release": "6.1.0",
-        "smoke": {"produced": 3, "delivered": 2, "lost": 1, "balanced": True},
+        "live": LIVE | {"refused": {"program on_x": "refused: no x: so it is"}},
+        "flood": BOOKS,
+        "statuses": {"demo": 0, "flood": 1},
         "passed": 1,
         "failed": ["a::two"],
         "skipped": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "well"),
+    [
+        ({}, True),
+        ({"flood": BOOKS | {"produced": FLOOD - 1}}, False),
+        ({"flood": BOOKS | {"produced": FLOOD - 1, "missed_by_program": {"sys_exit": 1}}}, True),
+        ({"live": LIVE | {"missing": ["openat"]}}, False),
+        ({"live": LIVE | {"ledger": {"balanced": False}}}, False),
+        ({"live": {"error": "the programs were refused"}}, False),
+        ({"statuses": {"demo": 1}}, False),
+        ({"failed": ["a::two"]}, False),
+    ],
+)
+def test_what_is_not_as_it_should_be_fails(change: dict[str, object], well: bool) -> None:
+    assert is_well({"live": LIVE, "flood": BOOKS, "statuses": {"demo": 0}} | change) is well
+
+
+def test_the_table_says_of_each_event_how_it_came_on_each_kernel() -> None:
+    live = LIVE | {"refused": {"program on_inode_rename": "refused: no security_inode_rename: too long"}}
+    rows = events({"6.1": {"live": live}, "7": {"live": LIVE | {"missing": ["close"]}}})
+    assert rows[0].split(" | ")[2:] == ["6.1", "7 |"]
+    cells = {row.split(" | ")[0].strip("| `"): [cell.strip(" |") for cell in row.split(" | ")[2:]] for row in rows[2:]}
+    assert cells["task_rename"] == ["came", "came"]
+    assert cells["security_inode_rename"] == ["refused", "not there"]
+    assert cells["module_load"] == ["not caused", "not caused"]
+    assert cells["close"] == ["not there", "MISSING"]
+
+
+def test_the_tables_go_between_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = {"6.1": {"release": "6.1.0", "live": LIVE, "flood": BOOKS, "passed": 3, "failed": [], "skipped": 1}}
+    (tmp_path / "results").write_text(json.dumps(results))
+    page, one, two = tmp_path / "page.md", MARK.format("kernels"), MARK.format("events")
+    page.write_text(f"before\n{one}\nold\n{one}\nbetween\n{two}\n{two}\nafter\n")
+    monkeypatch.setattr("sys.argv", ["table", str(tmp_path / "results"), str(page)])
+    for _ in range(2):
+        main()
+        rows = (
+            f"{mark}\n\n{chr(10).join(made)}\n\n{mark}"
+            for mark, made in ((one, kernels(results)), (two, events(results)))
+        )
+        first, second = rows
+        assert page.read_text() == f"before\n{first}\nbetween\n{second}\nafter\n"
+    flood, tests = "40,000 counted, 1 of them lost; 0 runs missed", "3 passed, 0 failed, 1 left out"
+    assert f"| 6.1: 6.1.0 | 2 | 1 | 0 | 0 of 9 | {flood} | {tests} |" in first
 
 
 def test_kernels_have_names_of_their_own() -> None:
