@@ -3,8 +3,8 @@
     python -m tests.guests [--kernel 6.1]... [--smoke] [--folder DIR] [--job SCRIPT] [--timeout SECONDS]
 
 `--smoke`: `headrace check --live`, the demonstration, a flood of an exact count, the events of hooks, and no other
-tests. `--job`: a script of your own, which runs as root in the checkout; /mnt is shared, and shown at the end. The commit
-is tested, not what has not been committed.
+tests. `--job`: a script of your own, which runs as root in the checkout; /mnt is shared, and shown at the end. The
+commit is tested, not what has not been committed.
 """
 
 from __future__ import annotations
