@@ -349,17 +349,20 @@ class Programs:
                 self._attach_perf(name, function, name)
             else:
                 self._attach_raw(tracepoint, function)
-        for function, (name, _) in self._hooked.items():
-            if function in self.refused:
-                continue
-            try:
-                self._attached.append(syscall.attach_kprobe(name, self._functions[function]))
-            except OSError as error:
-                self.refused[function] = f"no kprobe at {name}: {error.strerror}"
+        self._attach_hooks()
         for name, function in self._entries:
             # without the room that its entry has, an address is not believed
             optional = name in source.ROOMS
             self._attach_perf(f"syscalls/sys_enter_{name}", function, f"the entry of {name}", optional)
+
+    def _attach_hooks(self) -> None:
+        places = probes.functions_named(name for name, _ in self._hooked.values()) if self._hooked else {}
+        for function, (name, _) in self._hooked.items():
+            try:
+                for place in places[name] if function not in self.refused else ():
+                    self._attached.append(syscall.attach_kprobe(place, self._functions[function]))
+            except OSError as error:
+                self.refused[function] = f"no kprobe at {name}: {error.strerror}"
 
     def _attach_raw(self, tracepoint: str, function: str) -> None:
         try:

@@ -6,10 +6,12 @@ import contextlib
 import os
 import re
 import resource
+from collections.abc import Iterable
 from pathlib import Path
 
 from bpf.btf import Btf
 
+SYMBOLS = Path("/proc/kallsyms")
 FIELD = re.compile(r"\tfield:[^;]*?(\w+)(?:\[\d*\])?;\toffset:(\d+);")
 TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
@@ -49,6 +51,19 @@ def can_be_preempted(btf: Btf) -> bool:
     """
     guarded = btf.has_name("tracepoint_srcu_srcu_data") and btf.has_name("srcu_ctr")
     return guarded and "PREEMPT" in os.uname().version
+
+
+def functions_named(names: Iterable[str], symbols: Path = SYMBOLS) -> dict[str, list[str | int]]:
+    """Where functions of the kernel begin: their names, and the addresses of each if several have the name, as a static
+    function has that is compiled for two kinds of programs.
+    """
+    found: dict[str, list[str | int]] = {name: [] for name in names}
+    with contextlib.suppress(OSError), symbols.open() as lines:
+        for line in lines:
+            address, kind, name = line.split(maxsplit=3)[:3]
+            if name in found and kind in "tT":
+                found[name].append(int(address, 16))
+    return {name: where if len(where) > 1 and all(where) else [name] for name, where in found.items()}
 
 
 def lift_memory_limit() -> None:

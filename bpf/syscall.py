@@ -194,13 +194,17 @@ def attach_raw_tracepoint(name: str, program: int) -> int:
     return call(RAW_TRACEPOINT_OPEN, OPEN_RAW.pack(ctypes.addressof(text), program, 0))
 
 
-def attach_kprobe(function: str, program: int) -> int:
-    """The same where a function of the kernel begins. FileNotFoundError where the kernel has no kprobes."""
+def attach_kprobe(function: str | int, program: int) -> int:
+    """The same where a function of the kernel begins, by its name or its address. FileNotFoundError where the kernel
+    has no kprobes.
+    """
     kind = int(KPROBES.read_text())
-    attr, name = ctypes.create_string_buffer(PERF_ATTR_BYTES), ctypes.create_string_buffer(function.encode())
-    # type, size, config, sample_period; config1 is the function's name
+    attr = ctypes.create_string_buffer(PERF_ATTR_BYTES)
+    name = ctypes.create_string_buffer(function.encode()) if isinstance(function, str) else None
+    # type, size, config, sample_period; config1 is the function's name, or 0 and config2 its address
     struct.pack_into("<IIQQ", attr, 0, kind, PERF_ATTR_BYTES, 0, 1)
-    struct.pack_into("<Q", attr, PERF_ATTR_CONFIG1, ctypes.addressof(name))
+    where = (ctypes.addressof(name), 0) if name else (0, function)
+    struct.pack_into("<QQ", attr, PERF_ATTR_CONFIG1, *where)
     return _attach_perf_event(attr, program)
 
 
