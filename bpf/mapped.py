@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 
 class MappedArray:
-    """One array map. Views of `array` must be gone before close()."""
+    """One array map. As long as there are views of `array`, close() leaves it mapped."""
 
     def __init__(self, fd: int, dtype: np.dtype[Any], count: int, writable: bool = False) -> None:
         size = (dtype.itemsize * count + mmap.PAGESIZE - 1) & ~(mmap.PAGESIZE - 1)
@@ -20,4 +21,5 @@ class MappedArray:
     def close(self) -> None:
         """Unmap."""
         del self.array
-        self._map.close()
+        with contextlib.suppress(BufferError):  # after an error, its traceback has views
+            self._map.close()

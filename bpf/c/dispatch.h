@@ -20,7 +20,6 @@
 #define MULTIPLEXED_SLOT (CALL_SLOTS * 2) /* rows of what socketcall stands for, then of ipc */
 #define MULTIPLEXED 32
 #define SIGSYS 31
-#define EQUAL(a, b) (1 - LESS(0, (u64)(a) ^ (u64)(b)))
 #define SECCOMP_MODE_FILTER 2 /* one more: killed by one, since 5.16 */
 #define SECCOMP_FILTERS 8 /* of a task, at most, that are looked at */
 

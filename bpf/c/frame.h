@@ -209,8 +209,9 @@ static __always_inline u16 context_cell(struct frame *f, const struct subject *s
 	c->mntns = now.mntns;
 	c->pidns = KREAD(u32, pidns + KERNEL_pid_namespace_ns_inum);
 	c->utsns = now.utsns;
-	*(u64 *)c->comm = comm0;
-	*(u64 *)(c->comm + 8) = comm1;
+	u64 open = ~0ULL;
+	*(u64 *)c->comm = up_to_nul(comm0, &open);
+	*(u64 *)(c->comm + 8) = up_to_nul(comm1, &open);
 	bpf_probe_read_kernel(c->nodename, sizeof(c->nodename), (void *)(utsns + KERNEL_uts_namespace_name_nodename));
 	f->context = at / CELL_BYTES;
 	f->used = at + sizeof(struct context);

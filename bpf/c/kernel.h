@@ -105,9 +105,10 @@ static __always_inline long read_text(void *to, u32 bytes, u64 from, bool user)
 
 /* A member of a part of a struct that was read as a whole. */
 #define FIELD(head, type, offset) (*(type *)((head)->bytes + (offset)))
-/* Keep the compiler from deriving a bounded value a second time from an unbounded one. */
 /* 1 or 0 without a branch: each branch in a loop doubles what the verifier has to look at. */
 #define LESS(a, b) (((~(u64)(a) & (u64)(b)) | ((~(u64)(a) | (u64)(b)) & ((u64)(a) - (u64)(b)))) >> 63)
+#define EQUAL(a, b) (1 - LESS(0, (u64)(a) ^ (u64)(b)))
+/* Keep the compiler from deriving a bounded value a second time from an unbounded one. */
 #define OPAQUE(v) asm volatile("" : "+r"(v))
 /* A number from 1 to `most`, a power of two, so that older verifiers see it, who forget what a comparison has said. */
 #define BOUNDED(n, most)                                                                               \
@@ -116,6 +117,18 @@ static __always_inline long read_text(void *to, u32 bytes, u64 from, bool user)
 		OPAQUE(n_);                                                                            \
 		(n_ & ((most) - 1)) + 1;                                                               \
 	})
+
+/*
+ * A task's name, as two words, up to its NUL: older kernels leave what stood there behind it. `open` is all ones as long as
+ * there was none. The lowest bit of `nuls` belongs to the first byte that is 0.
+ */
+static __always_inline u64 up_to_nul(u64 word, u64 *open)
+{
+	u64 nuls = (word - 0x0101010101010101ULL) & ~word & 0x8080808080808080ULL;
+	word &= (((nuls & -nuls) >> 7) - 1) & *open;
+	*open &= 0 - EQUAL(nuls, 0);
+	return word;
+}
 
 /* A number of the scope. What is compiled is the same whatever it is: the loader puts it in. */
 #define SCOPE_NUMBER(n)                                                                                \

@@ -37,7 +37,9 @@ static __always_inline u32 task_pidns(u64 task)
 
 static __always_inline bool task_comm_is(u64 task, u64 first, u64 second)
 {
-	return LOAD8(task, KERNEL_task_struct_comm) == first && LOAD8(task, KERNEL_task_struct_comm + 8) == second;
+	u64 open = ~0ULL;
+	return up_to_nul(LOAD8(task, KERNEL_task_struct_comm), &open) == first &&
+	       up_to_nul(LOAD8(task, KERNEL_task_struct_comm + 8), &open) == second;
 }
 
 static __always_inline bool task_nodename_is(u64 task, const char *name, u32 bytes)
