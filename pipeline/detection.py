@@ -18,6 +18,7 @@ from config.settings import Settings
 from config.tuning import TuningError
 from pipeline.groups import EX_USAGE, Failure, Suggesting, say
 from pipeline.host import event_lack
+from pipeline.rehearsal import refusal
 from workers.detect.analysis import Analysis
 from workers.detect.flat import of_example
 from workers.detect.rulesets import Coverage, Ruleset, build, coverage
@@ -63,6 +64,7 @@ def ruleset(settings: Settings) -> Ruleset:
         settings.exceptions,
         sigma=_pysigma(settings.sigma),
         keywords=settings.sigma_keywords,
+        refusal=refusal,
     )
     for error in found.left_out:
         say(f"headrace: left out: {error}", err=True)
@@ -98,7 +100,9 @@ SIGMA = click.option("--sigma", multiple=True, metavar="PATH", help="Sigma rules
 
 def rules_of(paths: tuple[str, ...], sigma: tuple[str, ...] = ()) -> Ruleset:
     """Those of files and folders; without, those that ship."""
-    return build(catalogue(), paths, shipped=not paths and not sigma, sigma=_pysigma(sigma), also_off=True)
+    return build(
+        catalogue(), paths, shipped=not paths and not sigma, sigma=_pysigma(sigma), also_off=True, refusal=refusal
+    )
 
 
 def _refusals(found: Ruleset) -> None:

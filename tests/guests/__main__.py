@@ -38,7 +38,7 @@ SMOKE = f"""
 set -x
 timeout 1500 .venv/bin/headrace check --live -o json >/mnt/live; echo live $?
 timeout 300 .venv/bin/headrace demo >/mnt/demo 2>&1; echo demo $? >>/mnt/statuses
-timeout 600 .venv/bin/headrace run -e getppid -o none --ledger /mnt/flood -- sh -c '
+timeout 600 .venv/bin/headrace run -e getppid -s comm=python3 -o none --ledger /mnt/flood -- sh -c '
     for i in 1 2 3 4; do
         python3 -S -c "import os; [os.getppid() for _ in range({FLOOD // 4})]" &
     done; wait'

@@ -33,7 +33,7 @@ FORK = "sched_process_fork"
 def load_code(path: Path, catalogue: Catalogue) -> Iterator[tuple[Rule, tuple[Example, ...]]]:
     """The signatures of a file: every class that is one and has an id. RuleError."""
     source = text_of(path)
-    classes = _classes(str(path), source)
+    classes = defined(str(path), source)
     if not classes:
         raise RuleError(str(path), 0, "", "no signature is in it: a class derived from Signature that has an id")
     for name, kind in classes:
@@ -45,7 +45,7 @@ def load_code(path: Path, catalogue: Catalogue) -> Iterator[tuple[Rule, tuple[Ex
             raise RuleError(str(path), 0, str(kind.id), f"{type(error).__name__}: {error}") from error
 
 
-def _classes(path: str, source: str) -> list[tuple[str, type[Signature]]]:
+def defined(path: str, source: str) -> list[tuple[str, type[Signature]]]:
     """What a file defines, by what it was when it was read: all workers have the same."""
     module = ModuleType(f"headrace_signatures_{abs(hash(path))}")
     module.__file__ = path
@@ -234,5 +234,5 @@ def code_rules(rules: Sequence[Rule]) -> dict[int, CodeRule]:
     """Those of a set that are code, by their positions."""
     code = {position: rule for position, rule in enumerate(rules) if rule.code}
     files = {(rule.file, rule.source) for rule in code.values()}
-    kinds = {each: dict(_classes(*each)) for each in files}
+    kinds = {each: dict(defined(*each)) for each in files}
     return {position: CodeRule(rule, kinds[rule.file, rule.source][rule.code]) for position, rule in code.items()}

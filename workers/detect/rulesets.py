@@ -19,12 +19,14 @@ from config.rules import (
     MOST_CODE,
     SHIPPED,
     Example,
+    Loaded,
     Rule,
     RuleError,
     files_of,
     load,
     shown_path,
     taken,
+    text_of,
 )
 from config.tuning import chosen, read_exceptions, with_exceptions
 from workers.detect.code import load_code
@@ -147,6 +149,17 @@ def within_bounds(rules: Sequence[Rule]) -> tuple[list[Rule], list[RuleError]]:
     return kept, refused
 
 
+def _add_code(loaded: Loaded, path: Path, catalogue: Catalogue, refusal: Callable[[Path, str], str] | None) -> None:
+    if refusal and not path.is_relative_to(SHIPPED) and (why := refusal(path, text_of(path))):
+        raise RuleError(str(path), 0, "", why)
+    for rule, examples in load_code(path, catalogue):
+        for other in loaded.rules:
+            if rule.id == other.id:
+                raise RuleError(str(path), 0, rule.id, taken(other))
+        loaded.rules.append(rule)
+        loaded.examples[rule.id] = examples
+
+
 def build(
     catalogue: Catalogue,
     folders: Sequence[str] = (),
@@ -158,20 +171,17 @@ def build(
     sigma: Sequence[str] = (),
     keywords: bool = False,
     also_off: bool = False,
+    refusal: Callable[[Path, str], str] | None = None,
 ) -> Ruleset:
     """The rules that ship and those of some folders, tuned. TuningError; what cannot be used is in `refused`.
-    `also_off`: those as well that say they are not enabled.
+    `also_off`: those as well that say they are not enabled; `refusal`: why a file in Python, which is not headrace's,
+    may not be run here, "" if it may.
     """
     loaded = load([*([SHIPPED] if shipped else []), *map(Path, folders)])
     refused, usable = list(loaded.refused), []
     for path in _code_files([*([SHIPPED] if shipped else []), *map(Path, folders)]):
         try:
-            for rule, examples in load_code(path, catalogue):
-                for other in loaded.rules:
-                    if rule.id == other.id:
-                        raise RuleError(str(path), 0, rule.id, taken(other))
-                loaded.rules.append(rule)
-                loaded.examples[rule.id] = examples
+            _add_code(loaded, path, catalogue, refusal)
         except RuleError as error:
             refused.append(error)
     for rule in loaded.rules:
