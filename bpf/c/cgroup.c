@@ -87,6 +87,7 @@ static __always_inline void container_made(void *ctx, const struct subject *s, u
 /* Each group of the hierarchy that was there before headrace: run by the loader, from the root down. */
 int enter_cgroup(struct bpf_raw_tracepoint_args *ctx)
 {
+	STAY;
 	u64 id = ctx->args[0];
 	struct container *k = container_enter(id, ctx->args[1], ctx->args[2], ctx->args[3], true, CONTAINER_EXISTING,
 					      ctx->args[4]);
@@ -95,6 +96,7 @@ int enter_cgroup(struct bpf_raw_tracepoint_args *ctx)
 	if (k && k->root == id && k->state == CONTAINER_EXISTING && container_wanted(&s, k))
 		container_made(ctx, &s, EVENT_existing_container, k);
 #endif
+	LEAVE;
 	return 0;
 }
 

@@ -44,6 +44,8 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 
 int flush_now(struct bpf_raw_tracepoint_args *ctx)
 {
+	STAY;
 	flush_all(ctx);
+	LEAVE;
 	return 0;
 }

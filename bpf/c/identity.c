@@ -139,8 +139,11 @@ int tell_namespaces(struct bpf_raw_tracepoint_args *ctx)
 	in_scope(&s, task);
 	for (int i = 0; i < ANCESTORS && KREAD(u32, task + KERNEL_task_struct_tgid) != 1; i++)
 		task = KREAD(u64, task + KERNEL_task_struct_real_parent);
-	if (!record_begin(ctx, &w, &s, URGENT, EVENT_init_namespaces, 10, 0))
+	STAY;
+	if (!record_begin(ctx, &w, &s, URGENT, EVENT_init_namespaces, 10, 0)) {
+		LEAVE;
 		return 0;
+	}
 	u64 *a = (u64 *)(w.head + 1);
 	u64 proxy = KREAD(u64, task + KERNEL_task_struct_nsproxy), cred = KREAD(u64, task + KERNEL_task_struct_cred);
 	w.head->arg0 = KREAD(u32, KREAD(u64, proxy + KERNEL_nsproxy_cgroup_ns) + KERNEL_cgroup_namespace_ns_inum);
@@ -153,6 +156,7 @@ int tell_namespaces(struct bpf_raw_tracepoint_args *ctx)
 	a[7] = KREAD(u32, KREAD(u64, cred + KERNEL_cred_user_ns) + KERNEL_user_namespace_ns_inum);
 	a[8] = KREAD(u32, KREAD(u64, proxy + KERNEL_nsproxy_uts_ns) + KERNEL_uts_namespace_ns_inum);
 	record_end(ctx, &w);
+	LEAVE;
 	return 0;
 }
 #endif

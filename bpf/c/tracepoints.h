@@ -44,8 +44,8 @@
 
 /*
  * What is left at raw tracepoints: that of sched_switch and, but for kernels made for real time, those of cgroups run with
- * interrupts off. The others keep from being preempted while they use what a CPU has once. No two of them run at a time: the
- * kernel holds a lock.
+ * interrupts off. Those of cgroups, and what user space runs, keep from being preempted while they use what a CPU has
+ * once. No two of them run at a time: the kernel holds a lock, and user space runs one after the other on a CPU.
  */
 #if defined(BY_PERF) && defined(KERNEL_preempt_disable)
 #define STAY ((void (*)(void))(KERNEL_FUNCTION | KERNEL_preempt_disable))()
