@@ -120,7 +120,7 @@ class Machine:
         image = next(made.rglob("vmlinuz*"))
         libraries = f"{self._tools}/usr/lib/x86_64-linux-gnu:{self._tools}/lib/x86_64-linux-gnu"
         began = time.monotonic()
-        with (share / "console").open("wb") as console, _compiling(share / "compile"):
+        with (share / "console").open("wb") as console, compiling(share / "compile"):
             try:
                 subprocess.run(
                     [
@@ -184,7 +184,7 @@ class Machine:
 
 
 @contextlib.contextmanager
-def _compiling(folder: Path) -> Iterator[None]:
+def compiling(folder: Path) -> Iterator[None]:
     """Compile what a guest asks for (inside.py)."""
     ended = threading.Event()
 

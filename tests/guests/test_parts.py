@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from bpf.compiler import Compiled, Source
+from tests.guests import inside
 from tests.guests.__main__ import KERNELS, is_well, shown
-from tests.guests.machine import drivers
+from tests.guests.machine import compiling, drivers
 from tests.guests.table import FLOOD, MARK, events, kernels, main
 
 DEPENDENCIES = """kernel/fs/9p/9p.ko.xz: kernel/net/9p/9pnet.ko.xz kernel/fs/netfs/netfs.ko.xz
@@ -98,6 +102,22 @@ def test_the_tables_go_between_their_marks(tmp_path: Path, monkeypatch: pytest.M
         assert page.read_text() == f"before\n{first}\nbetween\n{second}\nafter\n"
     flood, tests = "40,000 counted, 1 of them lost; 0 runs missed", "3 passed, 0 failed, 1 left out"
     assert f"| 6.1: 6.1.0 | 2 | 1 | 0 | 0 of 9 | {flood} | {tests} |" in first
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "said"), [("int on_it(void *ctx) { return 0; }", 0, b""), ("int on_it(", 1, b"error: ")]
+)
+def test_a_guest_has_the_host_compile(
+    text: str, status: int, said: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inside, "FOLDER", tmp_path)
+    source = msgspec.msgpack.encode(Source(f"#include <linux/types.h>\n{text}", ("-w",)))
+    with compiling(tmp_path):
+        done = inside.run([sys.executable, "-I", "-m", "bpf.compiler"], input=source, capture_output=True, check=False)
+    assert done.returncode == status
+    assert said in done.stderr
+    if not status:
+        assert {*msgspec.msgpack.decode(done.stdout, type=Compiled).programs} == {"on_it"}
 
 
 def test_kernels_have_names_of_their_own() -> None:
