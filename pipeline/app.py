@@ -136,7 +136,7 @@ class Run:
             self._reloader = Reloader(self.request, self.pipeline.generations, programs, self.pipeline.plan.bells)
         descriptors = 2 * len(kernel.ends.perf)
         self.pipeline.on_restart = programs.tell_again
-        self.pipeline.start_source(reader_stage(reader.run, kernel.ends, descriptors=descriptors))
+        self.pipeline.start_source(reader_stage(reader.run, kernel.ends, descriptors=descriptors, kept=kernel.rights))
         self.pipeline.wait_ready(START_DEADLINE_S)
         # before there is a command; what these start later is theirs in the kernel's eyes
         trees.seed_tree(programs, (os.getpid(),), loader.GROUP_OWN)
@@ -155,7 +155,7 @@ class Run:
             count = trees.seed_tree(programs, roots, flag) if roots else 0
             self._seeded += count if flag == loader.GROUP_TREE else 0
         self._server.open()
-        privilege.keep(*privilege.SUPERVISOR)
+        privilege.keep(*privilege.SUPERVISOR, *kernel.rights)
         if self.request.ready_fd >= 0:
             os.write(self.request.ready_fd, b"\n")
             os.close(self.request.ready_fd)

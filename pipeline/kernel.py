@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bpf import loader, scope, source
+from bpf import loader, probes, scope, source
 from bpf.btf import Btf, BtfError
 from bpf.catalogue import catalogue
 from bpf.early import Test
 from config import filters
 from config.settings import Settings
-from pipeline import perf, reader, watermark
+from pipeline import perf, privilege, reader, watermark
 from pipeline.books import Ledger, add_kernel
 from pipeline.clock import StepAlarm, boot_epoch_ns
 from pipeline.doorbell import InheritedFd
@@ -54,6 +54,8 @@ class Kernel:
         )
         self.programs = loader.Programs(wanted, btf, Path(settings.cache) if settings.cache else None, whole)
         self._wanted = wanted
+        self.rights = (privilege.CAP_BPF,) if probes.descriptors_need_right(self.programs.containers) else ()
+        """What supervisor and reader must keep, to go on using maps and programs."""
         self.cpus = self.programs.cpus
         self._produced = watermark.produced(self.programs.map_fd("produced"), self.cpus)
         self._marks = watermark.Marks(self.programs.map_fd("marks"), self.cpus, self.programs.slots)

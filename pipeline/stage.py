@@ -204,9 +204,9 @@ class Stage:
         self.running = running
 
 
-def reader_stage(target: Callable[..., None], *args: Any, descriptors: int = 0) -> Stage:
-    """The stage that feeds the rings."""
-    return Stage("reader", target, args, descriptors)
+def reader_stage(target: Callable[..., None], *args: Any, descriptors: int = 0, kept: tuple[int, ...] = ()) -> Stage:
+    """The stage that feeds the rings; `kept`: capabilities that it needs here."""
+    return Stage("reader", target, args, descriptors, kept=kept)
 
 
 def recorder_stage(path: str, facts: recording.Facts) -> Stage:
