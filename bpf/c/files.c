@@ -50,7 +50,9 @@ int on_file_open(struct bpf_raw_tracepoint_args *ctx)
 		path_later(j, 0, file_place(file));
 	} else {
 		w.head->flags |= HEAD_NO_OBJECT;
+#ifdef HAVE_TASK /* without, it needs more stack than there is */
 		blob_passed(&w, j, 0, o.s.task, path, dirfd_of(&o, o.call->dir), true);
+#endif
 	}
 	if (o.call->path != NONE)
 		blob_string(&w, 5, path, true);

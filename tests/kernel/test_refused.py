@@ -64,7 +64,14 @@ def test_programs_for_a_kernel_that_has_nothing_new_are_taken(monkeypatch: pytes
     resolve = offsets.resolve
     monkeypatch.setattr(offsets, "resolve", lambda *of: {k: v for k, v in resolve(*of).items() if k not in NEW} | OLD)
     monkeypatch.setattr(source, "features", lambda *_: {})
-    names = ("mem_prot_alert", "security_file_mprotect", "security_inode_rename", "sched_process_exec", "connect")
+    names = (
+        "security_file_open",
+        "mem_prot_alert",
+        "security_file_mprotect",
+        "security_inode_rename",
+        "sched_process_exec",
+        "connect",
+    )
     wanted = Wanted(events=tuple(catalogue().by_name[name] for name in names), scope=scope.Scope(), shards=1)
     programs = loader.Programs(wanted, Btf.of_kernel())
     assert programs.refused == {}
