@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -135,6 +136,8 @@ def check(live: bool, output: str) -> None:
         tried, refused = trial(Path(defaults.cache), defaults.workers)
         found += tried
         if live and all(f.ok or f.optional for f in tried):
+            if sys.stderr.isatty():
+                say("headrace: causing every event, below a run: this takes a minute", err=True)
             proved = prove(refused)
             found += proved.findings()
     if output == "json":
