@@ -84,7 +84,8 @@ def keep(*capabilities: int) -> None:
     header = _Header(CAPABILITY_VERSION_3, 0)
     kept = sum(1 << capability for capability in capabilities) & permitted()
     # effective, permitted, inheritable; then the same of capabilities from 32 on
-    sets = (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0)
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    sets = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
     if libc.capset(ctypes.byref(header), sets):
         raise OSError(ctypes.get_errno(), "capset")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,6 +56,27 @@ def test_every_process_but_the_supervisor_is_unprivileged(tmp_path: Path) -> Non
         running.stop()
     assert (tmp_path / "o").exists()
     assert not (tmp_path / "z").exists()
+
+
+AS_IF = """from bpf import probes
+probes.descriptors_need_right = lambda lookup: True
+from pipeline.cli import main
+main(prog_name="headrace")"""
+
+
+@pytest.mark.kernel
+def test_where_descriptors_need_the_right_supervisor_and_reader_keep_it() -> None:
+    """Kernels before 5.19 are like that."""
+    program = (sys.executable, "-P", "-c", AS_IF)
+    running = Running("-e", "getppid", "-o", "none", "-s", f"tree={os.getpid()}", program=program)
+    right = 1 << privilege.CAP_BPF
+    try:
+        held = {name: int(status(pid)["CapEff"], 16) for name, pid in running.stages().items()}
+        assert {name: mask for name, mask in held.items() if mask} == {"reader": right}
+        allowed = sum(1 << capability for capability in privilege.SUPERVISOR)
+        assert int(status(running.process.pid)["CapEff"], 16) == allowed | right
+    finally:
+        running.stop()
 
 
 FORBIDDEN = """
