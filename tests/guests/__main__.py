@@ -36,6 +36,7 @@ MODULES = "calls contexts ignored limits objects signatures tracepoints tree uri
 """Of tests/kernel: those of which most share a run."""
 SMOKE = f"""
 set -x
+export HEADRACE_TESTS_DEADLINE=600
 timeout 1500 .venv/bin/headrace check --live -o json >/mnt/live; echo live $?
 timeout 300 .venv/bin/headrace demo >/mnt/demo 2>&1; echo demo $? >>/mnt/statuses
 timeout 600 .venv/bin/headrace run -e getppid -s comm=python3 -o none --ledger /mnt/flood -- sh -c '
