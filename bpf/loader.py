@@ -14,17 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from bpf import cgroups, compiler, dcache, layout, link, offsets, probes, source, syscall
+from bpf import cgroups, compiler, dcache, layout, link, offsets, probes, rows, source, syscall
 from bpf.btf import Btf, BtfError
-from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, SYS_EXIT, Call, Event, catalogue, descriptor_of
-from bpf.looks import LOOKS, PROGRAMS, VARIANTS, WALK, Look
+from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, SYS_EXIT, Call, Event, catalogue
+from bpf.looks import LOOKS, PROGRAMS, WALK
 from bpf.mapped import MappedArray
 from bpf.source import HERE, Wanted
 from bpf.syscall import KPROBE, RAW_TRACEPOINT, TRACEPOINT
 from bpf.test_run import TestRun
 
 GROUP_OWN, GROUP_TREE, GROUP_NOT_TREE, GROUP_FOLLOWED, GROUP_ARMED = 1, 2, 4, 8, 16
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 ENTRIES = {"mprotect": "enter_mprotect", "identity": "enter_identity"}
 """Programs that must have seen the call's entry, and what looks at it."""
 MOUNT_TRACEFS = f"mount -t tracefs tracefs {probes.TRACEFS[0]}"
@@ -32,10 +31,9 @@ INSTALL = "apt install python3-bpfcc, then make setup"
 ESSENTIAL = frozenset({"on_sys_exit", "on_sched_switch", *(f"on_{name}" for name in LIFECYCLE)})
 """Programs that no run can be without, whatever they raise."""
 STACK = re.compile(r"in function (\w+) .*stack limit")
-SAMPLE_NAMES = "sample_names"
+SAMPLE_NAMES, ENTRY = "sample_names", "on_entry"
 HOOKED = "@hook"
 """Of what there is a second time: tail calls go to programs of the same kind."""
-FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
 
 
 class LoadError(Exception):
@@ -103,6 +101,10 @@ class Programs:
             fd = self._functions.get(f"on_{program}")
             if fd is not None:
                 self._maps["objects"][PROGRAMS.index(program)] = fd
+        if ENTRY in self._functions:
+            numbers = {call.event.name: call.number for call in catalogue().calls if not call.compat}
+            for name, function in self._entries:
+                self._maps["entered"][numbers[name]] = self._functions[function]
         if self._hooked:
             self._maps["objects" + HOOKED][PROGRAMS.index(WALK)] = self._functions[f"on_{WALK}{HOOKED}"]
 
@@ -141,6 +143,8 @@ class Programs:
         # tail calls go to programs of the same kind
         kinds |= dict.fromkeys(tails, TRACEPOINT if self._perf_events else RAW_TRACEPOINT)
         kinds |= {function: TRACEPOINT for _, function in self._entries}
+        if self._perf_events and self._entries:
+            kinds[ENTRY] = TRACEPOINT
         if self._hooked:
             kinds |= dict.fromkeys((*self._hooked, f"on_{WALK}{HOOKED}"), KPROBE)
         fds = {name: each.fd for name, each in self._maps.items()}
@@ -237,10 +241,10 @@ class Programs:
             if look and look.native and call.compat:
                 look = None
             if wanted or look:
-                row = self._call_row(call, bounds.get(name, (INT64_MIN, INT64_MAX)))
+                row = rows.of_call(call, self.wanted, bounds.get(name, rows.ANY_RESULT))
                 row["wanted"] = wanted
                 if look:
-                    _add_look(row, look)
+                    rows.add_look(row, look)
                 self._put_row(call, row)
 
     def _put_row(self, call: Call, row: np.ndarray[Any, Any]) -> None:
@@ -256,32 +260,11 @@ class Programs:
             if wanted == bool(row is not None and row["wanted"][0]):
                 continue
             if row is None:
-                row = self._call_row(call, (INT64_MIN, INT64_MAX))
+                row = rows.of_call(call, self.wanted)
                 # a row is not written at once: `wanted` comes last
                 self._put_row(call, row)
             row["wanted"] = wanted
             self._put_row(call, row)
-
-    def _call_row(self, call: Call, bounds: tuple[int, int]) -> np.ndarray[Any, Any]:
-        row = np.zeros(1, layout.CALL)
-        row["arguments"], row["event"] = len(call.arguments), call.event.id
-        row["urgent"] = call.event.urgent
-        row["retval_min"], row["retval_max"] = bounds
-        blobs = call.blobs if call.compat else call.event.blobs_with(self.wanted.capture_bytes)
-        plain = [blob for blob in blobs if blob.kind != layout.KIND_ADDRESS]
-        row["address"] = next((blob.sized for blob in blobs if blob.kind == layout.KIND_ADDRESS), 0)
-        for i, blob in enumerate(plain):
-            row["blobs"][0, i] = (blob.kind, blob.arg, blob.sized, blob.on_success, blob.bytes)
-        row["registers"][0, : len(call.registers)], row["narrow"] = call.registers, call.compat
-        room = sum(blob.room for blob in blobs)
-        if call.event.name in ("execve", "execveat"):
-            row["exec"] = 1 + (call.event.name == "execveat")
-            room = layout.STRING_BYTES + layout.ARGV_BYTES + layout.ENVP_BYTES + 64
-        descriptor = descriptor_of(call.arguments) if self.wanted.fd_paths else None
-        row["descriptor"] = layout.ARG_NONE if descriptor is None else descriptor
-        room += layout.PATH_ROOM if descriptor is not None else 0
-        row["room"] = min(room, FRAME_ROOM)
-        return row
 
     def enter_containers(self) -> None:
         """Make the containers known that are there already; after attach(), so that none is missed."""
@@ -350,7 +333,9 @@ class Programs:
             else:
                 self._attach_raw(tracepoint, function)
         self._attach_hooks()
-        for name, function in self._entries:
+        if ENTRY in self._functions:
+            self._attach_perf("raw_syscalls/sys_enter", ENTRY, "the entry of system calls")
+        for name, function in self._entries if ENTRY not in self._functions else ():
             # without the room that its entry has, an address is not believed
             optional = name in source.ROOMS
             self._attach_perf(f"syscalls/sys_enter_{name}", function, f"the entry of {name}", optional)
@@ -388,9 +373,3 @@ class Programs:
         """Detach and free programs and maps."""
         self.detach()
         self._free()
-
-
-def _add_look(row: np.ndarray[Any, Any], look: Look) -> None:
-    row["object"], row["variant"] = PROGRAMS.index(look.program), VARIANTS.index(look.variant)
-    for name in ("fd", "path", "dir", "path2", "dir2", "flags"):
-        row[name] = getattr(look, name)

@@ -310,6 +310,21 @@ int enter_exit_group(void *ctx)
 }
 #endif
 
+#ifdef BY_PERF
+/*
+ * Where raw tracepoints can be preempted, programs at the perf events syscalls:sys_enter_x can be, too (since 7.2). That of
+ * raw_syscalls:sys_enter cannot, and its record is the same: from there, the program of the call is gone on with.
+ */
+BPF_PROG_ARRAY(entered, CALL_SLOTS); /* by number, of 64-bit calls */
+
+int on_entry(struct bpf_raw_tracepoint_args *ctx)
+{
+	if (!SYSCALL_IS_COMPAT(current_task_btf()))
+		entered.call(ctx, CALL_NUMBER(ctx));
+	return 0;
+}
+#endif
+
 #ifdef WANT_RT_SIGRETURN
 int enter_rt_sigreturn(void *ctx)
 {

@@ -1,0 +1,45 @@
+"""Rows of the kernel side's table of calls (bpf/c/layout.h, `struct call`): what is read of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bpf import layout
+from bpf.catalogue import Call, descriptor_of
+from bpf.looks import PROGRAMS, VARIANTS, Look
+from bpf.source import Wanted
+
+FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
+ANY_RESULT = -(2**63), 2**63 - 1
+
+
+def of_call(call: Call, wanted: Wanted, bounds: tuple[int, int] = ANY_RESULT) -> np.ndarray[Any, Any]:
+    """The row of a call, CALL[1]; `bounds`: the least and the largest result that passes."""
+    row = np.zeros(1, layout.CALL)
+    row["arguments"], row["event"] = len(call.arguments), call.event.id
+    row["urgent"] = call.event.urgent
+    row["retval_min"], row["retval_max"] = bounds
+    blobs = call.blobs if call.compat else call.event.blobs_with(wanted.capture_bytes)
+    plain = [blob for blob in blobs if blob.kind != layout.KIND_ADDRESS]
+    row["address"] = next((blob.sized for blob in blobs if blob.kind == layout.KIND_ADDRESS), 0)
+    for i, blob in enumerate(plain):
+        row["blobs"][0, i] = (blob.kind, blob.arg, blob.sized, blob.on_success, blob.bytes)
+    row["registers"][0, : len(call.registers)], row["narrow"] = call.registers, call.compat
+    room = sum(blob.room for blob in blobs)
+    if call.event.name in ("execve", "execveat"):
+        row["exec"] = 1 + (call.event.name == "execveat")
+        room = layout.STRING_BYTES + layout.ARGV_BYTES + layout.ENVP_BYTES + 64
+    descriptor = descriptor_of(call.arguments) if wanted.fd_paths else None
+    row["descriptor"] = layout.ARG_NONE if descriptor is None else descriptor
+    room += layout.PATH_ROOM if descriptor is not None else 0
+    row["room"] = min(room, FRAME_ROOM)
+    return row
+
+
+def add_look(row: np.ndarray[Any, Any], look: Look) -> None:
+    """Have a program look at the objects of the call."""
+    row["object"], row["variant"] = PROGRAMS.index(look.program), VARIANTS.index(look.variant)
+    for name in ("fd", "path", "dir", "path2", "dir2", "flags"):
+        row[name] = getattr(look, name)
