@@ -92,7 +92,8 @@ def _cell(event: Event, live: dict[str, Any]) -> str:
 
 def main() -> None:
     """Put the tables into a page, between their marks."""
-    results, page = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    read, page = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    results = {name: read[name] for name in sorted(read, key=lambda name: [int(part) for part in name.split(".")])}
     text = page.read_text()
     for name, rows in (("kernels", kernels(results)), ("events", events(results))):
         mark = MARK.format(name)
