@@ -15,11 +15,11 @@ from pipeline import confine, privilege
 from workers.detect.code import defined
 
 DEADLINE_S = 10.0
-TEXT_BYTES = 4096
+TEXT_BYTES, LINE_DIGITS = 4096, 9
 
 
-def refusal(path: Path, source: str, deadline_s: float = DEADLINE_S) -> str:
-    """Why a worker would not read a file of signatures; "" if it would."""
+def refusal(path: Path, source: str, deadline_s: float = DEADLINE_S) -> RuleError | None:
+    """Why a worker would not read a file of signatures; None if it would."""
     confine.library()  # its bindings may stand where a stage may not look
     read_end, write_end = os.pipe()
     child = os.fork()
@@ -28,23 +28,32 @@ def refusal(path: Path, source: str, deadline_s: float = DEADLINE_S) -> str:
     os.close(write_end)
     with selectors.DefaultSelector() as selector:
         selector.register(read_end, selectors.EVENT_READ)
-        said = os.read(read_end, TEXT_BYTES).decode() if selector.select(deadline_s) else "its code did not end"
+        in_time = selector.select(deadline_s)
+        said = os.read(read_end, TEXT_BYTES).decode(errors="replace") if in_time else "0 its code did not end"
     os.close(read_end)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    why = said or (f"its code ended the process (status {os.waitstatus_to_exitcode(status)})" if status else "")
-    return f"in a worker: {why}" if why else ""
+    if status and not said:
+        said = f"0 its code ended the process (status {os.waitstatus_to_exitcode(status)})"
+    line, _, why = said.partition(" ")
+    # the code may have written there, too
+    number = int(line) if line.isascii() and line.isdigit() and len(line) < LINE_DIGITS else 0
+    return RuleError(str(path), number, "", f"in a worker: {why or said}") if said else None
 
 
 def _read(path: Path, source: str, said: int) -> None:
     """In the child, which ends here."""
-    why = ""
+    why, line = "", 0
     try:
         os.setsid()
+        privilege.close_all_but(said)
         privilege.drop()
         confine.confine("worker")
         defined(str(path), source)
+    except RuleError as error:
+        why, line = error.why, error.line
     except BaseException as error:  # whatever the code does
-        why = error.why if isinstance(error, RuleError) else traceback.format_exception_only(error)[-1].strip()
-    os.write(said, why.encode("utf-8", "backslashreplace")[:TEXT_BYTES])
+        why = traceback.format_exception_only(error)[-1].strip()
+    if why:
+        os.write(said, f"{line} {why}".encode("utf-8", "backslashreplace")[:TEXT_BYTES])
     os._exit(0)

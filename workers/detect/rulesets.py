@@ -149,9 +149,13 @@ def within_bounds(rules: Sequence[Rule]) -> tuple[list[Rule], list[RuleError]]:
     return kept, refused
 
 
-def _add_code(loaded: Loaded, path: Path, catalogue: Catalogue, refusal: Callable[[Path, str], str] | None) -> None:
-    if refusal and not path.is_relative_to(SHIPPED) and (why := refusal(path, text_of(path))):
-        raise RuleError(str(path), 0, "", why)
+Refusal = Callable[[Path, str], RuleError | None]
+"""Of a file and its text: why it may not be run here, None if it may."""
+
+
+def _add_code(loaded: Loaded, path: Path, catalogue: Catalogue, refusal: Refusal | None) -> None:
+    if refusal and not path.is_relative_to(SHIPPED) and (error := refusal(path, text_of(path))):
+        raise error
     for rule, examples in load_code(path, catalogue):
         for other in loaded.rules:
             if rule.id == other.id:
@@ -171,11 +175,11 @@ def build(
     sigma: Sequence[str] = (),
     keywords: bool = False,
     also_off: bool = False,
-    refusal: Callable[[Path, str], str] | None = None,
+    refusal: Refusal | None = None,
 ) -> Ruleset:
     """The rules that ship and those of some folders, tuned. TuningError; what cannot be used is in `refused`.
     `also_off`: those as well that say they are not enabled; `refusal`: why a file in Python, which is not headrace's,
-    may not be run here, "" if it may.
+    may not be run here.
     """
     loaded = load([*([SHIPPED] if shipped else []), *map(Path, folders)])
     refused, usable = list(loaded.refused), []
