@@ -30,7 +30,7 @@ class Good(Signature):
         ("import (", "SyntaxError"),
         (
             "import os\nfor fd in range(3, 64):\n try: os.write(fd, b'\\xff' * 99)\n except OSError: pass\nos._exit(0)",
-            "",
+            "\ufffd",
         ),
     ],
 )
