@@ -40,6 +40,7 @@ union inode_head {
 #define CTIME_QUERIED (1U << 31)
 static __always_inline struct file_id file_id(u64 inode)
 {
+#ifdef HAVE_TASK
 	union inode_head head = {};
 	bpf_probe_read_kernel(&head, sizeof(head), (void *)inode);
 	u32 ns = FIELD(&head, u32, KERNEL_inode_ctime_nsec) & ~CTIME_QUERIED;
@@ -48,5 +49,13 @@ static __always_inline struct file_id file_id(u64 inode)
 		.inode = FIELD(&head, u64, KERNEL_inode_i_ino),
 		.ctime_ns = FIELD(&head, u64, KERNEL_inode_ctime_sec) * 1000000000ULL + ns,
 	};
+#else /* there, stack is shorter than time */
+	struct file_id id = {
+		.device = KREAD(u32, KREAD(u64, inode + KERNEL_inode_i_sb) + KERNEL_super_block_s_dev),
+		.inode = KREAD(u64, inode + KERNEL_inode_i_ino),
+		.ctime_ns = KREAD(u64, inode + KERNEL_inode_ctime_sec) * 1000000000ULL +
+			    (KREAD(u32, inode + KERNEL_inode_ctime_nsec) & ~CTIME_QUERIED),
+	};
+#endif
 	return id;
 }
