@@ -81,6 +81,8 @@ class Programs:
         self._maps: dict[str, syscall.Map] = {}
         found = self._compiled(machine, kept)
         wanted = self.wanted
+        # one that needed too much stack is not there
+        self._hooked = {program: where for program, where in self._hooked.items() if program in found.programs}
         for spec in found.maps:
             try:
                 self._maps[spec.name] = spec.create()
