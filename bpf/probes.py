@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import resource
-import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
+from bpf.beyond import SYMBOLS
 from bpf.btf import Btf
 
-SYMBOLS = Path("/proc/kallsyms")
-CAPABILITY_VERSION = 0x20080522
 FIELD = re.compile(r"\tfield:[^;]*?(\w+)(?:\[\d*\])?;\toffset:(\d+);")
 TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
@@ -67,20 +64,6 @@ def functions_named(names: Iterable[str], symbols: Path = SYMBOLS) -> dict[str, 
             if name in found and kind in "tT":
                 found[name].append(int(address, 16))
     return {name: where if len(where) > 1 and all(where) else [name] for name, where in found.items()}
-
-
-def descriptors_need_right(lookup: Callable[[], object]) -> bool:
-    """Whether even what is done with an open map or program needs CAP_BPF: so it is before 5.19, where the use without
-    privilege is switched off. `lookup` looks into a map: it is tried by a child without capabilities.
-    """
-    child = os.fork()
-    if not child:
-        with contextlib.suppress(BaseException):
-            ctypes.CDLL(None).capset(struct.pack("<Ii", CAPABILITY_VERSION, 0), bytes(24))
-            lookup()
-            os._exit(0)
-        os._exit(1)
-    return os.waitpid(child, 0)[1] != 0
 
 
 def lift_memory_limit() -> None:

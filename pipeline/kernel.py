@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bpf import loader, probes, scope, source
+from bpf import loader, scope, source
 from bpf.btf import Btf, BtfError
 from bpf.catalogue import catalogue
 from bpf.early import Test
@@ -54,7 +54,7 @@ class Kernel:
         )
         self.programs = loader.Programs(wanted, btf, Path(settings.cache) if settings.cache else None, whole)
         self._wanted = wanted
-        self.rights = (privilege.CAP_BPF,) if probes.descriptors_need_right(self.programs.containers) else ()
+        self.rights = (privilege.CAP_BPF,) if privilege.descriptors_need_right(self.programs.containers) else ()
         """What supervisor and reader must keep, to go on using maps and programs."""
         self.cpus = self.programs.cpus
         self._produced = watermark.produced(self.programs.map_fd("produced"), self.cpus)

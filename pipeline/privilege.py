@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_CAPBSET_READ, PR_CAPBSET_DROP = 1, 8, 23, 24
@@ -88,6 +89,20 @@ def keep(*capabilities: int) -> None:
     sets = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
     if libc.capset(ctypes.byref(header), sets):
         raise OSError(ctypes.get_errno(), "capset")
+
+
+def descriptors_need_right(lookup: Callable[[], object]) -> bool:
+    """Whether even what is done with an open map or program needs CAP_BPF: so it is before 5.19, where the use without
+    privilege is switched off. `lookup` looks into a map: it is tried by a child without capabilities.
+    """
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(BaseException):
+            keep()
+            lookup()
+            os._exit(0)
+        os._exit(1)
+    return os.waitpid(child, 0)[1] != 0
 
 
 def effective() -> int:

@@ -58,8 +58,8 @@ def test_every_process_but_the_supervisor_is_unprivileged(tmp_path: Path) -> Non
     assert not (tmp_path / "z").exists()
 
 
-AS_IF = """from bpf import probes
-probes.descriptors_need_right = lambda lookup: True
+AS_IF = """from pipeline import privilege
+privilege.descriptors_need_right = lambda lookup: True
 from pipeline.cli import main
 main(prog_name="headrace")"""
 

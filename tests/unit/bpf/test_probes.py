@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bpf.probes import descriptors_need_right, functions_named, record_fields
+from bpf.probes import functions_named, record_fields
 
 SYMBOLS = """ffffffff81000000 T security_bpf
 ffffffff81000100 t load_elf_phdrs
@@ -44,20 +44,3 @@ def test_addresses_that_are_hidden_are_not_used(tmp_path: Path) -> None:
 def test_fields_of_a_record_are_found_by_name(tmp_path: Path) -> None:
     (tmp_path / "format").write_text(FORMAT)
     assert record_fields(tmp_path) == {"common_type": 0, "parent_comm": 8, "newcomm": 28, "capable_ns": 24}
-
-
-def test_a_right_that_descriptors_need_is_told_by_trying() -> None:
-    def needs() -> None:
-        effective = next(
-            line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff")
-        )
-        if not int(effective.split()[1], 16):
-            raise PermissionError(1, "Operation not permitted")
-
-    before = Path("/proc/self/status").read_text()
-    assert descriptors_need_right(needs) is True
-    assert descriptors_need_right(lambda: None) is False
-    after = Path("/proc/self/status").read_text()
-    assert [line for line in before.splitlines() if line.startswith("Cap")] == [
-        line for line in after.splitlines() if line.startswith("Cap")
-    ]
