@@ -16,6 +16,16 @@ static __always_inline bool file_event(void *ctx, struct writer *w, struct walks
 	return true;
 }
 
+/* Which file it is, in the two cells behind the path. */
+static __always_inline struct file_id file_cells(struct writer *w, u64 inode)
+{
+	u64 *a = (u64 *)(w->head + 1);
+	struct file_id id = file_id(inode);
+	a[1 - 1] = id.device;
+	a[2 - 1] = id.inode;
+	return id;
+}
+
 #ifdef EVENT_do_init_module
 int hook_do_init_module(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -86,9 +96,7 @@ int hook_security_kernel_read_file(struct bpf_raw_tracepoint_args *ctx)
 	if (!file_event(ctx, &w, j, EVENT_security_kernel_read_file, 5, file))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
-	struct file_id id = file_id(file ? file_inode(file) : 0);
-	a[1 - 1] = id.device;
-	a[2 - 1] = id.inode;
+	struct file_id id = file_cells(&w, file ? file_inode(file) : 0);
 	a[3 - 1] = (u32)HOOKED(ctx, 1);
 	a[4 - 1] = id.ctime_ns;
 	record_walk(ctx, &w, j, 0);
@@ -120,9 +128,7 @@ static __always_inline void transfer_event(struct bpf_raw_tracepoint_args *ctx, 
 	if (!file_event(ctx, &w, j, event, 5, file))
 		return;
 	u64 *a = (u64 *)(w.head + 1);
-	struct file_id id = file_id(file_inode(file));
-	a[1 - 1] = id.device;
-	a[2 - 1] = id.inode;
+	file_cells(&w, file_inode(file));
 	a[3 - 1] = HOOKED(ctx, 2);
 	a[4 - 1] = KREAD(u64, position ? position : file + KERNEL_file_f_pos);
 	record_walk(ctx, &w, j, 0);
@@ -167,9 +173,7 @@ int hook_vfs_utimes(struct bpf_raw_tracepoint_args *ctx)
 	if (!j || !event_begin(ctx, &w, false, EVENT_vfs_utimes, 5, PATH_ROOM))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
-	struct file_id id = file_id(KREAD(u64, at.dentry + KERNEL_dentry_d_inode));
-	a[1 - 1] = id.device;
-	a[2 - 1] = id.inode;
+	file_cells(&w, KREAD(u64, at.dentry + KERNEL_dentry_d_inode));
 	/* none: now */
 	a[3 - 1] = times ? time_ns(times) : 0;
 	a[4 - 1] = times ? time_ns(times + 16) : 0;
@@ -314,10 +318,7 @@ int hook_load_elf_phdrs(struct bpf_raw_tracepoint_args *ctx)
 	struct walks *j = walks_begin();
 	if (!file_event(ctx, &w, j, EVENT_load_elf_phdrs, 3, file))
 		return 0;
-	u64 *a = (u64 *)(w.head + 1);
-	struct file_id id = file_id(file_inode(file));
-	a[1 - 1] = id.device;
-	a[2 - 1] = id.inode;
+	file_cells(&w, file_inode(file));
 	record_walk(ctx, &w, j, 0);
 	return 0;
 }
