@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.live import Running
@@ -33,6 +34,13 @@ def nothing_runs_on() -> Iterator[None]:
     yield
     for running in list(Running.alive):
         running.kill()
+
+
+@pytest.fixture(autouse=True)
+def logs_go_nowhere_else() -> Iterator[None]:
+    """The command line sets up logging for its process: with a captured standard error, which is closed afterwards."""
+    yield
+    structlog.reset_defaults()
 
 
 LONG = ("tests/kernel/", "tests/process/")

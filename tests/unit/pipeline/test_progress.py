@@ -109,8 +109,9 @@ def test_a_pipe_counts_what_has_gone_out_while_it_waits_for_room() -> None:
     lines = b"".join(b"%099d\n" % n for n in range(2000))
     sink.try_offer(Offer(Gather.of(np.frombuffer(lines, "u1")), 2000, ALL, 0, nothing))
     wait_for(lambda: row["written"][0] and row["begun"] == row["written"], "a full pipe")
+    stopped = row[0].copy()
     there = os.read(reading, 1 << 20)
-    found = settled(row[0].copy(), writing, lines=True)
+    found = settled(stopped, writing, lines=True)
     os.set_blocking(reading, True)
     rest: list[bytes] = []
     reader = threading.Thread(target=lambda: rest.extend(iter(lambda: os.read(reading, 1 << 16), b"")))
