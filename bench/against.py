@@ -31,6 +31,12 @@ BENCHES = {
     "latency": ("latency", (), ()),
     "memory": ("memory", (), ()),
     "replay": ("replay", (), ()),
+    "detection-mixed": ("detection", (), ()),
+    "detection-exec_storm": ("detection", (), ()),
+    "alarms-flood": ("alarms", ("--only", "flood"), ()),
+    "alarms-storm": ("alarms", ("--only", "storm"), ()),
+    "containers-loops": ("containers", ("--only", "loops"), ()),
+    "containers-flood": ("containers", ("--only", "flood"), ()),
 }
 """By result file: the module, its options, and the figures that are compared (none: all)."""
 
