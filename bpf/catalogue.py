@@ -29,7 +29,10 @@ TIMESPEC, TIMESPEC_OUT = "const struct timespec*", "struct timespec*"
 PATH, NAME, ROOT, KERNEL, OBJECT = "path name root kernel object".split()
 UNREAD, NAMED, HASH, ASIDE = "unread named hash aside".split()
 """Forms of an argument, see bpf/events.py."""
-LEXICAL, SYS_EXIT, HOOK = "lexical", "raw_tracepoint:sys_exit", "hook"
+LEXICAL, HOOK = "lexical", "hook"
+SYS_ENTER, SYS_EXIT = "raw_tracepoint:sys_enter", "raw_tracepoint:sys_exit"
+FAMILIES = ("socketcall", "ipc", "struct")
+"""Calls that stand for others, as `enum family` of bpf/c/dispatch.h has them from 1 on."""
 HOOKS_OF_OWN = {"start": "start", "headrace": "pipeline"}
 
 
@@ -180,8 +183,7 @@ SOCKADDR_IN, SOCKADDR_BYTES = {"bind": (1, 2), "connect": (1, 2), "sendto": (4, 
 """Structs read whole: type -> (bytes at most, argument with its size)."""
 SIZED_STRUCTS = {("clone3", "struct clone_args*"): (88, 1), ("openat2", "struct open_how*"): (64, 3)}
 """Calls that do not return, or not as themselves: taken at their entry."""
-ENTRY_CALLS = ("exit", "exit_group", "rt_sigreturn")
-NAMELESS = {"sigreturn": "its end does not say which call it was"}
+ENTRY_CALLS = ("exit", "exit_group", "rt_sigreturn", "sigreturn")
 ON_PROCESSES = frozenset({"process_vm_readv", "process_vm_writev"})
 """Calls on a process by its number, which a record says to be the caller's own or not (bpf/c/pids.h)."""
 LIFECYCLE = frozenset({"sched_process_fork", "sched_process_exec", "sched_process_exit"})
@@ -246,7 +248,7 @@ def _blobs(name: str, arguments: tuple[Argument, ...], compat: bool) -> tuple[Bl
 
 
 def _syscall(number: int, name: str, arguments: tuple[Argument, ...], only_32: bool) -> Event:
-    hook = f"tracepoint:syscalls:sys_enter_{name}" if name in ENTRY_CALLS else SYS_EXIT
+    hook = SYS_ENTER if name in ENTRY_CALLS else SYS_EXIT
     if name in ADDRESSES and ADDRESSES[name][0] == len(arguments):
         arguments = (*arguments, Argument("addr", SOCKADDR, ASIDE))
     sets = {"syscalls"} | {s for s, members in SETS.items() if name in members}
@@ -254,8 +256,7 @@ def _syscall(number: int, name: str, arguments: tuple[Argument, ...], only_32: b
         id=UNIQUE_32_BASE + number if only_32 else number,
         name=name,
         arguments=arguments,
-        hook=None if name in NAMELESS else hook,
-        missing=NAMELESS.get(name, ""),
+        hook=hook,
         sets=frozenset(sets | ({"32bit_unique"} if only_32 else set())),
         blobs=_blobs(name, arguments, only_32),
         is_syscall=True,
@@ -271,7 +272,7 @@ class Catalogue:
         self.calls: list[Call] = []
         """By number: the two tables, and what stands for every other number."""
         self.other_rows: list[Call] = []
-        """Rows of the kernel's table that no number of the two reaches as such: x32, socketcall, ipc, unnamed."""
+        """Rows of the kernel's table that no number of the two reaches as such: x32, families, unnamed."""
         native, compat = _read_table("x86_64"), _read_table("i386")
         for number, (name, arguments) in native.items():
             self._add_call(number, False, _syscall(number, name, arguments, only_32=False), arguments)
@@ -326,12 +327,9 @@ class Catalogue:
         for line in MULTIPLEXED.split("\n"):
             if line:
                 through, number, name, rest = line.split()
-                if through == "socketcall":
-                    self._add_other(layout.MULTIPLEXED_SLOT + int(number), name, int(rest))
-                else:
-                    registers = tuple(map(int, rest.split(",")))
-                    slot = layout.MULTIPLEXED_SLOT + layout.MULTIPLEXED + int(number)
-                    self._add_other(slot, name, len(registers), registers)
+                slot = layout.MULTIPLEXED_SLOT + FAMILIES.index(through) * layout.MULTIPLEXED + int(number)
+                registers = tuple(map(int, rest.split(","))) if through == "ipc" else ()
+                self._add_other(slot, name, len(registers) or int(rest), registers)
 
     def _add_unnamed(self, unknown: Event) -> None:
         """Numbers within the tables that have no name are unknown calls like those beyond them."""

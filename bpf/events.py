@@ -151,6 +151,9 @@ security_task_setrlimit | hook:security_task_setrlimit | u32 target_host_pid@ker
 security_settime64 | hook:security_settime64 | long tv_sec@kernel, long tv_nsec@kernel, int tz_minuteswest@kernel,
     int tz_dsttime@kernel
 kallsyms_lookup_name | hook:kallsyms_lookup_name | const char* symbol_name, void* symbol_address@unread
+do_mmap | exit:mmap | void* addr@kernel, const char* pathname@path, unsigned int flags@object, dev_t dev@object,
+    unsigned long inode@object, unsigned long ctime@object, unsigned long pgoff, unsigned long len, unsigned long prot,
+    unsigned long mmap_flags
 """
 
 """Calls that a program looks at (bpf/c/objects.h): which argument is what; `result` is the call's result.
@@ -205,7 +208,7 @@ copy sendfile fd=0
 copy sendfile64 fd=0
 copy splice fd=2 path=3
 mmap mmap
-mmap mmap2
+mmap mmap2 variant=pages
 mprotect mprotect
 mprotect pkey_mprotect
 identity setuid
@@ -217,11 +220,22 @@ identity setresgid
 identity setfsuid
 identity setfsgid
 identity setgroups
+identity setuid32
+identity setgid32
+identity setreuid32
+identity setregid32
+identity setresuid32
+identity setresgid32
+identity setfsuid32
+identity setfsgid32
+identity setgroups32
 identity capset
 identity setns
 identity unshare
 multiplexed socketcall
 multiplexed ipc
+multiplexed old_mmap
+multiplexed old_select
 """
 
 """Numbers that the x32 ABI has for itself: `NUMBER CALL` (arch/x86/entry/syscalls/syscall_64.tbl)."""
@@ -264,9 +278,10 @@ X32_CALLS = """
 547 pwritev2
 """
 
-"""Calls that two i386 calls stand for (include/uapi/linux/net.h, ipc.h):
+"""Calls that other i386 calls stand for (include/uapi/linux/net.h, ipc.h, struct mmap_arg_struct):
 
     socketcall NUMBER CALL WORDS    its arguments are so many words behind the second argument
+    struct NUMBER CALL WORDS        so many words behind the first (old_mmap, old_select)
     ipc NUMBER CALL ARGUMENTS       for each of its arguments, which one of ipc's (ipc/syscall.c)
 """
 MULTIPLEXED = """
@@ -290,6 +305,8 @@ socketcall 17 recvmsg 3
 socketcall 18 accept4 4
 socketcall 19 recvmmsg 5
 socketcall 20 sendmmsg 4
+struct 0 mmap 6
+struct 1 select 5
 ipc 1 semop 1,4,2
 ipc 2 semget 1,2,3
 ipc 3 semctl 1,2,3,4

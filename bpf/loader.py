@@ -103,10 +103,10 @@ class Programs:
             fd = self._functions.get(f"on_{program}")
             if fd is not None:
                 self._maps["objects"][PROGRAMS.index(program)] = fd
-        if ENTRY in self._functions:
-            numbers = {call.event.name: call.number for call in catalogue().calls if not call.compat}
-            for name, function in self._entries:
-                self._maps["entered"][numbers[name]] = self._functions[function]
+        functions = {name: self._functions[function] for name, function in self._entries}
+        for call in catalogue().rows:
+            if call.event.name in functions and call.slot < layout.MULTIPLEXED_SLOT:
+                self._maps["entered"][call.slot] = functions[call.event.name]
         if self._hooked:
             self._maps["objects" + HOOKED][PROGRAMS.index(WALK)] = self._functions[f"on_{WALK}{HOOKED}"]
 
@@ -142,11 +142,9 @@ class Programs:
         kinds = dict.fromkeys(run, RAW_TRACEPOINT)
         for function, tracepoint in source.attached(self._defines):
             kinds[function] = TRACEPOINT if tracepoint in self._perf_events else RAW_TRACEPOINT
+        entries = {ENTRY, *(function for _, function in self._entries)} if self._entries else ()
         # tail calls go to programs of the same kind
-        kinds |= dict.fromkeys(tails, TRACEPOINT if self._perf_events else RAW_TRACEPOINT)
-        kinds |= {function: TRACEPOINT for _, function in self._entries}
-        if self._perf_events and self._entries:
-            kinds[ENTRY] = TRACEPOINT
+        kinds |= dict.fromkeys((*tails, *entries), TRACEPOINT if self._perf_events else RAW_TRACEPOINT)
         if self._hooked:
             kinds |= dict.fromkeys((*self._hooked, f"on_{WALK}{HOOKED}"), KPROBE)
         fds = {name: each.fd for name, each in self._maps.items()}
@@ -326,21 +324,15 @@ class Programs:
 
     def attach(self) -> None:
         """Attach every program; LoadError names the hook that was refused."""
-        for function, tracepoint in source.attached(self._defines):
+        entry = [(ENTRY, "sys_enter")] if ENTRY in self._functions else []
+        for function, tracepoint in [*source.attached(self._defines), *entry]:
             if function in self.refused:
                 continue
             if tracepoint in self._perf_events:
-                name = f"{self._perf_events[tracepoint]}/{tracepoint}"
-                self._attach_perf(name, function, name)
+                self._attach_perf(f"{self._perf_events[tracepoint]}/{tracepoint}", function)
             else:
                 self._attach_raw(tracepoint, function)
         self._attach_hooks()
-        if ENTRY in self._functions:
-            self._attach_perf("raw_syscalls/sys_enter", ENTRY, "the entry of system calls")
-        for name, function in self._entries if ENTRY not in self._functions else ():
-            # without the room that its entry has, an address is not believed
-            optional = name in source.ROOMS
-            self._attach_perf(f"syscalls/sys_enter_{name}", function, f"the entry of {name}", optional)
 
     def _attach_hooks(self) -> None:
         places = probes.functions_named(name for name, _ in self._hooked.values()) if self._hooked else {}
@@ -357,14 +349,13 @@ class Programs:
         except OSError as error:
             raise LoadError(f"cannot attach to the raw tracepoint {tracepoint}: {error.strerror}") from error
 
-    def _attach_perf(self, tracepoint: str, function: str, what: str, optional: bool = False) -> None:
-        """Attach a program to the perf event of a tracepoint; LoadError says `what`, unless that is optional."""
+    def _attach_perf(self, tracepoint: str, function: str) -> None:
+        """Attach a program to the perf event of a tracepoint."""
         folder = probes.tracefs() or probes.TRACEFS[0]
         try:
             self._attached.append(syscall.attach_tracepoint(folder, tracepoint, self._functions[function]))
         except OSError as error:
-            if not optional:
-                raise LoadError(f"cannot attach to {what}: {error.strerror}", MOUNT_TRACEFS) from error
+            raise LoadError(f"cannot attach to {tracepoint}: {error.strerror}", MOUNT_TRACEFS) from error
 
     def detach(self) -> None:
         """Detach every program. Records already in frames stay there: flush them afterwards."""

@@ -39,7 +39,7 @@ def _looks() -> tuple[Look, ...]:
 LOOKS = _looks()
 STEPS = {
     "write": ("write_event",),
-    "mmap": ("mmap_shared", "mmap_file", "mmap_object"),
+    "mmap": ("mmap_alert", "mmap_shared", "mmap_file", "mmap_object"),
     "mprotect": ("mprotect_file",),
     "inode_rename": ("rename_back",),
 }
@@ -55,5 +55,5 @@ PROGRAMS = (
     *ALWAYS,
 )
 """Programs that tail calls reach, by number. 0, the walk, stands for none in a call's row."""
-VARIANTS = ("", "creat", "openat2", "pair", "fcntl", "vector", "move_mount")
+VARIANTS = ("", "creat", "openat2", "pair", "fcntl", "vector", "move_mount", "pages")
 """By number, as `enum variant` of bpf/c/layout.h has them."""

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from bpf import beyond, cgroups, loader, scope, source
 from bpf.btf import VMLINUX, Btf, BtfError
-from bpf.catalogue import ENTRY_CALLS, HOOK, Event, catalogue
+from bpf.catalogue import HOOK, Event, catalogue
 from bpf.compiler import CompileError, import_bcc
 from bpf.loader import INSTALL
-from bpf.probes import has_raw_tracepoint, tracefs
+from bpf.probes import can_be_preempted, has_raw_tracepoint, tracefs
 from bpf.syscall import KPROBES
 from pipeline import privilege
 from pipeline.clock import ClockError, namespace_ns
@@ -22,8 +22,10 @@ from pipeline.shm import UnorderedMemory, require_total_store_order
 INIT_PID_NAMESPACE = 0xEFFFFFFC
 """PROC_PID_INIT_INO of include/linux/proc_ns.h."""
 CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_IPC_LOCK": 14, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
-SMALLEST = ("CAP_BPF", "CAP_PERFMON", "CAP_IPC_LOCK", "CAP_DAC_READ_SEARCH")
-"""Enough for every kind of run: programs, perf events, their memory, and the numbers of tracepoints in tracefs."""
+SMALLEST = ("CAP_BPF", "CAP_PERFMON", "CAP_IPC_LOCK")
+"""Enough for every kind of run: programs, perf events, their memory."""
+FOR_TRACEFS = "CAP_DAC_READ_SEARCH"
+"""Where programs hang on perf events, whose numbers stand in tracefs (decisions/0045)."""
 OPTIONAL_TRACEPOINTS = (
     "sched_prepare_exec",
     "cap_capable",
@@ -98,16 +100,17 @@ def _bcc() -> Finding:
     return Finding("bcc", True, str(version))
 
 
-def _capabilities() -> Finding:
+def _capabilities(preempted: bool) -> Finding:
+    smallest = (*SMALLEST, FOR_TRACEFS) if preempted else SMALLEST
     held = privilege.effective()
     if held >> CAPABILITIES["CAP_SYS_ADMIN"] & 1:
         return Finding("capabilities", True, "CAP_SYS_ADMIN")
-    missing = [name for name in SMALLEST if not held >> CAPABILITIES[name] & 1]
+    missing = [name for name in smallest if not held >> CAPABILITIES[name] & 1]
     if missing:
         return Finding(
             "capabilities", False, f"{', '.join(missing)} missing", "run as root, or with these capabilities"
         )
-    return Finding("capabilities", True, ", ".join(SMALLEST))
+    return Finding("capabilities", True, ", ".join(smallest))
 
 
 def _machine() -> Finding:
@@ -133,21 +136,15 @@ def _calls() -> Finding:
 def findings() -> list[Finding]:
     """Everything that tracing needs, and the hooks one by one."""
     btf_finding, btf = _btf()
-    where = tracefs()
+    preempted = btf is not None and can_be_preempted(btf)
     found = [
         _machine(),
-        _capabilities(),
+        _capabilities(preempted),
         pid_namespace(),
         time_namespace(),
         btf_finding,
         _bcc(),
-        Finding(
-            "tracefs",
-            where is not None,
-            str(where) if where else "not mounted",
-            "mount -t tracefs tracefs /sys/kernel/tracing",
-            optional=True,
-        ),
+        *([_tracefs()] if preempted else ()),
         _shm(),
         _containers(),
         _calls(),
@@ -159,10 +156,12 @@ def findings() -> list[Finding]:
         there = has_raw_tracepoint(btf, name)
         optional = name in OPTIONAL_TRACEPOINTS
         found.append(Finding(f"raw tracepoint {name}", there, "" if there else NOT_IN_KERNEL, optional=optional))
-    for call in ENTRY_CALLS:
-        ok, detail = hook_state(f"tracepoint:syscalls:sys_enter_{call}")
-        found.append(Finding(f"tracepoint sys_enter_{call}", ok, detail, optional=True))
     return found
+
+
+def _tracefs() -> Finding:
+    where = tracefs()
+    return Finding("tracefs", where is not None, str(where or "not mounted"), loader.MOUNT_TRACEFS)
 
 
 def _containers() -> Finding:
@@ -256,15 +255,6 @@ def hook_state(hook: str | None) -> tuple[bool, str]:
     if kind == HOOK:
         lack = _hook_lack(name)
         return not lack, lack
-    if kind == "tracepoint":
-        where = tracefs()
-        if where is None:
-            return False, "tracefs is not mounted"
-        try:
-            there = (where / "events" / name.replace(":", "/")).is_dir()
-        except PermissionError:
-            return False, "tracefs may be read by root only"
-        return there, "" if there else "no such tracepoint"
     try:
         there = has_raw_tracepoint(_kernel_btf(), name)
     except BtfError as error:

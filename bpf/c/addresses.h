@@ -2,7 +2,7 @@
  * addresses.h - addresses of sockets in calls that are told of. What the kernel itself knows of the socket is taken
  * from there. An address that it writes to the caller's memory is cut to the room that it had: bytes behind that
  * are the caller's own. The length that comes back does not tell, so the room is kept from the entry of the call;
- * where that is not seen (32-bit calls), nothing of the address is believed.
+ * where that is not seen (by socketcall), nothing of the address is believed.
  */
 #define ADDRESS_BYTES 128
 
@@ -16,18 +16,18 @@ static __always_inline int keep_room(u64 at)
 	return 0;
 }
 
-int enter_recvfrom(void *ctx)
+int enter_recvfrom(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 a[6] = {};
-	bpf_probe_read_kernel(&a, sizeof(a), (char *)ctx + 16);
+	u64 a[6];
+	entered_arguments(a);
 	return a[4] ? keep_room(a[5]) : 0;
 }
 
-int enter_recvmsg(void *ctx)
+int enter_recvmsg(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 a[2] = {};
-	bpf_probe_read_kernel(&a, sizeof(a), (char *)ctx + 16);
-	return keep_room(a[1] + 8);
+	u64 a[6];
+	entered_arguments(a);
+	return keep_room(a[1] + (SYSCALL_IS_COMPAT(current_task_btf()) ? 4 : 8));
 }
 #endif
 

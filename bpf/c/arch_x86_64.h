@@ -21,6 +21,8 @@
 #define X32_ONLY 512
 #define SYSCALL_SOCKETCALL 102
 #define SYSCALL_IPC 117
+#define SYSCALL_OLD_SELECT 82
+#define SYSCALL_OLD_MMAP 90
 #define SYSCALL_IS_COMPAT(task) (LOAD4(task, KERNEL_task_struct_thread_info_status) & TS_COMPAT)
 
 #define REGISTERS(a, regs)                                                                     \

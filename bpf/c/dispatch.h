@@ -1,10 +1,10 @@
 /*
  * dispatch.h - which call the kernel ran, and with which arguments. Everything that is decided about a
- * call is decided on this: the low 32 bits of the number, the ABI it came by, and for socketcall(2) and
- * ipc(2) the call that they stand for. What has no row of its own in `calls` has the last one of its half.
+ * call is decided on this: the low 32 bits of the number, the ABI it came by, and for the calls of the 32-bit table that
+ * stand for others, which one that is. What has no row of its own in `calls` has the last one of its half.
  *
- * The arguments of socketcall and ipc stand in the caller's memory, which is read when the call has ended:
- * another thread may have changed it meanwhile.
+ * The arguments of those others stand in the caller's memory, but for ipc. It is read when the call has ended: another
+ * thread may have changed it meanwhile.
  */
 
 /* The six arguments of the call whose registers these are (arch_*.h). */
@@ -17,11 +17,19 @@
 	} while (0)
 
 #define UNKNOWN_SLOT (CALL_SLOTS - 1)
-#define MULTIPLEXED_SLOT (CALL_SLOTS * 2) /* rows of what socketcall stands for, then of ipc */
+#define MULTIPLEXED_SLOT (CALL_SLOTS * 2) /* rows of what each family stands for */
 #define MULTIPLEXED 32
 #define SIGSYS 31
 #define SECCOMP_MODE_FILTER 2 /* one more: killed by one, since 5.16 */
 #define SECCOMP_FILTERS 8 /* of a task, at most, that are looked at */
+
+/* Calls of the 32-bit table that stand for others (bpf/events.py, MULTIPLEXED). */
+enum family {
+	FAMILY_NONE,
+	FAMILY_SOCKETCALL, /* its first argument says for which */
+	FAMILY_IPC,	   /* as well */
+	FAMILY_STRUCT,	   /* for one that now has its arguments in registers, and not in a struct */
+};
 
 struct dispatched {
 	u64 a[6];
@@ -29,6 +37,13 @@ struct dispatched {
 	u32 slot; /* row of `calls` */
 	bool compat;
 };
+
+/* The six arguments of the call that begins. */
+static __always_inline void entered_arguments(u64 *a)
+{
+	u64 task = current_task_btf(), regs = registers_of(task);
+	SYSCALL_ARGUMENTS(a, regs, SYSCALL_IS_COMPAT(task));
+}
 
 /* The row of a number: x32 numbers have those of the 64-bit calls, or their own from X32_ONLY on. */
 static __always_inline u32 call_slot(s64 number, bool compat, s64 retval)
@@ -43,10 +58,9 @@ static __always_inline u32 call_slot(s64 number, bool compat, s64 retval)
 	return n < UNKNOWN_SLOT && retval != -ENOSYS ? n : UNKNOWN_SLOT;
 }
 
-/* The arguments of what a socketcall stands for: as many 32-bit words as its row says. Without branches. */
-static __always_inline void socketcall_arguments(u64 *a, u32 count)
+/* Arguments that stand in memory: as many 32-bit words as the row says. Without branches. */
+static __always_inline void words_as_arguments(u64 *a, u64 from, u32 count)
 {
-	u64 from = a[1];
 #pragma unroll
 	for (u32 i = 0; i < 6; i++) {
 		u32 word = 0;
@@ -69,21 +83,42 @@ static __always_inline void ipc_arguments(u64 *a, const struct call *call)
 	a[5] = 0;
 }
 
-/* socketcall and ipc: the call that they stand for, if it is one. */
-static __always_inline void demultiplex(struct dispatched *d, bool ipc)
+static __always_inline enum family family_of(const struct dispatched *d)
 {
-	u32 inner = ipc ? d->a[0] & 0xffff : d->a[0];
+	if (!d->compat)
+		return FAMILY_NONE;
+	switch (d->number) {
+	case SYSCALL_SOCKETCALL:
+		return FAMILY_SOCKETCALL;
+	case SYSCALL_IPC:
+		return FAMILY_IPC;
+	case SYSCALL_OLD_MMAP:
+	case SYSCALL_OLD_SELECT:
+		return FAMILY_STRUCT;
+	default:
+		return FAMILY_NONE;
+	}
+}
+
+/* The call that one of a family stands for, if it is one. */
+static __always_inline void demultiplex(struct dispatched *d, enum family family)
+{
+	u32 inner = d->a[0];
+	if (family == FAMILY_IPC)
+		inner &= 0xffff;
+	if (family == FAMILY_STRUCT)
+		inner = d->number == SYSCALL_OLD_SELECT;
 	if (inner >= MULTIPLEXED)
 		return;
-	u32 slot = MULTIPLEXED_SLOT + ipc * MULTIPLEXED + inner;
+	u32 slot = MULTIPLEXED_SLOT + (family - 1) * MULTIPLEXED + inner;
 	struct call *call = calls.lookup(&slot);
 	if (!call || !call->arguments)
 		return;
 	d->slot = slot;
-	if (ipc)
+	if (family == FAMILY_IPC)
 		ipc_arguments(d->a, call);
 	else
-		socketcall_arguments(d->a, call->arguments);
+		words_as_arguments(d->a, d->a[family == FAMILY_SOCKETCALL], call->arguments);
 }
 
 /*
@@ -127,10 +162,4 @@ static __always_inline void dispatched_call(struct dispatched *d, u64 task, u64 
 	d->number = SYSCALL_NUMBER(regs);
 	d->slot = call_slot(d->number, d->compat, retval);
 	SYSCALL_ARGUMENTS(d->a, regs, d->compat);
-}
-
-/* Whether it came by socketcall. */
-static __always_inline bool is_socketcall(const struct dispatched *d)
-{
-	return d->compat && d->number == SYSCALL_SOCKETCALL;
 }

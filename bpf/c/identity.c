@@ -62,7 +62,7 @@ static __always_inline void namespaces_event(void *ctx, const struct subject *s,
 
 #ifdef WANT_BEFORE
 /* The entry of setuid and its like, capset, setns, unshare. */
-int enter_identity(void *ctx)
+int enter_identity(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct subject s;
 	u64 task = current_task_btf(), pid_tgid = bpf_get_current_pid_tgid();

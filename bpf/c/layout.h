@@ -279,6 +279,7 @@ enum variant {
 	VARIANT_FCNTL = 4,
 	VARIANT_VECTOR = 5,
 	VARIANT_MOVE_MOUNT = 6,
+	VARIANT_PAGES = 7,
 };
 
 enum blob_kind {

@@ -47,7 +47,7 @@ BPF_TABLE("lru_hash", u64, struct identity, identities, 4096); /* by thread, as 
 #ifdef WANT_ROOMS
 BPF_TABLE("lru_hash", u64, u32, rooms, 4096); /* by thread, as above: bytes for an address */
 #endif
-#ifdef WANT_RT_SIGRETURN
+#if defined(WANT_RT_SIGRETURN) || defined(WANT_SIGRETURN)
 BPF_TABLE("lru_hash", u64, u8, sigreturns, 4096);
 #endif
 

@@ -7,6 +7,7 @@
 #define VM_WRITE 2
 #define VM_EXEC 4
 #define MAP_ANONYMOUS 0x20
+#define MMAP2_SHIFT 12 /* what mmap2(2) counts in */
 
 enum alert {
 	ALERT_MAPPED_WRITE_EXEC = 1,
@@ -43,10 +44,10 @@ static __always_inline int keep_regions(u64 start, u64 bytes)
 	return 0;
 }
 
-int enter_mprotect(void *ctx)
+int enter_mprotect(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 a[2] = {};
-	bpf_probe_read_kernel(&a, sizeof(a), (char *)ctx + 16);
+	u64 a[6];
+	entered_arguments(a);
 	return keep_regions(a[0], a[1]);
 }
 #endif
@@ -88,7 +89,7 @@ static __always_inline void memory_alert(void *ctx, const struct occasion *o, u3
 /* mmap that succeeded; *file is 0 if it is of none. */
 static __always_inline bool mapping_begin(struct bpf_raw_tracepoint_args *ctx, struct occasion *o, u64 *file)
 {
-	if (!occasion_begin(ctx, o) || (o->retval < 0 && o->retval >= -MAX_ERRNO))
+	if (!occasion_of(ctx, o, current_task_btf(), FAMILY_STRUCT) || (o->retval < 0 && o->retval >= -MAX_ERRNO))
 		return false;
 	bool anonymous = (o->a[3] & MAP_ANONYMOUS) || (s32)o->a[4] < 0;
 	*file = anonymous ? 0 : task_file(o->s.task, o->a[4]);
@@ -97,6 +98,35 @@ static __always_inline bool mapping_begin(struct bpf_raw_tracepoint_args *ctx, s
 
 /* One event a program, each goes on with the next. */
 int on_mmap(struct bpf_raw_tracepoint_args *ctx)
+{
+#ifdef EVENT_do_mmap
+	struct occasion o = {};
+	struct writer w;
+	struct walks *j = walks_begin();
+	u64 file = 0;
+	if (!j || !mapping_begin(ctx, &o, &file))
+		return 0;
+	if (record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_do_mmap, 10, PATH_ROOM)) {
+		u64 *a = (u64 *)(w.head + 1);
+		w.head->arg0 = o.retval;
+		a[5] = o.call->variant == VARIANT_PAGES ? o.a[5] : o.a[5] >> MMAP2_SHIFT;
+		a[6] = o.a[1];
+		a[7] = o.a[2];
+		a[8] = o.a[3];
+		if (file) {
+			a[1] = KREAD(u32, file + KERNEL_file_f_flags);
+			write_file(&w, j, 1, 3, file);
+		} else {
+			w.head->flags |= HEAD_NO_OBJECT;
+		}
+		record_walk(ctx, &w, j, PROGRAM_mmap_alert);
+	}
+#endif
+	objects.call(ctx, PROGRAM_mmap_alert);
+	return 0;
+}
+
+int on_mmap_alert(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	u64 file = 0;

@@ -26,14 +26,15 @@ struct occasion {
 	u64 a[6];
 };
 
-/* The call that ends, if the task is in scope. `sockets`: it may have come by socketcall. */
-static __always_inline bool occasion_of(struct bpf_raw_tracepoint_args *ctx, struct occasion *o, u64 task, bool sockets)
+/* The call that ends, if the task is in scope. It may have come by one of `family`. */
+static __always_inline bool occasion_of(struct bpf_raw_tracepoint_args *ctx, struct occasion *o, u64 task,
+					enum family family)
 {
 	struct dispatched d;
 	o->retval = CALL_RESULT(ctx);
 	dispatched_call(&d, task, current_registers(), o->retval);
-	if (sockets && is_socketcall(&d))
-		demultiplex(&d, false);
+	if (family != FAMILY_NONE && family_of(&d) == family)
+		demultiplex(&d, family);
 	o->call = calls.lookup(&d.slot);
 	if (!o->call || !in_scope(&o->s, task) || (o->s.flags & GROUP_ARMED))
 		return false;
@@ -45,13 +46,13 @@ static __always_inline bool occasion_of(struct bpf_raw_tracepoint_args *ctx, str
 
 static __always_inline bool occasion_begin(struct bpf_raw_tracepoint_args *ctx, struct occasion *o)
 {
-	return occasion_of(ctx, o, current_task_btf(), false);
+	return occasion_of(ctx, o, current_task_btf(), FAMILY_NONE);
 }
 
 /* The same for programs that run seldom. */
 static __always_inline bool occasion_cold(struct bpf_raw_tracepoint_args *ctx, struct occasion *o)
 {
-	return occasion_of(ctx, o, current_task_cold(), false);
+	return occasion_of(ctx, o, current_task_cold(), FAMILY_NONE);
 }
 
 /* An argument by its number in the row; 0 if the call has none. */

@@ -24,7 +24,7 @@ int on_socket_create(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_of(ctx, &o, current_task_btf(), true) || o.retval < 0)
+	if (!occasion_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || o.retval < 0)
 		return 0;
 	if (!record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_create, 4, 0))
 		return 0;
@@ -76,7 +76,7 @@ static __always_inline void address_event(void *ctx, const struct occasion *o, u
 int on_socket_bind(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
-	if (occasion_of(ctx, &o, current_task_btf(), true))
+	if (occasion_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL))
 		address_event(ctx, &o, EVENT_security_socket_bind, false, o.retval == 0);
 	return 0;
 }
@@ -86,7 +86,7 @@ int on_socket_bind(struct bpf_raw_tracepoint_args *ctx)
 int on_socket_connect(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
-	if (!occasion_of(ctx, &o, current_task_btf(), true))
+	if (!occasion_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL))
 		return 0;
 	s64 r = o.retval;
 	bool under_way = r == 0 || r == -EINPROGRESS || r == -EALREADY || r == -EINTR || r == -ERESTARTSYS;
@@ -100,7 +100,7 @@ int on_socket_listen(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_of(ctx, &o, current_task_btf(), true) || !socket_was_there(o.retval))
+	if (!occasion_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || !socket_was_there(o.retval))
 		return 0;
 	u64 sock = file_sock(occasion_file(&o));
 	if (!sock || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_listen, 3, SOCKET_ROOM))
@@ -120,7 +120,7 @@ int on_socket_accept(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_of(ctx, &o, current_task_btf(), true) || !socket_was_there(o.retval))
+	if (!occasion_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || !socket_was_there(o.retval))
 		return 0;
 	u64 sock = file_sock(occasion_file(&o));
 	if (!sock)
@@ -152,7 +152,7 @@ int on_socket_setsockopt(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_of(ctx, &o, current_task_btf(), true) || !socket_was_there(o.retval))
+	if (!occasion_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || !socket_was_there(o.retval))
 		return 0;
 	u64 sock = file_sock(occasion_file(&o));
 	if (!sock || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_setsockopt, 4, SOCKET_ROOM))
@@ -174,7 +174,7 @@ int on_socket_dup(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_of(ctx, &o, current_task_btf(), true) || o.retval < 0)
+	if (!occasion_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || o.retval < 0)
 		return 0;
 	u32 command = o.a[1];
 	if (o.call->variant == VARIANT_FCNTL && command != F_DUPFD && command != F_DUPFD_CLOEXEC)

@@ -67,7 +67,7 @@ static __always_inline void write_image(struct writer *w, u64 task, u32 first)
  */
 static __always_inline bool sigreturn_ended(const struct subject *s)
 {
-#ifdef WANT_RT_SIGRETURN
+#if defined(WANT_RT_SIGRETURN) || defined(WANT_SIGRETURN)
 	u64 pid_tgid = ((u64)s->tgid << 32) | s->tid;
 	return !sigreturns.delete(&pid_tgid);
 #else
@@ -271,13 +271,16 @@ int on_address_call(struct bpf_raw_tracepoint_args *ctx)
 	return call_of_kind(ctx, current_task_btf(), CALL_ADDRESS);
 }
 
-/* The call that a socketcall or an ipc stood for. */
+/* The call that one of a family stood for. */
 int on_multiplexed(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct dispatched d;
 	u64 task = current_task_cold(), regs = current_registers();
 	dispatched_call(&d, task, regs, CALL_RESULT(ctx));
-	demultiplex(&d, d.number == SYSCALL_IPC);
+	enum family family = family_of(&d);
+	if (family == FAMILY_NONE)
+		return 0;
+	demultiplex(&d, family);
 	struct call *call = calls.lookup(&d.slot);
 	if (!call || d.slot < MULTIPLEXED_SLOT)
 		return 0;
@@ -288,49 +291,61 @@ int on_multiplexed(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Calls that do not return are taken at their entry. The argument stands behind the tracepoint's own fields. */
+/*
+ * What is known at the entry of a call alone: one program sees all entries, and goes on with that of the call. (The kernel's
+ * own tracepoints of single calls do not see 32-bit ones.)
+ */
+BPF_PROG_ARRAY(entered, CALL_SLOTS * 2); /* by row of `calls` */
+
+int on_entry(struct bpf_raw_tracepoint_args *ctx)
+{
+	entered.call(ctx, call_slot((s32)CALL_NUMBER(ctx), SYSCALL_IS_COMPAT(current_task_btf()), 0));
+	return 0;
+}
+
+/* Calls that do not return. */
 static __always_inline int entry_event(void *ctx, u16 event)
 {
-	u64 argument = 0;
-	bpf_probe_read_kernel(&argument, sizeof(argument), (char *)ctx + 16);
-	return plain_event(ctx, event, 0, argument, HEAD_ENTRY);
+	u64 a[6];
+	entered_arguments(a);
+	return plain_event(ctx, event, 0, a[0], HEAD_ENTRY | compat_flag());
 }
 
 #ifdef WANT_EXIT
-int enter_exit(void *ctx)
+int enter_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	return entry_event(ctx, EVENT_exit);
 }
 #endif
 
 #ifdef WANT_EXIT_GROUP
-int enter_exit_group(void *ctx)
+int enter_exit_group(struct bpf_raw_tracepoint_args *ctx)
 {
 	return entry_event(ctx, EVENT_exit_group);
 }
 #endif
 
-#ifdef BY_PERF
-/*
- * Where raw tracepoints can be preempted, programs at the perf events syscalls:sys_enter_x can be, too (since 7.2). That of
- * raw_syscalls:sys_enter cannot, and its record is the same: from there, the program of the call is gone on with.
- */
-BPF_PROG_ARRAY(entered, CALL_SLOTS); /* by number, of 64-bit calls */
-
-int on_entry(struct bpf_raw_tracepoint_args *ctx)
-{
-	if (!SYSCALL_IS_COMPAT(current_task_btf()))
-		entered.call(ctx, CALL_NUMBER(ctx));
-	return 0;
-}
-#endif
-
-#ifdef WANT_RT_SIGRETURN
-int enter_rt_sigreturn(void *ctx)
+#if defined(WANT_RT_SIGRETURN) || defined(WANT_SIGRETURN)
+/* Calls that end with the number of another one. */
+static __always_inline int sigreturn_entered(void *ctx, u16 event)
 {
 	u64 pid_tgid = bpf_get_current_pid_tgid();
 	u8 one = 1;
 	sigreturns.update(&pid_tgid, &one);
-	return plain_event(ctx, EVENT_rt_sigreturn, 0, 0, HEAD_ENTRY);
+	return plain_event(ctx, event, 0, 0, HEAD_ENTRY | compat_flag());
+}
+#endif
+
+#ifdef WANT_RT_SIGRETURN
+int enter_rt_sigreturn(struct bpf_raw_tracepoint_args *ctx)
+{
+	return sigreturn_entered(ctx, EVENT_rt_sigreturn);
+}
+#endif
+
+#ifdef WANT_SIGRETURN
+int enter_sigreturn(struct bpf_raw_tracepoint_args *ctx)
+{
+	return sigreturn_entered(ctx, EVENT_sigreturn);
 }
 #endif

@@ -28,6 +28,8 @@ KERNEL_NAMES = {
     "sendfile64": "sendfile",
     "umount": "umount2",
 }
+"""Numbers of the 32-bit table that have their arguments in a struct."""
+OLD_CALLS = {"mmap": "old_mmap", "select": "old_select"}
 """The kernel's argument names that mean what the manual pages call otherwise."""
 ARGUMENT_NAMES = {
     "dfd": "dirfd",
@@ -116,6 +118,8 @@ def main() -> None:
     newer = from_overlay(calls)
     for table, header in (("x86_64", "unistd_64.h"), ("i386", "unistd_32.h")):
         numbers = {name: int(n) for name, n in NUMBER.findall((HEADERS / header).read_text())}
+        if table == "i386":
+            numbers = {OLD_CALLS.get(name, name): number for name, number in numbers.items()}
         common = {name: n for name, n in newer.items() if table == "x86_64" or n > max(numbers.values())}
         write(HERE / f"syscalls_{table}.tsv", f"tracefs and asm/{header}", numbers | common, calls)
 

@@ -22,11 +22,22 @@
 #define UPPER_HALF 0x100000000L
 
 /* `int $0x80`: the 32-bit table from a 64-bit program. */
-static long call_32(long number, long first, long second)
+static long call_32_of_3(long number, long first, long second, long third)
 {
 	long result;
-	asm volatile("int $0x80" : "=a"(result) : "a"(number), "b"(first), "c"(second) : "memory", "r8", "r9", "r10", "r11");
+	asm volatile("int $0x80" : "=a"(result) : "a"(number), "b"(first), "c"(second), "d"(third) : "memory", "r8", "r9", "r10", "r11");
 	return result;
+}
+
+static long call_32(long number, long first, long second)
+{
+	return call_32_of_3(number, first, second, 0);
+}
+
+/* Memory that a 32-bit call can point to. */
+static uint32_t *low_memory(void)
+{
+	return mmap((void *)0x10000000, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 }
 
 static void upper_half(void)
@@ -48,9 +59,8 @@ static void newer(void)
 
 static void socketcall(void)
 {
-	char *low = mmap((void *)0x10000000, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-	uint32_t *words = (uint32_t *)low;
-	struct sockaddr_in *address = (struct sockaddr_in *)(low + 64);
+	uint32_t *words = low_memory();
+	struct sockaddr_in *address = (struct sockaddr_in *)(words + 16);
 	words[0] = AF_INET;
 	words[1] = SOCK_DGRAM;
 	words[2] = 0;
@@ -71,6 +81,37 @@ static void checked(void)
 {
 	char *argv[] = { "true", "only asked", 0 };
 	syscall(SYS_execveat, AT_FDCWD, "/bin/true", argv, 0, 0x10000);
+}
+
+/* Calls that have their arguments in a struct. */
+static void in_a_struct(void)
+{
+	uint32_t *words = low_memory();
+	int file = open("/bin/true", O_RDONLY);
+	words[0] = 0;
+	words[1] = 4096;
+	words[2] = PROT_READ | PROT_WRITE | PROT_EXEC;
+	words[3] = MAP_PRIVATE | MAP_ANONYMOUS;
+	words[4] = -1;
+	words[5] = 0;
+	call_32(90, (long)words, 0);
+	words[2] = PROT_READ | PROT_EXEC;
+	words[3] = MAP_PRIVATE;
+	words[4] = file;
+	call_32(90, (long)words, 0);
+	words[0] = words[1] = words[2] = words[3] = words[4] = 0;
+	words[0] = 1;
+	words[4] = (uint32_t)(uintptr_t)(words + 8);
+	call_32(82, (long)words, 0);
+}
+
+/* Calls of which something is known at their entry alone. */
+static void at_the_entry(void)
+{
+	uint32_t *words = low_memory();
+	call_32_of_3(125, (long)words + 4096, 4096, PROT_READ | PROT_EXEC);
+	call_32(213, 1, 0); /* setuid32 */
+	call_32(252, 7, 0); /* exit_group */
 }
 
 /* Filters that act on openat(2).  */
@@ -178,6 +219,8 @@ int main(void)
 	run("newer", newer);
 	run("socketcall", socketcall);
 	run("ipc", ipc);
+	run("in_a_struct", in_a_struct);
+	run("at_the_entry", at_the_entry);
 	run("checked", checked);
 	run("trapped_open", trapped_open);
 	run("answered", answered);

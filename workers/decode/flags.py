@@ -185,11 +185,13 @@ PARSERS: dict[tuple[str, str], Parser] = {
     ("bpf", "cmd"): bpf_command,
     ("security_bpf", "cmd"): bpf_command,
     ("cap_capable", "cap"): capability,
-    **{(event, "prot"): prot for event in ("security_mmap_file", "security_file_mprotect", "mem_prot_alert")},
+    **{
+        (event, "prot"): prot for event in ("security_mmap_file", "security_file_mprotect", "mem_prot_alert", "do_mmap")
+    },
     ("mem_prot_alert", "prev_prot"): prot,
     ("mem_prot_alert", "alert"): _named(options.ALERT),
-    ("security_mmap_file", "mmap_flags"): mmap_flags,
-    **{(event, "flags"): open_flags for event in ("security_mmap_file", "shared_object_loaded")},
+    **{(event, "mmap_flags"): mmap_flags for event in ("security_mmap_file", "do_mmap")},
+    **{(event, "flags"): open_flags for event in ("security_mmap_file", "shared_object_loaded", "do_mmap")},
     ("io_uring_submit", "opcode"): _named(options.IO_URING_OPERATION),
     ("io_uring_create", "flags"): _flags(options.IO_URING_SETUP),
     ("security_socket_create", "family"): domain,

@@ -34,6 +34,9 @@ def constant(name: str) -> int:
 def test_numbers_are_the_kernels(header: str, compat: bool) -> None:
     ours = {call.number: call.event.name for call in catalogue().calls if call.compat == compat}
     kernel = numbers(header)
+    if compat:
+        # these numbers have other arguments than the calls of their names
+        kernel |= {kernel_number: f"old_{name}" for kernel_number, name in kernel.items() if name in ("mmap", "select")}
     assert len(kernel) > 300
     assert {number: ours.get(number) for number in kernel} == kernel
 

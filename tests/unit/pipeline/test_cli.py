@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+from bpf.catalogue import SYS_ENTER
 from pipeline import cli, listing, logs
 
-LACKING = "tracefs is not mounted"
+LACKING = "not in this kernel"
 
 
 @pytest.fixture
-def without_tracefs(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     def hook_state(hook: str | None) -> tuple[bool, str]:
-        lacks = hook is not None and hook.startswith("tracepoint:")
+        lacks = hook == SYS_ENTER
         return not lacks, LACKING if lacks else ""
 
     monkeypatch.setattr(listing, "hook_state", hook_state)
@@ -25,7 +26,7 @@ def listed(*arguments: str) -> list[str]:
     return result.output.splitlines()
 
 
-@pytest.mark.usefixtures("without_tracefs")
+@pytest.mark.usefixtures("without_entries")
 def test_members_of_a_set_that_this_host_cannot_give_are_marked() -> None:
     assert [
         line
@@ -39,7 +40,7 @@ def test_members_of_a_set_that_this_host_cannot_give_are_marked() -> None:
     assert next(line for line in listed("sets") if line.startswith("proc_life")).endswith(", 3 not on this host")
 
 
-@pytest.mark.usefixtures("without_tracefs")
+@pytest.mark.usefixtures("without_entries")
 def test_events_that_this_host_cannot_give_are_marked() -> None:
     lines = listed("events")
     assert "exit(status)  (not on this host)" in lines
