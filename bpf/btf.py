@@ -168,6 +168,12 @@ class Btf:
             raise UnknownMember(name, "()")
         return found
 
+    def parameters(self, name: str) -> int:
+        """How many parameters a function has; UnknownMember if there is none of that name."""
+        function = self._type(self.function(name))
+        prototype = self._type(function.size_or_type) if function else None
+        return prototype.vlen if prototype else 0
+
     def aggregate(self, name: str) -> int:
         """The id of a struct or union; UnknownMember if there is none of that name."""
         found = self._named(name, self._aggregates)

@@ -154,6 +154,34 @@ kallsyms_lookup_name | hook:kallsyms_lookup_name | const char* symbol_name, void
 do_mmap | exit:mmap | void* addr@kernel, const char* pathname@path, unsigned int flags@object, dev_t dev@object,
     unsigned long inode@object, unsigned long ctime@object, unsigned long pgoff, unsigned long len, unsigned long prot,
     unsigned long mmap_flags
+do_sigaction | hook:do_sigaction | int sig@kernel, bool is_sa_initialized@kernel, unsigned long sa_flags@kernel,
+    unsigned long sa_mask@kernel, u8 sa_handle_method@kernel, void* sa_handler@kernel,
+    bool is_old_sa_initialized@kernel, unsigned long old_sa_flags@kernel, unsigned long old_sa_mask@kernel,
+    u8 old_sa_handle_method@kernel, void* old_sa_handler@kernel
+do_truncate | hook:do_truncate | const char* pathname@path, unsigned long inode@kernel, dev_t dev@kernel,
+    u64 length@kernel
+inotify_watch | hook:security_path_notify | const char* pathname@path, unsigned long inode@kernel, dev_t dev@kernel
+process_execute_failed | exit:bprm_refused | int dirfd, int flags, const char* pathname,
+    const char* binary_path@name, const char*const* argv, const char*const* envp
+file_modification | none:it takes what a function of the kernel returns, and kprobes here see how it begins |
+    const char* file_path, dev_t dev, unsigned long inode, unsigned long old_ctime, unsigned long new_ctime
+bpf_attach | none:security_bpf and perf_event_open tell of the calls, not of what is attached where | int prog_type,
+    const char* prog_name, u32 prog_id, u64[] prog_helpers, const char* symbol_name, u64 symbol_addr, int attach_type
+symbols_loaded | none:headrace does not read the symbols of libraries | const char* library_path,
+    const char*const* symbols, const char* sha256
+symbols_collision | none:headrace does not read the symbols of libraries | const char* loaded_path,
+    const char* collision_path, const char*const* symbols
+suspicious_syscall_source | none:headrace does not look yet at where a call comes from | int syscall, void* ip,
+    const char* vma_type, void* vma_start, unsigned long vma_size, unsigned long vma_flags
+stack_pivot | none:headrace does not look yet at where a call comes from | int syscall, void* sp, const char* vma_type,
+    void* vma_start, unsigned long vma_size, unsigned long vma_flags
+hidden_kernel_module | none:headrace does not look at the kernel's own tables yet | const char* address,
+    const char* name, const char* srcversion
+ftrace_hook | none:headrace does not look at the kernel's own tables yet | const char* symbol, const char* trampoline,
+    const char* callback, off_t callback_offset, const char* callback_owner, const char* flags, unsigned long count
+zeroed_inodes | none:what a rootkit hides from a directory is not looked for yet | const char* dirent_name
+print_mem_dump | none:headrace does not look at the kernel's own tables yet | bytes bytes, void* address, u64 length,
+    u64 caller_context_id, const char* arch, const char* symbol_name, const char* symbol_owner
 """
 
 """Calls that a program looks at (bpf/c/objects.h): which argument is what; `result` is the call's result.
@@ -167,7 +195,7 @@ file_open openat2 fd=result path=1 dir=0 flags=2 variant=openat2
 file_open creat fd=result path=0 variant=creat
 file_open open_by_handle_at fd=result flags=2
 bprm_refused execve path=0
-bprm_refused execveat path=1 dir=0
+bprm_refused execveat path=1 dir=0 flags=4
 inode_unlink unlink path=0
 inode_unlink unlinkat path=1 dir=0 flags=2
 inode_rename rename path=0 path2=1

@@ -42,6 +42,7 @@ STEPS = {
     "mmap": ("mmap_alert", "mmap_shared", "mmap_file", "mmap_object"),
     "mprotect": ("mprotect_file",),
     "inode_rename": ("rename_back",),
+    "bprm_refused": ("execute_failed",),
 }
 """Programs that others go on with: each raises one event at most."""
 WALK, RESOLVE, MULTIPLEXED = "walk", "resolve", "multiplexed"

@@ -219,6 +219,8 @@ HOOKED = (
     *(("kprobe", "symbol_name"), ("kprobe", "pre_handler"), ("kprobe", "post_handler")),
     *(("subprocess_info", "path"), ("subprocess_info", "argv"), ("subprocess_info", "envp")),
     *(("device", "init_name"), ("device", "kobj.name"), ("device", "parent")),
+    *(("k_sigaction", f"sa.sa_{name}") for name in ("handler", "flags", "mask")),
+    *(("task_struct", "sighand"), ("sighand_struct", "action")),
 )
 REGISTERS = {
     "x86_64": ("di", "si", "dx", "r10", "r8", "r9", "bx", "cx", "bp", "orig_ax", "ip"),
@@ -240,6 +242,9 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
     for struct, path in HOOKED:
         with contextlib.suppress(UnknownMember):
             found[f"KERNEL_{struct}_{path.replace('.', '_')}"] = btf.offset(struct, path)
+    found["KERNEL_k_sigaction_size"] = btf.size("k_sigaction")
+    with contextlib.suppress(UnknownMember):
+        found["KERNEL_do_truncate_parameters"] = btf.parameters("do_truncate")
     found["KERNEL_DCACHE_MOUNTED"] = DCACHE_MOUNTED
     with contextlib.suppress(UnknownMember):
         found["KERNEL_DCACHE_MOUNTED"] = btf.enumerator("dentry_flags", "DCACHE_MOUNTED")

@@ -240,18 +240,19 @@ _OBJECTS = "security_inode_unlink security_inode_rename security_inode_link secu
 _SOCKETS = """security_socket_create security_socket_listen security_socket_connect security_socket_accept
     security_socket_bind security_socket_setsockopt socket_accept socket_dup"""
 ACTIONS: dict[Action, str] = {
-    opened: "security_file_open security_path_truncate",
+    opened: "security_file_open security_path_truncate do_truncate",
     written: "vfs_write vfs_writev magic_write",
     named: _OBJECTS,
     mounted: "security_sb_mount security_sb_umount",
     connected: _SOCKETS,
-    mapped: "security_mmap_file security_file_mprotect mem_prot_alert",
-    executed: "load_elf_phdrs sched_process_exec security_bprm_check shared_object_loaded task_rename vfork",
+    mapped: "security_mmap_file security_file_mprotect mem_prot_alert do_mmap",
+    executed: """load_elf_phdrs sched_process_exec security_bprm_check shared_object_loaded task_rename vfork
+        process_execute_failed""",
     lowered: "commit_creds",
     moved: "switch_task_ns",
-    signalled: "rt_sigreturn",
+    signalled: "rt_sigreturn do_sigaction",
     unknown_family: "call_usermodehelper",
-    looked_at: """vfs_read vfs_readv vfs_utimes security_path_notify set_fs_pwd security_task_setrlimit
+    looked_at: """vfs_read vfs_readv vfs_utimes security_path_notify inotify_watch set_fs_pwd security_task_setrlimit
         security_task_prctl security_settime64""",
     grouped: "cgroup_mkdir cgroup_rmdir cgroup_attach_task container_create container_remove",
 }

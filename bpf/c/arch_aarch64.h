@@ -6,6 +6,7 @@
 #define SYSCALL_EXECVE(compat) ((compat) ? 11 : 221)
 #define SYSCALL_FINIT_MODULE(compat) ((compat) ? 379 : 273)
 #define SYSCALL_EXECVEAT(compat) ((compat) ? 387 : 281)
+#define SYSCALL_INOTIFY_ADD_WATCH(compat) ((compat) ? 317 : 27)
 /* Of a function of the kernel, as it begins. */
 #define FUNCTION_ARGUMENT(regs, n) LOAD_BY_TYPE(u64, "u64", regs, KERNEL_pt_regs_regs + (n) * 8)
 #define INSTRUCTION_POINTER(regs) LOAD_REGISTER(regs, KERNEL_pt_regs_pc)

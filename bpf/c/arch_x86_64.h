@@ -3,6 +3,7 @@
 #define SYSCALL_EXECVE(compat) ((compat) ? 11 : 59)
 #define SYSCALL_FINIT_MODULE(compat) ((compat) ? 350 : 313)
 #define SYSCALL_EXECVEAT(compat) ((compat) ? 358 : 322)
+#define SYSCALL_INOTIFY_ADD_WATCH(compat) ((compat) ? 292 : 254)
 /* Of a function of the kernel, as it begins. */
 #define FUNCTION_ARGUMENT(regs, n) LOAD_BY_TYPE(u64, "u64", regs, FUNCTION_ARGUMENT_##n)
 #define FUNCTION_ARGUMENT_0 KERNEL_pt_regs_di

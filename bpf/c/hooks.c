@@ -419,3 +419,79 @@ int hook_kallsyms_lookup_name(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 #endif
+
+#ifdef EVENT_do_sigaction
+#define SIG_IGN 1
+#define SIG_HANDLER 2
+#define SIGNALS 64
+
+/* Five cells of what is done at a signal: whether that was given, flags, mask, how, and by which function. */
+static __always_inline void action_cells(u64 *a, u64 action)
+{
+	u64 handler = KREAD(u64, action + KERNEL_k_sigaction_sa_sa_handler);
+	if (!action)
+		return;
+	a[0] = 1;
+	a[1] = KREAD(u64, action + KERNEL_k_sigaction_sa_sa_flags);
+	a[2] = KREAD(u64, action + KERNEL_k_sigaction_sa_sa_mask);
+	a[3] = handler > SIG_IGN ? SIG_HANDLER : handler;
+	a[4] = handler > SIG_IGN ? handler : 0;
+}
+
+int hook_do_sigaction(struct bpf_raw_tracepoint_args *ctx)
+{
+	s32 signal = HOOKED(ctx, 0);
+	u64 actions = KREAD(u64, current_task_btf() + KERNEL_task_struct_sighand) + KERNEL_sighand_struct_action;
+	bool there = signal >= 1 && signal <= SIGNALS;
+	struct writer w;
+	if (!event_begin(ctx, &w, false, EVENT_do_sigaction, 11, 0))
+		return 0;
+	u64 *a = (u64 *)(w.head + 1);
+	w.head->arg0 = signal;
+	action_cells(a, HOOKED(ctx, 1));
+	action_cells(a + 5, there ? actions + (u64)(signal - 1) * KERNEL_k_sigaction_size : 0);
+	record_end(ctx, &w);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_do_truncate
+int hook_do_truncate(struct bpf_raw_tracepoint_args *ctx)
+{
+	/* since 5.12 something comes before it */
+	bool later = KERNEL_do_truncate_parameters > 4;
+	struct place at = {.dentry = later ? HOOKED(ctx, 1) : HOOKED(ctx, 0)};
+	struct writer w;
+	struct walks *j = walks_begin();
+	if (!j || !event_begin(ctx, &w, false, EVENT_do_truncate, 4, PATH_ROOM))
+		return 0;
+	u64 *a = (u64 *)(w.head + 1);
+	struct file_id id = file_id(KREAD(u64, at.dentry + KERNEL_dentry_d_inode));
+	a[1 - 1] = id.inode;
+	a[2 - 1] = id.device;
+	a[3 - 1] = later ? HOOKED(ctx, 2) : HOOKED(ctx, 1);
+	path_later(j, 0, at);
+	record_walk(ctx, &w, j, 0);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_inotify_watch
+int hook_inotify_watch(struct bpf_raw_tracepoint_args *ctx)
+{
+	bool compat = SYSCALL_IS_COMPAT(current_task_btf());
+	struct place at = place_of(HOOKED(ctx, 0));
+	struct writer w;
+	struct walks *j = walks_begin();
+	if (SYSCALL_NUMBER(current_registers()) != SYSCALL_INOTIFY_ADD_WATCH(compat) || !j ||
+	    !event_begin(ctx, &w, false, EVENT_inotify_watch, 3, PATH_ROOM))
+		return 0;
+	u64 *a = (u64 *)(w.head + 1);
+	struct file_id id = file_id(KREAD(u64, at.dentry + KERNEL_dentry_d_inode));
+	a[1 - 1] = id.inode;
+	a[2 - 1] = id.device;
+	path_later(j, 0, at);
+	record_walk(ctx, &w, j, 0);
+	return 0;
+}
+#endif

@@ -7,15 +7,21 @@
 #define AT_SYMLINK_FOLLOW 0x400
 #define RENAME_EXCHANGE 2
 
-static __always_inline struct walks *names_begin(void *ctx, struct writer *w, const struct occasion *o, u16 event,
-						 u32 arguments)
+static __always_inline struct walks *names_begin_in(void *ctx, struct writer *w, const struct occasion *o, u16 event,
+						    u32 arguments, u32 room)
 {
 	struct walks *j = walks_begin();
 	u32 slot = o->call->urgent ? URGENT : o->s.tgid % SHARDS;
-	if (!j || !record_begin(ctx, w, &o->s, slot, event, arguments, 2 * PASSED_ROOM))
+	if (!j || !record_begin(ctx, w, &o->s, slot, event, arguments, room))
 		return 0;
 	w->head->retval = o->retval;
 	return j;
+}
+
+static __always_inline struct walks *names_begin(void *ctx, struct writer *w, const struct occasion *o, u16 event,
+						 u32 arguments)
+{
+	return names_begin_in(ctx, w, o, event, arguments, 2 * PASSED_ROOM);
 }
 
 static __always_inline void blob_name(struct writer *w, struct walks *j, u32 arg, const struct occasion *o, u32 path,
@@ -206,22 +212,50 @@ int on_sb_umount(struct bpf_raw_tracepoint_args *ctx)
 }
 #endif
 
-#ifdef EVENT_security_bprm_check
 /* An execve that failed although a file was found and checked; one that succeeded is told by its own hook. */
 int on_bprm_refused(struct bpf_raw_tracepoint_args *ctx)
 {
+#ifdef EVENT_security_bprm_check
 	struct occasion o = {};
 	struct writer w;
-	if (!occasion_cold(ctx, &o) || (o.retval != -ENOEXEC && o.retval != -ELIBBAD && o.retval != -EINVAL))
+	if (!occasion_cold(ctx, &o))
 		return 0;
-	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_bprm_check, 3);
+	bool checked = o.retval == -ENOEXEC || o.retval == -ELIBBAD || o.retval == -EINVAL;
+	struct walks *j = checked ? names_begin(ctx, &w, &o, EVENT_security_bprm_check, 3) : 0;
+	if (j) {
+		u64 *a = (u64 *)(w.head + 1);
+		a[0] = a[1] = 0;
+		w.head->flags |= HEAD_NO_OBJECT;
+		blob_named(&w, j, 0, &o);
+		record_walk(ctx, &w, j, PROGRAM_execute_failed);
+	}
+#endif
+	objects.call(ctx, PROGRAM_execute_failed);
+	return 0;
+}
+
+/* Any execve that failed. */
+int on_execute_failed(struct bpf_raw_tracepoint_args *ctx)
+{
+#ifdef EVENT_process_execute_failed
+	struct occasion o = {};
+	struct writer w;
+	if (!occasion_cold(ctx, &o) || o.retval >= 0)
+		return 0;
+	u32 vectors = (1 + EXEC_ENVIRONMENT) * (VECTOR_BYTES + VECTOR_STRING + 64);
+	struct walks *j = names_begin_in(ctx, &w, &o, EVENT_process_execute_failed, 6, BLOB_ROOM + PASSED_ROOM + vectors);
 	if (!j)
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
-	a[0] = a[1] = 0;
-	w.head->flags |= HEAD_NO_OBJECT;
-	blob_named(&w, j, 0, &o);
+	u32 path = o.call->path;
+	w.head->arg0 = dirfd_of(&o, o.call->dir);
+	a[1 - 1] = name_flags(&o);
+	blob_string(&w, 2, occasion_argument(&o, path), true);
+	blob_named(&w, j, 3, &o);
+	blob_vector(&w, 4, occasion_argument(&o, path + 1), o.call->narrow);
+	if (EXEC_ENVIRONMENT)
+		blob_vector(&w, 5, occasion_argument(&o, path + 2), o.call->narrow);
 	record_walk(ctx, &w, j, 0);
+#endif
 	return 0;
 }
-#endif

@@ -443,6 +443,14 @@ def protection(folder: Path) -> Any:
 
 
 @case
+def not_run(folder: Path) -> Any:
+    os.chdir(folder)
+    with contextlib.suppress(OSError):
+        os.execv("a/none", ["none", "one", ""])
+    return {"binary": str(folder / "a/none")}
+
+
+@case
 def identity(folder: Path) -> Any:
     def work() -> None:
         os.setgid(12)

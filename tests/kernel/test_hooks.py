@@ -20,7 +20,7 @@ pytestmark = pytest.mark.kernel
 needs_kprobes = pytest.mark.skipif(not KPROBES.exists(), reason="this kernel has no kprobes")
 HOOKED = [e for e in catalogue().by_id.values() if (e.hook or "").startswith(f"{HOOK}:")]
 WORK = """
-import ctypes, os, resource, socket, sys
+import ctypes, os, resource, signal, socket, sys
 folder = sys.argv[1]
 libc = ctypes.CDLL(None)
 with open(folder + "/file", "wb") as file:
@@ -31,6 +31,9 @@ with open(folder + "/file", "rb", buffering=0) as file:
 os.utime(folder + "/file", ns=(1_000_000_001, 2_000_000_002))
 watch = libc.inotify_init1(0)
 libc.inotify_add_watch(watch, (folder + "/file").encode(), 2)
+os.truncate(folder + "/file", 3)
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+signal.signal(signal.SIGUSR1, lambda *_: None)
 os.chdir(folder)
 libc.prctl(15, b"hr-hooked", 3, 4, 5)
 resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
@@ -87,6 +90,13 @@ def test_they_have_what_the_function_was_called_with(traced: tuple[Traced, Path]
     assert (times["atime"], times["mtime"], times["inode"]) == (1_000_000_001, 2_000_000_002, inode)
     (watched,) = (each for each in of(found, "security_path_notify") if each["pathname"] == str(file))
     assert watched["inode"] == inode
+    (listened,) = (each for each in of(found, "inotify_watch") if each["pathname"] == str(file))
+    assert listened["inode"] == inode
+    (cut,) = (each for each in of(found, "do_truncate") if each["inode"] == inode and each["length"] == 3)
+    assert cut["pathname"].endswith("/file")
+    ignored, handled = (each for each in of(found, "do_sigaction") if each["sig"] == 10)
+    assert (ignored["sa_handle_method"], handled["old_sa_handle_method"], handled["sa_handle_method"]) == (1, 1, 2)
+    assert (ignored["old_sa_handle_method"], int(handled["sa_handler"], 16) > 0) == (0, True)
     assert str(folder) in {each["resolved_path"] for each in of(found, "set_fs_pwd")}
     (control,) = (each for each in of(found, "security_task_prctl") if each["arg3"] == 3)
     assert (control["arg4"], control["arg5"]) == (4, 5)

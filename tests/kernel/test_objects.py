@@ -19,7 +19,7 @@ OBJECTS = ",".join(
     security_inode_symlink security_inode_mknod security_sb_mount security_sb_umount security_socket_create
     security_socket_listen security_socket_connect security_socket_accept security_socket_bind
     security_socket_setsockopt socket_accept socket_dup vfs_write vfs_writev magic_write mem_prot_alert
-    security_path_truncate
+    security_path_truncate do_mmap process_execute_failed
     security_mmap_file security_file_mprotect shared_object_loaded commit_creds switch_task_ns cap_capable""".split()
 )
 
@@ -284,6 +284,17 @@ def test_each_region_whose_protection_changes_raises_its_alert(objects: Objects)
     mapped = objects.values("protection", "security_mmap_file")
     assert [a["prot"] for a in mapped] == ["PROT_READ", "PROT_READ|PROT_EXEC"]
     assert [a["pathname"] for a in objects.values("protection", "shared_object_loaded")] == [facts["exe"]]
+    anonymous, *_, runnable = objects.values("protection", "do_mmap")
+    assert [anonymous[name] for name in ("addr", "pathname", "inode")] == [f"{facts['alerts'][0][1]:#x}", None, None]
+    assert [runnable[name] for name in ("pathname", "pgoff", "prot")] == [facts["exe"], 0, "PROT_READ|PROT_EXEC"]
+
+
+def test_an_exec_that_failed_is_told_with_what_it_was_to_run(objects: Objects) -> None:
+    facts = objects.facts["not_run"]
+    (failed,) = objects.of("not_run", "process_execute_failed")
+    found = arguments(failed)
+    assert (failed["returnValue"], found["pathname"], found["binary_path"]) == (-2, "a/none", facts["binary"])
+    assert found["argv"] == ["none", "one", ""]
 
 
 def test_credentials_that_change_show_what_they_were(objects: Objects) -> None:
