@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import functools
 import struct
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 
@@ -26,7 +29,8 @@ KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT = 8, 9, 10, 11
 KIND_FUNC, KIND_FUNC_PROTO, KIND_VAR, KIND_DATASEC = 12, 13, 14, 15
 KIND_DECL_TAG, KIND_TYPE_TAG, KIND_ENUM64 = 17, 18, 19
 MODIFIERS = frozenset({KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT, KIND_TYPE_TAG})
-AGGREGATES = frozenset({KIND_STRUCT, KIND_UNION})
+AGGREGATES, ENUMS = frozenset({KIND_STRUCT, KIND_UNION}), frozenset({KIND_ENUM})
+TYPEDEFS, FUNCTIONS = frozenset({KIND_TYPEDEF}), frozenset({KIND_FUNC})
 """Bytes that follow `struct btf_type`: a fixed part, and a part per `vlen`."""
 TRAILER = {
     KIND_INT: (4, 0),
@@ -78,13 +82,8 @@ class Btf:
             raise BtfError(f"BTF magic is {magic:#x}, expected {BTF_MAGIC:#x}")
         self._data = data
         self._strings = header_bytes + string_at
-        self._starts: list[int] = [0]
-        """Where each type is; there is no type 0."""
-        self._aggregates: dict[int, int] = {}
-        self._enums: dict[int, int] = {}
-        self._typedefs: dict[int, int] = {}
-        self._functions: dict[int, int] = {}
-        """Types by the offset of their name, the first of each."""
+        self._starts, self._names, self._kinds = array("I", [0]), array("I", [0]), bytearray(1)
+        """Where each type is, the offset of its name, and its kind; there is no type 0."""
         try:
             self._index(header_bytes + type_at, header_bytes + type_at + type_bytes)
         except (struct.error, ValueError) as error:
@@ -100,16 +99,15 @@ class Btf:
             raise BtfError(f"cannot read the kernel's BTF at {path}: {error.strerror}") from error
 
     def _index(self, at: int, end: int) -> None:
-        data, starts, unpack = self._data, self._starts, TYPE.unpack_from
-        named = dict.fromkeys(AGGREGATES, self._aggregates)
-        named |= {KIND_ENUM: self._enums, KIND_TYPEDEF: self._typedefs, KIND_FUNC: self._functions}
+        data, unpack = self._data, TYPE.unpack_from
+        start, name_it, kind_it = self._starts.append, self._names.append, self._kinds.append
         sizes = [(TYPE.size + fixed, each) for fixed, each in (TRAILER.get(kind, (0, 0)) for kind in range(32))]
         while at < end:
             name, info, _ = unpack(data, at)
             kind = info >> 24 & 0x1F
-            if name and kind in named:
-                named[kind].setdefault(name, len(starts))
-            starts.append(at)
+            start(at)
+            name_it(name)
+            kind_it(kind)
             fixed, each = sizes[kind]
             at += fixed + each * (info & 0xFFFF)
 
@@ -124,13 +122,14 @@ class Btf:
         name, info, size_or_type = TYPE.unpack_from(self._data, at)
         return Type((info >> 24) & 0x1F, info & 0xFFFF, bool(info >> 31), name, size_or_type, at + TYPE.size)
 
-    def _named(self, name: str, types: dict[int, int]) -> int:
-        """The first of some types with that name; 0 if there is none."""
+    def _named(self, name: str, kinds: frozenset[int]) -> int:
+        """The first type of some kinds with that name; 0 if there is none."""
         text, at = b"\0%s\0" % name.encode(), self._strings - 1
+        names = np.frombuffer(self._names, "u4")
         while (at := self._data.find(text, at + 1)) >= 0:
-            found = types.get(at + 1 - self._strings)
-            if found:
-                return found
+            for found in np.flatnonzero(names == at + 1 - self._strings).tolist():
+                if self._kinds[found] in kinds:
+                    return int(found)
         return 0
 
     def _resolve(self, type_id: int) -> Type | None:
@@ -159,11 +158,11 @@ class Btf:
 
     def has_typedef(self, name: str) -> bool:
         """Whether this kernel has a typedef of that name."""
-        return bool(self._named(name, self._typedefs))
+        return bool(self._named(name, TYPEDEFS))
 
     def function(self, name: str) -> int:
         """The id of a function; UnknownMember if there is none of that name."""
-        found = self._named(name, self._functions)
+        found = self._named(name, FUNCTIONS)
         if not found:
             raise UnknownMember(name, "()")
         return found
@@ -176,14 +175,14 @@ class Btf:
 
     def aggregate(self, name: str) -> int:
         """The id of a struct or union; UnknownMember if there is none of that name."""
-        found = self._named(name, self._aggregates)
+        found = self._named(name, AGGREGATES)
         if not found:
             raise UnknownMember(name, "(id)")
         return found
 
     def offset(self, struct_name: str, path: str) -> int:
         """Byte offset of `path` (dots step into nested structs); UnknownMember if there is none."""
-        current = self._resolve(self._named(struct_name, self._aggregates))
+        current = self._resolve(self._named(struct_name, AGGREGATES))
         bits = 0
         for member in path.split("."):
             found = self._find(current, member) if current is not None and current.kind in AGGREGATES else None
@@ -195,7 +194,7 @@ class Btf:
 
     def enumerator(self, enum_name: str, name: str) -> int:
         """Value of `name` in `enum enum_name`; UnknownMember if there is none."""
-        found = self._type(self._named(enum_name, self._enums))
+        found = self._type(self._named(enum_name, ENUMS))
         for i in range(found.vlen if found else 0):
             assert found is not None
             offset, value = ENUMERATOR.unpack_from(self._data, found.at + i * ENUMERATOR.size)
@@ -205,7 +204,7 @@ class Btf:
 
     def size(self, struct_name: str) -> int:
         """Size of `struct struct_name` in bytes; UnknownMember if there is none."""
-        found = self._resolve(self._named(struct_name, self._aggregates))
+        found = self._resolve(self._named(struct_name, AGGREGATES))
         if found is None:
             raise UnknownMember(struct_name, "(size)")
         return found.size_or_type

@@ -189,24 +189,23 @@ def _kernel_btf() -> Btf:
 
 
 @functools.cache
-def _names() -> bytes:
-    """The names of this kernel, each between NULs; empty if that cannot be told. Parsing BTF would take longer."""
+def _there() -> frozenset[str] | None:
+    """Of the names that events need, those that this kernel has: tracepoints, and functions that are hooked. None if
+    that cannot be told. Parsing BTF would take longer.
+    """
+    hooks = ((event.hook or "").partition(":") for event in catalogue().by_id.values())
+    functions = {name for kind, _, names in hooks if kind == HOOK for name in names.split(",")}
     try:
-        return VMLINUX.read_bytes()
+        names = VMLINUX.read_bytes()
     except OSError:
-        return b""
-
-
-@functools.cache
-def _absent_tracepoints() -> frozenset[str]:
-    """Optional raw tracepoints that this kernel has not; none if that cannot be told."""
-    names = _names()
-    return frozenset(n for n in OPTIONAL_TRACEPOINTS if names and f"\0btf_trace_{n}\0".encode() not in names)
+        return None
+    needed = functions | {f"btf_trace_{name}" for name in OPTIONAL_TRACEPOINTS}
+    return frozenset(name for name in needed if f"\0{name}\0".encode() in names)
 
 
 def hooked_function(functions: str) -> str:
     """The first of these functions, separated by commas, that this kernel has; "" for none."""
-    return next((f for f in functions.split(",") if f"\0{f}\0".encode() in _names()), "")
+    return next((f for f in functions.split(",") if f in (_there() or ())), "")
 
 
 @functools.cache
@@ -244,7 +243,9 @@ def event_lack(event: Event) -> str:
     kind, _, name = event.hook.partition(":")
     if kind == HOOK:
         return _hook_lack(name)
-    return NOT_IN_KERNEL if kind == "raw_tracepoint" and name in _absent_tracepoints() else ""
+    if kind != "raw_tracepoint" or name not in OPTIONAL_TRACEPOINTS or (there := _there()) is None:
+        return ""
+    return "" if f"btf_trace_{name}" in there else NOT_IN_KERNEL
 
 
 def hook_state(hook: str | None) -> tuple[bool, str]:

@@ -11,16 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 from typing import Any
 
-from pipeline import privilege, process, recording
-from pipeline.confine import confine, library
+from pipeline import process, recording, tracker
 from pipeline.doorbell import InheritedFd
 from pipeline.logs import logger
 from pipeline.plan import Plan
 from pipeline.shm import stat_fields
-from pipeline.signals import held, ignore_all
+from pipeline.signals import held
 from pipeline.sinks import open_target
 
 START_TRIES = 100
@@ -58,28 +57,14 @@ def start_helpers(imports: Iterable[str] = ()) -> None:
 
 
 def _start_tracker() -> None:
-    """As multiprocessing would, but forked, so that it gives up privilege before it begins."""
-    tracker = resource_tracker._resource_tracker
-    if tracker._fd is not None:  # type: ignore[attr-defined]
+    """As multiprocessing would, but one that gives up privilege before it begins."""
+    its = resource_tracker._resource_tracker
+    if its._fd is not None:  # type: ignore[attr-defined]
         return
-    library()
-    sys.stdout.flush()
     reading, writing = os.pipe()
-    pid = os.fork()
-    if pid:
-        os.close(reading)
-        tracker._fd, tracker._pid = writing, pid  # type: ignore[attr-defined]
-        return
-    try:
-        ignore_all()
-        process.call_it("tracker")
-        privilege.close_all_but(reading)
-        os.chdir("/")
-        privilege.drop()
-        confine("tracker")
-        resource_tracker.main(reading)
-    finally:
-        os._exit(0)
+    its._pid = util.spawnv_passfds(os.fsencode(sys.executable), tracker.arguments(reading), [reading])  # type: ignore[attr-defined]
+    its._fd = writing  # type: ignore[attr-defined]
+    os.close(reading)
 
 
 def nursery_pid() -> int:
