@@ -97,7 +97,7 @@ def _split(frame: Array, pieces: list[Array], argument_cells: Callable[[int], in
     header, cells = frame[: FRAME.itemsize].copy().view(FRAME), frame[FRAME.itemsize :]
     bits = np.unpackbits(header["bitmap"].view(np.uint8), bitorder="little")[:FRAME_CELLS]
     heads = np.flatnonzero(bits)
-    if not len(heads):
+    if not len(heads) or int(header["heads"][0]) != len(heads):
         return None
     at = int(heads[0]) * CELL_BYTES
     if at + HEAD.itemsize > len(cells):
@@ -105,7 +105,7 @@ def _split(frame: Array, pieces: list[Array], argument_cells: Callable[[int], in
     head = cells[at : at + HEAD.itemsize].view(HEAD)[0]
     end = at + int(head["cells"]) * CELL_BYTES
     who = int(head["context"]) * CELL_BYTES
-    if end > len(cells) or who + CONTEXT.itemsize > at or int(head["event"]) >= EVENTS:
+    if end <= at or end > len(cells) or who + CONTEXT.itemsize > at or int(head["event"]) >= EVENTS:
         return None
     context = cells[who : who + CONTEXT.itemsize].view(CONTEXT)[0]
     mine = [p for p in pieces if _of_thread(p, int(context["tgid"]), int(context["tid"]))]

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bpf.catalogue import catalogue
+from bpf.layout import CELL_BYTES, FRAME, HEAD
 from tests.unit.frames import CUT, EXECVE, GETPPID, HEADER, OK, Blob, Record, Who, frame, view
 from workers.blobs import argument_cells, argument_counts, blobs, bytes_of
 from workers.core import Core
@@ -104,3 +105,20 @@ def test_no_bytes_of_either_end_a_worker(head: bytes, tail: bytes, at: int) -> N
         core.feed(view(sound[:at] + tail + sound[at + len(tail) :]))
         core.feed(view(sound))
     core.advance(1 << 62)
+
+
+@pytest.mark.parametrize(("field", "value"), [("heads", 0), ("heads", 5), ("cells", 0)])
+def test_what_a_frame_claims_is_shown_or_rejected_though_pieces_are_there_for_it(field: str, value: int) -> None:
+    """As a recording may have it: no piece changes how many events a frame stands for."""
+    payload = np.frombuffer(execs(b"abc", 20, Record(GETPPID, 51, who=WHO)), "u1").copy()
+    header, cells = payload[: FRAME.itemsize].view(FRAME), payload[FRAME.itemsize :]
+    if field == "heads":
+        header["heads"] = value
+    else:
+        bits = np.unpackbits(header["bitmap"].view(np.uint8), bitorder="little")
+        at = int(np.flatnonzero(bits)[0]) * CELL_BYTES
+        cells[at : at + HEAD.itemsize].view(HEAD)["cells"] = value
+    waiting = Pieces(lambda event: int(argument_cells(int(COUNTS[event]))))
+    waiting.add(view(piece(b"defg", 3, 20)))
+    decoded = read_frames(waiting.joined([payload]), Contexts())
+    assert len(decoded.rows) + decoded.rejected == header["heads"][0]
