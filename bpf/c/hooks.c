@@ -26,6 +26,15 @@ static __always_inline struct file_id file_cells(struct writer *w, u64 inode)
 	return id;
 }
 
+/* The same of a name that leads to it; these events have the inode first. */
+static __always_inline void dentry_cells(struct writer *w, u64 dentry)
+{
+	u64 *a = (u64 *)(w->head + 1);
+	struct file_id id = file_id(KREAD(u64, dentry + KERNEL_dentry_d_inode));
+	a[1 - 1] = id.inode;
+	a[2 - 1] = id.device;
+}
+
 #ifdef EVENT_do_init_module
 int hook_do_init_module(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -333,9 +342,7 @@ int hook_security_path_notify(struct bpf_raw_tracepoint_args *ctx)
 	if (!j || !event_begin(ctx, &w, false, EVENT_security_path_notify, 5, PATH_ROOM))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
-	struct file_id id = file_id(KREAD(u64, at.dentry + KERNEL_dentry_d_inode));
-	a[1 - 1] = id.inode;
-	a[2 - 1] = id.device;
+	dentry_cells(&w, at.dentry);
 	a[3 - 1] = HOOKED(ctx, 1);
 	a[4 - 1] = (u32)HOOKED(ctx, 2);
 	path_later(j, 0, at);
@@ -466,9 +473,7 @@ int hook_do_truncate(struct bpf_raw_tracepoint_args *ctx)
 	if (!j || !event_begin(ctx, &w, false, EVENT_do_truncate, 4, PATH_ROOM))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
-	struct file_id id = file_id(KREAD(u64, at.dentry + KERNEL_dentry_d_inode));
-	a[1 - 1] = id.inode;
-	a[2 - 1] = id.device;
+	dentry_cells(&w, at.dentry);
 	a[3 - 1] = later ? HOOKED(ctx, 2) : HOOKED(ctx, 1);
 	path_later(j, 0, at);
 	record_walk(ctx, &w, j, 0);
@@ -486,10 +491,7 @@ int hook_inotify_watch(struct bpf_raw_tracepoint_args *ctx)
 	if (SYSCALL_NUMBER(current_registers()) != SYSCALL_INOTIFY_ADD_WATCH(compat) || !j ||
 	    !event_begin(ctx, &w, false, EVENT_inotify_watch, 3, PATH_ROOM))
 		return 0;
-	u64 *a = (u64 *)(w.head + 1);
-	struct file_id id = file_id(KREAD(u64, at.dentry + KERNEL_dentry_d_inode));
-	a[1 - 1] = id.inode;
-	a[2 - 1] = id.device;
+	dentry_cells(&w, at.dentry);
 	path_later(j, 0, at);
 	record_walk(ctx, &w, j, 0);
 	return 0;

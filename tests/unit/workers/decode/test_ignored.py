@@ -110,6 +110,7 @@ def test_what_decides_whether_an_argument_is_used(name: str, args: tuple[int, ..
 
 
 def test_calls_of_32_bits_have_their_arguments_elsewhere() -> None:
+    assert unused("mmap", 0, 4096, 3, MAP_ANONYMOUS, 5, 0, flags=COMPAT) == {"fd", "off"}
     assert unused("clone", 17, 0, 1, 2, 3, flags=COMPAT) == set()
     assert unused("preadv", 3, 1, 1, 0, 5, flags=COMPAT) == set()
     assert unused("fcntl", 3, F_GETFD, 5, flags=COMPAT) == {"arg"}
