@@ -83,8 +83,8 @@ vfs_writev | exit:write | const char* pathname@path, dev_t dev@kernel, unsigned 
     off_t pos@kernel
 magic_write | exit:write exit:copy exit:mmap | const char* pathname@path, bytes bytes, dev_t dev@kernel,
     unsigned long inode@kernel
-mem_prot_alert | exit:mprotect exit:mmap | u32 alert@kernel, void* addr@kernel, size_t len@kernel, int prot@kernel,
-    int prev_prot@kernel, const char* pathname@path, dev_t dev@kernel, unsigned long inode@kernel,
+mem_prot_alert | exit:mprotect exit:mmap exit:shmat | u32 alert@kernel, void* addr@kernel, size_t len@kernel,
+    int prot@kernel, int prev_prot@kernel, const char* pathname@path, dev_t dev@kernel, unsigned long inode@kernel,
     unsigned long ctime@kernel
 security_mmap_file | exit:mmap | const char* pathname@path, int flags@kernel, dev_t dev@kernel,
     unsigned long inode@kernel, unsigned long ctime@kernel, int prot, int mmap_flags, int syscall@kernel
@@ -186,7 +186,7 @@ print_mem_dump | none:headrace does not look at the kernel's own tables yet | by
 
 """Calls that a program looks at (bpf/c/objects.h): which argument is what; `result` is the call's result.
 
-    PROGRAM CALL [fd= path= dir= path2= dir2= flags= variant=] [native: not for 32-bit calls]
+    PROGRAM CALL [fd= path= dir= path2= dir2= flags= variant=]
 """
 CALLS = """
 file_open open fd=result path=0 flags=1
@@ -227,10 +227,10 @@ socket_dup fcntl fd=0 variant=fcntl
 socket_dup fcntl64 fd=0 variant=fcntl
 socket_dup pidfd_getfd fd=1
 write write fd=0
-write pwrite64 fd=0 flags=3 native
-write writev fd=0 variant=vector native
-write pwritev fd=0 flags=3 variant=vector native
-write pwritev2 fd=0 flags=3 variant=vector native
+write pwrite64 fd=0 path=3
+write writev fd=0 variant=vector
+write pwritev fd=0 path=3 variant=vector
+write pwritev2 fd=0 path=3 flags=5 variant=vector
 copy copy_file_range fd=2 path=3
 copy sendfile fd=0
 copy sendfile64 fd=0
@@ -239,6 +239,7 @@ mmap mmap
 mmap mmap2 variant=pages
 mprotect mprotect
 mprotect pkey_mprotect
+shmat shmat
 identity setuid
 identity setgid
 identity setreuid

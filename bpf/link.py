@@ -22,7 +22,7 @@ BODIES = (
     *("vector_item", "path_step", "path_step_again"),
     *("resolve_step", "resolve_name_end", "resolve_child", "resolve_mount"),
     *("mix_name", "sample_name"),
-    *("region_level", "auxiliary_pair"),
+    *("region_level", "auxiliary_pair", "region_passed", "magic_buffer"),
 )
 """Functions that LOOP calls."""
 LOOP = 0x4C4F4F50 << 32

@@ -238,8 +238,6 @@ class Programs:
             name = call.event.name
             wanted = name in names and call.event.hook == SYS_EXIT
             look = looks.get(name)
-            if look and look.native and call.compat:
-                look = None
             if wanted or look:
                 row = rows.of_call(call, self.wanted, bounds.get(name, rows.ANY_RESULT))
                 row["wanted"] = wanted

@@ -14,7 +14,6 @@ class Look:
 
     program: str
     call: str
-    native: bool = False
     variant: str = ""
     fd: int = layout.ARG_NONE
     path: int = layout.ARG_NONE
@@ -29,10 +28,10 @@ def _looks() -> tuple[Look, ...]:
     for line in CALLS.split("\n"):
         if line:
             program, call, *rest = line.split()
-            words = dict(word.split("=") for word in rest if "=" in word)
+            words = dict(word.split("=") for word in rest)
             variant = words.pop("variant", "")
             numbers = {k: layout.ARG_RESULT if v == "result" else int(v) for k, v in words.items()}
-            found.append(Look(program, call, "native" in rest, variant, **numbers))
+            found.append(Look(program, call, variant, **numbers))
     return tuple(found)
 
 

@@ -75,6 +75,7 @@ NAMES = (
 NEEDS = {
     "mmap": "WANT_MMAP",
     "mprotect": "WANT_REGIONS",
+    "shmat": "WANT_SHMAT",
     "identity": "WANT_BEFORE",
     **dict.fromkeys(NAMES, "WANT_NAMES"),
 }

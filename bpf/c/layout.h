@@ -336,10 +336,17 @@ struct tree_node {
 };
 
 #define REGIONS 8
+#ifdef HAVE_LOOP
+#define REGIONS_PASSED 1024
+#else
+#define REGIONS_PASSED 8
+#endif
 /* What a call to mprotect is about to change. */
 struct regions {
 	u32 count;
 	u32 done;
+	u32 rest; /* the number, from 1, of the one that stands for all others; 0: there is none */
+	u32 pad;
 	struct {
 		u64 start;
 		u64 end;

@@ -16,31 +16,122 @@ enum alert {
 	ALERT_TOOK_WRITE = 4, /* was writable, is executable and no longer writable */
 };
 
+#define VM_PROTECTION 7 /* VM_READ, VM_WRITE and VM_EXEC are PROT_READ, PROT_WRITE and PROT_EXEC */
+#define READ_IMPLIES_EXEC 0x0400000 /* of personality(2): what may be read may be executed */
+
+static __always_inline bool reading_is_executing(u64 task)
+{
+	return LOAD4(task, KERNEL_task_struct_personality) & READ_IMPLIES_EXEC;
+}
+
 #ifdef WANT_REGIONS
+static __always_inline u32 alert_for(u64 was, u64 is)
+{
+	if (!(is & PROT_EXEC))
+		return 0;
+	if ((was & VM_WRITE) && !(is & PROT_WRITE))
+		return ALERT_TOOK_WRITE;
+	if (!(was & VM_EXEC))
+		return ALERT_ADDED_EXEC;
+	return !(was & VM_WRITE) && (is & PROT_WRITE) ? ALERT_ADDED_WRITE : 0;
+}
+
+/* What a region can be after a call that asks for `protection`, at most. */
+static __always_inline u64 can_become(u64 task, u64 protection)
+{
+	return (protection & PROT_READ) && reading_is_executing(task) ? protection | PROT_EXEC : protection;
+}
+
+/* The way over the regions that a call is about to change. */
+struct passing {
+	struct regions *kept;
+	u64 mm;
+	u64 at;
+	u64 end;
+	u64 protection;
+};
+
+/* Whether a call can raise anything. */
+static __always_inline bool regions_matter(u64 protection)
+{
+#ifdef EVENT_security_file_mprotect
+	return true;
+#endif
+	return protection & PROT_EXEC;
+}
+
+static __always_inline bool region_matters(u64 region, u64 flags, u64 protection)
+{
+#ifdef EVENT_security_file_mprotect
+	if (KREAD(u64, region + KERNEL_vm_area_struct_vm_file))
+		return true;
+#endif
+	return alert_for(flags, protection);
+}
+
+LOOP_BODY(region_passed, struct passing *p)
+{
+	struct regions *r = p->kept;
+	u64 region = region_of(p->mm, p->at);
+	if (!region) {
+		p->at = p->end;
+		return 1;
+	}
+	u64 flags = KREAD(u64, region + KERNEL_vm_area_struct_vm_flags);
+	if (region_matters(region, flags, p->protection)) {
+		u32 i = r->count;
+		if (i >= REGIONS - 1)
+			return 1;
+		r->was[i].flags = flags;
+		r->was[i].start = KREAD(u64, region + KERNEL_vm_area_struct_vm_start);
+		r->was[i].end = KREAD(u64, region + KERNEL_vm_area_struct_vm_end);
+		r->count = i + 1;
+	}
+	p->at = KREAD(u64, region + KERNEL_vm_area_struct_vm_end);
+	return p->at >= p->end;
+}
+
+/* The regions from here on are one, of which nothing is known: more than are kept, or than are passed. */
+static __always_inline void keep_rest(struct regions *r, u64 start, u64 end)
+{
+	u32 i = r->count;
+	if (i >= REGIONS)
+		return;
+	r->was[i].flags = 0;
+	r->was[i].start = start;
+	r->was[i].end = end;
+	r->rest = r->count = i + 1;
+}
+
+static __always_inline struct regions *regions_begin(void)
+{
+	u32 zero = 0;
+	struct regions *r = regions_scratch.lookup(&zero);
+	if (r)
+		r->count = r->done = r->rest = 0;
+	return r;
+}
+
 /* Before mprotect: which regions it will touch, and what they may do. */
-static __always_inline int keep_regions(u64 start, u64 bytes)
+static __always_inline int keep_regions(u64 start, u64 bytes, u64 protection)
 {
 	struct subject s;
 	u64 task = current_task_btf(), pid_tgid = bpf_get_current_pid_tgid();
-	u64 mm = LOAD8(task, KERNEL_task_struct_mm), at = start;
-	u32 zero = 0;
-	if (!in_scope(&s, task))
+	struct passing p = {
+		.mm = LOAD8(task, KERNEL_task_struct_mm),
+		.at = start,
+		.end = start + bytes,
+		.protection = can_become(task, protection),
+	};
+	if (!regions_matter(p.protection) || !in_scope(&s, task))
 		return 0;
-	struct regions *r = regions_scratch.lookup(&zero);
-	if (!r)
+	p.kept = regions_begin();
+	if (!p.kept)
 		return 0;
-	r->count = r->done = 0;
-	for (int i = 0; i < REGIONS && at < start + bytes; i++) {
-		u64 region = region_of(mm, at);
-		if (!region)
-			break;
-		r->was[i].flags = KREAD(u64, region + KERNEL_vm_area_struct_vm_flags);
-		r->was[i].start = KREAD(u64, region + KERNEL_vm_area_struct_vm_start);
-		at = KREAD(u64, region + KERNEL_vm_area_struct_vm_end);
-		r->was[i].end = at;
-		r->count = i + 1;
-	}
-	regions.update(&pid_tgid, r);
+	LOOP(REGIONS_PASSED, region_passed, &p);
+	if (p.at < p.end)
+		keep_rest(p.kept, p.at, p.end);
+	regions.update(&pid_tgid, p.kept);
 	return 0;
 }
 
@@ -48,7 +139,7 @@ int enter_mprotect(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 a[6];
 	entered_arguments(a);
-	return keep_regions(a[0], a[1]);
+	return keep_regions(a[0], a[1], a[2]);
 }
 #endif
 
@@ -96,6 +187,13 @@ static __always_inline bool mapping_begin(struct bpf_raw_tracepoint_args *ctx, s
 	return true;
 }
 
+/* What a mapping may do. */
+static __always_inline u64 mapped_protection(const struct occasion *o)
+{
+	u64 region = reading_is_executing(o->s.task) ? region_of(LOAD8(o->s.task, KERNEL_task_struct_mm), o->retval) : 0;
+	return region ? KREAD(u64, region + KERNEL_vm_area_struct_vm_flags) & VM_PROTECTION : o->a[2];
+}
+
 /* One event a program, each goes on with the next. */
 int on_mmap(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -132,7 +230,7 @@ int on_mmap_alert(struct bpf_raw_tracepoint_args *ctx)
 	u64 file = 0;
 	if (!mapping_begin(ctx, &o, &file))
 		return 0;
-	if ((o.a[2] & (PROT_WRITE | PROT_EXEC)) == (PROT_WRITE | PROT_EXEC))
+	if ((mapped_protection(&o) & (PROT_WRITE | PROT_EXEC)) == (PROT_WRITE | PROT_EXEC))
 		memory_alert(ctx, &o, ALERT_MAPPED_WRITE_EXEC, o.retval, o.a[1], 0, file, PROGRAM_mmap_shared);
 	if (file)
 		objects.call(ctx, PROGRAM_mmap_shared);
@@ -185,7 +283,7 @@ int on_mmap_object(struct bpf_raw_tracepoint_args *ctx)
 	u64 file = 0;
 	if (!j || !mapping_begin(ctx, &o, &file) || !file)
 		return 0;
-	if ((o.a[2] & (PROT_READ | PROT_WRITE | PROT_EXEC)) != (PROT_READ | PROT_EXEC))
+	if ((mapped_protection(&o) & VM_PROTECTION) != (PROT_READ | PROT_EXEC))
 		return 0;
 	if (record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_shared_object_loaded, 5, PATH_ROOM)) {
 		u64 *a = (u64 *)(w.head + 1);
@@ -199,44 +297,66 @@ int on_mmap_object(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 #ifdef WANT_REGIONS
-static __always_inline u32 alert_for(u64 was, u64 is)
+/* A region of the call, and what it may do now: the call may have failed after the first ones. */
+struct changed {
+	u64 start;
+	u64 end;
+	u64 was;
+	u64 is;
+	u64 file;
+};
+
+static __always_inline void changed_region(struct changed *c, const struct occasion *o, const struct regions *r, u32 i)
 {
-	if (!(is & PROT_EXEC))
-		return 0;
-	if ((was & VM_WRITE) && !(is & PROT_WRITE))
-		return ALERT_TOOK_WRITE;
-	if (!(was & VM_EXEC))
-		return ALERT_ADDED_EXEC;
-	return !(was & VM_WRITE) && (is & PROT_WRITE) ? ALERT_ADDED_WRITE : 0;
+	u64 asked = can_become(o->s.task, o->a[2]);
+	c->was = r->was[i].flags;
+	c->start = r->was[i].start < o->a[0] ? o->a[0] : r->was[i].start;
+	c->end = r->was[i].end > o->a[0] + o->a[1] ? o->a[0] + o->a[1] : r->was[i].end;
+	c->is = asked;
+	c->file = 0;
+	u64 region = region_of(LOAD8(o->s.task, KERNEL_task_struct_mm), c->start);
+	if (region) {
+		c->is = KREAD(u64, region + KERNEL_vm_area_struct_vm_flags);
+		c->file = KREAD(u64, region + KERNEL_vm_area_struct_vm_file);
+	}
+	if (i + 1 == r->rest)
+		c->is = asked;
 }
 
-/* The file behind the region at hand, if it has one, and the part of it that the call was about. */
-static __always_inline u64 region_file(const struct occasion *o, const struct regions *r, u32 i, u64 *start, u64 *end)
+/* What was kept at the call's entry; all of it as one of which nothing is known if other threads' calls displaced it. */
+static __always_inline struct regions *kept_regions(const struct occasion *o, u64 pid_tgid)
 {
-	*start = r->was[i].start < o->a[0] ? o->a[0] : r->was[i].start;
-	*end = r->was[i].end > o->a[0] + o->a[1] ? o->a[0] + o->a[1] : r->was[i].end;
-	u64 region = region_of(LOAD8(o->s.task, KERNEL_task_struct_mm), *start);
-	return region ? KREAD(u64, region + KERNEL_vm_area_struct_vm_file) : 0;
+	struct regions *r = regions.lookup(&pid_tgid);
+	if (r || !regions_matter(can_become(o->s.task, o->a[2])))
+		return r;
+	r = regions_begin();
+	if (!r)
+		return 0;
+	keep_rest(r, o->a[0], o->a[0] + o->a[1]);
+	regions.update(&pid_tgid, r);
+	return regions.lookup(&pid_tgid);
 }
 
 /* One region a run: the alert, then on_mprotect_file, then this program again for the next. */
 int on_mprotect(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
-	u64 pid_tgid = bpf_get_current_pid_tgid(), start = 0, end = 0;
-	struct regions *r = regions.lookup(&pid_tgid);
-	if (!r || !occasion_begin(ctx, &o))
+	struct changed c;
+	u64 pid_tgid = bpf_get_current_pid_tgid();
+	if (!occasion_begin(ctx, &o))
+		return 0;
+	struct regions *r = kept_regions(&o, pid_tgid);
+	if (!r)
 		return 0;
 	u32 i = r->done;
-	if (o.retval || i >= r->count || i >= REGIONS) {
+	if (i >= r->count || i >= REGIONS) {
 		regions.delete(&pid_tgid);
 		return 0;
 	}
-	u32 alert = alert_for(r->was[i].flags, o.a[2]);
-	if (alert) {
-		u64 file = region_file(&o, r, i, &start, &end);
-		memory_alert(ctx, &o, alert, start, end - start, r->was[i].flags, file, PROGRAM_mprotect_file);
-	}
+	changed_region(&c, &o, r, i);
+	u32 alert = alert_for(c.was, c.is);
+	if (alert)
+		memory_alert(ctx, &o, alert, c.start, c.end - c.start, c.was, c.file, PROGRAM_mprotect_file);
 	objects.call(ctx, PROGRAM_mprotect_file);
 	return 0;
 }
@@ -244,7 +364,8 @@ int on_mprotect(struct bpf_raw_tracepoint_args *ctx)
 int on_mprotect_file(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
-	u64 pid_tgid = bpf_get_current_pid_tgid(), start = 0, end = 0;
+	struct changed c = {};
+	u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct regions *r = regions.lookup(&pid_tgid);
 	if (!r || !occasion_begin(ctx, &o))
 		return 0;
@@ -252,16 +373,42 @@ int on_mprotect_file(struct bpf_raw_tracepoint_args *ctx)
 #ifdef EVENT_security_file_mprotect
 	struct writer w;
 	struct walks *j = walks_begin();
-	u64 file = i < REGIONS ? region_file(&o, r, i, &start, &end) : 0;
-	if (j && file && record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_file_mprotect, 3, PATH_ROOM)) {
+	if (i < REGIONS)
+		changed_region(&c, &o, r, i);
+	bool happened = !o.retval || ((c.was ^ c.is) & VM_PROTECTION);
+	if (j && c.file && happened &&
+	    record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_file_mprotect, 3, PATH_ROOM)) {
 		u64 *a = (u64 *)(w.head + 1);
 		a[0] = o.a[2];
-		a[1] = file_id(file_inode(file)).ctime_ns;
-		path_later(j, 0, file_place(file));
+		a[1] = file_id(file_inode(c.file)).ctime_ns;
+		path_later(j, 0, file_place(c.file));
 		record_walk(ctx, &w, j, PROGRAM_mprotect);
 	}
 #endif
 	objects.call(ctx, PROGRAM_mprotect);
+	return 0;
+}
+#endif
+
+#ifdef WANT_SHMAT
+/* Shared memory of System V, which is mapped as its flags say. Of ipc(2) the address is where the third argument points to. */
+int on_shmat(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct occasion o = {};
+	if (!occasion_of(ctx, &o, current_task_cold(), FAMILY_IPC) || (o.retval < 0 && o.retval >= -MAX_ERRNO))
+		return 0;
+	u64 start = o.retval, a[6];
+	if (!start) {
+		u32 narrow = 0;
+		SYSCALL_ARGUMENTS(a, current_registers(), true);
+		bpf_probe_read_user(&narrow, sizeof(narrow), (void *)a[3]);
+		start = narrow;
+	}
+	u64 region = region_of(LOAD8(o.s.task, KERNEL_task_struct_mm), start);
+	o.a[2] = region ? KREAD(u64, region + KERNEL_vm_area_struct_vm_flags) & VM_PROTECTION : 0;
+	if ((o.a[2] & PROT_WRITE) && (o.a[2] & PROT_EXEC))
+		memory_alert(ctx, &o, ALERT_MAPPED_WRITE_EXEC, start,
+			     KREAD(u64, region + KERNEL_vm_area_struct_vm_end) - start, 0, 0, 0);
 	return 0;
 }
 #endif

@@ -5,14 +5,50 @@
  */
 #define S_IFREG 0100000
 #define MAGIC_BYTES 20
-#define MAGIC_VECTORS 8
+#ifdef HAVE_LOOP
+#define MAGIC_BUFFERS 1024 /* UIO_MAXIOV: empty ones may come first */
+#else
+#define MAGIC_BUFFERS 8
+#endif
+#define O_APPEND 02000
+#define RWF_APPEND 0x10
+#define RWF_NOAPPEND 0x20
 #define PROT_WRITE 2
 #define MAP_SHARED_TYPE 1 /* MAP_SHARED, and MAP_SHARED_VALIDATE has this bit, too */
 
-struct vector {
-	u64 base;
-	u64 bytes;
+/* First bytes that are being gathered from the buffers of a call. */
+struct gathering {
+	struct blob *blob;
+	u64 buffers; /* address of the next one's struct iovec */
+	u64 count;   /* of buffers left */
+	u64 left;    /* bytes to gather in all */
+	u32 narrow;  /* the struct has 32-bit members */
+	u32 status;
 };
+
+LOOP_BODY(magic_buffer, struct gathering *g)
+{
+	struct blob *b = g->blob;
+	char *data = (char *)(b + 1);
+	u64 buffer[2] = {};
+	u64 at = *(volatile u32 *)&b->whole;
+	if (at >= g->left || at > MAGIC_BYTES || !g->count--)
+		return 1;
+	long failed = bpf_probe_read_user(buffer, g->narrow ? 8 : 16, (void *)g->buffers);
+	g->buffers += g->narrow ? 8 : 16;
+	u64 base = g->narrow ? (u32)buffer[0] : buffer[0];
+	u64 bytes = g->narrow ? buffer[0] >> 32 : buffer[1];
+	u64 n = bytes < g->left - at ? bytes : g->left - at;
+	OPAQUE(n);
+	if (n > MAGIC_BYTES)
+		n = MAGIC_BYTES;
+	if (failed || bpf_probe_read_user(data + at, n, (void *)base)) {
+		g->status = BLOB_FAULT;
+		return 1;
+	}
+	*(volatile u32 *)&b->whole = at + n;
+	return 0;
+}
 
 /* The first bytes, over as many buffers as it takes. */
 static __always_inline void blob_magic(struct writer *w, u32 arg, const struct occasion *o)
@@ -24,25 +60,15 @@ static __always_inline void blob_magic(struct writer *w, u32 arg, const struct o
 	char *data = (char *)(b + 1);
 	u64 left = o->retval < MAGIC_BYTES ? o->retval : MAGIC_BYTES;
 	if (o->call->variant == VARIANT_VECTOR) {
-		for (int i = 0; i < MAGIC_VECTORS; i++) {
-			struct vector v = {};
-			u64 at = *(volatile u32 *)&b->whole;
-			if (at >= left || at > MAGIC_BYTES || i >= o->a[2])
-				break;
-			if (bpf_probe_read_user(&v, sizeof(v), (void *)(o->a[1] + i * sizeof(v)))) {
-				status = BLOB_FAULT;
-				break;
-			}
-			u64 n = v.bytes < left - at ? v.bytes : left - at;
-			OPAQUE(n);
-			if (n > MAGIC_BYTES)
-				n = MAGIC_BYTES;
-			if (bpf_probe_read_user(data + at, n, (void *)v.base)) {
-				status = BLOB_FAULT;
-				break;
-			}
-			*(volatile u32 *)&b->whole = at + n;
-		}
+		struct gathering g = {
+			.blob = b,
+			.buffers = o->a[1],
+			.count = o->a[2],
+			.left = left,
+			.narrow = o->call->narrow,
+		};
+		LOOP(MAGIC_BUFFERS, magic_buffer, &g);
+		status = g.status;
 	} else {
 		OPAQUE(left);
 		if (left > MAGIC_BYTES)
@@ -107,15 +133,39 @@ static __always_inline void write_event(void *ctx, const struct occasion *o, u64
 }
 
 #if defined(EVENT_magic_write) || defined(EVENT_vfs_write) || defined(EVENT_vfs_writev)
+/* Whether what was written went to the file's end, whatever position the call has. */
+static __always_inline bool appended(const struct occasion *o, u64 file)
+{
+	u64 flags = occasion_argument(o, o->call->flags);
+	if (flags & RWF_NOAPPEND)
+		return false;
+	return (flags & RWF_APPEND) || (KREAD(u32, file + KERNEL_file_f_flags) & O_APPEND);
+}
+
+/*
+ * Where the written bytes end. `path` is the argument with the position, which a 32-bit call has in two; pwritev2
+ * takes -1 for the file's own.
+ */
+static __always_inline u64 write_position(const struct occasion *o, u64 file)
+{
+	u32 which = o->call->path;
+	u64 at = occasion_argument(o, which);
+	if (o->call->narrow)
+		at |= occasion_argument(o, which + 1) << 32;
+	if (which == NONE || (s64)at == -1)
+		return KREAD(u64, file + KERNEL_file_f_pos);
+	if (appended(o, file))
+		return KREAD(u64, file_inode(file) + KERNEL_inode_i_size);
+	return at + o->retval;
+}
+
 /* The regular file that write, pwrite64, writev, pwritev or pwritev2 wrote to, and where; 0 if it is another. */
 static __always_inline u64 written_file(const struct occasion *o, u64 *at)
 {
 	u64 file = o->retval > 0 ? occasion_file(o) : 0;
 	if (!file || !is_regular(file_inode(file)))
 		return 0;
-	*at = occasion_argument(o, o->call->flags);
-	if (o->call->flags == NONE || (s64)*at == -1)
-		*at = KREAD(u64, file + KERNEL_file_f_pos) - o->retval;
+	*at = write_position(o, file) - o->retval;
 	return file;
 }
 
