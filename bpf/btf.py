@@ -9,6 +9,7 @@ large is a type. Nothing here depends on a kernel version; a member that this ke
 from __future__ import annotations
 
 import functools
+import os
 import struct
 from array import array
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from pathlib import Path
 import numpy as np
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
+EXTERNAL = "HEADRACE_BTF"
+"""Variable of the environment that names a file to be read in its place, for a kernel that was built without."""
 
 BTF_MAGIC = 0xEB9F
 HEADER = struct.Struct("<HBBIIIII")
@@ -44,6 +47,11 @@ TRAILER = {
     KIND_DECL_TAG: (4, 0),
     KIND_ENUM64: (0, 12),
 }
+
+
+def place() -> Path:
+    """Where the kernel's types are read."""
+    return Path(os.environ.get(EXTERNAL) or VMLINUX)
 
 
 class BtfError(Exception):
@@ -91,8 +99,9 @@ class Btf:
 
     @classmethod
     @functools.cache
-    def of_kernel(cls, path: Path = VMLINUX) -> Btf:
-        """BTF of the running kernel; BtfError says what is missing."""
+    def of_kernel(cls, path: Path | None = None) -> Btf:
+        """BTF of the running kernel, from `path`, or where place() has it; BtfError says what is missing."""
+        path = path or place()
         try:
             return cls(path.read_bytes())
         except OSError as error:

@@ -29,7 +29,7 @@ TIMESPEC, TIMESPEC_OUT = "const struct timespec*", "struct timespec*"
 PATH, NAME, ROOT, KERNEL, OBJECT = "path name root kernel object".split()
 UNREAD, NAMED, HASH, ASIDE = "unread named hash aside".split()
 """Forms of an argument, see bpf/events.py."""
-LEXICAL, HOOK = "lexical", "hook"
+LEXICAL, HOOK, CHECK = "lexical", "hook", "check"
 SYS_ENTER, SYS_EXIT = "raw_tracepoint:sys_enter", "raw_tracepoint:sys_exit"
 FAMILIES = ("socketcall", "ipc", "struct")
 """Calls that stand for others, as `enum family` of bpf/c/dispatch.h has them from 1 on."""
@@ -210,7 +210,7 @@ def _hook_events() -> Iterable[tuple[str, str | None, str, tuple[str, ...], tupl
         sources = [word.partition(":") for word in source.split()]
         raw = [f"raw_tracepoint:{what}" for how, _, what in sources if how == "raw"]
         programs = tuple(what for how, _, what in sources if how == "exit")
-        hook = raw[0] if raw else SYS_EXIT if programs else source if kind == HOOK else HOOKS_OF_OWN[kind]
+        hook = raw[0] if raw else SYS_EXIT if programs else source if kind in (HOOK, CHECK) else HOOKS_OF_OWN[kind]
         yield name, hook, "", programs, _arguments(arguments)
 
 

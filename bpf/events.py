@@ -6,6 +6,8 @@ Source:  raw:X       the raw tracepoint X
          hook:F,G    the kernel's function F, or G where there is no F, by a kprobe
          exit:P      the exit of the calls that program P looks at (CALLS below)
          start       told once, when headrace starts
+         check:S,T   told when the kernel's own tables, at its symbols S and T, are not as they should be: a look
+                     at the start, at intervals, and after a module has loaded (bpf/integrity.py)
          headrace    headrace itself
          none:WHY    no source that headrace can use
 
@@ -105,7 +107,7 @@ security_kernel_read_file | hook:security_kernel_read_file | const char* pathnam
     unsigned long inode@object, int type@kernel, unsigned long ctime@object
 security_kernel_post_read_file | hook:security_kernel_post_read_file | const char* pathname@path, long size@kernel,
     int type@kernel
-hidden_inodes | none:what a rootkit hides from a directory is not looked for yet | char* hidden_process
+hidden_inodes | hook:filldir64 | char* hidden_process
 __kernel_write | hook:__kernel_write | const char* pathname@path, dev_t dev@kernel, unsigned long inode@kernel, size_t
     count, off_t pos@kernel
 dirty_pipe_splice | none:the fault that it looks for was mended in 5.16.11, 5.15.25 and 5.10.102 | unsigned long
@@ -124,14 +126,15 @@ register_chrdev | hook:__register_chrdev | unsigned int requested_major_number@k
     unsigned int granted_major_number@object, const char* char_device_name,
     struct file_operations* char_device_fops@kernel
 load_elf_phdrs | hook:load_elf_phdrs | const char* pathname@path, dev_t dev@kernel, unsigned long inode@kernel
-hooked_syscalls | none:headrace does not look at the kernel's own tables yet | slim_hooks hooked_syscalls
-hooked_proc_fops | none:headrace does not look at the kernel's own tables yet | slim_hooks hooked_fops_pointers
-hooked_seq_ops | none:headrace does not look at the kernel's own tables yet | slim_hooks hooked_seq_ops
+hooked_syscalls | check:sys_call_table,ia32_sys_call_table | const char*const* hooked_syscalls
+hooked_proc_fops | check:proc_root | const char*const* hooked_fops_pointers
+hooked_seq_ops | check:tcp4_seq_ops,tcp6_seq_ops,udp_seq_ops,udp6_seq_ops,raw_seq_ops,raw6_seq_ops |
+    const char*const* hooked_seq_ops
 net_packet | none:headrace does not look into packets yet | trace.PktMeta metadata
 dns_request | none:headrace does not look into packets yet | trace.PktMeta metadata, []trace.DnsQueryData dns_questions
 dns_response | none:headrace does not look into packets yet | trace.PktMeta metadata,
     []trace.DnsResponseData dns_response
-hooked_syscall | none:headrace does not look at the kernel's own tables yet | const char* syscall, const char* address,
+hooked_syscall | check:sys_call_table,ia32_sys_call_table | const char* syscall, const char* address,
     const char* function, const char* owner
 security_path_truncate | exit:path_truncate | const char* pathname@name
 security_bpf_prog | hook:security_bpf_prog | int type@kernel, const char* name, u64[] helpers@unread, u32 id@kernel
@@ -175,11 +178,10 @@ suspicious_syscall_source | none:headrace does not look yet at where a call come
     const char* vma_type, void* vma_start, unsigned long vma_size, unsigned long vma_flags
 stack_pivot | none:headrace does not look yet at where a call comes from | int syscall, void* sp, const char* vma_type,
     void* vma_start, unsigned long vma_size, unsigned long vma_flags
-hidden_kernel_module | none:headrace does not look at the kernel's own tables yet | const char* address,
-    const char* name, const char* srcversion
-ftrace_hook | none:headrace does not look at the kernel's own tables yet | const char* symbol, const char* trampoline,
-    const char* callback, off_t callback_offset, const char* callback_owner, const char* flags, unsigned long count
-zeroed_inodes | none:what a rootkit hides from a directory is not looked for yet | const char* dirent_name
+hidden_kernel_module | check:modules | const char* address, const char* name, const char* srcversion
+ftrace_hook | check:enabled_functions | const char* symbol, const char* trampoline, const char* callback,
+    off_t callback_offset@kernel, const char* callback_owner, const char* flags, unsigned long count@kernel
+zeroed_inodes | hook:filldir64 | const char* dirent_name
 print_mem_dump | none:headrace does not look at the kernel's own tables yet | bytes bytes, void* address, u64 length,
     u64 caller_context_id, const char* arch, const char* symbol_name, const char* symbol_owner
 """

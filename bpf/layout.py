@@ -198,8 +198,11 @@ STATUS = np.dtype(
         ("let_pass", "<u8"),
         ("names_table", "<u8"),
         ("names_shift", "<u8"),
+        ("modules_loaded", "<u8"),
     ]
 )
+PEEK_WORDS = 512
+PEEKED = np.dtype([("failed", "<u8"), ("words", "<u8", PEEK_WORDS)])
 NAME_SAMPLE = np.dtype(
     [("bucket", "<u8"), ("folder", "<u8"), ("hash", "<u4"), ("length", "<u4"), ("name", "u1", 32), ("pad", "<u8")]
 )
@@ -230,6 +233,7 @@ _STRUCTS = {
     "blob_spec": (BLOB_SPEC, 0, BLOB_SPEC.itemsize),
     "call": (CALL, 0, CALL.itemsize),
     "status": (STATUS, 0, STATUS.itemsize),
+    "peeked": (PEEKED, 0, PEEKED.itemsize),
     "name_sample": (NAME_SAMPLE, 0, NAME_SAMPLE.itemsize),
     "container": (CONTAINER, 0, CONTAINER.itemsize),
 }

@@ -138,7 +138,7 @@ class Programs:
     def _load(self, found: compiler.Compiled) -> None:
         """All programs that are wanted: each is checked by the kernel, which takes longest."""
         tails = [f"on_{program}" for program in self.wanted.tails]
-        run = ("flush_now", "enter_cgroup", *self.wanted.told, *(set(found.programs) & {SAMPLE_NAMES}))
+        run = (*self.wanted.run, *(set(found.programs) & {SAMPLE_NAMES}))
         kinds = dict.fromkeys(run, RAW_TRACEPOINT)
         for function, tracepoint in source.attached(self._defines):
             kinds[function] = TRACEPOINT if tracepoint in self._perf_events else RAW_TRACEPOINT
@@ -192,6 +192,20 @@ class Programs:
     def tree_change(self) -> int:
         """Thread groups that came into the traced trees less those that ended, as the kernel saw it."""
         return int(self._status.array["tree_live"][0])
+
+    @property
+    def modules_loaded(self) -> int:
+        """Modules since the start, where the kernel's tables are looked at."""
+        return int(self._status.array["modules_loaded"][0])
+
+    @property
+    def hooked_functions(self) -> frozenset[str]:
+        """Functions of the kernel that programs hang on."""
+        return frozenset(name for name, _ in self._hooked.values())
+
+    def function_fd(self, name: str) -> int | None:
+        """Descriptor of a loaded program, valid until close(); None if the kernel did not take it."""
+        return self._functions.get(name)
 
     @property
     def groups_overflow(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 
-from bpf.btf import Btf, UnknownMember
+from bpf.btf import VMLINUX, Btf, UnknownMember
 
 OFFSETS: dict[str, tuple[tuple[str, str], ...]] = {
     f"{struct}_{path.replace('.', '_')}": ((struct, path),)
@@ -250,13 +250,14 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
     found["KERNEL_DCACHE_MOUNTED"] = DCACHE_MOUNTED
     with contextlib.suppress(UnknownMember):
         found["KERNEL_DCACHE_MOUNTED"] = btf.enumerator("dentry_flags", "DCACHE_MOUNTED")
-    with contextlib.suppress(UnknownMember):
-        found |= {
-            "KERNEL_rdonly_cast": btf.function("bpf_rdonly_cast"),
-            "KERNEL_task_struct": btf.aggregate("task_struct"),
-        }
-    with contextlib.suppress(UnknownMember):
-        found |= {f"KERNEL_preempt_{what}": btf.function(f"bpf_preempt_{what}") for what in ("disable", "enable")}
+    if VMLINUX.exists():  # functions are called by their number there
+        with contextlib.suppress(UnknownMember):
+            found |= {
+                "KERNEL_rdonly_cast": btf.function("bpf_rdonly_cast"),
+                "KERNEL_task_struct": btf.aggregate("task_struct"),
+            }
+        with contextlib.suppress(UnknownMember):
+            found |= {f"KERNEL_preempt_{what}": btf.function(f"bpf_preempt_{what}") for what in ("disable", "enable")}
     for operation in OPERATIONS:
         found[f"KERNEL_IORING_OP_{operation}"] = NO_OPERATION
         with contextlib.suppress(UnknownMember):

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bpf import cgroups, early, layout, link, probes
-from bpf.btf import Btf, UnknownMember
-from bpf.catalogue import ENTRY_CALLS, HOOK, LIFECYCLE, ON_PROCESSES, SYS_EXIT, UNKNOWN_CALL_ID, Event, catalogue
+from bpf.btf import VMLINUX, Btf, UnknownMember
+from bpf.catalogue import CHECK, ENTRY_CALLS, HOOK, LIFECYCLE, ON_PROCESSES, SYS_EXIT, UNKNOWN_CALL_ID, Event, catalogue
 from bpf.early import AnyOf, Test
 from bpf.looks import ALWAYS, MULTIPLEXED, PROGRAMS, RESOLVE, STEPS, WALK
 from bpf.scope import Scope
@@ -59,6 +59,7 @@ SOURCES = (
     "hooks.c",
     "lifecycle.c",
     "cgroup.c",
+    "integrity.c",
     "flush.c",
 )
 GROUPS = 65536
@@ -72,6 +73,7 @@ NAMES = (
     *("path_truncate", "sb_mount", "sb_umount", "bprm_refused"),
 )
 """Programs that follow paths as they were passed."""
+RUN, PEEK = ("flush_now", "enter_cgroup"), "peek"
 NEEDS = {
     "mmap": "WANT_MMAP",
     "mprotect": "WANT_REGIONS",
@@ -134,6 +136,16 @@ class Wanted:
         return ("tell_namespaces",) if any(e.name == "init_namespaces" for e in self.events) else ()
 
     @property
+    def checked(self) -> tuple[str, ...]:
+        """Events of what is found in the kernel's own tables (bpf/integrity.py)."""
+        return tuple(e.name for e in self.events if (e.hook or "").startswith(CHECK))
+
+    @property
+    def run(self) -> tuple[str, ...]:
+        """Programs that headrace runs itself."""
+        return (*RUN, *self.told, *([PEEK] if self.checked else ()), *(f"tell_{name}" for name in self.checked))
+
+    @property
     def programs(self) -> tuple[str, ...]:
         """Programs that look at the objects of calls."""
         found = tuple(p for p in PROGRAMS if any(p in event.programs for event in self.events))
@@ -147,7 +159,10 @@ class Wanted:
         return [
             e.name
             for e in self.events
-            if own & {*e.programs} or e.hook == f"raw_tracepoint:{program}" or function == f"hook_{e.name}"
+            if own & {*e.programs}
+            or e.hook == f"raw_tracepoint:{program}"
+            or function in (f"hook_{e.name}", f"tell_{e.name}")
+            or (function == PEEK and (e.hook or "").startswith(CHECK))
         ]
 
     @property
@@ -207,9 +222,11 @@ def hierarchy(btf: Btf) -> dict[str, int]:
 def features(btf: Btf, exchanges: bool) -> dict[str, int]:
     """What this kernel has for programs. `exchanges`: atomics that give back what was there (bpf/syscall.py)."""
     found = {"HAVE_EXCHANGE": 1} if exchanges else {}
+    if probes.has_raw_tracepoint(btf, "module_load"):
+        found["HAVE_MODULES"] = 1
     if _has_helper(btf, "loop"):
         found |= link.defines()
-    if _has_helper(btf, "get_current_task_btf"):
+    if VMLINUX.exists() and _has_helper(btf, "get_current_task_btf"):
         found["HAVE_TASK"] = 1
         if _has_helper(btf, "task_pt_regs"):
             found["HAVE_REGISTERS"] = 1
@@ -276,6 +293,10 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
             found[f"WANT_{name.upper()}"] = 1
     if names & ROOMS:
         found["WANT_ROOMS"] = 1
+    if wanted.checked:
+        found["WANT_INTEGRITY"] = 1
+        if "HAVE_MODULES" in kernel:
+            found["WATCH_MODULES"] = 1
     if "task_rename" in names or not prepare_exec:
         found["WANT_TASK_RENAME"] = 1
     if prepare_exec:
@@ -306,10 +327,11 @@ def attached(defined: dict[str, int]) -> list[tuple[str, str]]:
         "EVENT_io_uring_create": ("on_io_uring_create", "io_uring_create"),
         "EVENT_io_uring_submit": ("on_io_uring_submit_req", "io_uring_submit_req"),
         "EVENT_module_load": ("on_module_load", "module_load"),
+        "WATCH_MODULES": ("on_module_load", "module_load"),
         "EVENT_module_free": ("on_module_free", "module_free"),
         "EVENT_cgroup_attach_task": ("on_cgroup_attach_task", "cgroup_attach_task"),
     }
     always = [(f"on_{name}", name) for name in ("cgroup_mkdir", "cgroup_rmdir", "sched_switch")]
     always += [(f"on_{name}", name) for name in ("sched_process_fork", "sched_process_exec")]
-    chosen = [program for key, program in optional.items() if key in defined]
+    chosen = list(dict.fromkeys(program for key, program in optional.items() if key in defined))
     return [*always, *chosen, ("on_sched_process_exit", "sched_process_exit")]

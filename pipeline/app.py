@@ -148,6 +148,7 @@ class Run:
         programs.attach()
         kernel.tell_refused()
         programs.enter_containers()
+        kernel.look_at_tables()
         for roots, flag in (
             (self.span.trees, loader.GROUP_TREE),
             (self.span.excluded_trees, loader.GROUP_NOT_TREE),
@@ -185,6 +186,7 @@ class Run:
                 connection.wait(wait, TICK_S if draining else IDLE_TICK_S)
                 self.pipeline.attend()
                 self.kernel.follow_clock()
+                self.kernel.look_at_tables()
                 self._if_hung_up()
                 self._answer()
         except PipelineFailed as failure:

@@ -24,7 +24,7 @@ from pipeline import VERSION, app, detection, live, logs, reload
 from pipeline.analyze import analyze
 from pipeline.curve import CurveError, client_keys
 from pipeline.explain import explain
-from pipeline.groups import CLOSED, EX_DATAERR, EX_USAGE, Failure, Suggesting, say
+from pipeline.groups import CLOSED, EX_DATAERR, EX_USAGE, Failure, Suggesting, btf_option, say
 from pipeline.host import event_lack, findings
 from pipeline.keys import keys
 from pipeline.listing import check, list_
@@ -198,6 +198,7 @@ def _finish(outcome: Outcome, path: str) -> None:
 @click.option(
     "-s", "--scope", "--trace", "scope", multiple=True, metavar="EXPR", help="Who is traced; repeatable, ANDed."
 )
+@btf_option
 @click.option("--record", metavar="FILE", help="Also record, to replay later.")
 @click.option("--containers/--no-containers", default=None, help="Ask runtimes for names and images of containers.")
 @click.option("--crs", multiple=True, metavar="RUNTIME:SOCKET", help="Where: docker, containerd, crio, podman.")

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from bpf.btf import EXTERNAL
 from bpf.catalogue import nearest
 from config.printable import escaped
 
@@ -101,3 +102,19 @@ class Suggesting(click.Group):
             near = nearest(name, self.list_commands(ctx))
             raise Failure(f"no such command: {name}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
         return super().resolve_command(ctx, args)
+
+
+def _use_btf(_context: click.Context, _option: click.Parameter, path: str | None) -> None:
+    if path:
+        os.environ[EXTERNAL] = path
+
+
+btf_option = click.option(
+    "--btf",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    expose_value=False,
+    is_eager=True,
+    callback=_use_btf,
+    help=f"The kernel's types, for one that was built without; also {EXTERNAL}.",
+)

@@ -8,12 +8,13 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from bpf import beyond, cgroups, loader, scope, source
-from bpf.btf import VMLINUX, Btf, BtfError
-from bpf.catalogue import HOOK, Event, catalogue
+from bpf import beyond, cgroups, integrity, loader, scope, source
+from bpf.btf import EXTERNAL, Btf, BtfError, place
+from bpf.catalogue import CHECK, HOOK, Event, catalogue
 from bpf.compiler import CompileError, import_bcc
 from bpf.loader import INSTALL
 from bpf.probes import can_be_preempted, has_raw_tracepoint, tracefs
+from bpf.symbols import SYMBOLS, Symbols
 from bpf.syscall import KPROBES
 from pipeline import privilege
 from pipeline.clock import ClockError, namespace_ns
@@ -85,11 +86,14 @@ def time_namespace() -> Finding:
     )
 
 
+NO_BTF = f"a kernel built with CONFIG_DEBUG_INFO_BTF, or a file with its types in {EXTERNAL} (docs/kernels.md)"
+
+
 def _btf() -> tuple[Finding, Btf | None]:
     try:
-        return Finding("BTF", True, "/sys/kernel/btf/vmlinux"), Btf.of_kernel()
+        return Finding("BTF", True, str(place())), Btf.of_kernel()
     except BtfError as error:
-        return Finding("BTF", False, str(error), "run a kernel built with CONFIG_DEBUG_INFO_BTF"), None
+        return Finding("BTF", False, str(error), NO_BTF), None
 
 
 def _bcc() -> Finding:
@@ -196,7 +200,7 @@ def _there() -> frozenset[str] | None:
     hooks = ((event.hook or "").partition(":") for event in catalogue().by_id.values())
     functions = {name for kind, _, names in hooks if kind == HOOK for name in names.split(",")}
     try:
-        names = VMLINUX.read_bytes()
+        names = place().read_bytes()
     except OSError:
         return None
     needed = functions | {f"btf_trace_{name}" for name in OPTIONAL_TRACEPOINTS}
@@ -214,6 +218,20 @@ def _hook_lack(functions: str) -> str:
     if not KPROBES.exists():
         return "needs a kprobe, and this kernel has none"
     return "" if hooked_function(functions) else NOT_IN_KERNEL
+
+
+@functools.cache
+def _symbols() -> dict[str, int]:
+    try:
+        return Symbols(SYMBOLS.read_bytes()).addresses(integrity.SYMBOLS_NEEDED)
+    except OSError:
+        return {}
+
+
+@functools.cache
+def _table_lack(symbols: str) -> str:
+    """Why the kernel's tables at these symbols cannot be looked at; "" if they can."""
+    return integrity.lack(symbols.split(","), _symbols(), "btf_trace_module_load" in (_there() or ()))
 
 
 def trial(cache: Path, shards: int) -> tuple[list[Finding], frozenset[str]]:
@@ -243,6 +261,8 @@ def event_lack(event: Event) -> str:
     kind, _, name = event.hook.partition(":")
     if kind == HOOK:
         return _hook_lack(name)
+    if kind == CHECK:
+        return _table_lack(name)
     if kind != "raw_tracepoint" or name not in OPTIONAL_TRACEPOINTS or (there := _there()) is None:
         return ""
     return "" if f"btf_trace_{name}" in there else NOT_IN_KERNEL
@@ -253,8 +273,8 @@ def hook_state(hook: str | None) -> tuple[bool, str]:
     if hook is None or hook in ("pipeline", "start"):
         return hook is not None, ""
     kind, _, name = hook.partition(":")
-    if kind == HOOK:
-        lack = _hook_lack(name)
+    if kind in (HOOK, CHECK):
+        lack = _hook_lack(name) if kind == HOOK else _table_lack(name)
         return not lack, lack
     try:
         there = has_raw_tracepoint(_kernel_btf(), name)

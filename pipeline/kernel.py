@@ -3,24 +3,52 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from bpf import loader, scope, source
 from bpf.btf import Btf, BtfError
 from bpf.catalogue import catalogue
 from bpf.early import Test
+from bpf.integrity import Integrity
 from config import filters
 from config.settings import Settings
 from pipeline import perf, privilege, reader, watermark
 from pipeline.books import Ledger, add_kernel
 from pipeline.clock import StepAlarm, boot_epoch_ns
 from pipeline.doorbell import InheritedFd
+from pipeline.host import NO_BTF
 from pipeline.logs import logger
 from pipeline.perf import PerfRing
 
+AGAIN_S = 1.0
+"""Until the second look at what can be seen in passing."""
 WAKE_BYTES, WAKE_FRACTION = 1 << 20, 8
 """What wakes the reader if nothing else does: so much in a bulk perf ring, or this part of a small one. The rest of the
 ring is there for the time that the reader waits for a CPU."""
+
+
+class Tables:
+    """When the kernel's own tables are looked at: at the start, every `interval_s`, and after a module has loaded."""
+
+    def __init__(self, programs: loader.Programs, btf: Btf, interval_s: int) -> None:
+        self._programs, self._interval_s = programs, interval_s
+        self._integrity = Integrity(programs, btf)
+        self._next_s, self._loaded = 0.0, programs.modules_loaded
+
+    def attend(self) -> None:
+        """Look if it is time."""
+        loaded = self._programs.modules_loaded
+        if loaded == self._loaded and time.monotonic() < self._next_s:
+            return
+        self._loaded = loaded
+        for found in self._integrity.look():
+            logger("supervisor").info("supervisor.kernel_changed", event_name=found.event)
+        self._next_s = time.monotonic() + (AGAIN_S if self._integrity.unsure else self._interval_s)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._integrity.close()
 
 
 class Kernel:
@@ -39,7 +67,7 @@ class Kernel:
         try:
             btf = Btf.of_kernel()
         except BtfError as error:
-            raise loader.LoadError(str(error), "a kernel built with CONFIG_DEBUG_INFO_BTF") from error
+            raise loader.LoadError(str(error), NO_BTF) from error
         wanted = source.Wanted(
             events=selection.events,
             scope=span,
@@ -54,6 +82,7 @@ class Kernel:
         )
         self.programs = loader.Programs(wanted, btf, Path(settings.cache) if settings.cache else None, whole)
         self._wanted = wanted
+        self._tables = Tables(self.programs, btf, settings.integrity_s) if self.programs.wanted.checked else None
         self.rights = (privilege.CAP_BPF,) if privilege.descriptors_need_right(self.programs.containers) else ()
         """What supervisor and reader must keep, to go on using maps and programs."""
         self.cpus = self.programs.cpus
@@ -102,6 +131,11 @@ class Kernel:
         self.alarm.rang()
         self.programs.set_boot_epoch(boot_epoch_ns())
 
+    def look_at_tables(self) -> None:
+        """Look at the kernel's own tables if it is time, and have told what is found; asked several times a second."""
+        if self._tables:
+            self._tables.attend()
+
     def add_to(self, ledger: Ledger) -> None:
         """The kernel's part of the books."""
         produced = self._produced.array["events"]
@@ -115,6 +149,8 @@ class Kernel:
 
     def close(self) -> None:
         """Detach, unmap, free."""
+        if self._tables:
+            self._tables.close()
         self.alarm.close()
         self.ends.alarm.close()
         self._produced.close()

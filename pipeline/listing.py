@@ -12,7 +12,7 @@ import msgspec
 from bpf.catalogue import HOOK, Event, catalogue, nearest
 from bpf.scope import KEYS
 from config import outputs, settings
-from pipeline.groups import EX_USAGE, Failure, Suggesting, say
+from pipeline.groups import EX_USAGE, Failure, Suggesting, btf_option, say
 from pipeline.host import Finding, findings, hook_state, hooked_function, trial
 from pipeline.proof import prove
 
@@ -114,6 +114,7 @@ def list_outputs(name: str | None) -> None:
 
 
 @click.command()
+@btf_option
 @click.option("--live", is_flag=True, help="Cause every event, and look whether it comes.")
 @click.option("-o", "--output", type=click.Choice(("text", "json")), default="text", show_default=True)
 def check(live: bool, output: str) -> None:

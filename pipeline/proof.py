@@ -27,10 +27,13 @@ DEADLINE_S = 1200
 BOOKS = ("produced", "delivered", "lost", "lost_by_reason", "missed_runs", "missed_by_program", "balanced")
 UNKNOWN_NUMBER = 9999
 """A call that no kernel has."""
+ROOTKITS = "hooked_syscall hooked_syscalls hooked_seq_ops hooked_proc_fops hidden_kernel_module ftrace_hook"
 MODULES = "module_load module_free do_init_module proc_create debugfs_create_file debugfs_create_dir register_chrdev"
 NOT_CAUSED = {
     LOSS: "comes when events are lost",
     **dict.fromkeys(MODULES.split(), "would take a module to be loaded into this kernel"),
+    **dict.fromkeys(ROOTKITS.split(), "would take the kernel's own tables to be changed"),
+    **dict.fromkeys(("zeroed_inodes", "hidden_inodes"), "would take a file system with entries that have no inode"),
     "__kernel_write": "comes when the kernel itself writes a file, as with accounting",
 }
 

@@ -481,6 +481,34 @@ int hook_do_truncate(struct bpf_raw_tracepoint_args *ctx)
 }
 #endif
 
+#if defined(EVENT_zeroed_inodes) || defined(EVENT_hidden_inodes)
+#define NAME_MAX 255
+/* An entry of a directory without an inode: getdents(2) shows it, and what reads it passes over it. */
+static __always_inline int entry_without_inode(struct bpf_raw_tracepoint_args *ctx, u16 event)
+{
+	struct writer w;
+	if (HOOKED(ctx, 4) || !event_begin(ctx, &w, true, event, 1, BLOB_ROOM))
+		return 0;
+	blob_memory_of(&w, 0, HOOKED(ctx, 1), (u32)HOOKED(ctx, 2), NAME_MAX, SOURCE_KERNEL);
+	record_end(ctx, &w);
+	return 0;
+}
+#endif
+
+#ifdef EVENT_zeroed_inodes
+int hook_zeroed_inodes(struct bpf_raw_tracepoint_args *ctx)
+{
+	return entry_without_inode(ctx, EVENT_zeroed_inodes);
+}
+#endif
+
+#ifdef EVENT_hidden_inodes
+int hook_hidden_inodes(struct bpf_raw_tracepoint_args *ctx)
+{
+	return entry_without_inode(ctx, EVENT_hidden_inodes);
+}
+#endif
+
 #ifdef EVENT_inotify_watch
 int hook_inotify_watch(struct bpf_raw_tracepoint_args *ctx)
 {

@@ -318,6 +318,14 @@ struct status {
 	u64 let_pass; /* user space sets it while signatures are others than those that tests were made of */
 	u64 names_table; /* of the kernel, by bpf/dcache.py; 0 if it was not found */
 	u64 names_shift;
+	u64 modules_loaded; /* since the start, where tables of the kernel are looked at */
+};
+
+/* Memory of the kernel that user space asked for. */
+#define PEEK_WORDS 512
+struct peeked {
+	u64 failed;
+	u64 words[PEEK_WORDS];
 };
 
 /* A name in use. */

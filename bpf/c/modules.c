@@ -12,9 +12,16 @@ static __always_inline void blob_module(struct writer *w, u64 name, u64 module)
 }
 #endif
 
-#ifdef EVENT_module_load
+#if defined(EVENT_module_load) || defined(WATCH_MODULES)
 int on_module_load(struct bpf_raw_tracepoint_args *ctx)
 {
+#ifdef WATCH_MODULES
+	u32 zero = 0;
+	struct status *st = status.lookup(&zero);
+	if (st)
+		__sync_fetch_and_add(&st->modules_loaded, 1);
+#endif
+#ifdef EVENT_module_load
 	u64 task = current_task_btf(), regs = registers_of(task), file = 0, inode = 0, a[6];
 	bool compat = SYSCALL_IS_COMPAT(task);
 	struct writer w;
@@ -38,6 +45,7 @@ int on_module_load(struct bpf_raw_tracepoint_args *ctx)
 	cell[5] = id.ctime_ns;
 	blob_module(&w, MODULE_NAME(ctx, module_load), MODULE(ctx));
 	record_walk(ctx, &w, j, 0);
+#endif
 	return 0;
 }
 #endif

@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 
 from tests.guests import table
 from tests.guests.machine import Machine
-from tests.guests.packages import GuestError, Kernel, fetch_kernel
+from tests.guests.packages import GuestError, Kernel, StalledError, fetch_kernel
 from tests.guests.table import FLOOD
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,8 @@ timeout 600 .venv/bin/headrace run -e getppid -s comm=python3 -o none --ledger /
         python3 -S -c "import os; [os.getppid() for _ in range({FLOOD // 4})]" &
     done; wait'
 echo flood $? >>/mnt/statuses
-timeout 900 .venv/bin/python -m pytest -q -p no:cacheprovider tests/kernel/test_hooks.py >/mnt/hooks 2>&1
+timeout 900 .venv/bin/python -m pytest -q -p no:cacheprovider tests/kernel/test_hooks.py \\
+    tests/kernel/test_integrity.py >/mnt/hooks 2>&1
 echo hooks $? >>/mnt/statuses
 """
 TESTS = f"""
@@ -120,7 +121,12 @@ def main() -> int:
             share = folder / "runs" / kernel.name
             job = options.job.read_text() if options.job else SMOKE if options.smoke else SMOKE + TESTS
             made = fetch_kernel(folder, kernel)
-            took = machine.boot(kernel, made, f"uname -r >/mnt/release\n{job}", share, options.timeout)
+            try:
+                took = machine.boot(kernel, made, f"uname -r >/mnt/release\n{job}", share, options.timeout)
+            except StalledError as error:
+                print(f"tests.guests: {error}", file=sys.stderr)
+                status = 1
+                continue
             results[kernel.name] = found = shown(share) | {"seconds": round(took)}
             if options.job:
                 print((share / "out").read_text())
@@ -130,7 +136,7 @@ def main() -> int:
             status = status or int(not found["well"])
     except (GuestError, subprocess.SubprocessError) as error:
         print(f"tests.guests: {error}", file=sys.stderr)
-        status = 69
+        status = status or 69
     if options.results:
         before = json.loads(options.results.read_text()) if options.results.exists() else {}
         options.results.write_text(json.dumps(before | results, indent=1) + "\n")

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.guests.packages import USERLAND, Apt, GuestError, Kernel, fetch_tools, run
+from tests.guests.packages import USERLAND, Apt, Kernel, StalledError, fetch_tools, run
 
 SUITE = "bookworm"
 CHECKOUT = "opt/headrace"
@@ -32,6 +32,8 @@ mount -t ext4 /dev/vda /guest || sh
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 share /guest/mnt
 mkdir -p /guest/lib/modules
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,ro modules /guest/lib/modules
+mkdir -p /guest/opt/headers
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,ro headers /guest/opt/headers
 mount --move /proc /guest/proc; mount --move /sys /guest/sys; mount --move /dev /guest/dev
 exec switch_root /guest /bin/sh /mnt/init
 """
@@ -41,6 +43,7 @@ mount -t devpts devpts /dev/pts; mount -t tmpfs shm /dev/shm; mount -t tmpfs run
 mount -t tracefs tracefs /sys/kernel/tracing; mount -t cgroup2 none /sys/fs/cgroup; mount -t bpf bpf /sys/fs/bpf
 mkdir -p /var/cache/headrace
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 cache /var/cache/headrace
+ln -sf /opt/headers/usr/src/* /usr/src/; ln -sf /opt/headers/usr/lib/* /usr/lib/
 ln -sf /proc/self/fd /dev/fd; hostname guest; ip link set lo up
 cd /opt/headrace
 packages=$(echo .venv/lib/python3*/site-packages); cp /mnt/inside.py $packages/headrace_guest.py
@@ -109,7 +112,7 @@ class Machine:
 
     def boot(self, kernel: Kernel, made: Path, job: str, share: Path, timeout_s: float) -> float:
         """Run a script in a guest; its output and status are in `share`, which the guest has as /mnt. Seconds that it
-        took; GuestError if the script did not come to its end.
+        took; StalledError if the script did not come to its end.
         """
         shutil.rmtree(share, ignore_errors=True)
         share.mkdir(parents=True)
@@ -135,6 +138,8 @@ class Machine:
                         *("-virtfs", f"local,path={self._cache},mount_tag=cache,security_model=none"),
                         "-virtfs",
                         f"local,path={made}/lib/modules,mount_tag=modules,security_model=none,readonly=on",
+                        "-virtfs",
+                        f"local,path={made}/headers,mount_tag=headers,security_model=none,readonly=on",
                     ],
                     env=os.environ | {"LD_LIBRARY_PATH": libraries},
                     stdin=subprocess.DEVNULL,
@@ -144,9 +149,9 @@ class Machine:
                     check=False,
                 )
             except subprocess.TimeoutExpired:
-                raise GuestError(f"{kernel.name}: not done after {timeout_s:g} s, see {share}/out") from None
+                raise StalledError(f"{kernel.name}: not done after {timeout_s:g} s, see {share}/out") from None
         if not (share / "status").exists():
-            raise GuestError(f"{kernel.name}: it did not come to its end, see {share}/console")
+            raise StalledError(f"{kernel.name}: it did not come to its end, see {share}/console")
         return time.monotonic() - began
 
     def _initrd(self, made: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ PARTS = ("image", "binary", "modules", "base")
 
 class GuestError(Exception):
     """What is missing to make or boot a guest."""
+
+
+class StalledError(Exception):
+    """A guest was booted, and its job did not come to its end."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +112,18 @@ def fetch_tools(folder: Path) -> Path:
     return made
 
 
+def _apt(folder: Path, kernel: Kernel) -> Apt:
+    suites = [kernel.suite]
+    if kernel.suite not in UNSTABLE and not kernel.suite.endswith("-backports"):
+        suites.append(f"{kernel.suite}-security")
+    return Apt.of(folder / "apt" / kernel.suite, suites)
+
+
 def fetch_kernel(folder: Path, kernel: Kernel) -> Path:
-    """A kernel with its modules: `folder`/kernels/NAME."""
+    """A kernel with its modules: `folder`/kernels/NAME; and what builds modules for it, in `headers` there."""
     made = folder / "kernels" / kernel.name
     if not list(made.rglob("vmlinuz*")):
-        suites = [kernel.suite]
-        if kernel.suite not in UNSTABLE and not kernel.suite.endswith("-backports"):
-            suites.append(f"{kernel.suite}-security")
-        apt = Apt.of(folder / "apt" / kernel.suite, suites)
+        apt = _apt(folder, kernel)
         made.mkdir(parents=True, exist_ok=True)
         lines = run(["apt-cache", "search", "-n", f"^linux-image-{kernel.pattern}$"], env=apt.environment)
         names = [line.split()[0] for line in lines.splitlines()]
@@ -126,4 +135,19 @@ def fetch_kernel(folder: Path, kernel: Kernel) -> Path:
         if (made / "usr/lib/modules").is_dir():
             (made / "lib").mkdir(exist_ok=True)
             (made / "usr/lib/modules").rename(made / "lib/modules")
+    headers = made / "headers"
+    if not headers.is_dir():
+        headers.mkdir()
+        apt = _apt(folder, kernel)
+        package = f"linux-headers-{next((made / 'lib/modules').iterdir()).name}"
+        needed = re.findall(r"Depends: (linux-(?:headers|kbuild)\S+)", _depends(apt, package))
+        for name in (package, *needed):
+            apt.fetch(name, headers)
     return made
+
+
+def _depends(apt: Apt, package: str) -> str:
+    """Nothing if a mirror no longer has it."""
+    with contextlib.suppress(GuestError):
+        return run(["apt-cache", "depends", package], env=apt.environment)
+    return ""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bpf.catalogue import HOOK, Event, catalogue
+from bpf.catalogue import CHECK, HOOK, Event, catalogue
 
 FLOOD = 40000
 """Calls, of four processes together."""
@@ -75,7 +75,7 @@ def _source(event: Event) -> str:
         return "kprobe"
     if kind == "raw_tracepoint":
         return "end of calls" if where == "sys_exit" and event.name != "sys_exit" else "tracepoint"
-    return {"start": "at the start", "pipeline": "headrace"}.get(kind, kind)
+    return {"start": "at the start", "pipeline": "headrace", CHECK: "the kernel's tables"}.get(kind, kind)
 
 
 def _cell(event: Event, live: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ import itertools
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
+from weakref import WeakSet
 
 import numpy as np
 
@@ -104,6 +105,8 @@ class ProcessTree:
         self._evicted = 0
         self.version = 0
         """Moves on with every change."""
+        self.followers: WeakSet[Follower] = WeakSet()
+        """Who is told of processes that have ended and are forgotten."""
 
     def _reader(self, name: str) -> Texts:
         index = self._exec.index(name)
@@ -230,8 +233,18 @@ class ProcessTree:
 
     def _forget(self, key: Key) -> None:
         process = self._processes.pop(key, None)
-        if process is not None:
-            self._bytes -= process.bytes
+        if process is None:
+            return
+        self._bytes -= process.bytes
+        if process.ended_ns:
+            for follower in self.followers:
+                follower.gone(key)
+
+
+class Follower(Protocol):
+    """Remembers something of processes."""
+
+    def gone(self, key: Key) -> None: ...
 
 
 class Known(Protocol):

@@ -58,6 +58,7 @@ class Lineages:
 
     def __init__(self, tree: ProcessTree) -> None:
         self._tree = tree
+        tree.followers.add(self)
         self._states: dict[int, _State] = {}
         self._version: tuple[int, int] = (-1, -1)
         self._told: dict[Key, _Told] = {}
@@ -87,6 +88,10 @@ class Lineages:
             if self._is_due(state, time_ns):
                 found.append((at, self._piece(state, time_ns)))
         return found
+
+    def gone(self, key: Key) -> None:
+        """No line of that process comes any more."""
+        self._told.pop(key, None)
 
     def unsay(self) -> None:
         """The last lines are not written, and the rows will come again."""
