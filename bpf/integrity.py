@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -188,7 +188,7 @@ class Integrity:
         )
 
     def _sequences(self) -> Iterator[Found]:
-        functions = {}
+        functions: dict[str, int] = {}
         for name in SEQUENCES:
             words = self._memory.words(self._addresses.get(name, 0), len(STEPS)) or []
             functions |= {f"{name}.{step}": address for step, address in zip(STEPS, words, strict=False)}
@@ -213,7 +213,7 @@ class Integrity:
         listed = {module.name: module for module in self._in_list()}
         shown = {line.split()[0] for line in _lines(self._listed)}
         others = [*self._in_tree(), *(Module(name, 0) for name in _in_sysfs())]
-        hidden = {}
+        hidden: dict[str, Module] = {}
         for module in (*others, *listed.values()):
             if module.name not in listed or module.name not in shown:
                 hidden[module.name] = max(module, hidden.get(module.name, module), key=lambda known: known.address)
@@ -251,7 +251,8 @@ class Integrity:
         except BtfError:
             return
         tree = self._addresses.get(MODULE_TREE, 0)
-        waiting, seen = [self._memory.word(tree + root)] if tree else [], set()
+        waiting = [self._memory.word(tree + root)] if tree else []
+        seen: set[int] = set()
         modules: set[int] = set()
         while waiting and len(seen) < MOST_MODULES * WORD:
             at = waiting.pop()
@@ -322,19 +323,20 @@ def _lines(fd: int | None) -> list[str]:
     return _content(fd).decode(errors="backslashreplace").splitlines()
 
 
-def _passed(arguments: tuple[str | int | tuple[str, ...] | None, ...], kept: list[object]) -> list[int]:
+def _passed(arguments: tuple[str | int | None | tuple[str, ...], ...], kept: list[object]) -> list[int]:
     """Arguments for a program: texts by their address. `kept` holds the memory."""
+
+    def address(memory: ctypes.Array[Any]) -> int:
+        kept.append(memory)
+        return ctypes.addressof(memory)
+
     passed = []
     for argument in arguments:
-        if isinstance(argument, int):
-            passed.append(argument)
-            continue
-        if isinstance(argument, tuple):
-            texts = [ctypes.create_string_buffer(text.encode()) for text in argument]
-            memory: object = (ctypes.c_uint64 * (len(texts) + 1))(*map(ctypes.addressof, texts))
-            kept.append(texts)
+        if argument is None or isinstance(argument, int):
+            passed.append(argument or 0)
+        elif isinstance(argument, str):
+            passed.append(address(ctypes.create_string_buffer(argument.encode())))
         else:
-            memory = None if argument is None else ctypes.create_string_buffer(argument.encode())
-        kept.append(memory)
-        passed.append(0 if memory is None else ctypes.addressof(memory))
+            texts = [address(ctypes.create_string_buffer(text.encode())) for text in argument]
+            passed.append(address((ctypes.c_uint64 * (len(texts) + 1))(*texts)))
     return passed
