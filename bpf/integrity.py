@@ -323,7 +323,7 @@ def _lines(fd: int | None) -> list[str]:
     return _content(fd).decode(errors="backslashreplace").splitlines()
 
 
-def _passed(arguments: tuple[str | int | None | tuple[str, ...], ...], kept: list[object]) -> list[int]:
+def _passed(arguments: tuple[str | int | tuple[str, ...] | None, ...], kept: list[object]) -> list[int]:
     """Arguments for a program: texts by their address. `kept` holds the memory."""
 
     def address(memory: ctypes.Array[Any]) -> int:
