@@ -1,6 +1,6 @@
 """`make test-kernels`: the kernel tests on Debian's kernels, and what came of them, as JSON.
 
-    python -m tests.guests [--kernel 6.1]... [--smoke] [--folder DIR] [--job SCRIPT] [--timeout SECONDS]
+    python -m tests.guests [--kernel 6.1]... [--smoke] [--folder DIR] [--job SCRIPT] [--append ARGUMENTS] [--timeout SECONDS]
 
 `--smoke`: `headrace check --live`, the demonstration, a flood of an exact count, the events of hooks, and no other
 tests. `--job`: a script of your own, which runs as root in the checkout; /mnt is shared, and shown at the end. The
@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -107,6 +108,7 @@ def main() -> int:
     kept = os.environ.get("HEADRACE_GUESTS", "~/.cache/headrace-guests")
     parser.add_argument("--folder", type=Path, default=Path(kept), help=f"where guests are kept; default {kept}")
     parser.add_argument("--job", type=Path)
+    parser.add_argument("--append", default="", help="more of the kernel's command line, as lockdown=integrity")
     parser.add_argument("--timeout", type=float, default=5400, help="seconds a guest may take")
     parser.add_argument("--results", type=Path, help="where the results go, as JSON")
     options = parser.parse_args()
@@ -118,6 +120,7 @@ def main() -> int:
         for kernel in KERNELS:
             if options.kernel and kernel.name not in options.kernel:
                 continue
+            kernel = replace(kernel, append=f"{kernel.append} {options.append}")
             share = folder / "runs" / kernel.name
             job = options.job.read_text() if options.job else SMOKE if options.smoke else SMOKE + TESTS
             made = fetch_kernel(folder, kernel)
