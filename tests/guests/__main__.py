@@ -1,6 +1,6 @@
 """`make test-kernels`: the kernel tests on Debian's kernels, and what came of them, as JSON.
 
-    python -m tests.guests [--kernel 6.1]... [--smoke] [--folder DIR] [--job SCRIPT] [--append ARGUMENTS] [--timeout SECONDS]
+    python -m tests.guests [--kernel 6.1]... [--smoke] [--folder DIR] [--job SCRIPT] [--append TEXT] [--timeout SECONDS]
 
 `--smoke`: `headrace check --live`, the demonstration, a flood of an exact count, the events of hooks, and no other
 tests. `--job`: a script of your own, which runs as root in the checkout; /mnt is shared, and shown at the end. The
