@@ -31,6 +31,10 @@ INSTALL = "apt install python3-bpfcc, then make setup"
 ESSENTIAL = frozenset({"on_sys_exit", "on_sched_switch", *(f"on_{name}" for name in LIFECYCLE)})
 """Programs that no run can be without, whatever they raise."""
 STACK = re.compile(r"in function (\w+) .*stack limit")
+READ_KERNEL, UNLOCK = (
+    "unknown func bpf_probe_read_kernel",
+    "a kernel that is not locked down as far as `confidentiality`",
+)
 SAMPLE_NAMES, ENTRY = "sample_names", "on_entry"
 HOOKED = "@hook"
 """Of what there is a second time: tail calls go to programs of the same kind."""
@@ -161,7 +165,10 @@ class Programs:
                 fd = syscall.load_program(function, kinds[key], code.placed(given, numbers), functions)
             except OSError as error:
                 if self._whole or function in ESSENTIAL or not self.wanted.raised_by(function):
-                    raise RefusedError(f"the kernel refused the program {function}: {error.strerror}") from error
+                    remedy = UNLOCK if READ_KERNEL in (error.strerror or "") else ""
+                    raise RefusedError(
+                        f"the kernel refused the program {function}: {error.strerror}", remedy
+                    ) from error
                 self.refused[function] = error.strerror or ""
                 return
             self._functions[key] = fd

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pipeline import privilege
 from pipeline.clock import ClockError, namespace_ns
 from pipeline.shm import UnorderedMemory, require_total_store_order
 
+LOCKDOWN = Path("/sys/kernel/security/lockdown")
 INIT_PID_NAMESPACE = 0xEFFFFFFC
 """PROC_PID_INIT_INO of include/linux/proc_ns.h."""
 CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_IPC_LOCK": 14, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
@@ -117,6 +119,18 @@ def _capabilities(preempted: bool) -> Finding:
     return Finding("capabilities", True, ", ".join(smallest))
 
 
+def _lockdown() -> list[Finding]:
+    """How far the kernel is locked down, if that can be seen."""
+    try:
+        chosen = re.search(r"\[(\w+)]", LOCKDOWN.read_text())
+    except OSError:
+        return []
+    word = chosen[1] if chosen else "none"
+    if word != "confidentiality":
+        return [Finding("lockdown", True, word)]
+    return [Finding("lockdown", False, f"{word}: programs may not read the kernel's memory", loader.UNLOCK)]
+
+
 def _machine() -> Finding:
     try:
         require_total_store_order()
@@ -144,6 +158,7 @@ def findings() -> list[Finding]:
     found = [
         _machine(),
         _capabilities(preempted),
+        *_lockdown(),
         pid_namespace(),
         time_namespace(),
         btf_finding,

@@ -5,6 +5,7 @@
  */
 #define S_IFREG 0100000
 #define MAGIC_BYTES 20
+#define MAGIC_ROOM 32 /* a power of two, as BOUNDED wants it */
 #ifdef HAVE_LOOP
 #define MAGIC_BUFFERS 1024 /* UIO_MAXIOV: empty ones may come first */
 #else
@@ -42,7 +43,7 @@ LOOP_BODY(magic_buffer, struct gathering *g)
 	OPAQUE(n);
 	if (n > MAGIC_BYTES)
 		n = MAGIC_BYTES;
-	if (failed || bpf_probe_read_user(data + at, n, (void *)base)) {
+	if (failed || (n && bpf_probe_read_user(data + at, BOUNDED(n, MAGIC_ROOM), (void *)base))) {
 		g->status = BLOB_FAULT;
 		return 1;
 	}
@@ -53,7 +54,7 @@ LOOP_BODY(magic_buffer, struct gathering *g)
 /* The first bytes, over as many buffers as it takes. */
 static __always_inline void blob_magic(struct writer *w, u32 arg, const struct occasion *o)
 {
-	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + 2 * MAGIC_BYTES + 8);
+	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + MAGIC_BYTES + MAGIC_ROOM + 8);
 	if (!b)
 		return;
 	u32 status = BLOB_OK;
@@ -73,7 +74,7 @@ static __always_inline void blob_magic(struct writer *w, u32 arg, const struct o
 		OPAQUE(left);
 		if (left > MAGIC_BYTES)
 			left = MAGIC_BYTES;
-		if (bpf_probe_read_user(data, left, (void *)o->a[1]))
+		if (bpf_probe_read_user(data, BOUNDED(left, MAGIC_ROOM), (void *)o->a[1]))
 			status = BLOB_FAULT;
 		*(volatile u32 *)&b->whole = left;
 	}

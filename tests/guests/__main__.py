@@ -94,7 +94,13 @@ def _statuses(text: str) -> dict[str, int]:
 def is_well(found: dict[str, Any]) -> bool:
     """Whether everything that was tried came out as it should: events, counts, statuses, tests."""
     live, flood = found.get("live", {}), found.get("flood", {})
-    came = live.get("arrived") and not live["missing"] and not live["error"] and live["ledger"]["balanced"]
+    came = (
+        live.get("arrived")
+        and not live.get("refused")
+        and not live["missing"]
+        and not live["error"]
+        and live["ledger"]["balanced"]
+    )
     missed = sum(flood.get("missed_by_program", {}).values())
     counted = flood.get("produced", -1) <= FLOOD <= flood.get("produced", -1) + missed
     return bool(came and counted) and not any(found["statuses"].values()) and not found.get("failed")

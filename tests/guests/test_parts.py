@@ -67,6 +67,7 @@ def test_what_a_guest_leaves_is_told(tmp_path: Path) -> None:
         ({"live": LIVE | {"missing": ["openat"]}}, False),
         ({"live": LIVE | {"ledger": {"balanced": False}}}, False),
         ({"live": {"error": "the programs were refused"}}, False),
+        ({"live": LIVE | {"refused": {"program on_write": "refused: no vfs_write"}}}, False),
         ({"statuses": {"demo": 1}}, False),
         ({"failed": ["a::two"]}, False),
     ],
