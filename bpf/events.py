@@ -174,10 +174,10 @@ symbols_loaded | none:headrace does not read the symbols of libraries | const ch
     const char*const* symbols, const char* sha256
 symbols_collision | none:headrace does not read the symbols of libraries | const char* loaded_path,
     const char* collision_path, const char*const* symbols
-suspicious_syscall_source | none:headrace does not look yet at where a call comes from | int syscall, void* ip,
-    const char* vma_type, void* vma_start, unsigned long vma_size, unsigned long vma_flags
-stack_pivot | none:headrace does not look yet at where a call comes from | int syscall, void* sp, const char* vma_type,
-    void* vma_start, unsigned long vma_size, unsigned long vma_flags
+suspicious_syscall_source | raw:sys_enter | int syscall@kernel, void* ip@kernel, const char* vma_type,
+    void* vma_start@kernel, unsigned long vma_size@kernel, unsigned long vma_flags@kernel
+stack_pivot | none:the stacks of coroutines, which some languages have for every program, look the same | int syscall,
+    void* sp, const char* vma_type, void* vma_start, unsigned long vma_size, unsigned long vma_flags
 hidden_kernel_module | check:modules | const char* address, const char* name, const char* srcversion
 ftrace_hook | check:enabled_functions | const char* symbol, const char* trampoline, const char* callback,
     off_t callback_offset@kernel, const char* callback_owner, const char* flags, unsigned long count@kernel

@@ -16,7 +16,7 @@ import numpy as np
 
 from bpf import cgroups, compiler, dcache, layout, link, offsets, probes, rows, source, syscall
 from bpf.btf import Btf, BtfError
-from bpf.catalogue import ENTRY_CALLS, LIFECYCLE, SYS_EXIT, Call, Event, catalogue
+from bpf.catalogue import LIFECYCLE, SYS_EXIT, Call, Event, catalogue
 from bpf.looks import LOOKS, PROGRAMS, WALK
 from bpf.mapped import MappedArray
 from bpf.source import HERE, Wanted
@@ -24,7 +24,6 @@ from bpf.syscall import KPROBE, RAW_TRACEPOINT, TRACEPOINT
 from bpf.test_run import TestRun
 
 GROUP_OWN, GROUP_TREE, GROUP_NOT_TREE, GROUP_FOLLOWED, GROUP_ARMED = 1, 2, 4, 8, 16
-ENTRIES = {"mprotect": "enter_mprotect", "identity": "enter_identity"}
 """Programs that must have seen the call's entry, and what looks at it."""
 MOUNT_TRACEFS = f"mount -t tracefs tracefs {probes.TRACEFS[0]}"
 INSTALL = "apt install python3-bpfcc, then make setup"
@@ -107,10 +106,7 @@ class Programs:
             fd = self._functions.get(f"on_{program}")
             if fd is not None:
                 self._maps["objects"][PROGRAMS.index(program)] = fd
-        functions = {name: self._functions[function] for name, function in self._entries}
-        for call in catalogue().rows:
-            if call.event.name in functions and call.slot < layout.MULTIPLEXED_SLOT:
-                self._maps["entered"][call.slot] = functions[call.event.name]
+        self._fill_entries()
         if self._hooked:
             self._maps["objects" + HOOKED][PROGRAMS.index(WALK)] = self._functions[f"on_{WALK}{HOOKED}"]
 
@@ -146,7 +142,8 @@ class Programs:
         kinds = dict.fromkeys(run, RAW_TRACEPOINT)
         for function, tracepoint in source.attached(self._defines):
             kinds[function] = TRACEPOINT if tracepoint in self._perf_events else RAW_TRACEPOINT
-        entries = {ENTRY, *(function for _, function in self._entries)} if self._entries else ()
+        entered = set(source.entries(self.wanted, self._defines).values()) | set(self.wanted.origin)
+        entries = {ENTRY, *entered} if entered else ()
         # tail calls go to programs of the same kind
         kinds |= dict.fromkeys((*tails, *entries), TRACEPOINT if self._perf_events else RAW_TRACEPOINT)
         if self._hooked:
@@ -224,15 +221,6 @@ class Programs:
         """Descriptor of the program that sends what waits on a CPU (BPF_PROG_TEST_RUN)."""
         return self._functions["flush_now"]
 
-    @property
-    def _entries(self) -> list[tuple[str, str]]:
-        """(call, function) of the entries that must be seen."""
-        calls = [(name, f"enter_{name}") for name in ENTRY_CALLS if f"WANT_{name.upper()}" in self._defines]
-        if "WANT_ROOMS" in self._defines:
-            calls += [(name, f"enter_{name}") for name in sorted(source.ROOMS)]
-        looks = [look for look in LOOKS if look.program in self.wanted.programs]
-        return calls + [(look.call, ENTRIES[look.program]) for look in looks if look.program in ENTRIES]
-
     def missed_runs(self) -> dict[str, int]:
         """Runs that the kernel skipped, since it was in a program on that CPU already, by what would have run: the
         tracepoint, or `enter_CALL`.
@@ -265,6 +253,21 @@ class Programs:
                 if look:
                     rows.add_look(row, look)
                 self._put_row(call, row)
+
+    def _fill_entries(self) -> None:
+        entries = source.entries(self.wanted, self._defines)
+        functions = {name: self._functions[function] for name, function in entries.items()}
+        origin = next((self._functions.get(function) for function in self.wanted.origin), None)
+        for call in catalogue().rows:
+            name = call.event.name
+            if call.slot >= layout.MULTIPLEXED_SLOT:
+                continue
+            if origin is not None and name in source.ORIGINS:
+                self._maps["entered"][call.slot] = origin
+                if name in functions:
+                    self._maps["entered_then"][call.slot] = functions[name]
+            elif name in functions:
+                self._maps["entered"][call.slot] = functions[name]
 
     def _put_row(self, call: Call, row: np.ndarray[Any, Any]) -> None:
         self._rows[call.slot] = row

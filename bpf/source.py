@@ -18,7 +18,7 @@ from bpf import cgroups, early, layout, link, probes
 from bpf.btf import VMLINUX, Btf, UnknownMember
 from bpf.catalogue import CHECK, ENTRY_CALLS, HOOK, LIFECYCLE, ON_PROCESSES, SYS_EXIT, UNKNOWN_CALL_ID, Event, catalogue
 from bpf.early import AnyOf, Test
-from bpf.looks import ALWAYS, MULTIPLEXED, PROGRAMS, RESOLVE, STEPS, WALK
+from bpf.looks import ALWAYS, LOOKS, MULTIPLEXED, PROGRAMS, RESOLVE, STEPS, WALK
 from bpf.scope import Scope
 
 HERE = Path(__file__).parent
@@ -60,12 +60,22 @@ SOURCES = (
     "lifecycle.c",
     "cgroup.c",
     "integrity.c",
+    "origin.c",
     "flush.c",
 )
 GROUPS = 65536
 NUMBER = re.compile(r"\b([0-9]+)U(?:LL)?\b")
 ROOMS = frozenset({"recvfrom", "recvmsg"})
 """Calls of which the entry is seen, since it has the room for an address (bpf/c/addresses.h)."""
+ENTRIES = {"mprotect": "enter_mprotect", "identity": "enter_identity"}
+"""Of programs that look at calls: those that see their entry."""
+ORIGIN = "suspicious_syscall_source"
+ORIGINS = frozenset(
+    """execve execveat clone clone3 fork vfork ptrace process_vm_writev memfd_create mmap mmap2 old_mmap mprotect
+    pkey_mprotect socket socketpair socketcall connect bind accept accept4 dup2 dup3 prctl capset setuid setuid32 setgid
+    setgid32 setresuid setresuid32 setns unshare chroot pivot_root mount init_module finit_module bpf kill""".split()
+)
+"""Calls of which it is looked where they come from, if that event is wanted (bpf/c/origin.c)."""
 CONTAINERS = 16384
 """Control groups of containers that are known at a time."""
 NAMES = (
@@ -136,6 +146,11 @@ class Wanted:
         return ("tell_namespaces",) if any(e.name == "init_namespaces" for e in self.events) else ()
 
     @property
+    def origin(self) -> tuple[str, ...]:
+        """The program that looks where calls come from, if it is wanted."""
+        return tuple(f"enter_{event.name}" for event in self.events if event.name == ORIGIN)
+
+    @property
     def checked(self) -> tuple[str, ...]:
         """Events of what is found in the kernel's own tables (bpf/integrity.py)."""
         return tuple(e.name for e in self.events if (e.hook or "").startswith(CHECK))
@@ -161,7 +176,7 @@ class Wanted:
             for e in self.events
             if own & {*e.programs}
             or e.hook == f"raw_tracepoint:{program}"
-            or function in (f"hook_{e.name}", f"tell_{e.name}")
+            or function in (f"hook_{e.name}", f"tell_{e.name}", f"enter_{e.name}")
             or (function == PEEK and (e.hook or "").startswith(CHECK))
         ]
 
@@ -175,6 +190,15 @@ class Wanted:
             *self.programs,
             *(step for p in self.programs for step in STEPS.get(p, ())),
         )
+
+
+def entries(wanted: Wanted, defined: dict[str, int]) -> dict[str, str]:
+    """The programs that see the entries of calls, by call."""
+    found = {name: f"enter_{name}" for name in ENTRY_CALLS if f"WANT_{name.upper()}" in defined}
+    if "WANT_ROOMS" in defined:
+        found |= {name: f"enter_{name}" for name in sorted(ROOMS)}
+    looks = [look for look in LOOKS if look.program in wanted.programs]
+    return found | {look.call: ENTRIES[look.program] for look in looks if look.program in ENTRIES}
 
 
 def numbers(scope: Scope) -> list[int]:

@@ -42,6 +42,8 @@ AT_ONCE = 16
 COMPAT = b"\x53\x55\x89\xf8" + b"".join(bytes([to]) + b"\xff" * 4 for to in (0xBB, 0xB9, 0xBA, 0xBE, 0xBF, 0xBD))
 COMPAT += b"\xcd\x80\x5d\x5b\xc3"
 """For x86-64: push rbx, rbp; eax = the argument; all registers of a 32-bit call = -1; int 0x80; pop; ret"""
+NATIVE, SETNS = b"\x48\x89\xf8\x0f\x05\xc3", 308
+"""mov rax, rdi; syscall; ret"""
 COMPAT_CALLS = "32-bit calls"
 """Stands for all of them in what is said."""
 COMPAT_GETPID = 20
@@ -72,10 +74,21 @@ def native(number: int) -> None:
 
 def compat(number: int) -> None:
     """The same by the 32-bit entry, which every process has where the kernel runs 32-bit programs."""
-    code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    code.write(COMPAT)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(code))
+    _injected(COMPAT, number)
+
+
+def _injected(code: bytes, number: int) -> None:
+    """Run machine code that takes a number, from memory of no file."""
+    memory = mmap.mmap(
+        -1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+    )
+    memory.write(code)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long)(address)(number)
+
+
+def injected(_folder: Path, _: Path | None) -> None:
+    _injected(NATIVE, SETNS)
 
 
 def opened(folder: Path, _: Path | None) -> None:
@@ -251,6 +264,7 @@ ACTIONS: dict[Action, str] = {
     lowered: "commit_creds",
     moved: "switch_task_ns",
     signalled: "rt_sigreturn do_sigaction",
+    injected: "suspicious_syscall_source",
     unknown_family: "call_usermodehelper",
     looked_at: """vfs_read vfs_readv vfs_utimes security_path_notify inotify_watch set_fs_pwd security_task_setrlimit
         security_task_prctl security_settime64""",

@@ -128,6 +128,27 @@ static void many(void)
 	mprotect(first, 20 * PAGE, PROT_READ | PROT_EXEC);
 }
 
+/* A call made by code in memory of no file: once in a mapping, once on the heap, once on the stack, and once by libc. */
+static void injected(void)
+{
+	static const unsigned char code[] = { 0x48, 0x89, 0xf8, 0x0f, 0x05, 0xc3 }; /* mov %rdi,%rax; syscall; ret */
+	static const unsigned char narrow_code[] = { 0x53, 0x89, 0xf8, 0x31, 0xdb, 0xcd, 0x80, 0x5b, 0xc3 };
+	char *mapped = mmap(0, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, ANONYMOUS, -1, 0);
+	char *heap = (char *)(((uintptr_t)sbrk(4 * PAGE) + PAGE) & -PAGE);
+	char here[2 * PAGE], *stack = (char *)(((uintptr_t)here + PAGE) & -PAGE);
+	mprotect(heap, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC);
+	mprotect(stack - PAGE, 2 * PAGE, PROT_READ | PROT_WRITE | PROT_EXEC);
+	memcpy(mapped, code, sizeof(code));
+	memcpy(heap, code, sizeof(code));
+	memcpy(stack, code, sizeof(code));
+	memcpy(mapped + 64, narrow_code, sizeof(narrow_code));
+	((long (*)(long))mapped)(SYS_dup2);
+	((long (*)(long))heap)(SYS_socket);
+	((long (*)(long))stack)(SYS_mprotect);
+	((long (*)(long))(mapped + 64))(213); /* setuid32 */
+	syscall(SYS_dup2, -1, -1);
+}
+
 static void run(const char *name, void (*way)(void))
 {
 	pid_t child = fork();
@@ -150,5 +171,6 @@ int main(int count, char **arguments)
 	run("attached", attached);
 	run("behind_others", behind_others);
 	run("many", many);
+	run("injected", injected);
 	return 0;
 }

@@ -10,7 +10,7 @@ import pytest
 from tests.live import Event, Traced, arguments, compile_c, details, trace
 
 pytestmark = pytest.mark.kernel
-EVENTS = "magic_write,vfs_write,vfs_writev,mem_prot_alert"
+EVENTS = "magic_write,vfs_write,vfs_writev,mem_prot_alert,suspicious_syscall_source,commit_creds"
 SCRIPT = b"#!/bin/sh"
 PAGE = 4096
 MAPPED, ADDED_EXEC, TOOK_WRITE = 1, 2, 4
@@ -70,6 +70,17 @@ def test_a_region_is_not_hidden_by_those_before_it(contents: Traced) -> None:
 def test_more_regions_than_are_kept_have_one_alert_for_the_rest(contents: Traced) -> None:
     events = contents.of("many", "mem_prot_alert")
     assert _alerts(events) == [(ADDED_EXEC, PAGE)] * 7 + [(ADDED_EXEC, 13 * PAGE)]
+
+
+def test_a_call_from_memory_of_no_file_is_told(contents: Traced) -> None:
+    found = [arguments(e) for e in contents.of("injected", "suspicious_syscall_source")]
+    told = [(a["syscall"], a["vma_type"]) for a in found]
+    assert told == [("dup2", "anonymous"), ("socket", "heap"), ("mprotect", "stack"), ("setuid32", "anonymous")]
+    for a in found:
+        assert 0 <= int(a["ip"], 16) - int(a["vma_start"], 16) < a["vma_size"]
+    assert not [
+        e for e in contents.events if e["eventName"] == "suspicious_syscall_source" and e not in contents.of("injected")
+    ]
 
 
 def test_the_books_balance(contents: Traced) -> None:
