@@ -182,7 +182,7 @@ def _frame_problem(header: Array, payload_bytes: int, heads_found: int) -> str |
         return "version"
     if int(header["used"]) % CELL_BYTES or int(header["used"]) + FRAME.itemsize != payload_bytes:
         return "length"
-    if heads_found != int(header["heads"]):
+    if heads_found != int(header["heads"]) or (heads_found and not header["used"]):
         return "bitmap"
     return None
 

@@ -58,6 +58,8 @@ REASONS = {
 }
 VECTOR_TYPE, BYTES_TYPE, ADDRESS_TYPE = "const char*const*", "bytes", "struct sockaddr*"
 LOW = 0xFFFFFFFF
+MAX_GROUPS = 4096
+"""Of events with flags. The kernel side has some hundreds; a recording can have any."""
 SOME_NUMBER, SOME_ADDRESS = 7_777_777, "0x7777777"
 
 
@@ -323,9 +325,13 @@ class Lines:
 
     def lay_out(self, rows: Rows, contexts: Contexts) -> Laid:
         """The pieces of rows, of which there must be some."""
-        if self._contexts is not contexts or self._generation != contexts.generation or self.store.full:
+        full = self.store.full or len(self._groups) > MAX_GROUPS
+        if self._contexts is not contexts or self._generation != contexts.generation or full:
             self._contexts, self._generation = contexts, contexts.generation
             self.store.clear()
+            if len(self._groups) > MAX_GROUPS:
+                self._groups.clear()
+                self.store.caches[:] = [self._who, self._stacks]
         started = contexts.table["container_state"][rows.who] >= CONTAINER_STARTED
         marks = rows.late.astype(np.uint32) | started.astype(np.uint32) << 1
         keys = rows.event.astype(np.uint32) | rows.flags.astype(np.uint32) << 16 | marks << 24

@@ -134,6 +134,7 @@ LIES = {
     "used is more than there is": (patched(SOUND, 40, "<I", len(SOUND)), "length"),
     "used is nothing": (patched(SOUND, 40, "<I", 0), "length"),
     "more heads than bits": (patched(SOUND, 36, "<H", 4), "bitmap"),
+    "heads and no cells": (patched(SOUND[: HEADER.size], 40, "<I", 0), "bitmap"),
     "a bit too many": (patched(SOUND, 48, "<Q", 1 << 7 | 1 << 10 | 1 << 18 | 1), "bitmap"),
     "a bit beyond the end": (frame([Record()], bitmap=(1 << 900).to_bytes(128, "little")), "record"),
     "a record of no cells": (patched(SOUND, FIRST_HEAD + 20, "<H", 0), "record"),

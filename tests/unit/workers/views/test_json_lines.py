@@ -45,7 +45,7 @@ from tests.unit.frames import (
 from tests.unit.workers.test_rows import ANY_FRAME
 from workers.core import Core
 from workers.rows import Contexts, read_frames
-from workers.views import store
+from workers.views import pieces, store
 from workers.views.json_lines import JsonStyle
 from workers.views.pieces import Lines
 from workers.views.style import Facts
@@ -412,3 +412,15 @@ def test_of_a_stack_that_ends_within_an_address_the_whole_ones_are_shown() -> No
     style = JsonStyle(Facts(0), stacks=True)
     assert style.stack(struct.pack("<QQ", 1, 2) + b"\1\2\3") == ',"stackAddresses":[1,2]}\n'
     assert style.stack(b"\1") == ',"stackAddresses":null}\n'
+
+
+def test_flags_of_which_there_are_too_many_are_rendered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording can have any flags: what is remembered of each is bounded, and lines stay the same."""
+    monkeypatch.setattr(pieces, "MAX_GROUPS", 3)
+    lines, contexts = Lines(catalogue(), JsonStyle(Facts(EPOCH), False), True), Contexts()
+    for flags in (*range(8), *range(8)):
+        rows = read_frames([view(frame([Record(event=READ, flags=flags)]))], contexts).rows
+        again = Lines(catalogue(), JsonStyle(Facts(EPOCH), False), True)
+        assert lines.render(rows, contexts).data == again.render(rows, contexts).data
+        assert len(lines._groups) <= 4
+        assert len(lines.store.caches) < 40
