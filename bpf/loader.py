@@ -77,6 +77,7 @@ class Programs:
             self._perf_events = source.PERF_EVENTS
             self._kernel |= self._records()
         self._prepares = probes.has_raw_tracepoint(btf, "sched_prepare_exec")
+        self._btf = btf
         self._attached: list[int] = []
         self._hooked = source.hooked(wanted.events, btf)
         self._kernel |= {f"HOOK_{program.removeprefix('hook_')}": which for program, (_, which) in self._hooked.items()}
@@ -367,7 +368,8 @@ class Programs:
 
     def _attach_raw(self, tracepoint: str, function: str) -> None:
         try:
-            self._attached.append(syscall.attach_raw_tracepoint(tracepoint, self._functions[function]))
+            name = probes.raw_tracepoint(self._btf, tracepoint) or tracepoint
+            self._attached.append(syscall.attach_raw_tracepoint(name, self._functions[function]))
         except OSError as error:
             raise LoadError(f"cannot attach to the raw tracepoint {tracepoint}: {error.strerror}") from error
 

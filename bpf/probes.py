@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bpf.beyond import SYMBOLS
-from bpf.btf import Btf
+from bpf.btf import Btf, UnknownMember
 
 FIELD = re.compile(r"\tfield:[^;]*?(\w+)(?:\[\d*\])?;\toffset:(\d+);")
 TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
@@ -22,9 +22,27 @@ def possible_cpus() -> int:
     return int(text.split(",")[-1].split("-")[-1]) + 1
 
 
+FORMER = {"io_uring_submit_req": ("io_uring_submit_sqe", 3)}
+"""What a tracepoint was before it was renamed, and how many parameters its handler had when its arguments were those
+that programs take: 6.0 to 6.2 have `struct io_kiocb *` as the first one.
+"""
+
+
+def raw_tracepoint(btf: Btf, name: str) -> str:
+    """The name by which this kernel has the tracepoint (its BTF names the handler's type); "" if it has not."""
+    if btf.has_typedef(f"btf_trace_{name}"):
+        return name
+    former, parameters = FORMER.get(name, ("", 0))
+    try:
+        there = bool(former) and btf.parameters(f"__traceiter_{former}") == parameters
+    except UnknownMember:
+        return ""
+    return former if there else ""
+
+
 def has_raw_tracepoint(btf: Btf, name: str) -> bool:
-    """Whether this kernel has the tracepoint (its BTF names the handler's type)."""
-    return btf.has_typedef(f"btf_trace_{name}")
+    """Whether this kernel has the tracepoint, by whatever name."""
+    return bool(raw_tracepoint(btf, name))
 
 
 def tracefs() -> Path | None:

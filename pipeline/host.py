@@ -14,7 +14,7 @@ from bpf.btf import EXTERNAL, Btf, BtfError, place
 from bpf.catalogue import CHECK, HOOK, Event, catalogue
 from bpf.compiler import CompileError, import_bcc
 from bpf.loader import INSTALL
-from bpf.probes import can_be_preempted, has_raw_tracepoint, tracefs
+from bpf.probes import FORMER, can_be_preempted, has_raw_tracepoint, tracefs
 from bpf.symbols import SYMBOLS, Symbols
 from bpf.syscall import KPROBES
 from pipeline import privilege
@@ -280,7 +280,9 @@ def event_lack(event: Event) -> str:
         return _table_lack(name)
     if kind != "raw_tracepoint" or name not in OPTIONAL_TRACEPOINTS or (there := _there()) is None:
         return ""
-    return "" if f"btf_trace_{name}" in there else NOT_IN_KERNEL
+    if f"btf_trace_{name}" in there:
+        return ""
+    return "" if name in FORMER and has_raw_tracepoint(_kernel_btf(), name) else NOT_IN_KERNEL
 
 
 def hook_state(hook: str | None) -> tuple[bool, str]:

@@ -33,8 +33,9 @@ KERNELS = (
     Kernel("6.18", "trixie-backports", r"6\.18\.[0-9]+\+deb13-amd64"),
     Kernel("7", "sid", r"7\.[0-9.]+[+]deb[0-9]+-amd64", "preempt=full"),
 )
-MODULES = "calls contexts ignored limits objects signatures tracepoints tree uring ways".split()
-"""Of tests/kernel: those of which most share a run."""
+MODULES = """by_perf calls conditions contents contexts every_way exec_hash fd_paths ignored limits objects refused
+    scopes signatures stacks tracepoints tree uring ways""".split()
+"""Of tests/kernel: all but those of containers, which need an engine, and those of the smoke."""
 SMOKE = f"""
 set -x
 export HEADRACE_TESTS_DEADLINE=600

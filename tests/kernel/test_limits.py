@@ -12,7 +12,7 @@ from tests.live import trace
 
 pytestmark = pytest.mark.kernel
 PROGRAM = """
-import os, sys
+import os, shutil, sys
 def run(name, variables, arguments):
     env = {f"FILLER{i}": "x" * 1000 for i in range(variables)} | {"LD_PRELOAD": "/nowhere.so"}
     if not os.fork():
@@ -27,7 +27,7 @@ os.chdir(folder)
 for _ in range(60):
     os.mkdir("d")
     os.chdir("d")
-os.link("/bin/true", "program")
+shutil.copy("/bin/true", "program")
 if not os.fork():
     os.execve("./program", ["deep"], {})
 os.wait()

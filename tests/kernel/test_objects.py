@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
+from bpf.catalogue import catalogue
+from pipeline.host import event_lack
 from tests.live import Event, Traced, arguments, details, headrace, trace
 
 pytestmark = pytest.mark.kernel
 HERE = Path(__file__).parent
-OBJECTS = ",".join(
-    """security_file_open security_bprm_check security_inode_unlink security_inode_rename security_inode_link
+OBJECTS = """security_file_open security_bprm_check security_inode_unlink security_inode_rename security_inode_link
     security_inode_symlink security_inode_mknod security_sb_mount security_sb_umount security_socket_create
     security_socket_listen security_socket_connect security_socket_accept security_socket_bind
     security_socket_setsockopt socket_accept socket_dup vfs_write vfs_writev magic_write mem_prot_alert
     security_path_truncate do_mmap process_execute_failed
     security_mmap_file security_file_mprotect shared_object_loaded commit_creds switch_task_ns cap_capable""".split()
-)
+THERE = [name for name in OBJECTS if not event_lack(catalogue().by_name[name])]
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Objects:
 def objects(tmp_path_factory: pytest.TempPathFactory) -> Objects:
     folder = tmp_path_factory.mktemp("objects")
     recording = folder / "objects.hrc"
-    options = ("-e", OBJECTS, "--workers", "2", "--record", str(recording))
+    options = ("-e", ",".join(THERE), "--workers", "2", "--record", str(recording))
     traced = trace([sys.executable, "-S", "-E", str(HERE / "objects.py"), str(folder)], *options)
     assert traced.status == 0, traced.errors
     return Objects(traced, json.loads((folder / "facts.json").read_text()), recording)
@@ -315,6 +316,7 @@ def test_a_new_namespace_is_named_and_the_others_are_zero(objects: Objects) -> N
     assert [event[f"new_{name}"] for name in ("mnt", "pid", "ipc", "net", "cgroup")] == [0] * 5
 
 
+@pytest.mark.skipif("cap_capable" not in THERE, reason="this kernel has no tracepoint cap_capable")
 def test_capabilities_that_are_asked_for_are_named(objects: Objects) -> None:
     asked = objects.values("identity", "cap_capable")
     assert {"CAP_SETGID", "CAP_SETUID"} <= {a["cap"] for a in asked}

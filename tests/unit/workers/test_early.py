@@ -42,8 +42,8 @@ typedef int s32; typedef long long s64; typedef _Bool bool;
 	__attribute__((constructor)) static void name##_begin(void) { name.lookup = name##_lookup; }
 static inline u32 round_up(u32 n, u32 to) { return (n + to - 1) & ~(to - 1); }
 static long bpf_probe_read_kernel(void *to, u32 n, const void *from) { memcpy(to, from, n); return 0; }
-static long bpf_probe_read_kernel_str(char *to, u32 n, const char *from)
-{ u32 i = 0; while (i < n - 1 && from[i]) { to[i] = from[i]; i++; } to[i] = 0; return i + 1; }
+static long bpf_probe_read_kernel_str(void *to, u32 n, const char *from)
+{ char *at = to; u32 i = 0; while (i < n - 1 && from[i]) { at[i] = from[i]; i++; } at[i] = 0; return i + 1; }
 #define EARLY 1
 """
 Passes = Callable[[Record], bool]
