@@ -131,6 +131,8 @@ class Integrity:
         self._addresses = symbols.addresses(SYMBOLS_NEEDED)
         self._functions = symbols.functions(CALL_FUNCTION)
         self._text = range(self._addresses.get(TEXT[0], 0), self._addresses.get(TEXT[1], 0))
+        self._now: tuple[Symbols, list[tuple[int, int, str]]] | None = None
+        """Symbols and modules as they are during a look, once they are asked for: to read them takes 0.2 s."""
         self._suspected: set[Found] = set()
         self._told: set[Found] = set()
         self._own_hooks = frozenset(programs.hooked_functions)
@@ -145,6 +147,7 @@ class Integrity:
             self._told.add(found)
             kept: list[object] = []
             self._tells[found.event](_passed(found.arguments, kept))
+        self._now = None
         return new
 
     @property
@@ -211,7 +214,7 @@ class Integrity:
 
     def _modules(self) -> Iterator[Found]:
         listed = {module.name: module for module in self._in_list()}
-        shown = {line.split()[0] for line in _lines(self._listed)}
+        shown = {line.split()[0] for line in _lines(self._listed)} if self._listed is not None else {*listed}
         others = [*self._in_tree(), *(Module(name, 0) for name in _in_sysfs())]
         hidden: dict[str, Module] = {}
         for module in (*others, *listed.values()):
@@ -285,8 +288,12 @@ class Integrity:
                 )
 
     def _place(self, address: int) -> Place:
-        modules = [(int(line[5], 16), int(line[1]), line[0]) for line in map(str.split, _lines(self._listed))]
-        return Symbols(_content(self._kallsyms)).place(address, self._text, modules)
+        if self._now is None:
+            lines = map(str.split, _lines(self._listed))
+            modules = [(int(line[5], 16), int(line[1]), line[0]) for line in lines]
+            self._now = Symbols(_content(self._kallsyms)), modules
+        symbols, modules = self._now
+        return symbols.place(address, self._text, modules)
 
     def close(self) -> None:
         """Close what is open."""
