@@ -21,7 +21,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tests.guests import table
-from tests.guests.machine import Machine
+from tests.guests.machine import SUITES, Machine
 from tests.guests.packages import GuestError, Kernel, StalledError, fetch_kernel
 from tests.guests.table import FLOOD
 
@@ -115,6 +115,7 @@ def main() -> int:
     kept = os.environ.get("HEADRACE_GUESTS", "~/.cache/headrace-guests")
     parser.add_argument("--folder", type=Path, default=Path(kept), help=f"where guests are kept; default {kept}")
     parser.add_argument("--job", type=Path)
+    parser.add_argument("--suite", choices=SUITES, default=SUITES[0], help="whose userland; default %(default)s")
     parser.add_argument("--append", default="", help="more of the kernel's command line, as lockdown=integrity")
     parser.add_argument("--timeout", type=float, default=5400, help="seconds a guest may take")
     parser.add_argument("--results", type=Path, help="where the results go, as JSON")
@@ -122,7 +123,7 @@ def main() -> int:
     folder = options.folder.expanduser()
     status, results = 0, {}
     try:
-        machine = Machine(folder)
+        machine = Machine(folder, options.suite)
         machine.prepare(ROOT)
         for kernel in KERNELS:
             if options.kernel and kernel.name not in options.kernel:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from tests.guests.packages import USERLAND, Apt, Kernel, StalledError, fetch_tools, run
 
-SUITE = "bookworm"
+SUITES = ("bookworm", "trixie")
+"""Debian 12 and 13."""
 CHECKOUT = "opt/headrace"
 IMAGE_BYTES = "6G"
 DRIVERS = ("virtio_pci", "virtio_blk", "ext4", "9p", "9pnet_virtio")
@@ -58,19 +59,20 @@ echo o >/proc/sysrq-trigger; sleep 20
 class Machine:
     """Where guests are made and booted: a folder that is kept from run to run."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, suite: str = SUITES[0]) -> None:
+        """`suite`: whose userland."""
+        self.folder, self._suite = folder, suite
         folder.mkdir(parents=True, exist_ok=True)
         self._tools = fetch_tools(folder)
-        self._root = folder / f"root-{SUITE}"
-        self._image = folder / f"root-{SUITE}.img"
+        self._root = folder / f"root-{suite}"
+        self._image = folder / f"root-{suite}.img"
         self._cache = folder / "cache"
         """Compiled programs: without a processor of its own, a guest compiles for minutes."""
         self._cache.mkdir(mode=0o700, exist_ok=True)
 
     def prepare(self, checkout: Path) -> None:
         """The userland, with the commit of the checkout in it."""
-        commit, made_of = run(["git", "-C", str(checkout), "rev-parse", "HEAD"]), self.folder / "commit"
+        commit, made_of = run(["git", "-C", str(checkout), "rev-parse", "HEAD"]), self.folder / f"commit-{self._suite}"
         if self._image.exists() and made_of.exists() and made_of.read_text() == commit:
             return
         if not (self._root / "etc").is_dir():
@@ -86,7 +88,7 @@ class Machine:
         made_of.write_text(commit)
 
     def _bootstrap(self) -> None:
-        apt = Apt.of(self.folder / "apt" / SUITE, [SUITE, f"{SUITE}-security"])
+        apt = Apt.of(self.folder / "apt" / self._suite, [self._suite, f"{self._suite}-security"])
         paths = {
             "PATH": f"{self._tools}/usr/bin:{os.environ['PATH']}",
             "PERL5LIB": f"{self._tools}/usr/share/perl5",
@@ -96,7 +98,7 @@ class Machine:
         # a half-made one must not be taken for whole
         making = self._root.with_suffix(".new")
         shutil.rmtree(making, ignore_errors=True)
-        run(["mmdebstrap", *options, SUITE, str(making), str(apt.sources)], env=os.environ | paths)
+        run(["mmdebstrap", *options, self._suite, str(making), str(apt.sources)], env=os.environ | paths)
         for file in ("/etc/resolv.conf", "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt"):
             if Path(file).exists():
                 shutil.copy(file, f"{making}{file}")
