@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 KERNELS = (
     Kernel("5.10", "bullseye", r"5\.10\.0-[0-9]+-amd64"),
     Kernel("6.1", "bookworm", r"6\.1\.0-[0-9]+-amd64"),
+    Kernel("6.1-rt", "bookworm", r"6\.1\.0-[0-9]+-rt-amd64"),
     Kernel("6.12", "trixie", r"6\.12\.[0-9]+\+deb13-amd64"),
     Kernel("6.18", "trixie-backports", r"6\.18\.[0-9]+\+deb13-amd64"),
     Kernel("7", "sid", r"7\.[0-9.]+[+]deb[0-9]+-amd64", "preempt=full"),

@@ -90,10 +90,16 @@ def _cell(event: Event, live: dict[str, Any]) -> str:
     return "not there"
 
 
+def _version(name: str) -> list[tuple[int, str]]:
+    """6.1, 6.1-rt, 6.12."""
+    parts = [part.partition("-") for part in name.split(".")]
+    return [(int(number), more) for number, _, more in parts]
+
+
 def main() -> None:
     """Put the tables into a page, between their marks."""
     read, page = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    results = {name: read[name] for name in sorted(read, key=lambda name: [int(part) for part in name.split(".")])}
+    results = {name: read[name] for name in sorted(read, key=_version)}
     text = page.read_text()
     for name, rows in (("kernels", kernels(results)), ("events", events(results))):
         mark = MARK.format(name)
