@@ -164,16 +164,17 @@ class Run:
             self.command.go()
 
     def _load(self) -> Kernel:
-        """Narrowed by what signatures can match, if the kernel takes such programs."""
+        """Narrowed by what signatures can match, and by conditions, if the kernel takes such programs."""
         settings, boot_ns = self.request.settings, self.pipeline.host.boot_epoch_ns
         tests: tuple[Test, ...] = early.early_tests(self.request.early(self._traced))
         narrowed = self.request.narrowed(self.request.ruleset)
-        if narrowed:
+        for decided in ((*tests, *narrowed) if narrowed else (), tests):
             try:
-                return Kernel(settings, self._traced, self.span, (*tests, *narrowed), boot_ns, whole=True)
+                if decided:
+                    return Kernel(settings, self._traced, self.span, decided, boot_ns, whole=True)
             except loader.RefusedError as error:
                 logger("supervisor").warning("supervisor.not_narrowed", reason=str(error))
-        return Kernel(settings, self._traced, self.span, tests, boot_ns)
+        return Kernel(settings, self._traced, self.span, (), boot_ns)
 
     def _attend(self) -> None:
         """Wait for the end: a signal, the command's tree, the processes that the scope names."""

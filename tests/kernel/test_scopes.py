@@ -146,7 +146,7 @@ def test_a_known_number_of_calls_on_several_threads_and_cpus(cpu: str, binaries:
         (("-e", "openat.args.pathnam=/x"), "did you mean pathname?"),
         (("-e", "sched_switch.retval<0"), "has no result"),
         (("-e", "openat.retval<0,openat.retval>0"), "contradict"),
-        (("-e", "hidden_inodes"), "what a rootkit hides"),
+        (("-e", "dns_request"), "does not look into packets"),
         (("-o", "jsn:-"), "no such format"),
         (("--workers", "0"), "workers"),
         (("--workers", "65"), "workers"),

@@ -286,6 +286,35 @@ def test_the_kernel_takes_as_many_paths_as_may_be_told_apart_there(tmp_path: Pat
     assert books["by_event"]["security_file_open"]["produced"] == books["findings"]["found"] == 1
 
 
+NOT_DECIDED = """
+import bpf.loader as l
+load = l.Programs._load
+def refused(self, found):
+    if self.wanted.tests:
+        raise l.RefusedError("for a test")
+    load(self, found)
+l.Programs._load = refused
+from pipeline.cli import main
+main()
+"""
+
+
+@pytest.mark.kernel
+def test_conditions_that_the_kernel_does_not_take_are_decided_in_user_space(tmp_path: Path) -> None:
+    """Older kernels have no room for some on the stack of a program."""
+    wanted, ledger = tmp_path / "wanted", tmp_path / "ledger"
+    wanted.touch()
+    events = f"security_file_open,security_file_open.args.pathname={tmp_path}/*"
+    options = ("-e", events, "-o", "json:-", "--ledger", str(ledger), "--", "cat", str(wanted), "/dev/null")
+    line = [sys.executable, "-c", NOT_DECIDED, "run", *options]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "supervisor.not_narrowed" in done.stderr
+    [event] = map(json.loads, done.stdout.splitlines())
+    assert {a["name"]: a["value"] for a in event["args"]}["pathname"] == str(wanted)
+    assert json.loads(ledger.read_text())["filtered"] > 1
+
+
 @pytest.mark.kernel
 def test_a_run_goes_on_if_the_kernel_does_not_take_them(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"

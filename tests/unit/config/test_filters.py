@@ -97,7 +97,7 @@ def test_what_cannot_be_provided_is_set_apart_when_a_set_brought_it() -> None:
 
 
 def test_what_cannot_be_provided_is_refused_when_it_was_named() -> None:
-    assert refused("hidden_inodes").startswith("hidden_inodes: what a rootkit hides")
+    assert refused("dns_request").startswith("dns_request: headrace does not look into packets")
 
 
 @pytest.mark.parametrize(
