@@ -43,6 +43,16 @@ def python(code: str, *args: str) -> list[str]:
     return [sys.executable, "-S", "-E", "-c", code, *args]
 
 
+def produced(traced: Traced, expected: int, name: str | None = None) -> bool:
+    """Whether so many events were delivered, and no others produced, unless this kernel has said that it does not take
+    the conditions: then all are.
+    """
+    ledger = traced.ledger["by_event"][name] if name else traced.ledger
+    if ledger["delivered"] != expected:
+        return False
+    return bool(ledger["produced"] == expected or "not_narrowed" in traced.errors)
+
+
 def paths(traced: Traced, name: str) -> list[str]:
     return [arguments(event)["pathname"] for event in traced.events if event["eventName"] == name]
 
@@ -63,10 +73,10 @@ for name in sys.argv[2:]:
     path = os.path.join(sys.argv[1], name)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     os.truncate(path, 1)
-    os.setxattr(path, "user.x", b"")
-    os.getxattr(path, "user.x")
-    os.listxattr(path)
-    os.removexattr(path, "user.x")
+    for call in (lambda: os.setxattr(path, "user.x", b""), lambda: os.getxattr(path, "user.x"),
+                 lambda: os.listxattr(path), lambda: os.removexattr(path, "user.x")):
+        with contextlib.suppress(OSError):  # a file system may have none
+            call()
     os.lchown(path, 0, 0)
     with contextlib.suppress(OSError):
         os.readlink(path)
@@ -88,7 +98,7 @@ def test_a_path_that_was_passed_is_told_by_its_beginning_and_end(tmp_path: Path)
         assert sorted(found) == sorted(os.path.join(tmp_path, name) for name in expected), field
     ledger = traced.ledger
     assert ledger["balanced"]
-    assert ledger["produced"] == ledger["delivered"] == sum(len(expected) for _, _, expected in CONDITIONS)
+    assert produced(traced, sum(len(expected) for _, _, expected in CONDITIONS))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +119,7 @@ def test_a_path_that_was_walked_is_told_by_its_beginning_and_end(
     assert set(paths(traced, "security_file_open")) == {os.path.join(tmp_path, name) for name in expected}
     ledger = traced.ledger
     assert ledger["balanced"]
-    assert ledger["produced"] == ledger["delivered"] == len(expected)
+    assert produced(traced, len(expected))
 
 
 def test_a_suffix_stands_alone(tmp_path: Path) -> None:
@@ -134,10 +144,9 @@ def test_in_a_flood_nothing_is_lost_between_what_is_taken_back(tmp_path: Path) -
     events = f"{condition},security_file_open.args.pathname=*/here"
     traced = trace(python(FLOOD, str(tmp_path), str(calls)), "-e", events, "--workers", "2")
     kept = calls // 10 + 1
-    rows = traced.ledger["by_event"]
     assert (traced.ledger["balanced"], traced.ledger["lost"]) == (True, 0)
-    assert rows["openat"]["produced"] == rows["openat"]["delivered"] == kept
-    assert rows["security_file_open"]["produced"] == rows["security_file_open"]["delivered"] == kept
+    assert produced(traced, kept, "openat")
+    assert produced(traced, kept, "security_file_open")
     times = [event["timestamp"] for event in traced.events]
     assert times == sorted(times)
 
