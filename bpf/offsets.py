@@ -36,6 +36,7 @@ OFFSETS: dict[str, tuple[tuple[str, str], ...]] = {
         ("task_struct", "seccomp.mode"),
         ("task_struct", "seccomp.filter"),
         ("signal_struct", "live.counter"),
+        ("signal_struct", "nr_threads"),
         ("cred", "uid"),
         ("cred", "gid"),
         ("cred", "euid"),

@@ -328,6 +328,13 @@ struct peeked {
 	u64 words[PEEK_WORDS];
 };
 
+/* A thread group that has left the scope's groups, and the start of its leader. */
+struct ended {
+	u64 started_ns;
+	u32 flags;
+	u32 pad;
+};
+
 /* A name in use. */
 struct name_sample {
 	u64 bucket; /* what points to its place in the table of names: the table, if it is the first there */

@@ -256,6 +256,19 @@ int on_task_rename(struct bpf_raw_tracepoint_args *ctx)
 }
 #endif
 
+/*
+ * Threads count down who lives before they pass the tracepoint. Where two end at a time, both may see that nobody does; the
+ * first one takes the group out, and the other is still to be told of.
+ */
+static __always_inline bool in_ended_scope(struct subject *s, u64 started_ns)
+{
+	struct ended *e = ended.lookup(&s->tgid);
+	if (!e || e->started_ns != started_ns)
+		return false;
+	s->flags = e->flags;
+	return (s->flags & GROUP_FOLLOWED) || scope_terms(s);
+}
+
 int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = current_task_cold();
@@ -263,7 +276,11 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	bool last = KREAD(u32, signal + KERNEL_signal_struct_live_counter) == 0;
 	struct subject s;
 	bool in = in_scope(&s, task);
+	u64 leader = KREAD(u64, task + KERNEL_task_struct_group_leader);
+	struct ended gone = {.started_ns = KREAD(u64, leader + KERNEL_task_struct_start_boottime), .flags = s.flags};
 	struct writer w;
+	if (last && !s.flags)
+		in = in_ended_scope(&s, gone.started_ns) || in;
 	if (in && !(s.flags & GROUP_ARMED) && (last || EXIT_SLOT == URGENT) &&
 	    record_begin(ctx, &w, &s, EXIT_SLOT, EVENT_sched_process_exit, 2, 0)) {
 		u64 *a = (u64 *)(w.head + 1);
@@ -276,6 +293,8 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 		told.delete(&s.tgid);
 	}
 	if (last && s.flags) {
+		if (KREAD(u32, signal + KERNEL_signal_struct_nr_threads) > 1)
+			ended.update(&s.tgid, &gone);
 		long absent = groups.delete(&s.tgid);
 		groups_changed();
 		if (!absent && (s.flags & (GROUP_TREE | GROUP_FOLLOWED)))

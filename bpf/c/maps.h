@@ -21,6 +21,7 @@ BPF_F_TABLE("array", u32, struct status, status, 1, BPF_F_MMAPABLE);
 BPF_ARRAY(calls, struct call, ALL_SLOTS);
 BPF_HASH(groups, u32, u32, GROUPS);
 BPF_PERCPU_ARRAY(group_caches, struct group_cache, 1);
+BPF_TABLE("lru_hash", u32, struct ended, ended, 1024); /* by thread group: taken out of `groups` before its last thread's exit */
 BPF_HASH(containers, u64, struct container, CONTAINERS); /* by control group; programs alone write it */
 BPF_PERCPU_ARRAY(container_scratches, struct container_scratch, 1);
 BPF_PERCPU_ARRAY(container_caches, struct container_cache, 1);
