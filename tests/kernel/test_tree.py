@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.live import Running, trace, wait_for
+from tests.live import Running, compile_c, trace, wait_for
 
 pytestmark = pytest.mark.kernel
 PYTHON = os.path.realpath(sys.executable)
@@ -78,3 +79,13 @@ def test_an_exec_says_its_working_directory(tmp_path: Path) -> None:
     pwd = [next(a for a in e["args"] if a["name"] == "pwd") for e in run.events]
     assert [a["value"] for a in pwd] == [os.getcwd(), str(tmp_path)]
     assert pwd[0]["source"] == "kernel"
+
+
+def test_threads_that_end_at_the_same_time_are_all_told_of(tmp_path: Path) -> None:
+    """Before 6.16 a thread passes the tracepoint some time after it has counted down who lives."""
+    processes, threads = 300, 4
+    program = compile_c(Path(__file__).with_name("exits.c"), tmp_path / "exits")
+    traced = trace([str(program), str(processes)], "-e", "sched_process_exit")
+    told = Counter(event["hostProcessId"] for event in traced.events)
+    assert sorted(told.values()) == [1] + [threads] * processes
+    assert traced.ledger["balanced"] is True
