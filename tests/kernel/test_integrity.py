@@ -60,7 +60,10 @@ def module(before: Traced, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(
         ["make", "-C", str(HEADERS), f"M={folder}", "CC=gcc", "modules"], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    said = done.stdout[-2000:] + done.stderr[-2000:]
+    if "unrecognized command-line option" in said:
+        pytest.skip("the compiler here is older than this kernel's")
+    assert done.returncode == 0, said
     return folder / "rootkit.ko"
 
 
