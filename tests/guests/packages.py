@@ -39,7 +39,10 @@ class Kernel:
 
 def run(command: Sequence[str], **options: object) -> str:
     """What a command prints; GuestError with what it said."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    except OSError as error:
+        raise GuestError(f"{command[0]}: {error.strerror}") from error
     if done.returncode:
         raise GuestError(f"{' '.join(map(str, command[:3]))}: {done.stderr.strip()[-400:]}")
     return str(done.stdout)
