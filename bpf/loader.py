@@ -24,7 +24,6 @@ from bpf.syscall import KPROBE, RAW_TRACEPOINT, TRACEPOINT
 from bpf.test_run import TestRun
 
 GROUP_OWN, GROUP_TREE, GROUP_NOT_TREE, GROUP_FOLLOWED, GROUP_ARMED = 1, 2, 4, 8, 16
-"""Programs that must have seen the call's entry, and what looks at it."""
 MOUNT_TRACEFS = f"mount -t tracefs tracefs {probes.TRACEFS[0]}"
 INSTALL = "apt install python3-bpfcc, then make setup"
 ESSENTIAL = frozenset({"on_sys_exit", "on_sched_switch", *(f"on_{name}" for name in LIFECYCLE)})

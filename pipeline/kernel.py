@@ -29,7 +29,9 @@ ring is there for the time that the reader waits for a CPU."""
 
 
 class Tables:
-    """When the kernel's own tables are looked at: at the start, every `interval_s`, and after a module has loaded."""
+    """When the kernel's own tables are looked at: at the start, every `interval_s`, and when a module has loaded; then
+    again AGAIN_S later, since the module's own code runs after the tracepoint.
+    """
 
     def __init__(self, programs: loader.Programs, btf: Btf, interval_s: int) -> None:
         self._programs, self._interval_s = programs, interval_s
@@ -38,13 +40,13 @@ class Tables:
 
     def attend(self) -> None:
         """Look if it is time."""
-        loaded = self._programs.modules_loaded
-        if loaded == self._loaded and time.monotonic() < self._next_s:
+        before, self._loaded = self._loaded, self._programs.modules_loaded
+        changed = self._loaded != before
+        if not changed and time.monotonic() < self._next_s:
             return
-        self._loaded = loaded
         for found in self._integrity.look():
             logger("supervisor").info("supervisor.kernel_changed", event_name=found.event)
-        self._next_s = time.monotonic() + (AGAIN_S if self._integrity.unsure else self._interval_s)
+        self._next_s = time.monotonic() + (AGAIN_S if changed or self._integrity.unsure else self._interval_s)
 
     def close(self) -> None:
         """Close what is open."""

@@ -483,7 +483,7 @@ int hook_do_truncate(struct bpf_raw_tracepoint_args *ctx)
 
 #if defined(EVENT_zeroed_inodes) || defined(EVENT_hidden_inodes)
 #define NAME_MAX 255
-/* An entry of a directory without an inode: getdents(2) shows it, and what reads it passes over it. */
+/* An entry of a directory without an inode: getdents(2) returns it, and programs that list directories skip it. */
 static __always_inline int entry_without_inode(struct bpf_raw_tracepoint_args *ctx, u16 event)
 {
 	struct writer w;

@@ -257,8 +257,8 @@ int on_task_rename(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 /*
- * Threads count down who lives before they pass the tracepoint. Where two end at a time, both may see that nobody does; the
- * first one takes the group out, and the other is still to be told of.
+ * A thread decrements the count of live threads before it passes the tracepoint. Two that end at the same time may both
+ * see zero: the first takes the group out of `groups`, and the other must still be told of.
  */
 static __always_inline bool in_ended_scope(struct subject *s, u64 started_ns)
 {

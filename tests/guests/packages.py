@@ -125,8 +125,11 @@ def _apt(folder: Path, kernel: Kernel) -> Apt:
 def fetch_kernel(folder: Path, kernel: Kernel) -> Path:
     """A kernel with its modules: `folder`/kernels/NAME; and what builds modules for it, in `headers` there."""
     made = folder / "kernels" / kernel.name
-    if not list(made.rglob("vmlinuz*")):
-        apt = _apt(folder, kernel)
+    headers, there = made / "headers", bool(list(made.rglob("vmlinuz*")))
+    if there and headers.is_dir():
+        return made
+    apt = _apt(folder, kernel)
+    if not there:
         made.mkdir(parents=True, exist_ok=True)
         lines = run(["apt-cache", "search", "-n", f"^linux-image-{kernel.pattern}$"], env=apt.environment)
         names = [line.split()[0] for line in lines.splitlines()]
@@ -138,10 +141,8 @@ def fetch_kernel(folder: Path, kernel: Kernel) -> Path:
         if (made / "usr/lib/modules").is_dir():
             (made / "lib").mkdir(exist_ok=True)
             (made / "usr/lib/modules").rename(made / "lib/modules")
-    headers = made / "headers"
     if not headers.is_dir():
         headers.mkdir()
-        apt = _apt(folder, kernel)
         package = f"linux-headers-{next((made / 'lib/modules').iterdir()).name}"
         needed = re.findall(r"Depends: (linux-(?:headers|kbuild)\S+)", _depends(apt, package))
         for name in (package, *needed):

@@ -15,6 +15,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cases.h"
+
 #define PAGE 4096
 #define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS)
 
@@ -147,17 +149,6 @@ static void injected(void)
 	((long (*)(long))stack)(SYS_mprotect);
 	((long (*)(long))(mapped + 64))(213); /* setuid32 */
 	syscall(SYS_dup2, -1, -1);
-}
-
-static void run(const char *name, void (*way)(void))
-{
-	pid_t child = fork();
-	if (!child) {
-		prctl(PR_SET_NAME, name);
-		way();
-		_exit(0);
-	}
-	waitpid(child, 0, 0);
 }
 
 int main(int count, char **arguments)

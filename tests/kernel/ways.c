@@ -19,6 +19,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cases.h"
+
 #define UPPER_HALF 0x100000000L
 
 /* `int $0x80`: the 32-bit table from a 64-bit program. */
@@ -199,17 +201,6 @@ static void forged(void)
 	syscall(SYS_sendmmsg, datagrams, several, 2, 0);
 	message.msg_name = 0;
 	sendmsg(peer, &message, 0);
-}
-
-static void run(const char *name, void (*way)(void))
-{
-	pid_t child = fork();
-	if (!child) {
-		prctl(PR_SET_NAME, name);
-		way();
-		_exit(0);
-	}
-	waitpid(child, 0, 0);
 }
 
 int main(void)

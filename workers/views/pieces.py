@@ -325,11 +325,12 @@ class Lines:
 
     def lay_out(self, rows: Rows, contexts: Contexts) -> Laid:
         """The pieces of rows, of which there must be some."""
-        full = self.store.full or len(self._groups) > MAX_GROUPS
-        if self._contexts is not contexts or self._generation != contexts.generation or full:
+        crowded = len(self._groups) > MAX_GROUPS
+        changed = self._contexts is not contexts or self._generation != contexts.generation
+        if changed or self.store.full or crowded:
             self._contexts, self._generation = contexts, contexts.generation
             self.store.clear()
-            if len(self._groups) > MAX_GROUPS:
+            if crowded:
                 self._groups.clear()
                 self.store.caches[:] = [self._who, self._stacks]
         started = contexts.table["container_state"][rows.who] >= CONTAINER_STARTED
