@@ -17,54 +17,20 @@ from pathlib import Path
 
 from bpf import layout
 from bpf.events import EVENTS, MULTIPLEXED, X32_CALLS
+from bpf.reads import ADDRESSES, ASIDE, BUFFERS, NAME, PATH, ROOT, SOCKADDR, Argument, Blob, blobs_of
 from bpf.sets import SETS
+from bpf.widths import shown_width, width_of
 
 TABLES = Path(__file__).parent / "tables"
 UNIQUE_32_BASE = 512
 HOOK_BASE = 1024
 UNKNOWN_CALL_ID = HOOK_BASE - 1
 
-STRING, VECTOR, SOCKADDR, INT_PAIR = "const char*", "const char*const*", "struct sockaddr*", "int[2]"
-TIMESPEC, TIMESPEC_OUT = "const struct timespec*", "struct timespec*"
-PATH, NAME, ROOT, KERNEL, OBJECT = "path name root kernel object".split()
-UNREAD, NAMED, HASH, ASIDE = "unread named hash aside".split()
-"""Forms of an argument, see bpf/events.py."""
 LEXICAL, HOOK, CHECK = "lexical", "hook", "check"
 SYS_ENTER, SYS_EXIT = "raw_tracepoint:sys_enter", "raw_tracepoint:sys_exit"
 FAMILIES = ("socketcall", "ipc", "struct")
 """Calls that stand for others, as `enum family` of bpf/c/dispatch.h has them from 1 on."""
 HOOKS_OF_OWN = {"start": "start", "headrace": "pipeline"}
-
-
-@dataclass(frozen=True)
-class Blob:
-    """What the kernel side reads behind an argument (layout.h, `struct blob_spec`)."""
-
-    arg: int
-    kind: int
-    bytes: int
-    sized: int = 0
-    on_success: bool = False
-
-    @property
-    def room(self) -> int:
-        """Bytes of a frame that the programs ask for before they read this (bpf/c/arguments.h)."""
-        vector = layout.VECTOR_BYTES + layout.VECTOR_STRING
-        return layout.BLOB.itemsize + 8 + (vector if self.kind == layout.KIND_VECTOR else layout.STRING_BYTES)
-
-
-@dataclass(frozen=True)
-class Argument:
-    """One argument of an event: its name and its C type; `form` as the marks of bpf/events.py."""
-
-    name: str
-    type: str
-    form: str = ""
-
-    @property
-    def in_record(self) -> bool:
-        """Whether the record has a cell for it: what is made from others has none."""
-        return self.form not in (ROOT, HASH, ASIDE)
 
 
 DESCRIPTOR = re.compile(r"\w*fd|fd_?in")
@@ -125,7 +91,8 @@ class Call:
     """One number of one table: which event it is, and what to read for it.
 
     `compat`: its structs are those of 32 bits; `slot`: its row of the kernel's table (bpf/c/dispatch.h);
-    `registers`: for each argument, which argument of ipc(2) it is.
+    `registers`: for each argument, by which of the call's it comes, if not by the same; 0 by none, else one more;
+    `joined`: those that have the upper half of their 64 bits in the next.
     """
 
     number: int
@@ -135,6 +102,7 @@ class Call:
     blobs: tuple[Blob, ...]
     slot: int
     registers: tuple[int, ...] = ()
+    joined: frozenset[int] = frozenset()
 
 
 class UnknownName(Exception):
@@ -157,31 +125,6 @@ URGENT = frozenset(
     setreuid setregid setresuid setresgid setfsuid setfsgid capset setns unshare bpf""".split()
 )
 
-"""Buffers whose first bytes are read on request (`capture_bytes`): event -> (argument, length argument)."""
-BUFFERS = {
-    "write": (1, 2),
-    "pwrite64": (1, 2),
-    "sendto": (1, 2),
-    "read": (1, layout.SIZED_BY_RESULT),
-    "pread64": (1, layout.SIZED_BY_RESULT),
-    "recvfrom": (1, layout.SIZED_BY_RESULT),
-}
-"""Calls whose result is a string of the result's length."""
-RESULT_STRINGS = {"readlink": 1, "readlinkat": 2, "getcwd": 0}
-"""Calls with an address that the kernel writes, or that stands in a msghdr: (argument, bpf/c/addresses.h)."""
-ADDRESSES = {
-    "getsockname": (1, layout.ADDRESS_OWN),
-    "getpeername": (1, layout.ADDRESS_PEER),
-    "accept": (1, layout.ADDRESS_ACCEPTED),
-    "accept4": (1, layout.ADDRESS_ACCEPTED),
-    "recvfrom": (4, layout.ADDRESS_RECEIVED),
-    "recvmsg": (3, layout.ADDRESS_MSG_RECEIVED),
-    "sendmsg": (3, layout.ADDRESS_MSG_SENT),
-    "sendmmsg": (4, layout.ADDRESS_MMSG_SENT),
-}
-SOCKADDR_IN, SOCKADDR_BYTES = {"bind": (1, 2), "connect": (1, 2), "sendto": (4, 5)}, 128
-"""Structs read whole: type -> (bytes at most, argument with its size)."""
-SIZED_STRUCTS = {("clone3", "struct clone_args*"): (88, 1), ("openat2", "struct open_how*"): (64, 3)}
 """Calls that do not return, or not as themselves: taken at their entry."""
 ENTRY_CALLS = ("exit", "exit_group", "rt_sigreturn", "sigreturn")
 ON_PROCESSES = frozenset({"process_vm_readv", "process_vm_writev"})
@@ -190,11 +133,22 @@ LIFECYCLE = frozenset({"sched_process_fork", "sched_process_exec", "sched_proces
 LOSS = "loss"
 
 
-def _arguments(text: str) -> tuple[Argument, ...]:
+def _arguments(text: str, widths: str = "") -> tuple[Argument, ...]:
     parts = [part.strip().rpartition(" ") for part in text.split(",") if part.strip()]
-    found = [Argument(name.partition("@")[0], kind.strip(), name.partition("@")[2]) for kind, _, name in parts]
-    own = [Argument(f"root_{a.name}", a.type, ROOT) for a in found if a.form in (PATH, NAME)]
+    each = widths.split() or [width_of(kind.strip()) for kind, _, _ in parts]
+    found = [
+        Argument(name.partition("@")[0], kind.strip(), name.partition("@")[2], shown_width(kind.strip(), width))
+        for (kind, _, name), width in zip(parts, each, strict=True)
+    ]
+    own = [Argument(f"root_{a.name}", a.type, ROOT, a.width) for a in found if a.form in (PATH, NAME)]
     return (*found, *own)
+
+
+def _registers(text: str) -> tuple[tuple[int, ...], frozenset[int]]:
+    """`0 1 2+3`: of a call, see Call."""
+    parts = text.split()
+    joined = frozenset(i for i, part in enumerate(parts) if "+" in part)
+    return tuple(1 + int(part.partition("+")[0]) for part in parts), joined
 
 
 def _hook_events() -> Iterable[tuple[str, str | None, str, tuple[str, ...], tuple[Argument, ...]]]:
@@ -214,43 +168,20 @@ def _hook_events() -> Iterable[tuple[str, str | None, str, tuple[str, ...], tupl
         yield name, hook, "", programs, _arguments(arguments)
 
 
-def _read_table(name: str) -> dict[int, tuple[str, tuple[Argument, ...]]]:
+def _read_table(name: str) -> dict[int, tuple[str, tuple[Argument, ...], str]]:
+    """Of each number: the call, its arguments, and the registers that it has of its own."""
     rows = {}
     for line in (TABLES / f"syscalls_{name}.tsv").read_text().splitlines():
         if not line.startswith("#"):
-            number, call, *arguments = line.split("\t")
-            rows[int(number)] = (call, _arguments(arguments[0] if arguments else ""))
+            number, call, arguments, widths, registers = (*line.split("\t"), "", "", "")[:5]
+            rows[int(number)] = (call, _arguments(arguments, widths), registers)
     return rows
-
-
-def _blobs(name: str, arguments: tuple[Argument, ...], compat: bool) -> tuple[Blob, ...]:
-    """What to read behind the pointers of one call. 32-bit structs that differ stay raw."""
-    found: list[Blob] = []
-    for i, argument in enumerate(arguments):
-        sized = SIZED_STRUCTS.get((name, argument.type))
-        if argument.type == STRING:
-            found.append(Blob(i, layout.KIND_STRING, layout.STRING_BYTES))
-        elif argument.type == VECTOR:
-            found.append(Blob(i, layout.KIND_VECTOR, 8192))
-        elif argument.type == INT_PAIR:
-            found.append(Blob(i, layout.KIND_FIXED, 8, on_success=True))
-        elif name in SOCKADDR_IN and SOCKADDR_IN[name][0] == i:
-            found.append(Blob(i, layout.KIND_SIZED, SOCKADDR_BYTES, SOCKADDR_IN[name][1]))
-        elif RESULT_STRINGS.get(name) == i:
-            found.append(Blob(i, layout.KIND_SIZED, layout.STRING_BYTES, layout.SIZED_BY_RESULT, on_success=True))
-        elif sized and not compat:
-            found.append(Blob(i, layout.KIND_SIZED, sized[0], sized[1]))
-        elif argument.type in (TIMESPEC, TIMESPEC_OUT) and (not compat or "64" in name):
-            found.append(Blob(i, layout.KIND_FIXED, 16, on_success=argument.type == TIMESPEC_OUT))
-    if name in ADDRESSES:
-        found.append(Blob(ADDRESSES[name][0], layout.KIND_ADDRESS, SOCKADDR_BYTES, ADDRESSES[name][1]))
-    return tuple(found[:5])
 
 
 def _syscall(number: int, name: str, arguments: tuple[Argument, ...], only_32: bool) -> Event:
     hook = SYS_ENTER if name in ENTRY_CALLS else SYS_EXIT
     if name in ADDRESSES and ADDRESSES[name][0] == len(arguments):
-        arguments = (*arguments, Argument("addr", SOCKADDR, ASIDE))
+        arguments = (*arguments, Argument("addr", SOCKADDR, ASIDE, "u64"))
     sets = {"syscalls"} | {s for s, members in SETS.items() if name in members}
     return Event(
         id=UNIQUE_32_BASE + number if only_32 else number,
@@ -258,7 +189,7 @@ def _syscall(number: int, name: str, arguments: tuple[Argument, ...], only_32: b
         arguments=arguments,
         hook=hook,
         sets=frozenset(sets | ({"32bit_unique"} if only_32 else set())),
-        blobs=_blobs(name, arguments, only_32),
+        blobs=blobs_of(name, arguments, only_32),
         is_syscall=True,
         urgent=name in URGENT,
     )
@@ -274,15 +205,15 @@ class Catalogue:
         self.other_rows: list[Call] = []
         """Rows of the kernel's table that no number of the two reaches as such: x32, families, unnamed."""
         native, compat = _read_table("x86_64"), _read_table("i386")
-        for number, (name, arguments) in native.items():
+        for number, (name, arguments, _) in native.items():
             self._add_call(number, False, _syscall(number, name, arguments, only_32=False), arguments)
-        for number, (name, arguments) in compat.items():
+        for number, (name, arguments, registers) in compat.items():
             event = self.by_name.get(name) or _syscall(number, name, arguments, only_32=True)
-            self._add_call(number, True, event, arguments)
+            self._add_call(number, True, event, arguments, registers)
         unknown = Event(
             UNKNOWN_CALL_ID,
             "unknown_syscall",
-            (Argument("number", "long"),),
+            (Argument("number", "long", width="s64"),),
             SYS_EXIT,
             is_syscall=True,
         )
@@ -305,16 +236,19 @@ class Catalogue:
         self.by_id = {event.id: event for event in self.by_name.values()}
         assert max(self.by_id) < layout.EVENTS
 
-    def _add_call(self, number: int, compat: bool, event: Event, arguments: tuple[Argument, ...]) -> None:
+    def _add_call(
+        self, number: int, compat: bool, event: Event, arguments: tuple[Argument, ...], registers: str = ""
+    ) -> None:
         self.by_name[event.name] = event
         slot = number + layout.CALL_SLOTS * compat
-        self.calls.append(Call(number, compat, event, arguments, _blobs(event.name, arguments, compat), slot))
+        blobs = blobs_of(event.name, arguments, compat)
+        self.calls.append(Call(number, compat, event, arguments, blobs, slot, *_registers(registers)))
 
     def _add_other(self, slot: int, name: str, count: int | None = None, registers: tuple[int, ...] = ()) -> None:
         """A row of the event `name` with its first `count` arguments."""
         event = self.by_name[name]
         arguments = event.arguments[:count]
-        blobs = tuple(b for b in _blobs(name, arguments, True) if b.arg < len(arguments))
+        blobs = tuple(b for b in blobs_of(name, arguments, True) if b.arg < len(arguments))
         self.other_rows.append(Call(slot, True, event, arguments, blobs, slot, registers))
 
     def _add_x32(self) -> None:
@@ -328,7 +262,7 @@ class Catalogue:
             if line:
                 through, number, name, rest = line.split()
                 slot = layout.MULTIPLEXED_SLOT + FAMILIES.index(through) * layout.MULTIPLEXED + int(number)
-                registers = tuple(map(int, rest.split(","))) if through == "ipc" else ()
+                registers = tuple(1 + int(part) for part in rest.split(",")) if through == "ipc" else ()
                 self._add_other(slot, name, len(registers) or int(rest), registers)
 
     def _add_unnamed(self, unknown: Event) -> None:

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bpf.catalogue import LIFECYCLE, PATH, Event
+from bpf.catalogue import LIFECYCLE, Event
+from bpf.reads import PATH
 
 MOST_BYTES = 255
 """Of a text that a test compares with."""

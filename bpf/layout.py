@@ -180,9 +180,14 @@ CALL = np.dtype(
         ("dir2", "u1"),
         ("flags", "u1"),
         ("descriptor", "u1"),
-        ("registers", "u1", 5),
         ("narrow", "u1"),
         ("address", "u1"),
+        ("joined", "u1"),
+        ("extended", "u1"),
+        ("ids", "u1"),
+        ("registers", "u1", 6),
+        ("pad", "u1", 4),
+        ("masks", "<u8", 6),
     ]
 )
 STATUS = np.dtype(

@@ -10,6 +10,7 @@ from bpf import layout
 from bpf.catalogue import Call, descriptor_of
 from bpf.looks import PROGRAMS, VARIANTS, Look
 from bpf.source import Wanted
+from bpf.widths import mask_of
 
 FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
 ANY_RESULT = -(2**63), 2**63 - 1
@@ -26,7 +27,8 @@ def of_call(call: Call, wanted: Wanted, bounds: tuple[int, int] = ANY_RESULT) ->
     row["address"] = next((blob.sized for blob in blobs if blob.kind == layout.KIND_ADDRESS), 0)
     for i, blob in enumerate(plain):
         row["blobs"][0, i] = (blob.kind, blob.arg, blob.sized, blob.on_success, blob.bytes)
-    row["registers"][0, : len(call.registers)], row["narrow"] = call.registers, call.compat
+    row["narrow"] = call.compat
+    _values(row, call)
     room = sum(blob.room for blob in blobs)
     if call.event.name in ("execve", "execveat"):
         row["exec"] = 1 + (call.event.name == "execveat")
@@ -36,6 +38,18 @@ def of_call(call: Call, wanted: Wanted, bounds: tuple[int, int] = ANY_RESULT) ->
     room += layout.PATH_ROOM if descriptor is not None else 0
     row["room"] = min(room, FRAME_ROOM)
     return row
+
+
+def _values(row: np.ndarray[Any, Any], call: Call) -> None:
+    """How its arguments come, and which bits of them the kernel uses. Those of ids are cut by bpf/c/dispatch.h."""
+    row["registers"][0, : len(call.registers)] = call.registers
+    row["masks"] = (1 << 64) - 1
+    for i, argument in enumerate(call.arguments[:6]):
+        bit, width = 1 << i, argument.width
+        row["joined"] |= bit * (i in call.joined)
+        row["ids"] |= bit * (width == "u16")
+        row["extended"] |= bit * (call.compat and width == "s64" and i not in call.joined)
+        row["masks"][0, i] = mask_of("u32" if width == "u16" else width)
 
 
 def add_look(row: np.ndarray[Any, Any], look: Look) -> None:

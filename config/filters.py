@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bpf.catalogue import HASH, Catalogue, Event, UnknownName, nearest
+from bpf.catalogue import Catalogue, Event, UnknownName, nearest
 from bpf.ranges import Range
+from bpf.reads import HASH
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 CONDITION = re.compile(r"^(!?[\w*?\[\]]+)\.(?:(args|data)\.(\w+)|(retval)|(\w+))\s*(!=|<=|>=|=|<|>)(.*)$", re.S)

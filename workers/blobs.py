@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from bpf.catalogue import Catalogue
+from bpf.catalogue import Catalogue, Event
 from bpf.layout import BLOB, BLOB_STATUS, CELL_BYTES, EVENTS, LONG_BLOB
+from bpf.widths import mask_of
 from workers.decode.blocks import Block, gather
 from workers.rows import CELL_WORDS, Rows
 
@@ -35,6 +36,11 @@ def argument(rows: Rows, index: int, chosen: Array | slice = slice(None)) -> Arr
         return rows.arg0[chosen]
     position = rows.at[chosen] * CELL_WORDS + (CELL_WORDS + index - 1)
     return rows.data.view(np.uint64).take(position, mode="clip")
+
+
+def used(rows: Rows, event: Event, index: int, chosen: Array) -> Array:
+    """The bits of that argument of the chosen rows, all of `event`, that the kernel uses, u64."""
+    return argument(rows, index, chosen) & np.uint64(mask_of(event.arguments[index].width))
 
 
 @dataclass

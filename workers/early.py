@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from bpf.catalogue import PATH, ROOT, Event
+from bpf.catalogue import Event
 from bpf.early import NumberTest, Pattern, Test, TextTest, is_early, path_terms, text_terms
 from bpf.layout import KIND_STRING
+from bpf.reads import PATH, ROOT
 from config.filters import Condition, integer
 from workers.decode.flags import Parser, parser_of
 from workers.decode.texts import TEXT_TYPES
-from workers.decode.values import SIGNED_32, SIGNED_64, UNSIGNED_32
 from workers.decode.words import sample_values
 from workers.views.pieces import VECTOR_TYPE
 
@@ -36,14 +36,7 @@ def _test(condition: Condition) -> Test | None:
         return text_test(condition.event, condition.argument, condition.values, condition.op == "!=")
     if argument.type == VECTOR_TYPE or argument.type == "bool" or argument.form == ROOT:
         return None
-    return _number(condition, cast_of(argument.type), parser_of(condition.event.name, argument.name, argument.type))
-
-
-def cast_of(kind: str) -> str:
-    """As number() of workers/decode/values.py reads a type."""
-    if kind in SIGNED_32 or kind.startswith("enum"):
-        return "s32"
-    return "u32" if kind in UNSIGNED_32 else "s64" if kind in SIGNED_64 else "u64"
+    return _number(condition, argument.width, parser_of(condition.event.name, argument.name, argument.type))
 
 
 def _number(condition: Condition, cast: str, parser: Parser | None) -> Test | None:

@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from bpf.catalogue import LOSS, NAME, PATH, Catalogue, Event, nearest
-from bpf.layout import HEAD_COMPAT, HEAD_OWN_ROOT
+from bpf.catalogue import LOSS, Catalogue, Event, nearest
+from bpf.layout import HEAD_OWN_ROOT
+from bpf.reads import NAME, PATH
+from bpf.widths import number
 from config.filters import Condition, FilterError, integer
-from workers.blobs import Blobs, argument, argument_counts, blobs
+from workers.blobs import Blobs, argument_counts, blobs, used
 from workers.decode.flags import parser_of
 from workers.decode.ignored import Ignored
 from workers.decode.texts import TEXT_TYPES, Texts
-from workers.decode.values import number
 from workers.decode.words import known_words
 from workers.rows import Contexts, Rows
 from workers.views.pieces import VECTOR_TYPE
@@ -31,11 +32,12 @@ CACHE_ENTRIES = 1 << 16
 Test = Callable[[Any], bool]
 
 
-def _number_test(condition: Condition, kind: str) -> Test:
-    parser = parser_of(condition.event.name, condition.event.arguments[condition.argument or 0].name, kind)
+def _number_test(condition: Condition) -> Test:
+    argument = condition.event.arguments[condition.argument or 0]
+    parser = parser_of(condition.event.name, argument.name, argument.type)
 
     def test(raw: int) -> bool:
-        value = number(raw, kind, False)
+        value = number(raw, argument.width)
         if condition.op in ("=", "!="):
             words = parser(raw) if parser else ""
             hit = any(v == words or v in words.split("|") or _same_number(v, value) for v in condition.values)
@@ -113,7 +115,7 @@ class Predicates:
                 return lambda value: (value in wanted) == (condition.op == "=")
             return lambda value: all(_compared(condition.op, value, other) for other in wanted)
         kind = condition.event.arguments[condition.argument].type
-        return _text_test(condition) if kind in TEXT_TYPES or kind == VECTOR_TYPE else _number_test(condition, kind)
+        return _text_test(condition) if kind in TEXT_TYPES or kind == VECTOR_TYPE else _number_test(condition)
 
     def __call__(self, rows: Rows, contexts: Contexts) -> Array:
         stays = np.ones(len(rows), bool) if self._only is None else self._only[rows.event].copy()
@@ -128,10 +130,7 @@ class Predicates:
                 found = found if found is not None else blobs(rows, self._counts)
                 values = self._texts(rows, chosen, found, condition)
             else:
-                raw = argument(rows, condition.argument, chosen)
-                compat = (rows.flags[chosen] & HEAD_COMPAT).astype(bool)
-                raw = np.where(compat, raw & np.uint64(0xFFFFFFFF), raw)
-                values = raw.tolist()
+                values = used(rows, condition.event, condition.argument, chosen).tolist()
             if (ignored := self._ignored(condition)) and (mask := ignored.of(rows, chosen)).any():
                 stays[chosen[mask]] = False  # there is no value to test
                 values, chosen = list(compress(values, ~mask)), chosen[~mask]

@@ -69,18 +69,39 @@ static __always_inline void words_as_arguments(u64 *a, u64 from, u32 count)
 	}
 }
 
-/* Those of what an ipc stands for: its registers in another order (ipc/syscall.c). Without branches. */
-static __always_inline void ipc_arguments(u64 *a, const struct call *call)
+/*
+ * Arguments in another order than the registers, or in two of them: of what an ipc stands for (ipc/syscall.c), and of
+ * 32-bit calls with 64-bit arguments (arch/x86/kernel/sys_ia32.c). Without branches.
+ */
+static __always_inline void rearrange(u64 *a, const struct call *call)
 {
 	u64 passed[6];
 	__builtin_memcpy(passed, a, sizeof(passed));
 #pragma unroll
-	for (int i = 0; i < 5; i++) {
-		u64 from = call->registers[i];
-		a[i] = passed[1] * EQUAL(from, 1) + passed[2] * EQUAL(from, 2) + passed[3] * EQUAL(from, 3) +
-		       passed[4] * EQUAL(from, 4) + passed[5] * EQUAL(from, 5);
+	for (int i = 0; i < 6; i++) {
+		u64 from = call->registers[i], low = 0, high = 0;
+#pragma unroll
+		for (int k = 0; k < 6; k++) {
+			low |= passed[k] * EQUAL(from, k + 1);
+			high |= passed[k] * EQUAL(from, k);
+		}
+		a[i] = low | (high << 32) * (call->joined >> i & 1) * LESS(0, from);
 	}
-	a[5] = 0;
+}
+
+/*
+ * 32-bit values as the kernel has them in variables of 64 bits: a long keeps its sign, and an id of 16 bits that is -1
+ * is -1 (include/linux/highuid.h). Without branches.
+ */
+static __always_inline void compat_values(u64 *a, const struct call *call)
+{
+#pragma unroll
+	for (int i = 0; i < 6; i++) {
+		u64 negative = a[i] >> 31 & 1 & (call->extended >> i);
+		u64 nobody = EQUAL((u16)a[i], 0xffff) & (call->ids >> i);
+		a[i] |= negative * 0xffffffff00000000 | nobody * 0xffff0000;
+		a[i] &= ~((call->ids >> i & 1 & ~nobody) * 0xffff0000);
+	}
 }
 
 static __always_inline enum family family_of(const struct dispatched *d)
@@ -116,7 +137,7 @@ static __always_inline void demultiplex(struct dispatched *d, enum family family
 		return;
 	d->slot = slot;
 	if (family == FAMILY_IPC)
-		ipc_arguments(d->a, call);
+		rearrange(d->a, call);
 	else
 		words_as_arguments(d->a, d->a[family == FAMILY_SOCKETCALL], call->arguments);
 }

@@ -253,9 +253,15 @@ struct call {
 	u8 flags;
 	/* the argument whose file is shown with it (--fd-paths), 0xff none */
 	u8 descriptor;
-	u8 registers[5]; /* of what ipc stands for: which of its arguments each argument is, 0 none */
-	u8 narrow;       /* its pointers and structs in memory are those of 32 bits */
-	u8 address;      /* enum address: it is about a socket's address (addresses.h) */
+	u8 narrow;  /* its pointers and structs in memory are those of 32 bits */
+	u8 address; /* enum address: it is about a socket's address (addresses.h) */
+	/* of a 32-bit call, bits by argument: see compat_values() of dispatch.h */
+	u8 joined;
+	u8 extended;
+	u8 ids;
+	u8 registers[6]; /* which argument comes by which register: one more than its number, 0 none; all 0: in order */
+	u8 pad[4];
+	u64 masks[6]; /* the bits of each argument that the kernel uses */
 };
 
 /* Where the address of a call stands. */

@@ -5,18 +5,18 @@
  */
 #define SIZED_BY_RESULT 0xff
 
-static __always_inline void write_arguments(struct writer *w, const u64 *a, u32 arguments)
+static __always_inline void write_arguments(struct writer *w, const u64 *a, u32 arguments, const struct call *call)
 {
 	u64 *cell = (u64 *)(w->head + 1);
-	w->head->arg0 = a[0];
+	w->head->arg0 = a[0] & call->masks[0];
 	if (arguments > 1) {
-		cell[0] = a[1];
-		cell[1] = a[2];
-		cell[2] = a[3];
-		cell[3] = a[4];
+		cell[0] = a[1] & call->masks[1];
+		cell[1] = a[2] & call->masks[2];
+		cell[2] = a[3] & call->masks[3];
+		cell[3] = a[4] & call->masks[4];
 	}
 	if (arguments > 5)
-		cell[4] = a[5];
+		cell[4] = a[5] & call->masks[5];
 }
 
 static __always_inline void write_blob(struct writer *w, const struct blob_spec *spec, s64 retval)
@@ -145,7 +145,7 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, u
 			kept[0] = before->dirfd;
 			kept[4] = before->flags;
 		}
-		write_arguments(&w, kept, arguments);
+		write_arguments(&w, kept, arguments, call);
 		write_image(&w, task, call->exec - 1);
 	} else {
 		u64 a[6];
@@ -153,7 +153,11 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, u
 			__builtin_memcpy(a, inner, sizeof(a));
 		else
 			SYSCALL_ARGUMENTS(a, regs, compat);
-		write_arguments(&w, a, arguments);
+		if (compat && !inner && call->registers[0])
+			rearrange(a, call);
+		if (compat)
+			compat_values(a, call);
+		write_arguments(&w, a, arguments, call);
 		if (exec)
 			write_vectors(&w, call->exec - 1, call->narrow);
 		else

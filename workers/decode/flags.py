@@ -37,8 +37,8 @@ def bits(value: int, names: Bits, none: str = "0") -> str:
 
 def _named(names: Mapping[int, str]) -> Parser:
     def parse(raw: int) -> str:
-        value = raw & 0xFFFFFFFF
-        return names.get(value) or (hex(value) if 0xFFFF < value < 1 << 31 else str(signed32(raw)))
+        named = names.get(raw)
+        return named or (hex(raw) if 0xFFFF < raw < 1 << 31 or raw >> 32 else str(signed32(raw)))
 
     return parse
 
@@ -52,7 +52,7 @@ def open_flags(raw: int) -> str:
 
 def prot(raw: int) -> str:
     """`prot` of mmap and mprotect."""
-    return bits(raw & 0xFFFFFFFF, tables.PROT, "PROT_NONE")
+    return bits(raw, tables.PROT, "PROT_NONE")
 
 
 def mmap_flags(raw: int) -> str:

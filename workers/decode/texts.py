@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf.catalogue import LEXICAL, NAME, PATH, ROOT, Event
+from bpf.catalogue import LEXICAL, Event
 from bpf.layout import (
     BLOB_BASE,
     BLOB_CUT,
@@ -19,6 +19,7 @@ from bpf.layout import (
     SOURCE_USER_ENTRY,
     SOURCE_USER_EXIT,
 )
+from bpf.reads import NAME, PATH, ROOT
 from workers.blobs import Blobs, bytes_of
 from workers.decode import blocks, paths
 from workers.rows import Rows

@@ -1,7 +1,4 @@
-"""What an argument is, by its type: how wide, whether signed, and what stands behind it.
-
-Also `decimals`: many numbers into text, at the speed of numpy.
-"""
+"""Numbers, many at once: runs and groups of the same, and `decimals`, numbers into text at the speed of numpy."""
 
 from __future__ import annotations
 
@@ -12,11 +9,6 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-
-SIGNED_32 = frozenset({"int", "pid_t", "key_t", "clockid_t", "key_serial_t", "timer_t", "mqd_t", "rwf_t", "__s32"})
-UNSIGNED_32 = frozenset({"unsigned int", "u32", "uid_t", "gid_t", "mode_t", "umode_t", "dev_t", "qid_t"})
-SIGNED_64 = frozenset({"long", "off_t", "loff_t", "__kernel_old_time_t"})
-NO_POINTER = 0
 FOUR_DIGITS = np.frombuffer(b"".join(b"%04d" % n for n in range(10_000)), np.uint32)
 NINETEEN_DIGITS = (10**18, 10**19)
 
@@ -24,20 +16,6 @@ NINETEEN_DIGITS = (10**18, 10**19)
 def is_pointer(kind: str) -> bool:
     """Whether a C type is an address."""
     return kind.endswith(("*", "[]")) or kind == "cap_user_header_t" or kind == "cap_user_data_t"
-
-
-def number(raw: int, kind: str, compat: bool) -> int:
-    """A raw register as its C type has it."""
-    if kind in SIGNED_32 or (compat and kind in SIGNED_64) or kind.startswith("enum"):
-        low = raw & 0xFFFFFFFF
-        return low - (1 << 32) if low >> 31 else low
-    if kind in UNSIGNED_32:
-        return raw & 0xFFFFFFFF
-    if kind in SIGNED_64:
-        return raw - (1 << 64) if raw >> 63 else raw
-    if kind == "bool":
-        return raw & 1
-    return raw
 
 
 FEW_KEYS = 24

@@ -167,7 +167,7 @@ def _pair(event: FlatEvent) -> tuple[int | None, int | None]:
 
 
 def _number(given: object) -> int | None:
-    return number_of(given, "int", None)
+    return number_of(given, "s32", None)
 
 
 class Analysis:

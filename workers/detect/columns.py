@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from bpf.catalogue import LEXICAL, NAME, NAMED, OBJECT, PATH, ROOT, UNREAD, Event
+from bpf.catalogue import LEXICAL, Event
 from bpf.layout import (
     BLOB_BASE,
     BLOB_CUT,
     BLOB_OK,
     BLOB_RACED,
-    HEAD_COMPAT,
     HEAD_ENTRY,
     HEAD_NO_OBJECT,
     HEAD_NOT_RUN,
@@ -21,13 +20,14 @@ from bpf.layout import (
     HEAD_OWN_TARGET,
     ROOT_NOT_MET,
 )
-from workers.blobs import argument
+from bpf.reads import NAME, NAMED, OBJECT, PATH, ROOT, UNREAD
+from bpf.widths import number
+from workers.blobs import argument, used
 from workers.decode import blocks, paths, texts
 from workers.decode.blocks import Block, byte_strings
 from workers.decode.ignored import Ignored
 from workers.decode.sockaddr import decode as decode_sockaddr
 from workers.decode.texts import Texts
-from workers.decode.values import SIGNED_64, number
 from workers.detect.fields import FAMILIES, SOCKADDR_TYPE, Field
 from workers.detect.values import BYTES, Text, Value, text
 from workers.detect.view import Array, Bulk, Keys, ValueColumn, View, Walked, elements, listed
@@ -52,28 +52,22 @@ class NumberColumn(ValueColumn):
 
     def __init__(self, field: Field) -> None:
         argument = field.event.arguments[field.argument]
-        self._index, self._type = field.argument, argument.type
+        self._event, self._index, self._width = field.event, field.argument, argument.width
         self._never, self._object = argument.form in (UNREAD, NAMED), argument.form == OBJECT
         self._ignored = Ignored(field.event, field.argument)
 
     def keys(self, view: View, chosen: Array) -> Keys:
         if self._never:
             return [None] * len(chosen)
-        raw = argument(view.rows, self._index, chosen)
+        raw = used(view.rows, self._event, self._index, chosen)
         flags = view.rows.flags[chosen]
-        narrow = (flags & HEAD_COMPAT).astype(bool)
-        if narrow.any():
-            low = raw & LOW
-            if self._type in SIGNED_64:
-                low = low.astype(np.uint32).view(np.int32).astype(np.int64).view(np.uint64)
-            raw = np.where(narrow, low, raw)
         if self._object and (flags & HEAD_NO_OBJECT).any():
             lacking = (flags & HEAD_NO_OBJECT).astype(bool).tolist()
             return [None if lacks else key for lacks, key in zip(lacking, raw.tolist(), strict=True)]
         return used_keys(self._ignored, view, chosen, raw)
 
     def value(self, key: Any) -> Value:
-        return None if key is None else number(key, self._type, False)
+        return None if key is None else number(key, self._width)
 
 
 class ResultColumn(ValueColumn):

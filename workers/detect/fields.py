@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from bpf.catalogue import ON_PROCESSES, Event, catalogue, nearest
+from bpf.widths import width_of
 from config.conditions import COMPARED, COMPARISONS
 from workers.decode.flags import parser_of, signed32
 from workers.decode.structs import STRUCTS
@@ -91,6 +92,11 @@ class Field:
     is_bool: bool = False
     pair: tuple[Field, Field] | None = None
     """The fields that are compared with each other."""
+
+    @property
+    def width(self) -> str:
+        """Of a number, as it is compared (bpf/widths.py)."""
+        return self.event.arguments[self.argument].width if self.place == "argument" else width_of(self.type)
 
 
 def names(event: Event) -> list[str]:

@@ -58,14 +58,14 @@ class FlatEvent:
         if given is None:
             return None
         if wanted.kind == NUMBER or wanted.view:
-            return number_of(given, wanted.type, wanted.words)
+            return number_of(given, wanted.width, wanted.words)
         return texts(given)
 
     def _own_target(self, wanted: Field) -> Value:
         if self.values.get(wanted.name):
             return 1
-        pid = number_of(self.args.get("pid"), "pid_t", None)
-        mine = [number_of(self.values.get(name), "pid_t", None) for name in ("process.ns_pid", "process.ns_tid")]
+        pid = number_of(self.args.get("pid"), "s32", None)
+        mine = [number_of(self.values.get(name), "s32", None) for name in ("process.ns_pid", "process.ns_tid")]
         return None if pid is None or mine[0] is None else int(pid in mine)
 
     def _in_container(self) -> Value:
@@ -109,7 +109,7 @@ class FlatEvent:
                 else None
             )
         if wanted.kind == NUMBER or wanted.view:
-            return number_of(given, wanted.type, wanted.words)
+            return number_of(given, wanted.width, wanted.words)
         return texts(given)
 
 
@@ -209,7 +209,7 @@ def _check_argument(event: Event, index: int, value: object) -> None:
     if kind in STRUCTS or kind == VECTOR_TYPE or kind in OPAQUE_TYPES or value is None:
         return
     wanted = field_of(event, event.arguments[index].name)
-    if wanted.kind == NUMBER and number_of(value, wanted.type, wanted.words) is None:
+    if wanted.kind == NUMBER and number_of(value, wanted.width, wanted.words) is None:
         raise ValueError(f"{wanted.name}: not a value of {kind}: {value!r}")
     if wanted.kind != NUMBER and not isinstance(value, str):
         raise ValueError(f"{wanted.name}: a text is wanted, not {value!r}")

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bpf.catalogue import HASH, LEXICAL, NAME, PATH, ROOT, Argument, Catalogue, Event
+from bpf.catalogue import LEXICAL, Catalogue, Event
+from bpf.reads import HASH, NAME, PATH, ROOT, Argument
 from workers.decode.sockaddr import decode as decode_sockaddr
 from workers.decode.texts import TEXT_TYPES
 from workers.detect.fields import CONTEXT_FIELDS, DESCRIPTOR, EXEC, SOCKADDR_TYPE, TARGET

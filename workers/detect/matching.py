@@ -17,7 +17,6 @@ import re2
 
 from bpf.catalogue import nearest
 from config.conditions import Scalar, Test
-from workers.decode.values import SIGNED_32, UNSIGNED_32
 from workers.decode.words import numbers_of_words
 from workers.detect.fields import SOCKADDR_TYPE, Field
 from workers.detect.patterns import PatternSet, as_bytes, fits, lowered, options, pattern
@@ -124,7 +123,7 @@ def _room(field: Field) -> tuple[int, int, str]:
     """The numbers that a field can be tested for, signed or not, and what they are called."""
     if field.type == SOCKADDR_TYPE and field.column == "port":
         return 0, 65535, "a port (0 to 65535)"
-    bits = 32 if field.type in SIGNED_32 | UNSIGNED_32 or field.type.startswith("enum") else 64
+    bits = 32 if field.width.endswith("32") else 64
     return -(1 << bits - 1), (1 << bits) - 1, f"a number of {bits} bits"
 
 
@@ -135,7 +134,7 @@ def _check_number(field: Field, test: Test, value: Scalar) -> None:
     with contextlib.suppress(ValueError):
         if not least <= (int(value, 0) if isinstance(value, str) else value) <= most:
             raise TestError(f"{field.name}: {value} is not {what}")
-    if number_of(value, field.type, None) is not None:
+    if number_of(value, field.width, None) is not None:
         return
     known = numbers_of_words(field.words) if field.words else {}
     if not isinstance(value, str) or test.operator in SIZES or not set(value.split("|")) <= set(known):
@@ -211,7 +210,7 @@ class Matcher:
 
 
 def _number_test(field: Field, test: Test) -> Callable[[Value], bool]:
-    plain = [number_of(value, field.type, None) for value in test.values]
+    plain = [number_of(value, field.width, None) for value in test.values]
     words = [str(value) for value, number in zip(test.values, plain, strict=True) if number is None]
     numbers = {number for number in plain if number is not None}
     if test.operator in SIZES:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from bpf.catalogue import PATH, Catalogue
+from bpf.catalogue import Catalogue
 from bpf.early import EITHER, EVERY, MOST_LEAVES, AnyOf, Leaf, NumberTest, Pattern, TextTest, Wanted, is_early
+from bpf.reads import PATH
 from config.conditions import Scalar, Test
 from config.rules import Rule
 from workers.decode.flags import parser_of
@@ -21,7 +22,7 @@ from workers.detect.compiled import NEGATED, SURELY, Formula, OfEvent, compile_r
 from workers.detect.fields import Field
 from workers.detect.scan import ends
 from workers.detect.values import NUMBER, number_of
-from workers.early import RANGES, cast_of, common_bits, text_test
+from workers.early import RANGES, common_bits, text_test
 
 COMPARED = {"equals": "=", "has": "=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 MOST_PATTERNS = 128
@@ -121,12 +122,12 @@ def _number_leaf(field: Field, test: Test) -> NumberTest | None:
     if operator is None or (operator != "=" and len(test.values) > 1):
         return None
     result = field.place == "result"
-    cast = "s64" if result else cast_of(field.type)
+    cast = "s64" if result else field.width
     parser = None if result else parser_of(field.event.name, field.name, field.type)
     values: list[int] = []
     masks: list[int] = []
     for given in test.values:
-        number = number_of(given, field.type, None)
+        number = number_of(given, field.width, None)
         if number is None:
             mask = common_bits(parser, str(given)) if parser else 0
             if not mask:

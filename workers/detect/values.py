@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from bpf.widths import number
 from workers.decode.flags import Parser
-from workers.decode.values import number
 from workers.decode.words import numbers_of_words
 
 NUMBER, TEXT, BYTES = "number", "text", "bytes"
@@ -39,12 +39,12 @@ def text(value: str | bytes) -> Text:
     return Text((data.replace(b"\0", b"\xef\xbf\xbd"),))
 
 
-def number_of(given: object, kind: str, words: Words | None) -> int | None:
+def number_of(given: object, width: str, words: Words | None) -> int | None:
     """A number as people and other programs write it: decimal, hex, or words joined by `|`. None if it is none."""
     if isinstance(given, bool):
         return int(given)
     if isinstance(given, int):
-        return number(given & 0xFFFFFFFFFFFFFFFF, kind, False)
+        return number(given & 0xFFFFFFFFFFFFFFFF, width)
     if not isinstance(given, str):
         return None
     total = 0
@@ -55,7 +55,7 @@ def number_of(given: object, kind: str, words: Words | None) -> int | None:
         if value is None:
             return None
         total |= value
-    return number(total & 0xFFFFFFFFFFFFFFFF, kind, False)
+    return number(total & 0xFFFFFFFFFFFFFFFF, width)
 
 
 def _integer(word: str) -> int | None:

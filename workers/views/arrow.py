@@ -15,8 +15,9 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from bpf.catalogue import Argument, Catalogue, Event
+from bpf.catalogue import Catalogue, Event
 from bpf.layout import EVENTS, HEAD_ENTRY, HEAD_NOT_RUN
+from bpf.reads import Argument
 from workers.blobs import argument
 from workers.enrich.containers import Describe, container_id, nobody, of_event
 from workers.enrich.executables import Executables

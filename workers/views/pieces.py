@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf.catalogue import BUFFERS, HASH, KERNEL, NAMED, OBJECT, ROOT, UNREAD, Catalogue, Event
+from bpf.catalogue import Catalogue, Event
 from bpf.layout import (
     BLOB_BYPASS,
     BLOB_CUT,
@@ -31,7 +31,9 @@ from bpf.layout import (
     HEAD_NO_OBJECT,
     HEAD_OWN_ROOT,
 )
-from workers.blobs import Blobs, argument, argument_counts, blobs, bytes_of
+from bpf.reads import BUFFERS, HASH, KERNEL, NAMED, OBJECT, ROOT, UNREAD
+from bpf.widths import number
+from workers.blobs import Blobs, argument, argument_counts, blobs, bytes_of, used
 from workers.decode import paths
 from workers.decode.blocks import byte_strings
 from workers.decode.flags import PAIRED, Parser, parser_of, pointer
@@ -39,7 +41,7 @@ from workers.decode.ignored import REASON, Ignored
 from workers.decode.sockaddr import is_exact
 from workers.decode.structs import STRUCTS
 from workers.decode.texts import ABSENT, OUTSIDE, TEXT_TYPES, Text, Texts
-from workers.decode.values import grouped, is_pointer, number
+from workers.decode.values import grouped, is_pointer
 from workers.enrich.executables import Executables
 from workers.rows import Contexts, Rows
 from workers.views.lineage import Lineages
@@ -81,10 +83,9 @@ class ArgumentPieces:
     ) -> None:
         """`hidden`: the record has it for signatures alone."""
         self.argument = argument = event.arguments[index]
-        self.index = index
+        self._event, self.index = event, index
         self._style, self._parse = style, parse
         self._end = style.end if last else ""
-        self._compat = bool(flags & HEAD_COMPAT)
         self._parser = self._choose_parser(event, syscalls) if parse else None
         kind = argument.type
         self.is_blob = any(b.arg == index for b in event.blobs) or (
@@ -119,7 +120,7 @@ class ArgumentPieces:
 
     def _choose_parser(self, event: Event, syscalls: dict[int, str]) -> Parser | None:
         if self.argument.name == "syscall":
-            return lambda raw: syscalls.get(raw & 0xFFFFFFFF, str(number(raw, "int", False)))
+            return lambda raw: syscalls.get(raw & 0xFFFFFFFF, str(number(raw, "s32")))
         return parser_of(event.name, self.argument.name, self.argument.type)
 
     def _piece(self, value: Value) -> str:
@@ -127,7 +128,7 @@ class ArgumentPieces:
 
     def _number_piece(self, raw: int) -> str:
         kind = self.argument.type
-        value = number(raw, kind, self._compat)
+        value = number(raw, self.argument.width)
         if self._parser is not None:
             return self._piece(Value(self._parser(raw), value, source=self._source))
         if kind == "bool":
@@ -138,7 +139,7 @@ class ArgumentPieces:
     def _pair_piece(self, key: int) -> str:
         assert self._paired is not None
         raw, other = key & LOW, key >> 32
-        value = number(raw, self.argument.type, self._compat)
+        value = number(raw, self.argument.width)
         return self._piece(Value(self._paired(raw, other), value, source=self._source))
 
     def _digest_piece(self, known: tuple[bytes, str]) -> str:
@@ -147,7 +148,7 @@ class ArgumentPieces:
 
     def _descriptor_piece(self, key: tuple[int, bytes]) -> str:
         raw, path = key
-        value = number(raw, self.argument.type, self._compat)
+        value = number(raw, self.argument.width)
         # an unnamed pipe is the one file whose dentry has no name
         return self._piece(Value(b"%d=%s" % (value, paths.walked(path) or b"pipe"), value, source=KERNEL))
 
@@ -195,16 +196,19 @@ class ArgumentPieces:
             return self._with_files(rows, chosen, found)
         if self._paired:
             other = argument(rows, self._other, chosen) << np.uint64(32)
-            return self._pairs.numbers(argument(rows, self.index, chosen) & np.uint64(LOW) | other)
+            return self._pairs.numbers(self._raws(rows, chosen) & np.uint64(LOW) | other)
         if not self.is_blob:
-            return self.numbers.numbers(argument(rows, self.index, chosen))
+            return self.numbers.numbers(self._raws(rows, chosen))
         simple = self._texts.simple(rows, chosen, found)
         if simple is not None:
             return self.simple.numbers_of(byte_strings(rows.data, found.start[simple], found.bytes[simple]))
         return self._slow(rows, chosen, found)
 
+    def _raws(self, rows: Rows, chosen: Array) -> Array:
+        return used(rows, self._event, self.index, chosen)
+
     def _with_files(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
-        raws = argument(rows, self.index, chosen).tolist()
+        raws = self._raws(rows, chosen).tolist()
         entries = found.entries(self.index, len(rows), chosen).tolist()
         known = [entry >= 0 and int(found.status[entry]) & BLOB_STATUS == BLOB_OK for entry in entries]
         pieces = [
@@ -215,7 +219,7 @@ class ArgumentPieces:
 
     def _slow(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
         # a path of the own root has no cell of its own
-        raws = argument(rows, self.index, chosen).tolist() if self.argument.in_record else [0] * len(chosen)
+        raws = self._raws(rows, chosen).tolist() if self.argument.in_record else [0] * len(chosen)
         pieces: list[int] = []
         for raw, text in zip(raws, self._texts.read(rows, chosen, found), strict=True):
             if text is ABSENT and self._is_buffer:

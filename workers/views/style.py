@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bpf.catalogue import Argument, Event
+from bpf.catalogue import Event
+from bpf.reads import Argument
 
 Array = np.ndarray[Any, Any]
 

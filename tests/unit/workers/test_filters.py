@@ -106,8 +106,10 @@ def test_flags_match_by_word_or_number(condition: str, expected: list[bool]) -> 
     assert stays(condition, *records) == expected
 
 
-def test_registers_of_a_32_bit_call_are_compared_by_their_low_half() -> None:
-    assert stays("read.args.count=5", Record(0, args=(1, 2, 5 | 1 << 40), flags=COMPAT)) == [True]
+def test_arguments_are_compared_by_the_bits_that_the_kernel_uses() -> None:
+    assert stays("setns.args.flags=CLONE_NEWNET", Record(308, args=(1, 0xDEFACEC040000000))) == [True]
+    assert stays("ptrace.args.request=PTRACE_ATTACH", Record(101, args=(0xDEADBEEF00000010, 1, 0, 0))) == [False]
+    assert stays("read.args.fd=5", Record(0, args=(5 | 1 << 40, 2, 5))) == [True]
     assert stays("read.args.count=5", Record(0, args=(1, 2, 5 | 1 << 40))) == [False]
 
 

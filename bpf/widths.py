@@ -1,0 +1,39 @@
+"""How wide an argument is, and whether it is signed: `s32`, `u32`, `s64`, `u64`, `u16`, or `bool`."""
+
+from __future__ import annotations
+
+WIDTHS = {
+    **dict.fromkeys("int pid_t key_t clockid_t key_serial_t timer_t mqd_t rwf_t __s32".split(), "s32"),
+    **dict.fromkeys("u32 uid_t gid_t old_uid_t old_gid_t mode_t umode_t dev_t qid_t fmode_t".split(), "u32"),
+    **dict.fromkeys("long off_t loff_t __kernel_old_time_t ssize_t".split(), "s64"),
+    "unsigned int": "u32",
+    "bool": "bool",
+}
+
+
+def width_of(kind: str) -> str:
+    """Of a C type, as it stands in a register."""
+    return "s32" if kind.startswith("enum ") else WIDTHS.get(kind, "u64")
+
+
+def shown_width(kind: str, width: str) -> str:
+    """Of an argument that the kernel takes as `width` and people know as `kind`: no descriptor is 4294967295."""
+    if width == "u32" and width_of(kind) == "s32":
+        return "s32"
+    return width
+
+
+def bits_of(width: str) -> int:
+    """Bits that count."""
+    return 1 if width == "bool" else int(width[1:])
+
+
+def mask_of(width: str) -> int:
+    """Those bits, set."""
+    return (1 << bits_of(width)) - 1
+
+
+def number(raw: int, width: str) -> int:
+    """A raw register as that width has it."""
+    low = raw & mask_of(width)
+    return low - (1 << bits_of(width)) if width[0] == "s" and low >> (bits_of(width) - 1) else low
