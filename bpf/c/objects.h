@@ -38,8 +38,6 @@ static __always_inline bool occasion_of(struct bpf_raw_tracepoint_args *ctx, str
 	o->call = calls.lookup(&d.slot);
 	if (!o->call || !in_scope(&o->s, task) || (o->s.flags & GROUP_ARMED))
 		return false;
-	if (d.compat && d.slot < MULTIPLEXED_SLOT && o->call->registers[0])
-		rearrange(d.a, o->call);
 	tell_first(ctx, &o->s);
 	__builtin_memcpy(o->a, d.a, sizeof(o->a));
 	o->s.head_flags = answered_flag(task);

@@ -153,8 +153,6 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, u
 			__builtin_memcpy(a, inner, sizeof(a));
 		else
 			SYSCALL_ARGUMENTS(a, regs, compat);
-		if (compat && !inner && call->registers[0])
-			rearrange(a, call);
 		if (compat)
 			compat_values(a, call);
 		write_arguments(&w, a, arguments, call);
@@ -239,6 +237,8 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 #endif
 	if (call->wanted && call->exec)
 		objects.call(ctx, PROGRAM_exec_call);
+	if (call->wanted && call->registers[0])
+		objects.call(ctx, PROGRAM_multiplexed);
 	if (call->wanted && call->address)
 		objects.call(ctx, PROGRAM_address_call);
 	if (call->wanted)
@@ -275,22 +275,23 @@ int on_address_call(struct bpf_raw_tracepoint_args *ctx)
 	return call_of_kind(ctx, current_task_btf(), CALL_ADDRESS);
 }
 
-/* The call that one of a family stood for. */
+/* The call that one of a family stood for, or one that has its arguments in registers of its own. */
 int on_multiplexed(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct dispatched d;
 	u64 task = current_task_cold(), regs = current_registers();
 	dispatched_call(&d, task, regs, CALL_RESULT(ctx));
 	enum family family = family_of(&d);
-	if (family == FAMILY_NONE)
-		return 0;
-	demultiplex(&d, family);
+	if (family != FAMILY_NONE)
+		demultiplex(&d, family);
 	struct call *call = calls.lookup(&d.slot);
-	if (!call || d.slot < MULTIPLEXED_SLOT)
+	if (!call || (family != FAMILY_NONE && d.slot < MULTIPLEXED_SLOT))
 		return 0;
+	if (family == FAMILY_NONE)
+		rearrange(d.a, call);
 	if (call->wanted)
 		syscall_event(ctx, task, regs, call, d.a, CALL_ADDRESS);
-	if (call->object)
+	if (call->object && !refused_flag(task, regs, CALL_RESULT(ctx)))
 		objects.call(ctx, call->object);
 	return 0;
 }

@@ -144,12 +144,15 @@ static __always_inline bool appended(const struct occasion *o, u64 file)
 }
 
 /*
- * Where the written bytes end. `path` is the argument with the position; pwritev2 takes -1 for the file's own.
+ * Where the written bytes end. `path` is the argument with the position, which a 32-bit call has in two; pwritev2
+ * takes -1 for the file's own.
  */
 static __always_inline u64 write_position(const struct occasion *o, u64 file)
 {
 	u32 which = o->call->path;
 	u64 at = occasion_argument(o, which);
+	if (o->call->narrow)
+		at |= occasion_argument(o, which + 1) << 32;
 	if (which == NONE || (s64)at == -1)
 		return KREAD(u64, file + KERNEL_file_f_pos);
 	if (appended(o, file))
