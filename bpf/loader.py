@@ -69,7 +69,7 @@ class Programs:
         except BtfError as error:
             raise LoadError(str(error), "this kernel is older or newer than headrace knows") from error
         probes.lift_memory_limit()
-        self._kernel = kernel | source.features(btf, syscall.can_exchange())
+        self._kernel = kernel | source.features(btf, syscall.takes(syscall.EXCHANGE), syscall.takes(syscall.ANCESTOR))
         self._perf_events: dict[str, str] = {}
         """Tracepoints whose programs hang on perf events, and their groups."""
         if probes.can_be_preempted(btf):

@@ -84,6 +84,7 @@ OFFSETS: dict[str, tuple[tuple[str, str], ...]] = {
         ("fdtable", "fd"),
         ("cgroup", "kn"),
         ("cgroup", "root"),
+        ("cgroup", "level"),
         ("cgroup_root", "hierarchy_id"),
         ("kernfs_node", "id"),
         ("kernfs_node", "name"),
@@ -245,7 +246,7 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
     for members in (MAPLE_TREE, RED_BLACK_TREE, AUDIT, PIDS, PROC, IO_URING, IO_ADDRESS, IO_COPY, SECCOMP, MODULES):
         with contextlib.suppress(UnknownMember):
             found |= {f"KERNEL_{s}_{path.replace('.', '_')}": btf.offset(s, path) for s, path in members}
-    for struct, path in HOOKED:
+    for struct, path in (*HOOKED, ("cgroup", "ancestor_ids")):
         with contextlib.suppress(UnknownMember):
             found[f"KERNEL_{struct}_{path.replace('.', '_')}"] = btf.offset(struct, path)
     found["KERNEL_k_sigaction_size"] = btf.size("k_sigaction")

@@ -148,7 +148,7 @@ def _cgroup(value: str) -> str:
     except OSError as error:
         raise ScopeError(f"scope cgroup: {path}: {error.strerror}") from error
     level = len(path.relative_to(root).parts)
-    return f"bpf_get_current_ancestor_cgroup_id({level}) == {identity}ULL"
+    return f"task_in_cgroup(s->task, {level}, {identity}ULL)"
 
 
 def _container(value: str) -> str:

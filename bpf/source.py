@@ -243,9 +243,11 @@ def hierarchy(btf: Btf) -> dict[str, int]:
     }
 
 
-def features(btf: Btf, exchanges: bool) -> dict[str, int]:
-    """What this kernel has for programs. `exchanges`: atomics that give back what was there (bpf/syscall.py)."""
+def features(btf: Btf, exchanges: bool, ancestors: bool) -> dict[str, int]:
+    """What this kernel has for programs. `exchanges`, `ancestors`: found by trying (takes() of bpf/syscall.py)."""
     found = {"HAVE_EXCHANGE": 1} if exchanges else {}
+    if ancestors:
+        found["HAVE_ANCESTOR"] = 1
     if probes.has_raw_tracepoint(btf, "module_load"):
         found["HAVE_MODULES"] = 1
     if _has_helper(btf, "loop"):

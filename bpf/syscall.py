@@ -61,6 +61,11 @@ EXCHANGE = b"".join(
     for instruction in ((0xB7, 1, 0, 0), (0x7B, 0x1A, -8, 0), (0xDB, 0x1A, -8, 0xE1), (0xB7, 0, 0, 0), (0x95, 0, 0, 0))
 )
 """r1 = 0; *(u64 *)(r10 - 8) = r1; r1 = xchg(r10 - 8, r1); r0 = 0; exit."""
+ANCESTOR = b"".join(
+    struct.pack("<BBhi", *instruction)
+    for instruction in ((0xB7, 1, 0, 0), (0x85, 0, 0, 123), (0xB7, 0, 0, 0), (0x95, 0, 0, 0))
+)
+"""r1 = 0; call bpf_get_current_ancestor_cgroup_id; r0 = 0; exit."""
 
 
 class MapSpec(NamedTuple):
@@ -179,10 +184,12 @@ def _load_program(name: str, kind: int, code: bytes, functions: tuple[int, int, 
         raise OSError(error.errno, f"{error.strerror}: {words}" if words else error.strerror) from error
 
 
-def can_exchange() -> bool:
-    """Whether programs may have atomics that give back what was there (since Linux 5.12)."""
+def takes(code: bytes) -> bool:
+    """Whether the kernel takes a program at a raw tracepoint: EXCHANGE has an atomic that gives back what was there
+    (since Linux 5.12), ANCESTOR asks for the control groups above a task's (since 5.15 at tracepoints).
+    """
     try:
-        os.close(load_program("exchange", RAW_TRACEPOINT, EXCHANGE))
+        os.close(load_program("trial", RAW_TRACEPOINT, code))
     except OSError:
         return False
     return True

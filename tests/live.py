@@ -19,14 +19,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 from click.testing import CliRunner
 
+from bpf.btf import Btf, BtfError
 from pipeline import cli
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 DEADLINE_S = float(os.environ.get("HEADRACE_TESTS_DEADLINE", "90"))
 """Of a run; guests without a processor of their own need more."""
 Event = dict[str, Any]
+
+
+def kernel_has(helper: str) -> bool:
+    """Whether programs can call it on this kernel."""
+    try:
+        Btf.of_kernel().enumerator("bpf_func_id", f"BPF_FUNC_{helper}")
+    except BtfError:
+        return False
+    return True
+
+
+NEEDS_LOOPS = pytest.mark.skipif(
+    not kernel_has("loop"), reason="no bpf_loop (Linux 5.17): paths and vectors have limits here, names are lexical"
+)
 
 
 @dataclass

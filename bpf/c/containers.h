@@ -29,6 +29,19 @@ static __always_inline u64 task_cgroup_id(u64 task)
 	return LOAD8(LOAD8(task_cgroup(task), KERNEL_cgroup_kn), KERNEL_kernfs_node_id);
 }
 
+/* Whether the group of version 2 so many levels below the root that the task is in has that id. */
+static __always_inline bool task_in_cgroup(u64 task, s32 level, u64 id)
+{
+#ifdef HAVE_ANCESTOR
+	return bpf_get_current_ancestor_cgroup_id(level) == id;
+#else
+	u64 cgroup = KREAD(u64, KREAD(u64, task + KERNEL_task_struct_cgroups) + KERNEL_css_set_dfl_cgrp);
+	if (KREAD(s32, cgroup + KERNEL_cgroup_level) < level)
+		return false;
+	return KREAD(u64, cgroup + KERNEL_cgroup_ancestor_ids + level * sizeof(id)) == id;
+#endif
+}
+
 static __always_inline u64 cgroup_node(u64 cgroup)
 {
 	return KREAD(u64, cgroup + KERNEL_cgroup_kn);

@@ -257,8 +257,8 @@ int on_task_rename(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 /*
- * A thread decrements the count of live threads before it passes the tracepoint. Two that end at the same time may both
- * see zero: the first takes the group out of `groups`, and the other must still be told of.
+ * A thread decrements the count of live threads before it passes the tracepoint, so that the last one may be there first: it
+ * takes the group out of `groups`, and the others must still be told of, whatever count they have seen.
  */
 static __always_inline bool in_ended_scope(struct subject *s, u64 started_ns)
 {
@@ -279,7 +279,7 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	u64 leader = KREAD(u64, task + KERNEL_task_struct_group_leader);
 	struct ended gone = {.started_ns = KREAD(u64, leader + KERNEL_task_struct_start_boottime), .flags = s.flags};
 	struct writer w;
-	if (last && !s.flags)
+	if (!s.flags)
 		in = in_ended_scope(&s, gone.started_ns) || in;
 	if (in && !(s.flags & GROUP_ARMED) && (last || EXIT_SLOT == URGENT) &&
 	    record_begin(ctx, &w, &s, EXIT_SLOT, EVENT_sched_process_exit, 2, 0)) {

@@ -2,9 +2,9 @@
 
     python3 -m bpf.tables.words [FOLDER]
 
-FOLDER is one that a linux-libc-dev package was unpacked into (`dpkg -x`), so that the headers can be newer than those of
-this machine: without it, theirs are taken. Which names are wanted stands in `words.txt`; a C compiler says what they are.
-Requests of ioctl are all constants of all headers that are made by _IO() and its like, and those of RANGES.
+FOLDER is one that a linux-libc-dev package was unpacked into (`dpkg -x`), so that the headers can be newer than
+those of this machine: without it, theirs are taken. Which names are wanted stands in `words.txt`; a C compiler says
+what they are. Requests of ioctl are all constants of all headers that are made by _IO() and its like, and those of RANGES.
 """
 
 from __future__ import annotations
@@ -51,9 +51,14 @@ class Headers:
         self.roots = [folder / "usr/include", folder / "usr/include/x86_64-linux-gnu"]
 
     def text(self, name: str) -> str:
-        """A header without its comments."""
-        found = next(root / name for root in self.roots if (root / name).exists())
-        return COMMENT.sub(" ", found.read_text(errors="replace")).replace("\\\n", " ")
+        """A header without its comments; one of the architecture's together with those that it comes from."""
+        names = [name]
+        if name.startswith("asm/"):
+            generic = name.replace("asm/", "asm-generic/")
+            names += [generic, generic.replace(".h", "-common.h")]
+        found = [root / each for each in names for root in self.roots if (root / each).exists()]
+        text = "\n".join(path.read_text(errors="replace") for path in found)
+        return COMMENT.sub(" ", text).replace("\\\n", " ")
 
     def all(self) -> list[str]:
         """Those of the kernel that can be had alone, preferred ones first."""
@@ -64,8 +69,16 @@ class Headers:
         )
         return [*FIRST, *(name for name in found if name not in FIRST)]
 
-    def values(self, headers: Iterable[str], names: Iterable[str]) -> dict[str, int]:
-        """What constants are, as unsigned numbers of 64 bits; nothing if the headers cannot be compiled."""
+    def known(self, headers: list[str], names: list[str]) -> dict[str, int]:
+        """What constants are; names that cannot be compiled are left out, and none costs the others."""
+        found = self.values(headers, names)
+        if found is not None or len(names) < 2 or self.values(headers, []) is None:
+            return found or {}
+        half = len(names) // 2
+        return self.known(headers, names[:half]) | self.known(headers, names[half:])
+
+    def values(self, headers: Iterable[str], names: Iterable[str]) -> dict[str, int] | None:
+        """What constants are, as unsigned numbers of 64 bits; None if that cannot be compiled."""
         lines = ["#include <linux/types.h>", "#include <stddef.h>"]
         lines += [f"#include <{header}>" for header in headers]
         lines += ["extern int printf(const char *, ...);", "int main(void)", "{"]
@@ -78,7 +91,7 @@ class Headers:
             include = [f"-I{root}" for root in self.roots]
             done = subprocess.run(["gcc", "-w", *include, source, "-o", program], capture_output=True, check=False)
             if done.returncode:
-                return {}
+                return None
             shown = subprocess.run([program], capture_output=True, text=True, check=True).stdout
         return {name: int(value) for name, value in (line.split() for line in shown.splitlines())}
 
@@ -127,7 +140,7 @@ def tables(headers: Headers) -> Iterable[tuple[str, int, str]]:
             known |= constants(headers.text(name))
         chosen = wanted(patterns, known)
         plain = [name for name, value in chosen.items() if value is None]
-        values = headers.values(files, plain) if plain else {}
+        values = headers.known(files, plain)
         missing = [p for p in patterns if not set("*!=:[") & set(p) and p not in chosen] + [
             n for n in plain if n not in values
         ]
@@ -146,10 +159,7 @@ def requests(headers: Headers) -> Iterable[tuple[str, int, str]]:
     plain = {name: re.compile(pattern) for name, pattern in RANGES}
     found: dict[int, str] = {}
     for name in headers.all():
-        try:
-            known = constants(headers.text(name))
-        except StopIteration:
-            continue
+        known = constants(headers.text(name))
         numbers = plain.get(name)
         names = [
             each
@@ -158,10 +168,7 @@ def requests(headers: Headers) -> Iterable[tuple[str, int, str]]:
         ]
         if not names:
             continue
-        values = headers.values([name], names)
-        if not values:
-            values = {k: v for each in names for k, v in headers.values([name], [each]).items()}
-        for each, number in values.items():
+        for each, number in headers.known([name], names).items():
             if number >> 32 == 0:
                 found.setdefault(number, each)
     for number, each in sorted(found.items()):
@@ -172,7 +179,7 @@ def main() -> None:
     """Write the table."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("/")
     headers = Headers(folder)
-    version = headers.values(["linux/version.h"], ["LINUX_VERSION_CODE"])["LINUX_VERSION_CODE"]
+    version = headers.known(["linux/version.h"], ["LINUX_VERSION_CODE"])["LINUX_VERSION_CODE"]
     shown = f"{version >> 16}.{version >> 8 & 255}.{version & 255}"
     lines = [f"# generated by bpf/tables/words.py from the uapi headers of Linux {shown}; do not edit"]
     lines += [f"{table}\t{number:#x}\t{name}" for table, number, name in [*tables(headers), *requests(headers)]]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from bpf.btf import Btf
-from tests.live import Event, Traced, arguments, details, trace
+from tests.live import NEEDS_LOOPS, Event, Traced, arguments, details, kernel_has, trace
 
 pytestmark = pytest.mark.kernel
 
@@ -28,7 +29,8 @@ def test_the_books_balance(quirks: Traced) -> None:
 def test_events_come_in_the_order_of_time(quirks: Traced) -> None:
     times = [e["timestamp"] for e in quirks.events]
     assert times == sorted(times)
-    assert not any(e.get("late") for e in quirks.events)
+    if "HEADRACE_TESTS_DEADLINE" not in os.environ:  # a guest under TCG may be late
+        assert not any(e.get("late") for e in quirks.events)
 
 
 def test_return_from_a_signal_handler_is_rt_sigreturn_at_its_entry(quirks: Traced) -> None:
@@ -54,6 +56,7 @@ def test_a_restartable_sleep_names_its_restart_block(quirks: Traced) -> None:
     assert (first["returnValue"], first["error"]) == (-516, "ERESTART_RESTARTBLOCK")
 
 
+@pytest.mark.skipif(not kernel_has("loop"), reason="before Linux 5.16 a call that seccomp kills has no end")
 def test_a_call_that_seccomp_killed_has_no_result(quirks: Traced) -> None:
     event = only(quirks.of("seccomp", "getppid"))
     assert event["returnValue"] is None
@@ -210,6 +213,7 @@ def test_a_failed_exec_has_its_arguments(quirks: Traced) -> None:
     assert arguments(event)["argv"] == ["nothing", "one", "", "three"]
 
 
+@NEEDS_LOOPS
 def test_what_is_cut_of_a_failed_execs_arguments_is_marked(quirks: Traced) -> None:
     cut, whole, many, full = (details(event, "argv") for event in quirks.of("longexec", "execve"))
     assert (cut["value"], cut["cut"]) == (["long", "f" * 1023, "e" * 1023, "last"], True)

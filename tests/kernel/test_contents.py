@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live import Event, Traced, arguments, compile_c, details, trace
+from tests.live import NEEDS_LOOPS, Event, Traced, arguments, compile_c, details, trace
 
 pytestmark = pytest.mark.kernel
 EVENTS = "magic_write,vfs_write,vfs_writev,mem_prot_alert,suspicious_syscall_source,commit_creds"
@@ -44,6 +44,7 @@ def test_what_is_appended_is_written_to_the_end_whatever_its_position(contents: 
     assert [arguments(e)["pos"] for e in contents.of("appended", "vfs_writev")] == [0, 9]
 
 
+@NEEDS_LOOPS
 def test_empty_buffers_do_not_hide_the_first_bytes(contents: Traced) -> None:
     assert _first_bytes(contents.of("empty_buffers", "magic_write")) == [SCRIPT]
 
@@ -63,6 +64,7 @@ def test_shared_memory_can_be_attached_to_be_executed(contents: Traced) -> None:
     assert "0x0" not in {arguments(e)["addr"] for e in events}
 
 
+@NEEDS_LOOPS
 def test_a_region_is_not_hidden_by_those_before_it(contents: Traced) -> None:
     assert _alerts(contents.of("behind_others", "mem_prot_alert")) == [(TOOK_WRITE, PAGE)]
 

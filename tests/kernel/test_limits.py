@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.live import trace
+from tests.live import NEEDS_LOOPS, trace
 
 pytestmark = pytest.mark.kernel
 PROGRAM = """
@@ -77,6 +77,7 @@ def test_arguments_and_variables_are_found_wherever_they_stand(found: Found) -> 
             )
 
 
+@NEEDS_LOOPS
 def test_beyond_the_limit_signatures_are_said_to_be_undecided(found: Found) -> None:
     data = [finding["data"] for finding in found[1] if finding["signatureID"] == "HR-UNDECIDED"]
     assert data == [{"signatures": ["T-ARGUMENT", "T-VARIABLE"], "fields": ["argv", "env"]}]
@@ -85,5 +86,6 @@ def test_beyond_the_limit_signatures_are_said_to_be_undecided(found: Found) -> N
     assert found[0].ledger["findings"]["undecided"] == 2
 
 
+@NEEDS_LOOPS
 def test_a_path_of_many_folders_is_whole(found: Found) -> None:
     assert ids(found, "deep").keys() == {"T-PATH"}

@@ -12,7 +12,7 @@ import pytest
 
 from bpf.catalogue import catalogue
 from pipeline.host import event_lack
-from tests.live import Event, Traced, arguments, details, headrace, trace
+from tests.live import NEEDS_LOOPS, Event, Traced, arguments, details, headrace, kernel_has, trace
 
 pytestmark = pytest.mark.kernel
 HERE = Path(__file__).parent
@@ -102,6 +102,7 @@ def test_a_process_with_a_root_of_its_own_has_both_paths(objects: Objects) -> No
     assert "root_pathname" not in arguments(outside)
 
 
+@pytest.mark.skipif(not kernel_has("get_current_task_btf"), reason="before Linux 5.11 that file is not found")
 def test_a_socket_that_was_opened_as_a_file_is_shown_by_its_name(objects: Objects) -> None:
     event = objects.of("gone", "security_file_open")[0]
     pathname = details(event, "pathname")
@@ -115,6 +116,7 @@ def test_a_memfd_has_its_name_alone(objects: Objects) -> None:
     assert (written["pathname"], written["bytes"]) == ("memfd:secret", "f0VMRnh5eg==")
 
 
+@NEEDS_LOOPS
 def test_a_path_is_walked_to_its_root_and_one_that_is_longer_than_any_may_be_is_marked_cut(objects: Objects) -> None:
     deep, deeper = (details(event, "pathname") for event in objects.of("toodeep", "security_file_open")[-2:])
     assert (deep["value"], deep["source"], "cut" in deep) == (objects.facts["toodeep"]["deep"], "kernel", False)
@@ -122,6 +124,7 @@ def test_a_path_is_walked_to_its_root_and_one_that_is_longer_than_any_may_be_is_
     assert deeper["value"].endswith("/".join(["n" * 250] * 10))
 
 
+@NEEDS_LOOPS
 def test_names_are_joined_and_normalised(objects: Objects) -> None:
     folder = objects.facts["names"]["folder"]
 
@@ -137,11 +140,13 @@ def test_names_are_joined_and_normalised(objects: Objects) -> None:
     assert details(event, "new_path")["source"] == "kernel"
 
 
+@NEEDS_LOOPS
 def test_a_name_is_in_the_directory_that_the_kernel_went_to(objects: Objects) -> None:
     pathname = details(objects.of("throughlink", "security_inode_unlink")[0], "pathname")
     assert (pathname["value"], pathname["source"]) == (objects.facts["throughlink"]["true"], "kernel")
 
 
+@NEEDS_LOOPS
 @pytest.mark.parametrize(
     ("event", "argument", "name"),
     [
@@ -163,6 +168,7 @@ def test_whatever_way_it_went(objects: Objects, event: str, argument: str, name:
     assert {each["source"] for each in found} == {"kernel"}
 
 
+@NEEDS_LOOPS
 def test_an_exchange_gives_two_files_a_name(objects: Objects) -> None:
     facts = objects.facts["exchanged"]
     renamed = [tuple(a.values()) for a in objects.values("exchanged", "security_inode_rename")]
@@ -172,17 +178,20 @@ def test_an_exchange_gives_two_files_a_name(objects: Objects) -> None:
     assert linked["new_path"] == f"{facts['folder']}/given"
 
 
+@NEEDS_LOOPS
 def test_by_the_procfs_of_another_process(objects: Objects) -> None:
     found = [details(each, "pathname") for each in objects.of("ofothers", "security_inode_unlink")]
     true = objects.facts["ofothers"]["true"]
     assert [(each["value"], each["source"]) for each in found] == [(true, "kernel")] * 4
 
 
+@NEEDS_LOOPS
 def test_in_a_directory_of_very_many_names(objects: Objects) -> None:
     name = details(objects.of("crowded", "security_inode_mknod")[0], "file_name")
     assert (name["value"], name["source"]) == (objects.facts["crowded"]["true"], "kernel")
 
 
+@NEEDS_LOOPS
 def test_a_way_that_cannot_be_gone_is_text_and_says_so(objects: Objects) -> None:
     facts = objects.facts["longlinks"]
     found = [details(each, "file_name") for each in objects.of("longlinks", "security_inode_mknod")]

@@ -13,7 +13,6 @@ from config.filters import parse
 from pipeline.frames import Loss, loss_frame
 from tests.unit.frames import (
     CLOSE,
-    COMPAT,
     CUT,
     EXECVE,
     FAULT,
