@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bpf import layout
 from bpf.events import EVENTS, MULTIPLEXED, X32_CALLS
-from bpf.reads import ADDRESSES, ASIDE, BUFFERS, NAME, PATH, ROOT, SOCKADDR, Argument, Blob, blobs_of
+from bpf.reads import BUFFERS, NAME, PATH, ROOT, Argument, Blob, asides_of, blobs_of
 from bpf.sets import SETS
 from bpf.widths import shown_width, width_of
 
@@ -71,9 +71,10 @@ class Event:
         buffer = BUFFERS.get(self.name) if capture_bytes else None
         if buffer is None:
             return self.blobs
-        arg, sized = buffer
-        on_success = sized == layout.SIZED_BY_RESULT
-        return (*self.blobs, Blob(arg, layout.KIND_SIZED, min(capture_bytes, layout.STRING_BYTES), sized, on_success))
+        arg, sized, limit = buffer
+        most, on_success = min(capture_bytes, layout.STRING_BYTES), sized == layout.SIZED_BY_RESULT
+        wanted = Blob(arg, layout.KIND_SIZED, most, sized, on_success, limit=0 if limit is None else limit + 1)
+        return (*self.blobs, wanted)
 
     @property
     def descriptor(self) -> int | None:
@@ -180,8 +181,7 @@ def _read_table(name: str) -> dict[int, tuple[str, tuple[Argument, ...], str]]:
 
 def _syscall(number: int, name: str, arguments: tuple[Argument, ...], only_32: bool) -> Event:
     hook = SYS_ENTER if name in ENTRY_CALLS else SYS_EXIT
-    if name in ADDRESSES and ADDRESSES[name][0] == len(arguments):
-        arguments = (*arguments, Argument("addr", SOCKADDR, ASIDE, "u64"))
+    arguments = (*arguments, *asides_of(name, arguments))
     sets = {"syscalls"} | {s for s, members in SETS.items() if name in members}
     return Event(
         id=UNIQUE_32_BASE + number if only_32 else number,
@@ -248,7 +248,7 @@ class Catalogue:
         """A row of the event `name` with its first `count` arguments."""
         event = self.by_name[name]
         arguments = event.arguments[:count]
-        blobs = tuple(b for b in blobs_of(name, arguments, True) if b.arg < len(arguments))
+        blobs = blobs_of(name, arguments, True, structs=slot >= layout.MULTIPLEXED_SLOT)
         self.other_rows.append(Call(slot, True, event, arguments, blobs, slot, registers))
 
     def _add_x32(self) -> None:

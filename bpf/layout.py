@@ -55,11 +55,12 @@ ROOT_NOT_MET = 0xFFFFFFFF
 """`whole` of a walked path that is not below the root of the process."""
 ARG_NONE, ARG_RESULT = 0xFF, 0xFE
 KIND_NONE, KIND_STRING, KIND_FIXED, KIND_SIZED, KIND_VECTOR = 0, 1, 2, 3, 5
-KIND_ADDRESS = 9
+KIND_SMALL, KIND_ADDRESS = 4, 9
+SMALL_BYTES = 1024
 """A blob whose `sized` is an `enum address` of layout.h."""
 ADDRESS_OWN, ADDRESS_PEER, ADDRESS_ACCEPTED, ADDRESS_RECEIVED = 1, 2, 3, 4
 ADDRESS_MSG_RECEIVED, ADDRESS_MSG_SENT, ADDRESS_MMSG_SENT = 5, 6, 7
-SIZED_BY_RESULT = 0xFF
+SIZED_BY_RESULT, SIZED_NONE = 0xFF, 0xFE
 
 HEAD = np.dtype(
     [
@@ -159,7 +160,22 @@ MARK = np.dtype(
         ("pad", "<u8"),
     ]
 )
-BLOB_SPEC = np.dtype([("kind", "u1"), ("arg", "u1"), ("sized", "u1"), ("needs", "u1"), ("bytes", "<u4")])
+BLOB_SPEC = np.dtype(
+    [
+        ("kind", "u1"),
+        ("arg", "u1"),
+        ("sized", "u1"),
+        ("needs", "u1"),
+        ("bytes", "<u2"),
+        ("unit", "<u2"),
+        ("limit", "u1"),
+        ("pointed", "u1"),
+        ("pad", "u1", 2),
+    ]
+)
+CALL_BLOBS, COMMAND_BLOBS = 5, 3
+COMMAND_KEY = np.dtype([("slot", "<u4"), ("value", "<u4")])
+COMMAND = np.dtype([("blobs", BLOB_SPEC, COMMAND_BLOBS)])
 CALL = np.dtype(
     [
         ("wanted", "u1"),
@@ -170,7 +186,7 @@ CALL = np.dtype(
         ("room", "<u2"),
         ("retval_min", "<i8"),
         ("retval_max", "<i8"),
-        ("blobs", BLOB_SPEC, 5),
+        ("blobs", BLOB_SPEC, CALL_BLOBS),
         ("object", "u1"),
         ("variant", "u1"),
         ("fd", "u1"),
@@ -186,7 +202,10 @@ CALL = np.dtype(
         ("extended", "u1"),
         ("ids", "u1"),
         ("registers", "u1", 6),
-        ("pad", "u1", 4),
+        ("detailed", "u1"),
+        ("command", "u1"),
+        ("pad", "u1", 2),
+        ("command_mask", "<u4"),
         ("masks", "<u8", 6),
     ]
 )
@@ -237,6 +256,8 @@ _STRUCTS = {
     "mark": (MARK, 0, MARK.itemsize),
     "blob_spec": (BLOB_SPEC, 0, BLOB_SPEC.itemsize),
     "call": (CALL, 0, CALL.itemsize),
+    "command_key": (COMMAND_KEY, 0, COMMAND_KEY.itemsize),
+    "command": (COMMAND, 0, COMMAND.itemsize),
     "status": (STATUS, 0, STATUS.itemsize),
     "peeked": (PEEKED, 0, PEEKED.itemsize),
     "name_sample": (NAME_SAMPLE, 0, NAME_SAMPLE.itemsize),

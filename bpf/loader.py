@@ -270,6 +270,9 @@ class Programs:
                 self._maps["entered"][call.slot] = functions[name]
 
     def _put_row(self, call: Call, row: np.ndarray[Any, Any]) -> None:
+        if call.slot not in self._rows:
+            for key, value in rows.commands(call):
+                self._maps["commands"][int.from_bytes(key, "little")] = value
         self._rows[call.slot] = row
         self._maps["calls"][call.slot] = row.tobytes()
 

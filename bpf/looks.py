@@ -45,7 +45,7 @@ STEPS = {
 }
 """Programs that others go on with: each raises one event at most."""
 WALK, RESOLVE, MULTIPLEXED = "walk", "resolve", "multiplexed"
-ALWAYS = ("pieces", "exec", "tell", "sys_exit", "exec_call", "address_call")
+ALWAYS = ("pieces", "exec", "tell", "sys_exit", "exec_call", "detailed_call")
 """Programs that every run has, whatever it asks for."""
 PROGRAMS = (
     WALK,

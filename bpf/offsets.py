@@ -202,11 +202,9 @@ IO_URING = (
 )
 """Where io_uring has the caller's pointers to addresses."""
 IO_ADDRESS = (("io_connect", "addr"), ("io_connect", "addr_len"), ("io_sr_msg", "umsg"))
-IO_COPY = (
-    *(("io_kiocb", "async_data"), ("io_bind", "addr_len"), ("io_async_msghdr", "vec"), ("io_async_msghdr", "addr")),
-    *(("io_async_msghdr", "msg.msg_name"), ("io_async_msghdr", "msg.msg_namelen")),
-)
-"""Where the kernel has copied them to; of older kernels that is not told."""
+IO_BIND = (("io_kiocb", "async_data"), ("io_bind", "addr_len"), ("io_async_msghdr", "addr"))
+IO_COPY = (("io_async_msghdr", "vec"), ("io_async_msghdr", "msg.msg_name"), ("io_async_msghdr", "msg.msg_namelen"))
+"""Where the kernel has copied them to; of older kernels that is told of BIND alone."""
 OPERATIONS = """READV WRITEV FSYNC READ_FIXED WRITE_FIXED POLL_ADD SYNC_FILE_RANGE SENDMSG RECVMSG ACCEPT CONNECT
     FALLOCATE OPENAT CLOSE STATX READ WRITE FADVISE SEND RECV OPENAT2 SPLICE TEE SHUTDOWN RENAMEAT UNLINKAT MKDIRAT
     SYMLINKAT LINKAT MSG_RING FSETXATTR FGETXATTR URING_CMD SEND_ZC SENDMSG_ZC READ_MULTISHOT FTRUNCATE BIND LISTEN
@@ -243,7 +241,19 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
     found = {f"KERNEL_{name}": _first(btf, places) for name, places in wanted.items()}
     found["KERNEL_upid_size"] = btf.size("upid")
     found["KERNEL_pt_regs_size"] = btf.size("pt_regs")
-    for members in (MAPLE_TREE, RED_BLACK_TREE, AUDIT, PIDS, PROC, IO_URING, IO_ADDRESS, IO_COPY, SECCOMP, MODULES):
+    for members in (
+        MAPLE_TREE,
+        RED_BLACK_TREE,
+        AUDIT,
+        PIDS,
+        PROC,
+        IO_URING,
+        IO_ADDRESS,
+        IO_BIND,
+        IO_COPY,
+        SECCOMP,
+        MODULES,
+    ):
         with contextlib.suppress(UnknownMember):
             found |= {f"KERNEL_{s}_{path.replace('.', '_')}": btf.offset(s, path) for s, path in members}
     for struct, path in (*HOOKED, ("cgroup", "ancestor_ids")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,14 @@ import numpy as np
 from bpf import layout
 from bpf.catalogue import Call, descriptor_of
 from bpf.looks import PROGRAMS, VARIANTS, Look
+from bpf.reads import MESSAGES, Blob, commanded
+from bpf.shown import commands_of
 from bpf.source import Wanted
 from bpf.widths import mask_of
 
 FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
+MESSAGE_ROOM = 2 * (layout.SMALL_BYTES + 16)
+"""Of what a msghdr points to."""
 ANY_RESULT = -(2**63), 2**63 - 1
 
 
@@ -26,10 +31,17 @@ def of_call(call: Call, wanted: Wanted, bounds: tuple[int, int] = ANY_RESULT) ->
     plain = [blob for blob in blobs if blob.kind != layout.KIND_ADDRESS]
     row["address"] = next((blob.sized for blob in blobs if blob.kind == layout.KIND_ADDRESS), 0)
     for i, blob in enumerate(plain):
-        row["blobs"][0, i] = (blob.kind, blob.arg, blob.sized, blob.on_success, blob.bytes)
+        row["blobs"][0, i] = blob.packed()
+    commands, by_command = commands_of(call.event.name), _commanded(call)
+    if commands and by_command:
+        names = [argument.name for argument in call.arguments]
+        row["command"], row["command_mask"] = names.index(commands.argument) + 1, commands.mask
+    row["detailed"] = bool(by_command) or any(blob.is_detail for blob in blobs)
     row["narrow"] = call.compat
     _values(row, call)
     room = sum(blob.room for blob in blobs)
+    room += max((sum(blob.room for blob in each) for each in by_command.values()), default=0)
+    room += MESSAGE_ROOM if row["address"] in MESSAGES else 0
     if call.event.name in ("execve", "execveat"):
         row["exec"] = 1 + (call.event.name == "execveat")
         room = layout.STRING_BYTES + layout.ARGV_BYTES + layout.ENVP_BYTES + 64
@@ -38,6 +50,22 @@ def of_call(call: Call, wanted: Wanted, bounds: tuple[int, int] = ANY_RESULT) ->
     room += layout.PATH_ROOM if descriptor is not None else 0
     row["room"] = min(room, FRAME_ROOM)
     return row
+
+
+def _commanded(call: Call) -> dict[int, tuple[Blob, ...]]:
+    # of x32, structs are some of the one ABI and some of the other
+    is_x32 = call.compat and call.slot < layout.CALL_SLOTS
+    return {} if is_x32 else commanded(call.event.name, call.arguments, call.compat)
+
+
+def commands(call: Call) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of the map `commands` for a call."""
+    for value, blobs in _commanded(call).items():
+        key, row = np.zeros(1, layout.COMMAND_KEY), np.zeros(1, layout.COMMAND)
+        key["slot"], key["value"] = call.slot, value
+        for i, blob in enumerate(blobs):
+            row["blobs"][0, i] = blob.packed()
+        yield key.tobytes(), row.tobytes()
 
 
 def _values(row: np.ndarray[Any, Any], call: Call) -> None:

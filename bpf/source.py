@@ -63,7 +63,7 @@ SOURCES = (
     "origin.c",
     "flush.c",
 )
-GROUPS = 65536
+GROUPS, COMMANDS = 65536, 2048
 NUMBER = re.compile(r"\b([0-9]+)U(?:LL)?\b")
 ROOMS = frozenset({"recvfrom", "recvmsg"})
 """Calls of which the entry is seen, since it has the room for an address (bpf/c/addresses.h)."""
@@ -286,6 +286,7 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
         "EVENTS": layout.EVENTS,
         "CALL_SLOTS": layout.CALL_SLOTS,
         "ALL_SLOTS": layout.ALL_SLOTS,
+        "COMMANDS": COMMANDS,
         "SHARDS": wanted.shards,
         "CPUS": cpus,
         "GROUPS": GROUPS,

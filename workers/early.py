@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
+from bpf import words
 from bpf.catalogue import Event
 from bpf.early import NumberTest, Pattern, Test, TextTest, is_early, path_terms, text_terms
 from bpf.layout import KIND_STRING
 from bpf.reads import PATH, ROOT
 from config.filters import Condition, integer
-from workers.decode.flags import Parser, parser_of
+from workers.decode.flags import parser_of
+from workers.decode.numbers import Parser, table_of
 from workers.decode.texts import TEXT_TYPES
 from workers.decode.words import sample_values
 from workers.views.pieces import VECTOR_TYPE
@@ -61,6 +63,9 @@ def _number(condition: Condition, cast: str, parser: Parser | None) -> Test | No
 @cache
 def _producers(parser: Parser) -> dict[str, int]:
     """Of each word that a parser can give, and each way to join some: the bits that all values of it have."""
+    table = table_of(parser)
+    if table is not None:
+        return words.numbers_of(table)
     found: dict[str, int] = {}
     for value in sample_values():
         text = parser(value)

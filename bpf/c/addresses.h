@@ -5,6 +5,7 @@
  * where that is not seen (by socketcall), nothing of the address is believed.
  */
 #define ADDRESS_BYTES 128
+#define MOST_ITEMS 0x10000 /* of what is counted before it is cut */
 
 #ifdef WANT_ROOMS
 static __always_inline int keep_room(u64 at)
@@ -55,6 +56,19 @@ static __always_inline u64 message_name(u64 message, bool narrow, u32 *bytes)
 	return name;
 }
 
+/* What else a msghdr points to: its iovecs and its control messages, as the arguments behind its address. */
+static __always_inline void write_message(struct writer *w, u32 arg, u64 message, bool narrow)
+{
+	u64 vectors = 0, count = 0, control = 0, bytes = 0;
+	u32 width = narrow ? 4 : 8;
+	bpf_probe_read_user(&vectors, width, (void *)(message + 2 * width));
+	bpf_probe_read_user(&count, width, (void *)(message + 3 * width));
+	bpf_probe_read_user(&control, width, (void *)(message + 4 * width));
+	bpf_probe_read_user(&bytes, width, (void *)(message + 5 * width));
+	blob_small(w, arg + 1, vectors, (count < MOST_ITEMS ? count : MOST_ITEMS) * 2 * width, SMALL_BYTES);
+	blob_small(w, arg + 2, control, bytes, SMALL_BYTES);
+}
+
 #define MMSGHDR_BYTES(narrow) ((narrow) ? 32 : 64)
 
 static __always_inline void write_address(struct writer *w, const struct call *call, u64 task, s64 retval)
@@ -90,4 +104,6 @@ static __always_inline void write_address(struct writer *w, const struct call *c
 		}
 	}
 	blob_memory(w, arg, address, bytes, most);
+	if (kind == ADDRESS_MSG_RECEIVED || kind == ADDRESS_MSG_SENT)
+		write_message(w, arg, second, call->narrow);
 }

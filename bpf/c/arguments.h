@@ -74,23 +74,25 @@ static __always_inline void blob_string(struct writer *w, u32 arg, u64 address, 
 	blob_end(w, b, bytes, status | (user ? SOURCE_USER_EXIT : SOURCE_KERNEL));
 }
 
-static __always_inline void blob_memory_of(struct writer *w, u32 arg, u64 address, u64 whole, u32 most, u32 source)
+/* `limit`: a constant, as the verifier wants it, that no `most` is above. */
+static __always_inline void blob_memory_of(struct writer *w, u32 arg, u64 address, u64 whole, u32 most, u32 source,
+					   const u32 limit)
 {
 	bool kernel = source == SOURCE_KERNEL;
-	struct blob *b = blob_begin(w, arg, BLOB_ROOM);
+	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + limit + 8);
 	if (!b)
 		return;
 	u32 status = BLOB_OK;
 	u64 bytes = whole < most ? whole : most;
 	b->whole = whole;
 	OPAQUE(bytes);
-	if (bytes > STRING_BYTES)
-		bytes = STRING_BYTES;
+	if (bytes > limit)
+		bytes = limit;
 	if (!address) {
 		status = BLOB_NULL;
 		bytes = 0;
-	} else if (bytes && (kernel ? bpf_probe_read_kernel(b + 1, BOUNDED(bytes, STRING_BYTES), (void *)address) :
-				      bpf_probe_read_user(b + 1, BOUNDED(bytes, STRING_BYTES), (void *)address))) {
+	} else if (bytes && (kernel ? bpf_probe_read_kernel(b + 1, BOUNDED(bytes, limit), (void *)address) :
+				      bpf_probe_read_user(b + 1, BOUNDED(bytes, limit), (void *)address))) {
 		status = BLOB_FAULT;
 		bytes = 0;
 	} else if (bytes < whole) {
@@ -101,7 +103,13 @@ static __always_inline void blob_memory_of(struct writer *w, u32 arg, u64 addres
 
 static __always_inline void blob_memory(struct writer *w, u32 arg, u64 address, u64 whole, u32 most)
 {
-	blob_memory_of(w, arg, address, whole, most, SOURCE_USER_EXIT);
+	blob_memory_of(w, arg, address, whole, most, SOURCE_USER_EXIT, STRING_BYTES);
+}
+
+#define SMALL_BYTES 1024
+static __always_inline void blob_small(struct writer *w, u32 arg, u64 address, u64 whole, u32 most)
+{
+	blob_memory_of(w, arg, address, whole, most, SOURCE_USER_EXIT, SMALL_BYTES);
 }
 
 /* An array of strings that is being read. */

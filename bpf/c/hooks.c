@@ -489,7 +489,7 @@ static __always_inline int entry_without_inode(struct bpf_raw_tracepoint_args *c
 	struct writer w;
 	if (HOOKED(ctx, 4) || !event_begin(ctx, &w, true, event, 1, BLOB_ROOM))
 		return 0;
-	blob_memory_of(&w, 0, HOOKED(ctx, 1), (u32)HOOKED(ctx, 2), NAME_MAX, SOURCE_KERNEL);
+	blob_memory_of(&w, 0, HOOKED(ctx, 1), (u32)HOOKED(ctx, 2), NAME_MAX, SOURCE_KERNEL, STRING_BYTES);
 	record_end(ctx, &w);
 	return 0;
 }

@@ -226,10 +226,24 @@ struct mark {
 /* What is wanted of one system call number. */
 struct blob_spec {
 	u8 kind;
-	u8 arg;    /* which argument is the pointer */
-	u8 sized;  /* argument (or 0xff: the result) that holds its length */
-	u8 needs;  /* 1: only when the call succeeded */
-	u32 bytes; /* at most */
+	u8 arg;     /* which argument is the pointer */
+	u8 sized;   /* argument (or 0xff: the result, 0xfe: none) that says how many there are */
+	u8 needs;   /* 1: only when the call succeeded */
+	u16 bytes;  /* at most */
+	u16 unit;   /* bytes of one; 0: words that have a bit for each */
+	u8 limit;   /* one more than the argument that the result does not count beyond, 0 none */
+	u8 pointed; /* 1: `sized` points to the number, of 32 bits */
+	u8 pad[2];
+};
+
+/* What is read as well where the argument that a call's `command` is has this value. */
+struct command_key {
+	u32 slot;
+	u32 value;
+};
+#define COMMAND_BLOBS 3
+struct command {
+	struct blob_spec blobs[COMMAND_BLOBS];
 };
 
 struct call {
@@ -260,7 +274,10 @@ struct call {
 	u8 extended;
 	u8 ids;
 	u8 registers[6]; /* which argument comes by which register: one more than its number, 0 none; all 0: in order */
-	u8 pad[4];
+	u8 detailed;     /* more than strings is read: a program of its own does that (syscalls.c) */
+	u8 command;      /* one more than the argument that says what the others are, 0 none */
+	u8 pad[2];
+	u32 command_mask;
 	u64 masks[6]; /* the bits of each argument that the kernel uses */
 };
 
@@ -293,6 +310,7 @@ enum blob_kind {
 	BLOB_STRING = 1,
 	BLOB_FIXED = 2,      /* `bytes` bytes */
 	BLOB_SIZED = 3,      /* as many as argument `sized` says, or the result */
+	BLOB_SMALL = 4,      /* the same, of at most SMALL_BYTES */
 	BLOB_VECTOR = 5,     /* NULL-terminated array of strings */
 	BLOB_IMAGE_PATH = 6, /* after a successful execve, from the new image: its path */
 	BLOB_IMAGE_ARGV = 7,

@@ -19,6 +19,7 @@ BPF_F_TABLE("array", u32, struct mark, marks, CPUS *SLOTS, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct counts, produced, CPUS, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct status, status, 1, BPF_F_MMAPABLE);
 BPF_ARRAY(calls, struct call, ALL_SLOTS);
+BPF_HASH(commands, struct command_key, struct command, COMMANDS);
 BPF_HASH(groups, u32, u32, GROUPS);
 BPF_PERCPU_ARRAY(group_caches, struct group_cache, 1);
 BPF_TABLE("lru_hash", u32, struct ended, ended, 1024); /* by thread group: taken out of `groups` before its last thread's exit */

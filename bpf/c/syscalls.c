@@ -4,6 +4,7 @@
  * succeeded from the new image, exit and exit_group at their entry.
  */
 #define SIZED_BY_RESULT 0xff
+#define SIZED_NONE 0xfe
 
 static __always_inline void write_arguments(struct writer *w, const u64 *a, u32 arguments, const struct call *call)
 {
@@ -34,6 +35,57 @@ static __always_inline void write_blob(struct writer *w, const struct blob_spec 
 		blob_string(w, which, address, true);
 	else
 		blob_memory(w, which, address, length, most);
+}
+
+/* How many bytes of the caller's memory a call was about. */
+static __always_inline u64 blob_whole(struct writer *w, const struct blob_spec *spec, s64 retval)
+{
+	u64 count = 1;
+	if (spec->sized == SIZED_BY_RESULT)
+		count = retval;
+	else if (spec->sized != SIZED_NONE)
+		count = written_argument(w, spec->sized);
+	if (spec->pointed) {
+		u32 pointed = 0;
+		bpf_probe_read_user(&pointed, sizeof(pointed), (void *)count);
+		count = pointed;
+	}
+	if (spec->limit && count > written_argument(w, spec->limit - 1))
+		count = written_argument(w, spec->limit - 1);
+	if (count > MOST_ITEMS)
+		count = MOST_ITEMS;
+	return spec->unit ? count * spec->unit : (count + 63) / 64 * 8;
+}
+
+static __always_inline void write_detail(struct writer *w, const struct blob_spec *spec, s64 retval)
+{
+	u32 which = spec->arg;
+	u64 address = written_argument(w, which);
+	if (!spec->kind || (spec->needs && retval < 0))
+		return;
+	if (spec->kind == BLOB_STRING)
+		blob_string(w, which, address, true);
+	else if (spec->kind == BLOB_SMALL)
+		blob_small(w, which, address, blob_whole(w, spec, retval), spec->bytes);
+	else
+		blob_memory(w, which, address, blob_whole(w, spec, retval), spec->bytes);
+}
+
+/* What is read because of what a call's command is. */
+static __always_inline void write_command(struct writer *w, const struct call *call, u32 slot, s64 retval)
+{
+	if (!call->command)
+		return;
+	struct command_key key = {
+		.slot = slot,
+		.value = written_argument(w, call->command - 1) & call->command_mask,
+	};
+	struct command *command = commands.lookup(&key);
+	if (!command)
+		return;
+#pragma unroll
+	for (int i = 0; i < COMMAND_BLOBS; i++)
+		write_detail(w, &command->blobs[i], retval);
 }
 
 /* A failed execve: its strings are still the caller's. */
@@ -102,12 +154,12 @@ static __always_inline bool image_replaced(s64 number, bool compat, s64 retval)
 enum call_kind {
 	CALL_PLAIN,
 	CALL_EXEC,    /* replaces the image, if it succeeds */
-	CALL_ADDRESS, /* about a socket's address */
+	CALL_DETAILED, /* more is read than strings */
 };
 
 /* `inner`: the arguments of a call that came by another one, NULL for those of the registers. */
 static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, u64 task, u64 regs, struct call *call,
-					  const u64 *inner, enum call_kind kind)
+					  u32 slot, const u64 *inner, enum call_kind kind)
 {
 	s64 number = SYSCALL_NUMBER(regs), retval = CALL_RESULT(ctx);
 	bool compat = SYSCALL_IS_COMPAT(task);
@@ -158,11 +210,17 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, u
 		write_arguments(&w, a, arguments, call);
 		if (exec)
 			write_vectors(&w, call->exec - 1, call->narrow);
-		else
+		else if (kind == CALL_PLAIN)
 			for (int i = 0; i < 5 && call->blobs[i].kind; i++)
 				write_blob(&w, &call->blobs[i], retval);
-		if (kind == CALL_ADDRESS && call->address)
-			write_address(&w, call, task, retval);
+		else
+			for (int i = 0; i < 5 && call->blobs[i].kind; i++)
+				write_detail(&w, &call->blobs[i], retval);
+		if (kind == CALL_DETAILED) {
+			write_command(&w, call, slot, retval);
+			if (call->address)
+				write_address(&w, call, task, retval);
+		}
 	}
 	w.head->flags |= answered_flag(task);
 #ifdef WANT_OWN_TARGET
@@ -239,10 +297,10 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 		objects.call(ctx, PROGRAM_exec_call);
 	if (call->wanted && call->registers[0])
 		objects.call(ctx, PROGRAM_multiplexed);
-	if (call->wanted && call->address)
-		objects.call(ctx, PROGRAM_address_call);
+	if (call->wanted && call->detailed)
+		objects.call(ctx, PROGRAM_detailed_call);
 	if (call->wanted)
-		syscall_event(ctx, task, regs, call, 0, CALL_PLAIN);
+		syscall_event(ctx, task, regs, call, slot, 0, CALL_PLAIN);
 	/* what an object would tell is of a call that ran */
 	if (refused_flag(task, regs, CALL_RESULT(ctx)))
 		return 0;
@@ -257,9 +315,9 @@ static __always_inline int call_of_kind(struct bpf_raw_tracepoint_args *ctx, u64
 	u64 regs = current_registers();
 	u32 slot = ended_slot(task, regs, CALL_RESULT(ctx));
 	struct call *call = calls.lookup(&slot);
-	if (!call || !(kind == CALL_EXEC ? call->exec : call->address))
+	if (!call || !(kind == CALL_EXEC ? call->exec : call->detailed))
 		return 0;
-	syscall_event(ctx, task, regs, call, 0, kind);
+	syscall_event(ctx, task, regs, call, slot, 0, kind);
 	if (call->object && !refused_flag(task, regs, CALL_RESULT(ctx)))
 		objects.call(ctx, call->object);
 	return 0;
@@ -270,9 +328,9 @@ int on_exec_call(struct bpf_raw_tracepoint_args *ctx)
 	return call_of_kind(ctx, current_task_cold(), CALL_EXEC);
 }
 
-int on_address_call(struct bpf_raw_tracepoint_args *ctx)
+int on_detailed_call(struct bpf_raw_tracepoint_args *ctx)
 {
-	return call_of_kind(ctx, current_task_btf(), CALL_ADDRESS);
+	return call_of_kind(ctx, current_task_btf(), CALL_DETAILED);
 }
 
 /* The call that one of a family stood for, or one that has its arguments in registers of its own. */
@@ -290,7 +348,7 @@ int on_multiplexed(struct bpf_raw_tracepoint_args *ctx)
 	if (family == FAMILY_NONE)
 		rearrange(d.a, call);
 	if (call->wanted)
-		syscall_event(ctx, task, regs, call, d.a, CALL_ADDRESS);
+		syscall_event(ctx, task, regs, call, d.slot, d.a, CALL_DETAILED);
 	if (call->object && !refused_flag(task, regs, CALL_RESULT(ctx)))
 		objects.call(ctx, call->object);
 	return 0;

@@ -69,26 +69,37 @@ static __always_inline s32 uring_operands(struct writer *w, u64 r, u64 op)
 	return -1;
 }
 
-#ifdef KERNEL_io_async_msghdr_vec
+#ifdef KERNEL_io_bind_addr_len
+static __always_inline bool is_address(u64 at)
+{
+	u16 family = KREAD(u16, at);
+	return family == AF_UNIX || family == AF_INET || family == AF_INET6;
+}
+
 /*
  * The copy of an address that the kernel has made by now, or 0. Of CONNECT and BIND it is all that the operation's own
- * data are on newer kernels. On others these are an io_async_msghdr, which begins with a pointer that is aligned or NULL:
- * it cannot be taken for one of these families.
+ * data are on newer kernels. On others these are an io_async_msghdr, which has it in the middle and begins with a pointer
+ * that is aligned or NULL: it cannot be taken for one of these families.
  */
 static __always_inline u64 uring_copy(u64 request, u64 op, u32 *bytes)
 {
 	u64 data = KREAD(u64, request + KERNEL_io_kiocb_async_data), name = data + KERNEL_io_async_msghdr_addr;
 	if (!data)
 		return 0;
+#ifdef KERNEL_io_async_msghdr_vec
 	if (op & (OP(SENDMSG) | OP(SENDMSG_ZC))) {
 		*bytes = KREAD(u32, data + KERNEL_io_async_msghdr_msg_msg_namelen);
 		return KREAD(u64, data + KERNEL_io_async_msghdr_msg_msg_name) == name ? name : 0;
 	}
-	if (!(op & (OP(CONNECT) | OP(BIND))))
+	if (op & OP(CONNECT)) {
+		*bytes = KREAD(u32, request + KERNEL_io_connect_addr_len);
+		return is_address(data) ? data : 0;
+	}
+#endif
+	if (!(op & OP(BIND)))
 		return 0;
-	*bytes = KREAD(u32, request + (op & OP(BIND) ? KERNEL_io_bind_addr_len : KERNEL_io_connect_addr_len));
-	u16 family = KREAD(u16, data);
-	return family == AF_UNIX || family == AF_INET || family == AF_INET6 ? data : 0;
+	*bytes = KREAD(u32, request + KERNEL_io_bind_addr_len);
+	return is_address(data) ? data : is_address(name) ? name : 0;
 }
 #endif
 
@@ -97,10 +108,10 @@ static __always_inline void uring_address(struct writer *w, u64 request, u64 op)
 {
 	u64 address = 0;
 	u32 bytes = 0;
-#ifdef KERNEL_io_async_msghdr_vec
+#ifdef KERNEL_io_bind_addr_len
 	address = uring_copy(request, op, &bytes);
 	if (address) {
-		blob_memory_of(w, 8, address, bytes, ADDRESS_BYTES, SOURCE_KERNEL);
+		blob_memory_of(w, 8, address, bytes, ADDRESS_BYTES, SOURCE_KERNEL, STRING_BYTES);
 		return;
 	}
 #endif
@@ -113,7 +124,7 @@ static __always_inline void uring_address(struct writer *w, u64 request, u64 op)
 		address = message_name(KREAD(u64, request + KERNEL_io_sr_msg_umsg), false, &bytes);
 #endif
 	if (address)
-		blob_memory_of(w, 8, address, bytes, ADDRESS_BYTES, SOURCE_USER_ENTRY);
+		blob_memory_of(w, 8, address, bytes, ADDRESS_BYTES, SOURCE_USER_ENTRY, STRING_BYTES);
 }
 
 int on_io_uring_submit_req(struct bpf_raw_tracepoint_args *ctx)

@@ -4,7 +4,7 @@
 
 FOLDER is one that a linux-libc-dev package was unpacked into (`dpkg -x`), so that the headers can be newer than
 those of this machine: without it, theirs are taken. Which names are wanted stands in `words.txt`; a C compiler says
-what they are. Requests of ioctl are all constants of all headers that are made by _IO() and its like, and those of RANGES.
+what they are. Requests of ioctl are all constants of all headers that are made by _IO() and its like, and RANGES.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+([A-Za-z_]\w*)[ \t]+(\S.*)$", re.
 ENUM = re.compile(r"\benum\b\s*(\w*)\s*\{(.*?)\}", re.DOTALL)
 ENUMERATOR = re.compile(r"(?:^|,)\s*([A-Za-z_]\w*)\s*(?==|,|$)")
 COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
-REQUEST = re.compile(r"\b_IO[CRW]*\s*\(")
+REQUEST = re.compile(r"\w*_IO[CRW]*\s*\(")
 RANGES = (
     ("asm-generic/ioctls.h", r"(TC|TIO|FIO|SIO)\w+"),
     ("linux/sockios.h", r"SIOC\w+"),
@@ -79,7 +79,7 @@ class Headers:
 
     def values(self, headers: Iterable[str], names: Iterable[str]) -> dict[str, int] | None:
         """What constants are, as unsigned numbers of 64 bits; None if that cannot be compiled."""
-        lines = ["#include <linux/types.h>", "#include <stddef.h>"]
+        lines = [f"#include <{each}>" for each in ("linux/types.h", "stddef.h", "linux/ioctl.h", "linux/socket.h")]
         lines += [f"#include <{header}>" for header in headers]
         lines += ["extern int printf(const char *, ...);", "int main(void)", "{"]
         for name in names:

@@ -6,7 +6,7 @@ import ipaddress
 import struct
 from collections.abc import Callable
 
-from workers.decode.tables import ADDRESS_FAMILY
+from bpf import words
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET = 1, 2, 10, 16, 17
 
@@ -20,10 +20,15 @@ def _unix(data: bytes) -> dict[str, str]:
 
 def _inet(data: bytes) -> dict[str, str]:
     port, address = struct.unpack_from("!H4s", data, 2)
-    return {"sin_port": str(port), "sin_addr": str(ipaddress.IPv4Address(address))}
+    return {"sin_port": str(port), "sin_addr": ipv4(address)}
 
 
-def _ipv6(packed: bytes) -> str:
+def ipv4(packed: bytes) -> str:
+    """An address of four bytes."""
+    return str(ipaddress.IPv4Address(packed))
+
+
+def ipv6(packed: bytes) -> str:
     """As inet_ntop(3) and RFC 5952 write it: of a mapped address, the last four bytes as of IPv4."""
     address = ipaddress.IPv6Address(packed)
     mapped = address.ipv4_mapped
@@ -36,7 +41,7 @@ def _inet6(data: bytes) -> dict[str, str]:
     return {
         "sin6_port": str(port),
         "sin6_flowinfo": str(flow),
-        "sin6_addr": _ipv6(address),
+        "sin6_addr": ipv6(address),
         "sin6_scopeid": str(scope),
     }
 
@@ -106,7 +111,7 @@ def decode(data: bytes) -> dict[str, str]:
     if len(data) < 2:
         return {"raw": data.hex()}
     family = struct.unpack_from("<H", data)[0]
-    name = ADDRESS_FAMILY.get(family, str(family))
+    name = words.names_of("family").get(family, str(family))
     decoder, least = _DECODERS.get(family, (None, 0))
     if decoder is None or len(data) < least:
         return {"sa_family": name, "raw": data[2:].hex()}

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bpf import shown
 from bpf.catalogue import LEXICAL, Event
 from bpf.layout import (
     BLOB_BASE,
@@ -19,7 +20,7 @@ from bpf.layout import (
     SOURCE_USER_ENTRY,
     SOURCE_USER_EXIT,
 )
-from bpf.reads import NAME, PATH, ROOT
+from bpf.reads import NAME, PATH, ROOT, Argument
 from workers.blobs import Blobs, bytes_of
 from workers.decode import blocks, paths
 from workers.rows import Rows
@@ -27,6 +28,7 @@ from workers.rows import Rows
 Array = np.ndarray[Any, Any]
 SOURCES = {SOURCE_USER_EXIT: "user-exit", SOURCE_KERNEL: "kernel", SOURCE_USER_ENTRY: "user-entry"}
 TEXT_TYPES = frozenset({"const char*", "char*"})
+NAMES_OUT = ("readlink", "readlinkat", "getcwd")
 PASSED = frozenset({"syscall_pathname", "target"})
 """Texts of other events that come from the caller's memory."""
 OUTSIDE = 16
@@ -49,6 +51,12 @@ class Text(NamedTuple):
 ABSENT = Text(None)
 
 
+def is_buffer(event: Event, argument: Argument) -> bool:
+    """Whether it has a length, so that a NUL is a byte like others; names that the kernel writes have none."""
+    how = shown.of(event.name, argument.name, argument.type) if event.is_syscall else None
+    return how is not None and how.text and bool(how.count) and event.name not in NAMES_OUT
+
+
 class Texts:
     """Reads one argument of one event."""
 
@@ -61,7 +69,7 @@ class Texts:
             assert of is not None
             self.index = of
         self._form = event.arguments[self.index].form
-        self._is_text = argument.type in TEXT_TYPES
+        self._is_text = argument.type in TEXT_TYPES and not is_buffer(event, argument)
         self._usual = SOURCE_USER_EXIT if event.is_syscall or argument.name in PASSED else SOURCE_KERNEL
 
     def simple(self, rows: Rows, chosen: Array, found: Blobs) -> Array | None:

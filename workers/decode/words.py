@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-from workers.decode.flags import Parser
+from bpf import words
+from workers.decode.numbers import Parser, table_of
 
 PLAIN_VALUES = 0x9000
 """Numbers below it are asked for their names: requests of ioctl are the largest of these."""
@@ -21,6 +22,9 @@ def sample_values() -> Iterator[int]:
 @cache
 def numbers_of_words(parser: Parser) -> dict[str, int]:
     """The value that each word of a parser stands for: the one with the fewest bits that has it in its words."""
+    table = table_of(parser)
+    if table is not None:
+        return words.numbers_of(table)
     found: dict[str, int] = {}
     for value in sample_values():
         for word in parser(value).split("|"):

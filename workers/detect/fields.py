@@ -15,12 +15,13 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
+from bpf import words
 from bpf.catalogue import ON_PROCESSES, Event, catalogue, nearest
 from bpf.widths import width_of
 from config.conditions import COMPARED, COMPARISONS
-from workers.decode.flags import parser_of, signed32
-from workers.decode.structs import STRUCTS
-from workers.decode.tables import ADDRESS_FAMILY
+from workers.decode.flags import parser_of
+from workers.decode.numbers import signed32
+from workers.decode.structs import TYPED
 from workers.decode.texts import TEXT_TYPES
 from workers.detect.values import BYTES, NUMBER, TEXT, Words
 from workers.views.pieces import BYTES_TYPE, VECTOR_TYPE
@@ -65,7 +66,7 @@ ADDRESS_PARTS = {"family": NUMBER, "ip": TEXT, "port": NUMBER, "path": TEXT}
 VIEWS = ("hex", "dec", "word")
 DESCRIPTOR = "descriptor.path"
 NAME = re.compile(r"(?P<base>[A-Za-z_][A-Za-z0-9_.]*)(?:\[(?P<element>[0-9]{1,4})\])?(?:@(?P<view>[a-z]+))?")
-FAMILIES = {name: number for number, name in ADDRESS_FAMILY.items()}
+FAMILIES = words.numbers_of("family")
 
 
 class FieldError(Exception):
@@ -171,7 +172,7 @@ def _plain(event: Event, base: str) -> Field | None:
 
 def family_name(raw: int) -> str:
     """The name of an address family."""
-    return ADDRESS_FAMILY.get(raw, str(raw))
+    return words.names_of("family").get(raw, str(raw))
 
 
 @cache
@@ -194,7 +195,7 @@ def _argument(event: Event, index: int) -> Field | None:
         return Field(argument.name, TEXT, "argument", event, index, type=kind)
     if kind == BYTES_TYPE:
         return Field(argument.name, BYTES, "argument", event, index, type=kind)
-    if kind in STRUCTS:
+    if kind in TYPED:
         return None
     words = call_name if argument.name == "syscall" else parser_of(event.name, argument.name, kind)
     return Field(argument.name, NUMBER, "argument", event, index, type=kind, words=words, is_bool=kind == "bool")

@@ -14,7 +14,7 @@ from typing import Any
 
 from bpf.catalogue import Catalogue, Event
 from config.conditions import Either, Negated, Node, Surely, Test
-from workers.decode.structs import STRUCTS
+from workers.decode.structs import TYPED
 from workers.detect.columns import address_part
 from workers.detect.comparison import compared
 from workers.detect.fields import EXEC, OPAQUE_TYPES, SOCKADDR_TYPE, Field, field_of
@@ -206,7 +206,7 @@ def of_example(given: Mapping[str, Any], catalogue: Catalogue) -> FlatEvent:
 
 def _check_argument(event: Event, index: int, value: object) -> None:
     kind = event.arguments[index].type
-    if kind in STRUCTS or kind == VECTOR_TYPE or kind in OPAQUE_TYPES or value is None:
+    if kind in TYPED or kind == VECTOR_TYPE or kind in OPAQUE_TYPES or value is None:
         return
     wanted = field_of(event, event.arguments[index].name)
     if wanted.kind == NUMBER and number_of(value, wanted.width, wanted.words) is None:

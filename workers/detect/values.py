@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bpf.widths import number
-from workers.decode.flags import Parser
+from workers.decode.numbers import Parser
 from workers.decode.words import numbers_of_words
 
 NUMBER, TEXT, BYTES = "number", "text", "bytes"

@@ -14,7 +14,8 @@ import numpy as np
 from bpf.catalogue import Catalogue
 from bpf.layout import CONTEXT
 from workers.blobs import argument, argument_counts, blobs
-from workers.decode.flags import Parser, parser_of
+from workers.decode.flags import parser_of
+from workers.decode.numbers import Parser
 from workers.rows import Contexts, Rows
 from workers.views.style import Facts
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,17 +34,21 @@ from bpf.layout import (
 )
 from bpf.reads import BUFFERS, HASH, KERNEL, NAMED, OBJECT, ROOT, UNREAD
 from bpf.widths import number
-from workers.blobs import Blobs, argument, argument_counts, blobs, bytes_of, used
+from workers.blobs import Blobs, argument_counts, blobs, bytes_of, used
 from workers.decode import paths
 from workers.decode.blocks import byte_strings
-from workers.decode.flags import PAIRED, Parser, parser_of, pointer
+from workers.decode.composed import decimal32, pointer
+from workers.decode.flags import parser_by_command, parser_of
 from workers.decode.ignored import REASON, Ignored
+from workers.decode.meaning import by_variant, decides, is_read, shown_of
+from workers.decode.numbers import Parser
 from workers.decode.sockaddr import is_exact
-from workers.decode.structs import STRUCTS
-from workers.decode.texts import ABSENT, OUTSIDE, TEXT_TYPES, Text, Texts
+from workers.decode.structs import Decoder, decoder_of, option_value, typed_decoder
+from workers.decode.texts import ABSENT, OUTSIDE, Text, Texts
 from workers.decode.values import grouped, is_pointer
 from workers.enrich.executables import Executables
 from workers.rows import Contexts, Rows
+from workers.views.commanded import CommandedPieces, Pieces
 from workers.views.lineage import Lineages
 from workers.views.named import Named, NamedPieces, unasked
 from workers.views.store import Cache, Store
@@ -80,17 +85,27 @@ class ArgumentPieces:
         last: bool,
         executables: Executables | None = None,
         hidden: bool = False,
+        command: int | None = None,
     ) -> None:
-        """`hidden`: the record has it for signatures alone."""
+        """`hidden`: the record has it for signatures alone; `command`: the value of the argument that decides what this
+        one is, if there is such an argument.
+        """
         self.argument = argument = event.arguments[index]
         self._event, self.index = event, index
         self._style, self._parse = style, parse
         self._end = style.end if last else ""
+        self._compat = bool(flags & HEAD_COMPAT)
+        self._command = command
         self._parser = self._choose_parser(event, syscalls) if parse else None
         kind = argument.type
-        self.is_blob = any(b.arg == index for b in event.blobs) or (
-            not event.is_syscall and (kind in TEXT_TYPES or kind in (VECTOR_TYPE, BYTES_TYPE) or kind in STRUCTS)
+        self._how = shown_of(event, argument, command)
+        self.is_blob = is_read(event, index, self._how, command)
+        self._is_text = bool(self._how and self._how.text)
+        variant = by_variant(self._how, command)
+        self._decoder = typed_decoder(kind, self._compat) or (
+            decoder_of(self._how, self._compat, variant) if self._how and self._how.struct else None
         )
+        self._option = event.index("optname") if argument.name == "optval" else None
         # the first bytes of a buffer are there only if they were asked for
         self._is_buffer = BUFFERS.get(event.name, (None,))[0] == index
         self._texts = Texts(event, index)
@@ -98,17 +113,12 @@ class ArgumentPieces:
         no_object = bool(flags & HEAD_NO_OBJECT)
         self._never = hidden or argument.form == UNREAD or (argument.form == OBJECT and no_object)
         self._missing = "no object" if no_object else "exec" if flags & HEAD_EXEC_IMAGE else "not read"
-        self._paired, self._other = None, 0
-        pair = PAIRED.get((event.name, argument.name)) if parse else None
-        if pair:
-            self._paired, self._other = pair[0], event.index(pair[1]) or 0
         self._is_address = parse and is_pointer(kind)
         # what stands around a number is the same around each: most numbers are met once
         example = SOME_ADDRESS if self._is_address else SOME_NUMBER
         around = self._piece(Value(example, source=self._source)).split(str(example))
         self._lead, self._tail = around[0], around[-1]
         self.numbers = Cache(store, self._number_piece)
-        self._pairs = Cache(store, self._pair_piece)
         self.simple = Cache(store, self._simple_piece)
         self._others = Cache(store, self._other_piece)
         self._ignored = Ignored(event, index)
@@ -121,6 +131,8 @@ class ArgumentPieces:
     def _choose_parser(self, event: Event, syscalls: dict[int, str]) -> Parser | None:
         if self.argument.name == "syscall":
             return lambda raw: syscalls.get(raw & 0xFFFFFFFF, str(number(raw, "s32")))
+        if self._command is not None:
+            return parser_by_command(event.name, self.argument.name, self._command)
         return parser_of(event.name, self.argument.name, self.argument.type)
 
     def _piece(self, value: Value) -> str:
@@ -129,18 +141,14 @@ class ArgumentPieces:
     def _number_piece(self, raw: int) -> str:
         kind = self.argument.type
         value = number(raw, self.argument.width)
+        if self._parser is decimal32:
+            return self._piece(Value(number(raw, "s32"), source=self._source))
         if self._parser is not None:
             return self._piece(Value(self._parser(raw), value, source=self._source))
         if kind == "bool":
             return self._piece(Value(bool(value), source=self._source))
         shown = pointer(raw) if self._is_address else str(raw if is_pointer(kind) else value)
         return f"{self._lead}{shown}{self._tail}"
-
-    def _pair_piece(self, key: int) -> str:
-        assert self._paired is not None
-        raw, other = key & LOW, key >> 32
-        value = number(raw, self.argument.width)
-        return self._piece(Value(self._paired(raw, other), value, source=self._source))
 
     def _digest_piece(self, known: tuple[bytes, str]) -> str:
         digest, reason = known
@@ -159,6 +167,8 @@ class ArgumentPieces:
         text, raw = key
         if text.status in (BLOB_OK, BLOB_CUT):
             return self._piece(self._value(text, raw))
+        if text.status == BLOB_FAULT and text.data:
+            return self._piece(self._value(text, raw)._replace(reason=REASONS[BLOB_FAULT]))
         reason = self._missing if text.status is None else REASONS.get(text.status, "not read")
         return self._piece(Value(None, raw or None, reason, source=text.source))
 
@@ -168,13 +178,15 @@ class ArgumentPieces:
             return Value(data.removesuffix(b"\0").split(b"\0") if data else [], cut=cut, source=text.source)
         if kind == BYTES_TYPE:
             return Value(base64.b64encode(data).decode(), cut=cut, source=text.source)
-        decoder, least = STRUCTS.get(kind, (None, 0))
+        if self._option is not None:
+            return Value(option_value(raw >> 32, raw & LOW, data, self._compat), cut=cut, source=text.source)
+        decoder: Decoder | None = self._decoder
         if decoder is None:
             return Value(data, cut=cut, source=text.source)
-        if len(data) < least:
+        if len(data) < decoder.least:
             return Value(None, raw, "short", source=text.source)
         exact = data if kind == ADDRESS_TYPE and not is_exact(data) else None
-        return Value(decoder(data), cut=cut, source=text.source, exact=exact)
+        return Value(decoder.read(data), cut=cut, source=text.source, exact=exact)
 
     def render(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
         """The number of a piece for each chosen row."""
@@ -194,9 +206,6 @@ class ArgumentPieces:
             return self._digests.numbers_of(list(known))
         if self._is_descriptor and (found.arg == self.index).any():
             return self._with_files(rows, chosen, found)
-        if self._paired:
-            other = argument(rows, self._other, chosen) << np.uint64(32)
-            return self._pairs.numbers(self._raws(rows, chosen) & np.uint64(LOW) | other)
         if not self.is_blob:
             return self.numbers.numbers(self._raws(rows, chosen))
         simple = self._texts.simple(rows, chosen, found)
@@ -220,6 +229,9 @@ class ArgumentPieces:
     def _slow(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
         # a path of the own root has no cell of its own
         raws = self._raws(rows, chosen).tolist() if self.argument.in_record else [0] * len(chosen)
+        if self._option is not None:
+            level = used(rows, self._event, self._option - 1, chosen) << np.uint64(32)
+            raws = (level | used(rows, self._event, self._option, chosen) & np.uint64(LOW)).tolist()
         pieces: list[int] = []
         for raw, text in zip(raws, self._texts.read(rows, chosen, found), strict=True):
             if text is ABSENT and self._is_buffer:
@@ -235,7 +247,7 @@ class Group:
 
     event: Event
     results: Cache
-    arguments: list[ArgumentPieces | NamedPieces]
+    arguments: list[Pieces]
 
 
 class Rendered(NamedTuple):
@@ -313,7 +325,7 @@ class Lines:
             def result(retval: int) -> str:
                 return style.event(event, flags, marks, retval, len(shown)) + end
 
-            pieces: list[ArgumentPieces | NamedPieces] = []
+            pieces: list[Pieces] = []
             for i in shown:
                 last = i == shown[-1]
                 if event.arguments[i].form == NAMED:
@@ -321,8 +333,10 @@ class Lines:
                     continue
                 hashed = self._executables if event.arguments[i].form == HASH else None
                 hidden = event.arguments[i].name in self._hidden
+                about = event, i, flags, style, self._parse, syscalls, self.store, last, hashed, hidden
+                decided = decides(event, event.arguments[i])[0] >= 0
                 pieces.append(
-                    ArgumentPieces(event, i, flags, style, self._parse, syscalls, self.store, last, hashed, hidden)
+                    CommandedPieces(event, i, partial(ArgumentPieces, *about)) if decided else ArgumentPieces(*about)
                 )
             group = self._groups[key] = Group(event, Cache(self.store, result), pieces)
         return group

@@ -182,7 +182,8 @@ def needed(call: Call) -> int:
     used = most = 0
     for blob in call.blobs:
         vector = blob.kind == layout.KIND_VECTOR
-        asks = head + constant("VECTOR_BYTES") + constant("VECTOR_STRING") if vector else begin
+        plain = constant("SMALL_BYTES") + 16 if blob.kind == layout.KIND_SMALL else begin
+        asks = head + constant("VECTOR_BYTES") + constant("VECTOR_STRING") if vector else plain
         most = max(most, used + asks)
         used += head + (asks - head if vector else (blob.bytes + 7) & ~7)
     return most

@@ -18,7 +18,8 @@ from bpf.catalogue import catalogue
 from bpf.layout import EVENTS
 from config.filters import parse
 from tests.unit.frames import CLOSE, COMPAT, CUT, FAULT, NULL, OPENAT, Blob, Record, frame, view
-from workers.decode.flags import PARSERS, Parser
+from workers.decode.flags import PARSERS
+from workers.decode.numbers import Parser
 from workers.early import common_bits, early_tests
 from workers.filters import Predicates
 from workers.rows import Contexts, read_frames

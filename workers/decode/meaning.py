@@ -1,0 +1,50 @@
+"""What an argument of a call means: by its name and type, or by the value of another argument, its command."""
+
+from __future__ import annotations
+
+from bpf import words
+from bpf.catalogue import Event
+from bpf.reads import ASIDE, VECTOR, Argument
+from bpf.shown import Shown, commands_of
+from bpf.shown import of as of_call
+from workers.decode.structs import TYPED
+from workers.decode.texts import TEXT_TYPES
+
+BYTES_TYPE = "bytes"
+
+
+def shown_of(event: Event, argument: Argument, command: int | None) -> Shown | None:
+    """How an argument of a call is shown, with that command if one decides."""
+    if not event.is_syscall:
+        return None
+    commands = commands_of(event.name)
+    if command is not None and commands is not None and argument.name in commands.by_value.get(command, {}):
+        return commands.by_value[command][argument.name]
+    return of_call(event.name, argument.name, argument.type)
+
+
+def by_variant(how: Shown | None, command: int | None) -> str:
+    """The word that says which of a struct's variants it is."""
+    return words.names_of(f"bpf_{how.by}").get(command or 0, "") if how and how.by else ""
+
+
+def is_read(event: Event, index: int, how: Shown | None, command: int | None) -> bool:
+    """Whether something stands behind the argument in the record."""
+    kind = event.arguments[index].type
+    if not event.is_syscall:
+        return kind in TEXT_TYPES or kind in (VECTOR, BYTES_TYPE) or kind in TYPED
+    read = any(blob.arg == index for blob in event.blobs) or event.arguments[index].form == ASIDE
+    return read or (command is not None and how is not None and how.is_pointer)
+
+
+def decides(event: Event, argument: Argument) -> tuple[int, int, frozenset[int]]:
+    """Which argument says what this one is, its mask, and the values that say something; -1 if none does."""
+    commands = commands_of(event.name)
+    how = of_call(event.name, argument.name, argument.type) if event.is_syscall else None
+    if how is not None and how.by:
+        values = frozenset(number for number, _ in words.words_of(f"bpf_{how.by}"))
+        return event.index(how.by) or 0, 0xFFFFFFFF, values
+    if commands is None or argument.name not in commands.arguments or event.index(commands.argument) is None:
+        return -1, 0, frozenset()
+    values = frozenset(value for value, each in commands.by_value.items() if argument.name in each)
+    return event.index(commands.argument) or 0, commands.mask, values

@@ -1,0 +1,72 @@
+"""Numbers as words of one table of `bpf/tables/words.tsv`. Bits without a name show as hex; nothing is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+
+from bpf import words
+
+Parser = Callable[[int], str]
+"""Of one unsigned raw value, without the bits that the kernel does not use (bpf/widths.py)."""
+Bits = Iterable[tuple[int, str]]
+LOW = 0xFFFFFFFF
+
+
+def signed32(raw: int) -> int:
+    """The low 32 bits as a C int."""
+    value = raw & LOW
+    return value - (1 << 32) if value >> 31 else value
+
+
+def bits(value: int, names: Bits, none: str = "0") -> str:
+    """Names of the set bits, joined by `|`, the unnamed rest in hex. Names of several bits come before their parts."""
+    found = []
+    left = value
+    for mask, name in names:
+        if mask and left & mask == mask:
+            found.append(name)
+            left &= ~mask
+    if left:
+        found.append(hex(left))
+    return "|".join(found) or none
+
+
+def _plain(raw: int) -> str:
+    return hex(raw) if 0xFFFF < raw < 1 << 31 or raw >> 32 else str(signed32(raw))
+
+
+def word(table: str, raw: int) -> str:
+    return words.names_of(table).get(raw) or _plain(raw)
+
+
+def _signed_word(table: str, raw: int) -> str:
+    return words.names_of(table).get(signed32(raw) & 0xFFFFFFFFFFFFFFFF) or str(signed32(raw))
+
+
+def _flags(table: str, raw: int) -> str:
+    return bits(raw, words.bits_of(table), words.names_of(table).get(0, "0"))
+
+
+@cache
+def named(table: str) -> Parser:
+    """A value by its name in a table of bpf/tables/words.tsv."""
+    negative = any(number >> 63 for number, _ in words.words_of(table))
+    return partial(_signed_word if negative else word, table)
+
+
+@cache
+def flagged(table: str) -> Parser:
+    """Flags by theirs."""
+    return partial(_flags, table)
+
+
+def table_of(parser: Parser) -> str | None:
+    """The table whose words a parser gives, if that is all that it does."""
+    plain = isinstance(parser, partial) and parser.func in (word, _signed_word, _flags)
+    return parser.args[0] if plain else None  # type: ignore[attr-defined]
+
+
+def both(first: str, rest: str) -> str:
+    """Two parts of a number in words, of which one may be nothing."""
+    return "|".join(part for part in (first, rest) if part) or "0"

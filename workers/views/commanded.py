@@ -1,0 +1,49 @@
+"""Arguments that another argument says the meaning of: the rows of each command have pieces of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from bpf.catalogue import Event
+from bpf.reads import Argument
+from workers.blobs import Blobs, used
+from workers.decode.meaning import decides
+from workers.decode.values import grouped
+from workers.rows import Rows
+
+Array = np.ndarray[Any, Any]
+
+
+class Pieces(Protocol):
+    """Pieces of one argument of one event."""
+
+    argument: Argument
+    index: int
+
+    def render(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
+        """The number of a piece for each chosen row."""
+
+
+class CommandedPieces:
+    """Pieces of one argument of one event, which another argument says the meaning of (as ArgumentPieces)."""
+
+    def __init__(self, event: Event, index: int, make: Callable[[int | None], Pieces]) -> None:
+        """`make` gives the pieces with a command, or without a known one."""
+        self.argument, self.index, self._event = event.arguments[index], index, event
+        self._of, self._mask, self._known = decides(event, self.argument)
+        self._make, self._made = make, dict[int | None, Pieces]()
+
+    def render(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
+        """The number of a piece for each chosen row."""
+        commands = used(rows, self._event, self._of, chosen) & np.uint64(self._mask)
+        distinct, places = grouped(commands)
+        numbers = np.empty(len(chosen), np.int64)
+        for command, at in zip(distinct.tolist(), places, strict=True):
+            key = command if command in self._known else None
+            if key not in self._made:
+                self._made[key] = self._make(key)
+            numbers[at] = self._made[key].render(rows, chosen[at], found)
+        return numbers
