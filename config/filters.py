@@ -16,7 +16,11 @@ from bpf.ranges import Range
 from bpf.reads import HASH
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-CONDITION = re.compile(r"^(!?[\w*?\[\]]+)\.(?:(args|data)\.(\w+)|(retval)|(\w+))\s*(!=|<=|>=|=|<|>)(.*)$", re.S)
+CONDITION = re.compile(
+    r"^(!?[\w*?\[\]]+)\.(?:(retval)|(?:(?:args|data)\.)?(\w+)((?:\.\w+)*(?:\[\d{1,4}\])?))"
+    r"\s*(!=|<=|>=|=|<|>)(.*)$",
+    re.S,
+)
 DECIMAL = r"-?[0-9]{1,20}"
 MAX_DIGITS = 1000
 """Of a number or of names of flags; Python takes no number of thousands of digits."""
@@ -31,13 +35,16 @@ class FilterError(Exception):
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition on an argument (`argument` is its position) or on the result (None)."""
+    """One condition on an argument (`argument` is its position) or on the result (None). `member`: on a part of it,
+    whose name is the argument's with this behind (`.port`), which workers/parts.py looks up.
+    """
 
     event: Event
     argument: int | None
     op: str
     values: tuple[str, ...]
     text: str
+    member: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,18 +93,19 @@ def _condition(text: str, catalogue: Catalogue) -> Condition | None:
     match = CONDITION.match(text)
     if match is None:
         return None
-    name, _, by_prefix, retval, plain, op, values = match.groups()
+    name, retval, argument, member, op, values = match.groups()
     event = catalogue.event(name)
     parts = tuple(v for v in values.split(",") if v)
     if not parts:
         raise FilterError(f"{text}: a value is missing")
     if retval:
         return _on_result(event, op, parts, text)
-    argument = by_prefix or plain
     position = event.index(argument)
     if position is None:
         raise UnknownName(f"argument of {name}", argument, nearest(argument, [a.name for a in event.arguments]))
     kind = event.arguments[position].type
+    if member:
+        return Condition(event, position, op, parts, text, member)
     if event.arguments[position].form == HASH:
         raise FilterError(f"{text}: {argument} is computed behind the conditions, which cannot look at it")
     if op not in ("=", "!=") and kind in TEXTUAL:
@@ -111,7 +119,7 @@ def _check_number(event: Event, position: int, op: str, values: tuple[str, ...],
     """Only what a number can be compared with."""
     argument = event.arguments[position]
     if any(blob.arg == position for blob in event.blobs) or argument.type.startswith(("struct", "union", "int[")):
-        raise FilterError(f"{text}: {argument.name} is a {argument.type}, which conditions cannot look into")
+        raise FilterError(f"{text}: {argument.name} is a {argument.type}: name a member of it, as {argument.name}.NAME")
     if op not in ("=", "!=") and len(values) > 1:
         raise FilterError(f"{text}: {op} takes one value")
     for value in values:
@@ -147,6 +155,8 @@ def _contradiction(conditions: Sequence[Condition]) -> Condition | None:
     allowed: dict[tuple[str, int | None], set[str]] = {}
     barred: dict[tuple[str, int | None], set[str]] = {}
     for condition in conditions:
+        if condition.member:
+            continue
         key = condition.event.name, condition.argument
         if condition.argument is None or condition.event.arguments[condition.argument].type not in TEXTUAL:
             left = numbers.setdefault(key, Range(INT64_MIN, 2**64))

@@ -26,7 +26,7 @@ RANGES = {"s32": (-(2**31), 2**31 - 1), "u32": (0, 2**32 - 1), "s64": (-(2**63),
 
 def early_tests(conditions: Sequence[Condition]) -> tuple[Test, ...]:
     """Tests for those of the conditions that the kernel side can decide, or part of them."""
-    found = (_test(condition) for condition in conditions if is_early(condition.event))
+    found = (_test(condition) for condition in conditions if is_early(condition.event) and not condition.member)
     return tuple(test for test in found if test is not None)
 
 

@@ -7,9 +7,10 @@ not match, negated or not.
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Callable, Sequence
 from itertools import compress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,12 +20,16 @@ from bpf.reads import NAME, PATH
 from bpf.widths import number
 from config.filters import Condition, FilterError, integer
 from workers.blobs import Blobs, argument_counts, blobs, used
-from workers.decode.flags import parser_of
 from workers.decode.ignored import Ignored
+from workers.decode.meaning import Commanded, decides, words_of
+from workers.decode.numbers import Parser
 from workers.decode.texts import TEXT_TYPES, Texts
 from workers.decode.words import known_words
 from workers.rows import Contexts, Rows
 from workers.views.pieces import VECTOR_TYPE
+
+if TYPE_CHECKING:
+    from workers.parts import Parts
 
 Array = np.ndarray[Any, Any]
 CACHE_ENTRIES = 1 << 16
@@ -32,12 +37,12 @@ CACHE_ENTRIES = 1 << 16
 Test = Callable[[Any], bool]
 
 
-def _number_test(condition: Condition) -> Test:
-    argument = condition.event.arguments[condition.argument or 0]
-    parser = parser_of(condition.event.name, argument.name, argument.type)
+def _number_test(condition: Condition, width: str, parser: Parser | None) -> Test:
+    """Of a number, or of one with the command that says what its words are."""
 
-    def test(raw: int) -> bool:
-        value = number(raw, argument.width)
+    def test(given: int | tuple[int, int]) -> bool:
+        raw = Commanded.of(*given) if isinstance(given, tuple) else given
+        value = number(raw, width)
         if condition.op in ("=", "!="):
             words = parser(raw) if parser else ""
             hit = any(v == words or v in words.split("|") or _same_number(v, value) for v in condition.values)
@@ -75,16 +80,33 @@ def check_words(conditions: Sequence[Condition]) -> None:
         if condition.argument is None:
             continue
         argument = condition.event.arguments[condition.argument]
+        if condition.member:
+            _check_part(condition)
+            continue
         named = [w for v in condition.values for w in v.split("|") if w and not w.lstrip("-")[0].isdigit()]
         if argument.type in (*TEXT_TYPES, VECTOR_TYPE) or not named:
             continue
-        parser = parser_of(condition.event.name, argument.name, argument.type)
+        parser = words_of(condition.event, condition.argument)
         known = known_words(parser) if parser else set()
         for word in named:
             if word not in known and argument.name != "syscall":
                 near = nearest(word, known)
                 hint = f"; did you mean {near}?" if near else ""
                 raise FilterError(f"{condition.text}: {argument.name} has no {word}{hint}")
+
+
+def _check_part(condition: Condition) -> None:
+    from workers.parts import field_for  # not loaded where there are none
+
+    field = field_for(condition)
+    known = known_words(field.words) if field.words else set()
+    for value in condition.values if field.kind == "number" else ():
+        for word in value.split("|"):
+            if word not in known and not re.fullmatch(r"-?(0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|\d+)", word):
+                near = nearest(word, known)
+                raise FilterError(
+                    f"{condition.text}: {field.name} has no {word}" + (f"; did you mean {near}?" if near else "")
+                )
 
 
 class Predicates:
@@ -94,6 +116,7 @@ class Predicates:
         self, catalogue: Catalogue, conditions: Sequence[Condition], only: Sequence[Event] | None = None
     ) -> None:
         self._counts = argument_counts(catalogue)
+        self._parts = {c: self._part(c) for c in conditions if c.member}
         self._conditions: list[tuple[Condition, Test, dict[Any, bool]]] = [(c, self._test(c), {}) for c in conditions]
         self._readers: dict[tuple[int, int], Texts] = {}
         self._unused: dict[tuple[int, int], Ignored] = {}
@@ -114,8 +137,20 @@ class Predicates:
             if condition.op in ("=", "!="):
                 return lambda value: (value in wanted) == (condition.op == "=")
             return lambda value: all(_compared(condition.op, value, other) for other in wanted)
-        kind = condition.event.arguments[condition.argument].type
-        return _text_test(condition) if kind in TEXT_TYPES or kind == VECTOR_TYPE else _number_test(condition)
+        if condition.member:
+            field = self._parts[condition].field
+            return (
+                _number_test(condition, field.width, field.words) if field.kind == "number" else _text_test(condition)
+            )
+        argument = condition.event.arguments[condition.argument]
+        if argument.type in TEXT_TYPES or argument.type == VECTOR_TYPE:
+            return _text_test(condition)
+        return _number_test(condition, argument.width, words_of(condition.event, condition.argument))
+
+    def _part(self, condition: Condition) -> Parts:
+        from workers.parts import Parts  # not loaded where there are none
+
+        return Parts(condition, self._counts)
 
     def __call__(self, rows: Rows, contexts: Contexts) -> Array:
         stays = np.ones(len(rows), bool) if self._only is None else self._only[rows.event].copy()
@@ -126,17 +161,27 @@ class Predicates:
                 continue
             if condition.argument is None:
                 values: Sequence[Any] = rows.retval[chosen].tolist()
+            elif condition.member:
+                values = self._parts[condition].values(rows, contexts, chosen)
             elif condition.event.arguments[condition.argument].type in (*TEXT_TYPES, VECTOR_TYPE):
                 found = found if found is not None else blobs(rows, self._counts)
                 values = self._texts(rows, chosen, found, condition)
             else:
-                values = used(rows, condition.event, condition.argument, chosen).tolist()
+                values = self._numbers(rows, condition.event, condition.argument, chosen)
             if (ignored := self._ignored(condition)) and (mask := ignored.of(rows, chosen)).any():
                 stays[chosen[mask]] = False  # there is no value to test
                 values, chosen = list(compress(values, ~mask)), chosen[~mask]
             self.unknown += sum(v is None for v in values)
             stays[chosen] = [self._verdict(test, memory, v) for v in values]
         return stays
+
+    @staticmethod
+    def _numbers(rows: Rows, event: Event, index: int, chosen: Array) -> Sequence[Any]:
+        raws: list[int] = used(rows, event, index, chosen).tolist()
+        of, mask, _ = decides(event, event.arguments[index])
+        if of < 0:
+            return raws
+        return list(zip(raws, (used(rows, event, of, chosen) & np.uint64(mask)).tolist(), strict=True))
 
     def _ignored(self, condition: Condition) -> Ignored | None:
         if condition.argument is None:

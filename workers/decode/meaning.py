@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from bpf import words
 from bpf.catalogue import Event
 from bpf.reads import ASIDE, VECTOR, Argument
 from bpf.shown import Shown, commands_of
 from bpf.shown import of as of_call
+from workers.decode.flags import parser_by_command, parser_of
+from workers.decode.numbers import Parser
 from workers.decode.structs import TYPED
 from workers.decode.texts import TEXT_TYPES
+from workers.decode.words import numbers_of_words
 
 BYTES_TYPE = "bytes"
 
@@ -48,3 +53,47 @@ def decides(event: Event, argument: Argument) -> tuple[int, int, frozenset[int]]
         return -1, 0, frozenset()
     values = frozenset(value for value, each in commands.by_value.items() if argument.name in each)
     return event.index(commands.argument) or 0, commands.mask, values
+
+
+class Commanded(int):
+    """The value of an argument that another one decides the words of."""
+
+    command: int
+
+    @classmethod
+    def of(cls, value: int, command: int) -> Commanded:
+        """That value, with that command."""
+        found = cls(value)
+        found.command = command
+        return found
+
+
+class WordsByCommand:
+    """A parser of such values: it needs the command that they carry."""
+
+    def __init__(self, event: Event, argument: str) -> None:
+        commands = commands_of(event.name)
+        assert commands is not None
+        self._parsers = {
+            value: parser
+            for value in commands.by_value
+            if (parser := parser_by_command(event.name, argument, value)) is not None
+        }
+
+    def __call__(self, raw: int) -> str:
+        parser = self._parsers.get(raw.command) if isinstance(raw, Commanded) else None
+        return str(int(raw)) if parser is None else parser(int(raw))
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """What each word stands for, whatever the command."""
+        return {word: number for parser in self._parsers.values() for word, number in numbers_of_words(parser).items()}
+
+
+def words_of(event: Event, index: int) -> Parser | None:
+    """The words of a number, by its command if it has one; None if it has none."""
+    argument = event.arguments[index]
+    if decides(event, argument)[0] < 0 or not event.is_syscall:
+        return parser_of(event.name, argument.name, argument.type)
+    found = WordsByCommand(event, argument.name)
+    return found if found.numbers else None

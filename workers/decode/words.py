@@ -25,6 +25,8 @@ def numbers_of_words(parser: Parser) -> dict[str, int]:
     table = table_of(parser)
     if table is not None:
         return words.numbers_of(table)
+    if hasattr(parser, "numbers"):
+        return dict(parser.numbers)
     found: dict[str, int] = {}
     for value in sample_values():
         for word in parser(value).split("|"):

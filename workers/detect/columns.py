@@ -26,6 +26,7 @@ from workers.blobs import argument, used
 from workers.decode import blocks, paths, texts
 from workers.decode.blocks import Block, byte_strings
 from workers.decode.ignored import Ignored
+from workers.decode.meaning import Commanded, decides
 from workers.decode.sockaddr import decode as decode_sockaddr
 from workers.decode.texts import Texts
 from workers.detect.fields import FAMILIES, SOCKADDR_TYPE, Field
@@ -55,6 +56,7 @@ class NumberColumn(ValueColumn):
         self._event, self._index, self._width = field.event, field.argument, argument.width
         self._never, self._object = argument.form in (UNREAD, NAMED), argument.form == OBJECT
         self._ignored = Ignored(field.event, field.argument)
+        self._of, self._mask, _ = decides(field.event, argument)
 
     def keys(self, view: View, chosen: Array) -> Keys:
         if self._never:
@@ -64,9 +66,19 @@ class NumberColumn(ValueColumn):
         if self._object and (flags & HEAD_NO_OBJECT).any():
             lacking = (flags & HEAD_NO_OBJECT).astype(bool).tolist()
             return [None if lacks else key for lacks, key in zip(lacking, raw.tolist(), strict=True)]
-        return used_keys(self._ignored, view, chosen, raw)
+        keys = used_keys(self._ignored, view, chosen, raw)
+        return keys if self._of < 0 else self._commanded(view, chosen, keys)
+
+    def _commanded(self, view: View, chosen: Array, keys: Keys) -> Keys:
+        commands = used(view.rows, self._event, self._of, chosen) & np.uint64(self._mask)
+        return [
+            None if key is None else (key, command)
+            for key, command in zip(listed(keys), commands.tolist(), strict=True)
+        ]
 
     def value(self, key: Any) -> Value:
+        if isinstance(key, tuple):
+            return Commanded.of(number(key[0], self._width), key[1])
         return None if key is None else number(key, self._width)
 
 

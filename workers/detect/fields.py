@@ -12,21 +12,25 @@ Types come from the event catalogue alone. A name is one of
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from bpf import words
 from bpf.catalogue import ON_PROCESSES, Event, catalogue, nearest
+from bpf.structs import Member
 from bpf.widths import width_of
 from config.conditions import COMPARED, COMPARISONS
-from workers.decode.flags import parser_of
+from workers.decode.flags import parser_from
+from workers.decode.meaning import shown_of, words_of
 from workers.decode.numbers import signed32
 from workers.decode.structs import TYPED
 from workers.decode.texts import TEXT_TYPES
+from workers.detect import members
 from workers.detect.values import BYTES, NUMBER, TEXT, Words
 from workers.views.pieces import BYTES_TYPE, VECTOR_TYPE
 
 SOCKADDR_TYPE = "struct sockaddr*"
+MEMBER_TYPE = "member"
 OPAQUE_TYPES = frozenset({"slim_hooks"})
 """Lists of things that rules see as texts."""
 TARGET = "target.own"
@@ -91,19 +95,24 @@ class Field:
     """C type of an argument."""
     words: Words | None = None
     is_bool: bool = False
+    member: Member | None = None
+    """Of a structure behind an argument: `column` is its path, `element` which one of an array."""
     pair: tuple[Field, Field] | None = None
     """The fields that are compared with each other."""
 
     @property
     def width(self) -> str:
         """Of a number, as it is compared (bpf/widths.py)."""
+        if self.member is not None:
+            return members.width_of(self.member)
         return self.event.arguments[self.argument].width if self.place == "argument" else width_of(self.type)
 
 
 def names(event: Event) -> list[str]:
     """All fields of an event that can be named without an index."""
-    found = [a.name for a in event.arguments if a.type != SOCKADDR_TYPE]
+    found = [a.name for i, a in enumerate(event.arguments) if _argument(event, i)]
     found += [f"{a.name}.{part}" for a in event.arguments if a.type == SOCKADDR_TYPE for part in ADDRESS_PARTS]
+    found += [f"{a.name}.{path}" for i, a in enumerate(event.arguments) for path in members.paths_of(event, i)]
     found += [TARGET] if event.name in ON_PROCESSES else []
     found += [DESCRIPTOR] if event.descriptor is not None else []
     return [*found, *(["retval"] if event.is_syscall else []), *CONTEXT_FIELDS, *IMAGE_FIELDS]
@@ -139,12 +148,11 @@ def _find(event: Event, name: str, match: re.Match[str]) -> Field | None:
     found = _plain(event, base)
     if found is None or (view and (view not in VIEWS or found.kind != NUMBER)):
         return None
-    if element is not None and found.type != VECTOR_TYPE:
+    if element is not None and found.type != VECTOR_TYPE and found.member is None:
         return None
     if not view and element is None:
         return found
-    kind = TEXT if view else found.kind
-    return Field(name, kind, found.place, event, found.argument, found.column, element, view, found.type, found.words)
+    return replace(found, name=name, kind=TEXT if view else found.kind, element=element, view=view)
 
 
 def _plain(event: Event, base: str) -> Field | None:
@@ -167,7 +175,19 @@ def _plain(event: Event, base: str) -> Field | None:
     if index is not None and event.arguments[index].type == SOCKADDR_TYPE and part in ADDRESS_PARTS:
         words = family_name if part == "family" else None
         return Field(base, ADDRESS_PARTS[part], "argument", event, index, part, type=SOCKADDR_TYPE, words=words)
-    return None
+    return _member(event, base)
+
+
+def _member(event: Event, base: str) -> Field | None:
+    name, _, path = base.partition(".")
+    index = event.index(name)
+    member = members.member_of(event, index, path) if index is not None and event.is_syscall else None
+    if index is None or member is None:
+        return None
+    kind = members.kind_of(member)
+    assert kind is not None
+    words = parser_from(member.shown) if member.shown and kind == NUMBER else None
+    return Field(base, kind, "argument", event, index, path, type=MEMBER_TYPE, words=words, member=member)
 
 
 def family_name(raw: int) -> str:
@@ -195,7 +215,8 @@ def _argument(event: Event, index: int) -> Field | None:
         return Field(argument.name, TEXT, "argument", event, index, type=kind)
     if kind == BYTES_TYPE:
         return Field(argument.name, BYTES, "argument", event, index, type=kind)
-    if kind in TYPED:
+    how = shown_of(event, argument, None)
+    if kind in TYPED or (how is not None and how.struct):
         return None
-    words = call_name if argument.name == "syscall" else parser_of(event.name, argument.name, kind)
+    words = call_name if argument.name == "syscall" else words_of(event, index)
     return Field(argument.name, NUMBER, "argument", event, index, type=kind, words=words, is_bool=kind == "bool")

@@ -14,6 +14,7 @@ from typing import Any
 
 from bpf.catalogue import Catalogue, Event
 from config.conditions import Either, Negated, Node, Surely, Test
+from workers.decode.meaning import Commanded, decides, words_of
 from workers.decode.structs import TYPED
 from workers.detect.columns import address_part
 from workers.detect.comparison import compared
@@ -95,6 +96,8 @@ class FlatEvent:
         given = self.args.get(self.event.arguments[wanted.argument].name)
         if given is None:
             return None
+        if wanted.member is not None:
+            return _member(wanted, given)
         if wanted.type == SOCKADDR_TYPE:
             return address_part(_address(given), wanted.column) if isinstance(given, str | dict) else None
         if wanted.kind == BYTES:
@@ -109,8 +112,31 @@ class FlatEvent:
                 else None
             )
         if wanted.kind == NUMBER or wanted.view:
-            return number_of(given, wanted.width, wanted.words)
+            return self._number(wanted, given)
         return texts(given)
+
+    def _number(self, wanted: Field, given: object) -> Value:
+        """With the command that says what its words are, if there is one."""
+        value = number_of(given, wanted.width, wanted.words)
+        of, mask, _ = decides(self.event, self.event.arguments[wanted.argument])
+        if value is None or of < 0 or wanted.place != "argument":
+            return value
+        command = number_of(self.args.get(self.event.arguments[of].name), "u32", words_of(self.event, of))
+        return value if command is None else Commanded.of(value, command & mask)
+
+
+def _member(wanted: Field, given: object) -> Value:
+    """A member of a structure, as lines have it."""
+    if isinstance(given, list):
+        element = wanted.element or 0
+        given = given[element] if element < len(given) else None
+    elif wanted.element:
+        return None
+    for name in wanted.column.split("."):
+        given = given.get(name) if isinstance(given, dict) else None
+    if given is None or isinstance(given, dict | list):
+        return None
+    return number_of(given, wanted.width, wanted.words) if wanted.kind == NUMBER else texts(given)
 
 
 def texts(given: object) -> Text:

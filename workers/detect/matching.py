@@ -20,7 +20,7 @@ from config.conditions import Scalar, Test
 from workers.decode.words import numbers_of_words
 from workers.detect.fields import SOCKADDR_TYPE, Field
 from workers.detect.patterns import PatternSet, as_bytes, fits, lowered, options, pattern
-from workers.detect.values import BYTES, NUMBER, TEXT, Text, Value, number_of
+from workers.detect.values import BYTES, NUMBER, TEXT, Text, Value, as_raw, number_of
 
 SIZES: dict[str, Callable[[int, int], bool]] = {
     "lt": lambda value, other: value < other,
@@ -220,7 +220,7 @@ def _number_test(field: Field, test: Test) -> Callable[[Value], bool]:
 
     def holds(value: Value) -> bool:
         assert isinstance(value, int)
-        text = shown(value & 0xFFFFFFFFFFFFFFFF) if shown and words else ""
+        text = shown(as_raw(value)) if shown and words else ""
         parts = text.split("|")
         if test.operator == "has":
             found = [all(w in parts for w in word.split("|")) for word in words]

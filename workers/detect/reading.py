@@ -15,6 +15,7 @@ from workers.detect.columns import (
 )
 from workers.detect.comparison import ComparisonColumn
 from workers.detect.fields import EXEC, SOCKADDR_TYPE, Field, field_of
+from workers.detect.members import MemberColumn
 from workers.detect.subjects import CommandLineColumn, ContextColumn, ExecImageColumn, ImageColumn
 from workers.detect.values import BYTES, NUMBER, Value, shown_number
 from workers.detect.view import Array, Column, Keys, ValueColumn, View
@@ -54,6 +55,8 @@ def _plain_column(field: Field) -> Column:
         return DescriptorColumn(field)
     if field.place == "image":
         return (_of_exec(field) if field.event.name == EXEC else None) or ImageColumn(field)
+    if field.member is not None:
+        return MemberColumn(field.event, field.argument, field.column, field.element or 0, field.member)
     if field.type == SOCKADDR_TYPE and field.kind == NUMBER:
         return AddressNumberColumn(field)
     if field.type in (VECTOR_TYPE, SOCKADDR_TYPE) or field.kind == BYTES:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bpf.widths import number
+from workers.decode.meaning import Commanded
 from workers.decode.numbers import Parser
 from workers.decode.words import numbers_of_words
 
@@ -65,8 +66,14 @@ def _integer(word: str) -> int | None:
         return None
 
 
+def as_raw(value: int) -> int:
+    """A number as a register has it, with its command if it has one."""
+    raw = value & 0xFFFFFFFFFFFFFFFF
+    return Commanded.of(raw, value.command) if isinstance(value, Commanded) else raw
+
+
 def shown_number(value: int, view: str, words: Words | None) -> Text:
     """`hex`: as the register had it, without 0x; `dec`: as it is; `word`: in words, if it has any."""
     if view == "word" and words is not None:
-        return text(words(value & 0xFFFFFFFFFFFFFFFF))
+        return text(words(as_raw(value)))
     return text(format(value & 0xFFFFFFFFFFFFFFFF, "x") if view == "hex" else str(value))

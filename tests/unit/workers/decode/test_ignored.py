@@ -142,7 +142,7 @@ def test_a_signatures_field_has_no_value_then() -> None:
     assert list(keys) == [None]
     rows, contexts = rows_of("fcntl", 3, F_SETFD, 5)
     keys = found.keys(type("View", (), {"rows": rows, "contexts": contexts}), np.arange(1))
-    assert list(keys) == [5]
+    assert list(keys) == [(5, F_SETFD)]
 
 
 def test_outputs_show_null_and_why() -> None:
