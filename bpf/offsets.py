@@ -256,7 +256,7 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
     ):
         with contextlib.suppress(UnknownMember):
             found |= {f"KERNEL_{s}_{path.replace('.', '_')}": btf.offset(s, path) for s, path in members}
-    for struct, path in (*HOOKED, ("cgroup", "ancestor_ids")):
+    for struct, path in (*HOOKED, ("cgroup", "ancestor_ids"), ("cgroup", "ancestors")):
         with contextlib.suppress(UnknownMember):
             found[f"KERNEL_{struct}_{path.replace('.', '_')}"] = btf.offset(struct, path)
     found["KERNEL_k_sigaction_size"] = btf.size("k_sigaction")

@@ -38,7 +38,12 @@ static __always_inline bool task_in_cgroup(u64 task, s32 level, u64 id)
 	u64 cgroup = KREAD(u64, KREAD(u64, task + KERNEL_task_struct_cgroups) + KERNEL_css_set_dfl_cgrp);
 	if (KREAD(s32, cgroup + KERNEL_cgroup_level) < level)
 		return false;
+#ifdef KERNEL_cgroup_ancestor_ids
 	return KREAD(u64, cgroup + KERNEL_cgroup_ancestor_ids + level * sizeof(id)) == id;
+#else
+	u64 ancestor = KREAD(u64, cgroup + KERNEL_cgroup_ancestors + level * sizeof(id));
+	return KREAD(u64, KREAD(u64, ancestor + KERNEL_cgroup_kn) + KERNEL_kernfs_node_id) == id;
+#endif
 #endif
 }
 

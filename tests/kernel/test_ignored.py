@@ -27,7 +27,7 @@ def test_what_the_kernel_ignores_is_null_and_no_condition_matches_it(tmp_path: P
     assert run.ledger["balanced"] is True
     found = [e for e in run.events if e["eventName"] == "fcntl"]
     assert [details(e, "cmd")["raw"] for e in found] == [2], "F_SETFD alone uses it"
-    assert details(found[0], "arg")["value"] == 4242
+    assert details(found[0], "arg")["raw"] == 4242
     named = next(e for e in run.events if e["eventName"] == "prctl" and details(e, "option")["raw"] == 15)
     for name in ("arg3", "arg4", "arg5"):
         assert (details(named, name)["value"], details(named, name)["reason"]) == (None, "ignored")

@@ -21,6 +21,8 @@ Value = object
 Reader = Callable[[bytes], Value]
 PADDING = "pad"
 """Members of such names are not shown."""
+NUMERIC = frozenset("limit signal errno sigcode s32 dirfd utime".split())
+"""Parsers that name some numbers and leave the others."""
 SIGNED = ("s8", "s16", "s32", "s64", "long")
 IDS = ("Uid", "Gid", "Suid", "Sgid", "Euid", "Egid", "Fsuid", "Fsgid", "UserNamespace", "SecureBits")
 CAPABILITIES = ("CapInheritable", "CapPermitted", "CapEffective", "CapBounding", "CapAmbient")
@@ -70,7 +72,7 @@ def _shown(how: str) -> Reader:
     def read(data: bytes) -> Value:
         raw = int.from_bytes(data, "little")
         text = parser(raw)
-        return raw if text == str(raw) else text
+        return raw if text == str(raw) and (how[0] == "=" or how[1:] in NUMERIC) else text
 
     return read
 
