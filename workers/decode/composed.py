@@ -103,10 +103,7 @@ def signal_name(raw: int) -> str:
 
 
 def signal_set(raw: int) -> str:
-    """A set of signals: bit 0 is signal 1. Of a set with most of them, those that it lacks."""
-    missing = ~raw & 0xFFFFFFFFFFFFFFFF
-    if raw.bit_count() > 48:
-        return "~(" + "|".join(signal_name(n + 1) for n in range(64) if missing >> n & 1) + ")"
+    """A set of signals: bit 0 is signal 1."""
     return "|".join(signal_name(n + 1) for n in range(64) if raw >> n & 1) or "0"
 
 
