@@ -135,6 +135,15 @@ def device(raw: int) -> str:
     return f"{major}:{(raw & 0xFF) | (raw >> 12 & 0xFFFFFF00)}"
 
 
+def device_number(text: str) -> int | None:
+    """The number of `major:minor`."""
+    major, _, minor = text.partition(":")
+    if not (major.isdecimal() and minor.isdecimal()):
+        return None
+    high, low = int(major), int(minor)
+    return (high & 0xFFF) << 8 | (high & 0xFFFFF000) << 32 | low & 0xFF | (low & 0xFFFFFF00) << 12
+
+
 def limit(raw: int) -> str:
     """A limit of resources."""
     return "RLIM_INFINITY" if raw in (0xFFFFFFFFFFFFFFFF, LOW) else str(raw)
@@ -265,6 +274,20 @@ def kernel_version(raw: int) -> str:
     return f"{raw >> 16}.{raw >> 8 & 0xFF}.{raw & 0xFF}" if raw else "0"
 
 
+def version_number(text: str) -> int | None:
+    """The number of `6.1.0`."""
+    parts = text.split(".")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        return None
+    return int(parts[0]) << 16 | int(parts[1]) << 8 | int(parts[2])
+
+
+def huge_number(text: str) -> int | None:
+    """The number of `21<<MAP_HUGE_SHIFT`."""
+    size, shift, _ = text.partition("<<")
+    return int(size) << 26 if shift and size.isdecimal() else None
+
+
 PERF_BITS = """disabled inherit pinned exclusive exclude_user exclude_kernel exclude_hv exclude_idle mmap comm freq
     inherit_stat enable_on_exec task watermark precise_ip precise_ip_2 mmap_data sample_id_all exclude_host
     exclude_guest exclude_callchain_kernel exclude_callchain_user mmap2 comm_exec use_clockid context_switch
@@ -327,3 +350,5 @@ COMPOSED: dict[str, Parser] = {
     "perf_flags": perf_flags,
 }
 """`:NAME` of bpf/tables/arguments.txt and structs.txt."""
+BACK = {device: device_number, kernel_version: version_number, mmap_flags: huge_number}
+"""Parsers whose texts are made of more than words, and what makes a number of a part of them."""

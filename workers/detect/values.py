@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bpf.widths import number
+from workers.decode.composed import BACK
 from workers.decode.meaning import Commanded
 from workers.decode.numbers import Parser
 from workers.decode.words import numbers_of_words
@@ -53,6 +54,7 @@ def number_of(given: object, width: str, words: Words | None) -> int | None:
         value = _integer(word.strip())
         if value is None and words is not None:
             value = numbers_of_words(words).get(word.strip())
+            value = BACK[words](word.strip()) if value is None and words in BACK else value
         if value is None:
             return None
         total |= value
