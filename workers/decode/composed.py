@@ -146,7 +146,7 @@ def device_number(text: str) -> int | None:
 
 def limit(raw: int) -> str:
     """A limit of resources."""
-    return "RLIM_INFINITY" if raw in (0xFFFFFFFFFFFFFFFF, LOW) else str(raw)
+    return "RLIM_INFINITY" if raw == 0xFFFFFFFFFFFFFFFF else str(raw)
 
 
 def touched(raw: int) -> str:
