@@ -21,7 +21,7 @@ from bpf.widths import number
 from config.filters import Condition, FilterError, integer
 from workers.blobs import Blobs, argument_counts, blobs, used
 from workers.decode.ignored import Ignored
-from workers.decode.meaning import Commanded, decides, words_of
+from workers.decode.meaning import Commanded, decides, pointing, words_of
 from workers.decode.numbers import Parser
 from workers.decode.texts import TEXT_TYPES, Texts
 from workers.decode.words import known_words
@@ -181,7 +181,9 @@ class Predicates:
         of, mask, _ = decides(event, event.arguments[index])
         if of < 0:
             return raws
-        return list(zip(raws, (used(rows, event, of, chosen) & np.uint64(mask)).tolist(), strict=True))
+        commands = (used(rows, event, of, chosen) & np.uint64(mask)).tolist()
+        pointers = pointing(event, event.arguments[index])
+        return [None if c in pointers else (raw, c) for raw, c in zip(raws, commands, strict=True)]
 
     def _ignored(self, condition: Condition) -> Ignored | None:
         if condition.argument is None:

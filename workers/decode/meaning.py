@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 
 from bpf import words
 from bpf.catalogue import Event
@@ -53,6 +53,14 @@ def decides(event: Event, argument: Argument) -> tuple[int, int, frozenset[int]]
         return -1, 0, frozenset()
     values = frozenset(value for value, each in commands.by_value.items() if argument.name in each)
     return event.index(commands.argument) or 0, commands.mask, values
+
+
+@cache
+def pointing(event: Event, argument: Argument) -> frozenset[int]:
+    """The commands with which an argument is a pointer, and no number."""
+    commands = commands_of(event.name)
+    by_value = commands.by_value if commands else {}
+    return frozenset(v for v, each in by_value.items() if argument.name in each and each[argument.name].is_pointer)
 
 
 class Commanded(int):

@@ -26,7 +26,7 @@ from workers.blobs import argument, used
 from workers.decode import blocks, paths, texts
 from workers.decode.blocks import Block, byte_strings
 from workers.decode.ignored import Ignored
-from workers.decode.meaning import Commanded, decides
+from workers.decode.meaning import Commanded, decides, pointing
 from workers.decode.sockaddr import decode as decode_sockaddr
 from workers.decode.texts import Texts
 from workers.detect.fields import FAMILIES, SOCKADDR_TYPE, Field
@@ -57,6 +57,7 @@ class NumberColumn(ValueColumn):
         self._never, self._object = argument.form in (UNREAD, NAMED), argument.form == OBJECT
         self._ignored = Ignored(field.event, field.argument)
         self._of, self._mask, _ = decides(field.event, argument)
+        self._pointing = pointing(field.event, argument)
 
     def keys(self, view: View, chosen: Array) -> Keys:
         if self._never:
@@ -72,7 +73,7 @@ class NumberColumn(ValueColumn):
     def _commanded(self, view: View, chosen: Array, keys: Keys) -> Keys:
         commands = used(view.rows, self._event, self._of, chosen) & np.uint64(self._mask)
         return [
-            None if key is None else (key, command)
+            None if key is None or command in self._pointing else (key, command)
             for key, command in zip(listed(keys), commands.tolist(), strict=True)
         ]
 

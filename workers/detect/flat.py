@@ -14,7 +14,7 @@ from typing import Any
 
 from bpf.catalogue import Catalogue, Event
 from config.conditions import Either, Negated, Node, Surely, Test
-from workers.decode.meaning import Commanded, decides, words_of
+from workers.decode.meaning import Commanded, decides, pointing, words_of
 from workers.decode.structs import TYPED
 from workers.detect.columns import address_part
 from workers.detect.comparison import compared
@@ -118,11 +118,14 @@ class FlatEvent:
     def _number(self, wanted: Field, given: object) -> Value:
         """With the command that says what its words are, if there is one."""
         value = number_of(given, wanted.width, wanted.words)
-        of, mask, _ = decides(self.event, self.event.arguments[wanted.argument])
-        if value is None or of < 0 or wanted.place != "argument":
+        argument = self.event.arguments[wanted.argument]
+        of, mask, _ = decides(self.event, argument)
+        if value is None or of < 0:
             return value
         command = number_of(self.args.get(self.event.arguments[of].name), "u32", words_of(self.event, of))
-        return value if command is None else Commanded.of(value, command & mask)
+        if command is None:
+            return value
+        return None if command & mask in pointing(self.event, argument) else Commanded.of(value, command & mask)
 
 
 def _member(wanted: Field, given: object) -> Value:
