@@ -18,6 +18,9 @@ from bpf.widths import mask_of
 FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
 MESSAGE_ROOM = 2 * (layout.SMALL_BYTES + 16)
 """Of what a msghdr points to."""
+IN_ORDER = (1, 2, 3, 4, 5, 6)
+THROUGH = ("socketcall", "ipc", "old_mmap", "old_select")
+"""Calls that stand for others, which the program of 32-bit calls looks for in them."""
 ANY_RESULT = -(2**63), 2**63 - 1
 
 
@@ -36,7 +39,7 @@ def of_call(call: Call, wanted: Wanted, bounds: tuple[int, int] = ANY_RESULT) ->
     if commands and by_command:
         names = [argument.name for argument in call.arguments]
         row["command"], row["command_mask"] = names.index(commands.argument) + 1, commands.mask
-    row["detailed"] = bool(by_command) or any(blob.is_detail for blob in blobs)
+    row["detailed"] |= bool(by_command) or any(blob.is_detail for blob in blobs)
     row["narrow"] = call.compat
     _values(row, call)
     room = sum(blob.room for blob in blobs)
@@ -69,8 +72,17 @@ def commands(call: Call) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _values(row: np.ndarray[Any, Any], call: Call) -> None:
-    """How its arguments come, and which bits of them the kernel uses. Those of ids are cut by bpf/c/dispatch.h."""
-    row["registers"][0, : len(call.registers)] = call.registers
+    """How its arguments come, and which bits of them the kernel uses. Those of ids are cut by bpf/c/dispatch.h.
+
+    32-bit calls go by a program of their own, which takes what `registers` says, or by that of details.
+    """
+    registers = call.registers
+    if not registers and layout.CALL_SLOTS <= call.slot < layout.MULTIPLEXED_SLOT:
+        if call.event.name in THROUGH:
+            row["detailed"] = 1
+        else:
+            registers = IN_ORDER
+    row["registers"][0, : len(registers)] = registers
     row["masks"] = (1 << 64) - 1
     for i, argument in enumerate(call.arguments[:6]):
         bit, width = 1 << i, argument.width

@@ -162,7 +162,8 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, u
 					  u32 slot, const u64 *inner, enum call_kind kind)
 {
 	s64 number = SYSCALL_NUMBER(regs), retval = CALL_RESULT(ctx);
-	bool compat = SYSCALL_IS_COMPAT(task);
+	/* 32-bit calls are never plain ones: on_multiplexed has them */
+	bool compat = kind != CALL_PLAIN && SYSCALL_IS_COMPAT(task);
 	struct subject s;
 	if (retval < call->retval_min || retval > call->retval_max || !in_scope(&s, task))
 		return;
