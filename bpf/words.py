@@ -39,3 +39,8 @@ def numbers_of(table: str) -> dict[str, int]:
 def bits_of(table: str) -> tuple[tuple[int, str], ...]:
     """The same in the order in which flags are taken from a number: what has more bits comes first."""
     return tuple(sorted(words_of(table), key=lambda word: -word[0].bit_count()))
+
+
+def version() -> str:
+    """Of the kernel whose headers the table was made from."""
+    return TABLE.read_text().split("\n", 1)[0].partition("Linux ")[2].partition(";")[0]

@@ -15,6 +15,7 @@ from config import outputs, settings
 from pipeline.groups import EX_USAGE, Failure, Suggesting, btf_option, say
 from pipeline.host import Finding, findings, hook_state, hooked_function, trial
 from pipeline.proof import prove
+from workers.decode import described
 
 
 @click.group(name="list", cls=Suggesting)
@@ -62,8 +63,13 @@ def _lack(event: Event) -> str:
 
 def _show_event(event: Event) -> None:
     say(f"{event.name}  (id {event.id})")
-    for argument in event.arguments:
-        say(f"  {argument.type} {argument.name}")
+    for index, argument in enumerate(event.arguments):
+        if not event.is_syscall:
+            say(f"  {argument.type} {argument.name}")
+            continue
+        say(f"  {argument.type} {argument.name}  ({argument.width}; {described.of_argument(event, index)})")
+        for command, text in described.by_command(event, index):
+            say(f"      {command}: {text}")
     say(f"  sets: {', '.join(sorted(event.sets)) or 'none'}")
     lack = _lack(event)
     say(f"  not on this host: {lack}" if lack else f"  provided: by {_source(event)}")
