@@ -77,6 +77,10 @@ class Blobs:
         """The bytes of each entry in `Rows.data`, none of -1."""
         return gather(data, self._of(self.start, entries), self._of(self.bytes, entries))
 
+    def sizes(self, entries: Array) -> Array:
+        """Bytes of each entry, 0 of -1, i64."""
+        return self._of(self.bytes, entries).astype(np.int64)
+
     def wholes(self, entries: Array) -> Array:
         """`whole` of each entry, 0 of -1, i64."""
         return self._of(self.whole, entries).astype(np.int64)

@@ -52,6 +52,15 @@ static __always_inline u64 written_argument(const struct writer *w, u32 i)
 	return i ? *(volatile u64 *)&cell[(i - 1) & 7] : *(volatile u64 *)&w->head->arg0;
 }
 
+#define PAGE_BYTES 4096
+/* Of a text whose end cannot be read, what there is up to the end of its first page: so many bytes, or 0. */
+static __always_inline u32 readable_part(void *to, u64 address)
+{
+	u64 left = PAGE_BYTES - (address & (PAGE_BYTES - 1));
+	OPAQUE(left);
+	return bpf_probe_read_user(to, BOUNDED(left, PAGE_BYTES), (void *)address) ? 0 : left;
+}
+
 static __always_inline void blob_string(struct writer *w, u32 arg, u64 address, bool user)
 {
 	struct blob *b = blob_begin(w, arg, BLOB_ROOM);
@@ -64,6 +73,7 @@ static __always_inline void blob_string(struct writer *w, u32 arg, u64 address, 
 		long n = read_text(b + 1, STRING_BYTES + 1, address, user);
 		if (n <= 0) {
 			status = BLOB_FAULT;
+			bytes = user ? readable_part(b + 1, address) : 0;
 		} else if (n > STRING_BYTES) {
 			bytes = STRING_BYTES;
 			status = BLOB_CUT;

@@ -14,6 +14,7 @@ from bpf.catalogue import LEXICAL, Event
 from bpf.layout import (
     BLOB_BASE,
     BLOB_CUT,
+    BLOB_FAULT,
     BLOB_OK,
     BLOB_STATUS,
     SOURCE_KERNEL,
@@ -116,7 +117,7 @@ class Texts:
         packed = int(found.status[entry])
         status, source = packed & BLOB_STATUS, SOURCES.get(packed & ~BLOB_STATUS, "")
         data = bytes_of(rows, found, entry)
-        if status not in (BLOB_OK, BLOB_CUT):
+        if status not in (BLOB_OK, BLOB_CUT) and not (status == BLOB_FAULT and data):
             return Text(status, source)
         if self._own:
             return self._of_own_root(data, int(found.whole[entry]), status, source)

@@ -162,7 +162,8 @@ def _argument(argument: Argument, given: Mapping[str, Any]) -> Any:
             return decode_sockaddr(data)
         # a vector's elements are one text, with a NUL between them
         value = data.split(b"\0") if isinstance(value, list) else data
-    cut, passed = given.get("cut") is True, given.get("source") == LEXICAL
+    cut = given.get("cut") is True or given.get("reason") == "fault"
+    passed = given.get("source") == LEXICAL
     if (cut or passed) and isinstance(value, str | bytes | list):
         return Text(tuple(texts(value).parts), cut, passed)
     return value

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bpf.layout import BLOB_CUT, BLOB_OK, BLOB_RACED
+from bpf.layout import BLOB_CUT, BLOB_FAULT, BLOB_OK, BLOB_RACED
 from workers.blobs import Blobs, blobs
 from workers.decode.blocks import Block
 from workers.detect.values import Value
@@ -140,7 +140,8 @@ class View:
             found, rows = self.found, self.rows
             entry = found.entries(argument, len(rows), chosen)
             status = found.statuses(entry)
-            whole, cut = status == BLOB_OK, (status == BLOB_CUT) | (status == BLOB_RACED)
+            in_part = (status == BLOB_FAULT) & (found.sizes(entry) > 0)
+            whole, cut = status == BLOB_OK, (status == BLOB_CUT) | (status == BLOB_RACED) | in_part
             known = self._reads[key] = Read(
                 found.texts(rows.data, np.where(whole | cut, entry, -1)), ~(whole | cut), cut, entry
             )
