@@ -5,6 +5,7 @@ what stands here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from bpf import layout, shown
@@ -145,6 +146,7 @@ def blob_of(how: Shown, index: int, arguments: tuple[Argument, ...], compat: boo
     return Blob(index, kind, most, sized, how.written, unit, limit, how.count.startswith("*"))
 
 
+@cache
 def struct_size(name: str, compat: bool) -> int:
     """Bytes of a struct; of one with variants those of the largest."""
     variants = [each for each in declared() if each.startswith(f"{name}/") and each != f"{name}/32"]

@@ -78,9 +78,10 @@ def parse(text: str) -> Shown:
 
 @dataclass
 class Table:
-    """The whole table: by (call or glob, argument), by type, and by call what depends on a command."""
+    """The whole table: by (call, argument), by globs of calls, by type, and by call what depends on a command."""
 
-    named: list[tuple[str, str, Shown]] = field(default_factory=list)
+    named: dict[tuple[str, str], Shown] = field(default_factory=dict)
+    globs: list[tuple[str, str, Shown]] = field(default_factory=list)
     typed: dict[str, Shown] = field(default_factory=dict)
     commands: dict[str, Commands] = field(default_factory=dict)
 
@@ -106,7 +107,12 @@ def table() -> Table:
             ]
         else:
             calls, arguments, spec = line.split()
-            found.named += [(c, a, parse(spec)) for c in calls.split(",") for a in arguments.split(",")]
+            for call in calls.split(","):
+                for argument in arguments.split(","):
+                    if "*" in call:
+                        found.globs.append((call, argument, parse(spec)))
+                    else:
+                        found.named.setdefault((call, argument), parse(spec))
     return found
 
 
@@ -117,13 +123,14 @@ def _add(commands: Commands, values: Iterable[str], arguments: str, shown: Shown
             commands.by_value.setdefault(number & commands.mask, {})[argument] = shown
 
 
-@cache
 def number_of(word: str) -> int:
-    """The number of a word, whatever table it is in; KeyError if none has it."""
-    for name in COMMANDS:
-        if word in words.numbers_of(name):
-            return words.numbers_of(name)[word]
-    raise KeyError(word)
+    """The number of a word of the tables of commands; KeyError if none has it."""
+    return _numbers()[word]
+
+
+@cache
+def _numbers() -> dict[str, int]:
+    return {word: number for name in reversed(COMMANDS) for word, number in words.numbers_of(name).items()}
 
 
 COMMANDS = """fcntl prctl ptrace seccomp_op reboot landlock_rule keyctl ioctl family level fsconfig arch_prctl bpf_cmd
@@ -135,8 +142,10 @@ COMMANDS = """fcntl prctl ptrace seccomp_op reboot landlock_rule keyctl ioctl fa
 def of(call: str, argument: str, kind: str) -> Shown | None:
     """How an argument is shown, whatever its command; None if its type says all."""
     known = table()
-    for name, wanted, shown in known.named:
-        if wanted == argument and (name == call or ("*" in name and fnmatch.fnmatchcase(call, name))):
+    if (call, argument) in known.named:
+        return known.named[call, argument]
+    for name, wanted, shown in known.globs:
+        if wanted == argument and fnmatch.fnmatchcase(call, name):
             return shown
     commands = known.commands.get(call)
     if commands and argument in commands.arguments:

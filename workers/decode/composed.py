@@ -112,6 +112,11 @@ def capabilities(raw: int) -> str:
     return bits(raw, [(1 << number, name) for number, name in words.words_of("capability")])
 
 
+def high_capabilities(raw: int) -> str:
+    """The rest of them: bit 0 is capability 32."""
+    return capabilities(raw << 32)
+
+
 def wait_status(raw: int) -> str:
     """What a child's end, stop or going on is told as (include/uapi/linux/wait.h)."""
     value, signal = raw & 0xFFFF, raw & 0x7F
@@ -319,6 +324,7 @@ COMPOSED: dict[str, Parser] = {
     "signal": signal_name,
     "sigset": signal_set,
     "capset": capabilities,
+    "capset_high": high_capabilities,
     "wait_status": wait_status,
     "handler": handler,
     "device": device,
