@@ -11,6 +11,7 @@ from bpf.catalogue import LEXICAL, Event
 from bpf.layout import (
     BLOB_BASE,
     BLOB_CUT,
+    BLOB_FAULT,
     BLOB_OK,
     BLOB_RACED,
     HEAD_ENTRY,
@@ -130,9 +131,10 @@ class TextColumn(ValueColumn):
     def _text(read: texts.Text) -> Text | None:
         if read.status == BLOB_RACED:
             return Text((), True)
-        if read.status not in (BLOB_OK, BLOB_CUT):
+        in_part = read.status == BLOB_FAULT and bool(read.data)
+        if read.status not in (BLOB_OK, BLOB_CUT) and not in_part:
             return None
-        return Text((read.data,), read.status == BLOB_CUT, read.source == LEXICAL)
+        return Text((read.data,), in_part or read.status == BLOB_CUT, read.source == LEXICAL)
 
     def value(self, key: Any) -> Value:
         return Text((self._texts.shown(key).data,)) if isinstance(key, bytes) else key
