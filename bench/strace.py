@@ -1,0 +1,216 @@
+"""Held against strace: both watch the same processes, and every argument of every call is compared.
+
+    headrace run -e syscalls -- strace -f -v -o FILE -- COMMAND
+      events of a thread, in order   <->   lines of the thread, in order
+
+strace's binary is an observer here, and nothing more. An argument is
+
+    same        the same number, words, or text; or both have looked behind the pointer
+    undecoded   strace has words or a structure where headrace has a number or an address
+    words       both have words, and they differ (docs/strace.md says which, and why)
+    wrong       both have a number, and they differ
+
+    python -m bench.strace [--show 20] COMMAND...       a command, or each line of standard input
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HEADRACE = str(Path(sys.executable).with_name("headrace"))
+DEADLINE_S = 300
+LINE = re.compile(r"(?P<tid>\d+) +(?P<name>\w+)\((?P<args>.*)\) += (?P<result>\S+).*", re.DOTALL)
+UNFINISHED = re.compile(r"(?P<tid>\d+) +(?P<name>\w+)\((?P<args>.*?),?\s*<unfinished \.\.\.>", re.DOTALL)
+RESUMED = re.compile(r"(?P<tid>\d+) +<\.\.\. (?P<name>\w+) resumed>(?P<rest>.*)", re.DOTALL)
+NUMBER = re.compile(r"-?(0x[0-9a-f]+|\d+)")
+COMMENT = re.compile(r" ?/\*.*?\*/")
+ONE_NUMBER = re.compile(r"\[(?:\w+ => )?(-?\w+)\]")
+NAMED = {
+    "child_stack": "stack",
+    "flags": "flags",
+    "parent_tidptr": "parent_tid",
+    "child_tidptr": "child_tid",
+    "tls": "tls",
+}
+"""Arguments of clone, which strace shows by names of its own and in the order of the manual page."""
+BUFFERS = {
+    ("read", "buf"),
+    ("write", "buf"),
+    ("pread64", "buf"),
+    ("pwrite64", "buf"),
+    ("sendto", "buf"),
+    ("recvfrom", "buf"),
+}
+"""What headrace reads on request (--capture-bytes)."""
+FORKS = ("clone", "clone3", "fork", "vfork")
+
+
+@dataclass
+class Compared:
+    """What came of it: counts by class, and by (call, argument) of what is not the same; `calls` of both."""
+
+    classes: Counter[str] = field(default_factory=Counter)
+    unlike: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    examples: dict[tuple[str, str, str], tuple[str, str]] = field(default_factory=dict)
+    calls: int = 0
+    unmatched: int = 0
+    results: int = 0
+    """Results that differ."""
+
+    def add(self, kind: str, call: str, argument: str, strace: str, own: object) -> None:
+        """One argument."""
+        self.classes[kind] += 1
+        if kind != "same":
+            key = kind, call, argument
+            self.unlike[key] += 1
+            self.examples.setdefault(key, (strace[:120], str(own)[:120]))
+
+
+def split(text: str) -> list[str]:
+    """Arguments as strace separates them: at commas outside of brackets and quotes."""
+    found, depth, begin, quoted, i = [], 0, 0, False, 0
+    while i < len(text):
+        c = text[i]
+        if quoted:
+            if c == "\\":
+                i += 1
+            elif c == '"':
+                quoted = False
+        elif c == '"':
+            quoted = True
+        elif c in "([{":
+            depth += 1
+        elif c in ")]}":
+            depth -= 1
+        elif c == "," and not depth:
+            found.append(text[begin:i].strip())
+            begin = i + 1
+        i += 1
+    last = text[begin:].strip()
+    return [*found, last] if last or found else []
+
+
+def lines_of(text: str) -> Iterator[tuple[int, str, list[str], str]]:
+    """(thread, call, arguments, result) of every whole line of strace's output."""
+    begun: dict[int, tuple[str, str]] = {}
+    for line in text.splitlines():
+        if match := UNFINISHED.fullmatch(line):
+            begun[int(match["tid"])] = match["name"], match["args"]
+            continue
+        if match := RESUMED.fullmatch(line):
+            name, args = begun.pop(int(match["tid"]), ("", ""))
+            rest = match["rest"]
+            joint = ", " if args and rest[:1] not in (")", "") and not rest.startswith(",") else ""
+            line = f"{match['tid']} {name}({args}{joint}{rest.lstrip(', ')}"
+        if match := LINE.fullmatch(line):
+            yield int(match["tid"]), match["name"], split(match["args"]), match["result"]
+
+
+def _words(text: str) -> set[str]:
+    return set(text.replace(" ", "").split("|"))
+
+
+def _number(text: str) -> int | None:
+    plain = COMMENT.sub("", text).strip()
+    if match := ONE_NUMBER.fullmatch(plain):
+        plain = match[1]
+    if not NUMBER.fullmatch(plain):
+        return 0 if plain == "NULL" else None
+    return int(plain, 0) if not re.fullmatch("0[0-7]+", plain) else int(plain, 8)
+
+
+def class_of(strace: str, own: dict[str, Any]) -> str:
+    """How one argument compares."""
+    value, raw = own["value"], own.get("raw")
+    strace = strace.partition("=")[2] if re.match(r"\w+=[^=]", strace) else strace
+    number = _number(strace)
+    if number is not None:
+        numbers = [n for n in (raw, value) if isinstance(n, int) and not isinstance(n, bool)]
+        numbers += [int(value, 16)] if isinstance(value, str) and re.fullmatch("0x[0-9a-f]+", value) else []
+        if not numbers or any((n - number) % (1 << 64) == 0 or (n - number) % (1 << 32) == 0 for n in numbers):
+            return "same"
+        # an address to strace, and what stands behind it to headrace
+        return "same" if re.match("0x[0-9a-f]{6}", strace) and raw is None else "wrong"
+    plain = isinstance(value, int) or (isinstance(value, str) and bool(re.fullmatch("0x[0-9a-f]+|-?[0-9]+", value)))
+    if plain and "reason" not in own:
+        return "undecoded"
+    if isinstance(value, str) and re.fullmatch(r"[A-Z][A-Z0-9_x|]*", strace):
+        return "same" if _words(strace) == _words(value) else "words"
+    return "same"
+
+
+def _pairs(name: str, given: list[str], own: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    if name != "clone":
+        yield from zip(given, own, strict=False)
+        return
+    by_name = {argument["name"]: argument for argument in own}
+    for said in given:
+        key, _, value = said.partition("=")
+        if NAMED.get(key) in by_name:
+            yield value, by_name[NAMED[key]]
+
+
+def compare(text: str, events: Sequence[dict[str, Any]], into: Compared) -> None:
+    """strace's output and headrace's events of the same processes."""
+    by_thread: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for event in events:
+        by_thread[event["hostThreadId"]].append(event)
+    for tid, name, given, result in lines_of(text):
+        own = by_thread[tid]
+        # a child's first end of call is that of the clone that made it
+        while own and own[0]["eventName"] != name and (own[0]["eventName"] in FORKS or len(own) > 1):
+            own.pop(0)
+        if not own or own[0]["eventName"] != name:
+            into.unmatched += 1
+            continue
+        event = own.pop(0)
+        into.calls += 1
+        wanted = _number(result)
+        if wanted is not None and event["returnValue"] is not None and wanted >= 0:
+            into.results += (event["returnValue"] - wanted) % (1 << 64) != 0
+        for said, argument in _pairs(name, given, event["args"]):
+            kind = "same" if (name, argument["name"]) in BUFFERS else class_of(said, argument)
+            into.add(kind, name, argument["name"], said, argument["value"])
+
+
+def watch(command: Sequence[str], into: Compared, folder: Path) -> None:
+    """Run a command below both."""
+    events, lines = folder / "events", folder / "strace"
+    strace = ["strace", "-f", "-v", "-qq", "-s", "4096", "-o", str(lines), "--", *command]
+    run = [HEADRACE, "run", "-e", "syscalls", "-o", f"json:{events},truncate=yes", "--", *strace]
+    subprocess.run(run, capture_output=True, timeout=DEADLINE_S, check=False, stdin=subprocess.DEVNULL)
+    found = [json.loads(line) for line in events.read_text().splitlines()]
+    compare(lines.read_text(errors="replace"), [e for e in found if e["processName"] != "strace"], into)
+
+
+def main() -> None:
+    """Compare commands, and print what differs."""
+    parser = argparse.ArgumentParser(description="headrace and strace, argument by argument")
+    parser.add_argument("--show", type=int, default=20, help="so many of what differs most")
+    parser.add_argument("command", nargs="*")
+    options = parser.parse_args()
+    commands = [options.command] if options.command else [shlex.split(line) for line in sys.stdin if line.strip()]
+    found = Compared()
+    with tempfile.TemporaryDirectory() as folder:
+        for command in commands:
+            watch(command, found, Path(folder))
+    print(
+        f"calls {found.calls}  unmatched {found.unmatched}  results that differ {found.results}  {dict(found.classes)}"
+    )
+    for key, count in found.unlike.most_common(options.show):
+        print(f"{count:>6}  {' '.join(key)}: {found.examples[key][0]}  |  {found.examples[key][1]}")
+
+
+if __name__ == "__main__":
+    main()
