@@ -53,7 +53,10 @@ BUFFERS = {
     ("recvfrom", "buf"),
 }
 """What headrace reads on request (--capture-bytes)."""
-FORKS = ("clone", "clone3", "fork", "vfork")
+SHORTER = {"recv": "recvfrom", "send": "sendto"}
+"""Calls of socketcall that are others with fewer arguments."""
+NEAR = 4
+"""So many events are looked through for that of a line."""
 
 
 @dataclass
@@ -168,11 +171,14 @@ def compare(text: str, events: Sequence[dict[str, Any]], into: Compared) -> None
         by_thread[event["hostThreadId"]].append(event)
     for tid, name, given, result in lines_of(text):
         own = by_thread[tid]
-        # a child's first end of call is that of the clone that made it
-        while own and own[0]["eventName"] != name and (own[0]["eventName"] in FORKS or len(own) > 1):
-            own.pop(0)
-        if not own or own[0]["eventName"] != name:
+        # a child's first end of call is that of the clone that made it; some calls stand for others
+        name = SHORTER.get(name, name)
+        near = [event["eventName"] for event in own[:NEAR]]
+        del own[: near.index(name) if name in near else 0]
+        if name not in near:
             into.unmatched += 1
+            into.unlike["unmatched", name, ""] += 1
+            into.examples["unmatched", name, ""] = name, own[0]["eventName"] if own else ""
             continue
         event = own.pop(0)
         into.calls += 1

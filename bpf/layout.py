@@ -204,7 +204,8 @@ CALL = np.dtype(
         ("registers", "u1", 6),
         ("detailed", "u1"),
         ("command", "u1"),
-        ("pad", "u1", 2),
+        ("pages", "u1"),
+        ("pad", "u1"),
         ("command_mask", "<u4"),
         ("masks", "<u8", 6),
     ]

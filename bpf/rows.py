@@ -84,6 +84,7 @@ def _values(row: np.ndarray[Any, Any], call: Call) -> None:
             registers = IN_ORDER
     row["registers"][0, : len(registers)] = registers
     row["masks"] = (1 << 64) - 1
+    row["pages"] = 1 << 5 if call.event.name == "mmap2" else 0
     for i, argument in enumerate(call.arguments[:6]):
         bit, width = 1 << i, argument.width
         row["joined"] |= bit * (i in call.joined)

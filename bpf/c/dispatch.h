@@ -101,6 +101,7 @@ static __always_inline void compat_values(u64 *a, const struct call *call)
 		u64 nobody = EQUAL((u16)a[i], 0xffff) & (call->ids >> i);
 		a[i] |= negative * 0xffffffff00000000 | nobody * 0xffff0000;
 		a[i] &= ~((call->ids >> i & 1 & ~nobody) * 0xffff0000);
+		a[i] <<= 12 * (call->pages >> i & 1);
 	}
 }
 

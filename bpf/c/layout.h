@@ -276,7 +276,8 @@ struct call {
 	u8 registers[6]; /* which argument comes by which register: one more than its number, 0 none; all 0: in order */
 	u8 detailed;     /* more than strings is read: a program of its own does that (syscalls.c) */
 	u8 command;      /* one more than the argument that says what the others are, 0 none */
-	u8 pad[2];
+	u8 pages; /* bits of arguments that count pages in a 32-bit call, and bytes elsewhere */
+	u8 pad;
 	u32 command_mask;
 	u64 masks[6]; /* the bits of each argument that the kernel uses */
 };
