@@ -76,6 +76,7 @@ BUFFERS = {
     "read": (1, layout.SIZED_BY_RESULT, None),
     "pread64": (1, layout.SIZED_BY_RESULT, None),
     "recvfrom": (1, layout.SIZED_BY_RESULT, 2),
+    "add_key": (2, 3, None),
 }
 """Calls with an address that the kernel writes, or that stands in a msghdr: (argument, bpf/c/addresses.h)."""
 ADDRESSES = {

@@ -182,7 +182,7 @@ static void files(const char *folder)
 static void keys(void)
 {
 	long key = syscall(__NR_add_key, "user", "name", "pay\0load", 8, KEY_SPEC_PROCESS_KEYRING);
-	SAY(add_key, W(type, user), J(payload, "\"pay\\u0000load\""), W(keyring, KEY_SPEC_PROCESS_KEYRING));
+	SAY(add_key, W(type, user), W(keyring, KEY_SPEC_PROCESS_KEYRING));
 	syscall(__NR_keyctl, KEYCTL_DESCRIBE, KEY_SPEC_SESSION_KEYRING, 0, 0, 0);
 	SAY(keyctl, W(option, KEYCTL_DESCRIBE), W(arg2, KEY_SPEC_SESSION_KEYRING));
 	syscall(__NR_keyctl, KEYCTL_SEARCH, KEY_SPEC_THREAD_KEYRING, "user", "wanted", 0);
