@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from bpf import words
 from bpf.reads import CONTROL, IOVEC, SOCKADDR
@@ -27,7 +28,7 @@ SIGNED = ("s8", "s16", "s32", "s64", "long")
 IDS = ("Uid", "Gid", "Suid", "Sgid", "Euid", "Egid", "Fsuid", "Fsgid", "UserNamespace", "SecureBits")
 CAPABILITIES = ("CapInheritable", "CapPermitted", "CapEffective", "CapBounding", "CapAmbient")
 SOL_SOCKET, SCM_RIGHTS, SCM_CREDENTIALS, SCM_PIDFD = 1, 1, 2, 4
-MOST_MESSAGES = 64
+MOST_MESSAGES, MOST_SAID = 64, 4096
 
 
 @dataclass(frozen=True)
@@ -53,59 +54,116 @@ def is_lossy(value: Value) -> bool:
 
 
 def _scalar(kind: str) -> Reader:
-    if kind == "in4":
-        return ipv4
-    if kind == "in6":
-        return ipv6
-    if kind == "ptr":
-        return lambda data: hex(int.from_bytes(data, "little"))
-    if kind.startswith("be"):
-        return lambda data: int.from_bytes(data, "big")
-    signed = kind in SIGNED
-    return lambda data: int.from_bytes(data, "little", signed=signed)
+    """Of what is in network order."""
+    return {"in4": ipv4, "in6": ipv6}.get(kind, lambda data: int.from_bytes(data, "big"))
 
 
-def _shown(how: str) -> Reader:
-    """A member's words; what has none stays a number."""
-    parser = parser_from(how)
+def _shown(how: str) -> Callable[[int], Value]:
+    """A member's words; what has none stays a number. What was said once is remembered: most values come again."""
+    parser, said = parser_from(how), dict[int, Value]()
+    numeric = how[0] == "=" or how[1:] in NUMERIC
 
-    def read(data: bytes) -> Value:
-        raw = int.from_bytes(data, "little")
-        text = parser(raw)
-        return raw if text == str(raw) and (how[0] == "=" or how[1:] in NUMERIC) else text
+    def read(raw: int) -> Value:
+        if raw not in said:
+            if len(said) >= MOST_SAID:
+                said.clear()
+            text = parser(raw)
+            said[raw] = raw if numeric and text == str(raw) else text
+        return said[raw]
 
     return read
 
 
-@cache
-def _reader(place: Place, compat: bool) -> Reader:
-    """What reads one member of its bytes."""
-    member = place.member
-    if member.type == "char":
-        return _text
-    if member.type == "byte":
-        return lambda data: data.hex()
-    one: Reader
+CODES = {"s8": "b", "u8": "B", "s16": "h", "u16": "H", "s32": "i", "u32": "I", "s64": "q", "u64": "Q"}
+"""Of struct.unpack()."""
+
+
+def _code(kind: str, size: int, words: bool) -> str:
+    """How a number is unpacked; one that is shown in words is unsigned."""
+    signed = kind in SIGNED and not words
+    return CODES[f"{'s' if signed else 'u'}{8 * size}"]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """How one member is unpacked: `code` of struct, so many values, and what is made of each (None: nothing)."""
+
+    name: str
+    code: str
+    count: int | None
+    make: Callable[[Any], Value] | None
+
+
+def _part(place: Place, compat: bool) -> _Part:
+    member, size = place.member, place.element
+    if member.name.startswith(PADDING):
+        return _Part("", f"{place.size}x", 0, None)
+    if member.type in ("char", "byte"):
+        return _Part(member.name, f"{place.size}s", None, _text if member.type == "char" else bytes.hex)
     if member.type not in SCALARS:
-        inner = layout_of(member.type, compat)
-        one = lambda data: _members(inner, compat, data)  # noqa: E731
-    else:
-        one = _shown(member.shown) if member.shown else _scalar(member.type)
-    if member.count is None:
-        return one
-    step = place.element
-    return lambda data: [one(data[at : at + step]) for at in range(0, len(data), step)]
+        inner = _compiled(layout_of(member.type, compat), compat)
+        return _Part(member.name, f"{size}s" * (member.count or 1), member.count, inner.read)
+    if member.type.startswith(("be", "in")):
+        return _Part(member.name, f"{size}s" * (member.count or 1), member.count, _scalar(member.type))
+    make = _shown(member.shown) if member.shown else hex if member.type == "ptr" else None
+    return _Part(member.name, _code(member.type, size, make is not None) * (member.count or 1), member.count, make)
+
+
+class _Compiled:
+    """A layout, unpacked at once."""
+
+    def __init__(self, layout: Layout, compat: bool) -> None:
+        self._layout, self._compat = layout, compat
+        codes, at, self._parts = ["<"], 0, list[_Part]()
+        for place in layout.places:
+            part = _part(place, compat)
+            codes += [f"{place.offset - at}x", part.code]
+            at = place.offset + place.size
+            self._parts += [part] if part.name or layout.struct.is_value else []
+        self._unpack = struct.Struct("".join(codes))
+        self._ends = [place.offset + place.size for place in layout.places]
+
+    def read(self, data: bytes) -> Value:
+        """The members; of bytes that end early, those that are whole."""
+        size = self._unpack.size
+        if len(data) < size:
+            return self._beginning(data)
+        values, at = self._unpack.unpack_from(data), 0
+        if self._layout.struct.is_value and self._parts[0].count is None:
+            part = self._parts[0]
+            return part.make(values[0]) if part.make else values[0]
+        found: dict[str, Value] = {}
+        for part in self._parts:
+            if part.count is None:
+                value, at = values[at], at + 1
+                found[part.name] = part.make(value) if part.make else value
+            else:
+                several, at = values[at : at + part.count], at + part.count
+                found[part.name] = [part.make(value) if part.make else value for value in several]
+        return found[self._parts[0].name] if self._layout.struct.is_value else found
+
+    def _beginning(self, data: bytes) -> Value:
+        whole = sum(end <= len(data) for end in self._ends)
+        places = self._layout.places[:whole]
+        if not places:
+            return {}
+        return _compiled(Layout(self._layout.struct, places, 0, 1), self._compat).read(data)
+
+
+@cache
+def _compiled(layout: Layout, compat: bool) -> _Compiled:
+    return _Compiled(layout, compat)
 
 
 def _members(layout: Layout, compat: bool, data: bytes) -> Value:
     """Of all members that the bytes have, in order."""
-    if layout.struct.is_value:
-        return _reader(layout.places[0], compat)(data[: layout.places[0].size])
-    return {
-        place.member.name: _reader(place, compat)(data[place.offset : place.offset + place.size])
-        for place in layout.places
-        if place.offset + place.size <= len(data) and not place.member.name.startswith(PADDING)
-    }
+    return _compiled(layout, compat).read(data)
+
+
+def _elements(layout: Layout, compat: bool, data: bytes) -> Value:
+    """Of an array, as many as the bytes have."""
+    size = layout.size
+    return [_members(layout, compat, data[at : at + size]) for at in range(0, len(data) - size + 1, size)]
 
 
 def decode(name: str, data: bytes, compat: bool = False) -> Value:
