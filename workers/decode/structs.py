@@ -37,6 +37,8 @@ class Decoder:
 
     read: Reader
     least: int
+    has_texts: bool = True
+    """Whether a value can have texts, which may not say which bytes they were."""
 
 
 def _text(data: bytes) -> str:
@@ -177,6 +179,11 @@ def _least(name: str, compat: bool) -> int:
     return layout.places[0].size
 
 
+def _has_texts(layout: Layout) -> bool:
+    kinds = [place.member.type for place in layout.places]
+    return "char" in kinds or any(_has_texts(layout_of(kind, False)) for kind in kinds if kind not in SCALARS)
+
+
 def _set_bits(data: bytes) -> Value:
     number = int.from_bytes(data, "little")
     return [bit for bit in range(number.bit_length()) if number >> bit & 1]
@@ -202,8 +209,8 @@ def decoder_of(how: Shown, compat: bool, variant: str = "") -> Decoder:
             ],
             size if how.fixed > 1 else 0,
         )
-    whole = how.unit != "bytes"
-    return Decoder(lambda data: _members(layout, compat, data), _least(name, compat) if not whole else size)
+    least = _least(name, compat) if how.unit == "bytes" else size
+    return Decoder(_compiled(layout, compat).read, least, _has_texts(layout))
 
 
 def control_messages(data: bytes, compat: bool) -> Value:
