@@ -135,8 +135,11 @@ def _member(wanted: Field, given: object) -> Value:
         given = given[element] if element < len(given) else None
     elif wanted.element:
         return None
-    for name in wanted.column.split("."):
-        given = given.get(name) if isinstance(given, dict) else None
+    if isinstance(given, bytes):  # of a structure of one text
+        given = given.split(b"\0", 1)[0]
+    elif not isinstance(given, str | int):
+        for name in wanted.column.split("."):
+            given = given.get(name) if isinstance(given, dict) else None
     if given is None or isinstance(given, dict | list):
         return None
     return number_of(given, wanted.width, wanted.words) if wanted.kind == NUMBER else texts(given)

@@ -160,6 +160,8 @@ def _argument(argument: Argument, given: Mapping[str, Any]) -> Any:
         data = exact(argument.name, encoded)
         if argument.type == SOCKADDR_TYPE:
             return decode_sockaddr(data)
+        if isinstance(value, dict):
+            return value
         # a vector's elements are one text, with a NUL between them
         value = data.split(b"\0") if isinstance(value, list) else data
     cut = given.get("cut") is True or given.get("reason") == "fault"

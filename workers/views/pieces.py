@@ -43,7 +43,7 @@ from workers.decode.ignored import REASON, Ignored
 from workers.decode.meaning import by_variant, decides, is_read, shown_of
 from workers.decode.numbers import Parser
 from workers.decode.sockaddr import is_exact
-from workers.decode.structs import Decoder, decoder_of, option_value, typed_decoder
+from workers.decode.structs import Decoder, decoder_of, is_lossy, option_value, typed_decoder
 from workers.decode.texts import ABSENT, OUTSIDE, Text, Texts
 from workers.decode.values import grouped, is_pointer
 from workers.enrich.executables import Executables
@@ -185,8 +185,9 @@ class ArgumentPieces:
             return Value(data, cut=cut, source=text.source)
         if len(data) < decoder.least:
             return Value(None, raw, "short", source=text.source)
-        exact = data if kind == ADDRESS_TYPE and not is_exact(data) else None
-        return Value(decoder.read(data), cut=cut, source=text.source, exact=exact)
+        shown = decoder.read(data)
+        lossy = not is_exact(data) if kind == ADDRESS_TYPE else decoder.has_texts and is_lossy(shown)
+        return Value(shown, cut=cut, source=text.source, exact=data if lossy else None)
 
     def render(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
         """The number of a piece for each chosen row."""

@@ -85,3 +85,5 @@ def test_lines_have_the_same_fields() -> None:
     times = FlatEvent(catalogue().by_name["utimensat"], {"utimes": [{"tv_nsec": 2}, {"tv_nsec": 4}]})
     assert times.value(field_of(times.event, "utimes.tv_nsec[1]")) == 4
     assert np.isscalar(times.value(field_of(times.event, "utimes.tv_nsec")))
+    name = FlatEvent(catalogue().by_name["prctl"], {"option": "PR_SET_NAME", "arg2": b"renamed".ljust(16, b"\0")})
+    assert name.value(field_of(name.event, "arg2.text")) == Text((b"renamed",))

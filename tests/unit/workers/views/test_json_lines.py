@@ -424,3 +424,11 @@ def test_flags_of_which_there_are_too_many_are_rendered_anew(monkeypatch: pytest
         assert lines.render(rows, contexts).data == again.render(rows, contexts).data
         assert len(lines._groups) <= 4
         assert len(lines.store.caches) <= 90  # 22 a group, and two
+
+
+def test_texts_in_structures_that_are_not_utf_8_have_their_bytes_beside_them() -> None:
+    name = b"\xff" + b"a" * 5
+    data = name.ljust(16, b"\0")
+    found = details(Record(157, args=(15, 0x10, 0, 0, 0), blobs=(Blob(1, data),)), "arg2")
+    assert found["value"] == "\ufffdaaaaa"
+    assert base64.b64decode(found["base64"]) == data
