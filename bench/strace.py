@@ -10,7 +10,7 @@ strace's binary is an observer here, and nothing more. An argument is
     words       both have words, and they differ (docs/strace.md says which, and why)
     wrong       both have a number, and they differ
 
-    python -m bench.strace [--show 20] COMMAND...       a command, or each line of standard input
+    python -m bench.strace [--show 20] [--result FILE] COMMAND...       a command, or each line of standard input
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from bench import harness
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 DEADLINE_S = 300
@@ -204,6 +206,7 @@ def main() -> None:
     """Compare commands, and print what differs."""
     parser = argparse.ArgumentParser(description="headrace and strace, argument by argument")
     parser.add_argument("--show", type=int, default=20, help="so many of what differs most")
+    parser.add_argument("--result", type=Path, help="file for the counts")
     parser.add_argument("command", nargs="*")
     options = parser.parse_args()
     commands = [options.command] if options.command else [shlex.split(line) for line in sys.stdin if line.strip()]
@@ -211,6 +214,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for command in commands:
             watch(command, found, Path(folder))
+    if options.result:
+        counts = {"calls": found.calls, "unmatched": found.unmatched, "results_that_differ": found.results}
+        unlike = {" ".join(key): count for key, count in found.unlike.most_common()}
+        shown = {"environment": harness.environment(), **counts, "arguments": dict(found.classes), "unlike": unlike}
+        options.result.write_text(json.dumps(shown, indent=2) + "\n")
     print(
         f"calls {found.calls}  unmatched {found.unmatched}  results that differ {found.results}  {dict(found.classes)}"
     )
