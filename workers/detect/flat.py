@@ -20,6 +20,7 @@ from workers.detect.columns import address_part
 from workers.detect.comparison import compared
 from workers.detect.fields import EXEC, OPAQUE_TYPES, SOCKADDR_TYPE, Field, field_of
 from workers.detect.matching import Matcher
+from workers.detect.members import place_of
 from workers.detect.subjects import command_line, exec_image
 from workers.detect.values import BYTES, NUMBER, Text, Value, number_of, shown_number, text
 from workers.views.pieces import VECTOR_TYPE
@@ -97,7 +98,7 @@ class FlatEvent:
         if given is None:
             return None
         if wanted.member is not None:
-            return _member(wanted, given)
+            return _member(wanted, given) if self._has_member(wanted) else None
         if wanted.type == SOCKADDR_TYPE:
             return address_part(_address(given), wanted.column) if isinstance(given, str | dict) else None
         if wanted.kind == BYTES:
@@ -114,6 +115,15 @@ class FlatEvent:
         if wanted.kind == NUMBER or wanted.view:
             return self._number(wanted, given)
         return texts(given)
+
+    def _has_member(self, wanted: Field) -> bool:
+        """Whether what stands behind the argument, with the command that the call has, has that member."""
+        of, mask, known = decides(self.event, self.event.arguments[wanted.argument])
+        command = None
+        if of >= 0:
+            command = number_of(self.args.get(self.event.arguments[of].name), "u32", words_of(self.event, of))
+            command = command & mask if command is not None and command & mask in known else None
+        return place_of(self.event, wanted.argument, wanted.column, False, command) is not None
 
     def _number(self, wanted: Field, given: object) -> Value:
         """With the command that says what its words are, if there is one."""
