@@ -241,7 +241,7 @@ class Catalogue:
     ) -> None:
         self.by_name[event.name] = event
         slot = number + layout.CALL_SLOTS * compat
-        blobs = blobs_of(event.name, arguments, compat)
+        blobs = blobs_of(event.name, arguments, compat) if compat else event.blobs
         self.calls.append(Call(number, compat, event, arguments, blobs, slot, *_registers(registers)))
 
     def _add_other(self, slot: int, name: str, count: int | None = None, registers: tuple[int, ...] = ()) -> None:

@@ -12,7 +12,7 @@ from bpf import layout, shown
 from bpf.shown import RESULT, Shown
 from bpf.structs import declared, layout_of
 
-STRING, VECTOR, SOCKADDR, INT_PAIR = "const char*", "const char*const*", "struct sockaddr*", "int[2]"
+STRING, VECTOR, SOCKADDR = "const char*", "const char*const*", "struct sockaddr*"
 IOVEC, CONTROL = "const struct iovec*", "struct cmsghdr*"
 PATH, NAME, ROOT, KERNEL, OBJECT = "path name root kernel object".split()
 UNREAD, NAMED, HASH, ASIDE = "unread named hash aside".split()

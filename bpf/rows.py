@@ -9,7 +9,7 @@ import numpy as np
 
 from bpf import layout
 from bpf.catalogue import Call, descriptor_of
-from bpf.looks import PROGRAMS, VARIANTS, Look
+from bpf.looks import LOOKS, MULTIPLEXED, PROGRAMS, VARIANTS, Look
 from bpf.reads import MESSAGES, Blob, commanded
 from bpf.shown import commands_of
 from bpf.source import Wanted
@@ -19,7 +19,7 @@ FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 
 MESSAGE_ROOM = 2 * (layout.SMALL_BYTES + 16)
 """Of what a msghdr points to."""
 IN_ORDER = (1, 2, 3, 4, 5, 6)
-THROUGH = ("socketcall", "ipc", "old_mmap", "old_select")
+THROUGH = frozenset(look.call for look in LOOKS if look.program == MULTIPLEXED)
 """Calls that stand for others, which the program of 32-bit calls looks for in them."""
 ANY_RESULT = -(2**63), 2**63 - 1
 

@@ -328,7 +328,6 @@ COMPOSED: dict[str, Parser] = {
     "wait_status": wait_status,
     "handler": handler,
     "device": device,
-    "device32": device,
     "limit": limit,
     "utime": touched,
     "errno": errno_name,

@@ -26,7 +26,6 @@ COMPOSED = {
     "open_flags": "access mode and flags of open",
     "utime": "nanoseconds, or UTIME_NOW, UTIME_OMIT",
     "device": "major:minor",
-    "device32": "major:minor",
     "sigset": "set of signals",
     "capset": "set of capabilities",
     "ipc_get": "flags and mode",

@@ -14,7 +14,7 @@ from bpf import words
 from bpf.reads import CONTROL, IOVEC, SOCKADDR
 from bpf.shown import Shown
 from bpf.structs import SCALARS, Layout, Place, declared, layout_of
-from workers.decode.flags import parser_from
+from workers.decode.flags import parser_by_command, parser_from
 from workers.decode.sockaddr import decode as decode_sockaddr
 from workers.decode.sockaddr import ipv4, ipv6
 
@@ -157,20 +157,15 @@ def _compiled(layout: Layout, compat: bool) -> _Compiled:
     return _Compiled(layout, compat)
 
 
-def _members(layout: Layout, compat: bool, data: bytes) -> Value:
-    """Of all members that the bytes have, in order."""
-    return _compiled(layout, compat).read(data)
-
-
 def _elements(layout: Layout, compat: bool, data: bytes) -> Value:
     """Of an array, as many as the bytes have."""
-    size = layout.size
-    return [_members(layout, compat, data[at : at + size]) for at in range(0, len(data) - size + 1, size)]
+    size, read = layout.size, _compiled(layout, compat).read
+    return [read(data[at : at + size]) for at in range(0, len(data) - size + 1, size)]
 
 
 def decode(name: str, data: bytes, compat: bool = False) -> Value:
     """One struct. KeyError if there is none of that name."""
-    return _members(layout_of(name, compat), compat, data)
+    return _compiled(layout_of(name, compat), compat).read(data)
 
 
 def _least(name: str, compat: bool) -> int:
@@ -203,12 +198,7 @@ def decoder_of(how: Shown, compat: bool, variant: str = "") -> Decoder:
     if layout.struct.is_value and layout.places[0].member.type == "byte":
         return Decoder(lambda data: data.hex(), 0)
     if how.unit == "n" or how.fixed > 1:
-        return Decoder(
-            lambda data: [
-                _members(layout, compat, data[at : at + size]) for at in range(0, len(data) - size + 1, size)
-            ],
-            size if how.fixed > 1 else 0,
-        )
+        return Decoder(lambda data: _elements(layout, compat, data), size if how.fixed > 1 else 0, _has_texts(layout))
     least = _least(name, compat) if how.unit == "bytes" else size
     return Decoder(_compiled(layout, compat).read, least, _has_texts(layout))
 
@@ -242,40 +232,24 @@ def control_messages(data: bytes, compat: bool) -> Value:
     return found
 
 
-OPTION_STRUCTS = {
-    (level, option): name
-    for level, options in (
-        (
-            "SOL_SOCKET",
-            """SO_LINGER linger SO_RCVTIMEO timeval SO_SNDTIMEO timeval
-            SO_PEERCRED ucred SO_TYPE socktype SO_DOMAIN family SO_ERROR sockerr SO_ATTACH_FILTER sock_fprog
-            SO_ATTACH_REUSEPORT_CBPF sock_fprog""",
-        ),
-        ("SOL_IP", "IP_ADD_MEMBERSHIP ip_mreq IP_DROP_MEMBERSHIP ip_mreq IP_MULTICAST_IF in_addr"),
-        ("SOL_IPV6", "IPV6_ADD_MEMBERSHIP ipv6_mreq IPV6_DROP_MEMBERSHIP ipv6_mreq"),
-        ("SOL_PACKET", "PACKET_ADD_MEMBERSHIP packet_mreq PACKET_DROP_MEMBERSHIP packet_mreq"),
-        ("SOL_TCP", "TCP_REPAIR_WINDOW tcp_repair_window"),
-    )
-    for option, name in zip(options.split()[::2], options.split()[1::2], strict=True)
-}
+OPTION_STRUCTS = dict(
+    word.split(":")
+    for word in """SO_LINGER:linger SO_RCVTIMEO:timeval SO_SNDTIMEO:timeval SO_PEERCRED:ucred SO_TYPE:socktype
+        SO_DOMAIN:family SO_ERROR:sockerr SO_ATTACH_FILTER:sock_fprog SO_ATTACH_REUSEPORT_CBPF:sock_fprog
+        IP_ADD_MEMBERSHIP:ip_mreq IP_DROP_MEMBERSHIP:ip_mreq IP_MULTICAST_IF:in_addr IPV6_ADD_MEMBERSHIP:ipv6_mreq
+        IPV6_DROP_MEMBERSHIP:ipv6_mreq PACKET_ADD_MEMBERSHIP:packet_mreq PACKET_DROP_MEMBERSHIP:packet_mreq
+        TCP_REPAIR_WINDOW:tcp_repair_window""".split()
+)
 TEXT_OPTIONS = {"SO_BINDTODEVICE", "TCP_CONGESTION", "TCP_ULP", "SO_PEERSEC"}
-LEVEL_TABLES = {
-    "SOL_SOCKET": "so_socket",
-    "SOL_IP": "so_ip",
-    "SOL_IPV6": "so_ipv6",
-    "SOL_TCP": "so_tcp",
-    "SOL_PACKET": "so_packet",
-}
 
 
 def option_value(level: int, option: int, data: bytes, compat: bool) -> Value:
     """The value of a socket option: a struct or a text where it is one, else a number if it has four bytes."""
-    level_name = words.names_of("level").get(level, "")
-    table = LEVEL_TABLES.get(level_name)
-    name = words.names_of(table).get(option, "") if table else ""
+    parser = parser_by_command("setsockopt", "optname", level)
+    name = parser(option) if parser else ""
     if name in TEXT_OPTIONS:
         return _text(data)
-    wanted = OPTION_STRUCTS.get((level_name, name))
+    wanted = OPTION_STRUCTS.get(name)
     if wanted and len(data) >= layout_of(wanted, compat).places[0].size:
         return decode(wanted, data, compat)
     return int.from_bytes(data, "little", signed=True) if len(data) == 4 else data.hex()

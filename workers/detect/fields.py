@@ -21,13 +21,13 @@ from bpf.structs import Member
 from bpf.widths import width_of
 from config.conditions import COMPARED, COMPARISONS
 from workers.decode.flags import parser_from
-from workers.decode.meaning import shown_of, words_of
+from workers.decode.meaning import BYTES_TYPE, shown_of, words_of
 from workers.decode.numbers import signed32
 from workers.decode.structs import TYPED
 from workers.decode.texts import TEXT_TYPES
 from workers.detect import members
 from workers.detect.values import BYTES, NUMBER, TEXT, Words
-from workers.views.pieces import BYTES_TYPE, VECTOR_TYPE
+from workers.views.pieces import VECTOR_TYPE
 
 SOCKADDR_TYPE = "struct sockaddr*"
 MEMBER_TYPE = "member"

@@ -9,6 +9,7 @@ from typing import Any
 
 from bpf.catalogue import LEXICAL, Catalogue, Event
 from bpf.reads import HASH, NAME, PATH, ROOT, Argument
+from workers.decode.meaning import BYTES_TYPE
 from workers.decode.sockaddr import decode as decode_sockaddr
 from workers.decode.texts import TEXT_TYPES
 from workers.detect.fields import CONTEXT_FIELDS, DESCRIPTOR, EXEC, SOCKADDR_TYPE, TARGET
@@ -17,7 +18,6 @@ from workers.detect.lineages import NOTHING, Told
 from workers.detect.values import Text
 from workers.views.json_lines import UNSET, UTS
 from workers.views.named import SOURCE
-from workers.views.pieces import BYTES_TYPE
 from workers.views.style import exact
 
 TRACEE_CONTEXT = {

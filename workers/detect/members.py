@@ -17,6 +17,7 @@ from bpf.catalogue import Event
 from bpf.layout import HEAD_COMPAT
 from bpf.shown import Shown
 from bpf.structs import SCALARS, Layout, Member, declared, layout_of
+from bpf.widths import number
 from workers.blobs import used
 from workers.decode.blocks import Block
 from workers.decode.meaning import by_variant, decides, shown_of
@@ -127,7 +128,7 @@ class MemberColumn(ValueColumn):
     def __init__(self, event: Event, index: int, path: str, element: int, member: Member) -> None:
         self._event, self._index, self._path, self._element = event, index, path, element
         self._of, self._mask, self._known = decides(event, event.arguments[index])
-        self._kind, self._type = kind_of(member), member.type
+        self._kind, self._type, self._width = kind_of(member), member.type, width_of(member)
 
     def keys(self, view: View, chosen: Array) -> Keys:
         block, unread, _, _ = view.read(self._index, chosen)
@@ -162,8 +163,8 @@ class MemberColumn(ValueColumn):
             numbers |= block.data[begin + byte].astype(np.uint64) << np.uint64(8 * shift)
         if place.size == 4 and self._type == "long":  # of a 32-bit call
             numbers = numbers.astype(np.uint32).view(np.int32).astype(np.int64).view(np.uint64)
-        for row, number in zip(at.tolist(), numbers.tolist(), strict=True):
-            keys[row] = number
+        for row, bits in zip(at.tolist(), numbers.tolist(), strict=True):
+            keys[row] = bits
 
     def value(self, key: Any) -> Value:
         if key is None:
@@ -171,7 +172,4 @@ class MemberColumn(ValueColumn):
         if isinstance(key, bytes):
             shown = ADDRESSES[self._type](key).encode() if self._type in ADDRESSES else key.split(b"\0", 1)[0]
             return Text((shown,))
-        width = WIDTHS.get(self._type, self._type)
-        bits = int(width[1:])
-        number = int(key) & ((1 << bits) - 1)
-        return number - (1 << bits) if width[0] == "s" and number >> (bits - 1) else number
+        return number(int(key), self._width)

@@ -32,7 +32,7 @@ from bpf.layout import (
     HEAD_NO_OBJECT,
     HEAD_OWN_ROOT,
 )
-from bpf.reads import BUFFERS, HASH, KERNEL, NAMED, OBJECT, ROOT, UNREAD
+from bpf.reads import BUFFERS, HASH, KERNEL, NAMED, OBJECT, ROOT, SOCKADDR, UNREAD, VECTOR
 from bpf.widths import number
 from workers.blobs import Blobs, argument_counts, blobs, bytes_of, used
 from workers.decode import paths
@@ -40,7 +40,7 @@ from workers.decode.blocks import byte_strings
 from workers.decode.composed import decimal32, pointer
 from workers.decode.flags import parser_by_command, parser_of
 from workers.decode.ignored import REASON, Ignored
-from workers.decode.meaning import by_variant, decides, is_read, shown_of
+from workers.decode.meaning import BYTES_TYPE, by_variant, decides, is_read, shown_of
 from workers.decode.numbers import Parser
 from workers.decode.sockaddr import is_exact
 from workers.decode.structs import Decoder, decoder_of, is_lossy, option_value, typed_decoder
@@ -63,7 +63,7 @@ REASONS = {
     OUTSIDE: "outside",
     None: "not read",
 }
-VECTOR_TYPE, BYTES_TYPE, ADDRESS_TYPE = "const char*const*", "bytes", "struct sockaddr*"
+VECTOR_TYPE, ADDRESS_TYPE = VECTOR, SOCKADDR
 LOW = 0xFFFFFFFF
 MAX_GROUPS = 4096
 """Of events with flags. The kernel side has some hundreds; a recording can have any."""
@@ -100,7 +100,6 @@ class ArgumentPieces:
         kind = argument.type
         self._how = shown_of(event, argument, command)
         self.is_blob = is_read(event, index, self._how, command)
-        self._is_text = bool(self._how and self._how.text)
         variant = by_variant(self._how, command)
         self._decoder = typed_decoder(kind, self._compat) or (
             decoder_of(self._how, self._compat, variant) if self._how and self._how.struct else None
