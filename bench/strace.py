@@ -5,7 +5,7 @@
 
 strace's binary is an observer here, and nothing more. An argument is
 
-    same        the same number, words, or text; or both have looked behind the pointer
+    same        the same number or words; or both have looked behind the pointer: what is there is not compared
     undecoded   strace has words or a structure where headrace has a number or an address
     words       both have words, and they differ (docs/strace.md says which, and why)
     wrong       both have a number, and they differ
@@ -29,10 +29,13 @@ from pathlib import Path
 from typing import Any
 
 from bench import harness
+from bpf.reads import BUFFERS
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 DEADLINE_S = 300
-LINE = re.compile(r"(?P<tid>\d+) +(?P<name>\w+)\((?P<args>.*)\) += (?P<result>\S+).*", re.DOTALL)
+LINE = re.compile(
+    r"(?P<tid>\d+) +(?P<name>\w+)\((?P<args>.*)\) += (?P<result>\S+)(?: (?P<error>E[A-Z0-9]+))?.*", re.DOTALL
+)
 UNFINISHED = re.compile(r"(?P<tid>\d+) +(?P<name>\w+)\((?P<args>.*?),?\s*<unfinished \.\.\.>", re.DOTALL)
 RESUMED = re.compile(r"(?P<tid>\d+) +<\.\.\. (?P<name>\w+) resumed>(?P<rest>.*)", re.DOTALL)
 NUMBER = re.compile(r"-?(0x[0-9a-f]+|\d+)")
@@ -46,15 +49,8 @@ NAMED = {
     "tls": "tls",
 }
 """Arguments of clone, which strace shows by names of its own and in the order of the manual page."""
-BUFFERS = {
-    ("read", "buf"),
-    ("write", "buf"),
-    ("pread64", "buf"),
-    ("pwrite64", "buf"),
-    ("sendto", "buf"),
-    ("recvfrom", "buf"),
-}
-"""What headrace reads on request (--capture-bytes)."""
+IDS = ("uid_t", "gid_t")
+"""Of these -1 is 4294967295 to headrace: they are unsigned."""
 SHORTER = {"recv": "recvfrom", "send": "sendto"}
 """Calls of socketcall that are others with fewer arguments."""
 NEAR = 4
@@ -106,8 +102,8 @@ def split(text: str) -> list[str]:
     return [*found, last] if last or found else []
 
 
-def lines_of(text: str) -> Iterator[tuple[int, str, list[str], str]]:
-    """(thread, call, arguments, result) of every whole line of strace's output."""
+def lines_of(text: str) -> Iterator[tuple[int, str, list[str], str, str | None]]:
+    """(thread, call, arguments, result, error) of every whole line of strace's output."""
     begun: dict[int, tuple[str, str]] = {}
     for line in text.splitlines():
         if match := UNFINISHED.fullmatch(line):
@@ -119,7 +115,7 @@ def lines_of(text: str) -> Iterator[tuple[int, str, list[str], str]]:
             joint = ", " if args and rest[:1] not in (")", "") and not rest.startswith(",") else ""
             line = f"{match['tid']} {name}({args}{joint}{rest.lstrip(', ')}"
         if match := LINE.fullmatch(line):
-            yield int(match["tid"]), match["name"], split(match["args"]), match["result"]
+            yield int(match["tid"]), match["name"], split(match["args"]), match["result"], match["error"]
 
 
 def _words(text: str) -> set[str]:
@@ -143,7 +139,8 @@ def class_of(strace: str, own: dict[str, Any]) -> str:
     if number is not None:
         numbers = [n for n in (raw, value) if isinstance(n, int) and not isinstance(n, bool)]
         numbers += [int(value, 16)] if isinstance(value, str) and re.fullmatch("0x[0-9a-f]+", value) else []
-        if not numbers or any((n - number) % (1 << 64) == 0 or (n - number) % (1 << 32) == 0 for n in numbers):
+        bits = 32 if own["type"] in IDS else 64
+        if not numbers or any((n - number) % (1 << bits) == 0 for n in numbers):
             return "same"
         # an address to strace, and what stands behind it to headrace
         return "same" if re.match("0x[0-9a-f]{6}", strace) and raw is None else "wrong"
@@ -171,7 +168,7 @@ def compare(text: str, events: Sequence[dict[str, Any]], into: Compared) -> None
     by_thread: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for event in events:
         by_thread[event["hostThreadId"]].append(event)
-    for tid, name, given, result in lines_of(text):
+    for tid, name, given, result, error in lines_of(text):
         own = by_thread[tid]
         # a child's first end of call is that of the clone that made it; some calls stand for others
         name = SHORTER.get(name, name)
@@ -185,10 +182,13 @@ def compare(text: str, events: Sequence[dict[str, Any]], into: Compared) -> None
         event = own.pop(0)
         into.calls += 1
         wanted = _number(result)
-        if wanted is not None and event["returnValue"] is not None and wanted >= 0:
-            into.results += (event["returnValue"] - wanted) % (1 << 64) != 0
+        if event["returnValue"] is not None:  # else it was taken where it began
+            same_number = wanted is None or (event["returnValue"] - wanted) % (1 << 64) == 0
+            into.results += not (event.get("error") == error if error else same_number)
+        on_request = BUFFERS[name][0] if name in BUFFERS else None
         for said, argument in _pairs(name, given, event["args"]):
-            kind = "same" if (name, argument["name"]) in BUFFERS else class_of(said, argument)
+            is_buffer = on_request is not None and argument is event["args"][on_request]
+            kind = "same" if is_buffer else class_of(said, argument)
             into.add(kind, name, argument["name"], said, argument["value"])
 
 
