@@ -186,7 +186,9 @@ CALL = np.dtype(
         ("room", "<u2"),
         ("retval_min", "<i8"),
         ("retval_max", "<i8"),
-        ("blobs", BLOB_SPEC, CALL_BLOBS),
+        ("masks", "<u8", 6),
+        ("program", "u1"),
+        ("command", "u1"),
         ("object", "u1"),
         ("variant", "u1"),
         ("fd", "u1"),
@@ -202,12 +204,10 @@ CALL = np.dtype(
         ("extended", "u1"),
         ("ids", "u1"),
         ("registers", "u1", 6),
-        ("detailed", "u1"),
-        ("command", "u1"),
         ("pages", "u1"),
         ("pad", "u1"),
         ("command_mask", "<u4"),
-        ("masks", "<u8", 6),
+        ("blobs", BLOB_SPEC, CALL_BLOBS),
     ]
 )
 STATUS = np.dtype(

@@ -39,14 +39,15 @@ def of_call(call: Call, wanted: Wanted, bounds: tuple[int, int] = ANY_RESULT) ->
     if commands and by_command:
         names = [argument.name for argument in call.arguments]
         row["command"], row["command_mask"] = names.index(commands.argument) + 1, commands.mask
-    row["detailed"] |= bool(by_command) or any(blob.is_detail for blob in blobs)
     row["narrow"] = call.compat
+    is_detailed = bool(by_command) or any(blob.is_detail for blob in blobs)
+    row["program"] = PROGRAMS.index("detailed_call") if is_detailed else 0
     _values(row, call)
     room = sum(blob.room for blob in blobs)
     room += max((sum(blob.room for blob in each) for each in by_command.values()), default=0)
     room += MESSAGE_ROOM if row["address"] in MESSAGES else 0
     if call.event.name in ("execve", "execveat"):
-        row["exec"] = 1 + (call.event.name == "execveat")
+        row["exec"], row["program"] = 1 + (call.event.name == "execveat"), PROGRAMS.index("exec_call")
         room = layout.STRING_BYTES + layout.ARGV_BYTES + layout.ENVP_BYTES + 64
     descriptor = descriptor_of(call.arguments) if wanted.fd_paths else None
     row["descriptor"] = layout.ARG_NONE if descriptor is None else descriptor
@@ -79,9 +80,11 @@ def _values(row: np.ndarray[Any, Any], call: Call) -> None:
     registers = call.registers
     if not registers and layout.CALL_SLOTS <= call.slot < layout.MULTIPLEXED_SLOT:
         if call.event.name in THROUGH:
-            row["detailed"] = 1
+            row["program"] = PROGRAMS.index("detailed_call")
         else:
             registers = IN_ORDER
+    if registers:
+        row["program"] = PROGRAMS.index(MULTIPLEXED)
     row["registers"][0, : len(registers)] = registers
     row["masks"] = (1 << 64) - 1
     row["pages"] = 1 << 5 if call.event.name == "mmap2" else 0

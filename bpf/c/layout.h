@@ -255,7 +255,9 @@ struct call {
 	u16 room; /* bytes that blobs may take at worst */
 	s64 retval_min;
 	s64 retval_max;
-	struct blob_spec blobs[5];
+	u64 masks[6]; /* the bits of each argument that the kernel uses */
+	u8 program;   /* what writes it: PROGRAM_exec_call, _multiplexed, _detailed_call, 0 the program at sys_exit itself */
+	u8 command;   /* one more than the argument that says what the others are, 0 none */
 	/* for the program that looks at the objects (objects.h): arguments by number, 0xff none, 0xfe the result */
 	u8 object;
 	u8 variant;
@@ -274,12 +276,10 @@ struct call {
 	u8 extended;
 	u8 ids;
 	u8 registers[6]; /* which argument comes by which register: one more than its number, 0 none; all 0: in order */
-	u8 detailed;     /* more than strings is read: a program of its own does that (syscalls.c) */
-	u8 command;      /* one more than the argument that says what the others are, 0 none */
-	u8 pages; /* bits of arguments that count pages in a 32-bit call, and bytes elsewhere */
-	u8 pad;
+	u8 pages;        /* bits of arguments that count pages in a 32-bit call, and bytes elsewhere */
+	u8 pad[1];
 	u32 command_mask;
-	u64 masks[6]; /* the bits of each argument that the kernel uses */
+	struct blob_spec blobs[5];
 };
 
 /* Where the address of a call stands. */

@@ -294,12 +294,8 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	plain_event(ctx, EVENT_sys_exit, CALL_RESULT(ctx), ended_number(task, regs, CALL_RESULT(ctx)),
 		    compat_flag() | refused_flag(task, regs, CALL_RESULT(ctx)));
 #endif
-	if (call->wanted && call->exec)
-		objects.call(ctx, PROGRAM_exec_call);
-	if (call->wanted && call->registers[0])
-		objects.call(ctx, PROGRAM_multiplexed);
-	if (call->wanted && call->detailed)
-		objects.call(ctx, PROGRAM_detailed_call);
+	if (call->wanted && call->program)
+		objects.call(ctx, call->program);
 	if (call->wanted)
 		syscall_event(ctx, task, regs, call, slot, 0, CALL_PLAIN);
 	/* what an object would tell is of a call that ran */
@@ -316,7 +312,7 @@ static __always_inline int call_of_kind(struct bpf_raw_tracepoint_args *ctx, u64
 	u64 regs = current_registers();
 	u32 slot = ended_slot(task, regs, CALL_RESULT(ctx));
 	struct call *call = calls.lookup(&slot);
-	if (!call || !(kind == CALL_EXEC ? call->exec : call->detailed))
+	if (!call || call->program != (kind == CALL_EXEC ? PROGRAM_exec_call : PROGRAM_detailed_call))
 		return 0;
 	syscall_event(ctx, task, regs, call, slot, 0, kind);
 	if (call->object && !refused_flag(task, regs, CALL_RESULT(ctx)))
