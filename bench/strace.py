@@ -136,9 +136,12 @@ def class_of(strace: str, own: dict[str, Any]) -> str:
     value, raw = own["value"], own.get("raw")
     strace = strace.partition("=")[2] if re.match(r"\w+=[^=]", strace) else strace
     number = _number(strace)
+    if number is not None and "reason" in own:
+        return "same"  # an address to strace, which could not be read either
     if number is not None:
         numbers = [n for n in (raw, value) if isinstance(n, int) and not isinstance(n, bool)]
-        numbers += [int(value, 16)] if isinstance(value, str) and re.fullmatch("0x[0-9a-f]+", value) else []
+        shown = _number(value) if isinstance(value, str) else None
+        numbers += [] if shown is None else [shown]
         bits = 32 if own["type"] in IDS else 64
         if not numbers or any((n - number) % (1 << bits) == 0 for n in numbers):
             return "same"

@@ -134,11 +134,16 @@ LIFECYCLE = frozenset({"sched_process_fork", "sched_process_exec", "sched_proces
 LOSS = "loss"
 
 
-def _arguments(text: str, widths: str = "") -> tuple[Argument, ...]:
-    parts = [part.strip().rpartition(" ") for part in text.split(",") if part.strip()]
+def _arguments(declared: str, widths: str = "") -> tuple[Argument, ...]:
+    parts = [part.strip().rpartition(" ") for part in declared.split(",") if part.strip()]
     each = widths.split() or [width_of(kind.strip()) for kind, _, _ in parts]
     found = [
-        Argument(name.partition("@")[0], kind.strip(), name.partition("@")[2], shown_width(kind.strip(), width))
+        Argument(
+            name.partition("@")[0],
+            kind.strip(),
+            name.partition("@")[2],
+            shown_width(name.partition("@")[0], kind.strip(), width),
+        )
         for (kind, _, name), width in zip(parts, each, strict=True)
     ]
     own = [Argument(f"root_{a.name}", a.type, ROOT, a.width) for a in found if a.form in (PATH, NAME)]

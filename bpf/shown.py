@@ -134,7 +134,7 @@ def _numbers() -> dict[str, int]:
 
 
 COMMANDS = """fcntl prctl ptrace seccomp_op reboot landlock_rule keyctl ioctl family level fsconfig arch_prctl bpf_cmd
-    quota_cmd uring_register""".split()
+    quota_cmd uring_register kcmp""".split()
 """Tables of the arguments that decide."""
 
 

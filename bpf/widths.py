@@ -16,11 +16,16 @@ def width_of(kind: str) -> str:
     return "s32" if kind.startswith("enum ") else WIDTHS.get(kind, "u64")
 
 
-def shown_width(kind: str, width: str) -> str:
-    """Of an argument that the kernel takes as `width` and people know as `kind`: no descriptor is 4294967295."""
-    if width == "u32" and width_of(kind) == "s32":
-        return "s32"
-    return width
+DESCRIPTORS = ("fd", "fildes")
+
+
+def shown_width(name: str, kind: str, width: str) -> str:
+    """Of an argument that the kernel takes as `width` and people know as `kind`: no descriptor is 4294967295.
+
+    Where a prototype has an unsigned descriptor, it is an unsigned int at the latest in fdget() (fs/file.c).
+    """
+    is_int = width == "u32" and width_of(kind) == "s32"
+    return "s32" if is_int or (name in DESCRIPTORS and kind.startswith("unsigned")) else width
 
 
 def bits_of(width: str) -> int:

@@ -6,7 +6,9 @@ from functools import partial
 
 from bpf import words
 from workers.decode import tables
+from workers.decode.futexes import futex_bitset, futex_operation, futex_wake
 from workers.decode.numbers import LOW, Parser, bits, both, flagged, signed32, word
+from workers.decode.requests import ioctl_request, request_number
 
 
 def open_flags(raw: int) -> str:
@@ -91,6 +93,11 @@ def pointer(raw: int) -> str:
     return hex(raw)
 
 
+def unsigned32(raw: int) -> str:
+    """The low 32 bits."""
+    return str(raw & LOW)
+
+
 def decimal32(raw: int) -> str:
     """The low 32 bits, signed."""
     return str(signed32(raw))
@@ -102,9 +109,17 @@ def signal_name(raw: int) -> str:
     return words.names_of("signal").get(value) or (f"SIGRT_{value - 32}" if 32 <= value <= 64 else str(value))
 
 
+NO_SIGNALS = "[]"
+
+
+def no_signals(text: str) -> int | None:
+    """The number of the empty set."""
+    return 0 if text == NO_SIGNALS else None
+
+
 def signal_set(raw: int) -> str:
     """A set of signals: bit 0 is signal 1."""
-    return "|".join(signal_name(n + 1) for n in range(64) if raw >> n & 1) or "0"
+    return "|".join(signal_name(n + 1) for n in range(64) if raw >> n & 1) or NO_SIGNALS
 
 
 def capabilities(raw: int) -> str:
@@ -248,11 +263,6 @@ def clock(raw: int) -> str:
     return f"{'CPUCLOCK_PERTHREAD|' if value & 4 else ''}{kind}|{number}"
 
 
-def futex_operation(raw: int) -> str:
-    """`op` of futex."""
-    return both(word("futex", raw & 0x7F), bits(raw & ~0x7F, words.bits_of("futex_flags"), ""))
-
-
 def _with_mode(table: str, raw: int) -> str:
     rest = bits(raw & ~0o777, words.bits_of(table), "")
     return both(rest, f"{raw & 0o777:#o}" if raw & 0o777 else "")
@@ -321,6 +331,10 @@ COMPOSED: dict[str, Parser] = {
     "pointer": pointer,
     "hex": hex,
     "s32": decimal32,
+    "u32": unsigned32,
+    "futex_wake": futex_wake,
+    "bitset": futex_bitset,
+    "ioctl_request": ioctl_request,
     "signal": signal_name,
     "sigset": signal_set,
     "capset": capabilities,
@@ -355,5 +369,11 @@ COMPOSED: dict[str, Parser] = {
     "perf_flags": perf_flags,
 }
 """`:NAME` of bpf/tables/arguments.txt and structs.txt."""
-BACK = {device: device_number, kernel_version: version_number, mmap_flags: huge_number}
+BACK = {
+    device: device_number,
+    kernel_version: version_number,
+    mmap_flags: huge_number,
+    signal_set: no_signals,
+    ioctl_request: request_number,
+}
 """Parsers whose texts are made of more than words, and what makes a number of a part of them."""

@@ -32,8 +32,12 @@ def bits(value: int, names: Bits, none: str = "0") -> str:
     return "|".join(found) or none
 
 
+SMALL = 0x10000
+
+
 def _plain(raw: int) -> str:
-    return hex(raw) if 0xFFFF < raw < 1 << 31 or raw >> 32 else str(signed32(raw))
+    """A number without a name: small ones, negative ones too, are decimal."""
+    return str(signed32(raw)) if raw < SMALL or (1 << 32) - SMALL < raw < 1 << 32 else hex(raw)
 
 
 def word(table: str, raw: int) -> str:

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bpf import words
-from workers.decode import composed, flags
+from workers.decode import composed, flags, numbers, requests
 from workers.decode.numbers import Parser, named
 
 HEADERS = Path("/usr/include")
@@ -68,7 +68,7 @@ def test_open_flags_name_every_bit_or_show_it(raw: int) -> None:
         for name in dir(os)
         if re.fullmatch(r"O_[A-Z]+", name) and name not in ("O_LARGEFILE", "O_ASYNC", "O_FSYNC", "O_NDELAY", "O_RSYNC")
     }
-    values |= {"O_LARGEFILE": OPEN["O_LARGEFILE"], "FASYNC": OPEN["FASYNC"], "O_ACCMODE": 3}
+    values |= {name: OPEN[name] for name in ("O_LARGEFILE", "FASYNC", "__O_SYNC")} | {"O_ACCMODE": 3}
     assert total(composed.open_flags(raw), values) == raw & 0xFFFFFFFF
 
 
@@ -313,3 +313,45 @@ def test_enumerations_have_the_headers_names(header: str, pattern: str, parser: 
 def test_every_parser_takes_every_number(raw: int) -> None:
     for parser in {*flags.PARSERS.values(), *flags.TYPE_PARSERS.values(), *flags.NAME_PARSERS.values()}:
         assert parser(raw).isprintable()
+
+
+# -- requests of ioctl, operations of futex
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        (0x5412, "TIOCSTI"),
+        (0x80084806, "HIDIOCGNAME(8)"),
+        (0x80004806, "HIDIOCGNAME(0)"),
+        (0xC0107E99, "_IOWR(0x7e, 0x99, 16)"),
+        (0x40007E99, "_IOW(0x7e, 0x99, 0)"),
+        (0x7E99, "_IO(0x7e, 0x99)"),
+        (0, "_IO(0x0, 0x0)"),
+    ],
+)
+def test_a_request_of_ioctl_is_named_with_its_size_or_shown_by_its_parts(raw: int, shown: str) -> None:
+    assert composed.ioctl_request(raw) == shown
+    if "(" in shown:
+        assert requests.request_number(shown) == raw
+
+
+@pytest.mark.parametrize("text", ["HIDIOCGNAME", "HIDIOCGNAME(x)", "_IOX(0x1, 0x2)", "TIOCSTI(3)", ""])
+def test_what_is_no_request_has_no_number(text: str) -> None:
+    assert requests.request_number(text) is None
+
+
+def test_what_a_futex_is_asked_to_do_to_the_second_one_is_told() -> None:
+    # FUTEX_OP(FUTEX_OP_ADD, 1, FUTEX_OP_CMP_GT, 2), and with the operand as a shift, by linux/futex.h
+    assert composed.futex_wake(1 << 28 | 4 << 24 | 1 << 12 | 2) == "FUTEX_OP_ADD(1) if FUTEX_OP_CMP_GT(2)"
+    assert composed.futex_wake(0x80000000) == "FUTEX_OP_OPARG_SHIFT|FUTEX_OP_SET(0) if FUTEX_OP_CMP_EQ(0)"
+
+
+def test_no_signals_are_an_empty_set() -> None:
+    assert composed.signal_set(0) == "[]"
+    assert composed.no_signals("[]") == 0
+
+
+@pytest.mark.parametrize(("raw", "shown"), [(999, "999"), (0xFFFFFFFF, "-1"), (0xFACEFEED, "0xfacefeed")])
+def test_a_number_without_a_name_is_hex_unless_it_is_small(raw: int, shown: str) -> None:
+    assert numbers.word("bpf_cmd", raw) == shown

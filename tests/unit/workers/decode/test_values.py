@@ -36,8 +36,9 @@ def test_numbers_are_what_c_makes_of_a_register(raw: int) -> None:
 
 
 def test_a_descriptor_that_the_kernel_takes_as_unsigned_is_shown_as_the_int_that_it_is() -> None:
-    assert number(0xFFFFFFFF, shown_width("int", "u32")) == -1
-    assert number(0xFFFFFFFF, shown_width("unsigned int", "u32")) == 0xFFFFFFFF
+    for name, kind, width in (("newdfd", "int", "u32"), ("fd", "unsigned int", "u32"), ("fd", "unsigned long", "u64")):
+        assert number(0xFFFFFFFF, shown_width(name, kind, width)) == -1
+    assert number(0xFFFFFFFF, shown_width("flags", "unsigned int", "u32")) == 0xFFFFFFFF
 
 
 @pytest.mark.parametrize("kind", ["const char*", "struct stat*", "unsigned long[]", "void*"])

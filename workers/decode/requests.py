@@ -1,0 +1,48 @@
+"""Requests of ioctl: by name, with the size of a buffer where one has it, or by their parts (`:ioctl_request`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from bpf import words
+
+IOCTL_SIZE = 0x3FFF << 16
+IOCTL = re.compile(r"_IO(|R|W|WR)\((0x[0-9a-f]+), (0x[0-9a-f]+)(?:, (\d+))?\)")
+IOCTL_DIRECTIONS = ("", "W", "R", "WR")
+"""By the two highest bits of a request (include/uapi/asm-generic/ioctl.h)."""
+
+
+class Requests:
+    """Requests of ioctl by name, with the size of the caller's buffer where they have it; others by their parts."""
+
+    def __call__(self, raw: int) -> str:
+        if raw >> 32 or raw in self.known:
+            return self.known.get(raw) or hex(raw)
+        size, direction = raw >> 16 & 0x3FFF, IOCTL_DIRECTIONS[raw >> 30]
+        if name := words.names_of("ioctl_sized").get(raw & ~IOCTL_SIZE):
+            return f"{name}({size})"
+        return f"_IO{direction}({raw >> 8 & 0xFF:#x}, {raw & 0xFF:#x}{f', {size}' if size or direction else ''})"
+
+    @property
+    def known(self) -> Mapping[int, str]:
+        """Those of one number."""
+        return words.names_of("ioctl")
+
+    @property
+    def numbers(self) -> Mapping[str, int]:
+        """What each word stands for."""
+        return words.numbers_of("ioctl")
+
+
+ioctl_request = Requests()
+
+
+def request_number(text: str) -> int | None:
+    """The number of `HIDIOCGNAME(8)` or `_IOR(0x48, 0x6, 8)`."""
+    if match := IOCTL.fullmatch(text):
+        direction = IOCTL_DIRECTIONS.index(match[1])
+        return direction << 30 | int(match[4] or 0) << 16 | int(match[2], 16) << 8 | int(match[3], 16)
+    name, _, size = text.removesuffix(")").partition("(")
+    number = words.numbers_of("ioctl_sized").get(name)
+    return number | int(size) << 16 if number is not None and size.isdecimal() else None
