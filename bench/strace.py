@@ -38,7 +38,7 @@ LINE = re.compile(
 )
 UNFINISHED = re.compile(r"(?P<tid>\d+) +(?P<name>\w+)\((?P<args>.*?),?\s*<unfinished \.\.\.>", re.DOTALL)
 RESUMED = re.compile(r"(?P<tid>\d+) +<\.\.\. (?P<name>\w+) resumed>(?P<rest>.*)", re.DOTALL)
-NUMBER = re.compile(r"-?(0x[0-9a-f]+|\d+)")
+NUMBER = re.compile(r"-?(0x[0-9a-f]{1,16}|0[0-7]{0,21}|[1-9][0-9]{0,19})")
 COMMENT = re.compile(r" ?/\*.*?\*/")
 ONE_NUMBER = re.compile(r"\[(?:\w+ => )?(-?\w+)\]")
 NAMED = {
