@@ -136,8 +136,8 @@ def class_of(strace: str, own: dict[str, Any]) -> str:
     value, raw = own["value"], own.get("raw")
     strace = strace.partition("=")[2] if re.match(r"\w+=[^=]", strace) else strace
     number = _number(strace)
-    if number is not None and "reason" in own:
-        return "same"  # an address to strace, which could not be read either
+    if number is not None and ("reason" in own or (isinstance(value, str) and f"/* {value} */" in strace)):
+        return "same"  # an address to strace, which could not be read either; or a word that strace adds to the number
     if number is not None:
         numbers = [n for n in (raw, value) if isinstance(n, int) and not isinstance(n, bool)]
         shown = _number(value) if isinstance(value, str) else None

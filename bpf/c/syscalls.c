@@ -165,6 +165,10 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, u
 	/* 32-bit calls are never plain ones: on_multiplexed has them */
 	bool compat = kind != CALL_PLAIN && SYSCALL_IS_COMPAT(task);
 	struct subject s;
+#ifdef EVENT_modify_ldt
+	if (kind == CALL_DETAILED && call->event == EVENT_modify_ldt)
+		retval = (s32)retval; /* the upper half of its result is 0, of errors too (arch/x86/kernel/ldt.c) */
+#endif
 	if (retval < call->retval_min || retval > call->retval_max || !in_scope(&s, task))
 		return;
 	tell_first(ctx, &s);

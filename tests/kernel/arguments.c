@@ -10,6 +10,8 @@
 #include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <linux/futex.h>
+#include <linux/kcmp.h>
 #include <linux/keyctl.h>
 #include <linux/landlock.h>
 #include <linux/netlink.h>
@@ -240,6 +242,41 @@ static void sockets(void)
 	SAY(recvfrom, WORDS(flags, "MSG_PEEK|MSG_TRUNC"), N(len, 3));
 }
 
+/* What the command cuts or names: widths, sizes in requests, operations of two futexes. */
+static void commands(void)
+{
+	syscall(__NR_prctl, PR_SCHED_CORE, HIGH, HIGH, HIGH | 1, 0);
+	SAY(prctl, W(option, PR_SCHED_CORE), W(arg2, PR_SCHED_CORE_GET), N(arg3, 0), W(arg4, PIDTYPE_TGID));
+	prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+	SAY(prctl, W(option, PR_SET_DUMPABLE), W(arg2, SUID_DUMP_USER));
+	ioctl(-1, _IOC(_IOC_READ, 'H', 0x06, 21), 0);
+	SAY(ioctl, N(fd, -1), WORDS(request, "HIDIOCGNAME(21)"));
+	ioctl(-1, _IOWR(0x7e, 0x99, short), 0);
+	SAY(ioctl, WORDS(request, "_IOWR(0x7e, 0x99, 2)"));
+	int word = 0;
+	syscall(__NR_futex, &word, FUTEX_WAKE_OP, 1, HIGH | 3, &word, FUTEX_OP(FUTEX_OP_ADD, 1, FUTEX_OP_CMP_GT, 2));
+	SAY(futex, W(op, FUTEX_WAKE_OP), WORDS(utime, "3"), WORDS(val3, "FUTEX_OP_ADD(1) if FUTEX_OP_CMP_GT(2)"));
+	syscall(__NR_kcmp, getpid(), getpid(), KCMP_FILE, HIGH, HIGH | 1);
+	SAY(kcmp, W(type, KCMP_FILE), N(idx1, 0), N(idx2, 1));
+	sigset_t none;
+	sigemptyset(&none);
+	syscall(__NR_rt_sigprocmask, SIG_BLOCK, &none, 0, 8);
+	SAY(rt_sigprocmask, W(how, SIG_BLOCK), WORDS(nset, "[]"));
+	struct {
+		uint32_t offset, resv;
+		uint64_t fds;
+	} files = {7, 0, 0x1000};
+	syscall(__NR_io_uring_register, -1, 6 /* IORING_REGISTER_FILES_UPDATE */, &files, 3);
+	SAY(io_uring_register, N(fd, -1), W(opcode, IORING_REGISTER_FILES_UPDATE),
+	    J(arg, "{" N(offset, 7) ", " WORDS(fds, "0x1000") "}"));
+	syscall(__NR_keyctl, KEYCTL_CHOWN, KEY_SPEC_USER_KEYRING, HIGH | 0xfffffffe, -1, 0);
+	SAY(keyctl, W(option, KEYCTL_CHOWN), W(arg2, KEY_SPEC_USER_KEYRING), WORDS(arg3, "4294967294"));
+	fchdir(-1);
+	SAY(fchdir, N(fd, -1));
+	syscall(__NR_modify_ldt, 7, 0, 0);
+	SAY(modify_ldt, N(func, 7));
+}
+
 /* `int $0x80`: arguments in two registers, in another order, and of 16 bits. */
 static long call_32(long number, long a, long b, long c, long d, long e, long f)
 {
@@ -282,6 +319,7 @@ int main(int count, char **arguments)
 	files(arguments[1]);
 	keys();
 	sockets();
+	commands();
 	narrow();
 	return 0;
 }

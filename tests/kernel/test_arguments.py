@@ -14,7 +14,8 @@ from tests.live import Traced, arguments, compile_c, trace
 pytestmark = pytest.mark.kernel
 CALLS = """bpf perf_event_open prctl ptrace setns unshare seccomp capget capset rt_sigaction fcntl ioctl utimensat mount
     epoll_ctl writev setxattr mq_timedsend add_key keyctl landlock_create_ruleset landlock_add_rule socket setsockopt
-    getsockopt sendmsg recvfrom pread64 fallocate sync_file_range readahead lseek nanosleep""".split()
+    getsockopt sendmsg recvfrom pread64 fallocate sync_file_range readahead lseek nanosleep
+    futex kcmp rt_sigprocmask io_uring_register fchdir modify_ldt""".split()
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +61,5 @@ def test_every_call_is_shown_as_the_program_says(traced: tuple[Traced, list[dict
 def test_the_numbers_of_errors_stay_what_the_kernel_returned(traced: tuple[Traced, list[dict[str, Any]]]) -> None:
     run, _ = traced
     assert {e["returnValue"] for e in run.events if e["eventName"] == "ptrace"} <= {-3, -5, -22}
+    # the kernel's own result has 0 in its upper half
+    assert [e["error"] for e in run.events if e["eventName"] == "modify_ldt"] == ["ENOSYS"]
