@@ -68,7 +68,7 @@ def test_open_flags_name_every_bit_or_show_it(raw: int) -> None:
         for name in dir(os)
         if re.fullmatch(r"O_[A-Z]+", name) and name not in ("O_LARGEFILE", "O_ASYNC", "O_FSYNC", "O_NDELAY", "O_RSYNC")
     }
-    values |= {name: OPEN[name] for name in ("O_LARGEFILE", "FASYNC", "__O_SYNC")} | {"O_ACCMODE": 3}
+    values |= {name: OPEN[name] for name in ("O_LARGEFILE", "FASYNC", "__O_SYNC", "__O_TMPFILE")} | {"O_ACCMODE": 3}
     assert total(composed.open_flags(raw), values) == raw & 0xFFFFFFFF
 
 
