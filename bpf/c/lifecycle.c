@@ -292,12 +292,13 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 		before_execs.delete(&s.tgid);
 		told.delete(&s.tgid);
 	}
-	if (last && s.flags) {
+	/* several may see that none lives: the first has taken it out, and has kept what it was */
+	if (last && gone.flags) {
 		if (KREAD(u32, signal + KERNEL_signal_struct_nr_threads) > 1)
 			ended.update(&s.tgid, &gone);
 		long absent = groups.delete(&s.tgid);
 		groups_changed();
-		if (!absent && (s.flags & (GROUP_TREE | GROUP_FOLLOWED)))
+		if (!absent && (gone.flags & (GROUP_TREE | GROUP_FOLLOWED)))
 			tree_count(-1);
 	}
 	return 0;
