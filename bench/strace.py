@@ -33,6 +33,8 @@ from bpf.reads import BUFFERS
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 DEADLINE_S = 300
+PERF_PAGES = 4096
+"""16 MiB a CPU: what both do to the processes is slow, and nothing shall be lost of it."""
 LINE = re.compile(
     r"(?P<tid>\d+) +(?P<name>\w+)\((?P<args>.*)\) += (?P<result>\S+)(?: (?P<error>E[A-Z0-9]+))?.*", re.DOTALL
 )
@@ -68,6 +70,8 @@ class Compared:
     unmatched: int = 0
     results: int = 0
     """Results that differ."""
+    lost: int = 0
+    """Events that headrace's ledger has as lost: lines have none then."""
 
     def add(self, kind: str, call: str, argument: str, strace: str, own: object) -> None:
         """One argument."""
@@ -197,11 +201,13 @@ def compare(text: str, events: Sequence[dict[str, Any]], into: Compared) -> None
 
 def watch(command: Sequence[str], into: Compared, folder: Path) -> None:
     """Run a command below both."""
-    events, lines = folder / "events", folder / "strace"
+    events, lines, ledger = folder / "events", folder / "strace", folder / "ledger"
     strace = ["strace", "-f", "-v", "-qq", "-s", "4096", "-o", str(lines), "--", *command]
-    run = [HEADRACE, "run", "-e", "syscalls", "-o", f"json:{events},truncate=yes", "--", *strace]
+    run = [HEADRACE, "run", "-e", "syscalls", "-o", f"json:{events},truncate=yes", "--ledger", str(ledger)]
+    run += ["--perf-pages", str(PERF_PAGES), "--", *strace]
     subprocess.run(run, capture_output=True, timeout=DEADLINE_S, check=False, stdin=subprocess.DEVNULL)
     found = [json.loads(line) for line in events.read_text().splitlines()]
+    into.lost += json.loads(ledger.read_text())["lost"]
     compare(lines.read_text(errors="replace"), [e for e in found if e["processName"] != "strace"], into)
 
 
@@ -219,11 +225,13 @@ def main() -> None:
             watch(command, found, Path(folder))
     if options.result:
         counts = {"calls": found.calls, "unmatched": found.unmatched, "results_that_differ": found.results}
+        counts["lost"] = found.lost
         unlike = {" ".join(key): count for key, count in found.unlike.most_common()}
         shown = {"environment": harness.environment(), **counts, "arguments": dict(found.classes), "unlike": unlike}
         options.result.write_text(json.dumps(shown, indent=2) + "\n")
     print(
-        f"calls {found.calls}  unmatched {found.unmatched}  results that differ {found.results}  {dict(found.classes)}"
+        f"calls {found.calls}  unmatched {found.unmatched}  lost {found.lost}  results that differ {found.results}  "
+        f"{dict(found.classes)}"
     )
     for key, count in found.unlike.most_common(options.show):
         print(f"{count:>6}  {' '.join(key)}: {found.examples[key][0]}  |  {found.examples[key][1]}")
