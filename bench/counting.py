@@ -16,8 +16,8 @@ import time
 import numpy as np
 import zmq
 
-from bpf.catalogue import catalogue
-from pipeline.wire import read_columns
+from bpf.tables.catalogue import catalogue
+from pipeline.transport.wire import read_columns
 
 
 def main() -> None:

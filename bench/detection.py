@@ -20,21 +20,21 @@ import msgspec
 import numpy as np
 
 from bench import harness, synthetic
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from config.conditions import Either, Every, Negated, Node, Surely, Test, every
 from config.rules import Rule
-from pipeline import heap
-from workers.blobs import argument_counts
+from pipeline.process import heap
 from workers.core import Core
-from workers.detect.compiled import IN_SCOPE
+from workers.detect.columns.reading import column_of
+from workers.detect.columns.view import View, listed
 from workers.detect.detector import Detector
-from workers.detect.fields import field_of
-from workers.detect.matches import Matches
-from workers.detect.matching import Matcher
-from workers.detect.reading import column_of
-from workers.detect.rulesets import build
-from workers.detect.view import View, listed
-from workers.rows import Contexts, Rows
+from workers.detect.engine.matches import Matches
+from workers.detect.rules.compiled import IN_SCOPE
+from workers.detect.rules.fields import field_of
+from workers.detect.rules.matching import Matcher
+from workers.detect.rules.rulesets import build
+from workers.records.blobs import argument_counts
+from workers.records.rows import Contexts, Rows
 from workers.views.style import Facts
 
 EVENTS_PER_S = 1_000_000

@@ -88,10 +88,10 @@ def memory(name: str) -> int:
 
 def measured(case: Case) -> dict[str, Any]:
     """One case, in this process."""
-    from bpf.catalogue import catalogue
-    from workers.detect.engine import Engine
+    from bpf.tables.catalogue import catalogue
+    from workers.detect.engine.engine import Engine
     from workers.enrich.tree import ProcessTree
-    from workers.rows import Contexts, read_frames
+    from workers.records.rows import Contexts, read_frames
 
     engine, contexts, tree = Engine(rules_of(case), catalogue()), Contexts(), ProcessTree(catalogue())
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))

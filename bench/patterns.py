@@ -1,7 +1,7 @@
 """Libraries that look for many patterns, on command lines and the texts that Sigma rules look for in them.
 
-    one by one    a set of RE2 on each line                     workers/detect/patterns.py
-    at once       Hyperscan on all lines in one block           workers/detect/scan.py
+    one by one    a set of RE2 on each line                     workers/detect/rules/patterns.py
+    at once       Hyperscan on all lines in one block           workers/detect/engine/scan.py
     Aho-Corasick  pyahocorasick on all lines in one text        where it is installed; not used
 
 Nanoseconds per line, of 1250 as in a turn. `found`: pairs of line and text; the last two
@@ -24,10 +24,10 @@ import re2
 
 from bench import harness, synthetic
 from bench.detection import ENOUGH, MANY, multiplied
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from config.conditions import tests
-from workers.detect.patterns import options
-from workers.detect.rulesets import build
+from workers.detect.rules.patterns import options
+from workers.detect.rules.rulesets import build
 
 LINES = 1250
 FIELD = "process.command_line"

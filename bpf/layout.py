@@ -25,7 +25,7 @@ UNKNOWN_CALL = CALL_SLOTS - 1
 X32_ONLY, X32_END = 512, 548
 """Rows of the 64-bit table that only numbers of the x32 ABI reach: those whose structs are 32-bit ones."""
 MULTIPLEXED_SLOT, MULTIPLEXED = CALL_SLOTS * 2, 32
-"""Rows of the calls that others of the 32-bit table stand for, family by family (bpf/events.py, MULTIPLEXED)."""
+"""Rows of the calls that others of the 32-bit table stand for, family by family (bpf/tables/events.py, MULTIPLEXED)."""
 ALL_SLOTS = MULTIPLEXED_SLOT + 3 * MULTIPLEXED
 FRAME_VERSION = 2
 TIME_END = 1 << 63

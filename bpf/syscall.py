@@ -156,7 +156,7 @@ def load_program(
     name: str, kind: int, code: bytes, functions: tuple[bytes, bytes] | None = None, log: bool = False
 ) -> int:
     """Descriptor of a program that the kernel has checked. OSError; with `log` it carries the verifier's last words.
-    `functions`: BTF of a program that has several, and where they begin (bpf/link.py).
+    `functions`: BTF of a program that has several, and where they begin (bpf/programs/link.py).
     """
     if functions is None:
         return _load_program(name, kind, code, (0, 0, 0, 0), log)

@@ -7,7 +7,7 @@
 
 Verdicts are three-valued: true, false, unknown. A field that could not be read makes a test unknown, and what is
 unknown does not match, negated or not. A test with several values holds if one of them fits, with the modifier `all`
-if each does. Fields are only names here; what they are is decided against an event (workers/detect/fields.py).
+if each does. Fields are only names here; what they are is decided against an event (workers/detect/rules/fields.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Event expressions with conditions: `openat.args.pathname=/tmp/*`, `openat.retval<0`.
 
 A condition on a result that is one range goes to the kernel; the others become column predicates in the
-workers (workers/filters.py), and the kernel side takes out what it can before (workers/early.py). Conditions of
-one event are ANDed; the values of one condition are ORed.
+workers (workers/conditions/filters.py), and the kernel side takes out what it can before
+(workers/conditions/early.py). Conditions of one event are ANDed; the values of one condition are ORed.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bpf.catalogue import Catalogue, Event, UnknownName, nearest
-from bpf.ranges import Range
-from bpf.reads import HASH
+from bpf.tables.catalogue import Catalogue, Event, UnknownName, nearest
+from bpf.tables.ranges import Range
+from bpf.tables.reads import HASH
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 CONDITION = re.compile(
@@ -36,7 +36,7 @@ class FilterError(Exception):
 @dataclass(frozen=True)
 class Condition:
     """One condition on an argument (`argument` is its position) or on the result (None). `member`: on a part of it,
-    whose name is the argument's with this behind (`.port`), which workers/parts.py looks up.
+    whose name is the argument's with this behind (`.port`), which workers/conditions/parts.py looks up.
     """
 
     event: Event

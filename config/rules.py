@@ -2,7 +2,7 @@
 
 A file holds one signature, a list of them, or several documents; a mapping `lists` makes shared lists. Examples of
 all keys stand in config/signatures/, the description in docs/signatures.md. What a rule says about fields and events
-is checked when it is compiled (workers/detect/compiled.py), with the line that it stands in.
+is checked when it is compiled (workers/detect/rules/compiled.py), with the line that it stands in.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from bpf.catalogue import nearest
+from bpf.tables.catalogue import nearest
 from config.conditions import TRUE, ConditionError, Lists, Node, Scalar, every, read
 from config.files import FileError, below, text
 from config.located import MAX_DEPTH, Located, LocatedError, documents

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from bpf.catalogue import nearest
+from bpf.tables.catalogue import nearest
 from config.settings import SettingsError
 
 SOCKETS = {

@@ -21,7 +21,7 @@ MAX_WORKERS = 64
 Pages = Annotated[int, msgspec.Meta(ge=8, le=16384)]
 RingBytes = Annotated[int, msgspec.Meta(ge=1 << 18, le=1 << 30)]
 ResultBytes = Annotated[int, msgspec.Meta(ge=1 << 22, le=1 << 30)]
-"""A result ring must take the longest line several times (pipeline/ring.py, fits)."""
+"""A result ring must take the longest line several times (pipeline/transport/ring.py, fits)."""
 OPTIONS = {"fold_s": "--fold", "before_s": "--before"}
 """Keys whose option has another name."""
 

@@ -18,7 +18,7 @@ MAX_TIMES = 1 << 20
 """Of matches that are kept, of all groups."""
 MARK = np.dtype([("fold", "<u8"), ("group", "<u8"), ("count", "<u4"), ("within_ms", "<u4")])
 """Of a finding: what is the same about those that repeat, and of those that make one finding together; how many these
-are (0: each is one), and in what time. Workers give them along with the lines (pipeline/results.py).
+are (0: each is one), and in what time. Workers give them along with the lines (pipeline/transport/results.py).
 """
 
 

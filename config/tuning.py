@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from bpf.catalogue import nearest
+from bpf.tables.catalogue import nearest
 from config.conditions import ConditionError, Every, Negated, Node, Surely, asked, read
 from config.files import FileError, text
 from config.located import LocatedError, documents

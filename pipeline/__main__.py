@@ -4,11 +4,11 @@ import signal
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from pipeline import imports  # noqa: E402
+from pipeline.process import imports  # noqa: E402
 
 with imports.quick():
-    from pipeline import signals
-    from pipeline.cli import main
+    from pipeline.command.cli import main
+    from pipeline.process import signals
 
 signal.signal(signal.SIGINT, signal.SIG_IGN if signals.is_ignored(signal.SIGINT) else signal.default_int_handler)
 main(prog_name="headrace")

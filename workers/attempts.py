@@ -1,7 +1,7 @@
 """Attempts at a turn: what ended one worker is not given whole to its successor. In each worker.
 
-The attempts of a worker (pipeline/plan.py, ATTEMPT) are shared, and not in the journal: they outlive a turn that does
-not end. An attempt is known by the turns that were committed before it.
+The attempts of a worker (pipeline/process/plan.py, ATTEMPT) are shared, and not in the journal: they outlive a turn
+that does not end. An attempt is known by the turns that were committed before it.
 
     a death in a turn                  its rows are taken in slices of SLICE_ROWS, each with a commit of its own
     a death in a slice                 moment by moment, up to the slice's end

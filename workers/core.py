@@ -4,7 +4,7 @@ Lifecycle records of all shards go into the process tree before any row of their
 nobody asked for (frames of facts) go nowhere else.
 
 Order. Rows are held until the watermark has passed them: a promise of the reader that nothing older is
-still to come (pipeline/watermark.py). What is let go is sorted by (time, CPU, thread group). A row
+still to come (pipeline/transport/watermark.py). What is let go is sorted by (time, CPU, thread group). A row
 that arrives below a watermark already passed is let go with the next batch, marked `late`.
 
     feed(frame)...   ->  pending
@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from bpf.catalogue import Catalogue
 from bpf.layout import EVENTS, FRAME, FRAME_CELLS, STREAM_FACTS
-from workers.blobs import argument_cells
-from workers.detect.matches import Matches
+from bpf.tables.catalogue import Catalogue
+from workers.detect.engine.matches import Matches
 from workers.enrich.tree import ProcessTree
-from workers.pieces import Pieces, is_piece
-from workers.rows import Contexts, Decoded, Rows, concatenate, empty_rows, read_frames
+from workers.records.blobs import argument_cells
+from workers.records.pieces import Pieces, is_piece
+from workers.records.rows import Contexts, Decoded, Rows, concatenate, empty_rows, read_frames
 
 Array = np.ndarray[Any, Any]
 STREAM_AT = FRAME.fields["stream"][1] if FRAME.fields else 0

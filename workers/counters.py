@@ -1,4 +1,4 @@
-"""What a worker counts of each turn, into its journal (pipeline/books.py)."""
+"""What a worker counts of each turn, into its journal (pipeline/process/books.py)."""
 
 from __future__ import annotations
 

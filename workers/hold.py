@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf.catalogue import Event, catalogue
 from bpf.layout import CELL_BYTES
+from bpf.tables.catalogue import Event, catalogue
 from config.runtimes import Answer
-from workers.blobs import argument_counts, blobs
 from workers.decode.texts import Texts
 from workers.enrich.containers import Describe
-from workers.rows import Contexts, Rows, concatenate, empty_rows
+from workers.records.blobs import argument_counts, blobs
+from workers.records.rows import Contexts, Rows, concatenate, empty_rows
 from workers.views.named import Named, unasked
 
 Array = np.ndarray[Any, Any]

@@ -23,28 +23,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bpf.catalogue import LOSS, catalogue
+from bpf.tables.catalogue import LOSS, catalogue
 from config.rules import RuleError
-from pipeline import enrichment
-from pipeline.clock import CpuClock, boottime_ns
-from pipeline.gaps import GapReader
-from pipeline.hashes import Client
-from pipeline.intake import Intake
-from pipeline.logs import logger
-from pipeline.offsets import OffsetReader
-from pipeline.plan import ALL, LINES, READY_WORKER, Plan, attach_control, attach_ring
-from pipeline.results import RESULT, Buffer, key_bytes, try_write
-from pipeline.shm import Array
+from pipeline.containers import enrichment
+from pipeline.containers.hashes import Client
+from pipeline.process.logs import logger
+from pipeline.process.plan import ALL, LINES, READY_WORKER, Plan, attach_control, attach_ring
+from pipeline.transport.clock import CpuClock, boottime_ns
+from pipeline.transport.gaps import GapReader
+from pipeline.transport.intake import Intake
+from pipeline.transport.offsets import OffsetReader
+from pipeline.transport.results import RESULT, Buffer, key_bytes, try_write
+from pipeline.transport.shm import Array
 from workers.attempts import Attempts
+from workers.conditions.filters import Predicates
 from workers.core import Batch, Core
 from workers.counters import count
-from workers.detect.matches import Matches
+from workers.detect.engine.matches import Matches
 from workers.enrich.containers import nobody
 from workers.enrich.executables import Executables
 from workers.enrich.users import fix_users
-from workers.filters import Predicates
 from workers.hold import Hold
-from workers.rows import Rows, empty_rows
+from workers.records.rows import Rows, empty_rows
 from workers.target import Target
 from workers.turn import Turn
 from workers.views.choice import forget_who, part_of, unsay, view_of
@@ -55,9 +55,9 @@ from workers.views.style import Facts
 from workers.views.table import fitted
 
 if TYPE_CHECKING:
-    from workers.detect.current import Current
+    from workers.current import Current
     from workers.detect.detector import Detector
-    from workers.detect.findings import Rendered
+    from workers.detect.findings.lines import Rendered
 
 ROWS_PER_RECORD, FINDING_ROWS = 4096, 1024
 COLUMN_ROWS_PER_RECORD, COLUMN_BYTES = 65536, 64
@@ -100,7 +100,7 @@ class Worker:
 
     def _signatures(self, facts: Facts) -> Current:
         """Those that the run has: a turn that was begun is looked at by what it was begun with."""
-        from workers.detect.current import Current  # not loaded where there are none
+        from workers.current import Current  # not loaded where there are none
 
         plan = self.plan
         generation = int(self.state["generation"]) or self.control.latest_rules
@@ -296,7 +296,7 @@ class Worker:
         if self.plan.keyed and ends is not None and len(rows):
             tgid = self.core.contexts.table["tgid"][rows.who].astype(np.uint64)
             keys = key_bytes(rows.time_ns, rows.cpu.astype(np.uint64) << np.uint64(32) | tgid, ends)
-        # the publisher may hold one record of each render until it has seen another (pipeline/merge.py)
+        # the publisher may hold one record of each render until it has seen another (pipeline/publish/merge.py)
         size = RESULT.itemsize + len(keys) + sum(map(len, payload))
         if len(rows) > 1 and not self.results.fits(size, held=len(self.renders) + self.plan.detects):
             unsay(view)

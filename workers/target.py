@@ -13,7 +13,7 @@ class Target(NamedTuple):
     number: int
     name: str
     topic: int = EVENTS
-    """EVENTS (pipeline/plan.py, ALL): of all events."""
+    """EVENTS (pipeline/process/plan.py, ALL): of all events."""
     counted: bool = False
     """Whether they are counted there."""
     held: bool = False

@@ -3,7 +3,7 @@
  * a container and for all groups below it: entered by cgroup_mkdir, before the first process can be in it,
  * and at the start of headrace for those that exist (enter_cgroup). The innermost container wins.
  *
- * One hierarchy counts, chosen at the start (bpf/cgroups.py): version 2 if it has the controllers, else
+ * One hierarchy counts, chosen at the start (bpf/host/cgroups.py): version 2 if it has the controllers, else
  * that of one controller of version 1, where containers have their groups even if they all share the
  * root of version 2.
  */

@@ -3,7 +3,7 @@
  *
  *   table[hash >> shift] -> dentry.d_hash -> dentry.d_hash ...     hash: of the name and its directory's address
  *
- * Where it stands is found out from samples (bpf/dcache.py). Where it was not found, or a file system has a hash of its
+ * Where it stands is found out from samples (bpf/host/dcache.py). Where it was not found, or a file system has a hash of its
  * own, the names that a directory has are gone through one by one (resolve.h).
  */
 #define NAME_SAMPLES 64

@@ -23,7 +23,7 @@
 #define SECCOMP_MODE_FILTER 2 /* one more: killed by one, since 5.16 */
 #define SECCOMP_FILTERS 8 /* of a task, at most, that are looked at */
 
-/* Calls of the 32-bit table that stand for others (bpf/events.py, MULTIPLEXED). */
+/* Calls of the 32-bit table that stand for others (bpf/tables/events.py, MULTIPLEXED). */
 enum family {
 	FAMILY_NONE,
 	FAMILY_SOCKETCALL, /* its first argument says for which */

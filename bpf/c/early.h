@@ -1,5 +1,5 @@
 /*
- * early.h - conditions that are decided here. The loader generates record_passes() from them (bpf/early.py)
+ * early.h - conditions that are decided here. The loader generates record_passes() from them (bpf/programs/early.py)
  * and inserts it where EARLY_TESTS stands: a record is tested when it is complete, where it stands in the frame, and
  * record_end() takes back what fails. Only what certainly does not match may fail.
  *

@@ -1,7 +1,7 @@
 /*
  * flush.c - a record must not wait because nothing follows it. A CPU that goes idle sends what it
  * has (raw sched_switch to pid 0). For a busy CPU the reader runs flush_now there, by BPF_PROG_TEST_RUN,
- * when its oldest unsent record is older than the bound (pipeline/watermark.py).
+ * when its oldest unsent record is older than the bound (pipeline/transport/watermark.py).
  */
 static __always_inline bool flush_all(void *ctx)
 {

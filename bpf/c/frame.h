@@ -1,6 +1,6 @@
 /*
  * frame.h - records gather in a per-CPU frame. Order of stores, which user space relies on to know
- * that nothing older than a time is still to come (pipeline/watermark.py):
+ * that nothing older than a time is still to come (pipeline/transport/watermark.py):
  *
  *   record_begin   busy = 1 (a full barrier), then the clock is read, then first_ns is set
  *   frame_send     the perf sample is visible before first_ns is cleared

@@ -1,6 +1,6 @@
 /*
  * hooks.c - functions of the kernel that programs are called at, by kprobes (decisions/0046): before the function runs, with
- * its arguments. A kprobe's programs run with preemption off. HOOK_x says which of the functions in bpf/events.py it is.
+ * its arguments. A kprobe's programs run with preemption off. HOOK_x says which of the functions in bpf/tables/events.py it is.
  */
 #define HOOKED(ctx, n) FUNCTION_ARGUMENT(ctx, n)
 

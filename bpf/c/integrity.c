@@ -1,6 +1,6 @@
 /*
  * integrity.c - the kernel's own tables, which rootkits change. headrace reads them by peek(), compares them with the
- * kernel's symbols (bpf/integrity.py), and has what it finds told as events. It runs these programs itself.
+ * kernel's symbols (bpf/load/integrity.py), and has what it finds told as events. It runs these programs itself.
  */
 #ifdef WANT_INTEGRITY
 #define FOUND_TEXT 256

@@ -36,7 +36,7 @@ static u64 (*current_task_btf)(void) = (void *)35; /* bpf_get_current_task */
  * The task that runs, for programs that run seldom. Through a pointer that it trusts the verifier searches all of the
  * kernel's types by name for each pointer that is loaded (type_is_trusted() in kernel/bpf/verifier.c): that is most of the
  * time that loading takes. bpf_rdonly_cast(), since 6.2, takes the trust away; in exchange each load costs some
- * nanoseconds more. bcc cannot make the call: bpf/link.py does.
+ * nanoseconds more. bcc cannot make the call: bpf/programs/link.py does.
  */
 static __always_inline u64 current_task_cold(void)
 {

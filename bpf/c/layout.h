@@ -341,7 +341,7 @@ struct status {
 	u64 told_epoch; /* user space moves it when a worker must be told again */
 	s64 boot_epoch_ns; /* CLOCK_REALTIME minus CLOCK_BOOTTIME, from user space */
 	u64 let_pass; /* user space sets it while signatures are others than those that tests were made of */
-	u64 names_table; /* of the kernel, by bpf/dcache.py; 0 if it was not found */
+	u64 names_table; /* of the kernel, by bpf/host/dcache.py; 0 if it was not found */
 	u64 names_shift;
 	u64 modules_loaded; /* since the start, where tables of the kernel are looked at */
 };

@@ -1,7 +1,7 @@
 /*
  * loop.h - loops that are too long for the verifier to look at each turn. Their bodies are functions of their own,
  * which bpf_loop() calls (since Linux 5.17). bcc makes no such calls: LOOP names the function by a number, which
- * bpf/link.py replaces by the address of the code that it puts behind the program. On older kernels the turns stand in
+ * bpf/programs/link.py replaces by the address of the code that it puts behind the program. On older kernels the turns stand in
  * the program.
  *
  *   LOOP_BODY(step, struct state *s) { ...; return 1; }    what is done in a turn; 1 ends the loop

@@ -1,6 +1,6 @@
 /*
  * scope.h - who is traced. The loader generates scope_terms() from the scope expressions
- * (bpf/scope.py): a plain C condition over the accessors below. It is inserted where SCOPE_TERMS stands.
+ * (bpf/programs/scope.py): a plain C condition over the accessors below. It is inserted where SCOPE_TERMS stands.
  */
 struct subject {
 	u64 task;

@@ -7,16 +7,16 @@ from functools import cache
 
 import msgspec
 
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from config.rules import Rule, RuleError
 from config.tuning import read_exceptions, with_exceptions
 from tests.fuzz import reasoned
 from tests.fuzz.files import Path, unhinted, written
 from tests.fuzz.seeds import EXCEPTIONS
 from tests.fuzz.signatures import TOKENS, events
-from workers.detect.analysis import Analysis
-from workers.detect.compiled import check_rule, has_field
-from workers.detect.rulesets import build
+from workers.detect.offline.analysis import Analysis
+from workers.detect.rules.compiled import check_rule, has_field
+from workers.detect.rules.rulesets import build
 
 __all__ = ["EACH", "FORM", "TOKENS", "seeds", "target"]
 FORM = "yaml"

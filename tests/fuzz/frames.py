@@ -12,9 +12,9 @@ from functools import cache
 import numpy as np
 
 from bpf.layout import BITMAP_WORDS, FRAME, FRAME_CELLS, FRAME_VERSION
-from pipeline.recording import Facts, block, blocks, lead, read_facts
-from pipeline.ring import END, WATERMARK
-from pipeline.ring import FRAME as FRAME_BLOCK
+from pipeline.stages.recording import Facts, block, blocks, lead, read_facts
+from pipeline.transport.ring import END, WATERMARK
+from pipeline.transport.ring import FRAME as FRAME_BLOCK
 from tests.fuzz.mutation import Array, children
 from tests.fuzz.samples import seeds as samples
 from tests.fuzz.worker import BOOT_EPOCH_NS, FINAL_NS, Worker, claimed, records

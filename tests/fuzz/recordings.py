@@ -16,9 +16,7 @@ from zlib import crc32
 import msgspec
 import numpy as np
 
-from pipeline.frames import Loss, loss_frame
-from pipeline.gaps import GAP, TABLE, GapTable
-from pipeline.recording import (
+from pipeline.stages.recording import (
     GAPS,
     LEAD,
     MAGIC,
@@ -30,8 +28,10 @@ from pipeline.recording import (
     last_gaps,
     read_facts,
 )
-from pipeline.ring import END, FRAME, WATERMARK
-from pipeline.shm import Journal
+from pipeline.transport.frames import Loss, loss_frame
+from pipeline.transport.gaps import GAP, TABLE, GapTable
+from pipeline.transport.ring import END, FRAME, WATERMARK
+from pipeline.transport.shm import Journal
 from tests.fuzz.samples import seeds as samples
 from tests.fuzz.worker import BOOT_EPOCH_NS, FINAL_NS, Worker, claimed, records
 from workers.views import style

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from bpf.catalogue import Event, catalogue
 from bpf.layout import BLOB, BLOB_BASE, BLOB_CUT, BLOB_FAULT, CELL_BYTES, SOURCE_KERNEL
-from bpf.reads import PATH
+from bpf.tables.catalogue import Event, catalogue
+from bpf.tables.reads import PATH
 from tests.fuzz.worker import WHO, event_ids
 
 ADDRESSES = (

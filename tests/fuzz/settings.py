@@ -10,17 +10,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bpf import scope
-from bpf.catalogue import Catalogue, UnknownName
-from bpf.early import c_source
+from bpf.programs import scope
+from bpf.programs.early import c_source
+from bpf.tables.catalogue import Catalogue, UnknownName
 from config import filters, outputs, runtimes, settings
 from config.settings import Settings, SettingsError
-from pipeline.detection import only_findings, sinks
+from pipeline.signatures.detection import only_findings, sinks
 from tests.fuzz import reasoned
 from tests.fuzz.files import sound, unhinted, written
 from tests.fuzz.seeds import SETTINGS
-from workers.early import early_tests
-from workers.filters import Predicates, check_words
+from workers.conditions.early import early_tests
+from workers.conditions.filters import Predicates, check_words
 
 FORM = "toml"
 EACH = 1

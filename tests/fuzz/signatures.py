@@ -11,16 +11,16 @@ from functools import cache
 
 import msgspec
 
-from bpf.catalogue import catalogue
-from bpf.early import c_source
-from pipeline.detection import _against, describe
+from bpf.programs.early import c_source
+from bpf.tables.catalogue import catalogue
+from pipeline.signatures.detection import _against, describe
 from tests.fuzz.files import sound, unhinted, written
 from tests.fuzz.lines import seeds as line_seeds
 from tests.fuzz.seeds import SIGNATURES
-from workers.detect.analysis import Analysis, Indexed
+from workers.conditions.narrowing import narrowed
 from workers.detect.detector import Detector, RuleSet
-from workers.detect.narrowing import narrowed
-from workers.detect.rulesets import Ruleset, build, coverage
+from workers.detect.offline.analysis import Analysis, Indexed
+from workers.detect.rules.rulesets import Ruleset, build, coverage
 
 FORM = "yaml"
 EACH = 1

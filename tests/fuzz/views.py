@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from bpf.catalogue import catalogue
 from bpf.layout import BLOB_STATUS
+from bpf.tables.catalogue import catalogue
 from config.printable import quoted, unquoted
-from pipeline.wire import read_columns
+from pipeline.transport.wire import read_columns
 from tests.fuzz.mutation import children
 from tests.fuzz.samples import seeds as samples
 from tests.fuzz.worker import FINAL_NS, WIDTH, Options, Plain, Worker, records
-from workers.rows import Rows
+from workers.records.rows import Rows
 from workers.views.table import fitted
 
 FORM = ""

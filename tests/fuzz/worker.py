@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from bpf.catalogue import catalogue
 from bpf.layout import CELL_BYTES, CONTEXT, FRAME, FRAME_CELLS, FRAME_VERSION, HEAD, STREAM_FACTS
+from bpf.tables.catalogue import catalogue
 from config.filters import parse
+from workers.conditions.filters import Predicates
 from workers.core import Batch, Core
 from workers.detect.detector import Detector
-from workers.detect.matches import Matches
-from workers.detect.rulesets import build
-from workers.detect.shapes import shape
+from workers.detect.engine.matches import Matches
+from workers.detect.findings.shapes import shape
+from workers.detect.rules.rulesets import build
 from workers.enrich.containers import nobody
-from workers.filters import Predicates
-from workers.rows import Rows
+from workers.records.rows import Rows
 from workers.views import style
 from workers.views.choice import view_of
 from workers.views.named import unasked

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bpf.compiler import Compiled, Source
+from bpf.programs.compiler import Compiled, Source
 from tests.guests import inside
 from tests.guests.__main__ import KERNELS, is_well, shown
 from tests.guests.machine import compiling, drivers
@@ -114,7 +114,9 @@ def test_a_guest_has_the_host_compile(
     monkeypatch.setattr(inside, "FOLDER", tmp_path)
     source = msgspec.msgpack.encode(Source(f"#include <linux/types.h>\n{text}", ("-w",)))
     with compiling(tmp_path):
-        done = inside.run([sys.executable, "-I", "-m", "bpf.compiler"], input=source, capture_output=True, check=False)
+        done = inside.run(
+            [sys.executable, "-I", "-m", "bpf.programs.compiler"], input=source, capture_output=True, check=False
+        )
     assert done.returncode == status
     assert said in done.stderr
     if not status:

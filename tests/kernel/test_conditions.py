@@ -1,4 +1,4 @@
-"""Conditions that the kernel side decides (bpf/early.py), with real calls: what it takes back is not produced."""
+"""Conditions in the kernel (bpf/programs/early.py), with real calls: what is taken back is not produced."""
 
 from __future__ import annotations
 

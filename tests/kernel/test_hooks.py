@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from bpf import loader, scope, source
-from bpf.btf import Btf
-from bpf.catalogue import HOOK, catalogue
+from bpf.host.btf import Btf
+from bpf.load import loader
+from bpf.programs import scope, source
 from bpf.syscall import KPROBES
-from pipeline.host import event_lack
+from bpf.tables.catalogue import HOOK, catalogue
+from pipeline.host.features import event_lack
 from tests.live import Traced, arguments, trace
 
 pytestmark = pytest.mark.kernel

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
-from bpf import loader, offsets, scope, source, syscall
-from bpf.btf import Btf
-from bpf.catalogue import catalogue
-from bpf.looks import PROGRAMS
-from bpf.source import Wanted
+from bpf import syscall
+from bpf.host import offsets
+from bpf.host.btf import Btf
+from bpf.load import loader
+from bpf.programs import scope, source
+from bpf.programs.looks import PROGRAMS
+from bpf.programs.source import Wanted
+from bpf.tables.catalogue import catalogue
 
 pytestmark = pytest.mark.kernel
 

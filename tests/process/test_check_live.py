@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pipeline.proof import NOT_CAUSED, claimed
+from pipeline.host.proof import NOT_CAUSED, claimed
 from tests.live import headrace
 
 pytestmark = pytest.mark.kernel

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import zmq
 
-from bpf.catalogue import catalogue
-from pipeline.wire import read_columns
+from bpf.tables.catalogue import catalogue
+from pipeline.transport.wire import read_columns
 from tests.live import Running, let_go, start_load, wait_for
 
 pytestmark = pytest.mark.kernel

@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from bpf.btf import VMLINUX, Btf
+from bpf.host.btf import VMLINUX, Btf
 from tests.live import DEADLINE_S, HEADRACE
 
 FIRST_EVENT_S = 5
-"""What the second run of `make demo` promises, on a machine that parses a kernel's BTF in BTF_S (bpf/btf.py)."""
+"""What the second run of `make demo` promises, on a machine that parses a kernel's BTF in BTF_S (bpf/host/btf.py)."""
 BTF_S = 0.2
 
 

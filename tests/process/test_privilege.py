@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import confine, privilege
+from pipeline.process import confine, privilege
 from tests.live import Running, headrace
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose privilege is given up")
@@ -58,9 +58,9 @@ def test_every_process_but_the_supervisor_is_unprivileged(tmp_path: Path) -> Non
     assert not (tmp_path / "z").exists()
 
 
-AS_IF = """from pipeline import privilege
+AS_IF = """from pipeline.process import privilege
 privilege.descriptors_need_right = lambda lookup: True
-from pipeline.cli import main
+from pipeline.command.cli import main
 main(prog_name="headrace")"""
 
 

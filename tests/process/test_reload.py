@@ -15,8 +15,8 @@ from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
 
-from pipeline import live
-from pipeline.books import Ledger
+from pipeline.process.books import Ledger
+from pipeline.run import live
 from tests.live import Running, headrace, in_process, let_go, start_load, wait_for
 
 pytestmark = pytest.mark.kernel

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from tests.live import DEADLINE_S, HEADRACE, headrace
 from tests.unit.workers.detect.test_same_values import Both, turns
 from workers.core import Core

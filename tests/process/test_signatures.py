@@ -14,7 +14,7 @@ import pytest
 import zmq
 
 from tests.live import HEADRACE, Running, headrace, in_process, wait_for
-from workers.detect.narrowing import MOST_MEASURED, MOST_PATTERNS
+from workers.conditions.narrowing import MOST_MEASURED, MOST_PATTERNS
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "finding.schema.json").read_text())
@@ -287,14 +287,14 @@ def test_the_kernel_takes_as_many_paths_as_may_be_told_apart_there(tmp_path: Pat
 
 
 NOT_DECIDED = """
-import bpf.loader as l
+import bpf.load.loader as l
 load = l.Programs._load
 def refused(self, found):
     if self.wanted.tests:
         raise l.RefusedError("for a test")
     load(self, found)
 l.Programs._load = refused
-from pipeline.cli import main
+from pipeline.command.cli import main
 main()
 """
 
@@ -318,8 +318,8 @@ def test_conditions_that_the_kernel_does_not_take_are_decided_in_user_space(tmp_
 @pytest.mark.kernel
 def test_a_run_goes_on_if_the_kernel_does_not_take_them(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
-    code = "import workers.detect.narrowing as n; n.MOST_MEASURED = n.MOST_PATTERNS = 1000;"
-    code += "from pipeline.cli import main; main()"
+    code = "import workers.conditions.narrowing as n; n.MOST_MEASURED = n.MOST_PATTERNS = 1000;"
+    code += "from pipeline.command.cli import main; main()"
     rule = tmp_path / "many.yaml"
     events = {"security_file_open": {"pathname|startswith": [f"/opt/{i}/x" for i in range(3 * MOST_PATTERNS)]}}
     rule.write_text(json.dumps({"id": "MANY", "name": "many", "events": events}))

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from pipeline import watchdog
-from pipeline.stage import Stage
-from pipeline.watchdog import HANGS, STANDS, Watchdog, state
+from pipeline.run import watchdog
+from pipeline.run.stage import Stage
+from pipeline.run.watchdog import HANGS, STANDS, Watchdog, state
 from tests.live import Running, let_go, start_load, wait_for
 
 SOON = (
     sys.executable,
     "-c",
-    "from pipeline import watchdog; watchdog.STANDS = 2; from pipeline.cli import main; main()",
+    "from pipeline.run import watchdog; watchdog.STANDS = 2; from pipeline.command.cli import main; main()",
 )
 
 

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from config.filters import parse
-from pipeline.gaps import GAP
-from pipeline.recording import GAPS, Facts, block, blocks, last_gaps, lead, open_recording, read_facts
-from pipeline.ring import FRAME, WATERMARK
+from pipeline.stages.recording import GAPS, Facts, block, blocks, last_gaps, lead, open_recording, read_facts
+from pipeline.transport.gaps import GAP
+from pipeline.transport.ring import FRAME, WATERMARK
 from tests.replay.conftest import RECORDING, end, start
+from workers.conditions.filters import Predicates
 from workers.core import Core
 from workers.detect.detector import Detector
-from workers.detect.matches import Matches
-from workers.detect.rulesets import build
-from workers.detect.shapes import shape
+from workers.detect.engine.matches import Matches
+from workers.detect.findings.shapes import shape
+from workers.detect.rules.rulesets import build
 from workers.enrich.containers import nobody
-from workers.filters import Predicates
 from workers.views import style
 from workers.views.choice import view_of
 from workers.views.named import unasked

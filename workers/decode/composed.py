@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from bpf import words
+from bpf.tables import words
 from workers.decode import tables
 from workers.decode.futexes import futex_bitset, futex_operation, futex_wake
 from workers.decode.numbers import LOW, Parser, bits, both, flagged, signed32, word

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from bpf import words
-from bpf.catalogue import Event, catalogue
-from bpf.reads import BUFFERS, CONTROL, SOCKADDR, STRING, VECTOR
-from bpf.shown import RESULT, Shown, commands_of
-from bpf.structs import Layout, declared, layout_of
+from bpf.tables import words
+from bpf.tables.catalogue import Event, catalogue
+from bpf.tables.reads import BUFFERS, CONTROL, SOCKADDR, STRING, VECTOR
+from bpf.tables.shown import RESULT, Shown, commands_of
+from bpf.tables.structs import Layout, declared, layout_of
 from workers.decode.flags import parser_of
 from workers.decode.meaning import by_variant, shown_of
 from workers.decode.structs import TYPED

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache, partial
 
-from bpf import shown
+from bpf.tables import shown
 from workers.decode import composed, tables
 from workers.decode.composed import COMPOSED
 from workers.decode.numbers import LOW, Parser, flagged, named

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bpf import words
+from bpf.tables import words
 from workers.decode.numbers import LOW, bits, both, word
 
 

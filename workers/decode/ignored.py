@@ -7,8 +7,8 @@ outputs, with the reason `ignored`, and match no condition. What the kernel dema
 looked at, and stays. Sources: the calls' own code in Linux 5.10 to 6.18, which agrees on all of these.
 
 Of calls that name a file by a directory and a path, the directory is ignored if the path is absolute: it stays, since
-it says where the call would have begun. `bpf/early.py` may let a record pass because of such a register, which the
-worker's predicate then takes out; it takes back none that would match.
+it says where the call would have begun. `bpf/programs/early.py` may let a record pass because of such a register,
+which the worker's predicate then takes out; it takes back none that would match.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf.catalogue import Event
 from bpf.layout import HEAD_COMPAT
-from workers.blobs import argument
-from workers.rows import Rows
+from bpf.tables.catalogue import Event
+from workers.records.blobs import argument
+from workers.records.rows import Rows
 
 Array = np.ndarray[Any, Any]
 Mask = Callable[[Array], Array]

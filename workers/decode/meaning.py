@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import cache, cached_property
 
-from bpf import words
-from bpf.catalogue import Event
-from bpf.reads import ASIDE, VECTOR, Argument
-from bpf.shown import Shown, commands_of
-from bpf.shown import of as of_call
+from bpf.tables import words
+from bpf.tables.catalogue import Event
+from bpf.tables.reads import ASIDE, VECTOR, Argument
+from bpf.tables.shown import Shown, commands_of
+from bpf.tables.shown import of as of_call
 from workers.decode.flags import parser_by_command, parser_of
 from workers.decode.numbers import Parser
 from workers.decode.structs import TYPED

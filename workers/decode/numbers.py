@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 
-from bpf import words
+from bpf.tables import words
 
 Parser = Callable[[int], str]
-"""Of one unsigned raw value, without the bits that the kernel does not use (bpf/widths.py)."""
+"""Of one unsigned raw value, without the bits that the kernel does not use (bpf/tables/widths.py)."""
 Bits = Iterable[tuple[int, str]]
 LOW = 0xFFFFFFFF
 

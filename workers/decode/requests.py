@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from bpf import words
+from bpf.tables import words
 
 IOCTL_SIZE = 0x3FFF << 16
 IOCTL = re.compile(r"_IO(|R|W|WR)\((0x[0-9a-f]+), (0x[0-9a-f]+)(?:, (\d+))?\)")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from bpf import words
-from bpf.reads import CONTROL, IOVEC, SOCKADDR
-from bpf.shown import Shown
-from bpf.structs import SCALARS, Layout, Place, declared, layout_of
+from bpf.tables import words
+from bpf.tables.reads import CONTROL, IOVEC, SOCKADDR
+from bpf.tables.shown import Shown
+from bpf.tables.structs import SCALARS, Layout, Place, declared, layout_of
 from workers.decode.flags import parser_by_command, parser_from
 from workers.decode.sockaddr import decode as decode_sockaddr
 from workers.decode.sockaddr import ipv4, ipv6

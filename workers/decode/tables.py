@@ -1,4 +1,4 @@
-"""Names of numbers that no uapi header has as such, or that are put together (the others: bpf/words.py)."""
+"""Names of numbers that no uapi header has as such, or that are put together (the others: bpf/tables/words.py)."""
 
 from __future__ import annotations
 

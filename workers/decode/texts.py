@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf import shown
-from bpf.catalogue import LEXICAL, Event
 from bpf.layout import (
     BLOB_BASE,
     BLOB_CUT,
@@ -21,10 +19,13 @@ from bpf.layout import (
     SOURCE_USER_ENTRY,
     SOURCE_USER_EXIT,
 )
-from bpf.reads import NAME, PATH, ROOT, Argument
-from workers.blobs import Blobs, bytes_of
-from workers.decode import blocks, paths
-from workers.rows import Rows
+from bpf.tables import shown
+from bpf.tables.catalogue import LEXICAL, Event
+from bpf.tables.reads import NAME, PATH, ROOT, Argument
+from workers.decode import paths
+from workers.records import blocks
+from workers.records.blobs import Blobs, bytes_of
+from workers.records.rows import Rows
 
 Array = np.ndarray[Any, Any]
 SOURCES = {SOURCE_USER_EXIT: "user-exit", SOURCE_KERNEL: "kernel", SOURCE_USER_ENTRY: "user-entry"}

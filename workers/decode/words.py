@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-from bpf import words
+from bpf.tables import words
 from workers.decode.numbers import Parser, table_of
 
 PLAIN_VALUES = 0x9000

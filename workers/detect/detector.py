@@ -9,22 +9,22 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bpf.catalogue import Catalogue
+from bpf.tables.catalogue import Catalogue
 from config.rules import Rule
 from config.undecided import UNDECIDED
 from config.undecided import what as undecided
-from workers.blobs import argument, argument_counts
-from workers.detect.code import FORK, Answer, CodeRule, Report, code_rules
-from workers.detect.engine import Engine
-from workers.detect.findings import FindingLines, Rendered
-from workers.detect.gaps import Gaps
-from workers.detect.history import History
-from workers.detect.matches import Matched, Matches
-from workers.detect.states import Given
-from workers.detect.view import View
+from workers.detect.code.bounds import FORK, Answer, CodeRule, Report, code_rules
+from workers.detect.code.states import Given
+from workers.detect.columns.view import View
+from workers.detect.engine.engine import Engine
+from workers.detect.engine.matches import Matched, Matches
+from workers.detect.findings.gaps import Gaps
+from workers.detect.findings.history import History
+from workers.detect.findings.lines import FindingLines, Rendered
 from workers.enrich.containers import Describe, container_id, nobody
 from workers.enrich.tree import ProcessTree
-from workers.rows import Contexts, Rows
+from workers.records.blobs import argument, argument_counts
+from workers.records.rows import Contexts, Rows
 from workers.views.style import Facts
 
 
@@ -129,7 +129,7 @@ class Detector:
                 code.switch_off()
 
     def write_counts(self, rules: Any, values: Any) -> None:
-        """What the rules have cost since they were loaded, and what became of values (pipeline/plan.py, TALLIES)."""
+        """What the rules have cost since they were loaded, and what became of values (TALLIES of the plan)."""
         self._engine.tally.write(rules)
         for name, count in self._engine.values().items():
             values[name] = count

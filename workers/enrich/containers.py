@@ -1,5 +1,5 @@
 """The container of a process context: its id and runtime as the kernel side has it (bpf/c/containers.h), and what its
-runtime says of it, as far as that is known by now (pipeline/enrichment.py).
+runtime says of it, as far as that is known by now (pipeline/containers/enrichment.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The SHA-256 of what was run, from the table that the hasher keeps (pipeline/hashes.py).
+"""The SHA-256 of what was run, from the table that the hasher keeps (pipeline/containers/hashes.py).
 
 Before a turn is rendered, what it needs is asked for, and waited for: for at most WAIT_S, and for no more than a tenth
 of the time in the long run, so that a flood of new files cannot hold up a worker. What is not known by then is
@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bpf.catalogue import Catalogue
 from bpf.layout import EVENTS
-from workers.blobs import argument, blobs
+from bpf.tables.catalogue import Catalogue
 from workers.decode.texts import Texts
-from workers.rows import Contexts, Rows
+from workers.records.blobs import argument, blobs
+from workers.records.rows import Contexts, Rows
 
 Array = np.ndarray[Any, Any]
 Key = tuple[int, int, int]

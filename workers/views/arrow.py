@@ -15,13 +15,13 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from bpf.catalogue import Catalogue, Event
 from bpf.layout import EVENTS, HEAD_ENTRY, HEAD_NOT_RUN
-from bpf.reads import Argument
-from workers.blobs import argument
+from bpf.tables.catalogue import Catalogue, Event
+from bpf.tables.reads import Argument
 from workers.enrich.containers import Describe, container_id, nobody, of_event
 from workers.enrich.executables import Executables
-from workers.rows import Contexts, Rows
+from workers.records.blobs import argument
+from workers.records.rows import Contexts, Rows
 from workers.views.named import Named, unasked
 from workers.views.pieces import Laid, Lines
 from workers.views.style import Facts, Marks, Value, text

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from bpf.catalogue import Catalogue
+from bpf.tables.catalogue import Catalogue
 from workers.enrich.containers import Accounts, Describe
 from workers.enrich.executables import Executables
 from workers.enrich.tree import ProcessTree
-from workers.rows import Rows
+from workers.records.rows import Rows
 from workers.views.columns import ColumnsView
 from workers.views.json_lines import JsonStyle
 from workers.views.lineage import Lineages
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Options(Protocol):
-    """What is asked of them (pipeline/plan.py)."""
+    """What is asked of them (pipeline/process/plan.py)."""
 
     @property
     def parse_arguments(self) -> bool: ...

@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bpf.catalogue import Catalogue
 from bpf.layout import CONTEXT
-from workers.blobs import argument, argument_counts, blobs
+from bpf.tables.catalogue import Catalogue
 from workers.decode.flags import parser_of
 from workers.decode.numbers import Parser
-from workers.rows import Contexts, Rows
+from workers.records.blobs import argument, argument_counts, blobs
+from workers.records.rows import Contexts, Rows
 from workers.views.style import Facts
 
 Array = np.ndarray[Any, Any]

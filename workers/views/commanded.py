@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bpf.catalogue import Event
-from bpf.reads import Argument
-from workers.blobs import Blobs, used
+from bpf.tables.catalogue import Event
+from bpf.tables.reads import Argument
 from workers.decode.meaning import decides
 from workers.decode.values import grouped
-from workers.rows import Rows
+from workers.records.blobs import Blobs, used
+from workers.records.rows import Rows
 
 Array = np.ndarray[Any, Any]
 

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bpf.catalogue import ON_PROCESSES, Event
 from bpf.layout import CONTEXT, HEAD_ANSWERED, HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN, HEAD_OWN_TARGET
-from bpf.reads import Argument
+from bpf.tables.catalogue import ON_PROCESSES, Event
+from bpf.tables.reads import Argument
 from workers.decode.flags import error_name
 from workers.decode.values import decimals
 from workers.enrich.containers import Accounts, Describe, nobody, of_event

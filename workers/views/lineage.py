@@ -7,7 +7,8 @@ changes, so it is said once, in the first line of a process of which it is true:
 
 `image` is what the process runs; missing, it is what its creator ran. `ancestors` begin with the creator, each with
 what it ran when it created the one before it; the last has no `pid` if no more is known of it. `"lineage": null`:
-nothing is known any more. What reads the lines (workers/detect/lineages.py) remembers it by process id and start time.
+nothing is known any more. What reads the lines (workers/detect/offline/lineages.py) remembers it by process id and
+start time.
 
 What a line says depends on the lines of its own process alone, so not on the number of workers. After REPEAT_NS it is
 said again: who reads on from the middle of a file knows it before long.
@@ -22,7 +23,7 @@ import msgspec
 import numpy as np
 
 from workers.enrich.tree import Image, Key, Process, ProcessTree, ancestors
-from workers.rows import Contexts, Rows
+from workers.records.rows import Contexts, Rows
 from workers.views.style import said
 
 Array = np.ndarray[Any, Any]

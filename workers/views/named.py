@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from bpf.catalogue import Event
+from bpf.tables.catalogue import Event
 from config.runtimes import Answer
-from workers.blobs import Blobs
 from workers.decode.texts import Texts
-from workers.rows import Rows
+from workers.records.blobs import Blobs
+from workers.records.rows import Rows
 from workers.views.store import Cache, Store
 from workers.views.style import Style, Value
 

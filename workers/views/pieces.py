@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf.catalogue import Catalogue, Event
 from bpf.layout import (
     BLOB_BYPASS,
     BLOB_CUT,
@@ -32,11 +31,10 @@ from bpf.layout import (
     HEAD_NO_OBJECT,
     HEAD_OWN_ROOT,
 )
-from bpf.reads import BUFFERS, HASH, KERNEL, NAMED, OBJECT, ROOT, SOCKADDR, UNREAD, VECTOR
-from bpf.widths import number
-from workers.blobs import Blobs, argument_counts, blobs, bytes_of, used
+from bpf.tables.catalogue import Catalogue, Event
+from bpf.tables.reads import BUFFERS, HASH, KERNEL, NAMED, OBJECT, ROOT, SOCKADDR, UNREAD, VECTOR
+from bpf.tables.widths import number
 from workers.decode import paths
-from workers.decode.blocks import byte_strings
 from workers.decode.composed import decimal32, pointer
 from workers.decode.flags import parser_by_command, parser_of
 from workers.decode.ignored import REASON, Ignored
@@ -47,7 +45,9 @@ from workers.decode.structs import Decoder, decoder_of, is_lossy, option_value, 
 from workers.decode.texts import ABSENT, OUTSIDE, Text, Texts
 from workers.decode.values import grouped, is_pointer
 from workers.enrich.executables import Executables
-from workers.rows import Contexts, Rows
+from workers.records.blobs import Blobs, argument_counts, blobs, bytes_of, used
+from workers.records.blocks import byte_strings
+from workers.records.rows import Contexts, Rows
 from workers.views.commanded import CommandedPieces, Pieces
 from workers.views.lineage import Lineages
 from workers.views.named import Named, NamedPieces, unasked

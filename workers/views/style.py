@@ -9,14 +9,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bpf.catalogue import Event
-from bpf.reads import Argument
+from bpf.tables.catalogue import Event
+from bpf.tables.reads import Argument
 
 Array = np.ndarray[Any, Any]
 
 
 class Steps:
-    """When the wall clock was set while events went by, and its offset from then on (pipeline/offsets.py)."""
+    """When the wall clock was set while events went by, and its offset from then on (pipeline/transport/offsets.py)."""
 
     def __init__(self) -> None:
         self.since_ns: Array = np.zeros(0, np.uint64)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bpf.catalogue import Event
 from bpf.layout import HEAD_ENTRY, HEAD_NOT_RUN
-from bpf.reads import Argument
+from bpf.tables.catalogue import Event
+from bpf.tables.reads import Argument
 from config.printable import CUT, quoted
 from workers.decode.flags import error_name
 from workers.decode.ignored import REASON

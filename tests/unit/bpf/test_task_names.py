@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bpf.source import HERE
+from bpf.programs.source import HERE
 from tests.live import compile_c
 
 PROGRAM = """

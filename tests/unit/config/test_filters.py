@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.catalogue import UnknownName, catalogue
+from bpf.tables.catalogue import UnknownName, catalogue
 from config.filters import FilterError, Selection, parse
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1

@@ -15,11 +15,12 @@ import grpc
 import pytest
 
 from config.runtimes import Info
-from pipeline import cri as cri_client
-from pipeline import cri_pb2, engine
-from pipeline.cri import Cri
-from pipeline.engine import LONGEST_LINE, Engine
-from pipeline.runtimes import MOST_BYTES, Unavailable
+from pipeline.containers import cri as cri_client
+from pipeline.containers import cri_pb2
+from pipeline.containers import docker as engine
+from pipeline.containers.cri import Cri
+from pipeline.containers.docker import LONGEST_LINE, Engine
+from pipeline.containers.runtimes import MOST_BYTES, Unavailable
 
 ID, OTHER = "a1" * 32, "b2" * 32
 LABELS = {"team": "red", "io.kubernetes.pod.name": "pod"}

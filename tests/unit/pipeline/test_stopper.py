@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline import signals
-from pipeline.signals import ENDING, Stopper
+from pipeline.process import signals
+from pipeline.process.signals import ENDING, Stopper
 
 Terminal = list[bool]
 

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpf.catalogue import catalogue
-from pipeline.plan import ATTEMPT
+from bpf.tables.catalogue import catalogue
+from pipeline.process.plan import ATTEMPT
 from tests.unit.frames import Record, frame, view
 from workers.attempts import DEATHS, Attempts
 from workers.core import Batch, Core

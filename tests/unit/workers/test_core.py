@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from tests.unit.frames import CLOSE, GETPPID, OPENAT, Blob, Record, Who, claimed, frame, view
-from tests.unit.workers.test_rows import ANY_FRAME, FIRST_HEAD, SOUND, patched
-from workers import rows as rows_module
+from tests.unit.workers.records.test_rows import ANY_FRAME, FIRST_HEAD, SOUND, patched
 from workers.core import Batch, Core
+from workers.records import rows as rows_module
 from workers.views.json_lines import JsonStyle
 from workers.views.pieces import Lines
 from workers.views.style import Facts
@@ -350,7 +350,7 @@ def test_records_that_are_not_of_their_bulk_frames_shard_are_rejected_once(
     events = [Record(time_ns=t, who=Who(tgid=tgid)) for t, tgid in enumerate((100, 101, 103, 104, 104), 1)]
     made = frame(events, shard=shard, shards=shards)
     cores = [core(i, workers) for i in range(workers)]
-    # as the reader and a replay hand them on (pipeline/recording.py)
+    # as the reader and a replay hand them on (pipeline/stages/recording.py)
     for one in [cores[shard % workers]] if shards and shards % workers == 0 else cores:
         feed(one, made)
     batches = [one.advance(LAST) for one in cores]

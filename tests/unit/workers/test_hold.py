@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from tests.unit.frames import Record, Who, frame, view
 from workers import hold
 from workers.core import Core

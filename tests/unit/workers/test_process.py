@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from bpf.catalogue import catalogue
-from pipeline import books
-from pipeline.books import Ledger
-from pipeline.frames import Loss, loss_frame
+from bpf.tables.catalogue import catalogue
+from pipeline.process import books
+from pipeline.process.books import Ledger
+from pipeline.transport.frames import Loss, loss_frame
 from tests.unit.frames import CLOSE, OPENAT, Record, frame, view
 from workers.core import Core
 from workers.process import Worker

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from click.testing import CliRunner
 
-from bpf.catalogue import catalogue
-from pipeline import cli
+from bpf.tables.catalogue import catalogue
+from pipeline.command import cli
 from workers.decode.described import DOCUMENT, by_command, document, of_argument
 
 

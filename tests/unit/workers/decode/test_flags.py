@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bpf import words
+from bpf.tables import words
 from workers.decode import composed, flags, numbers, requests
 from workers.decode.numbers import Parser, named
 

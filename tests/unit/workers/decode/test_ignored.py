@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from config.filters import parse
 from tests.unit.frames import COMPAT, Record, frame, view
+from workers.conditions.filters import Predicates
 from workers.decode.ignored import Ignored, rules
-from workers.detect.columns import NumberColumn
-from workers.detect.fields import field_of
-from workers.filters import Predicates
-from workers.rows import Contexts, Rows, read_frames
+from workers.detect.columns.recorded import NumberColumn
+from workers.detect.rules.fields import field_of
+from workers.records.rows import Contexts, Rows, read_frames
 from workers.views.json_lines import JsonStyle
 from workers.views.pieces import Lines
 from workers.views.style import Facts

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf import shown
-from bpf.structs import declared, layout_of
+from bpf.tables import shown
+from bpf.tables.structs import declared, layout_of
 from workers.decode.structs import control_messages, decode, decoder_of, option_value, typed_decoder
 
 ROOTS = "/usr/include", "/usr/include/x86_64-linux-gnu"

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from config import settings
 from config.rules import MAX_VALUES, RuleError
 from config.settings import SettingsError
-from workers.detect import rulesets
-from workers.detect.engine import Engine
-from workers.detect.rulesets import Ruleset, build
+from workers.detect.engine.engine import Engine
+from workers.detect.rules import rulesets
+from workers.detect.rules.rulesets import Ruleset, build
 
 DEADLINE_S = 60
 OWN = {

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bpf.catalogue import catalogue
-from workers.detect.rulesets import build
-from workers.detect.sigma_files import load_sigma
-from workers.detect.sigma_rules import MAX_SELECTIONS
+from bpf.tables.catalogue import catalogue
+from workers.detect.rules.rulesets import build
+from workers.detect.rules.sigma_files import load_sigma
+from workers.detect.rules.sigma_rules import MAX_SELECTIONS
 
 
 @pytest.mark.parametrize(

@@ -12,20 +12,20 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpf.catalogue import Event, catalogue
-from pipeline.recording import blocks, open_recording, read_facts
-from pipeline.ring import FRAME, U64, WATERMARK
+from bpf.tables.catalogue import Event, catalogue
+from pipeline.stages.recording import blocks, open_recording, read_facts
+from pipeline.transport.ring import FRAME, U64, WATERMARK
 from tests.replay.conftest import RECORDING
 from tests.unit.frames import CONNECT, CUT, EXECVE, FAULT, OK, OPENAT, Blob, Record, Who, frame, view
-from workers.blobs import argument_counts
 from workers.core import Core
-from workers.detect.analysis import Analysis, Indexed
-from workers.detect.data import DataField
-from workers.detect.fields import FieldError, field_of, names
-from workers.detect.reading import column_of
-from workers.detect.values import Text
-from workers.detect.view import View, listed
-from workers.rows import Rows
+from workers.detect.columns.reading import column_of
+from workers.detect.columns.view import View, listed
+from workers.detect.findings.data import DataField
+from workers.detect.offline.analysis import Analysis, Indexed
+from workers.detect.rules.fields import FieldError, field_of, names
+from workers.detect.rules.values import Text
+from workers.records.blobs import argument_counts
+from workers.records.rows import Rows
 from workers.views.json_lines import JsonStyle
 from workers.views.lineage import Lineages
 from workers.views.pieces import VECTOR_TYPE, Lines

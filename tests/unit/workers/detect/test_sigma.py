@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from config.rules import Rule
-from workers.detect.flat import FlatRules, of_example
-from workers.detect.rulesets import coverage
-from workers.detect.sigma_files import load_sigma
+from workers.detect.offline.flat import FlatRules, of_example
+from workers.detect.rules.rulesets import coverage
+from workers.detect.rules.sigma_files import load_sigma
 
 ID = "00000000-0000-4000-8000-000000000001"
 

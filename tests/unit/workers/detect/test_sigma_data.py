@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from config import conditions
 from tests.unit.frames import Record, frame, view
 from tests.unit.workers.detect.test_sigma import AUDIT, PROCESS, loaded, matches, one
 from tests.unit.workers.enrich.test_tree import executed
 from tests.unit.workers.enrich.test_tree import who as some_process
 from workers.core import Core
-from workers.detect import matching
-from workers.detect.analysis import Analysis
 from workers.detect.detector import Detector
-from workers.detect.fields import field_of
-from workers.detect.shapes import shape
+from workers.detect.findings.shapes import shape
+from workers.detect.offline.analysis import Analysis
+from workers.detect.rules import matching
+from workers.detect.rules.fields import field_of
 from workers.views.style import Facts
 
 NETWORK = "product: linux\ncategory: network_connection"

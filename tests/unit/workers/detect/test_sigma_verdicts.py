@@ -16,10 +16,10 @@ from hypothesis import strategies as some
 from sigma.backends.sqlite import sqliteBackend
 from sigma.collection import SigmaCollection
 
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from config.rules import Rule
-from workers.detect.flat import FlatEvent, FlatRules
-from workers.detect.sigma_files import load_sigma
+from workers.detect.offline.flat import FlatEvent, FlatRules
+from workers.detect.rules.sigma_files import load_sigma
 
 FIELDS = {
     "Image": "process.image",

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bpf.catalogue import catalogue
 from bpf.layout import BLOB_BASE, BLOB_RACED, ROOT_NOT_MET, SOURCE_KERNEL
+from bpf.tables.catalogue import catalogue
 from config.conditions import Either, Every, Negated, Node, Test
 from config.rules import Rule
 from config.undecided import MOST_NAMED, UNDECIDED, what
 from tests.unit.frames import CUT, FAULT, NULL, OK, Blob, Record, frame, view
-from workers.detect.analysis import Analysis
-from workers.detect.compiled import check_rule
 from workers.detect.detector import Detector
+from workers.detect.offline.analysis import Analysis
+from workers.detect.rules.compiled import check_rule
 from workers.enrich.tree import ProcessTree
-from workers.rows import Contexts, read_frames
+from workers.records.rows import Contexts, read_frames
 
 EXECVE = 59
 Test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bpf.catalogue import catalogue
 from bpf.layout import STREAM_FACTS
+from bpf.tables.catalogue import catalogue
 from tests.unit.frames import Blob, Record, Who, frame, view
 from workers.core import Core
 from workers.enrich import tree as tree_module

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from config.runtimes import KNOWN, Answer, Info
 from tests.unit.frames import (
     CLOSE,
@@ -24,7 +24,7 @@ from tests.unit.frames import (
     frame,
     view,
 )
-from workers.rows import Contexts, Rows, read_frames
+from workers.records.rows import Contexts, Rows, read_frames
 from workers.views.arrow import CONTAINER, ArrowView, head
 from workers.views.json_lines import JsonStyle
 from workers.views.pieces import Lines

@@ -1,4 +1,4 @@
-"""Columns: what is rendered reads back through pipeline.wire, whatever the rows."""
+"""Columns: what is rendered reads back through pipeline.transport.wire, whatever the rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.catalogue import catalogue
-from pipeline.wire import read_columns
+from bpf.tables.catalogue import catalogue
+from pipeline.transport.wire import read_columns
 from tests.unit.frames import (
     CLOSE,
     CONNECT,
@@ -26,10 +26,10 @@ from tests.unit.frames import (
     frame,
     view,
 )
-from tests.unit.workers.test_rows import ANY_FRAME
-from workers.blobs import argument_counts
+from tests.unit.workers.records.test_rows import ANY_FRAME
 from workers.core import Core
-from workers.rows import Contexts, Rows, read_frames
+from workers.records.blobs import argument_counts
+from workers.records.rows import Contexts, Rows, read_frames
 from workers.views.columns import DISTINCT, ColumnsView
 from workers.views.style import Facts
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from tests.unit.frames import (
     CLONE,
     CLOSE,
@@ -42,9 +42,9 @@ from tests.unit.frames import (
     frame,
     view,
 )
-from tests.unit.workers.test_rows import ANY_FRAME
+from tests.unit.workers.records.test_rows import ANY_FRAME
 from workers.core import Core
-from workers.rows import Contexts, read_frames
+from workers.records.rows import Contexts, read_frames
 from workers.views import pieces, store
 from workers.views.json_lines import JsonStyle
 from workers.views.pieces import Lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from workers.enrich import tree
 from workers.enrich.tree import Process, ProcessTree
 from workers.views.lineage import Lineages, _Told

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bpf.catalogue import catalogue
+from bpf.tables.catalogue import catalogue
 from tests.unit.frames import (
     CLOSE,
     CONNECT,
@@ -30,9 +30,9 @@ from tests.unit.frames import (
     frame,
     view,
 )
-from tests.unit.workers.test_rows import ANY_FRAME
+from tests.unit.workers.records.test_rows import ANY_FRAME
 from workers.core import Core
-from workers.rows import Contexts, read_frames
+from workers.records.rows import Contexts, read_frames
 from workers.views.pieces import Lines
 from workers.views.style import Facts
 from workers.views.table import HEADER, LONGEST_VALUE, TableStyle, fitted

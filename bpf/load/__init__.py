@@ -1,0 +1,1 @@
+"""Programs in the kernel: loaded, attached, asked; and the processes that were there before."""

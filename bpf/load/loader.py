@@ -1,0 +1,396 @@
+"""Load and attach the programs. Runs in the supervisor, the only process with privilege."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import platform
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bpf import layout, syscall
+from bpf.host import cgroups, dcache, offsets, probes
+from bpf.host.btf import Btf, BtfError
+from bpf.mapped import MappedArray
+from bpf.programs import compiler, link, rows, source
+from bpf.programs.looks import LOOKS, PROGRAMS, WALK
+from bpf.programs.source import HERE, Wanted
+from bpf.syscall import KPROBE, RAW_TRACEPOINT, TRACEPOINT
+from bpf.tables.catalogue import LIFECYCLE, SYS_EXIT, Call, Event, catalogue
+from bpf.test_run import TestRun
+
+GROUP_OWN, GROUP_TREE, GROUP_NOT_TREE, GROUP_FOLLOWED, GROUP_ARMED = 1, 2, 4, 8, 16
+MOUNT_TRACEFS = f"mount -t tracefs tracefs {probes.TRACEFS[0]}"
+INSTALL = "apt install python3-bpfcc, then make setup"
+ESSENTIAL = frozenset({"on_sys_exit", "on_sched_switch", *(f"on_{name}" for name in LIFECYCLE)})
+"""Programs that no run can be without, whatever they raise."""
+STACK = re.compile(r"in function (\w+) .*stack limit")
+READ_KERNEL, UNLOCK = (
+    "unknown func bpf_probe_read_kernel",
+    "a kernel that is not locked down as far as `confidentiality`",
+)
+SAMPLE_NAMES, ENTRY = "sample_names", "on_entry"
+HOOKED = "@hook"
+"""Of what there is a second time: tail calls go to programs of the same kind."""
+
+
+class LoadError(Exception):
+    """The programs cannot run here; `remedy` says what would help."""
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message + (f" ({remedy})" if remedy else ""))
+        self.remedy = remedy
+
+
+class RefusedError(LoadError):
+    """The kernel does not take a program."""
+
+
+class Programs:
+    """The loaded programs and their maps. Detached and freed by close()."""
+
+    def __init__(self, wanted: Wanted, btf: Btf, kept: Path | None = None, whole: bool = False) -> None:
+        """`kept`: a folder for what was compiled (bpf/programs/compiler.py); `whole`: if the kernel refuses a
+        program, it is RefusedError whatever that is for. LoadError.
+        """
+        self.wanted, self._whole = wanted, whole
+        self.refused: dict[str, str] = {}
+        """Programs that the kernel does not take, and why: their events do not come."""
+        self.cpus = probes.possible_cpus()
+        machine = platform.machine()
+        if machine not in offsets.REGISTERS:
+            raise LoadError(f"headrace has no register table for {machine}")
+        try:
+            kernel = offsets.resolve(btf, machine) | source.hierarchy(btf)
+        except BtfError as error:
+            raise LoadError(str(error), "this kernel is older or newer than headrace knows") from error
+        probes.lift_memory_limit()
+        self._kernel = kernel | source.features(btf, syscall.takes(syscall.EXCHANGE), syscall.takes(syscall.ANCESTOR))
+        self._perf_events: dict[str, str] = {}
+        """Tracepoints whose programs hang on perf events, and their groups."""
+        if probes.can_be_preempted(btf):
+            self._perf_events = source.PERF_EVENTS
+            self._kernel |= self._records()
+        self._prepares = probes.has_raw_tracepoint(btf, "sched_prepare_exec")
+        self._btf = btf
+        self._attached: list[int] = []
+        self._hooked = source.hooked(wanted.events, btf)
+        self._kernel |= {f"HOOK_{program.removeprefix('hook_')}": which for program, (_, which) in self._hooked.items()}
+        self._functions: dict[str, int] = {}
+        self._maps: dict[str, syscall.Map] = {}
+        found = self._compiled(machine, kept)
+        wanted = self.wanted
+        # one that needed too much stack is not there
+        self._hooked = {program: where for program, where in self._hooked.items() if program in found.programs}
+        for spec in found.maps:
+            try:
+                self._maps[spec.name] = spec.create()
+                if self._hooked and spec.name == "objects":
+                    self._maps[spec.name + HOOKED] = spec.create()
+            except OSError as error:
+                raise LoadError(f"the kernel refused the map {spec.name}: {error.strerror}") from error
+        self._status = MappedArray(self.map_fd("status"), layout.STATUS, 1, writable=True)
+        self._status.array["boot_epoch_ns"] = wanted.boot_epoch_ns
+        self._fill_calls()
+        try:
+            self._load(found)
+        except RefusedError:
+            self._free()
+            raise
+        self._find_names()
+        for program in wanted.tails:
+            fd = self._functions.get(f"on_{program}")
+            if fd is not None:
+                self._maps["objects"][PROGRAMS.index(program)] = fd
+        self._fill_entries()
+        if self._hooked:
+            self._maps["objects" + HOOKED][PROGRAMS.index(WALK)] = self._functions[f"on_{WALK}{HOOKED}"]
+
+    def _records(self) -> dict[str, int]:
+        try:
+            return source.records(probes.tracefs() or probes.TRACEFS[0])
+        except OSError as error:
+            raise LoadError(f"cannot read how tracepoints record: {error.strerror}", MOUNT_TRACEFS) from error
+
+    def _compiled(self, machine: str, kept: Path | None) -> compiler.Compiled:
+        """The programs. One that needs more stack than there is, as on kernels for which more is read by calls, is left
+        out with its events.
+        """
+        while True:
+            self._defines = source.defines(self.wanted, self.cpus, self._kernel, self._prepares)
+            flags = ("-w", f"-I{HERE / 'c'}", *(f"-D{k}={v}" for k, v in sorted(self._defines.items())))
+            try:
+                return compiler.compiled(compiler.Source(source.joined(self.wanted, machine), flags), kept)
+            except compiler.CompileError as error:
+                function = match[1] if (match := STACK.search(str(error))) else ""
+                lost = self.wanted.raised_by(function)
+                if self._whole or function in ESSENTIAL or not lost:
+                    kind = RefusedError if lost else LoadError
+                    raise kind(f"bcc could not compile the programs: {error}", INSTALL) from error
+                self.refused[function] = "it needs more than the 512 bytes of stack that programs have"
+                events = tuple(event for event in self.wanted.events if event.name not in lost)
+                self.wanted = dataclasses.replace(self.wanted, events=events)
+
+    def _load(self, found: compiler.Compiled) -> None:
+        """All programs that are wanted: each is checked by the kernel, which takes longest."""
+        tails = [f"on_{program}" for program in self.wanted.tails]
+        run = (*self.wanted.run, *(set(found.programs) & {SAMPLE_NAMES}))
+        kinds = dict.fromkeys(run, RAW_TRACEPOINT)
+        for function, tracepoint in source.attached(self._defines):
+            kinds[function] = TRACEPOINT if tracepoint in self._perf_events else RAW_TRACEPOINT
+        entered = set(source.entries(self.wanted, self._defines).values()) | set(self.wanted.origin)
+        entries = {ENTRY, *entered} if entered else ()
+        # tail calls go to programs of the same kind
+        kinds |= dict.fromkeys((*tails, *entries), TRACEPOINT if self._perf_events else RAW_TRACEPOINT)
+        if self._hooked:
+            kinds |= dict.fromkeys((*self._hooked, f"on_{WALK}{HOOKED}"), KPROBE)
+        fds = {name: each.fd for name, each in self._maps.items()}
+        numbers = source.numbers(self.wanted.scope)
+        # the largest first: they take longest
+        order = sorted(kinds, key=lambda name: -len(found.programs[name.removesuffix(HOOKED)].instructions))
+
+        def load(key: str) -> None:
+            function = key.removesuffix(HOOKED)
+            code = found.programs[function]
+            functions = link.func_info(function, code.functions) if code.functions else None
+            given = fds | {"objects": fds["objects" + HOOKED]} if kinds[key] == KPROBE else fds
+            try:
+                fd = syscall.load_program(function, kinds[key], code.placed(given, numbers), functions)
+            except OSError as error:
+                if self._whole or function in ESSENTIAL or not self.wanted.raised_by(function):
+                    remedy = UNLOCK if READ_KERNEL in (error.strerror or "") else ""
+                    raise RefusedError(
+                        f"the kernel refused the program {function}: {error.strerror}", remedy
+                    ) from error
+                self.refused[function] = error.strerror or ""
+                return
+            self._functions[key] = fd
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(load, order))
+
+    def _find_names(self) -> None:
+        """Have the programs find names by the kernel's own table."""
+        if SAMPLE_NAMES not in self._functions or not TestRun(self._functions[SAMPLE_NAMES])():
+            return
+        table = dcache.table_of(sample for _, sample in self._maps["name_samples"].items())
+        if table:
+            self._status.array["names_shift"], self._status.array["names_table"] = table.shift, table.address
+
+    def _free(self) -> None:
+        self._status.close()
+        for fd in self._functions.values():
+            os.close(fd)
+        for each in self._maps.values():
+            each.close()
+
+    def map_fd(self, name: str) -> int:
+        """Descriptor of a map, valid until close()."""
+        return self._maps[name].fd
+
+    @property
+    def tree_change(self) -> int:
+        """Thread groups that came into the traced trees less those that ended, as the kernel saw it."""
+        return int(self._status.array["tree_live"][0])
+
+    @property
+    def modules_loaded(self) -> int:
+        """Modules since the start, where the kernel's tables are looked at."""
+        return int(self._status.array["modules_loaded"][0])
+
+    @property
+    def hooked_functions(self) -> frozenset[str]:
+        """Functions of the kernel that programs hang on."""
+        return frozenset(name for name, _ in self._hooked.values())
+
+    def function_fd(self, name: str) -> int | None:
+        """Descriptor of a loaded program, valid until close(); None if the kernel did not take it."""
+        return self._functions.get(name)
+
+    @property
+    def groups_overflow(self) -> int:
+        """Thread groups that found no place in the kernel's table."""
+        return int(self._status.array["groups_overflow"][0])
+
+    @property
+    def flush_fd(self) -> int:
+        """Descriptor of the program that sends what waits on a CPU (BPF_PROG_TEST_RUN)."""
+        return self._functions["flush_now"]
+
+    def missed_runs(self) -> dict[str, int]:
+        """Runs that the kernel skipped, since it was in a program on that CPU already, by what would have run: the
+        tracepoint, or `enter_CALL`.
+        """
+        missed = {}
+        for function, fd in self._functions.items():
+            with open(f"/proc/self/fdinfo/{fd}") as info:
+                count = sum(int(line.split()[1]) for line in info if line.startswith("recursion_misses"))
+            if count:
+                missed[function.removeprefix("on_")] = count
+        return missed
+
+    @property
+    def slots(self) -> int:
+        """Frames per CPU: one a shard, and the two others."""
+        return self.wanted.shards + layout.EXTRA_SLOTS
+
+    def _fill_calls(self) -> None:
+        names = {e.name for e in self.wanted.events}
+        looks = {look.call: look for look in LOOKS if look.program in self.wanted.programs}
+        bounds = {name: (least, largest) for name, least, largest in self.wanted.retval}
+        self._rows: dict[int, np.ndarray[Any, Any]] = {}
+        for call in catalogue().rows:
+            name = call.event.name
+            wanted = name in names and call.event.hook == SYS_EXIT
+            look = looks.get(name)
+            if wanted or look:
+                row = rows.of_call(call, self.wanted, bounds.get(name, rows.ANY_RESULT))
+                row["wanted"] = wanted
+                if look:
+                    rows.add_look(row, look)
+                self._put_row(call, row)
+
+    def _fill_entries(self) -> None:
+        entries = source.entries(self.wanted, self._defines)
+        functions = {name: self._functions[function] for name, function in entries.items()}
+        origin = next((self._functions.get(function) for function in self.wanted.origin), None)
+        for call in catalogue().rows:
+            name = call.event.name
+            if call.slot >= layout.MULTIPLEXED_SLOT:
+                continue
+            if origin is not None and name in source.ORIGINS:
+                self._maps["entered"][call.slot] = origin
+                if name in functions:
+                    self._maps["entered_then"][call.slot] = functions[name]
+            elif name in functions:
+                self._maps["entered"][call.slot] = functions[name]
+
+    def _put_row(self, call: Call, row: np.ndarray[Any, Any]) -> None:
+        if call.slot not in self._rows:
+            for key, value in rows.commands(call):
+                self._maps["commands"][int.from_bytes(key, "little")] = value
+        self._rows[call.slot] = row
+        self._maps["calls"][call.slot] = row.tobytes()
+
+    def ask(self, events: Sequence[Event]) -> None:
+        """Have these system calls told of from now on, and no others. What is not one stays as it was loaded."""
+        names = {event.name for event in events if event.hook == SYS_EXIT}
+        for call in catalogue().rows:
+            wanted = call.event.name in names
+            row = self._rows.get(call.slot)
+            if wanted == bool(row is not None and row["wanted"][0]):
+                continue
+            if row is None:
+                row = rows.of_call(call, self.wanted)
+                # a row is not written at once: `wanted` comes last
+                self._put_row(call, row)
+            row["wanted"] = wanted
+            self._put_row(call, row)
+
+    def enter_containers(self) -> None:
+        """Make the containers known that are there already; after attach(), so that none is missed."""
+        found = cgroups.hierarchy()
+        if found is not None:
+            cgroups.enter_existing(found.path, TestRun(self._functions["enter_cgroup"]), self._forget_cgroup)
+        for name in self.wanted.told:
+            TestRun(self._functions[name])()
+
+    def _forget_cgroup(self, number: int) -> None:
+        with contextlib.suppress(KeyError):
+            del self._maps["containers"][number]
+
+    def containers(self) -> dict[int, np.ndarray[Any, Any]]:
+        """Known control groups of containers, CONTAINER[1] by id of the group. For tests and `stat`."""
+        return {key: np.frombuffer(value, layout.CONTAINER) for key, value in self._maps["containers"].items()}
+
+    @property
+    def containers_overflow(self) -> int:
+        """Control groups of containers that found no place in the kernel's table."""
+        return int(self._status.array["containers_overflow"][0])
+
+    def set_perf_fd(self, name: str, cpu: int, fd: int) -> None:
+        """Let programs on `cpu` submit to this perf event. The entry lives as long as this map descriptor."""
+        self._maps[name][cpu] = fd
+
+    def set_group(self, tgid: int, flags: int) -> None:
+        """Enter a thread group in `groups` (bpf/c/maps.h)."""
+        self._maps["groups"][tgid] = flags
+        self._groups_changed()
+
+    def _groups_changed(self) -> None:
+        self._status.array["user_epoch"] += np.uint64(1)
+
+    def set_boot_epoch(self, offset_ns: int) -> None:
+        """CLOCK_REALTIME minus CLOCK_BOOTTIME, when somebody has set the clock."""
+        self._status.array["boot_epoch_ns"] = offset_ns
+
+    def tell_again(self) -> None:
+        """Have the image of every process told of once more: a worker has forgotten them."""
+        self._status.array["told_epoch"] += np.uint64(1)
+        self._groups_changed()
+
+    def let_pass(self, all_records: bool) -> None:
+        """Whether records pass that the signatures of the beginning do not look for (bpf/programs/early.py, AnyOf)."""
+        self._status.array["let_pass"] = int(all_records)
+
+    def groups(self) -> dict[int, int]:
+        """Thread groups that the kernel side knows, with their flags. For tests and seeding."""
+        return {key: int.from_bytes(value, "little") for key, value in self._maps["groups"].items()}
+
+    def forget_group(self, tgid: int) -> None:
+        """Take a thread group out again, if it is still there."""
+        with contextlib.suppress(KeyError):
+            del self._maps["groups"][tgid]
+        self._groups_changed()
+
+    def attach(self) -> None:
+        """Attach every program; LoadError names the hook that was refused."""
+        entry = [(ENTRY, "sys_enter")] if ENTRY in self._functions else []
+        for function, tracepoint in [*source.attached(self._defines), *entry]:
+            if function in self.refused:
+                continue
+            if tracepoint in self._perf_events:
+                self._attach_perf(f"{self._perf_events[tracepoint]}/{tracepoint}", function)
+            else:
+                self._attach_raw(tracepoint, function)
+        self._attach_hooks()
+
+    def _attach_hooks(self) -> None:
+        places = probes.functions_named(name for name, _ in self._hooked.values()) if self._hooked else {}
+        for function, (name, _) in self._hooked.items():
+            try:
+                for place in places[name] if function not in self.refused else ():
+                    self._attached.append(syscall.attach_kprobe(place, self._functions[function]))
+            except OSError as error:
+                self.refused[function] = f"no kprobe at {name}: {error.strerror}"
+
+    def _attach_raw(self, tracepoint: str, function: str) -> None:
+        try:
+            name = probes.raw_tracepoint(self._btf, tracepoint) or tracepoint
+            self._attached.append(syscall.attach_raw_tracepoint(name, self._functions[function]))
+        except OSError as error:
+            raise LoadError(f"cannot attach to the raw tracepoint {tracepoint}: {error.strerror}") from error
+
+    def _attach_perf(self, tracepoint: str, function: str) -> None:
+        """Attach a program to the perf event of a tracepoint."""
+        folder = probes.tracefs() or probes.TRACEFS[0]
+        try:
+            self._attached.append(syscall.attach_tracepoint(folder, tracepoint, self._functions[function]))
+        except OSError as error:
+            raise LoadError(f"cannot attach to {tracepoint}: {error.strerror}", MOUNT_TRACEFS) from error
+
+    def detach(self) -> None:
+        """Detach every program. Records already in frames stay there: flush them afterwards."""
+        while self._attached:
+            os.close(self._attached.pop())
+
+    def close(self) -> None:
+        """Detach and free programs and maps."""
+        self.detach()
+        self._free()

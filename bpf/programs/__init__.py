@@ -1,0 +1,1 @@
+"""Programs: which are wanted, their source and constants, and how they become instructions."""

@@ -1,0 +1,376 @@
+"""The source of the programs: C files, constants, and what is attached where.
+
+The C files are joined into one source with `#line`, since bcc 0.26 rewrites map methods in the main
+file only; errors still name the right file and line. Constants come in by -D: offsets from BTF, sizes
+from bpf/layout.py, event ids from the catalogue, and what is wanted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bpf import layout
+from bpf.host import cgroups, probes
+from bpf.host.btf import VMLINUX, Btf, UnknownMember
+from bpf.programs import early, link
+from bpf.programs.early import AnyOf, Test
+from bpf.programs.looks import ALWAYS, LOOKS, MULTIPLEXED, PROGRAMS, RESOLVE, STEPS, WALK
+from bpf.programs.scope import Scope
+from bpf.tables.catalogue import (
+    CHECK,
+    ENTRY_CALLS,
+    HOOK,
+    LIFECYCLE,
+    ON_PROCESSES,
+    SYS_EXIT,
+    UNKNOWN_CALL_ID,
+    Event,
+    catalogue,
+)
+
+HERE = Path(__file__).parents[1]
+SOURCES = (
+    "layout.h",
+    "kernel.h",
+    "arch",
+    "maps.h",
+    "tracepoints.h",
+    "containers.h",
+    "scope.h",
+    "told.h",
+    "early.h",
+    "frame.h",
+    "loop.h",
+    "arguments.h",
+    "pieces.h",
+    "file.h",
+    "path.h",
+    "pids.h",
+    "dcache.h",
+    "resolve.h",
+    "walk.h",
+    "regions.h",
+    "dispatch.h",
+    "objects.h",
+    "sockets.h",
+    "addresses.h",
+    "syscalls.c",
+    "files.c",
+    "sockets.c",
+    "names.c",
+    "writes.c",
+    "memory.c",
+    "identity.c",
+    "uring.c",
+    "modules.c",
+    "hooks.c",
+    "lifecycle.c",
+    "cgroup.c",
+    "integrity.c",
+    "origin.c",
+    "flush.c",
+)
+GROUPS, COMMANDS = 65536, 2048
+NUMBER = re.compile(r"\b([0-9]+)U(?:LL)?\b")
+ROOMS = frozenset({"recvfrom", "recvmsg"})
+"""Calls of which the entry is seen, since it has the room for an address (bpf/c/addresses.h)."""
+ENTRIES = {"mprotect": "enter_mprotect", "identity": "enter_identity"}
+"""Of programs that look at calls: those that see their entry."""
+ORIGIN = "suspicious_syscall_source"
+ORIGINS = frozenset(
+    """execve execveat clone clone3 fork vfork ptrace process_vm_writev memfd_create mmap mmap2 old_mmap mprotect
+    pkey_mprotect socket socketpair socketcall connect bind accept accept4 dup2 dup3 prctl capset setuid setuid32 setgid
+    setgid32 setresuid setresuid32 setns unshare chroot pivot_root mount init_module finit_module bpf kill""".split()
+)
+"""Calls of which it is looked where they come from, if that event is wanted (bpf/c/origin.c)."""
+CONTAINERS = 16384
+"""Control groups of containers that are known at a time."""
+NAMES = (
+    *("file_open", "inode_unlink", "inode_rename", "inode_link", "inode_symlink", "inode_mknod"),
+    *("path_truncate", "sb_mount", "sb_umount", "bprm_refused"),
+)
+"""Programs that follow paths as they were passed."""
+RUN, PEEK = ("flush_now", "enter_cgroup"), "peek"
+NEEDS = {
+    "mmap": "WANT_MMAP",
+    "mprotect": "WANT_REGIONS",
+    "shmat": "WANT_SHMAT",
+    "identity": "WANT_BEFORE",
+    **dict.fromkeys(NAMES, "WANT_NAMES"),
+}
+"""What a program needs beside the events that it raises."""
+
+
+PERF_EVENTS = {
+    **dict.fromkeys(("sys_enter", "sys_exit"), "raw_syscalls"),
+    **dict.fromkeys(LIFECYCLE, "sched"),
+    "task_rename": "task",
+    "cap_capable": "capability",
+    **dict.fromkeys(("io_uring_create", "io_uring_submit_req"), "io_uring"),
+    **dict.fromkeys(("module_load", "module_free"), "module"),
+}
+"""Tracepoints whose programs hang on perf events where raw ones can be preempted, and their groups."""
+RECORDED = {
+    "sys_enter": ("id",),
+    "sys_exit": ("ret",),
+    "sched_process_fork": ("child_pid",),
+    "sched_process_exec": ("filename",),
+    "task_rename": ("oldcomm", "newcomm"),
+    "cap_capable": ("cap", "ret"),
+    "io_uring_create": ("fd", "sq_entries", "cq_entries", "flags"),
+    "io_uring_submit_req": ("req",),
+    "module_load": ("name",),
+    "module_free": ("name",),
+}
+"""What those programs read of the record (bpf/c/tracepoints.h)."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the kernel is asked for."""
+
+    events: tuple[Event, ...]
+    scope: Scope
+    shards: int
+    environment: bool = False
+    capture_bytes: int = 0
+    stacks: bool = False
+    fd_paths: bool = False
+    tests: tuple[Test, ...] = ()
+    retval: tuple[tuple[str, int, int], ...] = ()
+    """(event name, least, largest) result that passes the kernel."""
+    boot_epoch_ns: int = 0
+    """CLOCK_REALTIME minus CLOCK_BOOTTIME."""
+
+    @property
+    def narrowed(self) -> tuple[AnyOf, ...]:
+        """What signatures can match, event by event."""
+        return tuple(test for test in self.tests if isinstance(test, AnyOf))
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Programs that the loader runs once, at the start."""
+        return ("tell_namespaces",) if any(e.name == "init_namespaces" for e in self.events) else ()
+
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """The program that looks where calls come from, if it is wanted."""
+        return tuple(f"enter_{event.name}" for event in self.events if event.name == ORIGIN)
+
+    @property
+    def checked(self) -> tuple[str, ...]:
+        """Events of what is found in the kernel's own tables (bpf/load/integrity.py)."""
+        return tuple(e.name for e in self.events if (e.hook or "").startswith(CHECK))
+
+    @property
+    def run(self) -> tuple[str, ...]:
+        """Programs that headrace runs itself."""
+        return (*RUN, *self.told, *([PEEK] if self.checked else ()), *(f"tell_{name}" for name in self.checked))
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """Programs that look at the objects of calls."""
+        found = tuple(p for p in PROGRAMS if any(p in event.programs for event in self.events))
+        calls = found or any(e.hook == SYS_EXIT for e in self.events)
+        return (*found, MULTIPLEXED) if calls else ()
+
+    def raised_by(self, function: str) -> list[str]:
+        """The events that a program raises, of those that are wanted."""
+        program = function.removeprefix("on_")
+        own = {program, *(first for first, steps in STEPS.items() if program in steps)}
+        return [
+            e.name
+            for e in self.events
+            if own & {*e.programs}
+            or e.hook == f"raw_tracepoint:{program}"
+            or function in (f"hook_{e.name}", f"tell_{e.name}", f"enter_{e.name}")
+            or (function == PEEK and (e.hook or "").startswith(CHECK))
+        ]
+
+    @property
+    def tails(self) -> tuple[str, ...]:
+        """Programs that are entered by a tail call."""
+        return (
+            WALK,
+            *([RESOLVE] if set(self.programs) & set(NAMES) else ()),
+            *ALWAYS,
+            *self.programs,
+            *(step for p in self.programs for step in STEPS.get(p, ())),
+        )
+
+
+def entries(wanted: Wanted, defined: dict[str, int]) -> dict[str, str]:
+    """The programs that see the entries of calls, by call."""
+    found = {name: f"enter_{name}" for name in ENTRY_CALLS if f"WANT_{name.upper()}" in defined}
+    if "WANT_ROOMS" in defined:
+        found |= {name: f"enter_{name}" for name in sorted(ROOMS)}
+    looks = [look for look in LOOKS if look.program in wanted.programs]
+    return found | {look.call: ENTRIES[look.program] for look in looks if look.program in ENTRIES}
+
+
+def numbers(scope: Scope) -> list[int]:
+    """The numbers of a scope's conditions, which the loader puts in: process ids, inodes, times."""
+    return [int(found[1]) for found in NUMBER.finditer(scope.c_container() + scope.c_source())]
+
+
+def joined(wanted: Wanted, machine: str) -> str:
+    """The whole source, with the conditions of scope and events compiled in, but for the scope's numbers: what is
+    compiled for one process is good for another.
+    """
+    scope, places = wanted.scope, itertools.count()
+    container, terms = (
+        NUMBER.sub(lambda found: f"SCOPE_NUMBER({next(places)})", text)
+        for text in (scope.c_container(), scope.c_source())
+    )
+    parts = []
+    for name in SOURCES:
+        path = HERE / "c" / (f"arch_{machine}.h" if name == "arch" else name)
+        text = path.read_text()
+        if name == "scope.h":
+            text = text.replace("\nSCOPE_CONTAINER\n", f"\n{container}\n")
+            text = text.replace("\nSCOPE_TERMS\n", f"\n{terms}\n")
+        if name == "early.h":
+            text = text.replace("\nEARLY_TESTS\n", f"\n{early.c_source(wanted.tests)}\n")
+        parts.append(f'#line 1 "{path.name}"\n{text}')
+        if name == "layout.h":
+            parts.append(f'#line 1 "static_asserts"\n{layout.static_asserts()}')
+    return "#include <linux/types.h>\n" + "\n".join(parts)
+
+
+def hierarchy(btf: Btf) -> dict[str, int]:
+    """Which hierarchy of control groups tells containers apart."""
+    found = cgroups.hierarchy()
+    if found is None:
+        return {"CGROUP_HIERARCHY": -1}
+    if found.controller is None:
+        return {"CGROUP_HIERARCHY": found.id}
+    return {
+        "CGROUP_HIERARCHY": found.id,
+        "CGROUP_CONTROLLER": btf.enumerator("cgroup_subsys_id", found.enumerator),
+    }
+
+
+def features(btf: Btf, exchanges: bool, ancestors: bool) -> dict[str, int]:
+    """What this kernel has for programs. `exchanges`, `ancestors`: found by trying (takes() of bpf/syscall.py)."""
+    found = {"HAVE_EXCHANGE": 1} if exchanges else {}
+    if ancestors:
+        found["HAVE_ANCESTOR"] = 1
+    if probes.has_raw_tracepoint(btf, "module_load"):
+        found["HAVE_MODULES"] = 1
+    if _has_helper(btf, "loop"):
+        found |= link.defines()
+    if VMLINUX.exists() and _has_helper(btf, "get_current_task_btf"):
+        found["HAVE_TASK"] = 1
+        if _has_helper(btf, "task_pt_regs"):
+            found["HAVE_REGISTERS"] = 1
+    return found
+
+
+def records(tracefs: Path) -> dict[str, int]:
+    """Where the fields stand in the records of tracepoints that this kernel has. OSError if they cannot be read."""
+    found = {"BY_PERF": 1}
+    for tracepoint, names in RECORDED.items():
+        with contextlib.suppress(FileNotFoundError):
+            places = probes.record_fields(tracefs / "events" / PERF_EVENTS[tracepoint] / tracepoint)
+            found |= {f"RECORD_{tracepoint}_{name}": places[name] for name in names if name in places}
+    return found
+
+
+def _has_helper(btf: Btf, name: str) -> bool:
+    try:
+        btf.enumerator("bpf_func_id", f"BPF_FUNC_{name}")
+    except UnknownMember:
+        return False
+    return True
+
+
+def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: bool) -> dict[str, int]:
+    """Constants by name: offsets, sizes, ids of events, and what is wanted."""
+    names = {e.name for e in wanted.events}
+    found = dict(kernel)
+    found |= {
+        "FRAME_CELLS": layout.FRAME_CELLS,
+        "EVENTS": layout.EVENTS,
+        "CALL_SLOTS": layout.CALL_SLOTS,
+        "ALL_SLOTS": layout.ALL_SLOTS,
+        "COMMANDS": COMMANDS,
+        "SHARDS": wanted.shards,
+        "CPUS": cpus,
+        "GROUPS": GROUPS,
+        "CONTAINERS": CONTAINERS,
+        "SCOPE_FOLLOW": int(wanted.scope.follow),
+        "EXEC_ENVIRONMENT": int(wanted.environment),
+        "KEEP_BEFORE_EXEC_AT_RENAME": int(not prepare_exec),
+    }
+    if wanted.stacks:
+        found["STACK_ADDRESSES"] = 1
+    if wanted.fd_paths:
+        found["FD_PATHS"] = 1
+    if wanted.tests:
+        found["EARLY"] = 1
+    # its shape is that of a fact as well
+    for name in (*names, *LIFECYCLE, *(ON_PROCESSES if names & ON_PROCESSES else ())):
+        found[f"EVENT_{name}"] = catalogue().by_name[name].id
+    if names & ON_PROCESSES:
+        found["WANT_OWN_TARGET"] = 1
+    programs = wanted.programs
+    if programs or any(e.hook == SYS_EXIT for e in wanted.events):
+        found["WANT_SYSCALLS"] = 1
+    found |= {"KERNEL_FUNCTION": link.FUNCTION, "SCOPE_NUMBERS": link.SCOPE_NUMBERS}
+    found["PROGRAMS"] = len(PROGRAMS)
+    found["UNKNOWN_CALL_ID"] = UNKNOWN_CALL_ID
+    found |= {f"PROGRAM_{name}": number for number, name in enumerate(PROGRAMS)}
+    found |= {define: 1 for program, define in NEEDS.items() if program in programs}
+    hooks = ("sys_enter", "sys_exit", "sched_switch")
+    for name in (*hooks, *ENTRY_CALLS, *LIFECYCLE):
+        if name in names:
+            found[f"WANT_{name.upper()}"] = 1
+    if names & ROOMS:
+        found["WANT_ROOMS"] = 1
+    if wanted.checked:
+        found["WANT_INTEGRITY"] = 1
+        if "HAVE_MODULES" in kernel:
+            found["WATCH_MODULES"] = 1
+    if "task_rename" in names or not prepare_exec:
+        found["WANT_TASK_RENAME"] = 1
+    if prepare_exec:
+        found["WANT_SCHED_PREPARE_EXEC"] = 1
+    return found
+
+
+def hooked(events: Iterable[Event], btf: Btf) -> dict[str, tuple[str, int]]:
+    """The kernel's function that each program of an event hangs on, and which of those that were to be tried it is."""
+    found = {}
+    for event in events:
+        kind, _, functions = (event.hook or "").partition(":")
+        for number, function in enumerate(functions.split(",") if kind == HOOK else ()):
+            if btf.has_name(function):
+                found[f"hook_{event.name}"] = function, number
+                break
+    return found
+
+
+def attached(defined: dict[str, int]) -> list[tuple[str, str]]:
+    """(function, raw tracepoint) of what is attached, exit last so that trees stay complete."""
+    optional = {
+        "WANT_SYS_ENTER": ("on_sys_enter", "sys_enter"),
+        "WANT_SYSCALLS": ("on_sys_exit", "sys_exit"),
+        "WANT_TASK_RENAME": ("on_task_rename", "task_rename"),
+        "WANT_SCHED_PREPARE_EXEC": ("on_sched_prepare_exec", "sched_prepare_exec"),
+        "EVENT_cap_capable": ("on_cap_capable", "cap_capable"),
+        "EVENT_io_uring_create": ("on_io_uring_create", "io_uring_create"),
+        "EVENT_io_uring_submit": ("on_io_uring_submit_req", "io_uring_submit_req"),
+        "EVENT_module_load": ("on_module_load", "module_load"),
+        "WATCH_MODULES": ("on_module_load", "module_load"),
+        "EVENT_module_free": ("on_module_free", "module_free"),
+        "EVENT_cgroup_attach_task": ("on_cgroup_attach_task", "cgroup_attach_task"),
+    }
+    always = [(f"on_{name}", name) for name in ("cgroup_mkdir", "cgroup_rmdir", "sched_switch")]
+    always += [(f"on_{name}", name) for name in ("sched_process_fork", "sched_process_exec")]
+    chosen = list(dict.fromkeys(program for key, program in optional.items() if key in defined))
+    return [*always, *chosen, ("on_sched_process_exit", "sched_process_exit")]

@@ -1,0 +1,336 @@
+"""The catalogue: every event by name, with its arguments, their types, and where it comes from.
+
+Ids of system calls are their x86-64 numbers. A 32-bit call shares the id of the 64-bit call of its
+name; one that only the i386 table has gets 512 + its number. Events of other hooks follow from 1024.
+Argument names and types are Tracee's, so that its users find them again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from bpf import layout
+from bpf.tables.events import EVENTS, MULTIPLEXED, X32_CALLS
+from bpf.tables.reads import BUFFERS, NAME, PATH, ROOT, Argument, Blob, asides_of, blobs_of
+from bpf.tables.sets import SETS
+from bpf.tables.widths import shown_width, width_of
+
+TABLES = Path(__file__).parent
+UNIQUE_32_BASE = 512
+HOOK_BASE = 1024
+UNKNOWN_CALL_ID = HOOK_BASE - 1
+
+LEXICAL, HOOK, CHECK = "lexical", "hook", "check"
+SYS_ENTER, SYS_EXIT = "raw_tracepoint:sys_enter", "raw_tracepoint:sys_exit"
+FAMILIES = ("socketcall", "ipc", "struct")
+"""Calls that stand for others, as `enum family` of bpf/c/dispatch.h has them from 1 on."""
+HOOKS_OF_OWN = {"start": "start", "headrace": "pipeline"}
+
+
+DESCRIPTOR = re.compile(r"\w*fd|fd_?in")
+DESCRIPTOR_TYPES = ("int", "unsigned int", "unsigned long")
+
+
+def descriptor_of(arguments: tuple[Argument, ...]) -> int | None:
+    """Position of a call's first file descriptor."""
+    is_one = (a.type in DESCRIPTOR_TYPES and DESCRIPTOR.fullmatch(a.name) for a in arguments)
+    return next((i for i, found in enumerate(is_one) if found), None)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event. `hook` is None where nothing can provide it yet; `missing` then says why.
+
+    `programs` are those of bpf/c/objects.h that raise it.
+    """
+
+    id: int
+    name: str
+    arguments: tuple[Argument, ...]
+    hook: str | None
+    sets: frozenset[str] = field(default_factory=frozenset)
+    missing: str = ""
+    blobs: tuple[Blob, ...] = ()
+    is_syscall: bool = False
+    urgent: bool = False
+    programs: tuple[str, ...] = ()
+
+    @property
+    def cells(self) -> int:
+        """Arguments that a record has a place for."""
+        return sum(a.in_record for a in self.arguments)
+
+    def blobs_with(self, capture_bytes: int) -> tuple[Blob, ...]:
+        """What to read when the first bytes of buffers are asked for, too."""
+        buffer = BUFFERS.get(self.name) if capture_bytes else None
+        if buffer is None:
+            return self.blobs
+        arg, sized, limit = buffer
+        most, on_success = min(capture_bytes, layout.STRING_BYTES), sized == layout.SIZED_BY_RESULT
+        wanted = Blob(arg, layout.KIND_SIZED, most, sized, on_success, limit=0 if limit is None else limit + 1)
+        return (*self.blobs, wanted)
+
+    @property
+    def descriptor(self) -> int | None:
+        """The argument that --fd-paths shows with its file, by position."""
+        return descriptor_of(self.arguments) if self.is_syscall else None
+
+    def index(self, argument: str) -> int | None:
+        """Position of an argument by name, or None."""
+        names = [a.name for a in self.arguments]
+        return names.index(argument) if argument in names else None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One number of one table: which event it is, and what to read for it.
+
+    `compat`: its structs are those of 32 bits; `slot`: its row of the kernel's table (bpf/c/dispatch.h);
+    `registers`: for each argument, by which of the call's it comes, if not by the same; 0 by none, else one more;
+    `joined`: those that have the upper half of their 64 bits in the next.
+    """
+
+    number: int
+    compat: bool
+    event: Event
+    arguments: tuple[Argument, ...]
+    blobs: tuple[Blob, ...]
+    slot: int
+    registers: tuple[int, ...] = ()
+    joined: frozenset[int] = frozenset()
+
+
+class UnknownName(Exception):
+    """A name that the catalogue does not have; `nearest` is the closest one, or None."""
+
+    def __init__(self, kind: str, name: str, nearest: str | None) -> None:
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        super().__init__(f"no such {kind}: {name}{hint}")
+        self.kind, self.name, self.nearest = kind, name, nearest
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` was probably meant to be."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+URGENT = frozenset(
+    """ptrace process_vm_writev init_module finit_module delete_module mount umount2 move_mount setuid setgid
+    setreuid setregid setresuid setresgid setfsuid setfsgid capset setns unshare bpf""".split()
+)
+
+"""Calls that do not return, or not as themselves: taken at their entry."""
+ENTRY_CALLS = ("exit", "exit_group", "rt_sigreturn", "sigreturn")
+ON_PROCESSES = frozenset({"process_vm_readv", "process_vm_writev"})
+"""Calls on a process by its number, which a record says to be the caller's own or not (bpf/c/pids.h)."""
+LIFECYCLE = frozenset({"sched_process_fork", "sched_process_exec", "sched_process_exit"})
+LOSS = "loss"
+
+
+def _arguments(declared: str, widths: str = "") -> tuple[Argument, ...]:
+    parts = [part.strip().rpartition(" ") for part in declared.split(",") if part.strip()]
+    each = widths.split() or [width_of(kind.strip()) for kind, _, _ in parts]
+    found = [
+        Argument(
+            name.partition("@")[0],
+            kind.strip(),
+            name.partition("@")[2],
+            shown_width(name.partition("@")[0], kind.strip(), width),
+        )
+        for (kind, _, name), width in zip(parts, each, strict=True)
+    ]
+    own = [Argument(f"root_{a.name}", a.type, ROOT, a.width) for a in found if a.form in (PATH, NAME)]
+    return (*found, *own)
+
+
+def _registers(text: str) -> tuple[tuple[int, ...], frozenset[int]]:
+    """`0 1 2+3`: of a call, see Call."""
+    parts = text.split()
+    joined = frozenset(i for i, part in enumerate(parts) if "+" in part)
+    return tuple(1 + int(part.partition("+")[0]) for part in parts), joined
+
+
+def _hook_events() -> Iterable[tuple[str, str | None, str, tuple[str, ...], tuple[Argument, ...]]]:
+    """(name, hook, what is missing, programs, arguments) of every event of bpf/tables/events.py."""
+    for line in EVENTS.replace("\n    ", " ").split("\n"):
+        if not line:
+            continue
+        name, source, arguments = (part.strip() for part in line.split("|"))
+        kind, _, rest = source.partition(":")
+        if kind == "none":
+            yield name, None, rest, (), _arguments(arguments)
+            continue
+        sources = [word.partition(":") for word in source.split()]
+        raw = [f"raw_tracepoint:{what}" for how, _, what in sources if how == "raw"]
+        programs = tuple(what for how, _, what in sources if how == "exit")
+        hook = raw[0] if raw else SYS_EXIT if programs else source if kind in (HOOK, CHECK) else HOOKS_OF_OWN[kind]
+        yield name, hook, "", programs, _arguments(arguments)
+
+
+def _read_table(name: str) -> dict[int, tuple[str, tuple[Argument, ...], str]]:
+    """Of each number: the call, its arguments, and the registers that it has of its own."""
+    rows = {}
+    for line in (TABLES / f"syscalls_{name}.tsv").read_text().splitlines():
+        if not line.startswith("#"):
+            number, call, arguments, widths, registers = (*line.split("\t"), "", "", "")[:5]
+            rows[int(number)] = (call, _arguments(arguments, widths), registers)
+    return rows
+
+
+def _syscall(number: int, name: str, arguments: tuple[Argument, ...], only_32: bool) -> Event:
+    hook = SYS_ENTER if name in ENTRY_CALLS else SYS_EXIT
+    arguments = (*arguments, *asides_of(name, arguments))
+    sets = {"syscalls"} | {s for s, members in SETS.items() if name in members}
+    return Event(
+        id=UNIQUE_32_BASE + number if only_32 else number,
+        name=name,
+        arguments=arguments,
+        hook=hook,
+        sets=frozenset(sets | ({"32bit_unique"} if only_32 else set())),
+        blobs=blobs_of(name, arguments, only_32),
+        is_syscall=True,
+        urgent=name in URGENT,
+    )
+
+
+class Catalogue:
+    """All events, by id and by name, and the calls of both tables. Immutable once built."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Event] = {}
+        self.calls: list[Call] = []
+        """By number: the two tables, and what stands for every other number."""
+        self.other_rows: list[Call] = []
+        """Rows of the kernel's table that no number of the two reaches as such: x32, families, unnamed."""
+        native, compat = _read_table("x86_64"), _read_table("i386")
+        for number, (name, arguments, _) in native.items():
+            self._add_call(number, False, _syscall(number, name, arguments, only_32=False), arguments)
+        for number, (name, arguments, registers) in compat.items():
+            event = self.by_name.get(name) or _syscall(number, name, arguments, only_32=True)
+            self._add_call(number, True, event, arguments, registers)
+        unknown = Event(
+            UNKNOWN_CALL_ID,
+            "unknown_syscall",
+            (Argument("number", "long", width="s64"),),
+            SYS_EXIT,
+            is_syscall=True,
+        )
+        for is_compat in (False, True):
+            self._add_call(layout.UNKNOWN_CALL, is_compat, unknown, unknown.arguments)
+        self._add_x32()
+        self._add_multiplexed()
+        self._add_unnamed(unknown)
+        for i, (name, hook, missing, programs, arguments) in enumerate(_hook_events()):
+            self.by_name[name] = Event(
+                HOOK_BASE + i,
+                name,
+                arguments,
+                hook,
+                frozenset(s for s, members in SETS.items() if name in members),
+                missing,
+                urgent=name in LIFECYCLE or name.startswith("cgroup_"),
+                programs=programs,
+            )
+        self.by_id = {event.id: event for event in self.by_name.values()}
+        assert max(self.by_id) < layout.EVENTS
+
+    def _add_call(
+        self, number: int, compat: bool, event: Event, arguments: tuple[Argument, ...], registers: str = ""
+    ) -> None:
+        self.by_name[event.name] = event
+        slot = number + layout.CALL_SLOTS * compat
+        blobs = blobs_of(event.name, arguments, compat) if compat else event.blobs
+        self.calls.append(Call(number, compat, event, arguments, blobs, slot, *_registers(registers)))
+
+    def _add_other(self, slot: int, name: str, count: int | None = None, registers: tuple[int, ...] = ()) -> None:
+        """A row of the event `name` with its first `count` arguments."""
+        event = self.by_name[name]
+        arguments = event.arguments[:count]
+        blobs = blobs_of(name, arguments, True, structs=slot >= layout.MULTIPLEXED_SLOT)
+        self.other_rows.append(Call(slot, True, event, arguments, blobs, slot, registers))
+
+    def _add_x32(self) -> None:
+        for line in X32_CALLS.split("\n"):
+            if line:
+                number, name = line.split()
+                self._add_other(int(number), name)
+
+    def _add_multiplexed(self) -> None:
+        for line in MULTIPLEXED.split("\n"):
+            if line:
+                through, number, name, rest = line.split()
+                slot = layout.MULTIPLEXED_SLOT + FAMILIES.index(through) * layout.MULTIPLEXED + int(number)
+                registers = tuple(1 + int(part) for part in rest.split(",")) if through == "ipc" else ()
+                self._add_other(slot, name, len(registers) or int(rest), registers)
+
+    def _add_unnamed(self, unknown: Event) -> None:
+        """Numbers within the tables that have no name are unknown calls like those beyond them."""
+        taken = {call.slot for call in (*self.calls, *self.other_rows)}
+        for slot in set(range(layout.MULTIPLEXED_SLOT)) - taken:
+            self.other_rows.append(Call(slot, False, unknown, unknown.arguments, (), slot))
+
+    @property
+    def rows(self) -> list[Call]:
+        """Every row of the kernel's table of calls."""
+        return [*self.calls, *self.other_rows]
+
+    def event(self, name: str) -> Event:
+        """The event of that name; UnknownName suggests the nearest."""
+        if name not in self.by_name:
+            raise UnknownName("event", name, nearest(name, self.by_name))
+        return self.by_name[name]
+
+    def sets(self) -> dict[str, list[Event]]:
+        """Every set with its events, by name."""
+        found: dict[str, list[Event]] = {name: [] for name in SETS}
+        for event in self.by_name.values():
+            for name in event.sets:
+                found.setdefault(name, []).append(event)
+        return {name: sorted(events, key=lambda e: e.id) for name, events in sorted(found.items())}
+
+    def select(self, expression: str) -> list[Event]:
+        """Events that a comma-separated list of names, sets, globs and `!name` selects.
+
+        A name that is both is the event, `set=NAME` is the set. UnknownName if a part matches nothing; events
+        that cannot be provided stay in the answer when a set or a glob brought them (the caller says so), and
+        are the caller's error when they were named.
+        """
+        chosen: dict[str, Event] = {}
+        sets = self.sets()
+        parts = [part.strip() for part in expression.split(",") if part.strip()]
+        if parts and all(part.startswith("!") for part in parts):
+            chosen = {e.name: e for e in sets["default"]}
+        for part in parts:
+            name = part.removeprefix("!")
+            if name.startswith("set="):
+                name = name.removeprefix("set=")
+                found = sets.get(name, [])
+            elif name in self.by_name:
+                found = [self.by_name[name]]
+            elif name in sets:
+                found = sets[name]
+            elif any(c in name for c in "*?["):
+                found = [self.by_name[n] for n in fnmatch.filter(self.by_name, name)]
+            else:
+                found = []
+            if not found:
+                raise UnknownName("event or set", name, nearest(name, [*self.by_name, *sets]))
+            for event in found:
+                if part.startswith("!"):
+                    chosen.pop(event.name, None)
+                else:
+                    chosen[event.name] = event
+        return sorted(chosen.values(), key=lambda e: e.id)
+
+
+@cache
+def catalogue() -> Catalogue:
+    """The catalogue of this version; built once per process (about 10 ms)."""
+    return Catalogue()

@@ -1,0 +1,173 @@
+"""Generate the tables of system calls from the kernel's own definitions.
+
+    sudo python3 -m bpf.tables.generate_calls
+
+Names and types of arguments come from tracefs (`events/syscalls/sys_enter_*/format`: the kernel's
+SYSCALL_DEFINE metadata), numbers from the uapi headers `asm/unistd_64.h` and `asm/unistd_32.h`
+(Debian: linux-libc-dev), and what neither tells from `overlay.txt`. The result is checked in:
+`syscalls_x86_64.tsv` and `syscalls_i386.tsv`, one line a call:
+
+    number  name  type argument, ...  width of each argument  registers (of a 32-bit call that has its own)
+
+A width is that of the kernel's own prototype, whatever the manual page says: s32, u32, s64, u64, and u16 of 32-bit
+calls with ids of 16 bits. Where the running kernel does not have a call, its type in the overlay decides.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from bpf.tables.widths import width_of
+
+HERE = Path(__file__).parent
+FORMATS = Path("/sys/kernel/tracing/events/syscalls")
+HEADERS = Path("/usr/include/x86_64-linux-gnu/asm")
+
+FIELD = re.compile(r"field:(.+?)\s*(\w+);\s*offset:\d+")
+NUMBER = re.compile(r"#define __NR_(\w+) (\d+)")
+"""SYSCALL_DEFINE's name where it is not the call's."""
+KERNEL_NAMES = {
+    "newstat": "stat",
+    "newfstat": "fstat",
+    "newlstat": "lstat",
+    "newuname": "uname",
+    "sendfile64": "sendfile",
+    "umount": "umount2",
+}
+"""Numbers of the 32-bit table that have their arguments in a struct."""
+OLD_CALLS = {"mmap": "old_mmap", "select": "old_select"}
+"""The kernel's argument names that mean what the manual pages call otherwise."""
+ARGUMENT_NAMES = {
+    "dfd": "dirfd",
+    "filename": "pathname",
+    "flag": "flags",
+    "fildes": "fd",
+    "olddfd": "olddirfd",
+    "newdfd": "newdirfd",
+    "oldname": "oldpath",
+    "newname": "newpath",
+    "usize": "size",
+}
+TYPE_NAMES = {
+    "umode_t": "mode_t",
+    "unsigned": "unsigned int",
+    "struct __kernel_timespec*": "struct timespec*",
+    "const struct __kernel_timespec*": "const struct timespec*",
+    "struct __kernel_itimerspec*": "struct itimerspec*",
+    "const struct __kernel_itimerspec*": "const struct itimerspec*",
+    "__s32": "int",
+    "__u32": "u32",
+    "__u64": "u64",
+    "struct user_msghdr*": "struct msghdr*",
+}
+
+Arguments = list[tuple[str, str]]
+Widths = list[str]
+USED = {("ptrace", "pid"): "s32"}
+"""Where the kernel itself takes less than its prototype says."""
+FD = re.compile(r"\w*fd")
+IDS_16 = """chown fchown lchown setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid""".split()
+"""32-bit calls whose uid_t and gid_t have 16 bits (arch/x86/entry/syscalls/syscall_32.tbl: those named `..16`)."""
+
+
+def clean_type(text: str) -> str:
+    """`const char *const *` as the tables spell it: `const char*const*`."""
+    text = re.sub(r"\s*\*\s*", "*", text.strip())
+    text = re.sub(r"^const (clockid_t|int|size_t|__u32|enum)", r"\1", text)
+    return TYPE_NAMES.get(text, text)
+
+
+def from_tracefs() -> dict[str, Arguments]:
+    """Every call that the running kernel has, with its arguments."""
+    calls: dict[str, Arguments] = {}
+    for folder in sorted(FORMATS.glob("sys_enter_*")):
+        name = folder.name.removeprefix("sys_enter_")
+        fields = FIELD.findall((folder / "format").read_text())
+        arguments = [
+            (clean_type(kind), ARGUMENT_NAMES.get(arg.lstrip("_"), arg.lstrip("_")))
+            for kind, arg in fields
+            if not arg.startswith(("common_", "__syscall_nr"))
+        ]
+        calls[KERNEL_NAMES.get(name, name)] = arguments
+    return calls
+
+
+def split_argument(text: str) -> tuple[str, str]:
+    """`const char* pathname` as (type, name)."""
+    kind, _, name = text.strip().rpartition(" ")
+    return kind.strip(), name
+
+
+def from_overlay(calls: dict[str, Arguments], widths: dict[str, Widths]) -> tuple[dict[str, int], dict[str, str]]:
+    """Apply overlay.txt to `calls` and `widths`; return the numbers and the registers that it gives."""
+    numbers: dict[str, int] = {}
+    registers: dict[str, str] = {}
+    for line in (HERE / "overlay.txt").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        if match := re.fullmatch(r"(\d+) (\w+)", line):
+            numbers[match[2]] = int(match[1])
+        elif match := re.fullmatch(r"(\w+) = (\w+)", line):
+            calls[match[1]], widths[match[1]] = calls[match[2]], widths[match[2]]
+        elif match := re.fullmatch(r"(\w+) @ ([0-9+ ]+)", line):
+            registers[match[1]] = match[2]
+        elif match := re.fullmatch(r"(\w+)\((.*)\)", line):
+            name, arguments = match[1], [split_argument(part) for part in match[2].split(",") if part.strip()]
+            calls[name] = arguments
+            if name not in widths or len(widths[name]) != len(arguments):
+                widths[name] = [width_of(kind) for kind, _ in arguments]
+        else:
+            raise SystemExit(f"overlay.txt: cannot read {line!r}")
+    return numbers, registers
+
+
+def used(call: str, kind: str, argument: str) -> str:
+    """The width of an argument of the kernel's prototype; fget() takes 32 bits of every descriptor."""
+    width = USED.get((call, argument)) or width_of(kind)
+    return "u32" if FD.fullmatch(argument) and width.endswith("64") else width
+
+
+def narrowed(name: str, arguments: Arguments, widths: Widths) -> Widths:
+    """Of a 32-bit call: ids of 16 bits where it has such."""
+    ids = ("uid_t", "gid_t") if name in IDS_16 else ()
+    return ["u16" if kind in ids else width for (kind, _), width in zip(arguments, widths, strict=True)]
+
+
+def write(
+    path: Path,
+    source: str,
+    numbers: dict[str, int],
+    calls: dict[str, Arguments],
+    widths: dict[str, Widths],
+    registers: dict[str, str],
+) -> None:
+    """One table; a call whose arguments nobody knows ends the run."""
+    lines = [f"# generated by bpf/tables/generate_calls.py from {source}; do not edit"]
+    for name, number in sorted(numbers.items(), key=lambda item: item[1]):
+        arguments = ", ".join(f"{kind} {arg}" for kind, arg in calls[name])
+        lines.append(
+            "\t".join([str(number), name, arguments, " ".join(widths[name]), registers.get(name, "")]).rstrip()
+        )
+    path.write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    """Write both tables."""
+    calls = from_tracefs()
+    widths = {name: [used(name, *argument) for argument in arguments] for name, arguments in calls.items()}
+    newer, registers = from_overlay(calls, widths)
+    for table, header in (("x86_64", "unistd_64.h"), ("i386", "unistd_32.h")):
+        numbers = {name: int(n) for name, n in NUMBER.findall((HEADERS / header).read_text())}
+        if table == "i386":
+            numbers = {OLD_CALLS.get(name, name): number for name, number in numbers.items()}
+        common = {name: n for name, n in newer.items() if table == "x86_64" or n > max(numbers.values())}
+        known, own = widths, {}
+        if table == "i386":
+            known = {name: narrowed(name, calls[name], each) for name, each in widths.items()}
+            own = registers
+        write(HERE / f"syscalls_{table}.tsv", f"tracefs and asm/{header}", numbers | common, calls, known, own)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""`headrace analyze`: signatures over events that were recorded."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+import msgspec
+
+from bpf.tables.catalogue import catalogue
+from config import filters, outputs, settings
+from config.rules import SEVERITIES
+from config.settings import SettingsError
+from config.tuning import TuningError
+from pipeline.command.groups import EX_DATAERR, EX_USAGE, Failure, say
+from pipeline.process import logs
+from pipeline.run import app
+from pipeline.run.request import Request
+from pipeline.signatures import detection
+from pipeline.stages.recording import MAGIC, RecordingError
+from workers.detect.offline.analysis import MAX_LINE_BYTES, Analysis, Indexed, LineError, TooLong
+
+EX_REJECTED = 3
+SIGNATURE_S = 5.0
+"""For what a signature in Python makes of the events of a batch, as in a worker."""
+PIECE_BYTES = 1 << 16
+"""What is read at once."""
+BATCH = 1024
+"""Lines that are looked at together."""
+
+
+@click.command()
+@click.option("--signatures", multiple=True, metavar="PATH", help="More signatures: a file or a folder.")
+@click.option("--sigma", multiple=True, metavar="PATH", help="Sigma rules: a file or a folder.")
+@click.option("--rules", multiple=True, metavar="WHICH", help="Only these: ids, globs, tag=NAME, level=NAME.")
+@click.option("--exclude", multiple=True, metavar="WHICH", help="Not these.")
+@click.option("--min-severity", type=click.Choice(SEVERITIES), help="Only signatures that are as severe.")
+@click.option("--exceptions", metavar="FILE", help="When signatures do not apply.")
+@click.option("--workers", type=int, metavar="N", help="Of a recording: worker processes.")
+@click.argument("source", metavar="FILE|-")
+def analyze(source: str, **flags: Any) -> None:
+    """Look for what signatures describe in a recording, or in JSON lines of Tracee's flat events.
+
+    Findings are JSON lines; of JSON lines, each has the index of the line that completed it. Repeats are not folded.
+    Status 3 if lines were rejected.
+
+    \b
+    Examples:
+      headrace analyze web.hrc
+      headrace analyze --sigma ./sigma/rules/linux - < events.json
+    """
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in flags.items()}
+    try:
+        resolved = settings.resolve(None, {key: value for key, value in given.items() if value} | {"fold_s": 0})
+        ruleset = detection.ruleset(resolved)
+    except (SettingsError, TuningError) as error:
+        raise Failure(str(error), EX_USAGE) from error
+    logs.configure(resolved.log_level)
+    try:
+        with _opened(source) as file:
+            start = file.peek(len(MAGIC))[: len(MAGIC)]  # type: ignore[attr-defined]  # BufferedReader
+            if start == MAGIC:
+                if source == "-":
+                    raise Failure("standard input is a recording: give its path", EX_USAGE)
+                raise SystemExit(_recording(Path(source), resolved, ruleset))
+            raise SystemExit(_lines(source, file, Analysis(ruleset.rules, catalogue(), _report, _bounded)))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failure(f"{source}: {error.strerror}", EX_USAGE) from error
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    running = True
+
+    def too_long(*_: object) -> None:
+        if running:
+            raise TooLong
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    # again and again: code may catch all that it is told
+    timer = signal.setitimer(signal.ITIMER_REAL, SIGNATURE_S, SIGNATURE_S / 10)
+    try:
+        yield
+    finally:
+        running = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+
+
+def _report(text: str) -> None:
+    say(f"headrace: {text}", err=True)
+
+
+def _opened(source: str) -> BinaryIO:
+    return os.fdopen(os.dup(0), "rb") if source == "-" else open(source, "rb")
+
+
+def _recording(path: Path, resolved: settings.Settings, ruleset: Any) -> int:
+    sinks = outputs.parse_findings(["json:-"])
+    request = Request(resolved, filters.Selection(), outputs.Outputs(()), ruleset, sinks)
+    try:
+        outcome = app.replay(request, path)
+    except RecordingError as error:
+        raise Failure(str(error), EX_DATAERR) from error
+    say(*outcome.ledger.text(), err=True)
+    return outcome.status
+
+
+def _lines(source: str, file: BinaryIO, analysis: Analysis) -> int:
+    rejected = 0
+    batch: list[Indexed] = []
+    encoder = msgspec.json.Encoder()
+
+    def flush(last: bool = False) -> None:
+        sys.stdout.buffer.writelines(encoder.encode(finding) + b"\n" for finding in analysis.findings(batch, last))
+        sys.stdout.buffer.flush()
+        batch.clear()
+
+    index = -1
+    for line in _lines_of(file):
+        if line is None:
+            if batch:
+                flush()
+            continue
+        index += 1
+        try:
+            event = analysis.read(index, line)
+        except LineError as error:
+            rejected += 1
+            say(f"headrace: {source}:{index + 1}: {error}", err=True)
+            continue
+        if event is not None:
+            batch.append(event)
+        if len(batch) >= BATCH:
+            flush()
+    flush(last=True)
+    say(f"analyzed: lines {index + 1}  rejected {rejected}", *analysis.remarks(), err=True)
+    return EX_REJECTED if rejected else 0
+
+
+def _lines_of(file: BinaryIO) -> Iterator[bytes | None]:
+    """Lines, and None where the next one is still to come: what was found until then is not held back."""
+    rest = bytearray()
+    while True:
+        if not select.select([file], [], [], 0)[0]:
+            yield None
+        data = file.read1(PIECE_BYTES)  # type: ignore[attr-defined]  # BufferedReader
+        if not data:
+            break
+        first, newline, others = data.partition(b"\n")
+        rest += first
+        if newline:
+            *whole, last = others.split(b"\n")
+            yield bytes(rest)
+            yield from whole
+            rest[:] = last
+        # what is too long stays so, and is refused
+        del rest[MAX_LINE_BYTES + 1 :]
+    if rest:
+        yield bytes(rest)

@@ -1,0 +1,380 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from bpf.load.loader import LoadError
+from bpf.programs.scope import ScopeError
+from bpf.tables.catalogue import UnknownName, catalogue
+from config import filters, outputs, runtimes, settings
+from config.rules import SEVERITIES
+from config.settings import SettingsError
+from config.tuning import TuningError
+from pipeline import VERSION
+from pipeline.command.analyze import analyze
+from pipeline.command.explain import explain
+from pipeline.command.groups import CLOSED, EX_DATAERR, EX_USAGE, Failure, Suggesting, btf_option, say
+from pipeline.command.keys import keys
+from pipeline.command.listing import check, list_
+from pipeline.host.features import event_lack, findings
+from pipeline.process import logs
+from pipeline.publish.curve import CurveError, client_keys
+from pipeline.publish.sinks import SinkError
+from pipeline.run import app, live, reload
+from pipeline.run.request import Outcome, Request
+from pipeline.run.stage import PipelineFailed
+from pipeline.signatures import detection
+from pipeline.stages.recording import RecordingError
+from pipeline.transport.shm import NoSharedMemory, UnorderedMemory
+from workers.conditions.filters import check_words
+from workers.detect.rules.rulesets import Ruleset
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(cls=Suggesting, context_settings=CONTEXT)
+@click.version_option(VERSION, prog_name="headrace")
+def main() -> None:
+    """See what processes do: eBPF events, decoded and published without losing one uncounted.
+
+    \b
+    Examples:
+      headrace run -- ls /tmp                     what signatures find in a command and all that it starts
+      headrace run -e 'set=fs' -- ls /tmp         its events of files
+      headrace run -e 'open*,!openat2' -s uid=33  what user 33 opens
+      headrace run -s tree=1234 -o json:out.json  a running process and its children, as JSON
+      headrace list events openat                 what an event carries
+      headrace check                              what this host can do
+    """
+
+
+def _output_options(function: Any) -> Any:
+    options = [
+        click.option(
+            "-o", "--output", multiple=True, metavar="SPEC", help="table:-, json:FILE, none, zmq:ENDPOINT; repeatable."
+        ),
+        click.option(
+            "--findings",
+            multiple=True,
+            metavar="SPEC",
+            help="Where findings of signatures go: table:-, json:FILE, falco:FILE, tracee:FILE, none, zmq:ENDPOINT.",
+        ),
+        click.option("--signatures", multiple=True, metavar="PATH", help="More signatures: a file or a folder."),
+        click.option("--sigma", multiple=True, metavar="PATH", help="Sigma rules: a file or a folder."),
+        click.option("--sigma-keywords/--no-sigma-keywords", default=None, help="Look for keywords in command lines."),
+        click.option("--rules", multiple=True, metavar="WHICH", help="Only these: ids, globs, tag=NAME, level=NAME."),
+        click.option("--exclude", multiple=True, metavar="WHICH", help="Not these."),
+        click.option("--min-severity", type=click.Choice(SEVERITIES), help="Only signatures that are as severe."),
+        click.option("--exceptions", metavar="FILE", help="When signatures do not apply (docs/signatures.md)."),
+        click.option(
+            "--fold", "fold_s", type=int, metavar="SECONDS", help="Fold repeats of a finding; 0: do not. Default: 60."
+        ),
+        click.option(
+            "--before", "before_s", type=float, metavar="SECONDS", help="Findings have what their process did before."
+        ),
+        click.option("-e", "--events", multiple=True, metavar="LIST", help="Names, sets, globs, !name, conditions."),
+        click.option("--parse-arguments/--no-parse-arguments", default=None, help="Flags in words (the default)."),
+        click.option("--relative-time/--no-relative-time", default=None, help="Times since the run began."),
+        click.option(
+            "--stack-addresses/--no-stack-addresses",
+            default=None,
+            help="The caller's stack, as far as frame pointers lead.",
+        ),
+        click.option("--workers", type=int, metavar="N", help="Worker processes (1 to 64)."),
+        click.option("--ring-bytes", type=int, metavar="N", help="Size of each worker's ring."),
+        click.option("--ledger", metavar="FILE", help="Write the ledger as JSON."),
+        click.option("--log-level", type=click.Choice(logs.LEVELS), help="Default: warning."),
+        click.option("-c", "--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as TOML."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def _resolve(
+    config: Path | None,
+    flags: dict[str, Any],
+    command: tuple[str, ...] = (),
+    ready_fd: int = -1,
+    recording: Path | None = None,
+) -> Request:
+    """Settings, events and outputs; a Failure names what is wrong."""
+    try:
+        resolved = settings.resolve(config, flags)
+        quiet = detection.only_findings(resolved, recording is not None)
+        out = outputs.Outputs((), {}) if quiet else outputs.parse(resolved.output or ["table:-"])
+        if out.switches:
+            resolved = settings.resolve(config, flags | out.switches)
+        lack = event_lack if recording is None else filters.no_hook
+        selection = filters.Selection()
+        if not quiet:
+            selection = filters.parse([resolved.events or "default"], catalogue(), lack)
+        check_words(selection.conditions)
+        findings_to = detection.sinks(resolved, quiet)
+        ruleset = detection.ruleset(resolved) if findings_to else Ruleset()
+        unread = detection.unread(ruleset, resolved)
+        hidden = ("env",) if "exec_environment" in unread else ()
+        resolved = msgspec.structs.replace(resolved, **dict.fromkeys(unread, True))
+        asks = resolved.containers or (resolved.crs and flags.get("containers") is not False)
+        asked = runtimes.endpoints(resolved.crs) if asks else ()
+        if any(sink.enriched_ms for sink in out.sinks) and not asked:
+            raise outputs.OutputError("enriched=: there are no names to wait for without --containers")
+        if not resolved.findings and {s.target for s in out.sinks} & {s.target for s in findings_to}:
+            remedy = "send one of them elsewhere, as with --findings table:/dev/stderr"
+            raise outputs.OutputError(f"events and findings would both go to standard output: {remedy}")
+        _check_files(resolved, (*out.sinks, *findings_to), recording)
+        if recording and out.switches.get("exec_hash"):
+            raise outputs.OutputError("option:exec-hash: files are hashed on the host that runs them, not in a replay")
+    except (SettingsError, outputs.OutputError, filters.FilterError, UnknownName, TuningError) as error:
+        raise Failure(str(error), EX_USAGE) from error
+    if not selection.events and not ruleset.events(catalogue(), lack):
+        raise Failure("no event is left to trace", EX_USAGE)
+    if 1 in CLOSED and (resolved.ledger == "-" or any(s.target == "-" for s in (*out.sinks, *findings_to))):
+        raise Failure("standard output is closed", app.EX_IOERR)
+    if sys.stdout.isatty() and any((s.format, s.target) == ("arrow", "-") for s in out.sinks):
+        raise Failure("output arrow:-: binary, and standard output is a terminal; redirect it", EX_USAGE)
+    again = functools.partial(detection.ruleset, resolved)
+    where = resolved.fold_s, hidden, again
+    return Request(resolved, selection, out, ruleset, findings_to, command, ready_fd, asked, *where)
+
+
+def _check_files(resolved: settings.Settings, sinks: Sequence[outputs.Output], recording: Path | None) -> None:
+    """No file may be written by two, or written while it is read. Events and findings may share an endpoint."""
+    outputs.check_shared(sinks)
+    shared = {s.target for s in sinks if s.format == "zmq" and not s.of_findings}
+    found = [(s.name, s.target) for s in sinks if s.target and not (s.of_findings and s.target in shared)]
+    found += [(f"--record {resolved.record}", resolved.record)] if resolved.record else []
+    found += [(f"--ledger {resolved.ledger}", resolved.ledger)] if resolved.ledger not in ("", "-") else []
+    found += [(f"the recording {recording}", str(recording))] if recording else []
+    outputs.check_distinct(found)
+
+
+def _check_ready_fd(fd: int | None) -> int:
+    """A descriptor that can be written, or -1; Failure if it is none."""
+    if fd is None:
+        return -1
+    try:
+        writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    except (OSError, ValueError, OverflowError):
+        raise Failure(f"--ready-fd: {fd} is not an open descriptor", EX_USAGE) from None
+    if not writable:
+        raise Failure(f"--ready-fd: {fd} cannot be written", EX_USAGE)
+    return fd
+
+
+def _listed(flags: dict[str, Any], *names: str) -> None:
+    """Options that may be repeated; None if they were not given."""
+    for name in names:
+        flags[name] = list(flags[name]) or None
+
+
+def _joined(parts: tuple[str, ...]) -> str | None:
+    return ",".join(parts) if parts else None
+
+
+def _finish(outcome: Outcome, path: str) -> None:
+    """Ledger to standard error and to its file, and out with the status."""
+    say(*outcome.ledger.text(), err=True)
+    status = outcome.status
+    if path:
+        try:
+            app.write_ledger(outcome.ledger, path)
+        except OSError as error:
+            say(f"headrace: ledger {path}: {error.strerror}", err=True)
+            status = status or app.EX_IOERR
+    sys.stderr.flush()
+    raise SystemExit(status)
+
+
+@main.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@_output_options
+@click.option(
+    "-s", "--scope", "--trace", "scope", multiple=True, metavar="EXPR", help="Who is traced; repeatable, ANDed."
+)
+@btf_option
+@click.option("--record", metavar="FILE", help="Also record, to replay later.")
+@click.option("--containers/--no-containers", default=None, help="Ask runtimes for names and images of containers.")
+@click.option("--crs", multiple=True, metavar="RUNTIME:SOCKET", help="Where: docker, containerd, crio, podman.")
+@click.option("--container-label", "container_labels", multiple=True, metavar="GLOB", help="Labels that events carry.")
+@click.option("--cache", metavar="FOLDER", help="Where compiled programs are kept; '' for nowhere.")
+@click.option("--perf-pages", type=int, metavar="N", help="Perf buffer per CPU, in pages (a power of two).")
+@click.option(
+    "--exec-env/--no-exec-env", "exec_environment", default=None, help="Carry the environment of exec events."
+)
+@click.option("--exec-hash/--no-exec-hash", default=None, help="SHA-256 of what is run.")
+@click.option("--exec-hash-remote", is_flag=True, default=None, help="Also of files that FUSE or other hosts serve.")
+@click.option("--fd-paths/--no-fd-paths", default=None, help="Show descriptors with their files: 3=/etc/passwd.")
+@click.option("--capture-bytes", type=int, metavar="N", help="First bytes of what is read and written.")
+@click.option("--interval-ms", type=int, metavar="N", help="How long an event may wait to be read.")
+@click.option("--order-bound-ms", type=int, metavar="N", help="How long order is waited for.")
+@click.option("--ready-fd", type=int, metavar="N", help="Write a byte there when everything is attached.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG]...]")
+def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, **flags: Any) -> None:
+    """Trace.
+
+    With COMMAND: its process tree from its exec on, until the last of it has ended; its exit status is
+    passed on. Without: until SIGINT or SIGTERM, or until the processes that the scope names are gone.
+
+    \b
+    Examples:
+      headrace run -- sh -c 'cat /etc/hostname'
+      headrace run -e default -- sh -c 'cat /etc/hostname'
+      headrace run -e 'openat,openat.args.pathname=/etc/*,openat.retval<0' -- ls /nonexistent
+      headrace run -e execve,connect -o json:- -o zmq:ipc:///run/headrace.sock -s uid!=0
+      headrace run --record web.hrc -s 'tree=4711'
+    """
+    flags["events"] = _joined(flags["events"])
+    flags["scope"] = list(flags["scope"]) or None
+    _listed(flags, "output", "findings", "signatures", "sigma", "rules", "exclude", "crs", "container_labels")
+    request = _resolve(config, flags, command, _check_ready_fd(ready_fd))
+    logs.configure(request.settings.log_level)
+    asked = request.settings.events
+    if request.selection.skipped and asked not in ("", "default"):
+        names = ", ".join(e.name for e in request.selection.skipped[:5])
+        say(f"headrace: not provided on this host, left out: {names}", err=True)
+    try:
+        outcome = app.live(request)
+    except (ScopeError, CurveError) as error:
+        raise Failure(str(error), EX_USAGE) from error
+    except SinkError as error:
+        raise Failure(str(error), app.EX_IOERR) from error
+    except PipelineFailed as error:
+        raise Failure(str(error), error.status) from error
+    except (LoadError, UnorderedMemory, NoSharedMemory, TimeoutError) as error:
+        hints = [f"  {f.name}: {f.detail}; {f.remedy}" for f in findings() if not f.ok and f.remedy]
+        raise Failure(str(error), app.EX_UNAVAILABLE, *hints) from error
+    if not outcome.ledger.produced and request.settings.scope:
+        scopes = ", ".join(request.settings.scope)
+        say(f"headrace: no event matched the scope {scopes} while it was traced", err=True)
+    _finish(outcome, request.settings.ledger)
+
+
+@main.command()
+@_output_options
+@click.argument("recording", type=click.Path(path_type=Path), metavar="FILE")
+def replay(config: Path | None, recording: Path, **flags: Any) -> None:
+    """Run a recording through the same workers, as fast as they go.
+
+    The output depends on the recording alone: not on the number of workers, nor on this host.
+
+    \b
+    Examples:
+      headrace replay web.hrc
+      headrace replay web.hrc -e openat -o json:- | jq .args
+    """
+    flags["events"] = _joined(flags["events"]) or "*"
+    _listed(flags, "output", "findings", "signatures", "sigma", "rules", "exclude")
+    request = _resolve(config, flags, recording=recording)
+    logs.configure(request.settings.log_level)
+    try:
+        outcome = app.replay(request, recording)
+    except RecordingError as error:
+        raise Failure(str(error), EX_DATAERR) from error
+    except CurveError as error:
+        raise Failure(str(error), EX_USAGE) from error
+    except SinkError as error:
+        raise Failure(str(error), app.EX_IOERR) from error
+    _finish(outcome, request.settings.ledger)
+
+
+@main.command()
+@click.argument("endpoint")
+@click.option("-t", "--topic", multiple=True, default=("all/",), show_default=True, help="Topic prefix; repeatable.")
+@click.option("-n", "--count", type=int, default=0, metavar="N", help="End after N events.")
+@click.option("--server-key", default="", metavar="KEY|FILE", help="Public key of the publisher, or a file with it.")
+@click.option("--key", default="", metavar="FILE", help="Your own secret key (headrace keys); default: a new one.")
+def subscribe(endpoint: str, topic: tuple[str, ...], count: int, server_key: str, key: str) -> None:
+    """Print what a publisher sends, and count gaps.
+
+    \b
+    Examples:
+      headrace subscribe ipc:///run/headrace.sock
+      headrace subscribe ipc:///run/headrace.sock -t event/openat/ -t event/loss/
+      headrace subscribe tcp://192.0.2.1:5555 --server-key headrace.key --key alice.key_secret
+    """
+    from pipeline.command.subscribe import run as subscribe_run
+
+    if key and not server_key:
+        raise Failure("--key: the publisher's public key is needed too: --server-key", EX_USAGE)
+    try:
+        given = client_keys(server_key, key) if server_key else None
+    except CurveError as error:
+        raise Failure(str(error), EX_USAGE) from error
+    raise SystemExit(subscribe_run(endpoint, topic, count, given))
+
+
+@main.command()
+def demo() -> None:
+    """Trace a small workload of headrace's own; where BPF is not to be had, show a recording."""
+    from pipeline.command.demo import run as run_demo
+
+    _finish(run_demo(), "")
+
+
+@main.command()
+@click.argument("pid", type=int, required=False)
+@click.option("-i", "--interval", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS")
+@click.option("-n", "--count", type=click.IntRange(0), default=0, metavar="N", help="End after N lines.")
+@click.option("-o", "--output", "form", type=click.Choice(("table", "json")), default="table", show_default=True)
+@click.option("--rules", is_flag=True, help="What each signature has cost so far, and end.")
+def stat(pid: int | None, interval: float, count: int, form: str, rules: bool) -> None:
+    """The ledger of a run while it goes on: rates since the line before; in JSON, the whole ledger.
+
+    PID is that of `headrace run`; it may be left out where there is one of yours. Ends with the run.
+
+    \b
+    Examples:
+      headrace stat
+      headrace stat 4711 -i 5
+      headrace stat -n 1 -o json | jq .by_event
+      headrace stat --rules | head
+    """
+    try:
+        if rules:
+            say(*live.rules(live.find(pid)[1]))
+            return
+        live.watch(pid, interval, count, form == "json")
+    except live.NoRun as error:
+        raise Failure(str(error), app.EX_UNAVAILABLE) from error
+
+
+@main.command(name="reload")
+@click.argument("pid", type=int, required=False)
+def reload_(pid: int | None) -> None:
+    """Have a run read its signatures again. If one of them cannot be used, all stay as they were: status 65.
+
+    PID is that of `headrace run`; it may be left out where there is one of yours. SIGHUP does the same.
+
+    \b
+    Examples:
+      headrace reload
+      headrace reload 4711 && headrace stat 4711 -n 1 -o json | jq .signatures
+    """
+    try:
+        ledger = reload.ask(pid)
+    except (live.NoRun, TimeoutError) as error:
+        raise Failure(str(error), app.EX_UNAVAILABLE) from error
+    if ledger.refusal:
+        raise Failure(ledger.refusal, EX_DATAERR)
+    told = ledger.signatures
+    short = [f"{told[key]} {words}" for key, words in reload.SHORT.items() if told[key]]
+    why = f", {', '.join(short)} (the run's log says why)" if short else ""
+    say(f"generation {told['generation']}: {told['loaded']} signatures{why}")
+
+
+main.add_command(list_)
+main.add_command(check)
+main.add_command(detection.signatures)
+main.add_command(analyze)
+main.add_command(keys)
+detection.signatures.add_command(explain)

@@ -1,0 +1,120 @@
+"""Groups of commands as headrace has them: errors with a status, suggestions, standard descriptors that are held."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from bpf.host.btf import EXTERNAL
+from bpf.tables.catalogue import nearest
+from config.printable import escaped
+
+EX_USAGE, EX_DATAERR = 2, 65
+SIGINT_STATUS, SIGPIPE_STATUS = 128 + signal.SIGINT, 128 + signal.SIGPIPE
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Lines for people: each stays one, whatever was quoted in it (config/printable.py)."""
+    click.echo("\n".join(map(escaped, lines)), err=err)
+
+
+class Failure(click.ClickException):
+    """A message and an exit status; `more`: lines below it."""
+
+    def __init__(self, message: str, status: int, *more: str) -> None:
+        super().__init__(message)
+        self.status, self.more = status, more
+
+    def show(self, file: Any = None) -> None:
+        say(f"headrace: {self.message}", *self.more, err=True)
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # click has it as a class variable
+        return self.status
+
+
+CLOSED: set[int] = set()
+"""Standard descriptors that were closed when headrace began."""
+
+
+def _hold_standard_descriptors() -> None:
+    """Put /dev/null where a standard descriptor is closed, so that no other file comes to stand there."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            CLOSED.add(os.open(os.devnull, os.O_RDWR))
+            os.set_inheritable(fd, True)
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115  (they stay open)
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
+
+
+@contextlib.contextmanager
+def _quoting() -> Iterator[None]:
+    """What click says of a command line quotes it as it came."""
+    try:
+        yield
+    except click.ClickException as error:
+        if not isinstance(error, (Failure, click.exceptions.NoArgsIsHelpError)):
+            vars(error).update(message=escaped(error.message))
+        raise
+
+
+class Suggesting(click.Group):
+    """A group that suggests the command that was probably meant."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _quoting():
+            return super().make_context(*args, **extra)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """A standard output that cannot be written is an I/O error like any other."""
+        _hold_standard_descriptors()
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                what = os.fsdecode(error.filename) if error.filename else "standard output"
+                say(f"headrace: {what}: {error.strerror}", err=True)
+            os._exit(os.EX_IOERR)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """A reader that has gone, and Ctrl-C, end a command as they end others."""
+        try:
+            with _quoting():
+                return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise SystemExit(SIGPIPE_STATUS) from None
+        except KeyboardInterrupt:
+            raise SystemExit(SIGINT_STATUS) from None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name = args[0] if args else ""
+        if name and self.get_command(ctx, name) is None:
+            near = nearest(name, self.list_commands(ctx))
+            raise Failure(f"no such command: {name}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
+        return super().resolve_command(ctx, args)
+
+
+def _use_btf(_context: click.Context, _option: click.Parameter, path: str | None) -> None:
+    if path:
+        os.environ[EXTERNAL] = path
+
+
+btf_option = click.option(
+    "--btf",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    expose_value=False,
+    is_eager=True,
+    callback=_use_btf,
+    help=f"The kernel's types, for one that was built without; also {EXTERNAL}.",
+)

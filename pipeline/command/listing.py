@@ -1,0 +1,165 @@
+"""What can be asked for, and what this host has: `headrace list` and `headrace check`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from bpf.programs.scope import KEYS
+from bpf.tables.catalogue import HOOK, Event, catalogue, nearest
+from config import outputs, settings
+from pipeline.command.groups import EX_USAGE, Failure, Suggesting, btf_option, say
+from pipeline.host.features import Finding, findings, hook_state, hooked_function, trial
+from pipeline.host.proof import prove
+from workers.decode import described
+
+
+@click.group(name="list", cls=Suggesting)
+def list_() -> None:
+    """Show what can be asked for.
+
+    \b
+    Examples:
+      headrace list events              every event with its arguments
+      headrace list events openat       one event: types, sets, where it comes from on this host
+      headrace list sets default        members of a set
+    """
+
+
+def _matching(names: list[str], wanted: str | None, kind: str) -> list[str]:
+    if wanted is None:
+        return names
+    if wanted not in names:
+        near = nearest(wanted, names)
+        raise Failure(f"no such {kind}: {wanted}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
+    return [wanted]
+
+
+@list_.command(name="events")
+@click.argument("name", required=False)
+def list_events(name: str | None) -> None:
+    """Events with their arguments; one event with types and hook."""
+    known = catalogue()
+    for each in _matching(sorted(known.by_name), name, "event"):
+        event = known.by_name[each]
+        if name is None:
+            mark = "  (not on this host)" if _lack(event) else ""
+            say(f"{each}({', '.join(a.name for a in event.arguments)}){mark}")
+        else:
+            _show_event(event)
+
+
+def _lack(event: Event) -> str:
+    """Why this host cannot give an event; "" if it can."""
+    if event.hook is None:
+        return event.missing
+    ok, detail = hook_state(event.hook)
+    return "" if ok else detail
+
+
+def _show_event(event: Event) -> None:
+    say(f"{event.name}  (id {event.id})")
+    for index, argument in enumerate(event.arguments):
+        if not event.is_syscall:
+            say(f"  {argument.type} {argument.name}")
+            continue
+        say(f"  {argument.type} {argument.name}  ({argument.width}; {described.of_argument(event, index)})")
+        for command, text in described.by_command(event, index):
+            say(f"      {command}: {text}")
+    say(f"  sets: {', '.join(sorted(event.sets)) or 'none'}")
+    lack = _lack(event)
+    say(f"  not on this host: {lack}" if lack else f"  provided: by {_source(event)}")
+
+
+def _source(event: Event) -> str:
+    """Where it comes from on this host."""
+    kind, _, where = (event.hook or "").partition(":")
+    if kind != HOOK:
+        return str(event.hook)
+    return f"kprobe:{hooked_function(where)}"
+
+
+@list_.command(name="sets")
+@click.argument("name", required=False)
+def list_sets(name: str | None) -> None:
+    """Sets of events; members that this host cannot give are marked."""
+    sets = catalogue().sets()
+    for each in _matching(sorted(sets), name, "set"):
+        if name is None:
+            missing = sum(bool(_lack(event)) for event in sets[each])
+            say(f"{each:<16} {len(sets[each]):>4} events" + (f", {missing} not on this host" if missing else ""))
+        else:
+            for event in sets[each]:
+                say(event.name + (f"  (not on this host: {_lack(event)})" if _lack(event) else ""))
+
+
+@list_.command(name="filters")
+@click.argument("name", required=False)
+def list_filters(name: str | None) -> None:
+    """Scopes (--scope) and conditions on events (--events)."""
+    for each in _matching(sorted(KEYS), name, "scope"):
+        say(f"{each:<8} {KEYS[each]}")
+    if name is None:
+        say("EVENT.args.NAME=VALUE   EVENT.args.NAME!=VALUE   globs for text, < > <= >= for numbers")
+        say("EVENT.retval<0          a range of results is decided in the kernel")
+
+
+@list_.command(name="outputs")
+@click.argument("name", required=False)
+def list_outputs(name: str | None) -> None:
+    """Output formats and their options."""
+    for each in _matching(sorted(outputs.FORMATS), name, "output"):
+        say(f"{each:<8} {outputs.FORMATS[each]}")
+    if name is None:
+        for option, text in outputs.OPTIONS.items():
+            say(f"  ,{option}=  {text}")
+
+
+@click.command()
+@btf_option
+@click.option("--live", is_flag=True, help="Cause every event, and look whether it comes.")
+@click.option("-o", "--output", type=click.Choice(("text", "json")), default="text", show_default=True)
+def check(live: bool, output: str) -> None:
+    """What this host offers and lacks, with the remedy. Status 0 if tracing works here, 69 if not. The programs of all
+    events are loaded on trial, and attached to nothing.
+
+    With --live, every event that this host has is caused below a run of headrace, in namespaces of its own (users,
+    mounts, network, ...): 69 as well if one does not come, or if the ledger does not balance.
+
+    \b
+    Examples:
+      headrace check
+      headrace check --live
+      headrace check --live -o json | jq .live.arrived
+      headrace check || echo "tracing does not work here"
+    """
+    found, proved = findings(), None
+    if all(f.ok or f.optional for f in found):
+        defaults = settings.Settings()
+        tried, refused = trial(Path(defaults.cache), defaults.workers)
+        found += tried
+        if live and all(f.ok or f.optional for f in tried):
+            if sys.stderr.isatty():
+                say("headrace: causing every event, below a run: this takes a minute", err=True)
+            proved = prove(refused)
+            found += proved.findings()
+    if output == "json":
+        say(msgspec.json.encode({"findings": found, "live": proved}).decode())
+    else:
+        _show(found)
+    raise SystemExit(0 if all(f.ok or f.optional for f in found) else os.EX_UNAVAILABLE)
+
+
+def _show(found: list[Finding]) -> None:
+    width = max(len(f.name) for f in found)
+    for finding in found:
+        mark = "ok" if finding.ok else "--" if finding.optional else "NO"
+        say(f"{mark:>2}  {finding.name:<{width}}  {finding.detail}", *_remedy(finding))
+
+
+def _remedy(finding: Finding) -> list[str]:
+    return [] if finding.ok or not finding.remedy else [f"      remedy: {finding.remedy}"]

@@ -1,0 +1,1 @@
+"""What the host knows beyond events: container runtimes, accounts, hashes of executables."""

@@ -1,0 +1,290 @@
+"""What runtimes know of containers: a table in shared memory that workers look into, and their way to ask.
+
+    worker --request--> pipe --> enricher --> table --> every worker        (pipeline/containers/enricher.py)
+
+A worker never waits: what is not in the table yet is `pending`, and asked for.
+
+    head (128 bytes):   changes u64 | counters, see HEAD
+    entry (2 KiB):      sequence u64 | key: word u8[8], id u8[32] | since_ns u64 | written_ns u64
+                        | state u16 | runtime u16 | bytes u32 | data u8[1976]
+
+One writer, the enricher. `sequence` is odd while it writes an entry; who reads the same even number before and after
+has a whole entry. `changes` moves after every change, so that a reader need not look again before. A key is a word,
+CONTAINER, USER or GROUP, and an id or a number. `since_ns` is when a key was asked for first, and once there is an
+answer, when the first one came: later ones do not move it. The data is an encoded Info. When the enricher dies, the
+table stays as it is, and the next one goes on with it; an entry that its death left half written stays odd until it is
+written again, and reads as if there was none.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bpf.layout import RUNTIMES
+from config.runtimes import FREE, PENDING, STATES, Answer, Info
+from pipeline.transport.clock import boottime_ns
+from pipeline.transport.doorbell import AGAIN_S, InheritedFd, Questions
+from pipeline.transport.shm import Array, Segment
+
+ID_BYTES = 32
+KEY_BYTES, DATA_BYTES = 8 + ID_BYTES, 1976
+COUNTERS = ("asked", "answered", "timeouts", "failures", "retries", "evicted", "oldest_pending_ns")
+"""Questions to runtimes, what became of them, entries that had to make room; and since when the oldest of those that
+are pending has been so (CLOCK_MONOTONIC), 0 if none is."""
+HEAD = np.dtype([("changes", "<u8"), *((name, "<u8") for name in COUNTERS), ("pad", "<u8", 8)])
+ENTRY = np.dtype(
+    [
+        ("sequence", "<u8"),
+        ("key", "u1", KEY_BYTES),
+        ("since_ns", "<u8"),
+        ("written_ns", "<u8"),
+        ("state", "<u2"),
+        ("runtime", "<u2"),
+        ("bytes", "<u4"),
+        ("data", "u1", DATA_BYTES),
+    ]
+)
+ENTRIES, PROBES = 4096, 16
+REQUEST_BYTES = KEY_BYTES + 1
+"""The key, and the runtime's number as the kernel has it (bpf/layout.py, RUNTIMES)."""
+CONTAINER, USER, GROUP = b"containr", b"user\0\0\0\0", b"group\0\0\0"
+ACCOUNTS = 255
+"""In place of a runtime: the key is of a user or a group (pipeline/containers/accounts.py)."""
+ACCOUNT = struct.Struct("<8sI28s")
+"""Its key."""
+MOST_ASKED = 1 << 16
+MOST_UNANSWERED = 1024
+TRIES = 100
+
+
+NOTHING_YET = Answer()
+
+
+def container_key(name: bytes) -> bytes:
+    """The key of a container, by the 32 bytes of its id."""
+    return CONTAINER + name
+
+
+def key_of(name: str) -> bytes:
+    """The same by the digits of its id; b"" if they are none."""
+    try:
+        found = bytes.fromhex(name)
+    except ValueError:
+        return b""
+    return container_key(found) if len(found) == ID_BYTES and found.hex() == name else b""
+
+
+class Table:
+    """The table, in its segment."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment  # views do not keep it alive
+        self.head: Array = segment.array(HEAD, 1)
+        self.entries: Array = segment.array(ENTRY, ENTRIES, HEAD.itemsize)
+        # of an entry, as words: a part that is read must be read at once
+        self._sequences = self.entries["sequence"]
+
+    @staticmethod
+    def size() -> int:
+        """Size of the segment."""
+        return HEAD.itemsize + ENTRY.itemsize * ENTRIES
+
+    @property
+    def changes(self) -> int:
+        """Moves with every change."""
+        return int(self.head["changes"][0])
+
+    def places(self, key: bytes) -> Iterator[int]:
+        """Where a key may stand: the same in every process."""
+        first = zlib.crc32(key)
+        return ((first + i) % ENTRIES for i in range(PROBES))
+
+    def get(self, key: bytes) -> Answer | None:
+        """What is known of a container; None if it is not in the table."""
+        for place in self.places(key):
+            entry = self.entries[place]
+            for _ in range(TRIES):
+                sequence = int(self._sequences[place])
+                if sequence % 2:
+                    continue
+                if int(entry["state"]) == FREE or entry["key"].tobytes() != key:
+                    break
+                state, since_ns = int(entry["state"]), int(entry["since_ns"])
+                data = entry["data"][: int(entry["bytes"])].tobytes()
+                if int(self._sequences[place]) == sequence:
+                    return Answer(state, msgspec.msgpack.decode(data, type=Info), since_ns)
+        return None
+
+    def states(self) -> dict[str, int]:
+        """How many containers are in which state."""
+        of_containers = (self.entries["key"][:, : len(CONTAINER)] == np.frombuffer(CONTAINER, "u1")).all(axis=1)
+        counts = np.bincount(self.entries["state"][of_containers], minlength=len(STATES))[: len(STATES)]
+        return {name: int(n) for name, n in zip(STATES[1:], counts[1:], strict=True)}
+
+    def counters(self) -> dict[str, int]:
+        """The counters of the head; the age of the oldest pending one in milliseconds."""
+        found = {name: int(self.head[name][0]) for name in COUNTERS}
+        since_ns = found.pop("oldest_pending_ns")
+        found["oldest_pending_ms"] = (time.monotonic_ns() - since_ns) // 10**6 if since_ns else 0
+        return found
+
+    # -- the enricher alone
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to a counter."""
+        self.head[name] += np.uint64(by)
+
+    def put(self, key: bytes, state: int, info: Info, runtime: int = 0) -> None:
+        """Enter or change a container, unless it is there as it is; in a full neighbourhood the one that was written
+        longest ago goes. `runtime` is for the next enricher.
+        """
+        places = list(self.places(key))
+        free = [p for p in places if self.entries[p]["state"] == FREE]
+        place, data, since_ns = self._place_of(key), encoded(info), boottime_ns()
+        if place is None:
+            if not free:
+                self.count("evicted")
+                free = [min(places, key=lambda p: int(self.entries[p]["written_ns"]))]
+            place = free[0]
+        else:
+            entry = self.entries[place]
+            is_same = entry["state"] == state and entry["data"][: int(entry["bytes"])].tobytes() == data
+            if is_same and entry["sequence"] % 2 == 0:
+                return
+            if PENDING not in (entry["state"], state):
+                since_ns = int(entry["since_ns"])
+        self._write(place, key, state, data, since_ns, runtime)
+
+    def remove(self, key: bytes) -> None:
+        """Forget a container."""
+        place = self._place_of(key)
+        if place is not None:
+            self._write(place, bytes(KEY_BYTES), FREE, b"", 0, 0)
+
+    def _place_of(self, key: bytes) -> int | None:
+        taken = (p for p in self.places(key) if self.entries[p]["state"] != FREE)
+        return next((p for p in taken if self.entries[p]["key"].tobytes() == key), None)
+
+    def change(self) -> None:
+        """Let everybody look again: a predecessor may have died before it could say so."""
+        self.head["changes"] += np.uint64(1)
+
+    def _write(self, place: int, key: bytes, state: int, data: bytes, since_ns: int, runtime: int) -> None:
+        entry = self.entries[place]
+        entry["sequence"] |= np.uint64(1)
+        entry["key"] = np.frombuffer(key, "u1")
+        entry["state"], entry["runtime"], entry["bytes"] = state, runtime, len(data)
+        entry["since_ns"], entry["written_ns"] = since_ns, boottime_ns()
+        entry["data"][: len(data)] = np.frombuffer(data, "u1")
+        entry["sequence"] += np.uint64(1)
+        self.change()
+
+
+def encoded(info: Info) -> bytes:
+    """At most DATA_BYTES: without labels, then without the ends of texts, if it has to be."""
+    data = msgspec.msgpack.encode(info)
+    if len(data) > DATA_BYTES:
+        data = msgspec.msgpack.encode(msgspec.structs.replace(info, labels={}, cut=True))
+    length = 1024
+    while len(data) > DATA_BYTES:
+        length //= 2
+        texts = {name: getattr(info, name).encode()[:length].decode("utf-8", "ignore") for name in TEXTS}
+        data = msgspec.msgpack.encode(Info(**texts, cut=True))
+    return data
+
+
+TEXTS = ("name", "image", "digest", "pod", "namespace", "pod_uid", "reason")
+
+
+class Client:
+    """A worker's view of the table, and its way to ask. What was found is remembered until the table changes."""
+
+    def __init__(self, segment: str, requests: InheritedFd) -> None:
+        self._table = Table(Segment(name=segment))
+        self._questions = Questions(requests, MOST_ASKED)
+        self._known: dict[bytes, Answer] = {}
+        self._changes = 0
+        self._unanswered: dict[bytes, int] = {}
+        """What was asked for and not found: to ask again, since a question may get lost."""
+        self._again_s = 0.0
+
+    def changed(self) -> bool:
+        """Whether the table is another since this was last asked."""
+        self._ask_again()
+        changes = self._table.changes
+        if changes == self._changes:
+            return False
+        self._changes = changes
+        self._known.clear()
+        return True
+
+    def _ask_again(self) -> None:
+        now_s = time.monotonic()
+        if not self._unanswered or now_s < self._again_s:
+            return
+        self._again_s = now_s + AGAIN_S
+        for key, runtime in list(self._unanswered.items()):
+            if self._table.get(key) is None:
+                self._questions.ask(key, key + bytes([runtime]))
+            else:
+                del self._unanswered[key]
+
+    def of(self, context: Any) -> Answer:
+        """What is known of the container of a context (a CONTEXT scalar, bpf/layout.py)."""
+        return self.look(container_key(context["container"].tobytes()), int(context["runtime"]))
+
+    def named(self, name: bytes, runtime: bytes) -> Answer | None:
+        """What is known of a container by the texts of its id and its runtime; None if the id is none."""
+        key, shown = key_of(name.decode("utf-8", "replace")), runtime.decode("utf-8", "replace")
+        return self.look(key, RUNTIMES.index(shown) if shown in RUNTIMES else 0) if key else None
+
+    def user(self, number: int) -> str:
+        """A user's name; "" if there is none, or none is known yet."""
+        return self._account(USER, number)
+
+    def group(self, number: int) -> str:
+        """The same of a group."""
+        return self._account(GROUP, number)
+
+    def _account(self, word: bytes, number: int) -> str:
+        known = self.look(ACCOUNT.pack(word, number, b""), ACCOUNTS).known
+        return known.name if known else ""
+
+    def look(self, key: bytes, runtime: int) -> Answer:
+        """What is known of a container. Asks for it if that is nothing. Never waits."""
+        found = self._known.get(key)
+        if found is None:
+            found = self._table.get(key)
+            if found is None:
+                self._questions.ask(key, key + bytes([runtime]))
+                if len(self._unanswered) >= MOST_UNANSWERED:
+                    self._unanswered.clear()
+                self._unanswered[key] = runtime
+                return NOTHING_YET
+            self._known[key] = found
+        return found
+
+
+def client(segment: str, requests: InheritedFd | None) -> Client | None:
+    """A worker's, if runtimes are asked in this run."""
+    return Client(segment, requests) if requests else None
+
+
+def requests(fd: int) -> Iterator[tuple[bytes, int]]:
+    """(key, runtime) of each request that stands in the pipe now."""
+    while True:
+        try:
+            data = os.read(fd, REQUEST_BYTES)
+        except BlockingIOError:
+            return
+        if len(data) < REQUEST_BYTES:
+            return
+        yield data[:KEY_BYTES], data[KEY_BYTES]

@@ -1,0 +1,288 @@
+"""SHA-256 of executables, computed by a process of its own (`--exec-hash`).
+
+    worker --request--> pipe --> hasher --> table in a segment --> every worker
+
+A file is known by device, inode and ctime: what the kernel said of it when it was run. The hasher opens it by
+/proc/PID/exe while the process runs it, else by its path below the process's root, else by its path on the host, and
+believes what it reads only if all three are those, before and after. Nobody waits for it here: a request that
+finds the pipe full is asked again, and the table forgets what was not asked for lately when it needs the place.
+
+A file system that user space or another host serves may never answer, and what a call waits for in the kernel no
+signal ends. So a file is named first (O_PATH), its mount is looked up, and only then it is looked at; and files are
+read by a thread that is given up when it is not back after DEADLINE_S.
+
+    entry (64 bytes):  device u64 | inode u64 | ctime_ns u64 | state u64 | digest u8[32]
+
+One writer: state 0, then the rest, then the new state. Who reads the same state before and after has a whole entry.
+The hasher keeps the right to read any file, and no other: it never interprets what it reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import select
+import stat
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
+
+import numpy as np
+
+from bpf.host.mounts import mount_of, mounts, open_beneath
+from pipeline.process import privilege
+from pipeline.process.plan import Plan, attach_control
+from pipeline.transport.doorbell import InheritedFd, Questions
+from pipeline.transport.shm import Array, Segment
+
+ENTRY = np.dtype([("key", "<u8", 3), ("state", "<u8"), ("digest", "u1", 32)])
+ENTRIES = 4096
+PROBES = 8
+REQUEST = struct.Struct("<QQQII")
+LONGEST_PATH = select.PIPE_BUF - REQUEST.size
+"""A request is written as a whole or not at all."""
+LARGEST_FILE = 1 << 30
+NONE, KNOWN = 0, 1
+REASONS = {2: "gone", 3: "changed", 4: "too large", 5: "not read", 6: "file system", 7: "too slow"}
+GONE, CHANGED, TOO_LARGE, NOT_READ, SERVED, TOO_SLOW = REASONS
+POLL_MS, BUSY_S = 100, 0.02
+DEADLINE_S = 10.0
+"""For one file: the largest takes some two seconds from a memory that has it."""
+MOST_STUCK, MOST_WAITING = 8, 4096
+"""Threads that do not come back, until no file is read any more; requests that are remembered."""
+
+
+class Key(NamedTuple):
+    """A file as the kernel had it."""
+
+    device: int
+    inode: int
+    ctime_ns: int
+
+
+class Request(NamedTuple):
+    """A file that someone wants to know about."""
+
+    key: Key
+    pid: int
+    path: bytes
+
+    def packed(self) -> bytes:
+        """As it goes through the pipe."""
+        path = self.path[:LONGEST_PATH]
+        return REQUEST.pack(*self.key, self.pid, len(path)) + path
+
+
+class Table:
+    """What is known of files, in a segment."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._entries: Array = segment.array(ENTRY, ENTRIES)
+        self._oldest = 0
+
+    @staticmethod
+    def size() -> int:
+        """Size of the segment."""
+        return ENTRY.itemsize * ENTRIES
+
+    def _places(self, key: Key) -> Iterator[int]:
+        first = hash(key)
+        return ((first + i) % ENTRIES for i in range(PROBES))
+
+    def get(self, key: Key) -> tuple[int, bytes]:
+        """(state, digest); state NONE if nothing is known yet."""
+        for place in self._places(key):
+            entry = self._entries[place]
+            state = int(entry["state"])
+            if state and tuple(entry["key"].tolist()) == key:
+                digest = entry["digest"].tobytes()
+                if int(entry["state"]) == state and tuple(entry["key"].tolist()) == key:
+                    return state, digest
+        return NONE, b""
+
+    def put(self, key: Key, state: int, digest: bytes = bytes(32)) -> None:
+        """Hasher alone: over the same file, a free place, or one of those that it may have, in turn."""
+        places = list(self._places(key))
+        mine = [p for p in places if tuple(self._entries[p]["key"].tolist()) == key]
+        free = [p for p in places if not self._entries[p]["state"]]
+        self._oldest = (self._oldest + 1) % PROBES
+        entry = self._entries[(mine or free or [places[self._oldest]])[0]]
+        entry["state"] = NONE
+        entry["key"] = key
+        entry["digest"] = np.frombuffer(digest, "u1")
+        entry["state"] = state
+
+
+class Client:
+    """A worker's view of the table, and its way to ask."""
+
+    def __init__(self, plan: Plan) -> None:
+        assert plan.hash_requests is not None
+        self._table = Table(Segment(name=plan.hashes))
+        self._questions = Questions(plan.hash_requests, ENTRIES)
+
+    def look(self, key: tuple[int, int, int]) -> tuple[bytes, str] | None:
+        """(digest, why there is none), or None if nothing is known yet."""
+        state, digest = self._table.get(Key(*key))
+        if state == NONE:
+            return None
+        return (digest, "") if state == KNOWN else (b"", REASONS[state])
+
+    def ask(self, key: tuple[int, int, int], pid: int, path: bytes) -> None:
+        """Ask for a file."""
+        request = Request(Key(*key), pid, path)
+        self._questions.ask(request.key, request.packed())
+
+
+def _named(request: Request, remote: bool) -> Iterator[int]:
+    """Descriptors that name what may be the file (O_PATH): none of this looks at the file itself."""
+    with contextlib.suppress(OSError):
+        yield os.open(f"/proc/{request.pid}/exe", os.O_PATH | os.O_CLOEXEC)
+    for root, pid in ((f"/proc/{request.pid}/root", request.pid), ("/", "self")):
+        # a way through what others serve is one that they can hold up
+        if b"\0" in request.path or (not remote and any(m.is_served and m.is_above(request.path) for m in mounts(pid))):
+            continue
+        with contextlib.suppress(OSError):
+            at = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                yield open_beneath(at, request.path)
+            finally:
+                os.close(at)
+
+
+def _is(fd: int, key: Key) -> bool:
+    found = os.fstat(fd)
+    return stat.S_ISREG(found.st_mode) and (found.st_ino, found.st_ctime_ns) == key[1:]
+
+
+def _digest(fd: int, key: Key) -> tuple[int, bytes]:
+    if os.fstat(fd).st_size > LARGEST_FILE:
+        return TOO_LARGE, bytes(32)
+    try:
+        with open(f"/proc/self/fd/{fd}", "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return NOT_READ, bytes(32)
+    return (KNOWN, digest) if _is(fd, key) else (CHANGED, bytes(32))
+
+
+def digest_of(request: Request, remote: bool = False) -> tuple[int, bytes]:
+    """(state, SHA-256) of the file that a request means. `remote`: also if user space or another host serves it."""
+    seen = (mount for pid in (request.pid, "self") for mount in mounts(pid))
+    if not remote and any(mount.is_served and mount.device == request.key.device for mount in seen):
+        return SERVED, bytes(32)
+    for fd in _named(request, remote):
+        try:
+            mount = mount_of(fd, request.pid)
+            if mount and mount.device == request.key.device and _is(fd, request.key):
+                return _digest(fd, request.key)
+        finally:
+            os.close(fd)
+    return GONE, bytes(32)
+
+
+def requests(fd: int) -> Iterator[Request]:
+    """What stands in the pipe now."""
+    while True:
+        try:
+            head = os.read(fd, REQUEST.size)
+        except BlockingIOError:
+            return
+        if len(head) < REQUEST.size:
+            return
+        device, inode, ctime_ns, pid, length = REQUEST.unpack(head)
+        yield Request(Key(device, inode, ctime_ns), pid, os.read(fd, length) if length else b"")
+
+
+class Reading(NamedTuple):
+    """A file that a thread reads."""
+
+    request: Request
+    until: float
+    answer: SimpleQueue[tuple[int, bytes]]
+
+
+class Hasher:
+    """Answers requests, one file at a time; who does not come back holds up nobody for longer than DEADLINE_S."""
+
+    def __init__(self, table: Table, read: Callable[[Request], tuple[int, bytes]]) -> None:
+        """`read`: what digest_of() does."""
+        self._table, self._read = table, read
+        self._waiting: deque[Request] = deque()
+        self._reading: Reading | None = None
+        self._stuck: list[threading.Thread] = []
+        self._thread: threading.Thread | None = None
+
+    def ask(self, request: Request) -> None:
+        """Take a request in, if it is not known yet."""
+        if self._table.get(request.key)[0] in (NONE, GONE) and len(self._waiting) < MOST_WAITING:
+            self._waiting.append(request)
+
+    def attend(self, wait_s: float = 0.0) -> None:
+        """Take what has been read, give up what takes too long, begin the next; waits so long for the one at hand."""
+        reading = self._reading
+        if reading is not None:
+            try:
+                answer = reading.answer.get(timeout=max(wait_s, 0.0)) if wait_s else reading.answer.get_nowait()
+            except Empty:
+                if time.monotonic() < reading.until:
+                    return
+                answer = TOO_SLOW, bytes(32)
+                assert self._thread is not None
+                self._stuck.append(self._thread)
+            self._table.put(reading.request.key, *answer)
+            self._reading = None
+        while self._waiting and self._reading is None:
+            self._begin(self._waiting.popleft())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a file is being read."""
+        return self._reading is not None
+
+    def _begin(self, request: Request) -> None:
+        if self._table.get(request.key)[0] not in (NONE, GONE):
+            return
+        self._stuck = [thread for thread in self._stuck if thread.is_alive()]
+        if len(self._stuck) >= MOST_STUCK:
+            self._table.put(request.key, TOO_SLOW)
+        else:
+            answer: SimpleQueue[tuple[int, bytes]] = SimpleQueue()
+            self._reading = Reading(request, time.monotonic() + DEADLINE_S, answer)
+            self._thread = threading.Thread(target=lambda: answer.put(self._read(request)), daemon=True)
+            self._thread.start()
+
+
+KEPT = (privilege.CAP_DAC_READ_SEARCH, privilege.CAP_SYS_PTRACE)
+"""It reads any file, and looks for it in /proc/PID of any process."""
+
+
+def prepare(plan: Plan, source: InheritedFd) -> None:
+    """Before it gives up privilege. Left behind, it must not hold open what others wait for the end of: the standard
+    streams, and the pipe of multiprocessing's tracker. (The supervisor waits for the end of its other pipe.)
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(null, standard)
+    tracker = resource_tracker.getfd()
+    if tracker is not None:
+        os.close(tracker)
+
+
+def run(plan: Plan, source: InheritedFd) -> None:
+    """The hasher, until all workers have ended."""
+    control = attach_control(plan)
+    hasher = Hasher(Table(Segment(name=plan.hashes)), lambda request: digest_of(request, plan.hashes_remote))
+    poll = select.poll()
+    poll.register(source.fd, select.POLLIN)
+    while not all(worker.peek("ended").all() for worker in control.workers):
+        poll.poll(0 if hasher.is_busy else POLL_MS)
+        for request in requests(source.fd):
+            hasher.ask(request)
+        hasher.attend(BUSY_S)

@@ -1,0 +1,1 @@
+"""What this host offers, feature by feature, and the proof that its events come."""

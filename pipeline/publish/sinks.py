@@ -1,0 +1,395 @@
+"""Sinks: where the publisher puts what workers rendered. Each closes a line of the ledger of its own:
+offered = written + filtered + dropped.
+
+A sink never blocks the publisher's loop: a file or pipe is written by a thread of its own (a write
+holds no lock of the interpreter), a ZeroMQ socket is asked without waiting. What a sink does when it
+cannot keep up is its policy: `block` keeps the batch, so that its result ring fills and the workers
+wait; `drop` lets it go and counts it. What a file by `drop` has not written yet is a copy, so that it takes no room
+of the ring, and no other sink waits for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import queue
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import zmq
+
+from bpf.layout import EVENTS
+from bpf.tables.catalogue import catalogue
+from config.outputs import Output
+from pipeline.process.books import LINE
+from pipeline.process.plan import ALL
+from pipeline.process.progress import Progress
+from pipeline.publish.curve import ServerKeys
+from pipeline.publish.peers import Door, Subscriptions
+from pipeline.publish.targets import PIPE_BYTES, open_file, own_stdout, pipe_bytes
+from pipeline.transport.doorbell import InheritedFd
+from pipeline.transport.gather import Gather, wait_room
+from pipeline.transport.shm import Array
+
+BACKLOG_BATCHES, BACKLOG_BYTES = 64, 16 << 20
+STUCK_MS, BREATH_S = 20, 0.001
+LINGER_MS = 2000
+WAKE_S = 0.5
+
+
+class SinkError(Exception):
+    """A sink that cannot be opened."""
+
+
+@dataclass
+class Offer:
+    """One batch for a sink. `done` is called once, from any thread, when its views are free."""
+
+    gather: Gather
+    rows: int
+    topic: int
+    covered: int
+    done: Callable[[], None]
+    repeated: bool = False
+    name: bytes = b""
+    """Topic of findings."""
+
+
+@dataclass
+class Counts:
+    """A sink's line of the ledger."""
+
+    offered: int = 0
+    written: int = 0
+    filtered: int = 0
+    dropped: int = 0
+    repeated: int = 0
+    bytes: int = 0
+    refused: int = 0
+    """Peers that were not let in or were disconnected."""
+
+    def take_up(self) -> None:
+        """What a predecessor had taken and not finished is offered again."""
+        self.offered = self.written + self.filtered + self.dropped
+
+    def store(self, line: Any) -> None:
+        """Into the journal."""
+        for name in LINE:
+            line[name] = getattr(self, name)
+
+    def load(self, line: Any) -> None:
+        """From the journal."""
+        for name in LINE:
+            setattr(self, name, int(line[name]))
+
+
+class Sink(Protocol):
+    """What the publisher asks of a sink."""
+
+    output: Output
+    counts: Counts
+    broken: str
+    progress: Progress
+
+    def try_offer(self, offer: Offer) -> bool:
+        """Take a batch; False if it must be offered again later (policy block)."""
+
+    def take_up(self) -> None:
+        """Go on after a predecessor's death, whose counts are loaded."""
+
+    def close(self) -> None:
+        """Write out what was taken, then close."""
+
+
+@dataclass
+class NoneSink:
+    """Counts, and nothing else."""
+
+    output: Output
+    counts: Counts = field(default_factory=Counts)
+    broken: str = ""
+    progress: Progress = field(default_factory=Progress)
+
+    def try_offer(self, offer: Offer) -> bool:
+        if offer.topic == ALL:
+            self.counts.offered += offer.rows
+            self.counts.written += offer.rows
+            self.progress.end(self.counts.written)
+        offer.done()
+        return True
+
+    def take_up(self) -> None:
+        self.counts.take_up()
+        self.progress.end(self.counts.written)
+
+    def close(self) -> None:
+        return
+
+
+def open_target(target: str, what: str, truncate: bool = False) -> int:
+    """Descriptor of a file that is appended to; SinkError says why `what` cannot be opened."""
+    if target == "-":
+        return own_stdout()
+    try:
+        return open_file(target, truncate)
+    except OSError as error:
+        raise SinkError(f"{what}: {error.strerror}") from error
+
+
+class FileSink:
+    """A file, a pipe or a terminal, written by a thread."""
+
+    def __init__(self, output: Output, fd: int) -> None:
+        self.output, self.counts, self.broken = output, Counts(), ""
+        self._fd, self._drops, self.progress = fd, output.policy == "drop", Progress()
+        self._breath_s = BREATH_S if pipe_bytes(fd) >= PIPE_BYTES else 0
+        self._bytes = 0
+        """Of copies that wait: what came in, less what went out."""
+        self._out = 0
+        self._queue: queue.Queue[Offer | int | None] = queue.Queue()
+        """An int is the descriptor that what follows is written to."""
+        self._thread = threading.Thread(target=self._write_all, name=f"sink {output.name}")
+        self._thread.start()
+
+    def try_offer(self, offer: Offer) -> bool:
+        waiting = self._queue.qsize() >= BACKLOG_BATCHES
+        if waiting and not self._drops and not self.broken:
+            return False
+        self.counts.offered += offer.rows
+        size = offer.gather.size if self._drops else 0
+        # one alone may be larger
+        waiting = waiting or (self._bytes > self._out and self._bytes - self._out + size > BACKLOG_BYTES)
+        if self.broken or waiting:
+            self.counts.dropped += offer.rows
+            offer.done()
+        elif self._drops:
+            self._bytes += size
+            copy = Gather.of(np.frombuffer(bytes(offer.gather.joined()), "u1"))
+            offer.done()
+            self._queue.put(Offer(copy, offer.rows, offer.topic, offer.covered, nothing))
+        else:
+            self._queue.put(offer)
+        return True
+
+    def _write_all(self) -> None:
+        while (offer := self._queue.get()) is not None:
+            if isinstance(offer, int):
+                os.close(self._fd)
+                self._fd = offer
+                continue
+            sent = 0
+            try:
+                if not self.broken:
+                    for portion in self._write(offer):
+                        sent += portion
+                        self.counts.bytes += portion
+                    self.counts.written += offer.rows
+                    self._tell()
+                else:
+                    self.counts.dropped += offer.rows
+            except OSError as error:
+                self._end_whole(offer, sent)
+                self._tell()
+                self.broken = errno.errorcode.get(error.errno or 0, str(error))
+            if self._drops:
+                self._out += offer.gather.size
+            offer.done()
+
+    def _write(self, offer: Offer) -> Iterator[int]:
+        """A batch, portion by portion. What of it has gone into a pipe is counted when that has no room for a while:
+        the run may end before it has.
+        """
+        before, sent = self.counts.written, 0
+        self.progress.begin(before + offer.rows, self._fd, offer.gather.size)
+
+        def wait(fd: int) -> None:
+            if wait_room(fd, STUCK_MS):
+                time.sleep(self._breath_s)  # one page may be free: a large pipe goes on meanwhile
+                return
+            if self.output.render != "arrow":
+                self.progress.add(before + offer.gather.joined()[:sent].tobytes().count(b"\n"))
+            with self.progress.paused():
+                wait_room(fd)
+
+        for portion in offer.gather.write(self._fd, wait):
+            sent += portion
+            yield portion
+
+    def _tell(self) -> None:
+        self.progress.end(self.counts.written, self.counts.filtered, self.counts.bytes)
+
+    def _end_whole(self, offer: Offer, sent: int) -> None:
+        """Count the lines of a broken batch that are there, and take back the part of a line behind them."""
+        there = bytes(offer.gather.joined()[:sent])
+        whole = 0 if self.output.render == "arrow" else there.rfind(b"\n") + 1
+        rows = min(there.count(b"\n", 0, whole), offer.rows)
+        self.counts.written += rows
+        self.counts.dropped += offer.rows - rows
+        with contextlib.suppress(OSError):
+            found = os.fstat(self._fd)
+            if stat.S_ISREG(found.st_mode) and found.st_size >= sent - whole:
+                os.ftruncate(self._fd, found.st_size - (sent - whole))
+                self.counts.bytes -= sent - whole
+
+    def reopen(self, fd: int) -> None:
+        """Write to that descriptor what is offered from now on."""
+        self._queue.put(fd)
+
+    def take_up(self) -> None:
+        """After a predecessor's death, with its counts: what it had copied is gone, the rest is offered again."""
+        counts = self.counts
+        if self._drops:
+            counts.dropped = counts.offered - counts.written - counts.filtered
+        else:
+            counts.take_up()
+        self.progress.restart(self._fd)
+        self._tell()
+
+    def close(self) -> None:
+        self._queue.put(None)
+        while self._thread.is_alive():
+            # a process that wakes is not taken for one that stands (pipeline/run/watchdog.py)
+            self._thread.join(WAKE_S)
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+
+
+def nothing() -> None:
+    """What is to be done when something that was copied is free."""
+
+
+class ZmqSink:
+    """An XPUB socket. XPUB tells who subscribed to what; NODROP makes a full queue visible.
+
+    Message: topic | header (JSON) | payload. See docs/wire.md.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        interest: Array,
+        publisher: str,
+        shared: ZmqSink | None = None,
+        listening: InheritedFd | None = None,
+        keys: ServerKeys | None = None,
+    ) -> None:
+        """`shared`: the sink of events at the same endpoint, whose socket this one uses for findings; `listening`: the
+        socket that clients connect to (pipeline/publish/endpoints.py).
+        """
+        self.output, self.counts, self.broken = output, Counts(), ""
+        self._publisher, self._interest, self.progress = publisher, interest, Progress()
+        self._sequences: dict[bytes, int] = {}
+        self._shared, self._refused = shared, 0
+        self._subscriptions: Subscriptions = shared._subscriptions if shared else Subscriptions()
+        if shared is not None:
+            self._socket: Any = shared._socket
+            return
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.XPUB)
+        self._socket.set(zmq.XPUB_NODROP, 1)
+        self._socket.set(zmq.SNDHWM, output.queue)
+        self._socket.set(zmq.LINGER, LINGER_MS)
+        self._door = Door(self._context, keys)
+        self._door.guard(self._socket, keys)
+        self._topics = {e.id: f"event/{e.name}/".encode() for e in catalogue().by_id.values()}
+        self._topics[ALL] = b"all/"
+        if listening is not None:
+            self._socket.set(zmq.USE_FD, os.dup(listening.fd))
+        try:
+            self._socket.bind(output.target)
+        except zmq.ZMQError as error:
+            raise SinkError(f"output zmq:{output.target}: {error.strerror}") from error
+        self._door.start()
+
+    @property
+    def fd(self) -> int:
+        """Becomes readable when there may be subscriptions to read."""
+        return int(self._socket.get(zmq.FD))
+
+    def read_subscriptions(self) -> None:
+        """Take in who came and went; workers render what is in `interest`."""
+        if self._shared is not None:
+            return
+        changed = self._subscriptions.read(lambda: self._socket.recv(zmq.DONTWAIT, copy=False))
+        refused = self._subscriptions.disconnected + self._door.refused
+        self.counts.refused, self._refused = self.counts.refused + refused - self._refused, refused
+        topics = self._subscriptions.topics
+        if changed:
+            for event in range(EVENTS):
+                topic = self._topics.get(event)
+                self._interest[event] = topic is not None and self._wanted(topic, 1)
+            self._interest[ALL] = any(b"all/".startswith(s) or s.startswith(b"all/") for s in topics)
+
+    def _wanted(self, topic: bytes, shortest: int = 0) -> bool:
+        """Whether a subscription is a prefix of `topic`: costs its length, however many subscriptions there are."""
+        return any(topic[:n] in self._subscriptions.topics for n in range(shortest, len(topic) + 1))
+
+    def try_offer(self, offer: Offer) -> bool:
+        if offer.topic == ALL:
+            self.counts.offered += offer.rows
+        taken = self._send_wanted(offer)
+        self.progress.end(self.counts.written, self.counts.filtered, self.counts.bytes)
+        if taken:
+            offer.done()
+        elif offer.topic == ALL:
+            self.counts.offered -= offer.rows
+        return taken
+
+    def _send_wanted(self, offer: Offer) -> bool:
+        counts = self.counts
+        if offer.name and not self._wanted(offer.name):
+            counts.filtered += offer.rows
+            return True
+        if not len(offer.gather):
+            counts.filtered += offer.rows - offer.covered
+            return True
+        counted = offer.rows if offer.topic == ALL else offer.covered
+        self.progress.begin(counts.written + counted)
+        sent = self._send(offer)
+        if not sent and self.output.policy == "block":
+            return False
+        counts.written += counted * sent
+        counts.dropped += counted * (not sent)
+        return True
+
+    def _send(self, offer: Offer) -> bool:
+        topic = offer.name or self._topics[offer.topic]
+        sequence = self._sequences.get(topic, 0)
+        header = msgspec.json.encode(
+            {
+                "publisher": self._publisher,
+                "sequence": sequence,
+                "count": offer.rows,
+                "format": self.output.render,
+                "repeated": offer.repeated,
+            }
+        )
+        payload = offer.gather.joined()
+        try:
+            self._socket.send_multipart([topic, header, payload], zmq.DONTWAIT)
+        except zmq.Again:
+            # the number is used up, so that the gap shows
+            if self.output.policy == "drop":
+                self._sequences[topic] = sequence + 1
+            return False
+        self._sequences[topic] = sequence + 1
+        self.counts.bytes += len(payload)
+        return True
+
+    def take_up(self) -> None:
+        self.counts.take_up()
+        self.progress.end(self.counts.written, self.counts.filtered, self.counts.bytes)
+
+    def close(self) -> None:
+        if self._shared is not None:
+            return
+        self._socket.close()
+        self._context.term()
+        self._door.join()

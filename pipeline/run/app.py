@@ -1,0 +1,404 @@
+"""The composition root: puts a run together, and takes it apart in flow order.
+
+    programs -> perf rings -> reader -> rings -> workers -> result rings -> publisher -> sinks
+
+Stop order: detach the programs, drain the reader, then the workers, then the publisher, then unlink.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from multiprocessing import connection
+from pathlib import Path
+
+import msgspec
+
+from bpf.host import probes
+from bpf.layout import EXTRA_SLOTS
+from bpf.load import loader, trees
+from bpf.programs import scope
+from bpf.programs.early import Test
+from bpf.tables.catalogue import catalogue
+from config.filters import Condition
+from config.rules import Rule
+from pipeline import VERSION
+from pipeline.command.groups import SIGPIPE_STATUS
+from pipeline.host.features import event_lack, pid_namespace, time_namespace
+from pipeline.process import privilege
+from pipeline.process.books import Ledger
+from pipeline.process.logs import logger
+from pipeline.process.signals import Stopper
+from pipeline.publish.targets import open_file
+from pipeline.run.kernel import Kernel
+from pipeline.run.live import Server
+from pipeline.run.reload import Reloader
+from pipeline.run.request import Outcome, Request, coloured, print_headers, terminal_columns
+from pipeline.run.stage import EX_SOFTWARE, PipelineFailed, reader_stage, recorder_stage
+from pipeline.run.supervise import Host, Pipeline
+from pipeline.run.traced import Command
+from pipeline.stages import reader, recording
+from pipeline.transport.clock import boot_epoch_ns, boottime_ns
+from workers.conditions import early
+from workers.detect.offline.inputs import Recorded, said
+from workers.enrich.users import UNKNOWN, USERS
+
+READS = ("exec_environment", "fd_paths", "exec_hash", "capture_bytes", "stack_addresses")
+"""Settings by which more is read than events have."""
+STOP_DEADLINE_S = 5.0
+START_DEADLINE_S = 60.0
+TICK_S, IDLE_TICK_S = 0.02, 0.5
+EX_UNAVAILABLE, EX_IOERR = 69, 74
+
+
+class Run:
+    """One live run."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        settings = request.settings
+        self._traced = request.traced(event_lack)
+        self.span = scope.parse(settings.scope, boottime_ns(), bool(request.command))
+        named = () if request.command else (*self.span.pids, *self.span.trees)
+        self._watched = [_watch(pid) for pid in named]
+        self.stopper = Stopper()
+        self._reloader: Reloader | None = None
+        self._server = Server()
+        self.command: Command | None = None
+        self.kernel: Kernel | None = None
+        self.status = 0
+        self._abandoned = False
+        """The pipeline did not drain: what was under way is given up, and counted as dropped."""
+        self._seeded = 0
+        host = Host(
+            cpus=probes.possible_cpus(),
+            boot_epoch_ns=boot_epoch_ns(),
+            nodename=os.uname().nodename.encode(),
+            slots=settings.workers + EXTRA_SLOTS,
+            started_ns=boottime_ns(),
+        )
+        self.pipeline = Pipeline(
+            settings,
+            host,
+            request.sinks,
+            self._traced.conditions,
+            only=request.only(self._traced),
+            rules=request.rules,
+            fold_s=request.fold_s,
+            before_s=request.settings.before_s,
+            hidden=request.hidden,
+            records=bool(settings.record),
+            hashes=settings.exec_hash,
+            endpoints=request.endpoints,
+            colour=coloured(request.sinks),
+            columns=terminal_columns(request.sinks),
+        )
+        self._facts = recording.Facts(
+            boot_epoch_ns=host.boot_epoch_ns,
+            nodename=os.uname().nodename,
+            cpus=host.cpus,
+            shards=settings.workers,
+            machine=platform.machine(),
+            made_by=f"headrace {VERSION}",
+            started_ns=host.started_ns,
+            hidden=request.hidden,
+            events=tuple(event.name for event in self._traced.events),
+            reads=tuple(name for name in READS if getattr(settings, name)),
+            narrowed=_narrowed(request.early(self._traced)),
+            users=recording.Users(*USERS.known()),
+        )
+
+    @property
+    def _tree_live(self) -> int:
+        """Thread groups of the traced trees that are alive: those entered here, and the kernel's count since."""
+        return self._seeded + (self.kernel.programs.tree_change if self.kernel else 0)
+
+    def run(self) -> Outcome:
+        """Trace until it is over; then drain, and close the books."""
+        try:
+            self._start()
+            self._attend()
+            self._stop()
+            return Outcome(self.status, self._ledger())
+        finally:
+            self.close()
+
+    def _start(self) -> None:
+        """Processes start while the programs are compiled, which takes longest."""
+        settings = self.request.settings
+        for namespace in (pid_namespace(), time_namespace()):
+            if not namespace.ok:
+                raise loader.LoadError(f"{namespace.name}: {namespace.detail}", namespace.remedy)
+        recorder = recorder_stage(settings.record, self._facts) if settings.record else None
+        self.pipeline.start(recorder)
+        self.kernel = kernel = self._load()
+        programs = kernel.programs
+        if self.request.rules:
+            self._reloader = Reloader(self.request, self.pipeline.generations, programs, self.pipeline.plan.bells)
+        descriptors = 2 * len(kernel.ends.perf)
+        self.pipeline.on_restart = programs.tell_again
+        self.pipeline.start_source(reader_stage(reader.run, kernel.ends, descriptors=descriptors, kept=kernel.rights))
+        self.pipeline.wait_ready(START_DEADLINE_S)
+        # before there is a command; what these start later is theirs in the kernel's eyes
+        trees.seed_tree(programs, (os.getpid(),), loader.GROUP_OWN)
+        if self.request.command:
+            self.command = Command(self.request.command)
+            programs.set_group(self.command.pid, loader.GROUP_TREE | loader.GROUP_ARMED)
+            self._seeded += 1
+        print_headers(self.request, self.pipeline.columns)
+        programs.attach()
+        kernel.tell_refused()
+        programs.enter_containers()
+        kernel.look_at_tables()
+        for roots, flag in (
+            (self.span.trees, loader.GROUP_TREE),
+            (self.span.excluded_trees, loader.GROUP_NOT_TREE),
+        ):
+            count = trees.seed_tree(programs, roots, flag) if roots else 0
+            self._seeded += count if flag == loader.GROUP_TREE else 0
+        self._server.open()
+        privilege.keep(*privilege.SUPERVISOR, *kernel.rights)
+        if self.request.ready_fd >= 0:
+            os.write(self.request.ready_fd, b"\n")
+            os.close(self.request.ready_fd)
+        if self.command:
+            self.command.go()
+
+    def _load(self) -> Kernel:
+        """Narrowed by what signatures can match, and by conditions, if the kernel takes such programs."""
+        settings, boot_ns = self.request.settings, self.pipeline.host.boot_epoch_ns
+        tests: tuple[Test, ...] = early.early_tests(self.request.early(self._traced))
+        narrowed = self.request.narrowed(self.request.ruleset)
+        for decided in ((*tests, *narrowed) if narrowed else (), tests):
+            try:
+                if decided:
+                    return Kernel(settings, self._traced, self.span, decided, boot_ns, whole=True)
+            except loader.RefusedError as error:
+                logger("supervisor").warning("supervisor.not_narrowed", reason=str(error))
+        return Kernel(settings, self._traced, self.span, (), boot_ns)
+
+    def _attend(self) -> None:
+        """Wait for the end: a signal, the command's tree, the processes that the scope names."""
+        assert self.kernel is not None
+        try:
+            while not self._over():
+                wait = [self.stopper.fd, self.kernel.alarm.fd, *self._server.fds(), *self.pipeline.sentinels()]
+                wait += self._watched_fds()
+                draining = self.command is not None and self.command.ended
+                connection.wait(wait, TICK_S if draining else IDLE_TICK_S)
+                self.pipeline.attend()
+                self.kernel.follow_clock()
+                self.kernel.look_at_tables()
+                self._if_hung_up()
+                self._answer()
+        except PipelineFailed as failure:
+            self.status = failure.status
+
+    def _if_hung_up(self) -> None:
+        """What a SIGHUP asks for."""
+        if self.stopper.hung_up():
+            self.pipeline.reopen_outputs()
+            if self._reloader:
+                self._reloader.now()
+
+    def _watched_fds(self) -> list[int]:
+        """Descriptors of the processes whose end may be the run's."""
+        if self.command:
+            return [] if self.command.ended else [self.command.pidfd]
+        ended = set(connection.wait(self._watched, 0))
+        return [fd for fd in self._watched if fd not in ended]
+
+    def _over(self) -> bool:
+        if self.stopper.signals:
+            if self.command and not self.command.ended:
+                self.command.signal(self.stopper.signals[0])
+                connection.wait([self.command.pidfd], 1.0)
+            return True
+        closed = self.pipeline.control.closed_sinks
+        if closed and closed == (1 << len(self.pipeline.sinks)) - 1:
+            return True
+        if self.command:
+            return self.command.ended and self._tree_live <= 0
+        if self.span.trees and self._tree_live <= 0:
+            return True
+        if self.span.trees or self.span.follow or not self._watched:
+            return False
+        return len(connection.wait(self._watched, 0)) == len(self._watched)
+
+    def _stop(self) -> None:
+        assert self.kernel is not None
+        self.kernel.programs.detach()
+        self.pipeline.control.stop()
+        self._if_hung_up()
+        self._drain()
+        if self.command and not self.status:
+            # or every reader of its events has gone: then it goes on without them
+            signalled = 128 + self.stopper.signals[0] if self.stopper.signals else 0
+            self.status = self.command.status if self.command.ended else signalled
+        self.status = self.status or _sink_status(self.pipeline)
+
+    def _drain(self) -> None:
+        """Wait until everything is written. Once a stage has failed for good, the others get the time that they
+        would have after a signal: they may be waiting for it.
+        """
+        failures: list[PipelineFailed] = []
+
+        def hurry() -> bool:
+            return bool(failures or self.stopper.signals)
+
+        while True:
+            try:
+                self.pipeline.finish(hurry, STOP_DEADLINE_S, self._answer)
+                self._abandoned = self.pipeline.failed
+                return
+            except PipelineFailed as failure:
+                failures.append(failure)
+                self.status = self.status or failure.status
+            except TimeoutError as error:
+                logger("supervisor").error("supervisor.drain_abandoned", reason=str(error))
+                self.status, self._abandoned = self.status or EX_SOFTWARE, True
+                self.pipeline.kill()
+                return
+
+    def _answer(self) -> None:
+        """Who asks for the ledger gets it, while the pipeline drains as well."""
+        self._server.serve(self._ledger)
+
+    def _ledger(self) -> Ledger:
+        assert self.kernel is not None
+        ledger = self.pipeline.books(catalogue(), self._abandoned)
+        self.kernel.add_to(ledger)
+        if self._reloader:
+            self._reloader.add_to(ledger)
+        ledger.close(self._abandoned)
+        return ledger
+
+    def close(self) -> None:
+        """Leave nothing behind, whatever happened before."""
+        with contextlib.ExitStack() as stack:
+            for fd in self._watched:
+                stack.callback(os.close, fd)
+            stack.callback(self.stopper.close)
+            stack.callback(self._server.close)
+            if self.kernel:
+                stack.callback(self.kernel.close)
+            stack.callback(self.pipeline.close)
+            if self.command:
+                stack.callback(self.command.close)
+
+
+def _watch(pid: int) -> int:
+    """A descriptor that becomes readable when the process ends."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError as error:
+        raise scope.ScopeError(f"scope: process {pid} has ended") from error
+
+
+def _sink_status(pipeline: Pipeline) -> int:
+    """0, or the status that broken sinks call for: a closed pipe is a quiet SIGPIPE, the rest an I/O error."""
+    control = pipeline.control
+    if not control.closed_sinks:
+        return 0
+    return SIGPIPE_STATUS if control.closed_sinks == control.closed_pipes else EX_IOERR
+
+
+def _narrowed(early: Sequence[Condition]) -> dict[str, str]:
+    """Events of which the kernel keeps something back, and what is left."""
+    found: dict[str, list[str]] = {}
+    for condition in early:
+        found.setdefault(condition.event.name, []).append(condition.text)
+    return {name: ", ".join(texts) for name, texts in found.items()}
+
+
+def live(request: Request) -> Outcome:
+    """Trace this host."""
+    return Run(request).run()
+
+
+def _add_uncovered(ledger: Ledger, rules: Sequence[Rule], facts: recording.Facts) -> None:
+    """What of signatures a recording cannot answer."""
+    recorded = Recorded(facts.events, facts.reads, facts.narrowed, facts.users is not None)
+    gaps = recorded.gaps(rules, catalogue(), ledger.by_event.keys())
+    ledger.uncovered = {gap.rule: f"{gap.word}: {'; '.join(gap.reasons)}" for gap in gaps}
+    ledger.remarks = said(gaps, len(rules))
+
+
+def _recorded_host(facts: recording.Facts) -> Host:
+    return Host(
+        cpus=max(facts.cpus, 1),
+        boot_epoch_ns=facts.boot_epoch_ns,
+        nodename=facts.nodename.encode(),
+        slots=facts.shards + EXTRA_SLOTS,
+        started_ns=facts.started_ns,
+    )
+
+
+def replay(request: Request, path: Path) -> Outcome:
+    """Run a recording through the same workers."""
+    file = recording.opened(path)
+    facts, _ = recording.read_facts(recording.mapped(file, str(path)), str(path))
+    named = request.settings.events != "*"
+    # there is no kernel to take anything out
+    selection = request.selection.beside(request.selection.events)
+    pipeline = Pipeline(
+        request.settings,
+        _recorded_host(facts),
+        request.sinks,
+        selection.conditions,
+        only=request.selection.events if named else None,
+        rules=request.rules,
+        fold_s=request.fold_s,
+        before_s=request.settings.before_s,
+        hidden=facts.hidden,
+        colour=coloured(request.sinks),
+        columns=terminal_columns(request.sinks),
+        users=(facts.users.names, facts.users.others) if facts.users else UNKNOWN,
+    )
+    stopper = Stopper()
+    status = 0
+    try:
+        print_headers(request, pipeline.columns)
+        pipeline.start()
+        pipeline.start_source(reader_stage(recording.replay, file, str(path)))
+        while not all(stage.finished for stage in pipeline.stages):
+            connection.wait([stopper.fd, *pipeline.sentinels()], 0.5)
+            if stopper.hung_up():
+                pipeline.reopen_outputs()
+            if stopper.signals:
+                status = 128 + stopper.signals[0]
+                break
+            try:
+                pipeline.attend()
+            except PipelineFailed as failure:
+                status = failure.status
+                if status != recording.EX_DAMAGED:
+                    # nobody will say to the workers that this was the end
+                    pipeline.kill()
+                    break
+        abandoned = status not in (0, recording.EX_DAMAGED)
+        status = status or _sink_status(pipeline)
+        if abandoned:
+            pipeline.kill()
+        ledger = pipeline.books(catalogue(), abandoned)
+        ledger.produced = ledger.cross_checks["events_received"] - ledger.announced
+        ledger.close(abandoned)
+        _add_uncovered(ledger, request.rules, facts)
+        return Outcome(status, ledger)
+    finally:
+        stopper.close()
+        pipeline.close()
+        file.close()
+
+
+def write_ledger(ledger: Ledger, path: str) -> None:
+    """The ledger as JSON; OSError if the file cannot be written."""
+    data = msgspec.json.format(msgspec.json.encode(ledger), indent=2)
+    if path == "-":
+        sys.stdout.write(data.decode() + "\n")
+    else:
+        with open(open_file(path, truncate=True), "wb") as file:
+            file.write(data + b"\n")

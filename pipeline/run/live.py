@@ -1,0 +1,189 @@
+"""The ledger while a run goes on: the supervisor hands it out on a socket, `headrace stat` asks for it.
+
+    DIRECTORY/PID.sock   a connection gets one ledger as JSON, and is closed
+
+The sockets are their owner's alone, and nobody else can write to the directory. A ledger that is taken while
+events are under way is not balanced: `in_flight` says how many there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import msgspec
+
+from pipeline.command.groups import say
+from pipeline.process.books import Ledger
+
+TIMEOUT_S = 0.2
+"""How long a run waits for who asks, and then goes on without."""
+PATIENCE_S = 10.0
+"""How long an answer may take: it comes between two looks at the pipeline."""
+LONGEST_LEDGER = 16 << 20
+SHOWN = ("produced", "delivered", "filtered", "lost", "dropped", "rejected")
+HEADER_EVERY = 20
+
+
+class NoRun(Exception):
+    """There is no run to ask, or more than one."""
+
+
+def directory() -> Path:
+    """Where this user's sockets are; HEADRACE_RUNTIME_DIR says otherwise."""
+    if chosen := os.environ.get("HEADRACE_RUNTIME_DIR"):
+        return Path(chosen)
+    if os.getuid() == 0:
+        return Path("/run/headrace")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime, "headrace") if runtime else Path(tempfile.gettempdir(), f"headrace-{os.getuid()}")
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether nobody else can have put anything there."""
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+
+
+class Server:
+    """The supervisor's end. Where no socket can be made, nobody can ask, and the run goes on."""
+
+    def __init__(self) -> None:
+        self.path = directory() / f"{os.getpid()}.sock"
+        self._socket: socket.socket | None = None
+
+    def open(self) -> None:
+        """Listen, if that can be."""
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(mode=0o700, exist_ok=True)
+            if _is_own(self.path.parent):
+                self._clear()
+                self._listen()
+
+    def _clear(self) -> None:
+        """Remove what killed runs have left."""
+        for path in self.path.parent.glob("*.sock"):
+            if path == self.path or not Path("/proc", path.stem).exists():
+                path.unlink(missing_ok=True)
+
+    def _listen(self) -> None:
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            listening.bind(str(self.path))
+            listening.listen(8)
+            listening.setblocking(False)
+        except OSError:
+            listening.close()
+            raise
+        finally:
+            os.umask(before)
+        self._socket = listening
+
+    def fds(self) -> list[int]:
+        """Readable when somebody asks."""
+        return [self._socket.fileno()] if self._socket else []
+
+    def serve(self, ledger: Callable[[], Ledger]) -> None:
+        """Answer who has asked."""
+        with contextlib.suppress(OSError):
+            while self._socket:
+                asking, _ = self._socket.accept()
+                with asking, contextlib.suppress(OSError):
+                    asking.settimeout(TIMEOUT_S)
+                    asking.sendall(msgspec.json.encode(ledger()))
+
+    def close(self) -> None:
+        """Leave no socket behind."""
+        if self._socket:
+            self._socket.close()
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+
+def ask(path: Path) -> Ledger | None:
+    """A run's ledger; None if it has ended, or does not answer in time and in its words."""
+    data, until = b"", time.monotonic() + PATIENCE_S
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking, contextlib.suppress(OSError):
+        asking.settimeout(PATIENCE_S)
+        asking.connect(str(path))
+        while len(data) < LONGEST_LEDGER and time.monotonic() < until and (piece := asking.recv(1 << 16)):
+            data += piece
+    with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError):
+        return msgspec.json.decode(data, type=Ledger)
+    return None
+
+
+def find(pid: int | None) -> tuple[Path, Ledger]:
+    """The socket of a run, and what it says; NoRun if there is none, or more than one to choose from."""
+    folder = directory()
+    trusted = folder.is_dir() and _is_own(folder)
+    paths = [folder / f"{pid}.sock"] if pid is not None else sorted(folder.glob("*.sock")) if trusted else []
+    asked = [(path, ask(path)) for path in paths if trusted and path.stem.isdecimal()]
+    found = [(path, ledger) for path, ledger in asked if ledger is not None]
+    if not found:
+        raise NoRun(f"no headrace run with process id {pid} answers" if pid is not None else "no headrace is running")
+    if len(found) > 1:
+        raise NoRun(f"more than one headrace is running, say which: {' '.join(path.stem for path, _ in found)}")
+    return found[0]
+
+
+def watch(pid: int | None, interval_s: float, count: int, json: bool) -> None:
+    """Print a line for each interval, until the run has ended or `count` lines are out."""
+    path, before = find(pid)
+    asked, lines = time.monotonic(), 0
+    while not count or lines < count:
+        if json and not lines:
+            ledger: Ledger | None = before
+        else:
+            time.sleep(max(0.0, asked + interval_s - time.monotonic()))
+            ledger = ask(path)
+        now = time.monotonic()
+        if ledger is None:
+            return
+        if json:
+            click.echo(msgspec.json.encode(ledger))
+        else:
+            if lines % HEADER_EVERY == 0:
+                say(header())
+            say(row(before, ledger, now - asked))
+        before, asked, lines = ledger, now, lines + 1
+
+
+def rules(ledger: Ledger) -> list[str]:
+    """What signatures have cost so far, the dearest first."""
+    lines = [f"{'SIGNATURE':<36} {'evaluated':>12} {'matched':>10} {'undecided':>10} {'ms':>10} {'ns each':>8}"]
+    for name, counts in sorted(ledger.by_rule.items(), key=lambda item: -item[1]["time_ns"]):
+        each = counts["time_ns"] / counts["evaluated"]
+        row = f"{counts['evaluated']:>12} {counts['matched']:>10} {counts['undecided']:>10}"
+        row += f" {counts['time_ns'] / 1e6:>10.1f} {each:>8.0f}"
+        lines.append(f"{name:<36} {row}")
+    return lines
+
+
+def header() -> str:
+    """Names of the columns: events a second, those under way, and the CPU of each part in percent of one."""
+    rates = " ".join(f"{name + '/s':>12}" for name in SHOWN)
+    return f"{rates} {'in_flight':>10} {'late':>8} {'reader%':>8} {'workers%':>8} {'publish%':>8}"
+
+
+def row(before: Ledger, after: Ledger, took_s: float) -> str:
+    """One line: what happened between two ledgers."""
+    rates = " ".join(f"{(getattr(after, name) - getattr(before, name)) / took_s:>12.0f}" for name in SHOWN)
+    shares = " ".join(
+        f"{100 * (_cpu_seconds(after, part) - _cpu_seconds(before, part)) / took_s:>8.1f}"
+        for part in ("reader", "worker", "publisher")
+    )
+    return f"{rates} {after.in_flight:>10} {after.late:>8} {shares}"
+
+
+def _cpu_seconds(ledger: Ledger, part: str) -> float:
+    """Of a stage, or of all workers together."""
+    return sum(seconds for name, seconds in ledger.cpu_seconds.items() if name.startswith(part))

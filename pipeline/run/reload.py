@@ -1,0 +1,176 @@
+"""Signatures of a run, read again while it goes on (SIGHUP, `headrace reload`): taken whole, or refused, with why."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bpf.load.loader import Programs
+from bpf.tables.catalogue import ON_PROCESSES, SYS_EXIT, Event, catalogue
+from config.tuning import TuningError
+from pipeline.command.groups import Failure
+from pipeline.host.features import event_lack
+from pipeline.process.books import Ledger
+from pipeline.process.logs import logger
+from pipeline.run import live
+from pipeline.run.request import Request
+from pipeline.signatures.detection import unread
+from pipeline.signatures.generations import Generations, TooSoon
+from pipeline.transport.doorbell import Doorbell
+from pipeline.transport.shm import NoSharedMemory
+from workers.detect.rules.rulesets import Ruleset, coverage
+
+PATIENCE_S = 30.0
+SHORT = {"left_out": "left out", "not_covered": "not covered"}
+"""What a set may fall short by, as the books count it, in words."""
+
+
+class Refused(Exception):
+    """A set that cannot be used, and why."""
+
+
+class Held(NamedTuple):
+    """A set, the events that are traced for it, and whether the kernel lets all records of them pass."""
+
+    ruleset: Ruleset
+    asked: tuple[Event, ...]
+    wider: bool
+
+
+class Reloader:
+    """Reads them again, asks the kernel for what they look at, and lets the workers have them."""
+
+    def __init__(
+        self, request: Request, generations: Generations, programs: Programs, bells: Sequence[Doorbell]
+    ) -> None:
+        """`bells`: those of the workers."""
+        self._request, self._generations, self._programs = request, generations, programs
+        self._bells = bells
+        traced = request.traced(event_lack)
+        self._loaded = {event.name for event in traced.events}
+        self._narrowed = {c.event.name for c in request.early(traced)} | {name for name, _, _ in traced.retval}
+        self._asked, self._narrowing, self._wider = traced.events, programs.wanted.narrowed, False
+        self.count = self.refused = 0
+        self.refusal = ""
+        self._held = self._settled = Held(request.ruleset, traced.events, False)
+        self._not_covered = 0
+
+    def lack(self, event: Event) -> str:
+        """Why signatures that come now cannot see an event; "" if they can."""
+        if why := event_lack(event):
+            return why
+        if event.name in self._narrowed:
+            return "conditions of --events keep it in the kernel; start the run again"
+        by_map = event.is_syscall and event.hook == SYS_EXIT and event.name not in ON_PROCESSES and self._sees_calls
+        if event.name in self._loaded or by_map:
+            return ""
+        return "this run has no program for it; start it again"
+
+    @property
+    def _sees_calls(self) -> bool:
+        return any(catalogue().by_name[name].hook == SYS_EXIT for name in self._loaded)
+
+    def now(self) -> None:
+        """Read them. What is wrong is said in the log, and the signatures stay what they were."""
+        try:
+            self._offer(self._read())
+        except (Refused, NoSharedMemory, OSError) as error:
+            self._refuse(str(error))
+        else:
+            self.count, self.refusal = self.count + 1, ""
+
+    def _refuse(self, why: str) -> None:
+        self.refused, self.refusal = self.refused + 1, why
+        logger("supervisor").error("supervisor.signatures_refused", reason=why)
+
+    def _offer(self, held: Held, is_former: bool = False) -> None:
+        """Let a set hold. If a worker cannot load it, the last one that all had comes back."""
+        self._ask(_union(self._asked, held.asked), self._wider or held.wider)
+
+        def taken() -> None:
+            self._settled = held
+            self._ask(held.asked, held.wider)
+
+        def refused(worker: int) -> None:
+            if is_former:
+                return  # it holds where it can be loaded
+            self.count -= 1
+            self._refuse(f"worker {worker} could not load them (the run's log says why); the set before holds again")
+            self._offer(self._settled, is_former=True)
+
+        self._generations.offer(held.ruleset.rules, taken, refused)
+        for bell in self._bells:
+            bell.ring()
+        self._held = held
+        self._tell_coverage(held.ruleset)
+
+    def _tell_coverage(self, ruleset: Ruleset) -> None:
+        self._not_covered = 0
+        for rule in ruleset.rules:
+            state = coverage(rule, catalogue(), self.lack)
+            if state.word != "full" and coverage(rule, catalogue(), event_lack) != state:
+                self._not_covered += 1
+                logger("supervisor").warning("supervisor.signature_not_covered", id=rule.id, reason=state.reason)
+
+    def _ask(self, events: tuple[Event, ...], wider: bool) -> None:
+        """`wider`: all records of what is asked for, not those alone that the first signatures can match."""
+        if wider:
+            self._programs.let_pass(True)
+        self._programs.ask(events)
+        if not wider:
+            self._programs.let_pass(False)
+        self._asked, self._wider = events, wider
+
+    def _read(self) -> Held:
+        """The set that the files hold now. Refused, whatever they hold: the run goes on."""
+        try:
+            assert self._request.read_rules is not None
+            ruleset = self._request.read_rules()
+            for what in unread(ruleset, self._request.settings).values():
+                raise TuningError(f"a signature asks for {what}, which this run does not read; start it again")
+            self._generations.make_room()
+            asked = self._request.beside(ruleset, self.lack)
+            return Held(ruleset, asked, self._request.narrowed(ruleset) != self._narrowing)
+        except (Failure, TuningError, TooSoon) as error:
+            raise Refused(str(error)) from error
+        except Exception as error:  # decision 31
+            raise Refused(f"{type(error).__name__}: {error}") from error
+
+    def add_to(self, ledger: Ledger) -> None:
+        """What the books say of them."""
+        counts = {"generation": self._generations.latest, "loaded": len(self._held.ruleset.rules)}
+        counts |= {"left_out": len(self._held.ruleset.left_out), "not_covered": self._not_covered}
+        ledger.signatures = counts | {"reloads": self.count, "refused": self.refused}
+        ledger.refusal = self.refusal
+        ledger.reloading = not self._generations.settled
+
+
+def _union(first: Sequence[Event], second: Sequence[Event]) -> tuple[Event, ...]:
+    return tuple({event.id: event for event in (*first, *second)}.values())
+
+
+def ask(pid: int | None) -> Ledger:
+    """Have a run read its signatures again; its ledger once it has. live.NoRun; TimeoutError."""
+    path, before = live.find(pid)
+    if not before.signatures:
+        raise live.NoRun(f"the run {path.stem} has no signatures")
+    tried = _tries(before)
+    os.kill(int(path.stem), signal.SIGHUP)
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        after = live.ask(path)
+        if after is None:
+            raise live.NoRun(f"the run {path.stem} has ended")
+        if _tries(after) > tried and not after.reloading:
+            return after
+        time.sleep(0.02)
+    raise TimeoutError(
+        f"the run {path.stem} has not read its signatures, or not in all workers, within {PATIENCE_S:.0f} s"
+    )
+
+
+def _tries(ledger: Ledger) -> int:
+    return ledger.signatures["reloads"] + ledger.signatures["refused"]

@@ -1,0 +1,401 @@
+"""Supervisor: makes the segments, starts the processes, starts again what dies, ends in flow order.
+
+    supervisor (the only one with privilege)
+      |- reader, or replayer     drains or reads into the rings
+      |- recorder                if a recording is made
+      |- worker 0..N-1
+      |- publisher
+
+The journals (pipeline/transport/shm.py) make a restart exact; here is only who is started again and when it is
+given up: MAX_RESTARTS within a run (of a worker: without a turn between them), or an exit status that says a start
+makes no sense.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import signal
+import stat
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from typing import Any
+
+from bpf.tables.catalogue import Event
+from config.filters import Condition
+from config.outputs import Output
+from config.rules import Rule
+from config.runtimes import Endpoint
+from config.settings import Settings
+from pipeline.containers import enricher, enrichment, hashes
+from pipeline.process.books import Ledger, add_reader, add_recording, add_sinks, add_workers, delivered_rows, with_begun
+from pipeline.process.logs import logger
+from pipeline.process.plan import READY_WORKER, Control, Plan, render_of
+from pipeline.process.progress import settled
+from pipeline.publish import publisher
+from pipeline.publish.curve import server_keys
+from pipeline.publish.endpoints import Listening
+from pipeline.publish.reopen import Files
+from pipeline.publish.settling import settle
+from pipeline.publish.sinks import open_target
+from pipeline.publish.targets import make_room
+from pipeline.run.stage import PipelineFailed, Stage, end_nursery, nursery_is_stopped, start_helpers
+from pipeline.run.watchdog import Watchdog
+from pipeline.signatures.generations import Generations
+from pipeline.transport.clock import boottime_ns
+from pipeline.transport.doorbell import Doorbell, InheritedFd
+from pipeline.transport.ring import Ring
+from pipeline.transport.shm import Array, Segment, remove_orphans, require_room, require_total_store_order
+from workers import process as worker_process
+from workers.detect.findings.shapes import shape
+
+MAX_RESTARTS = 20
+ASIDE_S = 1.0
+"""That a stage which no event passes through has to end, once all others have."""
+SIGNATURE_NS = 5 * 10**9
+"""So long a signature in Python may take for the events of a turn."""
+ENRICHER_NICE = -10
+"""It has little to do, and there are names missing until it has."""
+GIVE_UP = frozenset({64, 65, 74})
+
+
+@dataclass
+class Host:
+    """What a plan needs to know of the traced host."""
+
+    cpus: int
+    boot_epoch_ns: int
+    nodename: bytes
+    slots: int
+    started_ns: int = 0
+    """CLOCK_BOOTTIME when the run began."""
+
+
+@dataclass
+class Pipeline:
+    """Segments and processes of a run. `close()` leaves nothing behind."""
+
+    settings: Settings
+    host: Host
+    sinks: tuple[Output, ...]
+    conditions: tuple[Condition, ...] = ()
+    only: tuple[Event, ...] | None = None
+    rules: Sequence[Rule] = ()
+    hidden: tuple[str, ...] = ()
+    fold_s: int = 0
+    before_s: float = 0
+    records: bool = False
+    endpoints: tuple[Endpoint, ...] = ()
+    """Runtimes that are asked about containers."""
+    hashes: bool = False
+    """Whether executables are hashed, which is done on the host that ran them."""
+    colour: bool = False
+    columns: int = 0
+    users: tuple[dict[int, str], bool] | None = None
+    """Of the recorded host."""
+    on_restart: Callable[[], None] = lambda: None
+    """Called when a process was started again: what workers knew of the traced processes is gone with them."""
+    _listening: dict[str, Listening] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        require_total_store_order()
+        self._keys = tuple(server_keys(sink) for sink in self.sinks)
+        start_helpers(_imports(self.rules, self.sinks))
+        workers, rings = self.settings.workers, self.settings.workers + self.records
+        self._segments: list[Segment] = []
+        targets = [self._target(sink, sink.truncate) for sink in self.sinks]
+        self._files, self._targets = Files(self.sinks, targets, self._reopened), targets
+        size = Control.bytes_for(workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
+        remove_orphans()
+        ring, result = Ring.bytes_for(self.settings.ring_bytes), Ring.bytes_for(self.settings.result_bytes)
+        tables = hashes.Table.size() * self.hashes + enrichment.Table.size() * bool(self.endpoints)
+        require_room([size, rings * ring, workers * result, tables])
+        control = self._segment(size)
+        self.control = Control(control, workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
+        self._watchdog, self.generations = Watchdog(self.control), Generations(self.control)
+        if self.rules:
+            self.generations.offer(self.rules)
+        self.stages: list[Stage] = []
+        self._hash_pipe, self._ask_pipe = _pipe() if self.hashes else None, _pipe() if self.endpoints else None
+        segment = self._segment(enrichment.Table.size()) if self.endpoints else None
+        self.enrichment = enrichment.Table(segment) if segment else None
+        self.plan = Plan(
+            workers=workers,
+            cpus=self.host.cpus,
+            slots=self.host.slots,
+            boot_epoch_ns=self.host.boot_epoch_ns,
+            relative_to_ns=self.host.started_ns if self.settings.relative_time else None,
+            nodename=self.host.nodename,
+            sinks=self.sinks,
+            conditions=self.conditions,
+            only=self.only,
+            parse_arguments=self.settings.parse_arguments,
+            detect_syscall=self.settings.detect_syscall,
+            stack_addresses=self.settings.stack_addresses,
+            control=control.name,
+            rings=tuple(self._segment(ring).name for _ in range(rings)),
+            results=tuple(self._segment(result).name for _ in range(workers)),
+            bells=tuple(Doorbell() for _ in range(rings)),
+            publisher_bell=Doorbell(),
+            interval_ms=self.settings.interval_ms,
+            order_bound_ms=self.settings.order_bound_ms,
+            log_level=self.settings.log_level,
+            publisher=uuid.uuid4().hex[:12],
+            hashes_remote=self.settings.exec_hash_remote,
+            users=self.users,
+            hashes=self._segment(hashes.Table.size()).name if self.hashes else "",
+            hash_requests=self._hash_pipe[1] if self._hash_pipe else None,
+            enrichment=segment.name if segment else "",
+            enrichment_requests=self._ask_pipe[1] if self._ask_pipe else None,
+            endpoints=self.endpoints,
+            container_labels=self.settings.container_labels,
+            detects=bool(self.rules),
+            hidden=self.hidden,
+            fold_s=self.fold_s,
+            before_s=self.before_s,
+            secret=os.urandom(16) if self.rules and self.fold_s else b"",
+            colour=self.colour,
+            columns=self.columns,
+        )
+
+    def reopen_outputs(self) -> None:
+        """Open files again whose names were given to others."""
+        self._files.reopen()
+
+    def _reopened(self, sink: Output) -> InheritedFd:
+        target = self._target(sink, truncate=False)
+        assert target is not None
+        return target
+
+    def _target(self, sink: Output, truncate: bool) -> InheritedFd | None:
+        if sink.format == "zmq":
+            if sink.target not in self._listening:
+                self._listening[sink.target] = Listening(sink.target)
+            return self._listening[sink.target].target
+        if sink.format == "none":
+            return None
+        target = InheritedFd(open_target(sink.target, f"output {sink.name}", truncate))
+        if sink.target != "-" and stat.S_ISFIFO(os.fstat(target.fd).st_mode):
+            os.set_blocking(target.fd, False)  # a write that waits would not say how much of it has gone out
+        make_room(target.fd)
+        if sink.format == "arrow":
+            from workers.views import arrow  # an extra
+
+            with contextlib.suppress(OSError):  # the sink will find out, too
+                os.write(target.fd, arrow.head(self.settings.relative_time))
+        return target
+
+    def _segment(self, size: int) -> Segment:
+        segment = Segment(size)
+        self._segments.append(segment)
+        return segment
+
+    def start(self, recorder: Stage | None = None) -> None:
+        """Start every process but the source."""
+        self._recording = recorder.args[0].fd if recorder else -1
+        self._launch(Stage("publisher", publisher.run, (self._targets, self._files.end, shape, self._keys)))
+        for i in range(self.plan.workers):
+            self._launch(Stage(f"worker-{i}", worker_process.run, (i,)))
+        if recorder:
+            self._launch(recorder)
+        if self._hash_pipe:
+            self._launch(
+                Stage("hasher", hashes.run, (self._hash_pipe[0],), kept=hashes.KEPT, prepare=hashes.prepare, aside=True)
+            )
+        if self._ask_pipe:
+            one = Stage("enricher", enricher.run, (self._ask_pipe[0],), kept=enricher.KEPT, prepare=enricher.prepare)
+            one.spare, one.aside, one.nice = True, True, ENRICHER_NICE
+            self._launch(one)
+
+    def start_source(self, source: Stage) -> None:
+        """Start what feeds the rings."""
+        self._launch(source)
+
+    def _launch(self, stage: Stage) -> None:
+        if stage not in self.stages:
+            self.stages.append(stage)
+        stage.launch(self.plan, len(self.plan.bells) + len(self._targets))
+
+    def wait_ready(self, deadline_s: float) -> None:
+        """Wait until every process has its ends; TimeoutError at the deadline."""
+        until = time.monotonic() + deadline_s
+        stages = READY_WORKER + self.plan.workers + bool(self.endpoints)
+        while not self.control.ready[:stages].all():
+            if time.monotonic() > until:
+                raise TimeoutError("the pipeline's processes did not start")
+            self.attend()
+            time.sleep(0.005)
+
+    def sentinels(self) -> list[int]:
+        """Descriptors that become readable when a process ends."""
+        return [s.running.sentinel for s in self.stages if not s.finished and s.running is not None]
+
+    def _watch_signatures(self) -> None:
+        """A signature in Python that does not return, or that has ended its worker, is off from now on."""
+        for i, stage in enumerate(self.stages_of_workers()):
+            running = self.control.running[i]
+            if not (number := int(running["signature"])) or stage.running is None:
+                continue
+            alive = stage.running.is_alive()
+            if alive and boottime_ns() - int(running["since_ns"]) < SIGNATURE_NS:
+                continue
+            self.control.off[number - 1] = 1
+            running["signature"] = 0
+            what = "did not return" if alive else "ended its worker"
+            logger("supervisor").error("supervisor.signature_switched_off", number=number, worker=i, reason=what)
+            if alive:
+                stage.running.kill()
+
+    def stages_of_workers(self) -> list[Stage]:
+        """In order."""
+        return [stage for stage in self.stages if stage.name.startswith("worker-")]
+
+    def attend(self) -> None:
+        """Look after what has ended: start it again, or PipelineFailed."""
+        if self.rules:
+            self._watch_signatures()
+            self.generations.attend()
+        self._files.look()
+        for stage, why in self._watchdog.look(self.stages):
+            logger("supervisor").error("supervisor.process_stalled", name=stage.name, reason=why)
+            stage.lost = not stage.kill()
+        for stage in self.stages:
+            if stage.finished or stage.running is None or (stage.running.is_alive() and not stage.lost):
+                continue
+            stage.status = -signal.SIGKILL if stage.lost else stage.running.exitcode or 0
+            stage.lost = False
+            if stage.status == 0:
+                stage.finished = True
+            elif stage.status in GIVE_UP or self._futile(stage) >= MAX_RESTARTS or stage.once:
+                stage.finished = True
+                if stage.spare:
+                    self.control.ready[READY_WORKER + self.plan.workers] = 1  # nobody waits for it any more
+                    logger("supervisor").error("supervisor.process_given_up", name=stage.name, status=stage.status)
+                    continue
+                raise PipelineFailed(stage.name, stage.status)
+            else:
+                stage.restarts, stage.futile = stage.restarts + 1, stage.futile + 1
+                logger("supervisor").warning("supervisor.process_restarted", name=stage.name, status=stage.status)
+                self._launch(stage)
+                if not stage.spare:
+                    self.on_restart()
+
+    def _futile(self, stage: Stage) -> int:
+        """Restarts since it has got on; what ends a worker is given up in the end (workers/attempts.py)."""
+        if stage.name.startswith("worker-"):
+            turns = int(self.control.workers[int(stage.name.partition("-")[2])].peek("turns"))
+            stage.futile, stage.turns = stage.futile if turns == stage.turns else 0, turns
+        return stage.futile
+
+    def finish(self, hurry: Callable[[], bool], deadline_s: float, meanwhile: Callable[[], None]) -> None:
+        """Wait until every stage has drained and ended. Once `hurry` is true there are `deadline_s` left,
+        then TimeoutError. `meanwhile` is called several times a second.
+        """
+        until = None
+        while not all(stage.finished or stage.aside for stage in self.stages):
+            if until is None and hurry():
+                until = time.monotonic() + deadline_s
+            if until is not None and time.monotonic() > until:
+                names = [s.name for s in self.stages if not s.finished]
+                raise TimeoutError(f"still running: {', '.join(names)}")
+            connection.wait(self.sentinels(), 0.1)
+            self.attend()
+            meanwhile()
+        aside_until = time.monotonic() + ASIDE_S
+        while not all(stage.finished for stage in self.stages) and time.monotonic() < aside_until:
+            connection.wait(self.sentinels(), 0.1)
+            self.attend()
+            meanwhile()
+        for stage in self.stages:
+            if not stage.finished:
+                logger("supervisor").error("supervisor.process_stalled", name=stage.name, reason="it did not end")
+                stage.kill()
+                stage.finished = True
+
+    def books(self, catalogue: Any, abandoned: bool = False) -> Ledger:
+        """The ledger as far as user space has it. `abandoned`: all stages have been killed, and nothing more comes."""
+        ledger = Ledger()
+        workers = [journal.committed() for journal in self.control.workers]
+        if abandoned:
+            workers = [with_begun(state, self.plan.finding_render) for state in workers]
+        add_reader(ledger, self.control.reader.committed())
+        add_workers(ledger, workers, catalogue, bool(self.rules))
+        add_sinks(ledger, self.control.publisher.committed(), [s.name for s in self.sinks])
+        self._add_outputs(ledger, workers, abandoned)
+        if self.records:
+            found = settled(self.control.progress[-1], self._recording if abandoned else -1, lines=False)
+            uncertain = found.uncertain if abandoned else 0
+            add_recording(ledger, self.control.reader.committed(), self.settings.record, found.written, uncertain)
+        if self.rules:
+            self.generations.add_to(ledger)
+        if self.enrichment:
+            ledger.containers = self.enrichment.states() | self.enrichment.counters()
+            ledger.containers["gave_up"] = sum(int(state["gave_up"][0]) for state in workers)
+        ledger.restarts = {s.name: s.restarts for s in self.stages if s.restarts}
+        return ledger
+
+    def _add_outputs(self, ledger: Ledger, workers: list[Array], abandoned: bool) -> None:
+        """What no journal says of them: rows that went with a worker, and how a run ended that was given up."""
+        rows = delivered_rows(workers)
+        if abandoned:
+            goes_on = any(s.name == "publisher" and s.running and s.running.is_alive() for s in self.stages)
+            settle(ledger, self.sinks, self._targets, self.control.progress, rows, goes_on)
+            return
+        for number, render in enumerate(self.plan.renders):
+            lost = sum(int(state["held_lost"][0][number]) for state in workers)
+            for line, sink in zip(ledger.sinks, self.sinks, strict=False):
+                counts = render_of(sink) == render or (sink.render == "none" and not number)
+                if lost and counts and not sink.of_findings:
+                    line.offered, line.dropped = line.offered + lost, line.dropped + lost
+        if all(stage.finished for stage in self.stages):
+            lines = zip(ledger.sinks, self.sinks, strict=False)
+            ledger.unoffered = sum(max(0, rows - line.offered) for line, sink in lines if not sink.of_findings)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a stage that events pass through has ended for good, before all of them had."""
+        return any(s.finished and s.status and not (s.aside or s.once) for s in self.stages)
+
+    def kill(self) -> None:
+        """End what still runs, by id."""
+        if nursery_is_stopped():
+            end_nursery("the run ends")
+        for stage in self.stages:
+            stage.kill()
+
+    def close(self) -> None:
+        """End what still runs, and remove the segments."""
+        self.kill()
+        self.generations.close()
+        self.control.close()
+        for segment in self._segments:
+            segment.close()
+        for bell in (*self.plan.bells, self.plan.publisher_bell):
+            bell.close()
+        self._files.close()
+        for listening in self._listening.values():
+            listening.close()
+        for end in (*(self._hash_pipe or ()), *(self._ask_pipe or ())):
+            end.close()
+
+
+def _imports(rules: Sequence[Rule], sinks: Sequence[Output]) -> list[str]:
+    """Modules that signatures in Python and outputs need, and that not every run has."""
+    found = {"workers.views.arrow", "pyarrow.compute"} if any(sink.render == "arrow" for sink in sinks) else set()
+    for source in {rule.source for rule in rules if rule.code}:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module)
+    return sorted(found)
+
+
+def _pipe() -> tuple[InheritedFd, InheritedFd]:
+    """Both ends of a pipe; neither blocks."""
+    ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    return InheritedFd(ends[0]), InheritedFd(ends[1])

@@ -1,0 +1,119 @@
+"""Generations of signatures: a set that is read again replaces the one before, whole, while events go on.
+
+    supervisor   encodes the set into a segment, names it in the control segment, then stores its generation
+    worker       looks for a later generation before each turn; all rows of a turn are looked at by one set. Which it
+                 was stands in the journal, so that a turn that is redone after a death is looked at by the same
+    supervisor   removes a segment once every worker has committed a later generation; where one could not load it,
+                 the set before comes back as another generation
+
+A signature that is what it was goes on with what it has kept, and stays off if it was. The kernel is asked for what a
+set looks at before the set is named, and no longer for what nobody looks at once all workers have come to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+
+from config.rules import MOST_CODE, Rule
+from pipeline.process.books import Ledger
+from pipeline.process.plan import MOST_GENERATIONS, TALLY, VALUES, Control
+from pipeline.transport.shm import Segment
+from workers.detect.detector import RuleSet, unplaced
+
+
+class TooSoon(Exception):
+    """There is no room for another set: workers have not come to those before."""
+
+
+class Generations:
+    """The supervisor's side."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._segments: dict[int, Segment] = {}
+        self._numbers: dict[bytes, int] = {}
+        """Of each signature in Python that was there, by what it is."""
+        self._when_taken: Callable[[], None] | None = None
+        self._when_refused: Callable[[int], None] = lambda worker: None
+        self.latest = 0
+        self._ids: list[str] = []
+
+    def add_to(self, ledger: Ledger) -> None:
+        """What the books say of signatures: what the workers that look by the latest have told."""
+        found = self._control.tallies
+        found = found[found["generation"] == self.latest]
+        rules, values = found["rules"], found["values"]
+        for position, name in enumerate(self._ids[: rules.shape[1]]):
+            counts = {key: int(rules[key][:, position].sum()) for key in TALLY.names or ()}
+            if counts["evaluated"]:
+                ledger.by_rule[name] = counts
+        if undecided := sum(counts["undecided"] for counts in ledger.by_rule.values()):
+            ledger.findings["undecided"] = undecided
+        ledger.values = {key: int(values[key].sum()) for key in VALUES.names or ()}
+
+    def make_room(self) -> None:
+        """For another set. TooSoon."""
+        self.attend()
+        if len(self._segments) >= MOST_GENERATIONS - 1:  # one may have to come back
+            raise TooSoon("workers have not come to the signatures before yet")
+
+    @property
+    def settled(self) -> bool:
+        """Whether every worker looks by the latest."""
+        return self._when_taken is None
+
+    def offer(
+        self,
+        rules: Sequence[Rule],
+        when_taken: Callable[[], None] = lambda: None,
+        when_refused: Callable[[int], None] = lambda worker: None,
+    ) -> None:
+        """Let these hold from now on. There is room. `when_taken` is called once every worker looks by them, or
+        `when_refused` with the number of one that could not load them.
+        """
+        numbers = self._numbered([rule for rule in rules if rule.code])
+        generation = self.latest + 1
+        data = msgspec.msgpack.encode(RuleSet(tuple(rules), generation, numbers))
+        segment = Segment(len(data))
+        segment.array("u1", len(data))[:] = np.frombuffer(data, "u1")
+        self._segments[generation] = segment
+        self._when_taken, self._when_refused = when_taken, when_refused
+        self.latest, self._ids = generation, [rule.id for rule in rules]
+        self._control.offer_rules(generation, segment.name, len(data))
+
+    def _numbered(self, code: Sequence[Rule]) -> dict[str, int]:
+        wanted = {unplaced(rule): rule.id for rule in code}
+        # numbers of what is gone are had again only when there are no others
+        free = [n for n in range(1, MOST_CODE + 1) if n not in self._numbers.values()]
+        new = [what for what in wanted if what not in self._numbers]
+        if len(new) > len(free):
+            self._numbers = {what: n for what, n in self._numbers.items() if what in wanted}
+            free = [n for n in range(1, MOST_CODE + 1) if n not in self._numbers.values()]
+        for what, number in zip(new, free, strict=False):
+            self._numbers[what] = number
+            self._control.off[number - 1] = 0
+        return {name: self._numbers[what] for what, name in wanted.items()}
+
+    def attend(self) -> None:
+        """Remove what no worker needs any more."""
+        if not self._when_taken and len(self._segments) < 2:
+            return
+        refused = np.flatnonzero(self._control.running["refused"] == self.latest)
+        if len(refused) and self._when_taken:
+            self._when_taken = None
+            self._when_refused(int(refused[0]))
+        oldest = min(int(journal.peek("generation")) for journal in self._control.workers)
+        for generation in [n for n in self._segments if n < oldest]:
+            self._segments.pop(generation).close()
+        if oldest >= self.latest:
+            taken, self._when_taken = self._when_taken, None
+            if taken:
+                taken()
+
+    def close(self) -> None:
+        """Remove all."""
+        for segment in self._segments.values():
+            segment.close()

@@ -1,0 +1,1 @@
+"""Stages that bring frames in: the reader, and the recorder and replayer of recordings."""

@@ -1,0 +1,336 @@
+"""Reader: drains the perf rings of all CPUs into the workers' rings, and keeps its part of the books.
+
+    perf ring (CPU, stream)  --copy-->  ring of worker (shard % N)      bulk frames
+                                        every worker's ring             urgent frames (lifecycle)
+                                        the recorder's ring             everything
+
+A cycle: sample the marks (pipeline/transport/watermark.py), drain up to the data_heads read after that, write the
+watermark behind, commit. Commit order: payloads, journal, ring heads, data_tails. A reader that dies
+in between leaves its journal at the last whole cycle: the next one begins there, and what was copied
+beyond is overwritten. So nothing is lost or doubled by its death.
+
+A ring that is full costs the frame, counted as `dropped` by CPU and slot and announced as a `loss`
+event; the reader never waits for a worker.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from bpf.layout import BROADCAST, EXTRA_SLOTS, STREAM_BULK, STREAM_FACTS, TIME_END
+from bpf.test_run import TestRun
+from pipeline.process.logs import logger
+from pipeline.process.plan import READY_READER, Plan, attach_control, attach_ring
+from pipeline.transport.clock import CpuClock, StepAlarm, boottime_ns
+from pipeline.transport.doorbell import InheritedFd
+from pipeline.transport.frames import HEADER, Header, Loss, loss_frame, read_header
+from pipeline.transport.gaps import GapTable
+from pipeline.transport.offsets import OffsetTable
+from pipeline.transport.pace import Pace
+from pipeline.transport.perf import PerfRing, Sample
+from pipeline.transport.ring import END, FRAME, U64, WATERMARK, Ring, put
+from pipeline.transport.watermark import Marks
+
+BULK, URGENT = 0, 1
+FINAL_WATERMARK = TIME_END
+ANNOUNCE_EVERY_NS = 100_000_000
+LOG_EVERY_NS = 1_000_000_000
+RECORDER_PATIENCE_S = 2.0
+FD_SETSIZE = 1024
+IDLE_MS = 40
+"""How often an idle reader looks for records that wait on a busy CPU, which no sample announces."""
+
+
+@dataclass(frozen=True)
+class KernelEnds:
+    """What the reader inherits: perf events per CPU as (bulk, urgent), maps and the flush program."""
+
+    perf: tuple[tuple[InheritedFd, InheritedFd], ...]
+    perf_pages: int
+    urgent_pages: int
+    marks: InheritedFd
+    flush: InheritedFd
+    alarm: StepAlarm
+
+
+class Reader:
+    """State of the reader process."""
+
+    def __init__(self, plan: Plan, ends: KernelEnds) -> None:
+        self.plan = plan
+        self.control = attach_control(plan)
+        self.journal = self.control.reader
+        self.state = self.journal.next[0]
+        self._cpu = CpuClock(int(self.state["cpu_ns"]))
+        self.marks = Marks(ends.marks.fd, plan.cpus, plan.slots, plan.order_bound_ms * 1_000_000)
+        self.flush = TestRun(ends.flush.fd)
+        self.perf = [
+            (PerfRing(bulk.fd, ends.perf_pages), PerfRing(urgent.fd, ends.urgent_pages)) for bulk, urgent in ends.perf
+        ]
+        self.rings = [attach_ring(name) for name in plan.rings]
+        self._poll = select.poll()
+        for bulk, urgent in ends.perf:
+            self._poll.register(bulk.fd, select.POLLIN)
+            self._poll.register(urgent.fd, select.POLLIN)
+        self._moved: list[tuple[int, int]] = []
+        """(bytes, size) of the perf rings that the last cycle drained."""
+        self._pace = Pace()
+        self._latest_ns = 0
+        self._owed: list[Ring] = []
+        self._losses: dict[tuple[int, int], Loss] = {}
+        self._gaps = GapTable(self.control.gaps)
+        self._alarm, self._offsets = ends.alarm, OffsetTable(self.control.offsets, plan.boot_epoch_ns)
+        self._poll.register(self._alarm.fd, select.POLLIN)
+        self._announced_ns = 0
+        self._logged_ns = 0
+        self._lost_unlogged = 0
+        self._recover()
+
+    def _recover(self) -> None:
+        """Take up where the committed state ends (all zero at the first start)."""
+        for i, ring in enumerate(self.rings):
+            ring.restore_head(int(self.state["ring_head"][i]))
+        for cpu, pair in enumerate(self.perf):
+            for stream, perf in enumerate(pair):
+                perf.release(int(self.state["perf_tail"][cpu, stream]))
+
+    def cycle(self) -> bool:
+        """Move what is there. True if anything was."""
+        self._flush_stale()
+        watermark_ns = self.marks.sample()
+        self._offsets.look()
+        moved = self._drain()
+        self._notice_losses()
+        owes = self._owed or self._announce_due or self._latest_ns > int(self.state["watermark_ns"])
+        if moved or owes or self._somebody_holds:
+            self._announce(watermark_ns)
+            self._mark(watermark_ns)
+            self._commit()
+        return moved
+
+    def _drain(self) -> bool:
+        self._moved = []
+        tails = self.state["perf_tail"]
+        for cpu, pair in enumerate(self.perf):
+            for stream in (URGENT, BULK):
+                perf = pair[stream]
+                head = perf.head
+                tail = int(tails[cpu, stream])
+                if head == tail:
+                    continue
+                self._moved.append((head - tail, perf.size))
+                for sample in perf.samples(tail, head):
+                    if sample.bytes < HEADER.size:
+                        continue  # a bell (bpf/c/flush.c)
+                    self._route(perf, sample, read_header(perf.header(sample, HEADER.size)))
+                self.state["perf_lost"] += perf.lost
+                perf.lost = 0
+                tails[cpu, stream] = head
+        return bool(self._moved)
+
+    def _route(self, perf: PerfRing, sample: Sample, header: Header) -> None:
+        plan, state = self.plan, self.state
+        slot = plan.slots - EXTRA_SLOTS - 1 + header.stream if header.stream else header.shard
+        cpu = header.cpu
+        owner = header.shard % plan.workers
+        state["frames"][cpu, slot] += 1
+        state["received"][cpu, slot] += header.heads
+        expected = int(state["next_sequence"][cpu, slot])
+        if header.sequence != expected:
+            state["gaps"][cpu, slot] += header.sequence - expected
+        state["next_sequence"][cpu, slot] = header.sequence + 1
+        self._latest_ns = max(self._latest_ns, header.last_ns)
+        targets = (owner,) if header.stream == STREAM_BULK else range(plan.workers)
+        for worker in targets:
+            room = self.rings[worker].try_reserve(sample.bytes, FRAME)
+            if room is not None:
+                perf.copy(sample, room)
+            else:
+                loss = Loss(cpu, header.shard, header.heads, header.first_ns, header.last_ns)
+                self._miss(loss, header.stream)
+                if worker != owner:
+                    state["copies_dropped"] += header.heads
+                    continue
+                state["dropped"][cpu, slot] += header.heads
+                if header.stream != STREAM_FACTS:
+                    self._lose(loss)
+        if len(self.rings) > plan.workers:
+            room = self.rings[-1].try_reserve(sample.bytes, FRAME)
+            if room is not None:
+                perf.copy(sample, room)
+
+    def _miss(self, loss: Loss, stream: int) -> None:
+        """A gap: of a shard, or of what makes every worker's process tree."""
+        of_shard = (loss.shard, self.plan.workers) if stream == STREAM_BULK else (0, 0)
+        self._gaps.add(loss.first_ns, loss.last_ns, loss.count, *of_shard)
+
+    def _lose(self, loss: Loss) -> None:
+        """Remember a loss until it is announced."""
+        key = (loss.cpu, loss.shard)
+        before = self._losses.get(key)
+        if before is not None:
+            first = min(before.first_ns, loss.first_ns)
+            loss = Loss(loss.cpu, loss.shard, before.count + loss.count, first, max(before.last_ns, loss.last_ns))
+        self._losses[key] = loss
+
+    def _notice_losses(self) -> None:
+        """Losses that the kernel counted since the last look."""
+        lost = self.marks.lost()
+        fresh = lost != self.state["announced"]
+        if not fresh.any():
+            return
+        # what is older than the last watermark was lost before it, and counted
+        after_ns = int(self.state["watermark_ns"]) + 1
+        for cpu, slot in np.argwhere(fresh).tolist():
+            mark = self.marks.array[cpu, slot]
+            count = int(lost[cpu, slot]) - int(self.state["announced"][cpu, slot])
+            last_ns = int(mark["lost_last_ns"])
+            first_ns = min(max(int(mark["lost_first_ns"]), after_ns), last_ns)
+            is_bulk = slot < self.plan.workers
+            loss = Loss(cpu, slot if is_bulk else BROADCAST, count, first_ns, last_ns)
+            self._miss(loss, STREAM_BULK if is_bulk else STREAM_FACTS)
+            if slot < self.plan.slots - 1:  # facts are no events
+                self._lose(loss)
+        self.state["announced"] = lost
+
+    @property
+    def _announce_due(self) -> bool:
+        """Whether there are losses to tell, and the last were told long enough ago."""
+        return bool(self._losses) and boottime_ns() - self._announced_ns >= ANNOUNCE_EVERY_NS
+
+    def _announce(self, watermark_ns: int, at_once: bool = False) -> None:
+        """Put `loss` events into worker 0's ring (and the recording), a few times a second at most."""
+        if not self._announce_due and not (at_once and self._losses):
+            return
+        now = self._announced_ns = boottime_ns()
+        for key, loss in list(self._losses.items()):
+            frame = loss_frame(loss, max(now, watermark_ns + 1), self._offsets.at(loss.last_ns), self.plan.nodename)
+            if not put(self.rings[0], FRAME, frame):
+                return
+            if len(self.rings) > self.plan.workers:
+                put(self.rings[-1], FRAME, frame)
+            self._latest_ns = max(self._latest_ns, now)
+            self.state["losses_sent"] += 1
+            self._lost_unlogged += loss.count
+            del self._losses[key]
+        if now - self._logged_ns > LOG_EVERY_NS:
+            logger("reader").warning("reader.events_lost", events=self._lost_unlogged)
+            self._logged_ns, self._lost_unlogged = now, 0
+
+    def _mark(self, watermark_ns: int) -> None:
+        """Write the watermark behind the frames of this cycle, in every ring."""
+        payload = U64.pack(watermark_ns)
+        self._owed = [ring for ring in self.rings if not put(ring, WATERMARK, payload)]
+        self.state["watermark_ns"] = watermark_ns
+
+    def _commit(self) -> None:
+        self._gaps.commit()
+        for i, ring in enumerate(self.rings):
+            self.state["ring_head"][i] = ring.write_position
+        self.state["cpu_ns"] = self._cpu.now_ns()
+        self.journal.commit()
+        for ring in self.rings:
+            ring.publish()
+        for ring in self._owed:
+            ring.promise(int(self.state["watermark_ns"]))
+        for cpu, pair in enumerate(self.perf):
+            for stream, perf in enumerate(pair):
+                perf.release(int(self.state["perf_tail"][cpu, stream]))
+        for bell in self.plan.bells:
+            bell.ring()
+
+    @property
+    def _somebody_holds(self) -> bool:
+        """Whether a worker holds events back for names: it looks at them, and at the time, when a watermark comes."""
+        return any(journal.peek("held").any() for journal in self.control.workers)
+
+    @property
+    def _idle(self) -> bool:
+        """Whether nothing waits: no unsent record, no sample, no row of a worker below a watermark."""
+        if (
+            self._owed
+            or self._losses
+            or self._somebody_holds
+            or self._latest_ns > int(self.state["watermark_ns"])
+            or self.marks.any_waiting()
+        ):
+            return False
+        return all(perf.head == perf.tail for pair in self.perf for perf in pair)
+
+    def _flush_stale(self) -> None:
+        """Send for what has waited on a CPU for half an interval; it is drained in this cycle."""
+        waiting = self.marks.waiting()
+        if not waiting.any():
+            return
+        oldest = boottime_ns() - self.plan.interval_ms * 500_000
+        stale = ((waiting != 0) & (waiting < oldest)).any(axis=1)
+        for cpu in np.flatnonzero(stale).tolist():
+            self.flush(cpu=cpu)
+            self.state["flushes"] += 1
+
+    def _cpu_of_others(self) -> list[int]:
+        """CPU time of the stages behind this one, ns."""
+        return [int(journal.peek("cpu_ns")) for journal in (*self.control.workers, self.control.publisher)]
+
+    def run(self) -> None:
+        """Cycle until told to stop, then drain what is left and say so to the workers."""
+        interval_s = self.plan.interval_ms / 1000
+        due, idle = time.monotonic(), False
+        while not self.control.stopping:
+            # a sample wakes at once; cycles keep their distance, so that a flood comes in batches
+            self._poll.poll(IDLE_MS if idle else self.plan.interval_ms)
+            early = due - time.monotonic()
+            if early > 0:
+                self._wait(early)
+            self._look_at_clock()
+            idle = self._idle
+            if not idle:
+                self.cycle()
+                now = time.monotonic()
+                self._pace.look(now, self._cpu_of_others, self._moved)
+                due = now + interval_s * self._pace.intervals
+        for cpu in range(self.plan.cpus):
+            self.flush(cpu=cpu)
+        while self.cycle():
+            pass
+        self._close_sequences()
+        self._announce(boottime_ns(), at_once=True)
+        self._finish()
+
+    def _wait(self, seconds: float) -> None:
+        """Until then, or until the wall clock is set."""
+        fds = [self._alarm.fd] if self._alarm.fd < FD_SETSIZE else []
+        select.select(fds, [], [], seconds)
+
+    def _look_at_clock(self) -> None:
+        if self._alarm.rang():
+            self._offsets.look()
+
+    def _close_sequences(self) -> None:
+        """Refused frames behind the last one that came are gaps too: the marks have the next number."""
+        self.state["gaps"] += self.marks.array["frames"] - self.state["next_sequence"]
+        self.state["next_sequence"] = self.marks.array["frames"]
+
+    def _finish(self) -> None:
+        """The last watermark and END; this once the reader waits for room. A recorder may be dead."""
+        patience = time.monotonic() + RECORDER_PATIENCE_S
+        for i, (ring, bell) in enumerate(zip(self.rings, self.plan.bells, strict=True)):
+            for kind in (WATERMARK, END):
+                while not put(ring, kind, U64.pack(FINAL_WATERMARK)):
+                    if i >= self.plan.workers and time.monotonic() > patience:
+                        break
+                    ring.publish()
+                    bell.ring()
+                    select.select([], [], [], 0.001)
+        self._commit()
+
+
+def run(plan: Plan, ends: KernelEnds) -> None:
+    """The reader process."""
+    reader = Reader(plan, ends)
+    reader.control.ready[READY_READER] = 1
+    reader.run()

@@ -1,0 +1,71 @@
+"""Frames as the pipeline sees them: a header to route by, bytes to copy. Nothing here reads a record.
+
+Also the one frame that the pipeline makes itself: the announcement of a loss.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from bpf.layout import CELL_BYTES, CONTEXT, FRAME, FRAME_VERSION, HEAD
+from bpf.tables.catalogue import LOSS, catalogue
+
+HEADER = struct.Struct("<IIQQQHBBHHII")
+"""The fields of bpf.layout.FRAME up to `shards`."""
+assert HEADER.size == FRAME.fields["bitmap"][1]  # type: ignore[index]
+
+
+class Header(NamedTuple):
+    """struct frame, from `size` on (bpf/c/layout.h)."""
+
+    size: int
+    cpu: int
+    sequence: int
+    first_ns: int
+    last_ns: int
+    shard: int
+    stream: int
+    version: int
+    heads: int
+    context: int
+    used: int
+    shards: int
+
+
+def read_header(data: bytes) -> Header:
+    """Header of a frame, unchecked."""
+    return Header._make(HEADER.unpack_from(data))
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Events that were lost, to be announced on every output. Times are CLOCK_BOOTTIME."""
+
+    cpu: int
+    shard: int
+    count: int
+    first_ns: int
+    last_ns: int
+
+
+def loss_frame(loss: Loss, now_ns: int, boot_epoch_ns: int, nodename: bytes) -> bytes:
+    """A frame with one `loss` event, owned by thread group 0."""
+    event = catalogue().by_name[LOSS]
+    cells = 1 + (len(event.arguments) + 2) // 4
+    context_cells = CONTEXT.itemsize // CELL_BYTES
+    context = np.zeros(1, CONTEXT)
+    context["comm"], context["nodename"] = b"headrace", nodename
+    head = np.zeros(1, HEAD)
+    head["time_ns"], head["event"], head["cells"], head["arg0"] = now_ns, event.id, cells, loss.cpu
+    rest = np.zeros((cells - 1) * CELL_BYTES // 8, np.uint64)
+    rest[:4] = loss.shard, loss.count, loss.first_ns + boot_epoch_ns, loss.last_ns + boot_epoch_ns
+    body = context.tobytes() + head.tobytes() + rest.tobytes()
+    header = np.zeros(1, FRAME)
+    header["cpu"], header["first_ns"], header["last_ns"] = loss.cpu, now_ns, now_ns
+    header["version"], header["heads"], header["used"], header["shards"] = FRAME_VERSION, 1, len(body), 1
+    header["bitmap"][0, 0] = 1 << context_cells
+    return header.tobytes() + body

@@ -1,0 +1,92 @@
+"""What a worker hands to the publisher: one BATCH record a rendered piece of a turn.
+
+RESULT header | keys (only if lines must be merged) | payload
+
+keys:  time u64[rows] | tie u64[rows] (CPU << 32 | thread group) | end of each line u32[rows], padded to 8
+       of findings, behind these:  MARK[rows]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from config.thresholds import MARK
+from pipeline.transport.ring import BATCH, Ring
+from pipeline.transport.shm import Array
+
+Buffer = bytes | memoryview
+RESULT = np.dtype(
+    [
+        ("watermark_ns", "<u8"),
+        ("rows", "<u4"),
+        ("covered", "<u4"),
+        ("render", "<u2"),
+        ("topic", "<u2"),
+        ("final", "u1"),
+        ("pad", "u1", 3),
+        ("key_bytes", "<u4"),
+        ("payload_bytes", "<u4"),
+    ]
+)
+"""`covered`: of an empty record, rows of the turn that went out under topics of their own instead; of such a
+topic's record, the rows to be counted there."""
+
+
+class Result(NamedTuple):
+    """One record; `payload` and `keys` are views into the ring."""
+
+    header: Any
+    keys: Array
+    payload: Array
+
+    @property
+    def rows(self) -> int:
+        """Events that it stands for."""
+        return int(self.header["rows"])
+
+    def key_columns(self) -> tuple[Array, Array, Array]:
+        """(time, tie, end of line)."""
+        n = self.rows
+        return (
+            self.keys[: 8 * n].view("<u8"),
+            self.keys[8 * n : 16 * n].view("<u8"),
+            self.keys[16 * n : 20 * n].view("<u4"),
+        )
+
+    def marks(self) -> Array:
+        """Of findings: MARK[rows]."""
+        n = self.rows
+        at = (20 * n + 7) & ~7
+        return self.keys[at : at + MARK.itemsize * n].view(MARK)
+
+
+def key_bytes(time_ns: Array, tie: Array, ends: Array) -> bytes:
+    """The keys of a batch."""
+    data = time_ns.astype("<u8").tobytes() + tie.astype("<u8").tobytes() + ends.astype("<u4").tobytes()
+    return data + bytes(-len(data) % 8)
+
+
+def try_write(ring: Ring, header: Array, keys: bytes, payload: Sequence[Buffer]) -> bool:
+    """Write one record behind the ring's head, the payload's parts one after the other; False if it is full."""
+    header["key_bytes"], header["payload_bytes"] = len(keys), sum(map(len, payload))
+    room = ring.try_reserve(RESULT.itemsize + len(keys) + int(header["payload_bytes"][0]), BATCH)
+    if room is None:
+        return False
+    at = RESULT.itemsize
+    room[:at] = header.view("u1").reshape(-1)
+    for part in (keys, *payload):
+        if len(part):
+            room[at : at + len(part)] = np.frombuffer(part, "u1")
+            at += len(part)
+    return True
+
+
+def read(view: Array) -> Result:
+    """The record in `view`."""
+    header = view[: RESULT.itemsize].view(RESULT)[0]
+    at = RESULT.itemsize
+    middle = at + int(header["key_bytes"])
+    return Result(header, view[at:middle], view[middle:])

@@ -1,0 +1,145 @@
+"""Ring: one producer, one consumer, records of any length, in a shared-memory segment.
+
+    byte 0     head: bytes ever written   (the producer stores it, after the records)
+    byte 8     promise: a watermark that found no room as a record (the producer, after head)
+    byte 64    tail: bytes ever released  (the consumer stores it, after it has copied what it needs)
+    byte 128   data, a power of two of bytes
+
+    record:  u32 payload bytes | u32 kind | payload, padded to 8
+    A record never wraps: where it would, a PAD record fills the data up to the end.
+
+Invariants: tail <= head <= tail + capacity; everything in [tail, head) is whole records.
+The producer writes records behind `head` and makes them visible together with publish(). A crash
+before publish() leaves nothing behind: the next producer starts at `head` again. Positions are what
+the producer and the consumer put into their journals (pipeline/transport/shm.py).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.transport.shm import Array, Segment
+
+PAD, FRAME, WATERMARK, END, BATCH = range(5)
+DATA_AT = 128
+RECORD = struct.Struct("<II")
+U64 = struct.Struct("<Q")
+
+
+class Record(NamedTuple):
+    """One record as the consumer sees it. `payload` is a view, dead after release()."""
+
+    kind: int
+    payload: Array
+    next: int
+
+
+def _padded(payload_bytes: int) -> int:
+    return RECORD.size + ((payload_bytes + 7) & ~7)
+
+
+class Ring:
+    """Either end of a ring; which methods a process calls decides which end it is."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        self.capacity = 1 << ((segment.size - DATA_AT).bit_length() - 1)
+        self._head = segment.array("<u8", 1, 0)
+        self._promise = segment.array("<u8", 1, 8)
+        self._tail = segment.array("<u8", 1, 64)
+        self._data = segment.array("u1", self.capacity, DATA_AT)
+        self._view = self._data.data
+        self.write_position = int(self._head[0])
+
+    @staticmethod
+    def bytes_for(capacity: int) -> int:
+        """Size of a segment whose ring holds at least `capacity` bytes."""
+        return DATA_AT + (1 << max(capacity - 1, 4095).bit_length())
+
+    @property
+    def head(self) -> int:
+        """Bytes ever made visible."""
+        return int(self._head[0])
+
+    @property
+    def tail(self) -> int:
+        """Bytes ever released."""
+        return int(self._tail[0])
+
+    @property
+    def used(self) -> int:
+        """Bytes written and not released, unpublished ones included."""
+        return self.write_position - self.tail
+
+    def try_reserve(self, payload_bytes: int, kind: int) -> Array | None:
+        """Room for one record's payload, or None if the ring is full. Producer."""
+        need = _padded(payload_bytes)
+        at = self.write_position & (self.capacity - 1)
+        to_end = self.capacity - at
+        skip = to_end if need > to_end else 0
+        if self.used + skip + need > self.capacity:
+            return None
+        if skip:
+            RECORD.pack_into(self._view, at, to_end - RECORD.size, PAD)
+            self.write_position += skip
+            at = 0
+        RECORD.pack_into(self._view, at, payload_bytes, kind)
+        self.write_position += need
+        return self._data[at + RECORD.size : at + RECORD.size + payload_bytes]
+
+    def fits(self, payload_bytes: int, held: int = 0) -> bool:
+        """Whether a record of this size always finds room: beside `held` such that are not released yet, and a gap."""
+        return _padded(payload_bytes) <= self.capacity // (2 + held)
+
+    def publish(self) -> None:
+        """Make everything written so far visible. Producer; pairs with `head` in read()."""
+        self._head[0] = self.write_position
+
+    def promise(self, watermark_ns: int) -> None:
+        """Say what a WATERMARK record behind `head` would say, when a full ring has no room for one.
+
+        A consumer that waits for the watermark before it releases would otherwise wait for ever.
+        """
+        self._promise[0] = watermark_ns
+
+    @property
+    def promised(self) -> int:
+        """Holds for all records up to a `head` that is read after it. Consumer."""
+        return int(self._promise[0])
+
+    def restore_head(self, position: int) -> None:
+        """Producer, at start: go on from a journalled position."""
+        self.write_position = position
+        self._head[0] = position
+
+    def read(self, position: int) -> Record | None:
+        """The record at `position`, or None if nothing is there yet. Consumer."""
+        while position < self.head:
+            at = position & (self.capacity - 1)
+            payload_bytes, kind = RECORD.unpack_from(self._view, at)
+            after = position + _padded(payload_bytes)
+            if kind != PAD:
+                return Record(kind, self._data[at + RECORD.size : at + RECORD.size + payload_bytes], after)
+            position = after
+        return None
+
+    def release(self, position: int) -> None:
+        """Give back everything before `position`; views into it are dead. Consumer."""
+        self._tail[0] = position
+
+    def close(self) -> None:
+        """Drop the views; the segment stays with its owner."""
+        self._view.release()
+        del self._head, self._promise, self._tail, self._data
+
+
+def put(ring: Ring, kind: int, payload: bytes) -> bool:
+    """Write one small record; False if the ring is full."""
+    room = ring.try_reserve(len(payload), kind)
+    if room is None:
+        return False
+    room[:] = np.frombuffer(payload, "u1")
+    return True

@@ -1,0 +1,80 @@
+"""The watermark: a time up to which everything has been handed to the workers.
+
+The programs keep a mark per CPU and slot in a map that is mapped here (bpf/c/frame.h says in which
+order they store): `busy` while one writes, `first_ns` the time of the oldest unsent record.
+
+    1. T = now
+    2. busy of all marks, then first_ns of all marks
+    3. data_head of all perf rings, and drain up to there
+    4. everything older than min(T, first_ns that are set) is in the rings
+
+A mark that is busy and shows no time may be about to take one: then it is looked at again, and if it
+stays so, the watermark waits. A record begun after step 2 has read the clock after T.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bpf.layout import EVENTS, LOST_REASONS, MARK
+from bpf.mapped import MappedArray
+from pipeline.transport.clock import boottime_ns
+
+Array = np.ndarray[Any, Any]
+TRIES = 50
+
+
+class Marks:
+    """The marks of all CPUs and slots: MARK[cpus, slots]."""
+
+    def __init__(self, fd: int, cpus: int, slots: int, bound_ns: int = 2**62) -> None:
+        self.cpus, self.slots, self.bound_ns = cpus, slots, bound_ns
+        self._mapped = MappedArray(fd, MARK, cpus * slots)
+        self.array = self._mapped.array.reshape(cpus, slots)
+        self._busy = self.array["busy"]
+        self._first = self.array["first_ns"]
+        self._watermark_ns = 0
+
+    def any_waiting(self) -> bool:
+        """Whether a CPU has a record that it has not sent."""
+        return bool(self._first.any())
+
+    def waiting(self) -> Array:
+        """Time of the oldest unsent record, per CPU and slot; 0 where there is none."""
+        return self._first.copy()
+
+    def sample(self) -> int:
+        """The watermark. Take it before reading data_head.
+
+        It never goes back, and never lags by more than `bound_ns`: what arrives later is late.
+        """
+        for _ in range(TRIES):
+            now = boottime_ns()
+            busy = self._busy.copy()
+            first = self._first.copy()
+            if not ((busy != 0) & (first == 0)).any():
+                waiting = first[first != 0]
+                oldest = int(waiting.min()) if waiting.size else now
+                self._watermark_ns = max(self._watermark_ns, min(now, oldest) - 1, now - self.bound_ns)
+                return self._watermark_ns
+        self._watermark_ns = max(self._watermark_ns, now - self.bound_ns)
+        return self._watermark_ns
+
+    def lost(self) -> Array:
+        """Events lost in the kernel, u64[cpus, slots]."""
+        total = np.zeros((self.cpus, self.slots), np.uint64)
+        for reason in LOST_REASONS:
+            total += self.array[reason]
+        return total
+
+    def close(self) -> None:
+        """Drop the views and unmap."""
+        del self.array, self._busy, self._first
+        self._mapped.close()
+
+
+def produced(fd: int, cpus: int) -> MappedArray:
+    """Events that programs counted, u64[EVENTS] per CPU (as a structured array of one field)."""
+    return MappedArray(fd, np.dtype([("events", "<u8", EVENTS)]), cpus)

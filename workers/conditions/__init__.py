@@ -1,0 +1,1 @@
+"""Conditions of outputs on rows, and which of them, and of signatures, the kernel side can decide."""

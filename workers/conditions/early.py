@@ -1,0 +1,98 @@
+"""Which conditions the kernel side can decide, and as what (bpf/programs/early.py): words become bits here.
+
+A condition goes there if a record that its test takes back would certainly be taken out by
+workers/conditions/filters.py. Words are met halfway: the test asks for the bits that all values of a word have in
+common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from bpf.layout import KIND_STRING
+from bpf.programs.early import NumberTest, Pattern, Test, TextTest, is_early, path_terms, text_terms
+from bpf.tables import words
+from bpf.tables.catalogue import Event
+from bpf.tables.reads import PATH, ROOT
+from config.filters import Condition, integer
+from workers.decode.flags import parser_of
+from workers.decode.numbers import Parser, table_of
+from workers.decode.texts import TEXT_TYPES
+from workers.decode.words import sample_values
+from workers.views.pieces import VECTOR_TYPE
+
+RANGES = {"s32": (-(2**31), 2**31 - 1), "u32": (0, 2**32 - 1), "s64": (-(2**63), 2**63 - 1), "u64": (0, 2**64 - 1)}
+
+
+def early_tests(conditions: Sequence[Condition]) -> tuple[Test, ...]:
+    """Tests for those of the conditions that the kernel side can decide, or part of them."""
+    found = (_test(condition) for condition in conditions if is_early(condition.event) and not condition.member)
+    return tuple(test for test in found if test is not None)
+
+
+def _test(condition: Condition) -> Test | None:
+    if condition.argument is None:
+        return _number(condition, "s64", None)
+    argument = condition.event.arguments[condition.argument]
+    if argument.type in TEXT_TYPES:
+        return text_test(condition.event, condition.argument, condition.values, condition.op == "!=")
+    if argument.type == VECTOR_TYPE or argument.type == "bool" or argument.form == ROOT:
+        return None
+    return _number(condition, argument.width, parser_of(condition.event.name, argument.name, argument.type))
+
+
+def _number(condition: Condition, cast: str, parser: Parser | None) -> Test | None:
+    values, masks = [], []
+    for text in condition.values:
+        if text.lstrip("-")[:1].isdigit():
+            value = integer(text)
+            if RANGES[cast][0] <= value <= RANGES[cast][1]:
+                values.append(value)
+            elif condition.op not in ("=", "!="):
+                return None
+        elif condition.op == "=":
+            mask = common_bits(parser, text) if parser else 0
+            if not mask:
+                return None
+            masks.append(mask)
+    if not values and not masks:
+        return None
+    return NumberTest(condition.event, condition.argument, cast, condition.op, tuple(values), tuple(masks))
+
+
+@cache
+def _producers(parser: Parser) -> dict[str, int]:
+    """Of each word that a parser can give, and each way to join some: the bits that all values of it have."""
+    table = table_of(parser)
+    if table is not None:
+        return words.numbers_of(table)
+    found: dict[str, int] = {}
+    for value in sample_values():
+        text = parser(value)
+        for word in {text, *text.split("|")}:
+            found[word] = found.get(word, value) & value
+    return found
+
+
+def common_bits(parser: Parser, text: str) -> int:
+    """Bits that a value must have for its words to be `text`, or for `text` to be one of them; 0 if none is known."""
+    known = _producers(parser)
+    bits = 0
+    for word in text.split("|"):
+        if word not in known:
+            return 0
+        bits |= known[word]
+    return bits
+
+
+def text_test(event: Event, argument: int, globs: Sequence[str], negated: bool = False) -> TextTest | None:
+    """Takes back only what certainly fits none of these, or, negated, one of them; None if there is no such test."""
+    form = event.arguments[argument].form
+    is_string = any(blob.arg == argument and blob.kind == KIND_STRING for blob in event.blobs)
+    if form not in (PATH, "", "kernel") or (event.is_syscall and not is_string):
+        return None
+    make = path_terms if form == PATH else text_terms
+    found = [Pattern.of(glob) for glob in globs]
+    sure = tuple(pattern for pattern in found if pattern is not None and make(pattern) is not None)
+    return TextTest(event, argument, negated, sure) if sure and (negated or len(sure) == len(globs)) else None

@@ -1,0 +1,143 @@
+"""What the kernel side need not tell of, since no signature can match it (bpf/programs/early.py, AnyOf).
+
+Of a condition, that part is taken over which the programs can decide on a finished record: numbers and flags, and texts
+that are exact, begin or end with something. What they cannot decide, and what is negated, counts as if it held. So a
+record is taken back only if every signature of its event is certain not to match. That is looked at where paths are
+walked (bpf/c/path.h), so of events with paths alone: those are many, and large.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+from bpf.programs.early import EITHER, EVERY, MOST_LEAVES, AnyOf, Leaf, NumberTest, Pattern, TextTest, Wanted, is_early
+from bpf.tables.catalogue import Catalogue
+from bpf.tables.reads import PATH
+from config.conditions import Scalar, Test
+from config.rules import Rule
+from workers.conditions.early import RANGES, common_bits, text_test
+from workers.decode.flags import parser_of
+from workers.decode.texts import TEXT_TYPES
+from workers.detect.engine.scan import ends
+from workers.detect.rules.compiled import NEGATED, SURELY, Formula, OfEvent, compile_rules
+from workers.detect.rules.fields import Field
+from workers.detect.rules.values import NUMBER, number_of
+
+COMPARED = {"equals": "=", "has": "=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+MOST_PATTERNS = 128
+"""Of one event. The programs try one after the other, and each is some 40 instructions."""
+MOST_MEASURED = 32
+"""Of these, beginnings that end within a name: for them a name's length is looked for byte by byte, which the verifier
+does as well; it gives up between 32 and 128 of them, and takes seconds for that."""
+MEANING = re.compile(r"[*?\[\\]")
+"""What a glob does not take as it stands."""
+
+
+def narrowed(rules: Sequence[Rule], catalogue: Catalogue, shown: Collection[str]) -> tuple[AnyOf, ...]:
+    """A test for each event of which some records match no rule for certain; of those that are `shown`, none."""
+    found = []
+    for of in compile_rules(rules, catalogue).values():
+        walks = any(argument.form == PATH for argument in of.event.arguments)
+        if walks and is_early(of.event) and of.event.name not in shown:
+            test = _Narrowing(of).test()
+            found += [test] if test else []
+    return tuple(sorted(found, key=lambda test: test.event.id))
+
+
+class _Narrowing:
+    """The rules of one event."""
+
+    def __init__(self, of: OfEvent) -> None:
+        self._of = of
+        self._leaves: list[Leaf] = []
+        self._numbers: dict[int, int | None] = {}
+
+    def test(self) -> AnyOf | None:
+        """None if some rule can match whatever the record is."""
+        parts = [self._most(formula) for formula in self._of.formulas.values()]
+        wanted = tuple(part for part in parts if part is not None)
+        patterns = [p for leaf in self._leaves if isinstance(leaf, TextTest) for p in leaf.patterns]
+        if len(patterns) > MOST_PATTERNS or sum(map(_is_measured, patterns)) > MOST_MEASURED:
+            return None
+        return AnyOf(self._of.event, tuple(self._leaves), (EITHER, wanted)) if len(wanted) == len(parts) else None
+
+    def _most(self, formula: Formula) -> Wanted | None:
+        """What must hold for a formula to be true, None if nothing need."""
+        if isinstance(formula, int):
+            return self._number(formula)
+        kind, inner = formula
+        if kind == NEGATED:
+            return None
+        if kind == SURELY:
+            return self._most(inner)
+        parts = [self._most(part) for part in inner]
+        wanted = tuple(part for part in parts if part is not None)
+        if kind == EVERY:
+            return (EVERY, wanted) if wanted else None
+        return (EITHER, wanted) if len(wanted) == len(parts) else None
+
+    def _number(self, test: int) -> int | None:
+        if test not in self._numbers:
+            leaf = leaf_of(*self._of.tests[test]) if len(self._leaves) < MOST_LEAVES else None
+            self._numbers[test] = None if leaf is None else len(self._leaves)
+            self._leaves += [leaf] if leaf else []
+        return self._numbers[test]
+
+
+def _is_measured(pattern: Pattern) -> bool:
+    return bool(pattern.start) and not pattern.exact and not pattern.start.endswith("/")
+
+
+def leaf_of(field: Field, test: Test) -> Leaf | None:
+    """What the kernel side can tell of a test; None if nothing."""
+    if field.place not in ("argument", "result") or field.view or field.element is not None or field.is_bool:
+        return None
+    if field.type in TEXT_TYPES:
+        globs = [_glob(test, value) for value in test.values]
+        known = [glob for glob in globs if glob is not None]
+        return text_test(field.event, field.argument, known) if known and len(known) == len(globs) else None
+    return _number_leaf(field, test) if field.kind == NUMBER and not field.column else None
+
+
+def _glob(test: Test, value: Scalar) -> str | None:
+    """The texts that a value stands for, and perhaps more; None if that is too many."""
+    text = str(value)
+    if test.nocase:
+        return None
+    if test.operator == "re":
+        begin, end, whole = ends(text)
+        if MEANING.search(begin + end) or not (begin or end):
+            return None
+        return begin if whole else f"{begin}*{end}"
+    if test.operator == "glob":
+        return None if "\\" in text or "[" in text else text
+    if MEANING.search(text):
+        return None
+    return {"equals": text, "startswith": f"{text}*", "endswith": f"*{text}"}.get(test.operator)
+
+
+def _number_leaf(field: Field, test: Test) -> NumberTest | None:
+    operator = COMPARED.get(test.operator)
+    if operator is None or (operator != "=" and len(test.values) > 1):
+        return None
+    result = field.place == "result"
+    cast = "s64" if result else field.width
+    parser = None if result else parser_of(field.event.name, field.name, field.type)
+    values: list[int] = []
+    masks: list[int] = []
+    for given in test.values:
+        number = number_of(given, field.width, None)
+        if number is None:
+            mask = common_bits(parser, str(given)) if parser else 0
+            if not mask:
+                return None
+            masks.append(mask)
+        elif test.operator == "has" and number:
+            masks.append(number)
+        else:
+            values.append(number)
+    least, most = RANGES[cast]
+    if not all(least <= value <= most for value in values) or not all(0 < mask <= RANGES["u64"][1] for mask in masks):
+        return None
+    return NumberTest(field.event, None if result else field.argument, cast, operator, tuple(values), tuple(masks))

@@ -1,0 +1,50 @@
+"""Conditions on a part of an argument (`connect.addr.port=53`, `bpf.attr.prog_type=BPF_PROG_TYPE_KPROBE`): it is what
+signatures call a field, and is looked at by the same columns.
+
+Loaded only where there is such a condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bpf.tables.catalogue import catalogue
+from config.filters import Condition, FilterError
+from workers.detect.columns.reading import column_of
+from workers.detect.columns.view import View, listed
+from workers.detect.rules.fields import Field, FieldError, field_of
+from workers.detect.rules.values import NUMBER, Text
+from workers.enrich.tree import ProcessTree
+from workers.records.rows import Contexts, Rows
+
+Array = np.ndarray[Any, Any]
+
+
+def field_for(condition: Condition) -> Field:
+    """The field that a condition is on; FilterError if there is none, or none that conditions can be on."""
+    name = condition.event.arguments[condition.argument or 0].name + condition.member
+    try:
+        found = field_of(condition.event, name)
+    except FieldError as error:
+        raise FilterError(f"{condition.text}: {error}") from error
+    if found.kind != NUMBER and condition.op not in ("=", "!="):
+        raise FilterError(f"{condition.text}: {name} is text, it takes = and !=")
+    return found
+
+
+class Parts:
+    """The values of one such field, of rows of its event."""
+
+    def __init__(self, condition: Condition, counts: Array) -> None:
+        self.field = field_for(condition)
+        self._column, self._counts = column_of(self.field), counts
+        self._tree = ProcessTree(catalogue())
+
+    def values(self, rows: Rows, contexts: Contexts, chosen: Array) -> Sequence[Any]:
+        """A number, the readings of a text, or None of each chosen row."""
+        view = View(rows, contexts, self._tree, self._counts, chosen)
+        found = [self._column.value(key) for key in listed(self._column.keys(view, chosen))]
+        return [None if isinstance(v, Text) and v.cut else v.parts if isinstance(v, Text) else v for v in found]

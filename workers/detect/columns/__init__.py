@@ -1,0 +1,1 @@
+"""Fields of events as columns, with a key for each distinct value."""

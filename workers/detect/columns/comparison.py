@@ -1,0 +1,51 @@
+"""Two fields of one event compared with each other: `pathname|endswith|process.name`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from config.conditions import COMPARED
+from workers.detect.columns.view import Array, Column, Keys, ValueColumn, View, listed
+from workers.detect.rules.matching import COMPARES
+from workers.detect.rules.patterns import lowered
+from workers.detect.rules.values import Text, Value, text
+
+UNDECIDED = Text((), True)
+"""The outcome where a limit of ours leaves it open."""
+
+
+def compared(how: str, left: Value, right: Value) -> Value:
+    """1 if some reading of the left field fits some reading of the right one, else 0; None if one was not read,
+    UNDECIDED if one was cut or could not be followed, and what is there does not decide it.
+    """
+    if left is None or right is None:
+        return None
+    operator, _, nocase = how.partition(COMPARED)
+    left, right = _text(left), _text(right)
+    pairs = [(lowered(a), lowered(b)) if nocase else (a, b) for a in left.parts for b in right.parts]
+    fits = any(COMPARES[operator](*pair) for pair in pairs)
+    if right.cut or right.passed or left.passed:
+        return UNDECIDED
+    if left.cut and not (fits and operator in ("contains", "startswith")):
+        return UNDECIDED
+    return int(fits)
+
+
+def _text(value: Value) -> Text:
+    if isinstance(value, Text):
+        return value
+    return text(value if isinstance(value, bytes) else str(value))
+
+
+class ComparisonColumn(ValueColumn):
+    """Whether two fields fit; the key is both of theirs."""
+
+    def __init__(self, how: str, left: Column, right: Column) -> None:
+        self._how, self._left, self._right = how, left, right
+
+    def keys(self, view: View, chosen: Array) -> Keys:
+        pair: tuple[list[Any], ...] = tuple(listed(column.keys(view, chosen)) for column in (self._left, self._right))
+        return list(zip(*pair, strict=True))
+
+    def value(self, key: Any) -> Value:
+        return compared(self._how, self._left.value(key[0]), self._right.value(key[1]))

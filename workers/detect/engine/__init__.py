@@ -1,0 +1,1 @@
+"""The engine: which rules match which rows."""

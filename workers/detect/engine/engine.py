@@ -1,0 +1,385 @@
+"""The engine: which rules match which rows, at a cost that hardly depends on the number of rules.
+
+Every field that rules of an event ask for is a column. A value of a column falls into a class: the set of tests that
+hold of it, and of those that are unknown. Classes are few, and remembered by value. A row then walks a table from
+column to column:
+
+    state 0 --class of column 1--> state --class of column 2--> state ... --> verdict: a tuple of rules
+
+A state is the set of all tests decided so far. It is worked out when it is met for the first time, and then only for
+the rules that a test of it touches; as soon as no rule is left open it has its verdict, and the columns behind it are
+not even read for those rows. Tables are numpy arrays, so that all rows of a turn take a step at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter_ns
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bpf.programs.early import EVERY
+from bpf.tables.catalogue import Catalogue
+from config.rules import Rule
+from workers.detect.columns.reading import column_of
+from workers.detect.columns.view import Bulk, Column, Few, View
+from workers.detect.engine.matches import Matched, Matches
+from workers.detect.engine.memory import Memory
+from workers.detect.engine.prefilter import Rough
+from workers.detect.engine.scan import Scan, Seen
+from workers.detect.engine.steps import OPEN, STATE_BYTES, UNKNOWN_STEP, State, Step, bits, numbers_in
+from workers.detect.engine.tally import Tally
+from workers.detect.rules.compiled import NEGATED, SURELY, Formula, OfEvent, compile_rules, numbers
+from workers.detect.rules.fields import Field
+from workers.detect.rules.matching import Matcher, Verdicts
+from workers.detect.rules.values import NUMBER
+from workers.enrich.tree import ProcessTree
+from workers.records.blobs import argument_counts
+from workers.records.rows import Contexts, Rows
+
+Array = np.ndarray[Any, Any]
+ColumnOf = Callable[[Field], Column]
+"""How a field is read."""
+MAX_TABLES = 32 << 20
+"""Bytes of the tables of an event; and about what rows add to them between two looks at these bounds."""
+MAX_BYTES = 256 << 20
+"""Of the tables of all events, and of the values that are remembered."""
+MAX_ROWS, MIN_ROWS = 1 << 14, 16
+"""Looked at between two looks at these bounds: the fewer, the more tests and columns there are."""
+
+
+class Verdict(NamedTuple):
+    """What comes of a row: rules that match; rules that a limit of ours leaves undecided, and for which fields."""
+
+    matched: Matched = ()
+    undecided: Matched = ()
+    fields: tuple[str, ...] = ()
+
+
+DEAR = ("image", "compared")
+"""Places of fields that cost the most to read."""
+
+
+class Classes:
+    """Values of one column by what its tests say of them."""
+
+    def __init__(self, column: Column, tests: Sequence[int], matcher: Matcher) -> None:
+        self.column = column
+        self.matcher = matcher
+        self.tests = tests
+        """Numbers of the event's tests, by position in the matcher."""
+        self.memory = Memory(self._classes)
+        self.known: list[State] = []
+        self._by_state: dict[State, int] = {}
+        self._by_sign: dict[int, int] = {}
+        self.scan = Scan.of(matcher.field, matcher.tests)
+        self.rough = Rough.of(matcher.tests) if self.scan else None
+        self.scanned = 0
+        self.held = 0
+        """Bytes of all classes."""
+
+    def _classes(self, keys: list[Any]) -> list[int]:
+        return [self.class_of(self.matcher.verdicts(self.column.value(key))) for key in keys]
+
+    def class_of(self, verdicts: Verdicts) -> int:
+        """The class with these verdicts."""
+        state = State(*(bits(self.tests[i] for i in each) for each in verdicts))
+        found = self._by_state.get(state)
+        if found is None:
+            found = self._by_state[state] = len(self.known)
+            self.known.append(state)
+            self.held += state.bytes
+        return found
+
+    def of(self, view: View, chosen: Array) -> Array:
+        """Class of each chosen row, i64."""
+        walked = self.column.walked(view, chosen) if self.rough else None
+        if walked is None:
+            return self._properly(view, chosen)
+        assert self.rough is not None
+        found = np.full(len(chosen), self.class_of(Verdicts(self.matcher.present, frozenset())))
+        if walked.unread.any():
+            found[walked.unread] = self.class_of(self.matcher.unread)
+        maybe = self.rough.maybe(walked.block) & ~walked.unread | walked.odd
+        self.scanned += len(chosen) - int(np.count_nonzero(maybe))
+        if maybe.any():
+            found[maybe] = self._properly(view, chosen[maybe])
+        return found
+
+    def _properly(self, view: View, chosen: Array) -> Array:
+        bulk = self.column.bulk(view, chosen) if self.scan else None
+        return self._remembered(view, chosen) if bulk is None else self._scanned(view, chosen, bulk)
+
+    def _remembered(self, view: View, chosen: Array) -> Array:
+        keys = self.column.keys(view, chosen)
+        return self.memory.numbers(keys.distinct)[keys.which] if isinstance(keys, Few) else self.memory.numbers(keys)
+
+    def _scanned(self, view: View, chosen: Array, bulk: Bulk) -> Array:
+        assert self.scan is not None
+        self.scanned += len(chosen)
+        seen = self.scan.look(bulk.blocks)
+        signs, firsts, which = np.unique(seen.sign, return_index=True, return_inverse=True)
+        classes = np.array(
+            [self._class_of_sign(*pair, seen) for pair in zip(signs.tolist(), firsts.tolist(), strict=True)]
+        )
+        found = classes[which]
+        if bulk.unread.any():
+            found[bulk.unread] = self.class_of(self.matcher.unread)
+        single = bulk.single | (seen.doubt & ~bulk.unread)
+        if single.any():
+            found[single] = self._remembered(view, chosen[single])
+        return found
+
+    def _class_of_sign(self, sign: int, row: int, seen: Seen) -> int:
+        found = self._by_sign.get(sign)
+        if found is None:
+            true = frozenset(seen.tests(row)) | self.matcher.present
+            found = self._by_sign[sign] = self.class_of(Verdicts(true, frozenset()))
+        return found
+
+    def forget(self) -> None:
+        """All classes: there are too many."""
+        self.memory.forget()
+        self.known.clear()
+        self._by_state.clear()
+        self._by_sign.clear()
+        self.held = 0
+
+
+class EventEngine:
+    """All rules of one event."""
+
+    def __init__(self, rules: OfEvent, column_of: ColumnOf, bound: Callable[[], None] = lambda: None) -> None:
+        """`bound`: called after some rows each, when nothing of the tables is in use."""
+        self.rules, self._bound = rules, bound
+        self.columns = self._columns(rules, column_of)
+        self._rules_of: dict[int, list[int]] = {n: [] for n in range(len(rules.tests))}
+        for position, formula in rules.formulas.items():
+            for number in numbers(formula):
+                self._rules_of[number].append(position)
+        self._after: list[frozenset[int]] = []
+        """Of each column: the tests that are decided only by later ones."""
+        later: set[int] = set(range(len(rules.tests)))
+        for column in self.columns:
+            later -= set(column.tests)
+            self._after.append(frozenset(later))
+        self.verdicts: list[Verdict] = []
+        self._verdict_numbers: dict[Verdict, int] = {}
+        self._begin()
+        self._usual = [self._split(State(), after, rules.formulas) for after in self._after]
+        """After each column, if no test of it holds: rules that match for certain, and those that are open."""
+        self.evicted = self.held = 0
+        """States that were forgotten; about how many bytes tables and values take."""
+        grows = 2 * len(self.columns) * State(-1 << len(rules.tests), -1 << len(rules.tests)).bytes
+        self._part = max(MIN_ROWS, min(MAX_ROWS, MAX_TABLES // max(grows, 1)))
+
+    def _begin(self) -> None:
+        self._steps = [Step() for _ in self.columns]
+        self.verdicts.clear()
+        self._verdict_numbers.clear()
+        self._held_verdicts = 0
+        self._verdict(Verdict())
+
+    def begin_anew(self) -> None:
+        """Forget all: it has become too much."""
+        self.evicted += sum(len(s.states) for s in self._steps)
+        for column in self.columns:
+            column.forget()
+        self._begin()
+        self.held = 0
+
+    @staticmethod
+    def _columns(rules: OfEvent, column_of: ColumnOf) -> list[Classes]:
+        """Cheap ones first: numbers and contexts, then texts."""
+        by_field: dict[Field, list[int]] = {}
+        for number, (asked, _) in enumerate(rules.tests):
+            by_field.setdefault(asked, []).append(number)
+        order = sorted(by_field, key=lambda f: (f.place in DEAR, f.place != "context" and f.kind != NUMBER))
+        return [Classes(column_of(f), by_field[f], Matcher(f, [rules.tests[n][1] for n in by_field[f]])) for f in order]
+
+    def _verdict(self, verdict: Verdict) -> int:
+        found = self._verdict_numbers.get(verdict)
+        if found is None:
+            found = self._verdict_numbers[verdict] = len(self.verdicts)
+            self.verdicts.append(verdict)
+            self._held_verdicts += STATE_BYTES + 8 * (len(verdict.matched) + len(verdict.undecided))
+        return found
+
+    @staticmethod
+    def _split(
+        state: State, after: frozenset[int], formulas: dict[int, Formula]
+    ) -> tuple[frozenset[int], frozenset[int]]:
+        """Of these rules: those that match whatever follows, and those that what follows decides; with a test that a
+        limit left undecided, whether the rule is undecided, too.
+        """
+        sure, open_ = set(), set()
+        for position, formula in formulas.items():
+            least, most = _bounds(formula, state, after)
+            if least > 0:
+                sure.add(position)
+            elif most > 0 or (state.limited and least < most == 0):
+                open_.add(position)
+        return frozenset(sure), frozenset(open_)
+
+    def matches(self, view: Any, chosen: Array) -> tuple[Array, list[Verdict]]:
+        """Rows that match, of those chosen, or that are not decided, and their verdicts; in parts, so that what is
+        remembered is bounded inside a turn, too.
+        """
+        rows: list[Array] = []
+        matched: list[Verdict] = []
+        for begin in range(0, len(chosen), self._part):
+            part = chosen[begin : begin + self._part]
+            verdicts = self.match(view, part)
+            hit = np.flatnonzero(verdicts)
+            rows.append(part[hit])
+            # numbers of verdicts hold until the next part
+            matched += [self.verdicts[v] for v in verdicts[hit].tolist()]
+            self._weigh()
+        return np.concatenate(rows), matched
+
+    def _weigh(self) -> None:
+        tables = sum(s.bytes for s in self._steps) + sum(c.held for c in self.columns) + self._held_verdicts
+        self.held = tables + sum(column.memory.held for column in self.columns)
+        if tables > MAX_TABLES:
+            self.begin_anew()
+        self._bound()
+
+    def match(self, view: Any, chosen: Array) -> Array:
+        """Verdict of each chosen row, as a number of `verdicts`, i32."""
+        if not self.columns:
+            sure, _ = self._split(State(), frozenset(), self.rules.formulas)
+            return np.full(len(chosen), self._verdict(Verdict(tuple(sorted(sure)))), np.int32)
+        out = np.zeros(len(chosen), np.int32)
+        left, state = np.arange(len(chosen)), np.zeros(len(chosen), np.int64)
+        for level, (column, step) in enumerate(zip(self.columns, self._steps, strict=True)):
+            classes = column.of(view, chosen)
+            state = self._advance(level, step, state, classes)
+            found = step.verdicts[state]
+            is_open = found == OPEN
+            if not is_open.all():
+                done, going = np.flatnonzero(~is_open), np.flatnonzero(is_open)
+                out[left[done]] = found[done]
+                chosen, left, state = chosen[going], left[going], state[going].astype(np.int64)
+                if not len(left):
+                    break
+        return out
+
+    def _advance(self, level: int, step: Step, state: Array, classes: Array) -> Array:
+        rows = len(self._steps[level - 1].states) if level else 1
+        columns = len(self.columns[level].known)
+        found = step.find(state, classes, rows, columns)
+        missing = found == UNKNOWN_STEP
+        if missing.any():
+            pairs = np.unique(np.stack([state[missing], classes[missing]]), axis=1)
+            for before, kind in pairs.T.tolist():
+                step.put(before, kind, self._make(level, step, before, kind))
+            found = step.find(state, classes, rows, columns)
+        return found
+
+    def _make(self, level: int, step: Step, before: int, kind: int) -> int:
+        earlier = self._steps[level - 1].states[before] if level else State()
+        new = self.columns[level].known[kind]
+        state = State(earlier.true | new.true, earlier.unknown | new.unknown, earlier.limited | new.limited)
+        found = step.numbers.get(state)
+        if found is not None:
+            return found
+        found = step.add(state)
+        sure, open_ = self._decided(level, state)
+        if not open_:
+            undecided, fields = self._undecided(state, self._after[level]) if state.limited else ((), ())
+            step.verdicts[found] = self._verdict(Verdict(tuple(sorted(sure)), undecided, fields))
+        return found
+
+    def _undecided(self, state: State, after: frozenset[int]) -> tuple[Matched, tuple[str, ...]]:
+        """The rules that a limit of ours leaves undecided, and the fields that it is about."""
+        limited = set(numbers_in(state.limited))
+        touched = {p for n in limited for p in self._rules_of[n]}
+        found = {p for p in touched if _bounds(self.rules.formulas[p], state, after) == (0, 0)}
+        about = {self.rules.tests[n][0].name for n in limited if found.intersection(self._rules_of[n])}
+        return tuple(sorted(found)), tuple(sorted(about))
+
+    def _decided(self, level: int, state: State) -> tuple[frozenset[int], frozenset[int]]:
+        touched = {p for n in numbers_in(state.true | state.unknown) for p in self._rules_of[n]}
+        sure, open_ = self._usual[level]
+        if not touched:
+            return sure, open_
+        formulas = {p: self.rules.formulas[p] for p in touched}
+        more_sure, more_open = self._split(state, self._after[level], formulas)
+        return (sure - touched) | more_sure, (open_ - touched) | more_open
+
+
+def _bounds(formula: Formula, state: State, after: frozenset[int]) -> tuple[int, int]:
+    """The least and the largest verdict that a formula can still have; the tests `after` are not decided yet."""
+    if isinstance(formula, int):
+        if formula in after:
+            return -1, 1
+        value = 1 if state.true >> formula & 1 else 0 if state.unknown >> formula & 1 else -1
+        return value, value
+    kind, inner = formula
+    if kind in (NEGATED, SURELY):
+        low, high = _bounds(inner, state, after)
+        if kind == NEGATED:
+            return -high, -low
+        return 1 if low > 0 else -1, 1 if high > 0 else -1
+    pairs = [_bounds(each, state, after) for each in inner]
+    how, empty = (min, 1) if kind == EVERY else (max, -1)
+    return how((low for low, _ in pairs), default=empty), how((high for _, high in pairs), default=empty)
+
+
+class Engine:
+    """A set of rules, compiled for rows."""
+
+    def __init__(self, rules: Sequence[Rule], catalogue: Catalogue) -> None:
+        self.rules = tuple(rules)
+        compiled = compile_rules(rules, catalogue)
+        self.events = {event: EventEngine(of, column_of, self._bound) for event, of in compiled.items()}
+        self._counts = argument_counts(catalogue)
+        self._looked_at = np.zeros(1 << 16, bool)
+        self._looked_at[list(self.events)] = True
+        self.tally = Tally(self.rules, {event: list(of.rules.formulas) for event, of in self.events.items()})
+
+    def _bound(self) -> None:
+        """The event that takes the most begins anew if all together take too much."""
+        if sum(engine.held for engine in self.events.values()) > MAX_BYTES:
+            max(self.events.values(), key=lambda engine: engine.held).begin_anew()
+
+    def values(self) -> dict[str, int]:
+        """Counts of the values that were looked at: in blocks of texts; by a key; worked out, since the key was new;
+        forgotten.
+        """
+        columns = [column for engine in self.events.values() for column in engine.columns]
+        memories = [column.memory for column in columns]
+        begun_anew = sum(engine.evicted for engine in self.events.values())
+        return {
+            "scanned": sum(column.scanned for column in columns),
+            "looked_up": sum(memory.looked_up for memory in memories),
+            "worked_out": sum(memory.worked_out for memory in memories),
+            "evicted": sum(memory.evicted for memory in memories) + begun_anew,
+        }
+
+    def match(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
+        """All rows that match at least one rule."""
+        looked_at = np.flatnonzero(self._looked_at[rows.event])
+        if not len(looked_at):
+            return Matches.none()
+        view = View(rows, contexts, tree, self._counts, looked_at)
+        events = rows.event[looked_at]
+        found_rows: list[Array] = []
+        found: list[Verdict] = []
+        for event in np.flatnonzero(np.bincount(events)).tolist():
+            chosen = looked_at[events == event]
+            engine = self.events[event]
+            began = perf_counter_ns()
+            hits, verdicts = engine.matches(view, chosen)
+            self.tally.add(event, len(chosen), perf_counter_ns() - began)
+            if len(hits):
+                found_rows.append(hits)
+                found += verdicts
+        if not found_rows:
+            return Matches.none()
+        at = np.concatenate(found_rows)
+        order = np.argsort(at, kind="stable").tolist()
+        matched = [i for i in order if found[i].matched]
+        undecided = {int(at[i]): (found[i].undecided, found[i].fields) for i in order if found[i].undecided}
+        return Matches(at[matched], [found[i].matched for i in matched], undecided=undecided)

@@ -1,0 +1,134 @@
+"""A first look at walked paths as they stand, last component first: which of them can hold any test at all.
+
+    value   /etc/cron.d/*  (startswith)      path    /etc/cron.d/job
+    sought  \\0cron.d\\0etc\\0/\\0               walked  \\0job\\0cron.d\\0etc\\0/\\0
+
+Most paths hold none, and need not be turned round to see that (workers/records/blocks.py, `walked`). Of each value the
+longest piece is sought that every path which it holds for has: whole components, or what stands at the end or the
+beginning of one. Only rows that have such a piece, and odd ones, are looked at properly
+(workers/detect/engine/scan.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import hyperscan
+import numpy as np
+
+from config.conditions import Scalar, Test
+from workers.detect.engine.scan import MOST_BYTES, database, required
+from workers.detect.rules.patterns import as_bytes, escaped, lowered
+from workers.records.blocks import NUL, SLASH, Block
+
+Array = np.ndarray[Any, Any]
+LEAST = 2
+"""Bytes of a piece, with the NULs around it: one byte of a name stands everywhere."""
+WILD = re.compile(rb"[*?\[\\]")
+
+
+class Piece(NamedTuple):
+    """Text that a path has in it, and whether that begins or ends there."""
+
+    data: bytes
+    first: bool
+    last: bool
+
+
+def pieces(operator: str, value: Scalar, nocase: bool) -> Iterator[Piece]:
+    """What a path must have for a test of it to hold: each of them."""
+    if operator == "re":
+        text = required(str(value))
+        if text is not None:
+            yield Piece(text.lower().encode(), False, False)
+        return
+    data = lowered(as_bytes(value)) if nocase else as_bytes(value)
+    if operator != "glob":
+        yield Piece(data, operator in ("equals", "startswith"), operator in ("equals", "endswith"))
+    elif b"[" not in data and b"\\" not in data:
+        parts = WILD.split(data)
+        for i, part in enumerate(parts):
+            yield Piece(part, i == 0, i == len(parts) - 1)
+
+
+def sought(piece: Piece) -> Iterator[bytes]:
+    """The same in a walked path: each of these is in it, if the piece is in the path."""
+    names = piece.data.split(b"/")
+    if b"\0" in piece.data:
+        return
+    if len(names) == 1:
+        yield (b"\0" if piece.first else b"") + piece.data + (b"\0" if piece.last else b"")
+        return
+    first, last = (0 if piece.first else 1), (len(names) if piece.last else len(names) - 1)
+    whole, end = names[first:last], b"\0"
+    if piece.first and not names[0]:
+        whole, end = whole[1:], b"\0/\0"
+    if whole and all(whole):
+        yield b"\0" + b"\0".join(reversed(whole)) + end
+    if not piece.first and names[0]:
+        yield names[0] + b"\0"
+    if not piece.last and names[-1]:
+        yield b"\0" + names[-1]
+
+
+def best(test: Test, value: Scalar) -> bytes | None:
+    """The longest that is worth looking for; None if there is none."""
+    found = [each for piece in pieces(test.operator, value, test.nocase) for each in sought(piece)]
+    longest = max(found, key=_letters, default=b"")
+    return longest if _letters(longest) and LEAST <= len(longest) <= MOST_BYTES // 4 else None
+
+
+def _letters(data: bytes) -> int:
+    return len(data) - data.count(b"\0") - data.count(b"/")
+
+
+class Rough:
+    """The tests of one field."""
+
+    def __init__(self, wanted: set[tuple[bytes, bool]]) -> None:
+        """hyperscan.error if one is beyond its bounds."""
+        # each with a number of its own: with one for all, Hyperscan takes a hundred times as long
+        self._database = database([(i, escaped(data), small) for i, (data, small) in enumerate(sorted(wanted))])
+
+    @classmethod
+    def of(cls, tests: Sequence[Test]) -> Rough | None:
+        """None if some path that has nothing of what is sought could hold a test."""
+        wanted: set[tuple[bytes, bool]] = set()
+        for test in tests:
+            for value in test.values if test.operator != "exists" else ():
+                found = best(test, value)
+                if found is None:
+                    return None
+                wanted.add((found, test.nocase or test.operator == "re"))
+        try:
+            return cls(wanted) if wanted else None
+        except hyperscan.error:
+            return None
+
+    def maybe(self, block: Block) -> Array:
+        """Mask of the walked paths that can hold a test. Texts that are not ASCII always can."""
+        block = block.stripped
+        found = np.zeros(len(block), bool)
+        ends: list[int] = []
+
+        def on_match(number: int, start: int, end: int, flags: int, context: object) -> None:
+            ends.append(end - 1)
+
+        self._database.scan(block.data, match_event_handler=on_match)
+        if ends:
+            found[block.rows(np.array(ends, np.int64))] = True
+        return found | ~block.is_ascii() | _slashed(block)
+
+
+def _slashed(block: Block) -> Array:
+    """Mask of those with a slash that is not the root: names of memfds can have them."""
+    last = block.begin + block.size - 1
+    root = (block.size > 0) & (block.data[last] == SLASH) & ((block.size == 1) | (block.data[last - 1] == NUL))
+    slashes = np.flatnonzero(block.data == SLASH)
+    found = np.zeros(len(block), bool)
+    if len(slashes) != np.count_nonzero(root):
+        others = np.bincount(block.rows(slashes), minlength=len(block)) > root
+        found[others] = True
+    return found

@@ -1,0 +1,56 @@
+"""What signatures cost, and what the memory of their values is good for: counts of one worker and generation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from config.rules import Rule
+from workers.detect.engine.matches import Matched
+
+Array = np.ndarray[Any, Any]
+
+
+class Tally:
+    """Counts by event, from which those of rules are worked out when somebody wants them."""
+
+    def __init__(self, rules: tuple[Rule, ...], of_event: dict[int, list[int]]) -> None:
+        """`of_event`: positions of the rules that look at an event, by its id."""
+        self.matched = np.zeros(len(rules), np.int64)
+        self.undecided = np.zeros(len(rules), np.int64)
+        self.own_ns = np.zeros(len(rules), np.int64)
+        self._of_event = {event: np.array(positions, np.int64) for event, positions in of_event.items()}
+        self._seen = {event: [0, 0] for event in of_event}
+
+    def add(self, event: int, rows: int, took_ns: int) -> None:
+        """So many rows of an event were looked at."""
+        seen = self._seen[event]
+        seen[0] += rows
+        seen[1] += took_ns
+
+    def add_matches(self, matched: Sequence[Matched]) -> None:
+        """What rules matched of some rows."""
+        if matched:
+            self.matched += self._counted(matched)
+
+    def add_undecided(self, positions: Sequence[Matched]) -> None:
+        """What rules a limit of ours left undecided in some rows."""
+        self.undecided += self._counted(positions)
+
+    def _counted(self, positions: Sequence[Matched]) -> Array:
+        return np.bincount(np.fromiter(chain.from_iterable(positions), np.int64), minlength=len(self.matched))
+
+    def write(self, shown: Array) -> None:
+        """Into columns `evaluated`, `matched` and `time_ns`, as many rules as there are rows."""
+        evaluated, time_ns = np.zeros(len(self.matched), np.int64), self.own_ns.copy()
+        for event, (rows, took_ns) in self._seen.items():
+            positions = self._of_event[event]
+            evaluated[positions] += rows
+            time_ns[positions] += took_ns // len(positions)
+        columns = {"evaluated": evaluated, "matched": self.matched, "undecided": self.undecided, "time_ns": time_ns}
+        for name, column in columns.items():
+            count = min(len(column), len(shown))
+            shown[name][:count] = column[:count]

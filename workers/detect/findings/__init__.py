@@ -1,0 +1,1 @@
+"""Findings: what they show, and how they are written."""

@@ -1,0 +1,82 @@
+"""What processes did before: rows of the last seconds, for findings that shall have them (`--before`).
+
+    turn   turn   turn   | turn at hand
+    rows   rows   rows   | rows ... the one that a signature matched
+
+Bounded by bytes; the oldest turns go first, and their rows are counted. Rows are of one table of contexts: when that
+begins anew, so does this.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from workers.records.rows import Contexts, Rows, concatenate
+
+Array = np.ndarray[Any, Any]
+MOST_BYTES = 32 << 20
+MOST_EVENTS = 64
+"""Of one finding: the latest."""
+SECOND_NS = 10**9
+
+
+class Turn(NamedTuple):
+    """Rows of one turn, and the thread group of each."""
+
+    rows: Rows
+    tgid: Array
+
+
+class History:
+    """State of one worker."""
+
+    def __init__(self, seconds: float, most_bytes: int = MOST_BYTES) -> None:
+        self._span_ns, self._most = int(seconds * SECOND_NS), most_bytes
+        self._turns: deque[Turn] = deque()
+        self._bytes = 0
+        self._generation = 0
+        self.dropped = 0
+        """Rows that had to go before their time."""
+
+    def follow(self, contexts: Contexts) -> None:
+        """Forget rows of a table that was begun anew."""
+        if self._generation != contexts.generation:
+            self.dropped += sum(len(turn.rows) for turn in self._turns)
+            self._turns.clear()
+            self._generation, self._bytes = contexts.generation, 0
+
+    def keep(self, rows: Rows, contexts: Contexts) -> None:
+        """Remember the rows of a turn that is done with."""
+        self.follow(contexts)
+        if not len(rows):
+            return
+        kept = rows.compact()
+        self._turns.append(Turn(kept, contexts.table["tgid"][kept.who]))
+        self._bytes += kept.data.nbytes
+        oldest_ns = int(rows.time_ns[-1]) - self._span_ns
+        while self._turns and int(self._turns[0].rows.time_ns[-1]) < oldest_ns:
+            self._bytes -= self._turns.popleft().rows.data.nbytes
+        while self._bytes > self._most:
+            turn = self._turns.popleft()
+            self._bytes -= turn.rows.data.nbytes
+            self.dropped += len(turn.rows)
+
+    def before(self, now: Turn, row: int) -> tuple[Rows | None, int]:
+        """(rows of the same process in the time before a row of the turn at hand, how many more there were)."""
+        tgid, time_ns = now.tgid[row], int(now.rows.time_ns[row])
+        since = np.uint64(max(0, time_ns - self._span_ns))
+        parts: list[Rows] = []
+        left, more = MOST_EVENTS, 0
+        earlier = Turn(now.rows.select(slice(0, row)), now.tgid[:row])
+        for turn in (earlier, *reversed(self._turns)):
+            times = turn.rows.time_ns
+            found = np.flatnonzero((turn.tgid == tgid) & (times >= since) & (times <= np.uint64(time_ns)))
+            more += max(0, len(found) - left)
+            found = found[len(found) - min(left, len(found)) :]
+            left -= len(found)
+            if len(found):
+                parts.append(turn.rows.select(found))
+        return (concatenate(parts[::-1]) if parts else None), more

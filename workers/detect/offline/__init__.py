@@ -1,0 +1,1 @@
+"""The same engine over events that were recorded as lines."""

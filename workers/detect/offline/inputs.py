@@ -1,0 +1,192 @@
+"""What of a set of signatures an input cannot answer that was recorded before: a recording, or JSON lines.
+
+A signature whose events were not recorded, or that asks for what nobody read with them, finds nothing there, which must
+not look as if there were nothing to be found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from bpf.tables.catalogue import Catalogue, Event
+from config.conditions import Either, Every, Negated, Node, Surely, Test, asked
+from config.rules import Rule
+from workers.detect.offline.flat import FlatEvent
+from workers.detect.offline.json_events import is_own
+from workers.detect.offline.lineages import Told
+from workers.detect.rules.fields import CONTEXT_FIELDS, EXEC, IMAGE_FIELDS, TARGET, Field, FieldError, field_of
+
+NONE, PARTIAL = "none", "partial"
+DUPLICATES = ("dup", "dup2", "dup3", "socket_dup")
+EXISTS, UNREAD = "exists", "not read"
+ENVIRONMENT, DESCRIPTORS = "exec_environment", "fd_paths"
+"""Settings without which fields are not read."""
+
+
+class Gap(NamedTuple):
+    """What one signature lacks. `word`: whether nothing of it can match, or some."""
+
+    rule: str
+    word: str
+    reasons: tuple[str, ...]
+
+
+Lacks = Callable[[Field], bool]
+"""Whether an input has a field in none of its events of that kind."""
+
+
+def source_of(field: Field) -> str:
+    """What an event must have for a field to be known."""
+    if field.place == "argument":
+        return field.event.arguments[field.argument].name
+    if field.place == "image" and field.event.name == EXEC and field.name.startswith("process."):
+        return {"process.command_line": "argv", "process.cwd": "pwd"}.get(field.name, "pathname")
+    return field.name.partition("@")[0]
+
+
+def gaps(
+    rules: Sequence[Rule], catalogue: Catalogue, events: Collection[str], lacks: Lacks, narrowed: Mapping[str, str]
+) -> list[Gap]:
+    """What of the rules is not covered. `events`: those that were recorded; `narrowed`: of which of them not all, and
+    why.
+    """
+    found = []
+    for rule in rules:
+        reasons: list[str] = []
+        can = False
+        for name, node in rule.events.items():
+            if name not in events:
+                reasons.append(f"no event {name}")
+                continue
+            lacking = {asked for asked, field in _asked(rule, node, catalogue.by_name[name]) if lacks(field)}
+            reasons += [f"{name} without {asked}" for asked in sorted(lacking)]
+            reasons += [f"{name} only where {narrowed[name]}"] if name in narrowed else []
+            can |= _outcomes(node, lacking)[0]
+        if reasons:
+            found.append(Gap(rule.id, PARTIAL if can else NONE, tuple(reasons)))
+    return found
+
+
+def _asked(rule: Rule, node: Node, event: Event) -> Iterator[tuple[str, Field]]:
+    """What a rule asks of one of its events, by the names that it uses."""
+    names = list(asked(node))
+    names += rule.threshold.by if rule.threshold else ()
+    # of a signature in Python, what it shows is what its code looks at
+    names += rule.data.values() if rule.code else ()
+    for name in names:
+        with contextlib.suppress(FieldError):  # data may be another event's
+            yield name, field_of(event, name)
+
+
+def _outcomes(node: Node, lacking: Collection[str]) -> tuple[bool, bool]:
+    """Whether a condition can be true, and whether it can be false, if what is lacking is unknown."""
+    if isinstance(node, Test):
+        if not set(asked(node)).intersection(lacking):
+            return True, True
+        return (False, False) if node.operator != EXISTS else (not node.values[0], bool(node.values[0]))
+    if isinstance(node, Negated):
+        true, false = _outcomes(node.part, lacking)
+        return false, true
+    if isinstance(node, Surely):
+        return _outcomes(node.part, lacking)[0], True
+    parts = [_outcomes(part, lacking) for part in node.parts]
+    if isinstance(node, Either):
+        return any(true for true, _ in parts), all(false for _, false in parts)
+    assert isinstance(node, Every)
+    return all(true for true, _ in parts), any(false for _, false in parts)
+
+
+class LinesRead:
+    """What lines have had of what some rules ask for."""
+
+    def __init__(self, rules: Sequence[Rule], catalogue: Catalogue) -> None:
+        self._rules, self._catalogue = rules, catalogue
+        self._events: set[str] = set()
+        self._missing: dict[str, set[str]] = {}
+        for rule in rules:
+            for name, node in rule.events.items():
+                wanted = self._missing.setdefault(name, set())
+                wanted |= {source_of(field) for _, field in _asked(rule, node, catalogue.by_name[name])}
+
+    def take(self, event: FlatEvent, line: Mapping[str, Any], told: Told) -> None:
+        """An event, and the line that it was."""
+        wanted = self._missing.get(event.event.name)
+        if event.event.name in DUPLICATES and "socket_dup" in self._missing:
+            # the event of its socket is made of it, if there is none (workers/detect/offline/analysis.py)
+            self._events.add("socket_dup")
+            self._missing["socket_dup"].clear()
+        if wanted is None:
+            return
+        self._events.add(event.event.name)
+        if wanted:
+            given = {each["name"]: each for each in line.get("args") or ()}
+            own = is_own(line)
+            wanted -= {name for name in wanted if _has(name, event, given, own, told)}
+
+    def gaps(self) -> list[Gap]:
+        """What of the rules these lines could not answer."""
+        return gaps(
+            self._rules,
+            self._catalogue,
+            self._events,
+            lambda field: source_of(field) in self._missing[field.event.name],
+            {},
+        )
+
+
+def _has(source: str, event: FlatEvent, given: Mapping[str, Mapping[str, Any]], own: bool, told: Told) -> bool:
+    if event.event.index(source) is not None:
+        argument = given.get(source)
+        if argument is None:
+            return own and source.startswith("root_")
+        return argument.get("value") is not None or (own and argument.get("reason") != UNREAD)
+    if source in event.values or source in ("retval", TARGET):
+        return True
+    if source in IMAGE_FIELDS:
+        return told.known
+    return source in CONTEXT_FIELDS and (own or source.startswith("container"))
+
+
+class Recorded(NamedTuple):
+    """What a recording says of itself; `events` None if it was made by a headrace that said nothing."""
+
+    events: Collection[str] | None
+    reads: Collection[str]
+    narrowed: Mapping[str, str]
+    has_users: bool
+
+    def gaps(self, rules: Sequence[Rule], catalogue: Catalogue, seen: Collection[str]) -> list[Gap]:
+        """What of the rules it cannot answer. `seen`: events that stand in it."""
+        found = dict(self.narrowed)
+        if self.events is not None:
+            # signatures that were read later have asked for more
+            found |= dict.fromkeys({*seen} - {*self.events}, "signatures read again asked for it")
+        return gaps(rules, catalogue, {*(self.events or ()), *seen}, self._lacks, found)
+
+    def _lacks(self, field: Field) -> bool:
+        source = source_of(field)
+        if source == "env" and field.event.name == EXEC:
+            return ENVIRONMENT not in self.reads
+        if field.place == "descriptor":
+            return DESCRIPTORS not in self.reads
+        return source == "process.user" and not self.has_users
+
+
+def said(found: Sequence[Gap], rules: int) -> list[str]:
+    """Lines for people: what is missing, and for which signatures."""
+    if not found:
+        return []
+    words = [gap.word for gap in found]
+    head = f"not covered by this input: {words.count(NONE)} of {rules} signatures"
+    head += f", and {words.count(PARTIAL)} in part" if PARTIAL in words else ""
+    by_reason: dict[str, tuple[list[str], list[str]]] = {}
+    for gap in found:
+        for reason in gap.reasons:
+            by_reason.setdefault(reason, ([], []))[gap.word == PARTIAL].append(gap.rule)
+    lines = [head]
+    for reason, (none, partial) in by_reason.items():
+        shown = [*([", ".join(none)] if none else []), *(["in part " + ", ".join(partial)] if partial else [])]
+        lines.append(f"  {reason}: {'; '.join(shown)}")
+    return lines

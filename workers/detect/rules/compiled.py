@@ -1,0 +1,126 @@
+"""Rules to formulas over numbered tests, event by event: what a set of rules is to an engine.
+
+A test that several rules make is one test. A formula is a number (that test), or (EVERY | EITHER, parts), or
+(NEGATED, part). Verdicts are numbers: -1 false, 0 unknown, 1 true; so `every` is the least, `either` the greatest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from bpf.programs.early import EITHER, EVERY
+from bpf.tables.catalogue import Catalogue, Event, UnknownName
+from config.conditions import Either, Every, Negated, Node, Surely, Test, every
+from config.rules import Rule, RuleError
+from workers.detect.rules.fields import Field, FieldError, field_of
+from workers.detect.rules.matching import TestError, check
+
+MAX_DEPTH = 100
+NEGATED, SURELY = "negated", "surely"
+Formula = int | tuple[str, Any]
+IN_SCOPE: dict[str, Node] = {
+    "any": Every(),
+    "host": Test("container.id", "equals", ("",)),
+    "container": Test("container", "equals", (True,)),
+}
+
+
+def numbers(formula: Formula) -> set[int]:
+    """The tests that a formula asks for."""
+    if isinstance(formula, int):
+        return {formula}
+    kind, parts = formula
+    return numbers(parts) if kind in (NEGATED, SURELY) else {n for part in parts for n in numbers(part)}
+
+
+@dataclass
+class OfEvent:
+    """All rules of one event: their formulas by position in the set, and the tests by number."""
+
+    event: Event
+    formulas: dict[int, Formula] = field(default_factory=dict)
+    tests: list[tuple[Field, Test]] = field(default_factory=list)
+    _known: dict[tuple[str, Test], int] = field(default_factory=dict)
+
+    def add(self, position: int, node: Node) -> None:
+        """One rule's condition on this event, checked before (check_rule)."""
+        self.formulas[position] = self._formula(node)
+
+    def _formula(self, node: Node) -> Formula:
+        if isinstance(node, Negated | Surely):
+            return (NEGATED if isinstance(node, Negated) else SURELY, self._formula(node.part))
+        if isinstance(node, Every | Either):
+            return (EVERY if isinstance(node, Every) else EITHER, tuple(map(self._formula, node.parts)))
+        key = node.field, msgspec.structs.replace(node, line=0)
+        number = self._known.get(key)
+        if number is None:
+            number = self._known[key] = len(self.tests)
+            self.tests.append((field_of(self.event, node.field), node))
+        return number
+
+
+def check_rule(rule: Rule, catalogue: Catalogue) -> None:
+    """RuleError if an event or a field of it does not exist, or a test cannot be decided on its field's type."""
+    for name, node in rule.events.items():
+        event = event_of(rule, name, catalogue)
+        _check(rule, event, node, MAX_DEPTH)
+    for name, source in rule.data.items():
+        if not any(has_field(catalogue.by_name[each], source) for each in rule.events):
+            raise RuleError(rule.file, rule.line, rule.id, f"data {name}: none of its events has a field {source}")
+    try:
+        msgspec.msgpack.encode(rule)
+    except (UnicodeEncodeError, OverflowError, TypeError) as error:
+        # workers get it encoded: what cannot be must not end a run that reads it again
+        raise RuleError(rule.file, rule.line, rule.id, f"it has what cannot be encoded: {error}") from error
+    for name in rule.events:
+        for source in rule.threshold.by if rule.threshold else ():
+            try:
+                field_of(catalogue.by_name[name], source)
+            except FieldError as error:
+                raise RuleError(rule.file, rule.line, rule.id, f"threshold: {error}") from error
+
+
+def event_of(rule: Rule, name: str, catalogue: Catalogue) -> Event:
+    """An event that a rule names; RuleError."""
+    try:
+        return catalogue.event(name)
+    except UnknownName as error:
+        raise RuleError(rule.file, rule.line, rule.id, str(error)) from error
+
+
+def has_field(event: Event, name: str) -> bool:
+    """Whether an event has a field."""
+    try:
+        field_of(event, name)
+    except FieldError:
+        return False
+    return True
+
+
+def _check(rule: Rule, event: Event, node: Node, depth: int) -> None:
+    if not depth:
+        raise RuleError(rule.file, rule.line, rule.id, f"its condition is nested more than {MAX_DEPTH} deep")
+    if isinstance(node, Negated | Surely):
+        _check(rule, event, node.part, depth - 1)
+    elif isinstance(node, Every | Either):
+        for part in node.parts:
+            _check(rule, event, part, depth - 1)
+    else:
+        try:
+            check(field_of(event, node.field), node)
+        except (FieldError, TestError) as error:
+            raise RuleError(rule.file, node.line or rule.line, rule.id, str(error)) from error
+
+
+def compile_rules(rules: Sequence[Rule], catalogue: Catalogue) -> dict[int, OfEvent]:
+    """The rules of each event, by its id. All have passed check_rule()."""
+    found: dict[int, OfEvent] = {}
+    for position, rule in enumerate(rules):
+        for name, node in rule.events.items():
+            event = catalogue.by_name[name]
+            found.setdefault(event.id, OfEvent(event)).add(position, every(IN_SCOPE[rule.scope], node))
+    return found

@@ -1,0 +1,1 @@
+"""Records as rows and columns: the first step of a worker, without what anything means."""
