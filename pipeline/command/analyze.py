@@ -19,9 +19,9 @@ from config import filters, outputs, settings
 from config.rules import SEVERITIES
 from config.settings import SettingsError
 from config.tuning import TuningError
-from pipeline.command.groups import EX_DATAERR, EX_USAGE, Failure, say
 from pipeline.process import logs
-from pipeline.run import app
+from pipeline.process.failure import EX_DATAERR, EX_USAGE, Failure, say
+from pipeline.run.replay import replay
 from pipeline.run.request import Request
 from pipeline.signatures import detection
 from pipeline.stages.recording import MAGIC, RecordingError
@@ -109,7 +109,7 @@ def _recording(path: Path, resolved: settings.Settings, ruleset: Any) -> int:
     sinks = outputs.parse_findings(["json:-"])
     request = Request(resolved, filters.Selection(), outputs.Outputs(()), ruleset, sinks)
     try:
-        outcome = app.replay(request, path)
+        outcome = replay(request, path)
     except RecordingError as error:
         raise Failure(str(error), EX_DATAERR) from error
     say(*outcome.ledger.text(), err=True)

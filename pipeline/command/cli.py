@@ -23,14 +23,17 @@ from config.tuning import TuningError
 from pipeline import VERSION
 from pipeline.command.analyze import analyze
 from pipeline.command.explain import explain
-from pipeline.command.groups import CLOSED, EX_DATAERR, EX_USAGE, Failure, Suggesting, btf_option, say
+from pipeline.command.groups import CLOSED, Suggesting, btf_option
 from pipeline.command.keys import keys
 from pipeline.command.listing import check, list_
+from pipeline.command.signatures import signatures
 from pipeline.host.features import event_lack, findings
 from pipeline.process import logs
+from pipeline.process.failure import EX_DATAERR, EX_IOERR, EX_USAGE, Failure, say
 from pipeline.publish.curve import CurveError, client_keys
 from pipeline.publish.sinks import SinkError
 from pipeline.run import app, live, reload
+from pipeline.run import replay as recorded
 from pipeline.run.request import Outcome, Request
 from pipeline.run.stage import PipelineFailed
 from pipeline.signatures import detection
@@ -140,7 +143,7 @@ def _resolve(
     if not selection.events and not ruleset.events(catalogue(), lack):
         raise Failure("no event is left to trace", EX_USAGE)
     if 1 in CLOSED and (resolved.ledger == "-" or any(s.target == "-" for s in (*out.sinks, *findings_to))):
-        raise Failure("standard output is closed", app.EX_IOERR)
+        raise Failure("standard output is closed", EX_IOERR)
     if sys.stdout.isatty() and any((s.format, s.target) == ("arrow", "-") for s in out.sinks):
         raise Failure("output arrow:-: binary, and standard output is a terminal; redirect it", EX_USAGE)
     again = functools.partial(detection.ruleset, resolved)
@@ -191,7 +194,7 @@ def _finish(outcome: Outcome, path: str) -> None:
             app.write_ledger(outcome.ledger, path)
         except OSError as error:
             say(f"headrace: ledger {path}: {error.strerror}", err=True)
-            status = status or app.EX_IOERR
+            status = status or EX_IOERR
     sys.stderr.flush()
     raise SystemExit(status)
 
@@ -247,7 +250,7 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, **f
     except (ScopeError, CurveError) as error:
         raise Failure(str(error), EX_USAGE) from error
     except SinkError as error:
-        raise Failure(str(error), app.EX_IOERR) from error
+        raise Failure(str(error), EX_IOERR) from error
     except PipelineFailed as error:
         raise Failure(str(error), error.status) from error
     except (LoadError, UnorderedMemory, NoSharedMemory, TimeoutError) as error:
@@ -277,13 +280,13 @@ def replay(config: Path | None, recording: Path, **flags: Any) -> None:
     request = _resolve(config, flags, recording=recording)
     logs.configure(request.settings.log_level)
     try:
-        outcome = app.replay(request, recording)
+        outcome = recorded.replay(request, recording)
     except RecordingError as error:
         raise Failure(str(error), EX_DATAERR) from error
     except CurveError as error:
         raise Failure(str(error), EX_USAGE) from error
     except SinkError as error:
-        raise Failure(str(error), app.EX_IOERR) from error
+        raise Failure(str(error), EX_IOERR) from error
     _finish(outcome, request.settings.ledger)
 
 
@@ -374,7 +377,7 @@ def reload_(pid: int | None) -> None:
 
 main.add_command(list_)
 main.add_command(check)
-main.add_command(detection.signatures)
+main.add_command(signatures)
 main.add_command(analyze)
 main.add_command(keys)
-detection.signatures.add_command(explain)
+signatures.add_command(explain)

@@ -13,10 +13,11 @@ from pathlib import Path
 from bpf.load.loader import LoadError
 from config import filters, outputs
 from config.settings import resolve
-from pipeline.command.groups import say
 from pipeline.host.features import findings
 from pipeline.process import logs
+from pipeline.process.failure import say
 from pipeline.run import app
+from pipeline.run.replay import replay
 from pipeline.run.request import Outcome, Request
 
 RECORDING = Path(__file__).parents[2] / "examples" / "demo.hrc"
@@ -54,7 +55,7 @@ def run(record: str = "") -> Outcome:
     for finding in missing:
         say(f"headrace: {finding.name}: {finding.detail}", f"  remedy: {finding.remedy}", err=True)
     say("headrace: showing a recording instead of this host", err=True)
-    return app.replay(_request("*"), RECORDING)
+    return replay(_request("*"), RECORDING)
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ import click
 from bpf.tables.catalogue import catalogue
 from config.conditions import Either, Every, Negated, Node, Surely, Test, every
 from config.rules import Rule
-from pipeline.command.groups import EX_DATAERR, EX_USAGE, Failure, say
+from pipeline.command.signatures import PATHS, SIGMA, named, rules_of
 from pipeline.host.features import event_lack
-from pipeline.signatures.detection import PATHS, SIGMA, named, rules_of
+from pipeline.process.failure import EX_DATAERR, EX_USAGE, Failure, say
 from workers.detect.findings.data import shown
 from workers.detect.offline.analysis import Analysis, Indexed, LineError
 from workers.detect.offline.flat import FlatRules

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -14,30 +13,7 @@ import click
 from bpf.host.btf import EXTERNAL
 from bpf.tables.catalogue import nearest
 from config.printable import escaped
-
-EX_USAGE, EX_DATAERR = 2, 65
-SIGINT_STATUS, SIGPIPE_STATUS = 128 + signal.SIGINT, 128 + signal.SIGPIPE
-
-
-def say(*lines: str, err: bool = False) -> None:
-    """Lines for people: each stays one, whatever was quoted in it (config/printable.py)."""
-    click.echo("\n".join(map(escaped, lines)), err=err)
-
-
-class Failure(click.ClickException):
-    """A message and an exit status; `more`: lines below it."""
-
-    def __init__(self, message: str, status: int, *more: str) -> None:
-        super().__init__(message)
-        self.status, self.more = status, more
-
-    def show(self, file: Any = None) -> None:
-        say(f"headrace: {self.message}", *self.more, err=True)
-
-    @property
-    def exit_code(self) -> int:  # type: ignore[override]  # click has it as a class variable
-        return self.status
-
+from pipeline.process.failure import EX_USAGE, SIGINT_STATUS, SIGPIPE_STATUS, Failure, say
 
 CLOSED: set[int] = set()
 """Standard descriptors that were closed when headrace began."""

@@ -12,9 +12,10 @@ import msgspec
 from bpf.programs.scope import KEYS
 from bpf.tables.catalogue import HOOK, Event, catalogue, nearest
 from config import outputs, settings
-from pipeline.command.groups import EX_USAGE, Failure, Suggesting, btf_option, say
+from pipeline.command.groups import Suggesting, btf_option
 from pipeline.host.features import Finding, findings, hook_state, hooked_function, trial
 from pipeline.host.proof import prove
+from pipeline.process.failure import EX_USAGE, Failure, say
 from workers.decode import described
 
 

@@ -13,7 +13,7 @@ import msgspec
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from pipeline.command.groups import say
+from pipeline.process.failure import say
 from pipeline.publish.curve import ClientKeys
 from pipeline.transport.wire import WireError, read_columns
 

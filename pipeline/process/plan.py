@@ -62,6 +62,18 @@ LINES = ("json", "table")
 """Formats whose lines of several workers can be merged."""
 
 
+@dataclass
+class Host:
+    """What a plan needs to know of the traced host."""
+
+    cpus: int
+    boot_epoch_ns: int
+    nodename: bytes
+    slots: int
+    started_ns: int = 0
+    """CLOCK_BOOTTIME when the run began."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Sizes, names and doorbells. `only` narrows events in the workers (replay); None: all."""

@@ -13,7 +13,6 @@ import platform
 import sys
 from collections.abc import Sequence
 from multiprocessing import connection
-from pathlib import Path
 
 import msgspec
 
@@ -24,34 +23,32 @@ from bpf.programs import scope
 from bpf.programs.early import Test
 from bpf.tables.catalogue import catalogue
 from config.filters import Condition
-from config.rules import Rule
 from pipeline import VERSION
-from pipeline.command.groups import SIGPIPE_STATUS
 from pipeline.host.features import event_lack, pid_namespace, time_namespace
 from pipeline.process import privilege
 from pipeline.process.books import Ledger
 from pipeline.process.logs import logger
+from pipeline.process.plan import Host
 from pipeline.process.signals import Stopper
 from pipeline.publish.targets import open_file
 from pipeline.run.kernel import Kernel
 from pipeline.run.live import Server
 from pipeline.run.reload import Reloader
 from pipeline.run.request import Outcome, Request, coloured, print_headers, terminal_columns
-from pipeline.run.stage import EX_SOFTWARE, PipelineFailed, reader_stage, recorder_stage
-from pipeline.run.supervise import Host, Pipeline
+from pipeline.run.stage import EX_SOFTWARE, PipelineFailed, reader_stage, recorder_stage, sink_status
+from pipeline.run.supervise import Pipeline
 from pipeline.run.traced import Command
 from pipeline.stages import reader, recording
 from pipeline.transport.clock import boot_epoch_ns, boottime_ns
 from workers.conditions import early
-from workers.detect.offline.inputs import Recorded, said
-from workers.enrich.users import UNKNOWN, USERS
+from workers.enrich.users import USERS
 
 READS = ("exec_environment", "fd_paths", "exec_hash", "capture_bytes", "stack_addresses")
 """Settings by which more is read than events have."""
 STOP_DEADLINE_S = 5.0
 START_DEADLINE_S = 60.0
 TICK_S, IDLE_TICK_S = 0.02, 0.5
-EX_UNAVAILABLE, EX_IOERR = 69, 74
+EX_UNAVAILABLE = 69
 
 
 class Run:
@@ -238,7 +235,7 @@ class Run:
             # or every reader of its events has gone: then it goes on without them
             signalled = 128 + self.stopper.signals[0] if self.stopper.signals else 0
             self.status = self.command.status if self.command.ended else signalled
-        self.status = self.status or _sink_status(self.pipeline)
+        self.status = self.status or sink_status(self.pipeline.control)
 
     def _drain(self) -> None:
         """Wait until everything is written. Once a stage has failed for good, the others get the time that they
@@ -298,14 +295,6 @@ def _watch(pid: int) -> int:
         raise scope.ScopeError(f"scope: process {pid} has ended") from error
 
 
-def _sink_status(pipeline: Pipeline) -> int:
-    """0, or the status that broken sinks call for: a closed pipe is a quiet SIGPIPE, the rest an I/O error."""
-    control = pipeline.control
-    if not control.closed_sinks:
-        return 0
-    return SIGPIPE_STATUS if control.closed_sinks == control.closed_pipes else EX_IOERR
-
-
 def _narrowed(early: Sequence[Condition]) -> dict[str, str]:
     """Events of which the kernel keeps something back, and what is left."""
     found: dict[str, list[str]] = {}
@@ -317,81 +306,6 @@ def _narrowed(early: Sequence[Condition]) -> dict[str, str]:
 def live(request: Request) -> Outcome:
     """Trace this host."""
     return Run(request).run()
-
-
-def _add_uncovered(ledger: Ledger, rules: Sequence[Rule], facts: recording.Facts) -> None:
-    """What of signatures a recording cannot answer."""
-    recorded = Recorded(facts.events, facts.reads, facts.narrowed, facts.users is not None)
-    gaps = recorded.gaps(rules, catalogue(), ledger.by_event.keys())
-    ledger.uncovered = {gap.rule: f"{gap.word}: {'; '.join(gap.reasons)}" for gap in gaps}
-    ledger.remarks = said(gaps, len(rules))
-
-
-def _recorded_host(facts: recording.Facts) -> Host:
-    return Host(
-        cpus=max(facts.cpus, 1),
-        boot_epoch_ns=facts.boot_epoch_ns,
-        nodename=facts.nodename.encode(),
-        slots=facts.shards + EXTRA_SLOTS,
-        started_ns=facts.started_ns,
-    )
-
-
-def replay(request: Request, path: Path) -> Outcome:
-    """Run a recording through the same workers."""
-    file = recording.opened(path)
-    facts, _ = recording.read_facts(recording.mapped(file, str(path)), str(path))
-    named = request.settings.events != "*"
-    # there is no kernel to take anything out
-    selection = request.selection.beside(request.selection.events)
-    pipeline = Pipeline(
-        request.settings,
-        _recorded_host(facts),
-        request.sinks,
-        selection.conditions,
-        only=request.selection.events if named else None,
-        rules=request.rules,
-        fold_s=request.fold_s,
-        before_s=request.settings.before_s,
-        hidden=facts.hidden,
-        colour=coloured(request.sinks),
-        columns=terminal_columns(request.sinks),
-        users=(facts.users.names, facts.users.others) if facts.users else UNKNOWN,
-    )
-    stopper = Stopper()
-    status = 0
-    try:
-        print_headers(request, pipeline.columns)
-        pipeline.start()
-        pipeline.start_source(reader_stage(recording.replay, file, str(path)))
-        while not all(stage.finished for stage in pipeline.stages):
-            connection.wait([stopper.fd, *pipeline.sentinels()], 0.5)
-            if stopper.hung_up():
-                pipeline.reopen_outputs()
-            if stopper.signals:
-                status = 128 + stopper.signals[0]
-                break
-            try:
-                pipeline.attend()
-            except PipelineFailed as failure:
-                status = failure.status
-                if status != recording.EX_DAMAGED:
-                    # nobody will say to the workers that this was the end
-                    pipeline.kill()
-                    break
-        abandoned = status not in (0, recording.EX_DAMAGED)
-        status = status or _sink_status(pipeline)
-        if abandoned:
-            pipeline.kill()
-        ledger = pipeline.books(catalogue(), abandoned)
-        ledger.produced = ledger.cross_checks["events_received"] - ledger.announced
-        ledger.close(abandoned)
-        _add_uncovered(ledger, request.rules, facts)
-        return Outcome(status, ledger)
-    finally:
-        stopper.close()
-        pipeline.close()
-        file.close()
 
 
 def write_ledger(ledger: Ledger, path: str) -> None:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from bpf.load.loader import Programs
 from bpf.tables.catalogue import ON_PROCESSES, SYS_EXIT, Event, catalogue
 from config.tuning import TuningError
-from pipeline.command.groups import Failure
 from pipeline.host.features import event_lack
 from pipeline.process.books import Ledger
+from pipeline.process.failure import Failure
 from pipeline.process.logs import logger
 from pipeline.run import live
 from pipeline.run.request import Request

@@ -16,8 +16,9 @@ from typing import Any
 
 from pipeline.process import entry as process
 from pipeline.process import tracker
+from pipeline.process.failure import EX_IOERR, SIGPIPE_STATUS
 from pipeline.process.logs import logger
-from pipeline.process.plan import Plan
+from pipeline.process.plan import Control, Plan
 from pipeline.process.signals import held
 from pipeline.publish.sinks import open_target
 from pipeline.stages import recording
@@ -204,3 +205,10 @@ def recorder_stage(path: str, facts: recording.Facts) -> Stage:
         (InheritedFd(open_target(path, f"record {path}", truncate=True)), facts, path),
         once=True,
     )
+
+
+def sink_status(control: Control) -> int:
+    """0, or the status that broken sinks call for: a closed pipe is a quiet SIGPIPE, the rest an I/O error."""
+    if not control.closed_sinks:
+        return 0
+    return SIGPIPE_STATUS if control.closed_sinks == control.closed_pipes else EX_IOERR

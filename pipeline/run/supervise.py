@@ -34,7 +34,8 @@ from config.settings import Settings
 from pipeline.containers import enricher, enrichment, hashes
 from pipeline.process.books import Ledger, add_reader, add_recording, add_sinks, add_workers, delivered_rows, with_begun
 from pipeline.process.logs import logger
-from pipeline.process.plan import READY_WORKER, Control, Plan, render_of
+from pipeline.process.plan import READY_WORKER, Control, Host, Plan, render_of
+from pipeline.process.privilege import stage_ids
 from pipeline.process.progress import settled
 from pipeline.publish import publisher
 from pipeline.publish.curve import server_keys
@@ -61,18 +62,6 @@ SIGNATURE_NS = 5 * 10**9
 ENRICHER_NICE = -10
 """It has little to do, and there are names missing until it has."""
 GIVE_UP = frozenset({64, 65, 74})
-
-
-@dataclass
-class Host:
-    """What a plan needs to know of the traced host."""
-
-    cpus: int
-    boot_epoch_ns: int
-    nodename: bytes
-    slots: int
-    started_ns: int = 0
-    """CLOCK_BOOTTIME when the run began."""
 
 
 @dataclass
@@ -190,7 +179,7 @@ class Pipeline:
         return target
 
     def _segment(self, size: int) -> Segment:
-        segment = Segment(size)
+        segment = Segment(size, ids=stage_ids())
         self._segments.append(segment)
         return segment
 

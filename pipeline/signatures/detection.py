@@ -1,27 +1,17 @@
-"""Signatures on the command line: which are on in a run, and `headrace signatures`."""
+"""Which signatures are on in a run, and where their findings go."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
-import click
-import msgspec
-
-from bpf.programs.uring import evades
-from bpf.tables.catalogue import UnknownName, catalogue, nearest
+from bpf.tables.catalogue import catalogue
 from config import outputs
-from config.conditions import Every, Negated, Node, Surely, Test
-from config.rules import SHIPPED, Example, Rule, RuleError, taken
 from config.settings import Settings
 from config.tuning import TuningError
-from pipeline.command.groups import EX_USAGE, Failure, Suggesting, say
-from pipeline.host.features import event_lack
+from pipeline.process.failure import EX_USAGE, Failure, say
 from pipeline.signatures.rehearsal import refusal
-from workers.detect.offline.analysis import Analysis
-from workers.detect.offline.flat import of_example
-from workers.detect.rules.rulesets import Coverage, Ruleset, build, coverage
+from workers.detect.rules.rulesets import Ruleset, build
 
 READ_FOR = {
     "env": ("exec_environment", "the environment of processes"),
@@ -62,7 +52,7 @@ def ruleset(settings: Settings) -> Ruleset:
         settings.exclude,
         settings.min_severity,
         settings.exceptions,
-        sigma=_pysigma(settings.sigma),
+        sigma=pysigma(settings.sigma),
         keywords=settings.sigma_keywords,
         refusal=refusal,
     )
@@ -75,199 +65,8 @@ def ruleset(settings: Settings) -> Ruleset:
     return found
 
 
-def _pysigma(paths: Sequence[str]) -> Sequence[str]:
+def pysigma(paths: Sequence[str]) -> Sequence[str]:
+    """Those paths; Failure if there are some and no pySigma."""
     if paths and find_spec("sigma") is None:
         raise Failure("Sigma rules need pySigma, which is not installed: pip install 'headrace[sigma]'", EX_USAGE)
     return paths
-
-
-@click.group(cls=Suggesting)
-def signatures() -> None:
-    """Signatures: what they say, whether they can fire here, and whether their examples hold.
-
-    \b
-    Examples:
-      headrace signatures list
-      headrace signatures show TRC-107
-      headrace signatures check ./my-signatures
-      headrace signatures test
-    """
-
-
-PATHS = click.argument("paths", nargs=-1, metavar="[PATH]...")
-SIGMA = click.option("--sigma", multiple=True, metavar="PATH", help="Sigma rules: a file or a folder.")
-
-
-def rules_of(paths: tuple[str, ...], sigma: tuple[str, ...] = ()) -> Ruleset:
-    """Those of files and folders; without, those that ship."""
-    return build(
-        catalogue(), paths, shipped=not paths and not sigma, sigma=_pysigma(sigma), also_off=True, refusal=refusal
-    )
-
-
-def _refusals(found: Ruleset) -> None:
-    for error in (*found.refused, *found.left_out):
-        say(f"refused  {error}", err=True)
-
-
-@signatures.command(name="list")
-@PATHS
-@SIGMA
-def list_signatures(paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
-    """Signatures by id, with severity, and what of them can fire on this host."""
-    found = rules_of(paths, sigma)
-    for rule in found.rules:
-        state = coverage(rule, catalogue(), event_lack)
-        note = "" if state.word == "full" else f"  ({state.word}: {state.reason})"
-        off = "" if rule.enabled else "  (off)"
-        say(f"{rule.id:<10} {rule.severity:<8} {rule.name:<30} {rule.title}{off}{note}")
-    _refusals(found)
-    raise SystemExit(1 if found.refused or found.left_out else 0)
-
-
-def named(found: Ruleset, name: str) -> Rule:
-    """A signature by its id or name; Failure."""
-    for rule in found.rules:
-        if name in (rule.id, rule.name):
-            return rule
-    known = [word for rule in found.rules for word in (rule.id, rule.name)]
-    raise Failure(str(UnknownName("signature", name, nearest(name, known))), EX_USAGE)
-
-
-@signatures.command()
-@click.argument("rule_id", metavar="ID")
-@PATHS
-@SIGMA
-def show(rule_id: str, paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
-    """One signature: what it looks at, and what it is about."""
-    rule = named(rules_of(paths, sigma), rule_id)
-    state = coverage(rule, catalogue(), event_lack)
-    mitre = "  ".join(part for part in (rule.mitre.id, rule.mitre.tactic, rule.mitre.technique) if part)
-    lines = [
-        f"{rule.id}  {rule.name}",
-        f"  {rule.title}" if rule.title else "",
-        f"  {rule.description}" if rule.description else "",
-        f"  severity: {rule.severity}" + (f"   scope: {rule.scope}" if rule.scope != "any" else ""),
-        f"  MITRE ATT&CK: {mitre}" if mitre else "",
-        f"  on this host: {state.word}" + (f" ({state.reason})" if state.reason else ""),
-        f"  io_uring can do unseen: {', '.join(missed)}" if (missed := evaded(rule)) else "",
-        *(f"  {name}: {describe(node)}" for name, node in rule.events.items()),
-        f"  {rule.threshold.text}" if rule.threshold else "",
-        "" if rule.enabled else "  off: not enabled",
-        f"  from {rule.file}" + (f":{rule.line}" if rule.line else ""),
-    ]
-    say(*filter(None, lines))
-
-
-def evaded(rule: Rule) -> tuple[str, ...]:
-    """Events of a rule that io_uring can do unseen."""
-    return tuple(name for name in rule.events if evades(catalogue().by_name[name]))
-
-
-def _seen(rule: Rule) -> Coverage:
-    """What of a rule can fire here, with what io_uring does unseen."""
-    state, unseen = coverage(rule, catalogue(), event_lack), evaded(rule)
-    if state.word == "none" or not unseen:
-        return state
-    return Coverage("partial", "; ".join(filter(None, (state.reason, f"by io_uring unseen: {', '.join(unseen)}"))))
-
-
-def describe(node: Node) -> str:
-    """A condition in words."""
-    if isinstance(node, Test):
-        return f"{node.field} {node.wanted}"
-    if isinstance(node, Negated | Surely):
-        return f"{'not ' if isinstance(node, Negated) else ''}({describe(node.part)})"
-    if not node.parts:
-        return "always" if isinstance(node, Every) else "never"
-    joined = (" and " if isinstance(node, Every) else " or ").join(describe(part) for part in node.parts)
-    return joined if len(node.parts) == 1 else f"({joined})"
-
-
-class Checked(msgspec.Struct):
-    """One line of `check --json`."""
-
-    id: str
-    title: str
-    file: str
-    coverage: str
-    reason: str = ""
-    io_uring: tuple[str, ...] = ()
-    """Events of it that io_uring can do unseen."""
-
-
-@signatures.command()
-@PATHS
-@SIGMA
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a signature.")
-def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None:
-    """Whether files can be used, and what of them can fire here. Status 1 if one was refused.
-
-    \b
-    Examples:
-      headrace signatures check ./my-signatures
-      headrace signatures check --json | jq 'select(.coverage != "full")'
-    """
-    found = rules_of(paths, sigma)
-    shipped = {rule.id: rule for rule in rules_of(()).rules} if paths else {}
-    own = {place for rule in shipped.values() for place in (rule.file, str(SHIPPED / Path(rule.file).name))}
-    others = [r for r in found.rules if r.id in shipped and not {r.file, str(Path(r.file).resolve())} & own]
-    both = [RuleError(rule.file, rule.line, rule.id, taken(shipped[rule.id])) for rule in others]
-    refused = (*found.refused, *found.left_out, *both)
-    lines = []
-    for rule in found.rules:
-        if rule in others:
-            continue
-        state = _seen(rule)
-        title = rule.title or rule.name
-        lines.append(Checked(rule.id, title, rule.file, state.word, state.reason, evaded(rule)))
-    lines += [Checked(e.rule, "", e.file, "refused", f"line {e.line}: {e.why}" if e.line else e.why) for e in refused]
-    for line in lines:
-        if as_json:
-            click.echo(msgspec.json.encode(line))
-        elif line.coverage == "refused":
-            say(f"refused  {line.file}: {f'{line.id}: ' if line.id else ''}{line.reason}")
-        elif line.coverage != "full":
-            say(f"{line.coverage:<8} {line.id or line.file}  {line.reason}")
-    if not as_json:
-        counts = {word: sum(x.coverage == word for x in lines) for word in ("full", "partial", "none", "refused")}
-        say("  ".join(f"{word} {count}" for word, count in counts.items()))
-        missed = sum(bool(line.io_uring) for line in lines)
-        if missed:
-            say(f"{missed} look at events that io_uring can do unseen (`signatures show ID`, or --json)")
-    raise SystemExit(1 if refused else 0)
-
-
-@signatures.command()
-@PATHS
-def test(paths: tuple[str, ...]) -> None:
-    """Every signature against its own examples. Status 1 if one does not hold."""
-    found = rules_of(paths)
-    failures, held = [], 0
-    for rule in found.rules:
-        for example in found.examples.get(rule.id, ()):
-            problem = _against(rule, example)
-            held += not problem
-            if problem:
-                failures.append(f"{rule.file}:{example.line}: {rule.id}: {problem}")
-    for failure in failures:
-        say(failure, err=True)
-    _refusals(found)
-    bare = sum(not found.examples.get(rule.id) for rule in found.rules)
-    say(f"{held} examples hold, {len(failures)} do not; {bare} signatures have none")
-    raise SystemExit(1 if failures or found.refused else 0)
-
-
-def _against(rule: Rule, example: Example) -> str:
-    """What is wrong with an example; "" if it holds."""
-    problems: list[str] = []
-    try:
-        events = [of_example(given, catalogue()) for given in example.events]
-    except (ValueError, UnknownName) as error:
-        return f"not an example: {error}"
-    matches = rule.id in Analysis((rule,), catalogue(), problems.append).of_examples(events)
-    if problems:
-        return problems[0]
-    if matches == example.matches:
-        return ""
-    return "an example does not match" if example.matches else "a near miss matches"

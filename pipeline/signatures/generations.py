@@ -20,6 +20,7 @@ import numpy as np
 from config.rules import MOST_CODE, Rule
 from pipeline.process.books import Ledger
 from pipeline.process.plan import MOST_GENERATIONS, TALLY, VALUES, Control
+from pipeline.process.privilege import stage_ids
 from pipeline.transport.shm import Segment
 from workers.detect.detector import RuleSet, unplaced
 
@@ -77,7 +78,7 @@ class Generations:
         numbers = self._numbered([rule for rule in rules if rule.code])
         generation = self.latest + 1
         data = msgspec.msgpack.encode(RuleSet(tuple(rules), generation, numbers))
-        segment = Segment(len(data))
+        segment = Segment(len(data), ids=stage_ids())
         segment.array("u1", len(data))[:] = np.frombuffer(data, "u1")
         self._segments[generation] = segment
         self._when_taken, self._when_refused = when_taken, when_refused

@@ -26,8 +26,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.process.privilege import stage_ids
-
 Array = np.ndarray[Any, Any]
 
 
@@ -136,14 +134,14 @@ def contents(name: str, size: int) -> bytes:
 class Segment:
     """One shared-memory segment. `close()` after all views are gone; `unlink()` by the owner."""
 
-    def __init__(self, size: int = 0, name: str | None = None) -> None:
+    def __init__(self, size: int = 0, name: str | None = None, ids: tuple[int, int] | None = None) -> None:
         self.owner = name is None
         self._lock = -1
         if name is None:
             self._memory = self._made(size)
             self._lock = os.open(FOLDER / self._memory.name, os.O_RDWR | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_SH)
-            if (ids := stage_ids()) is not None:
+            if ids is not None:
                 os.fchown(self._lock, *ids)
         else:
             self._memory = ATTACHED.pop(name) if name in ATTACHED else _Mapping(name=name)

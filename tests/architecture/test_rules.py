@@ -13,16 +13,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("bpf", "config", "pipeline", "workers", "bench")
 LONGEST_FUNCTION = 60
 LONGEST_MODULE = 400
+RUNS_WHAT_OTHERS_WROTE = ("process", "entry", "bounds", "rehearsal", "reload")
 PLAIN_NAMES = frozenset({"utils", "util", "common", "helpers", "helper", "base", "manager", "managers", "misc"})
-# the command line, the composition root and what starts or ends a run: they may see the whole
-ABOVE = frozenset(
-    "nursery app cli supervise demo subscribe host listing live detection analyze explain request".split()
-    + ["generations", "rehearsal", "reload"]
-)
-# what a worker may take from the pipeline: where its bytes come from and go to
-BELOW = frozenset(
-    {"gaps", "offsets", "plan", "intake", "ring", "shm", "results", "frames", "hashes", "enrichment", "logs", "clock"}
-)
 
 
 def sources(*packages: str) -> list[Path]:
@@ -63,43 +55,6 @@ def violations(package: str, allowed: Callable[[Path, str], bool]) -> list[str]:
 def test_the_sources_are_found() -> None:
     assert all(len(sources(package)) > 2 for package in PACKAGES)
     assert "bpf.tables.catalogue" in ours(ROOT / "config" / "filters.py")
-
-
-def test_config_knows_nothing_but_the_catalogue() -> None:
-    known = {"bpf.tables.catalogue", "bpf.tables.ranges", "bpf.tables.reads"}
-
-    def allowed(path: Path, name: str) -> bool:
-        # signatures that ship are written as anybody's are
-        is_signature = path.parent.name == "signatures" and name == "workers.detect.signature"
-        return name.startswith("config") or name in known or is_signature
-
-    assert violations("config", allowed) == []
-
-
-def test_bpf_knows_neither_the_pipeline_nor_the_workers() -> None:
-    assert violations("bpf", lambda _, name: name.split(".")[0] == "bpf") == []
-
-
-def test_the_pipeline_does_not_know_the_workers_below_its_root() -> None:
-    def allowed(path: Path, name: str) -> bool:
-        return not name.startswith("workers") or path.stem in ABOVE
-
-    assert violations("pipeline", allowed) == []
-
-
-def test_workers_take_from_the_pipeline_only_where_bytes_come_and_go() -> None:
-    def allowed(_: Path, name: str) -> bool:
-        package, _, module = name.partition(".")
-        return package != "pipeline" or module in BELOW
-
-    assert violations("workers", allowed) == []
-
-
-def test_the_pure_parts_of_the_workers_know_nothing_of_the_pipeline() -> None:
-    def allowed(path: Path, name: str) -> bool:
-        return not name.startswith("pipeline") or path.stem == "process"
-
-    assert violations("workers", allowed) == []
 
 
 def test_nothing_that_ships_imports_tests_or_benchmarks() -> None:
@@ -158,8 +113,7 @@ def test_broad_exceptions_are_caught_only_at_a_processs_root_or_named_again(path
             assert node.type is not None, f"{path}: bare except"
             if isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"):
                 raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
-                # these run what others wrote
-                assert raises or path.stem in ("process", "code", "rehearsal", "reload"), f"{path}:{node.lineno}"
+                assert raises or path.stem in RUNS_WHAT_OTHERS_WROTE, f"{path}:{node.lineno}"
 
 
 def tracked() -> list[Path]:

@@ -17,11 +17,11 @@ from config.conditions import Either, Negated, Node, Surely, Test
 from workers.decode.meaning import Commanded, decides, pointing, words_of
 from workers.decode.structs import TYPED
 from workers.detect.columns.comparison import compared
-from workers.detect.columns.members import place_of
 from workers.detect.columns.recorded import address_part
 from workers.detect.columns.subjects import command_line, exec_image
 from workers.detect.rules.fields import EXEC, OPAQUE_TYPES, SOCKADDR_TYPE, Field, field_of
 from workers.detect.rules.matching import Matcher
+from workers.detect.rules.members import place_of
 from workers.detect.rules.values import BYTES, NUMBER, Text, Value, number_of, shown_number, text
 from workers.views.pieces import VECTOR_TYPE
 

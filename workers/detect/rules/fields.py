@@ -25,7 +25,7 @@ from workers.decode.meaning import BYTES_TYPE, shown_of, words_of
 from workers.decode.numbers import signed32
 from workers.decode.structs import TYPED
 from workers.decode.texts import TEXT_TYPES
-from workers.detect.columns import members
+from workers.detect.rules import members
 from workers.detect.rules.values import BYTES, NUMBER, TEXT, Words
 from workers.views.pieces import VECTOR_TYPE
 

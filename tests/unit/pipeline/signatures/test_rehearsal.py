@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.signatures.detection import rules_of
+from pipeline.command.signatures import rules_of
 from pipeline.signatures.rehearsal import refusal
 
 GOOD = """from workers.detect.signature import Signature

@@ -10,8 +10,8 @@ from hypothesis import strategies as some
 from bpf.tables.catalogue import catalogue
 from config.conditions import Test
 from tests.unit.frames import Record, frame, view
-from tests.unit.workers.records.test_blocks import block_of
 from tests.unit.workers.detect.engine.test_scan import OPENS
+from tests.unit.workers.records.test_blocks import block_of
 from workers.decode import paths
 from workers.detect.columns.reading import column_of
 from workers.detect.columns.view import View, listed

@@ -1,0 +1,95 @@
+"""A recording run through the same workers: there is no kernel, and the replayer stands in the reader's place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from multiprocessing import connection
+from pathlib import Path
+
+from bpf.layout import EXTRA_SLOTS
+from bpf.tables.catalogue import catalogue
+from config.rules import Rule
+from pipeline.process.books import Ledger
+from pipeline.process.plan import Host
+from pipeline.process.signals import Stopper
+from pipeline.run.request import Outcome, Request, coloured, print_headers, terminal_columns
+from pipeline.run.stage import PipelineFailed, reader_stage, sink_status
+from pipeline.run.supervise import Pipeline
+from pipeline.stages import recording
+from workers.detect.offline.inputs import Recorded, said
+from workers.enrich.users import UNKNOWN
+
+
+def _add_uncovered(ledger: Ledger, rules: Sequence[Rule], facts: recording.Facts) -> None:
+    """What of signatures a recording cannot answer."""
+    recorded = Recorded(facts.events, facts.reads, facts.narrowed, facts.users is not None)
+    gaps = recorded.gaps(rules, catalogue(), ledger.by_event.keys())
+    ledger.uncovered = {gap.rule: f"{gap.word}: {'; '.join(gap.reasons)}" for gap in gaps}
+    ledger.remarks = said(gaps, len(rules))
+
+
+def _recorded_host(facts: recording.Facts) -> Host:
+    return Host(
+        cpus=max(facts.cpus, 1),
+        boot_epoch_ns=facts.boot_epoch_ns,
+        nodename=facts.nodename.encode(),
+        slots=facts.shards + EXTRA_SLOTS,
+        started_ns=facts.started_ns,
+    )
+
+
+def replay(request: Request, path: Path) -> Outcome:
+    """Run a recording through the same workers."""
+    file = recording.opened(path)
+    facts, _ = recording.read_facts(recording.mapped(file, str(path)), str(path))
+    named = request.settings.events != "*"
+    # there is no kernel to take anything out
+    selection = request.selection.beside(request.selection.events)
+    pipeline = Pipeline(
+        request.settings,
+        _recorded_host(facts),
+        request.sinks,
+        selection.conditions,
+        only=request.selection.events if named else None,
+        rules=request.rules,
+        fold_s=request.fold_s,
+        before_s=request.settings.before_s,
+        hidden=facts.hidden,
+        colour=coloured(request.sinks),
+        columns=terminal_columns(request.sinks),
+        users=(facts.users.names, facts.users.others) if facts.users else UNKNOWN,
+    )
+    stopper = Stopper()
+    status = 0
+    try:
+        print_headers(request, pipeline.columns)
+        pipeline.start()
+        pipeline.start_source(reader_stage(recording.replay, file, str(path)))
+        while not all(stage.finished for stage in pipeline.stages):
+            connection.wait([stopper.fd, *pipeline.sentinels()], 0.5)
+            if stopper.hung_up():
+                pipeline.reopen_outputs()
+            if stopper.signals:
+                status = 128 + stopper.signals[0]
+                break
+            try:
+                pipeline.attend()
+            except PipelineFailed as failure:
+                status = failure.status
+                if status != recording.EX_DAMAGED:
+                    # nobody will say to the workers that this was the end
+                    pipeline.kill()
+                    break
+        abandoned = status not in (0, recording.EX_DAMAGED)
+        status = status or sink_status(pipeline.control)
+        if abandoned:
+            pipeline.kill()
+        ledger = pipeline.books(catalogue(), abandoned)
+        ledger.produced = ledger.cross_checks["events_received"] - ledger.announced
+        ledger.close(abandoned)
+        _add_uncovered(ledger, request.rules, facts)
+        return Outcome(status, ledger)
+    finally:
+        stopper.close()
+        pipeline.close()
+        file.close()
