@@ -37,19 +37,22 @@ BATCH = 1024
 
 
 @click.command()
-@click.option("--signatures", multiple=True, metavar="PATH", help="More signatures: a file or a folder.")
-@click.option("--sigma", multiple=True, metavar="PATH", help="Sigma rules: a file or a folder.")
-@click.option("--rules", multiple=True, metavar="WHICH", help="Only these: ids, globs, tag=NAME, level=NAME.")
-@click.option("--exclude", multiple=True, metavar="WHICH", help="Not these.")
-@click.option("--min-severity", type=click.Choice(SEVERITIES), help="Only signatures that are as severe.")
-@click.option("--exceptions", metavar="FILE", help="When signatures do not apply.")
-@click.option("--workers", type=int, metavar="N", help="Of a recording: worker processes.")
+@click.option("--signatures", multiple=True, metavar="PATH", help="Load more signatures from a file or folder.")
+@click.option("--sigma", multiple=True, metavar="PATH", help="Load Sigma rules from a file or folder.")
+@click.option(
+    "--rules", multiple=True, metavar="WHICH", help="Use only these signatures: ids, globs, tag=NAME or level=NAME."
+)
+@click.option("--exclude", multiple=True, metavar="WHICH", help="Exclude these signatures.")
+@click.option("--min-severity", type=click.Choice(SEVERITIES), help="Use only signatures of this severity or higher.")
+@click.option("--exceptions", metavar="FILE", help="Exceptions: when a signature does not apply.")
+@click.option("--workers", type=int, metavar="N", help="Number of worker processes (recordings only).")
 @click.argument("source", metavar="FILE|-")
 def analyze(source: str, **flags: Any) -> None:
-    """Look for what signatures describe in a recording, or in JSON lines of Tracee's flat events.
+    """Run signatures over a recording or JSON lines.
 
-    Findings are JSON lines; of JSON lines, each has the index of the line that completed it. Repeats are not folded.
-    Status 3 if lines were rejected.
+    JSON lines are headrace's own, or flat events of Tracee. Findings are printed as JSON lines; with JSON lines as
+    input, each has the index of the line that completed it. Repeats are not folded. The exit status is 3 if lines
+    were rejected.
 
     \b
     Examples:

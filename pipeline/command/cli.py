@@ -17,15 +17,15 @@ from bpf.load.loader import LoadError
 from bpf.programs.scope import ScopeError
 from bpf.tables.catalogue import UnknownName, catalogue
 from config import filters, outputs, runtimes, settings
-from config.rules import SEVERITIES
 from config.settings import SettingsError
 from config.tuning import TuningError
 from pipeline import VERSION
 from pipeline.command.analyze import analyze
 from pipeline.command.explain import explain
-from pipeline.command.groups import CLOSED, Suggesting, btf_option
+from pipeline.command.groups import CLOSED, Suggesting
 from pipeline.command.keys import keys
 from pipeline.command.listing import check, list_
+from pipeline.command.options import output_options, trace_options
 from pipeline.command.signatures import signatures
 from pipeline.host.features import event_lack, findings
 from pipeline.process import logs
@@ -48,60 +48,19 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.group(cls=Suggesting, context_settings=CONTEXT)
 @click.version_option(VERSION, prog_name="headrace")
 def main() -> None:
-    """See what processes do: eBPF events, decoded and published without losing one uncounted.
+    """Runtime security and tracing for Linux hosts, with eBPF.
+
+    No event is lost without being counted: every run ends with a ledger.
 
     \b
     Examples:
-      headrace run -- ls /tmp                     what signatures find in a command and all that it starts
-      headrace run -e 'set=fs' -- ls /tmp         its events of files
-      headrace run -e 'open*,!openat2' -s uid=33  what user 33 opens
-      headrace run -s tree=1234 -o json:out.json  a running process and its children, as JSON
-      headrace list events openat                 what an event carries
-      headrace check                              what this host can do
+      headrace run -- ls /tmp                     run signatures over a command and its children
+      headrace run -e 'set=fs' -- ls /tmp         trace its file system calls
+      headrace run -e 'open*,!openat2' -s uid=33  trace the files that user 33 opens
+      headrace run -s tree=1234 -o json:out.json  trace a running process and its children, as JSON
+      headrace list events openat                 describe an event and its arguments
+      headrace check                              check what this host supports
     """
-
-
-def _output_options(function: Any) -> Any:
-    options = [
-        click.option(
-            "-o", "--output", multiple=True, metavar="SPEC", help="table:-, json:FILE, none, zmq:ENDPOINT; repeatable."
-        ),
-        click.option(
-            "--findings",
-            multiple=True,
-            metavar="SPEC",
-            help="Where findings of signatures go: table:-, json:FILE, falco:FILE, tracee:FILE, none, zmq:ENDPOINT.",
-        ),
-        click.option("--signatures", multiple=True, metavar="PATH", help="More signatures: a file or a folder."),
-        click.option("--sigma", multiple=True, metavar="PATH", help="Sigma rules: a file or a folder."),
-        click.option("--sigma-keywords/--no-sigma-keywords", default=None, help="Look for keywords in command lines."),
-        click.option("--rules", multiple=True, metavar="WHICH", help="Only these: ids, globs, tag=NAME, level=NAME."),
-        click.option("--exclude", multiple=True, metavar="WHICH", help="Not these."),
-        click.option("--min-severity", type=click.Choice(SEVERITIES), help="Only signatures that are as severe."),
-        click.option("--exceptions", metavar="FILE", help="When signatures do not apply (docs/signatures.md)."),
-        click.option(
-            "--fold", "fold_s", type=int, metavar="SECONDS", help="Fold repeats of a finding; 0: do not. Default: 60."
-        ),
-        click.option(
-            "--before", "before_s", type=float, metavar="SECONDS", help="Findings have what their process did before."
-        ),
-        click.option("-e", "--events", multiple=True, metavar="LIST", help="Names, sets, globs, !name, conditions."),
-        click.option("--parse-arguments/--no-parse-arguments", default=None, help="Flags in words (the default)."),
-        click.option("--relative-time/--no-relative-time", default=None, help="Times since the run began."),
-        click.option(
-            "--stack-addresses/--no-stack-addresses",
-            default=None,
-            help="The caller's stack, as far as frame pointers lead.",
-        ),
-        click.option("--workers", type=int, metavar="N", help="Worker processes (1 to 64)."),
-        click.option("--ring-bytes", type=int, metavar="N", help="Size of each worker's ring."),
-        click.option("--ledger", metavar="FILE", help="Write the ledger as JSON."),
-        click.option("--log-level", type=click.Choice(logs.LEVELS), help="Default: warning."),
-        click.option("-c", "--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings, as TOML."),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
 
 
 def _resolve(
@@ -200,33 +159,15 @@ def _finish(outcome: Outcome, path: str) -> None:
 
 
 @main.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
-@_output_options
-@click.option(
-    "-s", "--scope", "--trace", "scope", multiple=True, metavar="EXPR", help="Who is traced; repeatable, ANDed."
-)
-@btf_option
-@click.option("--record", metavar="FILE", help="Also record, to replay later.")
-@click.option("--containers/--no-containers", default=None, help="Ask runtimes for names and images of containers.")
-@click.option("--crs", multiple=True, metavar="RUNTIME:SOCKET", help="Where: docker, containerd, crio, podman.")
-@click.option("--container-label", "container_labels", multiple=True, metavar="GLOB", help="Labels that events carry.")
-@click.option("--cache", metavar="FOLDER", help="Where compiled programs are kept; '' for nowhere.")
-@click.option("--perf-pages", type=int, metavar="N", help="Perf buffer per CPU, in pages (a power of two).")
-@click.option(
-    "--exec-env/--no-exec-env", "exec_environment", default=None, help="Carry the environment of exec events."
-)
-@click.option("--exec-hash/--no-exec-hash", default=None, help="SHA-256 of what is run.")
-@click.option("--exec-hash-remote", is_flag=True, default=None, help="Also of files that FUSE or other hosts serve.")
-@click.option("--fd-paths/--no-fd-paths", default=None, help="Show descriptors with their files: 3=/etc/passwd.")
-@click.option("--capture-bytes", type=int, metavar="N", help="First bytes of what is read and written.")
-@click.option("--interval-ms", type=int, metavar="N", help="How long an event may wait to be read.")
-@click.option("--order-bound-ms", type=int, metavar="N", help="How long order is waited for.")
-@click.option("--ready-fd", type=int, metavar="N", help="Write a byte there when everything is attached.")
+@output_options
+@trace_options
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG]...]")
 def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, **flags: Any) -> None:
-    """Trace.
+    """Trace a command, running processes, or the host.
 
-    With COMMAND: its process tree from its exec on, until the last of it has ended; its exit status is
-    passed on. Without: until SIGINT or SIGTERM, or until the processes that the scope names are gone.
+    With COMMAND, headrace runs it and traces its whole process tree until the last process ends; the exit
+    status is the command's. Without, it traces what the scope selects until Ctrl-C, SIGTERM, or until the
+    processes that the scope names are gone.
 
     \b
     Examples:
@@ -263,12 +204,12 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, **f
 
 
 @main.command()
-@_output_options
+@output_options
 @click.argument("recording", type=click.Path(path_type=Path), metavar="FILE")
 def replay(config: Path | None, recording: Path, **flags: Any) -> None:
-    """Run a recording through the same workers, as fast as they go.
+    """Replay a recording through the same workers, at full speed.
 
-    The output depends on the recording alone: not on the number of workers, nor on this host.
+    The output depends only on the recording, not on this host or on the number of workers.
 
     \b
     Examples:
@@ -293,11 +234,13 @@ def replay(config: Path | None, recording: Path, **flags: Any) -> None:
 @main.command()
 @click.argument("endpoint")
 @click.option("-t", "--topic", multiple=True, default=("all/",), show_default=True, help="Topic prefix; repeatable.")
-@click.option("-n", "--count", type=int, default=0, metavar="N", help="End after N events.")
-@click.option("--server-key", default="", metavar="KEY|FILE", help="Public key of the publisher, or a file with it.")
-@click.option("--key", default="", metavar="FILE", help="Your own secret key (headrace keys); default: a new one.")
+@click.option("-n", "--count", type=int, default=0, metavar="N", help="Exit after N events.")
+@click.option(
+    "--server-key", default="", metavar="KEY|FILE", help="Public key of the publisher, or a file that contains it."
+)
+@click.option("--key", default="", metavar="FILE", help="Your secret key (see `headrace keys`). Default: a new one.")
 def subscribe(endpoint: str, topic: tuple[str, ...], count: int, server_key: str, key: str) -> None:
-    """Print what a publisher sends, and count gaps.
+    """Print the messages of a publisher, and count missing ones.
 
     \b
     Examples:
@@ -318,7 +261,7 @@ def subscribe(endpoint: str, topic: tuple[str, ...], count: int, server_key: str
 
 @main.command()
 def demo() -> None:
-    """Trace a small workload of headrace's own; where BPF is not to be had, show a recording."""
+    """Trace a small built-in workload. Where BPF is not available, replay a recording of it."""
     from pipeline.command.demo import run as run_demo
 
     _finish(run_demo(), "")
@@ -327,13 +270,14 @@ def demo() -> None:
 @main.command()
 @click.argument("pid", type=int, required=False)
 @click.option("-i", "--interval", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, metavar="SECONDS")
-@click.option("-n", "--count", type=click.IntRange(0), default=0, metavar="N", help="End after N lines.")
+@click.option("-n", "--count", type=click.IntRange(0), default=0, metavar="N", help="Exit after N lines.")
 @click.option("-o", "--output", "form", type=click.Choice(("table", "json")), default="table", show_default=True)
-@click.option("--rules", is_flag=True, help="What each signature has cost so far, and end.")
+@click.option("--rules", is_flag=True, help="Print what each signature has cost so far, and exit.")
 def stat(pid: int | None, interval: float, count: int, form: str, rules: bool) -> None:
-    """The ledger of a run while it goes on: rates since the line before; in JSON, the whole ledger.
+    """Show the ledger of a running headrace.
 
-    PID is that of `headrace run`; it may be left out where there is one of yours. Ends with the run.
+    Prints rates since the previous line or, as JSON, the whole ledger. PID is the process ID of `headrace run`; it
+    may be omitted if only one of your runs is active. The command exits when the run ends.
 
     \b
     Examples:
@@ -354,9 +298,10 @@ def stat(pid: int | None, interval: float, count: int, form: str, rules: bool) -
 @main.command(name="reload")
 @click.argument("pid", type=int, required=False)
 def reload_(pid: int | None) -> None:
-    """Have a run read its signatures again. If one of them cannot be used, all stay as they were: status 65.
+    """Reload the signatures of a running headrace.
 
-    PID is that of `headrace run`; it may be left out where there is one of yours. SIGHUP does the same.
+    If one of them is invalid, none is replaced and the exit status is 65. PID is the process ID of `headrace run`;
+    it may be omitted if only one of your runs is active. SIGHUP does the same.
 
     \b
     Examples:

@@ -29,7 +29,7 @@ WORDS = {True: "true", False: "false", None: "unknown"}
 @PATHS
 @SIGMA
 def explain(rule_id: str, source: str, paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
-    """Why a signature matches an event, or does not: each test with the value that it saw.
+    """Explain why a signature matches an event or not: each test, with the value it saw.
 
     FILE has events as JSON lines, headrace's or Tracee's; LINE counts from 1, and without it all lines are looked at.
     Status 0 if one matches, 1 if none does.

@@ -25,10 +25,11 @@ SECRET = (
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("name", default="headrace")
 def keys(folder: Path, name: str) -> None:
-    """Make a pair of keys for ZeroMQ: FOLDER/NAME.key, to be given away, and FOLDER/NAME.key_secret, to be kept.
+    """Create a CURVE key pair for ZeroMQ.
 
-    Prints the public key. A publisher and each of its subscribers have a pair of their own. NAME is `headrace` if it is
-    left out; FOLDER is made if it is missing. No file is overwritten.
+    Writes FOLDER/NAME.key, which you share, and FOLDER/NAME.key_secret, which you keep, and prints the public key.
+    The publisher and each subscriber need a pair of their own. NAME defaults to `headrace`. FOLDER is created if it
+    is missing. Existing files are never overwritten.
 
     \b
     Examples:

@@ -21,13 +21,13 @@ from workers.decode import described
 
 @click.group(name="list", cls=Suggesting)
 def list_() -> None:
-    """Show what can be asked for.
+    """List events, sets and types.
 
     \b
     Examples:
-      headrace list events              every event with its arguments
-      headrace list events openat       one event: types, sets, where it comes from on this host
-      headrace list sets default        members of a set
+      headrace list events              list all events with their arguments
+      headrace list events openat       describe one event: types, sets, source on this host
+      headrace list sets default        list the events of a set
     """
 
 
@@ -43,7 +43,7 @@ def _matching(names: list[str], wanted: str | None, kind: str) -> list[str]:
 @list_.command(name="events")
 @click.argument("name", required=False)
 def list_events(name: str | None) -> None:
-    """Events with their arguments; one event with types and hook."""
+    """List events with their arguments, or describe one event."""
     known = catalogue()
     for each in _matching(sorted(known.by_name), name, "event"):
         event = known.by_name[each]
@@ -87,7 +87,7 @@ def _source(event: Event) -> str:
 @list_.command(name="sets")
 @click.argument("name", required=False)
 def list_sets(name: str | None) -> None:
-    """Sets of events; members that this host cannot give are marked."""
+    """List sets of events. Events that this host does not support are marked."""
     sets = catalogue().sets()
     for each in _matching(sorted(sets), name, "set"):
         if name is None:
@@ -101,7 +101,7 @@ def list_sets(name: str | None) -> None:
 @list_.command(name="filters")
 @click.argument("name", required=False)
 def list_filters(name: str | None) -> None:
-    """Scopes (--scope) and conditions on events (--events)."""
+    """List scopes (--scope) and conditions on events (--events)."""
     for each in _matching(sorted(KEYS), name, "scope"):
         say(f"{each:<8} {KEYS[each]}")
     if name is None:
@@ -112,7 +112,7 @@ def list_filters(name: str | None) -> None:
 @list_.command(name="outputs")
 @click.argument("name", required=False)
 def list_outputs(name: str | None) -> None:
-    """Output formats and their options."""
+    """List output formats and their options."""
     for each in _matching(sorted(outputs.FORMATS), name, "output"):
         say(f"{each:<8} {outputs.FORMATS[each]}")
     if name is None:
@@ -122,14 +122,14 @@ def list_outputs(name: str | None) -> None:
 
 @click.command()
 @btf_option
-@click.option("--live", is_flag=True, help="Cause every event, and look whether it comes.")
+@click.option("--live", is_flag=True, help="Trigger every event and check that it arrives.")
 @click.option("-o", "--output", type=click.Choice(("text", "json")), default="text", show_default=True)
 def check(live: bool, output: str) -> None:
-    """What this host offers and lacks, with the remedy. Status 0 if tracing works here, 69 if not. The programs of all
-    events are loaded on trial, and attached to nothing.
+    """Check what this host supports, and how to fix what is missing.
 
-    With --live, every event that this host has is caused below a run of headrace, in namespaces of its own (users,
-    mounts, network, ...): 69 as well if one does not come, or if the ledger does not balance.
+    Loads the programs of all events without attaching them. The exit status is 0 if tracing works here, 69 if not.
+    With --live, also triggers every event that this host supports, in namespaces of its own: the exit status is 69
+    as well if an event does not arrive, or if the ledger does not balance.
 
     \b
     Examples:

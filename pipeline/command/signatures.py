@@ -23,7 +23,7 @@ from workers.detect.rules.rulesets import Coverage, Ruleset, build, coverage
 
 @click.group(cls=Suggesting)
 def signatures() -> None:
-    """Signatures: what they say, whether they can fire here, and whether their examples hold.
+    """List, check, test and explain signatures.
 
     \b
     Examples:
@@ -35,7 +35,7 @@ def signatures() -> None:
 
 
 PATHS = click.argument("paths", nargs=-1, metavar="[PATH]...")
-SIGMA = click.option("--sigma", multiple=True, metavar="PATH", help="Sigma rules: a file or a folder.")
+SIGMA = click.option("--sigma", multiple=True, metavar="PATH", help="Load Sigma rules from a file or folder.")
 
 
 def rules_of(paths: tuple[str, ...], sigma: tuple[str, ...] = ()) -> Ruleset:
@@ -54,7 +54,7 @@ def _refusals(found: Ruleset) -> None:
 @PATHS
 @SIGMA
 def list_signatures(paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
-    """Signatures by id, with severity, and what of them can fire on this host."""
+    """List signatures with their severity and whether they can fire on this host."""
     found = rules_of(paths, sigma)
     for rule in found.rules:
         state = coverage(rule, catalogue(), event_lack)
@@ -79,7 +79,7 @@ def named(found: Ruleset, name: str) -> Rule:
 @PATHS
 @SIGMA
 def show(rule_id: str, paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
-    """One signature: what it looks at, and what it is about."""
+    """Describe one signature: its events, conditions and background."""
     rule = named(rules_of(paths, sigma), rule_id)
     state = coverage(rule, catalogue(), event_lack)
     mitre = "  ".join(part for part in (rule.mitre.id, rule.mitre.tactic, rule.mitre.technique) if part)
@@ -139,9 +139,11 @@ class Checked(msgspec.Struct):
 @signatures.command()
 @PATHS
 @SIGMA
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a signature.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per signature.")
 def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None:
-    """Whether files can be used, and what of them can fire here. Status 1 if one was refused.
+    """Check whether files are valid, and which signatures can fire here.
+
+    The exit status is 1 if one was refused.
 
     \b
     Examples:
@@ -181,7 +183,7 @@ def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None
 @signatures.command()
 @PATHS
 def test(paths: tuple[str, ...]) -> None:
-    """Every signature against its own examples. Status 1 if one does not hold."""
+    """Test signatures against their own examples. Exit status 1 if one fails."""
     found = rules_of(paths)
     failures, held = [], 0
     for rule in found.rules:
