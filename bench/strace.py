@@ -191,7 +191,10 @@ def compare(text: str, events: Sequence[dict[str, Any]], into: Compared) -> None
         wanted = _number(result)
         if event["returnValue"] is not None:  # else it was taken where it began
             same_number = wanted is None or (event["returnValue"] - wanted) % (1 << 64) == 0
-            into.results += not (event.get("error") == error if error else same_number)
+            if not (event.get("error") == error if error else same_number):
+                into.results += 1
+                into.unlike["result", name, ""] += 1
+                into.examples["result", name, ""] = error or result, str(event.get("error") or event["returnValue"])
         on_request = BUFFERS[name][0] if name in BUFFERS else None
         for said, argument in _pairs(name, given, event["args"]):
             is_buffer = on_request is not None and argument is event["args"][on_request]
