@@ -28,7 +28,7 @@ from config.rules import RuleError
 from pipeline.containers import enrichment
 from pipeline.containers.hashes import Client
 from pipeline.process.logs import logger
-from pipeline.process.plan import ALL, LINES, READY_WORKER, Plan, attach_control, attach_ring
+from pipeline.process.plan import ALL, LINES, READY_WORKER, Plan, attach_consumer, attach_control, attach_producer
 from pipeline.transport.clock import CpuClock, boottime_ns
 from pipeline.transport.gaps import GapReader
 from pipeline.transport.intake import Intake
@@ -70,14 +70,14 @@ class Worker:
 
     def __init__(self, plan: Plan, index: int) -> None:
         self.plan, self.index = plan, index
-        self.control, self.results = attach_control(plan), attach_ring(plan.results[index])
+        self.control, self.results = attach_control(plan), attach_producer(plan.results[index])
         self.journal = self.control.workers[index]
         self.state = self.journal.next[0]
         self._cpu = CpuClock(int(self.state["cpu_ns"]))
         conditions = plan.conditions or plan.only
         self._keep = Predicates(catalogue(), plan.conditions, plan.only) if conditions else None
         self.core = Core(catalogue(), index, plan.workers, self._keep)
-        self.intake = Intake(attach_ring(plan.rings[index]), self.core.feed)
+        self.intake = Intake(attach_consumer(plan.rings[index]), self.core.feed)
         self._attempts = Attempts(self.control.attempts[index : index + 1], self.core)
         self._gaps = GapReader(self.control.gaps)
         self._offsets = OffsetReader(self.control.offsets)

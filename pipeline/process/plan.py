@@ -26,7 +26,7 @@ from pipeline.process.progress import PROGRESS
 from pipeline.transport import offsets
 from pipeline.transport.doorbell import Doorbell, InheritedFd
 from pipeline.transport.gaps import TABLE
-from pipeline.transport.ring import Ring
+from pipeline.transport.ring import Consumer, Producer
 from pipeline.transport.shm import Array, Journal, Segment, contents
 
 FLAGS_BYTES = 64
@@ -261,6 +261,11 @@ def attach_control(plan: Plan) -> Control:
     return Control(segment, plan.workers, plan.cpus, plan.slots, len(plan.rings), len(plan.sinks))
 
 
-def attach_ring(name: str) -> Ring:
-    """A ring by the name of its segment."""
-    return Ring(Segment(name=name))
+def attach_producer(name: str) -> Producer:
+    """The writing end of a ring, by the name of its segment."""
+    return Producer(Segment(name=name))
+
+
+def attach_consumer(name: str) -> Consumer:
+    """The reading end of one."""
+    return Consumer(Segment(name=name))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.process.logs import logger
-from pipeline.process.plan import ALL, LINES, READY_PUBLISHER, Plan, attach_control, attach_ring, render_of
+from pipeline.process.plan import ALL, LINES, READY_PUBLISHER, Plan, attach_consumer, attach_control, render_of
 from pipeline.process.progress import Progress
 from pipeline.publish.curve import ServerKeys
 from pipeline.publish.folding import Folder, Stayed, topic
@@ -79,7 +79,7 @@ class Publisher:
         self.journal = self.control.publisher
         self.state = self.journal.next[0]
         self._cpu = CpuClock(int(self.state["cpu_ns"]))
-        self.rings = [attach_ring(name) for name in plan.results]
+        self.rings = [attach_consumer(name) for name in plan.results]
         self.renders = plan.renders
         self.sinks: list[Sink] = []
         for i, target in enumerate(targets):

@@ -23,8 +23,8 @@ import numpy as np
 
 from bpf.layout import BROADCAST, EXTRA_SLOTS, STREAM_BULK, STREAM_FACTS, TIME_END
 from bpf.test_run import TestRun
-from pipeline.process.logs import logger
-from pipeline.process.plan import READY_READER, Plan, attach_control, attach_ring
+from pipeline.process.plan import READY_READER, Plan, attach_control, attach_producer
+from pipeline.stages.losses import Losses
 from pipeline.transport.clock import CpuClock, StepAlarm, boottime_ns
 from pipeline.transport.doorbell import InheritedFd
 from pipeline.transport.frames import HEADER, Header, Loss, loss_frame, read_header
@@ -32,13 +32,11 @@ from pipeline.transport.gaps import GapTable
 from pipeline.transport.offsets import OffsetTable
 from pipeline.transport.pace import Pace
 from pipeline.transport.perf import PerfRing, Sample
-from pipeline.transport.ring import END, FRAME, U64, WATERMARK, Ring, put
+from pipeline.transport.ring import END, FRAME, U64, WATERMARK, Producer, put
 from pipeline.transport.watermark import Marks
 
 BULK, URGENT = 0, 1
 FINAL_WATERMARK = TIME_END
-ANNOUNCE_EVERY_NS = 100_000_000
-LOG_EVERY_NS = 1_000_000_000
 RECORDER_PATIENCE_S = 2.0
 FD_SETSIZE = 1024
 IDLE_MS = 40
@@ -71,7 +69,7 @@ class Reader:
         self.perf = [
             (PerfRing(bulk.fd, ends.perf_pages), PerfRing(urgent.fd, ends.urgent_pages)) for bulk, urgent in ends.perf
         ]
-        self.rings = [attach_ring(name) for name in plan.rings]
+        self.rings = [attach_producer(name) for name in plan.rings]
         self._poll = select.poll()
         for bulk, urgent in ends.perf:
             self._poll.register(bulk.fd, select.POLLIN)
@@ -80,14 +78,12 @@ class Reader:
         """(bytes, size) of the perf rings that the last cycle drained."""
         self._pace = Pace()
         self._latest_ns = 0
-        self._owed: list[Ring] = []
-        self._losses: dict[tuple[int, int], Loss] = {}
+        self._owed: list[Producer] = []
         self._gaps = GapTable(self.control.gaps)
         self._alarm, self._offsets = ends.alarm, OffsetTable(self.control.offsets, plan.boot_epoch_ns)
         self._poll.register(self._alarm.fd, select.POLLIN)
-        self._announced_ns = 0
-        self._logged_ns = 0
-        self._lost_unlogged = 0
+        recorder = self.rings[-1] if len(self.rings) > plan.workers else None
+        self._losses = Losses(self._loss_frame, self.rings[0], recorder)
         self._recover()
 
     def _recover(self) -> None:
@@ -105,7 +101,7 @@ class Reader:
         self._offsets.look()
         moved = self._drain()
         self._notice_losses()
-        owes = self._owed or self._announce_due or self._latest_ns > int(self.state["watermark_ns"])
+        owes = self._owed or self._losses.due or self._latest_ns > int(self.state["watermark_ns"])
         if moved or owes or self._somebody_holds:
             self._announce(watermark_ns)
             self._mark(watermark_ns)
@@ -157,7 +153,7 @@ class Reader:
                     continue
                 state["dropped"][cpu, slot] += header.heads
                 if header.stream != STREAM_FACTS:
-                    self._lose(loss)
+                    self._losses.add(loss)
         if len(self.rings) > plan.workers:
             room = self.rings[-1].try_reserve(sample.bytes, FRAME)
             if room is not None:
@@ -167,15 +163,6 @@ class Reader:
         """A gap: of a shard, or of what makes every worker's process tree."""
         of_shard = (loss.shard, self.plan.workers) if stream == STREAM_BULK else (0, 0)
         self._gaps.add(loss.first_ns, loss.last_ns, loss.count, *of_shard)
-
-    def _lose(self, loss: Loss) -> None:
-        """Remember a loss until it is announced."""
-        key = (loss.cpu, loss.shard)
-        before = self._losses.get(key)
-        if before is not None:
-            first = min(before.first_ns, loss.first_ns)
-            loss = Loss(loss.cpu, loss.shard, before.count + loss.count, first, max(before.last_ns, loss.last_ns))
-        self._losses[key] = loss
 
     def _notice_losses(self) -> None:
         """Losses that the kernel counted since the last look."""
@@ -194,32 +181,16 @@ class Reader:
             loss = Loss(cpu, slot if is_bulk else BROADCAST, count, first_ns, last_ns)
             self._miss(loss, STREAM_BULK if is_bulk else STREAM_FACTS)
             if slot < self.plan.slots - 1:  # facts are no events
-                self._lose(loss)
+                self._losses.add(loss)
         self.state["announced"] = lost
 
-    @property
-    def _announce_due(self) -> bool:
-        """Whether there are losses to tell, and the last were told long enough ago."""
-        return bool(self._losses) and boottime_ns() - self._announced_ns >= ANNOUNCE_EVERY_NS
+    def _loss_frame(self, loss: Loss, time_ns: int) -> bytes:
+        return loss_frame(loss, time_ns, self._offsets.at(loss.last_ns), self.plan.nodename)
 
     def _announce(self, watermark_ns: int, at_once: bool = False) -> None:
-        """Put `loss` events into worker 0's ring (and the recording), a few times a second at most."""
-        if not self._announce_due and not (at_once and self._losses):
-            return
-        now = self._announced_ns = boottime_ns()
-        for key, loss in list(self._losses.items()):
-            frame = loss_frame(loss, max(now, watermark_ns + 1), self._offsets.at(loss.last_ns), self.plan.nodename)
-            if not put(self.rings[0], FRAME, frame):
-                return
-            if len(self.rings) > self.plan.workers:
-                put(self.rings[-1], FRAME, frame)
-            self._latest_ns = max(self._latest_ns, now)
-            self.state["losses_sent"] += 1
-            self._lost_unlogged += loss.count
-            del self._losses[key]
-        if now - self._logged_ns > LOG_EVERY_NS:
-            logger("reader").warning("reader.events_lost", events=self._lost_unlogged)
-            self._logged_ns, self._lost_unlogged = now, 0
+        if sent := self._losses.announce(watermark_ns, at_once):
+            self.state["losses_sent"] += sent
+            self._latest_ns = max(self._latest_ns, self._losses.announced_ns)
 
     def _mark(self, watermark_ns: int) -> None:
         """Write the watermark behind the frames of this cycle, in every ring."""
@@ -253,7 +224,7 @@ class Reader:
         """Whether nothing waits: no unsent record, no sample, no row of a worker below a watermark."""
         if (
             self._owed
-            or self._losses
+            or self._losses.owed
             or self._somebody_holds
             or self._latest_ns > int(self.state["watermark_ns"])
             or self.marks.any_waiting()

@@ -27,7 +27,7 @@ import numpy as np
 from bpf.layout import STREAM_FACTS
 from config.settings import MAX_WORKERS
 from pipeline.process.logs import logger
-from pipeline.process.plan import READY_READER, Plan, attach_control, attach_ring
+from pipeline.process.plan import READY_READER, Plan, attach_consumer, attach_control, attach_producer
 from pipeline.process.progress import Progress
 from pipeline.stages.reader import FINAL_WATERMARK
 from pipeline.transport.clock import CpuClock
@@ -222,7 +222,7 @@ class Recorder:
     def __init__(self, plan: Plan, target: InheritedFd, facts: Facts) -> None:
         self.plan, self._fd = plan, target.fd
         self.control = attach_control(plan)
-        self.ring = attach_ring(plan.rings[-1])
+        self.ring = attach_consumer(plan.rings[-1])
         self._gaps, self._offsets = GapReader(self.control.gaps), OffsetReader(self.control.offsets)
         self._progress, self._written = Progress(self.control.progress[-1:]), 0
         """Events in whole blocks."""
@@ -279,7 +279,7 @@ class Replayer:
         self.journal = self.control.reader
         self.state = self.journal.next[0]
         self._cpu = CpuClock(int(self.state["cpu_ns"]))
-        self.rings = [attach_ring(name) for name in plan.rings]
+        self.rings = [attach_producer(name) for name in plan.rings]
         for i, ring in enumerate(self.rings):
             ring.restore_head(int(self.state["ring_head"][i]))
         self._blocks = blocks(data, at, name)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pipeline.transport.frames import HEADER, read_header
-from pipeline.transport.ring import END, FRAME, U64, WATERMARK, Ring
+from pipeline.transport.ring import END, FRAME, U64, WATERMARK, Consumer
 from pipeline.transport.shm import Array
 
 MOST_BYTES = 1 << 20
@@ -27,7 +27,7 @@ class Fed(NamedTuple):
 class Intake:
     """The consumer's end of a ring of frames."""
 
-    def __init__(self, ring: Ring, feed: Callable[[Array], None]) -> None:
+    def __init__(self, ring: Consumer, feed: Callable[[Array], None]) -> None:
         """`feed` is given each frame."""
         self._ring, self._feed = ring, feed
         self._fed: list[Fed] = []

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from config.thresholds import MARK
-from pipeline.transport.ring import BATCH, Ring
+from pipeline.transport.ring import BATCH, Producer
 from pipeline.transport.shm import Array
 
 Buffer = bytes | memoryview
@@ -69,7 +69,7 @@ def key_bytes(time_ns: Array, tie: Array, ends: Array) -> bytes:
     return data + bytes(-len(data) % 8)
 
 
-def try_write(ring: Ring, header: Array, keys: bytes, payload: Sequence[Buffer]) -> bool:
+def try_write(ring: Producer, header: Array, keys: bytes, payload: Sequence[Buffer]) -> bool:
     """Write one record behind the ring's head, the payload's parts one after the other; False if it is full."""
     header["key_bytes"], header["payload_bytes"] = len(keys), sum(map(len, payload))
     room = ring.try_reserve(RESULT.itemsize + len(keys) + int(header["payload_bytes"][0]), BATCH)

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.transport.shm import Array, Segment
+from pipeline.transport.shm import Array, Segment, load_acquire, store_release
 
 PAD, FRAME, WATERMARK, END, BATCH = range(5)
 DATA_AT = 128
@@ -42,7 +42,7 @@ def _padded(payload_bytes: int) -> int:
 
 
 class Ring:
-    """Either end of a ring; which methods a process calls decides which end it is."""
+    """What both ends of a ring have."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
@@ -52,7 +52,6 @@ class Ring:
         self._tail = segment.array("<u8", 1, 64)
         self._data = segment.array("u1", self.capacity, DATA_AT)
         self._view = self._data.data
-        self.write_position = int(self._head[0])
 
     @staticmethod
     def bytes_for(capacity: int) -> int:
@@ -62,12 +61,25 @@ class Ring:
     @property
     def head(self) -> int:
         """Bytes ever made visible."""
-        return int(self._head[0])
+        return load_acquire(self._head)
 
     @property
     def tail(self) -> int:
         """Bytes ever released."""
-        return int(self._tail[0])
+        return load_acquire(self._tail)
+
+    def close(self) -> None:
+        """Drop the views; the segment stays with its owner."""
+        self._view.release()
+        del self._head, self._promise, self._tail, self._data
+
+
+class Producer(Ring):
+    """The end that writes."""
+
+    def __init__(self, segment: Segment) -> None:
+        super().__init__(segment)
+        self.write_position = self.head
 
     @property
     def used(self) -> int:
@@ -75,7 +87,7 @@ class Ring:
         return self.write_position - self.tail
 
     def try_reserve(self, payload_bytes: int, kind: int) -> Array | None:
-        """Room for one record's payload, or None if the ring is full. Producer."""
+        """Room for one record's payload, or None if the ring is full."""
         need = _padded(payload_bytes)
         at = self.write_position & (self.capacity - 1)
         to_end = self.capacity - at
@@ -95,28 +107,32 @@ class Ring:
         return _padded(payload_bytes) <= self.capacity // (2 + held)
 
     def publish(self) -> None:
-        """Make everything written so far visible. Producer; pairs with `head` in read()."""
-        self._head[0] = self.write_position
+        """Make everything written so far visible: the records are stored before `head` is."""
+        store_release(self._head, self.write_position)
 
     def promise(self, watermark_ns: int) -> None:
         """Say what a WATERMARK record behind `head` would say, when a full ring has no room for one.
 
         A consumer that waits for the watermark before it releases would otherwise wait for ever.
         """
-        self._promise[0] = watermark_ns
+        store_release(self._promise, watermark_ns)
+
+    def restore_head(self, position: int) -> None:
+        """At start: go on from a journalled position."""
+        self.write_position = position
+        store_release(self._head, position)
+
+
+class Consumer(Ring):
+    """The end that reads and releases."""
 
     @property
     def promised(self) -> int:
-        """Holds for all records up to a `head` that is read after it. Consumer."""
-        return int(self._promise[0])
-
-    def restore_head(self, position: int) -> None:
-        """Producer, at start: go on from a journalled position."""
-        self.write_position = position
-        self._head[0] = position
+        """Holds for all records up to a `head` that is read after it."""
+        return load_acquire(self._promise)
 
     def read(self, position: int) -> Record | None:
-        """The record at `position`, or None if nothing is there yet. Consumer."""
+        """The record at `position`, or None if nothing is there yet."""
         while position < self.head:
             at = position & (self.capacity - 1)
             payload_bytes, kind = RECORD.unpack_from(self._view, at)
@@ -127,16 +143,11 @@ class Ring:
         return None
 
     def release(self, position: int) -> None:
-        """Give back everything before `position`; views into it are dead. Consumer."""
-        self._tail[0] = position
-
-    def close(self) -> None:
-        """Drop the views; the segment stays with its owner."""
-        self._view.release()
-        del self._head, self._promise, self._tail, self._data
+        """Give back everything before `position`: views into it are dead, and were read before `tail` is stored."""
+        store_release(self._tail, position)
 
 
-def put(ring: Ring, kind: int, payload: bytes) -> bool:
+def put(ring: Producer, kind: int, payload: bytes) -> bool:
     """Write one small record; False if the ring is full."""
     room = ring.try_reserve(len(payload), kind)
     if room is None:

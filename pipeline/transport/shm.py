@@ -179,6 +179,20 @@ class Segment:
             self._memory.close()
 
 
+def store_release(cell: Array, value: int) -> None:
+    """Store into u64[1] after all stores before it.
+
+    On x86-64 an aligned store of 8 bytes is one instruction, and stores are seen in the order of the program. Another
+    architecture needs its fence here and in `load_acquire`: `require_total_store_order` refuses it until then.
+    """
+    cell[0] = value
+
+
+def load_acquire(cell: Array) -> int:
+    """Load u64[1] before all loads behind it."""
+    return int(cell[0])
+
+
 class Journal:
     """State that changes as a whole or not at all, whatever moment its writer dies at.
 
@@ -205,28 +219,28 @@ class Journal:
     @property
     def generation(self) -> int:
         """How often it was committed."""
-        return int(self._generation[0])
+        return load_acquire(self._generation)
 
     def committed(self) -> Array:
         """Copy of the committed state, as an array of one item."""
         while True:
-            before = int(self._generation[0])
+            before = load_acquire(self._generation)
             at = before & 1
             state = self._slots[at : at + 1].copy()
-            if int(self._generation[0]) == before:
+            if load_acquire(self._generation) == before:
                 return state
 
     def peek(self, field: str) -> Array:
         """One field of the committed state, a view: for flags that only ever go one way."""
-        column: Array = self._slots[field][int(self._generation[0]) & 1]
+        column: Array = self._slots[field][load_acquire(self._generation) & 1]
         return column
 
     def commit(self) -> None:
         """Make `next` the committed state. About 1 µs and a copy of the state."""
-        generation = int(self._generation[0]) + 1
+        generation = load_acquire(self._generation) + 1
         at = generation & 1
         self._slots[at : at + 1] = self.next
-        self._generation[0] = generation
+        store_release(self._generation, generation)
 
     def close(self) -> None:
         """Drop the views."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.publish.merge import Merger, Part, merge
 from pipeline.transport.results import RESULT, Result, key_bytes, read, try_write
-from pipeline.transport.ring import BATCH, Ring
+from pipeline.transport.ring import BATCH, Consumer, Producer, Ring
 from pipeline.transport.shm import Segment
 
 Line = tuple[int, int, bytes]
@@ -123,14 +123,14 @@ def test_the_merge_is_the_sorted_union_whatever_the_split(
 
 def test_a_result_reads_back_from_its_ring() -> None:
     segment = Segment(Ring.bytes_for(4096))
-    ring = Ring(segment)
+    ring = Producer(segment)
     header: Any = np.zeros(1, RESULT)
     header["rows"], header["watermark_ns"], header["topic"] = 2, 77, 1152
     keys = key_bytes(np.array([1, 2]), np.array([3, 4]), np.array([5, 9]))
     assert len(keys) % 8 == 0
     assert try_write(ring, header, keys, [b"line\n", b"end\n"])
     ring.publish()
-    record = ring.read(0)
+    record = Consumer(segment).read(0)
     assert record is not None
     assert record.kind == BATCH
     found = read(record.payload)
@@ -141,7 +141,7 @@ def test_a_result_reads_back_from_its_ring() -> None:
 
 def test_a_result_that_finds_no_room_writes_nothing() -> None:
     segment = Segment(Ring.bytes_for(4096))
-    ring = Ring(segment)
+    ring = Producer(segment)
     assert not try_write(ring, np.zeros(1, RESULT), b"", [bytes(5000)])
     assert ring.write_position == 0
     ring.close()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.transport.intake import MOST_BYTES, Intake
-from pipeline.transport.ring import END, FRAME, U64, WATERMARK, Ring, put
+from pipeline.transport.ring import END, FRAME, U64, WATERMARK, Consumer, Producer, Ring, put
 from pipeline.transport.shm import Array, Segment
 from tests.unit.frames import CLOSE, Record, frame
 
@@ -16,9 +16,9 @@ class Side:
     """A producer, and an intake with what it was given."""
 
     def __init__(self, segment: Segment) -> None:
-        self.ring = Ring(segment)
+        self.ring = Producer(segment)
         self.fed: list[bytes] = []
-        self.intake = Intake(Ring(segment), lambda payload: self.fed.append(payload.tobytes()))
+        self.intake = Intake(Consumer(segment), lambda payload: self.fed.append(payload.tobytes()))
 
     def write(self, kind: int, payload: bytes) -> int:
         """A record's end."""

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from config.settings import Settings
 from pipeline.stages.recording import LONGEST_BLOCK
-from pipeline.transport.ring import DATA_AT, FRAME, WATERMARK, Ring, put
+from pipeline.transport.ring import DATA_AT, FRAME, WATERMARK, Consumer, Producer, Ring, put
 from pipeline.transport.shm import Segment
 
 CAPACITY = 4096
@@ -34,11 +34,11 @@ def segment() -> Iterator[Segment]:
     made.close()
 
 
-def ends(segment: Segment) -> tuple[Ring, Ring]:
-    return Ring(segment), Ring(segment)
+def ends(segment: Segment) -> tuple[Producer, Consumer]:
+    return Producer(segment), Consumer(segment)
 
 
-def drain(ring: Ring, position: int) -> tuple[list[tuple[int, bytes]], int]:
+def drain(ring: Consumer, position: int) -> tuple[list[tuple[int, bytes]], int]:
     """Every record from `position` on."""
     found = []
     while (record := ring.read(position)) is not None:
@@ -122,7 +122,7 @@ def test_a_successor_of_the_producer_overwrites_what_was_not_published(segment: 
     producer.publish()
     kept = producer.head
     put(producer, FRAME, b"lost with its writer")
-    successor = Ring(segment)
+    successor = Producer(segment)
     successor.restore_head(kept)
     put(successor, FRAME, b"new")
     successor.publish()
@@ -135,16 +135,16 @@ def test_a_head_published_beyond_the_journal_is_taken_back(segment: Segment) -> 
     journalled = producer.write_position
     put(producer, FRAME, b"published, not journalled")
     producer.publish()
-    Ring(segment).restore_head(journalled)
+    Producer(segment).restore_head(journalled)
     assert drain(consumer, 0)[0] == [(FRAME, b"journalled")]
 
 
 def test_what_fits_can_be_written_at_any_offset_of_an_empty_ring(segment: Segment) -> None:
-    ring = Ring(segment)
+    ring, consumer = ends(segment)
     most = max(n for n in range(CAPACITY) if ring.fits(n))
     for start in range(0, CAPACITY, 8):
         ring.restore_head(start)
-        ring.release(start)
+        consumer.release(start)
         assert ring.try_reserve(most, FRAME) is not None
     assert not ring.fits(CAPACITY)
 
@@ -153,7 +153,7 @@ def test_the_smallest_ring_that_settings_allow_fits_the_longest_block_of_a_recor
     # else a replayer waits for ever for room that cannot come
     smallest = min(n for n in range(1 << 16, (1 << 19) + 1, 1 << 16) if accepted(n))
     segment = Segment(Ring.bytes_for(smallest))
-    ring = Ring(segment)
+    ring = Producer(segment)
     assert ring.fits(LONGEST_BLOCK)
     ring.close()
     segment.close()
@@ -172,7 +172,7 @@ def accepted(ring_bytes: int) -> bool:
 # -- publishing before the payload
 
 
-class PublishesFirst(Ring):
+class PublishesFirst(Producer):
     """The control: makes a record visible before its payload is written."""
 
     def try_reserve(self, payload_bytes: int, kind: int) -> Any:
@@ -181,7 +181,7 @@ class PublishesFirst(Ring):
         return room
 
 
-def steps(ring: Ring, payloads: list[bytes]) -> Iterator[None]:
+def steps(ring: Producer, payloads: list[bytes]) -> Iterator[None]:
     """A producer that can be looked at after each of its stores."""
     for payload in payloads:
         room = ring.try_reserve(len(payload), FRAME)
@@ -196,7 +196,7 @@ def steps(ring: Ring, payloads: list[bytes]) -> Iterator[None]:
         yield
 
 
-def seen_only_whole(producer: Ring, consumer: Ring, payloads: list[bytes]) -> bool:
+def seen_only_whole(producer: Producer, consumer: Consumer, payloads: list[bytes]) -> bool:
     """Whether a consumer that looks after every store sees nothing but whole payloads, in order."""
     seen: list[bytes] = []
     position = consumer.tail
@@ -215,7 +215,7 @@ def test_a_consumer_that_looks_at_any_moment_sees_whole_records(segment: Segment
 
 
 def test_the_control_that_publishes_before_the_payload_is_caught(segment: Segment) -> None:
-    assert not seen_only_whole(PublishesFirst(segment), Ring(segment), PAYLOADS)
+    assert not seen_only_whole(PublishesFirst(segment), Consumer(segment), PAYLOADS)
 
 
 # -- against a naive model
@@ -227,7 +227,7 @@ class Model(RuleBasedStateMachine):
     @initialize(start=st.integers(0, CAPACITY // 8 - 1))
     def begin(self, start: int) -> None:
         self.segment = Segment(Ring.bytes_for(CAPACITY))
-        self.producer, self.consumer = Ring(self.segment), Ring(self.segment)
+        self.producer, self.consumer = ends(self.segment)
         self.producer.restore_head(start * 8)
         self.consumer.release(start * 8)
         self.position = start * 8
@@ -257,7 +257,7 @@ class Model(RuleBasedStateMachine):
     @rule()
     def die(self) -> None:
         head = self.producer.head
-        self.producer = Ring(self.segment)
+        self.producer = Producer(self.segment)
         self.producer.restore_head(head)
         self.unpublished.clear()
 
@@ -279,7 +279,7 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def consumer_dies(self) -> None:
-        self.consumer = Ring(self.segment)
+        self.consumer = Consumer(self.segment)
 
     @invariant()
     def cursors_keep_their_order(self) -> None:
@@ -299,11 +299,12 @@ TestAgainstADeque = Model.TestCase
 @given(st.lists(st.integers(0, 1000), max_size=60), st.integers(0, CAPACITY // 8 - 1))
 def test_used_never_exceeds_the_capacity(sizes: list[int], start: int) -> None:
     segment = Segment(Ring.bytes_for(CAPACITY))
-    ring = Ring(segment)
+    ring, consumer = ends(segment)
     ring.restore_head(start * 8)
-    ring.release(start * 8)
+    consumer.release(start * 8)
     for size in sizes:
         ring.try_reserve(size, FRAME)
         assert ring.used <= CAPACITY
     ring.close()
+    consumer.close()
     segment.close()

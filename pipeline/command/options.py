@@ -1,0 +1,157 @@
+"""Options that commands share: what is traced, and where events and findings go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from config.rules import SEVERITIES
+from pipeline.command.groups import btf_option
+from pipeline.process import logs
+
+Decorator = Callable[[Any], Any]
+
+
+def _all_of(options: Sequence[Decorator]) -> Decorator:
+    """One decorator for several; help shows them in this order."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+output_options = _all_of(
+    (
+        click.option(
+            "-o",
+            "--output",
+            multiple=True,
+            metavar="SPEC",
+            help="Where events go: table:-, json:FILE, none, zmq:ENDPOINT. Repeatable.",
+        ),
+        click.option(
+            "--findings",
+            multiple=True,
+            metavar="SPEC",
+            help="Where findings go: table:-, json:FILE, falco:FILE, tracee:FILE, none, zmq:ENDPOINT.",
+        ),
+        click.option("--signatures", multiple=True, metavar="PATH", help="Load more signatures from a file or folder."),
+        click.option("--sigma", multiple=True, metavar="PATH", help="Load Sigma rules from a file or folder."),
+        click.option(
+            "--sigma-keywords/--no-sigma-keywords", default=None, help="Match Sigma keywords against command lines."
+        ),
+        click.option(
+            "--rules",
+            multiple=True,
+            metavar="WHICH",
+            help="Use only these signatures: ids, globs, tag=NAME or level=NAME.",
+        ),
+        click.option("--exclude", multiple=True, metavar="WHICH", help="Exclude these signatures."),
+        click.option(
+            "--min-severity", type=click.Choice(SEVERITIES), help="Use only signatures of this severity or higher."
+        ),
+        click.option(
+            "--exceptions", metavar="FILE", help="Exceptions: when a signature does not apply (docs/signatures.md)."
+        ),
+        click.option(
+            "--fold",
+            "fold_s",
+            type=int,
+            metavar="SECONDS",
+            help="Report repeats of a finding as one, for this long. 0 disables it. Default: 60.",
+        ),
+        click.option(
+            "--before",
+            "before_s",
+            type=float,
+            metavar="SECONDS",
+            help="Include what the process did in the SECONDS before each finding.",
+        ),
+        click.option(
+            "-e",
+            "--events",
+            multiple=True,
+            metavar="LIST",
+            help="Events to trace: names, sets, globs, !name, conditions.",
+        ),
+        click.option(
+            "--parse-arguments/--no-parse-arguments", default=None, help="Show flags and commands as names (default)."
+        ),
+        click.option(
+            "--relative-time/--no-relative-time", default=None, help="Show times relative to the start of the run."
+        ),
+        click.option(
+            "--stack-addresses/--no-stack-addresses",
+            default=None,
+            help="Record the caller's stack, as far as frame pointers allow.",
+        ),
+        click.option("--workers", type=int, metavar="N", help="Number of worker processes (1 to 64)."),
+        click.option("--ring-bytes", type=int, metavar="N", help="Size of each worker's ring buffer."),
+        click.option("--ledger", metavar="FILE", help="Write the ledger to FILE as JSON when the run ends."),
+        click.option("--log-level", type=click.Choice(logs.LEVELS), help="Log level. Default: warning."),
+        click.option(
+            "-c", "--config", type=click.Path(path_type=Path), metavar="FILE", help="Read settings from a TOML file."
+        ),
+    )
+)
+"""Of `run` and `replay`."""
+trace_options = _all_of(
+    (
+        click.option(
+            "-s",
+            "--scope",
+            "--trace",
+            "scope",
+            multiple=True,
+            metavar="EXPR",
+            help="Trace only what matches EXPR. Repeatable; all must match.",
+        ),
+        btf_option,
+        click.option("--record", metavar="FILE", help="Also record the run to FILE, for `headrace replay`."),
+        click.option("--containers/--no-containers", default=None, help="Ask container runtimes for names and images."),
+        click.option(
+            "--crs",
+            multiple=True,
+            metavar="RUNTIME:SOCKET",
+            help="Socket of a runtime: docker, containerd, crio or podman. Repeatable.",
+        ),
+        click.option(
+            "--container-label",
+            "container_labels",
+            multiple=True,
+            metavar="GLOB",
+            help="Add matching container labels to events. Repeatable.",
+        ),
+        click.option("--cache", metavar="FOLDER", help="Folder for compiled programs; '' disables the cache."),
+        click.option("--perf-pages", type=int, metavar="N", help="Perf buffer per CPU, in pages (a power of two)."),
+        click.option(
+            "--exec-env/--no-exec-env", "exec_environment", default=None, help="Add the environment to exec events."
+        ),
+        click.option(
+            "--exec-hash/--no-exec-hash", default=None, help="Add the SHA-256 of the executable to exec events."
+        ),
+        click.option(
+            "--exec-hash-remote", is_flag=True, default=None, help="Also hash files on FUSE and network file systems."
+        ),
+        click.option(
+            "--fd-paths/--no-fd-paths", default=None, help="Show the file behind each descriptor: 3=/etc/passwd."
+        ),
+        click.option(
+            "--capture-bytes", type=int, metavar="N", help="Capture the first N bytes of data read and written."
+        ),
+        click.option(
+            "--interval-ms", type=int, metavar="N", help="Longest time an event may wait in the kernel, in ms."
+        ),
+        click.option("--order-bound-ms", type=int, metavar="N", help="Longest time to wait for earlier events, in ms."),
+        click.option(
+            "--ready-fd", type=int, metavar="N", help="Write one byte to this descriptor when tracing is active."
+        ),
+    )
+)
+"""Of `run` alone."""
