@@ -270,7 +270,7 @@ static void commands(void)
 	SAY(io_uring_register, N(fd, -1), W(opcode, IORING_REGISTER_FILES_UPDATE),
 	    J(arg, "{" N(offset, 7) ", " WORDS(fds, "0x1000") "}"));
 	syscall(__NR_keyctl, KEYCTL_CHOWN, KEY_SPEC_USER_KEYRING, HIGH | 0xfffffffe, -1, 0);
-	SAY(keyctl, W(option, KEYCTL_CHOWN), W(arg2, KEY_SPEC_USER_KEYRING), WORDS(arg3, "4294967294"));
+	SAY(keyctl, W(option, KEYCTL_CHOWN), W(arg2, KEY_SPEC_USER_KEYRING), WORDS(arg3, "4294967294"), WORDS(arg4, "-1"));
 	fchdir(-1);
 	SAY(fchdir, N(fd, -1));
 	syscall(__NR_modify_ldt, 7, 0, 0);

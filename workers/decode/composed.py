@@ -98,6 +98,11 @@ def unsigned32(raw: int) -> str:
     return str(raw & LOW)
 
 
+def own_id(raw: int) -> str:
+    """A user or group where -1 is none: the caller's own, or the one that it was."""
+    return "-1" if raw & LOW == LOW else unsigned32(raw)
+
+
 def decimal32(raw: int) -> str:
     """The low 32 bits, signed."""
     return str(signed32(raw))
@@ -332,6 +337,7 @@ COMPOSED: dict[str, Parser] = {
     "hex": hex,
     "s32": decimal32,
     "u32": unsigned32,
+    "id": own_id,
     "futex_wake": futex_wake,
     "bitset": futex_bitset,
     "ioctl_request": ioctl_request,
