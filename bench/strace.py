@@ -1,6 +1,6 @@
 """Held against strace: both watch the same processes, and every argument of every call is compared.
 
-    headrace run -e syscalls -- strace -f -v -o FILE -- COMMAND
+    headrace run -e syscalls -s comm!=strace -- strace -f -v -o FILE -- COMMAND
       events of a thread, in order   <->   lines of the thread, in order
 
 strace's binary is an observer here, and nothing more. An argument is
@@ -207,7 +207,7 @@ def watch(command: Sequence[str], into: Compared, folder: Path) -> None:
     events, lines, ledger = folder / "events", folder / "strace", folder / "ledger"
     strace = ["strace", "-f", "-v", "-qq", "-s", "4096", "-o", str(lines), "--", *command]
     run = [HEADRACE, "run", "-e", "syscalls", "-o", f"json:{events},truncate=yes", "--ledger", str(ledger)]
-    run += ["--perf-pages", str(PERF_PAGES), "--", *strace]
+    run += ["--perf-pages", str(PERF_PAGES), "--scope", "comm!=strace", "--", *strace]
     subprocess.run(run, capture_output=True, timeout=DEADLINE_S, check=False, stdin=subprocess.DEVNULL)
     found = [json.loads(line) for line in events.read_text().splitlines()]
     into.lost += json.loads(ledger.read_text())["lost"]

@@ -91,9 +91,9 @@ def _values(row: np.ndarray[Any, Any], call: Call) -> None:
     for i, argument in enumerate(call.arguments[:6]):
         bit, width = 1 << i, argument.width
         row["joined"] |= bit * (i in call.joined)
-        row["ids"] |= bit * (width == "u16")
+        row["ids"] |= bit * (width == "id16")
         row["extended"] |= bit * (call.compat and width == "s64" and i not in call.joined)
-        row["masks"][0, i] = mask_of("u32" if width == "u16" else width)
+        row["masks"][0, i] = mask_of(width)
 
 
 def add_look(row: np.ndarray[Any, Any], look: Look) -> None:

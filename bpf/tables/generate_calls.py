@@ -9,8 +9,9 @@ SYSCALL_DEFINE metadata), numbers from the uapi headers `asm/unistd_64.h` and `a
 
     number  name  type argument, ...  width of each argument  registers (of a 32-bit call that has its own)
 
-A width is that of the kernel's own prototype, whatever the manual page says: s32, u32, s64, u64, and u16 of 32-bit
-calls with ids of 16 bits. Where the running kernel does not have a call, its type in the overlay decides.
+A width is that of the kernel's own prototype, whatever the manual page says: s32, u32, s64, u64, u16 (a umode_t), and
+id16 of 32-bit calls with ids of 16 bits. Where the running kernel does not have a call, its type in the overlay
+decides.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def used(call: str, kind: str, argument: str) -> str:
 def narrowed(name: str, arguments: Arguments, widths: Widths) -> Widths:
     """Of a 32-bit call: ids of 16 bits where it has such."""
     ids = ("uid_t", "gid_t") if name in IDS_16 else ()
-    return ["u16" if kind in ids else width for (kind, _), width in zip(arguments, widths, strict=True)]
+    return ["id16" if kind in ids else width for (kind, _), width in zip(arguments, widths, strict=True)]
 
 
 def write(

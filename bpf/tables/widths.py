@@ -1,10 +1,11 @@
-"""How wide an argument is, and whether it is signed: `s32`, `u32`, `s64`, `u64`, `u16`, or `bool`."""
+"""How wide an argument is, and whether it is signed: `s32`, `u32`, `s64`, `u64`, `u16`, `id16` or `bool`."""
 
 from __future__ import annotations
 
 WIDTHS = {
     **dict.fromkeys("int pid_t key_t clockid_t key_serial_t timer_t mqd_t rwf_t __s32".split(), "s32"),
-    **dict.fromkeys("u32 uid_t gid_t old_uid_t old_gid_t mode_t umode_t dev_t qid_t fmode_t".split(), "u32"),
+    **dict.fromkeys("u32 uid_t gid_t old_uid_t old_gid_t dev_t qid_t fmode_t".split(), "u32"),
+    **dict.fromkeys("mode_t umode_t".split(), "u16"),
     **dict.fromkeys("long off_t loff_t __kernel_old_time_t ssize_t".split(), "s64"),
     "unsigned int": "u32",
     "bool": "bool",
@@ -29,8 +30,8 @@ def shown_width(name: str, kind: str, width: str) -> str:
 
 
 def bits_of(width: str) -> int:
-    """Bits that count."""
-    return 1 if width == "bool" else int(width[1:])
+    """Bits that count; an id of 16 bits has 32 by then (bpf/c/dispatch.h)."""
+    return {"bool": 1, "id16": 32}.get(width) or int(width[1:])
 
 
 def mask_of(width: str) -> int:

@@ -271,6 +271,10 @@ static void commands(void)
 	    J(arg, "{" N(offset, 7) ", " WORDS(fds, "0x1000") "}"));
 	syscall(__NR_keyctl, KEYCTL_CHOWN, KEY_SPEC_USER_KEYRING, HIGH | 0xfffffffe, -1, 0);
 	SAY(keyctl, W(option, KEYCTL_CHOWN), W(arg2, KEY_SPEC_USER_KEYRING), WORDS(arg3, "4294967294"), WORDS(arg4, "-1"));
+	syscall(__NR_mkdir, "/dev/null/x", HIGH | 0xfffe0000 | 0750);
+	SAY(mkdir, WORDS(mode, "S_IRWXU|S_IRGRP|S_IXGRP"));
+	prctl(PR_SET_TSC, HIGH | 7, 0, 0, 0);
+	SAY(prctl, W(option, PR_SET_TSC), WORDS(arg2, "7"));
 	fchdir(-1);
 	SAY(fchdir, N(fd, -1));
 	syscall(__NR_modify_ldt, 7, 0, 0);

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.kernel
 CALLS = """bpf perf_event_open prctl ptrace setns unshare seccomp capget capset rt_sigaction fcntl ioctl utimensat mount
     epoll_ctl writev setxattr mq_timedsend add_key keyctl landlock_create_ruleset landlock_add_rule socket setsockopt
     getsockopt sendmsg recvfrom pread64 fallocate sync_file_range readahead lseek nanosleep
-    futex kcmp rt_sigprocmask io_uring_register fchdir modify_ldt""".split()
+    futex kcmp rt_sigprocmask io_uring_register mkdir fchdir modify_ldt""".split()
 
 
 @pytest.fixture(scope="module")

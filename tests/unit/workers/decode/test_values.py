@@ -24,7 +24,7 @@ def test_numbers_are_what_c_makes_of_a_register(raw: int) -> None:
         ("unsigned int", ctypes.c_uint32),
         ("u32", ctypes.c_uint32),
         ("uid_t", ctypes.c_uint32),
-        ("mode_t", ctypes.c_uint32),
+        ("mode_t", ctypes.c_uint16),
         ("long", ctypes.c_int64),
         ("off_t", ctypes.c_int64),
         ("unsigned long", ctypes.c_uint64),
