@@ -36,7 +36,7 @@ DEADLINE_S = 300
 PERF_PAGES = 4096
 """16 MiB a CPU: what both do to the processes is slow, and nothing shall be lost of it."""
 LINE = re.compile(
-    r"(?P<tid>\d+) +(?P<name>\w+)\((?P<args>.*)\) += (?P<result>\S+)(?: (?P<error>E[A-Z0-9]+))?.*", re.DOTALL
+    r"(?P<tid>\d+) +(?P<name>\w+)\((?P<args>.*)\) += (?P<result>\S+)(?: (?P<error>E[A-Z0-9_]+))?.*", re.DOTALL
 )
 UNFINISHED = re.compile(r"(?P<tid>\d+) +(?P<name>\w+)\((?P<args>.*?),?\s*<unfinished \.\.\.>", re.DOTALL)
 RESUMED = re.compile(r"(?P<tid>\d+) +<\.\.\. (?P<name>\w+) resumed>(?P<rest>.*)", re.DOTALL)
