@@ -146,8 +146,10 @@ def class_of(strace: str, own: dict[str, Any]) -> str:
         numbers = [n for n in (raw, value) if isinstance(n, int) and not isinstance(n, bool)]
         shown = _number(value) if isinstance(value, str) else None
         numbers += [] if shown is None else [shown]
-        bits = 32 if own["type"] in IDS else 64
-        if not numbers or any((n - number) % (1 << bits) == 0 for n in numbers):
+        # a negative int is 0xffffffff to strace where it has no word for it
+        narrow = own["type"] in IDS or number >> 32 == 0
+        near = {n % (1 << 32) if narrow and n >= -(1 << 31) else n for n in numbers}
+        if not numbers or any((n - number) % (1 << 64) == 0 for n in {*numbers, *near}):
             return "same"
         # an address to strace, and what stands behind it to headrace
         return "same" if re.match("0x[0-9a-f]{6}", strace) and raw is None else "wrong"

@@ -181,7 +181,7 @@ def touched(raw: int) -> str:
 
 def errno_name(raw: int) -> str:
     """An error that is passed as a positive number."""
-    return tables.ERRNO.get(raw, str(signed32(raw)))
+    return tables.ERRNO.get(raw, str(raw & LOW))
 
 
 def signal_code(raw: int) -> str:
