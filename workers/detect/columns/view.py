@@ -61,12 +61,14 @@ class Bulk(NamedTuple):
 
 
 class Walked(NamedTuple):
-    """Paths of many rows, last component first. `unread`: mask of rows without a value; `odd`: mask of rows of which
-    `block` does not say everything."""
+    """Paths of many rows, last component first.
+
+    `unread`: mask of rows without a value. `inexact`: mask of rows whose path is more than what stands in `block`.
+    """
 
     block: Block
     unread: Array
-    odd: Array
+    inexact: Array
 
 
 class View:

@@ -26,7 +26,7 @@ from workers.detect.columns.reading import column_of
 from workers.detect.columns.view import Bulk, Column, Few, View
 from workers.detect.engine.matches import Matched, Matches
 from workers.detect.engine.memory import Memory
-from workers.detect.engine.prefilter import Rough
+from workers.detect.engine.prefilter import Prefilter
 from workers.detect.engine.scan import Scan, Seen
 from workers.detect.engine.steps import OPEN, STATE_BYTES, UNKNOWN_STEP, State, Step, bits, numbers_in
 from workers.detect.engine.tally import Tally
@@ -72,9 +72,9 @@ class Classes:
         self.memory = Memory(self._classes)
         self.known: list[State] = []
         self._by_state: dict[State, int] = {}
-        self._by_sign: dict[int, int] = {}
+        self._by_fingerprint: dict[int, int] = {}
         self.scan = Scan.of(matcher.field, matcher.tests)
-        self.rough = Rough.of(matcher.tests) if self.scan else None
+        self.prefilter = Prefilter.of(matcher.tests) if self.scan else None
         self.scanned = 0
         self.held = 0
         """Bytes of all classes."""
@@ -94,20 +94,20 @@ class Classes:
 
     def of(self, view: View, chosen: Array) -> Array:
         """Class of each chosen row, i64."""
-        walked = self.column.walked(view, chosen) if self.rough else None
+        walked = self.column.walked(view, chosen) if self.prefilter else None
         if walked is None:
-            return self._properly(view, chosen)
-        assert self.rough is not None
+            return self._exact(view, chosen)
+        assert self.prefilter is not None
         found = np.full(len(chosen), self.class_of(Verdicts(self.matcher.present, frozenset())))
         if walked.unread.any():
             found[walked.unread] = self.class_of(self.matcher.unread)
-        maybe = self.rough.maybe(walked.block) & ~walked.unread | walked.odd
+        maybe = self.prefilter.maybe(walked.block) & ~walked.unread | walked.inexact
         self.scanned += len(chosen) - int(np.count_nonzero(maybe))
         if maybe.any():
-            found[maybe] = self._properly(view, chosen[maybe])
+            found[maybe] = self._exact(view, chosen[maybe])
         return found
 
-    def _properly(self, view: View, chosen: Array) -> Array:
+    def _exact(self, view: View, chosen: Array) -> Array:
         bulk = self.column.bulk(view, chosen) if self.scan else None
         return self._remembered(view, chosen) if bulk is None else self._scanned(view, chosen, bulk)
 
@@ -119,9 +119,9 @@ class Classes:
         assert self.scan is not None
         self.scanned += len(chosen)
         seen = self.scan.look(bulk.blocks)
-        signs, firsts, which = np.unique(seen.sign, return_index=True, return_inverse=True)
+        distinct, firsts, which = np.unique(seen.fingerprint, return_index=True, return_inverse=True)
         classes = np.array(
-            [self._class_of_sign(*pair, seen) for pair in zip(signs.tolist(), firsts.tolist(), strict=True)]
+            [self._class_of_fingerprint(*pair, seen) for pair in zip(distinct.tolist(), firsts.tolist(), strict=True)]
         )
         found = classes[which]
         if bulk.unread.any():
@@ -131,11 +131,11 @@ class Classes:
             found[single] = self._remembered(view, chosen[single])
         return found
 
-    def _class_of_sign(self, sign: int, row: int, seen: Seen) -> int:
-        found = self._by_sign.get(sign)
+    def _class_of_fingerprint(self, fingerprint: int, row: int, seen: Seen) -> int:
+        found = self._by_fingerprint.get(fingerprint)
         if found is None:
             true = frozenset(seen.tests(row)) | self.matcher.present
-            found = self._by_sign[sign] = self.class_of(Verdicts(true, frozenset()))
+            found = self._by_fingerprint[fingerprint] = self.class_of(Verdicts(true, frozenset()))
         return found
 
     def forget(self) -> None:
@@ -143,7 +143,7 @@ class Classes:
         self.memory.forget()
         self.known.clear()
         self._by_state.clear()
-        self._by_sign.clear()
+        self._by_fingerprint.clear()
         self.held = 0
 
 
@@ -354,7 +354,7 @@ class Engine:
         return {
             "scanned": sum(column.scanned for column in columns),
             "looked_up": sum(memory.looked_up for memory in memories),
-            "worked_out": sum(memory.worked_out for memory in memories),
+            "worked_out": sum(memory.misses for memory in memories),
             "evicted": sum(memory.evicted for memory in memories) + begun_anew,
         }
 

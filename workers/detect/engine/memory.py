@@ -45,7 +45,7 @@ class Memory(dict[Any, int]):
         self._work_out, self._most, self._most_bytes = work_out, most, most_bytes
         self._before: dict[Any, int] = {}
         self._bytes = self._bytes_before = 0
-        self.looked_up = self.worked_out = self.evicted = 0
+        self.looked_up = self.misses = self.evicted = 0
 
     def _learn(self, keys: Iterable[Any]) -> dict[Any, int]:
         """Numbers of keys that `recent` does not have."""
@@ -58,7 +58,7 @@ class Memory(dict[Any, int]):
             else:
                 found[key] = before
         if unknown:
-            self.worked_out += len(unknown)
+            self.misses += len(unknown)
             found.update(zip(unknown, self._work_out(unknown), strict=True))
         sizes = list(map(size_of, found))
         if len(self) + len(found) > self._most or self._bytes + sum(sizes) > self._most_bytes:

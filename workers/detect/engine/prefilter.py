@@ -5,7 +5,7 @@
 
 Most paths hold none, and need not be turned round to see that (workers/records/blocks.py, `walked`). Of each value the
 longest piece is sought that every path which it holds for has: whole components, or what stands at the end or the
-beginning of one. Only rows that have such a piece, and odd ones, are looked at properly
+beginning of one. Only rows with such a piece, and inexact ones, are tested exactly
 (workers/detect/engine/scan.py).
 """
 
@@ -84,7 +84,7 @@ def _letters(data: bytes) -> int:
     return len(data) - data.count(b"\0") - data.count(b"/")
 
 
-class Rough:
+class Prefilter:
     """The tests of one field."""
 
     def __init__(self, wanted: set[tuple[bytes, bool]]) -> None:
@@ -93,7 +93,7 @@ class Rough:
         self._database = database([(i, escaped(data), small) for i, (data, small) in enumerate(sorted(wanted))])
 
     @classmethod
-    def of(cls, tests: Sequence[Test]) -> Rough | None:
+    def of(cls, tests: Sequence[Test]) -> Prefilter | None:
         """None if some path that has nothing of what is sought could hold a test."""
         wanted: set[tuple[bytes, bool]] = set()
         for test in tests:

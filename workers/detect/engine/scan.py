@@ -2,7 +2,7 @@
 
     block       \0 value \0 value \0 ...
     pass        (pattern, where it ends)...              every occurrence of every pattern
-    rows        which tests hold, as a sign: the sum of a secret random number of each of them
+    rows        which tests hold, as a fingerprint: the sum of a secret random number of each of them
 
 What a pattern of bytes cannot decide is only noticed here, and looked at value by value
 (workers/detect/rules/matching.py): texts that are not ASCII, since small letters and regular expressions are of
@@ -41,10 +41,13 @@ IN_EMPTY = ("", END, END + END)
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found. `sign`: u64, of each text, the same for texts of which the same tests hold, 0 of none;
-    `doubt`: mask of texts that must be looked at by themselves."""
+    """What was found.
 
-    sign: Array
+    `fingerprint`: u64 of each text, equal for texts of which the same tests hold, 0 if none does. `doubt`: mask of
+    texts that must be tested one by one.
+    """
+
+    fingerprint: Array
     doubt: Array
     _row: Array
     _test: Array
@@ -243,6 +246,6 @@ class Scan:
         if not len(row):
             return self._none(doubt)
         heads = np.flatnonzero(np.diff(row, prepend=-1))
-        sign = np.zeros(len(doubt), np.uint64)
-        sign[row[heads]] = np.add.reduceat(self._secret[test], heads)
-        return Seen(sign, doubt, row, test)
+        fingerprint = np.zeros(len(doubt), np.uint64)
+        fingerprint[row[heads]] = np.add.reduceat(self._secret[test], heads)
+        return Seen(fingerprint, doubt, row, test)

@@ -16,7 +16,7 @@ from workers.decode import paths
 from workers.detect.columns.reading import column_of
 from workers.detect.columns.view import View, listed
 from workers.detect.engine.engine import Classes
-from workers.detect.engine.prefilter import Rough, best
+from workers.detect.engine.prefilter import Prefilter, best
 from workers.detect.engine.steps import State, bits
 from workers.detect.rules.compiled import compile_rules
 from workers.detect.rules.fields import Field, field_of
@@ -57,10 +57,10 @@ WALKED = some.builds(
 @example([Test("pathname", "startswith", ("/etc/",))], [b"x\0etc\0/\0", b"etc\0/\0", b"etc\0x\0/\0"])
 @example([Test("pathname", "equals", ("/\u212a",), nocase=True)], [b"k\0/\0"])
 def test_what_holds_a_test_is_looked_at(tests: list[Test], walked: list[bytes]) -> None:
-    rough = Rough.of(tests)
-    if rough is None:
+    prefilter = Prefilter.of(tests)
+    if prefilter is None:
         return
-    maybe = rough.maybe(block_of(walked)).tolist()
+    maybe = prefilter.maybe(block_of(walked)).tolist()
     matcher = Matcher(OPENED, tests)
     for data, may in zip(walked, maybe, strict=True):
         assert may or matcher.verdicts(Text((paths.walked(data),))).true == matcher.present, data
@@ -106,9 +106,9 @@ def test_the_longest_piece_that_every_such_path_has(operator: str, value: str, s
 def test_signatures_that_ship_look_at_few_of_the_paths_that_programs_open() -> None:
     rules = compile_rules(build(catalogue()).rules, catalogue())[OPENED.event.id]
     asked: list[Test] = [test for field, test in rules.tests if isinstance(field, Field) and field.name == "pathname"]
-    rough = Rough.of(asked)
-    assert rough is not None
+    prefilter = Prefilter.of(asked)
+    assert prefilter is not None
     opened = [b"libc.so.6\0x86_64-linux-gnu\0lib\0usr\0/\0", b"passwd\0etc\0/\0", b"x.dat\0data\0srv\0/\0"]
     found = [b"mem\0001\0proc\0/\0", b"docker.sock\0run\0var\0/\0", "ü\0/\0".encode()]
-    assert rough.maybe(block_of([*opened, *found])).tolist() == [False] * 3 + [True] * 3
-    assert np.array_equal(rough.maybe(block_of([])), np.zeros(0, bool))
+    assert prefilter.maybe(block_of([*opened, *found])).tolist() == [False] * 3 + [True] * 3
+    assert np.array_equal(prefilter.maybe(block_of([])), np.zeros(0, bool))

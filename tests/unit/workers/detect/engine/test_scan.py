@@ -84,15 +84,15 @@ def says_the_same(tests: list[Test], pairs: list[tuple[bytes, bytes]], doubts: b
         return
     seen = scan.look([block_of([pair[i] for pair in pairs]) for i in range(2)])
     regular = any(test.operator == "re" for test in tests)
-    by_sign: dict[int, set[int]] = {}
+    by_fingerprint: dict[int, set[int]] = {}
     for row, pair in enumerate(pairs):
         if seen.doubt[row]:
             assert regular or doubts or not b"".join(pair).isascii()
             continue
         true = set(matcher.verdicts(Text(tuple(filter(None, pair)))).true) - matcher.present
         assert set(seen.tests(row)) == true
-        assert by_sign.setdefault(int(seen.sign[row]), true) == true
-    assert by_sign.get(0, set()) == set()
+        assert by_fingerprint.setdefault(int(seen.fingerprint[row]), true) == true
+    assert by_fingerprint.get(0, set()) == set()
 
 
 @pytest.mark.parametrize(
