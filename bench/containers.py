@@ -38,7 +38,7 @@ LINE = ("-o", "option:parse-arguments", "-o", "option:detect-syscall", "--trace"
 ON_LOAD_CPU = (f"--cpuset-cpus={harness.LOAD_CPU}",)
 SETTLED_S, FREEZE_S = 10, 10
 SUSTAINED_PAIRS = 50_000
-MOST_BYTES_PER_S = 150 << 20
+MAX_BYTES_PER_S = 150 << 20
 LARGE = ("--ring-bytes", str(1 << 28))
 """An engine that starts takes the CPU that it shares with headrace: what comes meanwhile must have a place."""
 SLOW = "import sys, time\nwith open(sys.argv[1], 'rb') as f:\n while f.read(1 << 16): time.sleep(1 / 16)"
@@ -273,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", default="", metavar="NAMES", help="some of loops,frozen,churn,flood,slow")
     given = parser.parse_args(arguments)
     harness.pin()
-    place = harness.place_for(int(given.seconds * MOST_BYTES_PER_S))
+    place = harness.place_for(int(given.seconds * MAX_BYTES_PER_S))
     with engine() as docker, tempfile.TemporaryDirectory(dir=place) as name:
         folder = Path(name)
         runs = {

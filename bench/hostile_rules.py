@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-MOST_BYTES = 6 << 30
+MAX_BYTES = 6 << 30
 """Of a case's address space: what takes more ends with a MemoryError, and is shown as that."""
 TURN_ROWS = 500
 """Of `long`, which comes in many turns."""
@@ -94,7 +94,7 @@ def measured(case: Case) -> dict[str, Any]:
     from workers.records.rows import Contexts, read_frames
 
     engine, contexts, tree = Engine(rules_of(case), catalogue()), Contexts(), ProcessTree(catalogue())
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
     seconds, peak, begin = 0.0, 0, 0
     for frames, expected in turns_of(case):
         rows = read_frames(frames, contexts).rows
@@ -148,7 +148,7 @@ def main() -> None:
         rounds.append(row)
     names = [name for name in rounds[0] if not name.endswith("out_of_memory")]
     ended = [name.removesuffix("_out_of_memory") for name in rounds[0] if name.endswith("out_of_memory")]
-    about = {"cases": {name: case._asdict() for name, case in CASES.items()}, "most_bytes": MOST_BYTES}
+    about = {"cases": {name: case._asdict() for name, case in CASES.items()}, "most_bytes": MAX_BYTES}
     figures = harness.spreads(rounds, names)
     harness.save("hostile_rules", {"figures": figures, "out_of_memory": ended, **about, "rounds": rounds})
 

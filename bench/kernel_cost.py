@@ -29,7 +29,7 @@ LOADS = {"numeric": ("getppid", "getppid"), "path": ("absent", "openat")}
 """Kind of event -> (load's mode, event). An openat that fails has no close behind it."""
 SWITCH = Path("/proc/sys/kernel/bpf_stats_enabled")
 STRANGER_S = 1.0
-MOST_OTHERS = 1.0
+MAX_OTHERS = 1.0
 """Void above: as many calls of others as events."""
 
 
@@ -90,7 +90,7 @@ def counted(binary: Path, kind: str, seconds: float) -> dict[str, Any]:
     # the run time was read while the load still ran: its last moments are not in it
     events = ledger["by_event"][event]["produced"] * min(1.0, share / took)
     others = max(0.0, runs - events)
-    if others > events * MOST_OTHERS:
+    if others > events * MAX_OTHERS:
         raise harness.Void(f"{kind}: {others:.0f} calls of others beside {events:.0f} events")
     unwanted = unwanted_ns / unwanted_runs
     return {

@@ -26,7 +26,7 @@ ITERATIONS_PER_S = 50_000
 """Of all children together: three events each, a rate that reader and recorder take without loss."""
 EVENTS = ("getppid", "openat", "close")
 DEMO = harness.HERE.parent / "examples" / "demo.hrc"
-MOST_UNEVEN = 0.52
+MAX_UNEVEN = 0.52
 TRIES = 10
 DEADLINE_S = 120
 ROOM = ("--perf-pages", "8192", "--ring-bytes", str(128 << 20))
@@ -67,7 +67,7 @@ def make(binary: Path, folder: Path, events: int) -> Recording:
     """
     for _ in range(TRIES):
         made = _one(binary, folder, events)
-        if made.largest_share <= MOST_UNEVEN and not made.lost:
+        if made.largest_share <= MAX_UNEVEN and not made.lost:
             return made
     raise harness.Void(f"no whole recording with even shards in {TRIES} tries: {made}")
 

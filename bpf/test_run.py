@@ -15,7 +15,7 @@ from bpf.syscall import PROG_TEST_RUN, call
 BPF_F_TEST_RUN_ON_CPU = 1
 """union bpf_attr.test: prog_fd, retval, sizes and pointers, repeat, duration, ctx, flags, cpu, batch."""
 ATTR = struct.Struct("<IIIIQQIIIIQQIIII")
-MOST_ARGUMENTS = 12
+MAX_ARGUMENTS = 12
 """MAX_BPF_FUNC_ARGS of include/linux/bpf.h."""
 
 

@@ -45,7 +45,7 @@ KEYS = (
     "unseen",
 )
 EXAMPLE_KEYS = ("event", "events", "args", "retval", "process", "parent", "ancestors", "container")
-MOST_CODE = 256
+MAX_CODE = 256
 """Signatures in Python that a set may have, those that ship among them."""
 MAX_RULES, MAX_VALUES, MAX_TEXT = 10_000, 32_768, 8 << 20
 """Signatures that a set may have beside those that ship, values in all of them together, and bytes of these."""

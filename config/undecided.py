@@ -16,11 +16,11 @@ UNDECIDED = Rule(
     "be followed: whether they would have matched is not known.",
     severity="low",
 )
-MOST_NAMED = 16
+MAX_NAMED = 16
 """Signatures that one finding names."""
 
 
 def what(signatures: list[str], fields: list[str]) -> dict[str, object]:
     """The data of such a finding."""
-    found: dict[str, object] = {"signatures": signatures[:MOST_NAMED], "fields": fields}
-    return found | ({"more": len(signatures) - MOST_NAMED} if len(signatures) > MOST_NAMED else {})
+    found: dict[str, object] = {"signatures": signatures[:MAX_NAMED], "fields": fields}
+    return found | ({"more": len(signatures) - MAX_NAMED} if len(signatures) > MAX_NAMED else {})

@@ -23,9 +23,9 @@ from workers.records.rows import Contexts, Rows, concatenate, empty_rows
 from workers.views.named import Named, unasked
 
 Array = np.ndarray[Any, Any]
-MOST_ROWS, MOST_BYTES = 65_536, 64 << 20
-MOST_PARTS = 16
-MOST_GIVEN_UP = 4096
+MAX_ROWS, MAX_BYTES = 65_536, 64 << 20
+MAX_PARTS = 16
+MAX_GIVEN_UP = 4096
 PENDING = "pending"
 TELLS = "existing_container"
 """An event of headrace itself, which is about a container: it waits for that one's name."""
@@ -68,7 +68,7 @@ class Part:
 class Hold:
     """Of one output format of one worker."""
 
-    def __init__(self, within_ms: int, describe: Describe, most: int = MOST_ROWS, named: Named = unasked) -> None:
+    def __init__(self, within_ms: int, describe: Describe, most: int = MAX_ROWS, named: Named = unasked) -> None:
         """`describe` has an answer for every container, `named` by the texts of id and runtime."""
         self._within_ns, self._describe, self._most = within_ms * 10**6, describe, most
         self._tells = _Told(catalogue().by_name[TELLS], named)
@@ -96,7 +96,7 @@ class Hold:
         waits = self._mask_of(rows, contexts, "waits")
         fresh = [Part.of(rows.select(waits), contexts)] if waits.any() else []
         held_bytes = sum(part.bytes for part in (*self._parts, *fresh))
-        if len(self) + int(waits.sum()) > self._most or held_bytes > MOST_BYTES:
+        if len(self) + int(waits.sum()) > self._most or held_bytes > MAX_BYTES:
             self._give_up([*self._parts, *fresh], contexts)
             waits, fresh = np.zeros(len(rows), bool), []
         left, stay = [], []
@@ -109,7 +109,7 @@ class Hold:
             if stays.any():
                 stay.append(Part.of(part.rows.select(stays), contexts))
         stay += fresh
-        if len(stay) > MOST_PARTS:
+        if len(stay) > MAX_PARTS:
             stay = [Part.of(concatenate([part.rows for part in stay]), contexts)]
         self._parts = stay
         return self._leaves(left, contexts), self._leaves([rows.select(~waits) if waits.any() else rows], contexts)
@@ -130,7 +130,7 @@ class Hold:
 
     def _give_up(self, parts: list[Part], contexts: Contexts) -> None:
         """Nothing waits any more of all that does."""
-        if len(self._given_up) > MOST_GIVEN_UP:
+        if len(self._given_up) > MAX_GIVEN_UP:
             self._given_up.clear()
         for part in parts:
             self._given_up |= {contexts.table[one]["container"].tobytes() for one in part.who.tolist()}
@@ -178,7 +178,7 @@ class Hold:
         if not answer.since_ns:
             # the enricher has not even heard of it
             first_ns = self._unheard.setdefault(container, self._now_ns)
-            if len(self._unheard) > MOST_GIVEN_UP:
+            if len(self._unheard) > MAX_GIVEN_UP:
                 self._unheard.clear()
             return self._now_ns < first_ns + self._within_ns
         return self._now_ns < answer.since_ns + self._within_ns

@@ -5,7 +5,7 @@
  * where that is not seen (by socketcall), nothing of the address is believed.
  */
 #define ADDRESS_BYTES 128
-#define MOST_ITEMS 0x10000 /* of what is counted before it is cut */
+#define MAX_ITEMS 0x10000 /* of what is counted before it is cut */
 
 #ifdef WANT_ROOMS
 static __always_inline int keep_room(u64 at)
@@ -65,7 +65,7 @@ static __always_inline void write_message(struct writer *w, u32 arg, u64 message
 	bpf_probe_read_user(&count, width, (void *)(message + 3 * width));
 	bpf_probe_read_user(&control, width, (void *)(message + 4 * width));
 	bpf_probe_read_user(&bytes, width, (void *)(message + 5 * width));
-	blob_small(w, arg + 1, vectors, (count < MOST_ITEMS ? count : MOST_ITEMS) * 2 * width, SMALL_BYTES);
+	blob_small(w, arg + 1, vectors, (count < MAX_ITEMS ? count : MAX_ITEMS) * 2 * width, SMALL_BYTES);
 	blob_small(w, arg + 2, control, bytes, SMALL_BYTES);
 }
 

@@ -52,8 +52,8 @@ static __always_inline u64 blob_whole(struct writer *w, const struct blob_spec *
 	}
 	if (spec->limit && count > written_argument(w, spec->limit - 1))
 		count = written_argument(w, spec->limit - 1);
-	if (count > MOST_ITEMS)
-		count = MOST_ITEMS;
+	if (count > MAX_ITEMS)
+		count = MAX_ITEMS;
 	return spec->unit ? count * spec->unit : (count + 63) / 64 * 8;
 }
 

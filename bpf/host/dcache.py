@@ -16,7 +16,7 @@ from bpf.layout import NAME_SAMPLE
 
 GOLDEN_RATIO = 0x61C8864680B583EB
 ALL = (1 << 64) - 1
-LEAST_SHIFT, MOST_SHIFT = 1, 20
+LEAST_SHIFT, MAX_SHIFT = 1, 20
 """Of the 32 bits of a hash: from two billion buckets down to 4,096, which a kernel of 32 MB has."""
 AGREE = 3
 """Names that must agree at least, in different buckets."""
@@ -55,7 +55,7 @@ def table_of(samples: Iterable[bytes]) -> Table | None:
         row = np.frombuffer(sample, NAME_SAMPLE)[0]
         if not row["bucket"] or name_hash(int(row["folder"]), row["name"].tobytes()[: row["length"]]) != row["hash"]:
             continue
-        for shift in range(LEAST_SHIFT, MOST_SHIFT + 1):
+        for shift in range(LEAST_SHIFT, MAX_SHIFT + 1):
             found[Table(int(row["bucket"]) - 8 * (int(row["hash"]) >> shift), shift)] += 1
     ranked = found.most_common(2)
     if not ranked or ranked[0][1] < AGREE or (len(ranked) > 1 and ranked[1][1] == ranked[0][1]):

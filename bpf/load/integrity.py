@@ -44,8 +44,8 @@ PROC, MODULE_LIST, MODULE_TREE, ENABLED = "proc_root", "modules", "mod_tree", "e
 SYMBOLS_NEEDED = (*TEXT, *TABLES, *SEQUENCES, PROC, MODULE_LIST, MODULE_TREE)
 LISTED, LOADED = Path("/proc/modules"), Path("/sys/module")
 CALL_FUNCTION = r"\w*sys_\w+"
-MOST_MODULES = 4096
-MOST_TOLD = 65536
+MAX_MODULES = 4096
+MAX_TOLD = 65536
 WORD = 8
 NAME_BYTES = 56
 """MODULE_NAME_LEN of include/linux/module.h, on 64-bit."""
@@ -143,7 +143,7 @@ class Integrity:
 
     def look(self) -> list[Found]:
         """Look once; what is new is told, and returned."""
-        new = [found for found in self._found() if found not in self._told][: MOST_TOLD - len(self._told)]
+        new = [found for found in self._found() if found not in self._told][: MAX_TOLD - len(self._told)]
         for found in new:
             self._told.add(found)
             kept: list[object] = []
@@ -240,7 +240,7 @@ class Integrity:
     def _in_list(self) -> Iterator[Module]:
         first, at = self._addresses[MODULE_LIST], self._btf.offset("module", "list")
         entry = self._memory.word(first)
-        for _ in range(MOST_MODULES):
+        for _ in range(MAX_MODULES):
             if entry in (0, first):
                 return
             yield self._module(entry - at)
@@ -258,7 +258,7 @@ class Integrity:
         waiting = [self._memory.word(tree + root)] if tree else []
         seen: set[int] = set()
         modules: set[int] = set()
-        while waiting and len(seen) < MOST_MODULES * WORD:
+        while waiting and len(seen) < MAX_MODULES * WORD:
             at = waiting.pop()
             if not at or at in seen:
                 continue

@@ -30,7 +30,7 @@ from bpf.syscall import INSTRUCTION, MapSpec
 
 HERE = Path(__file__).parents[1]
 FORMAT = 4
-MOST_KEPT = 64
+MAX_KEPT = 64
 """Files; that which was not used for longest goes first."""
 SUFFIX = ".bpf"
 COMPILE_S = 300
@@ -158,7 +158,7 @@ def _keep(path: Path, data: bytes) -> None:
         file.write(data)
     os.replace(made, path)
     kept = sorted(path.parent.glob(f"*{SUFFIX}"), key=lambda each: each.stat().st_mtime, reverse=True)
-    for old in kept[MOST_KEPT:]:
+    for old in kept[MAX_KEPT:]:
         old.unlink(missing_ok=True)
 
 

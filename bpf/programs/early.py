@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from bpf.tables.catalogue import LIFECYCLE, Event
 from bpf.tables.reads import PATH
 
-MOST_BYTES = 255
+MAX_BYTES = 255
 """Of a text that a test compares with."""
 SIGNED, UNSIGNED = "s64", "u64"
 
@@ -107,7 +107,7 @@ Leaf = NumberTest | TextTest
 Wanted = int | tuple[str, tuple["Wanted", ...]]
 """A leaf by its number, or EVERY or EITHER of some."""
 EVERY, EITHER = "every", "either"
-MOST_LEAVES = 64
+MAX_LEAVES = 64
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _same(data: bytes, at: str) -> str:
 def text_terms(pattern: Pattern) -> list[str] | None:
     """C terms that must all hold for a text to fit; None if that cannot be told here."""
     start, end = pattern.start.encode(), pattern.end.encode()
-    if max(len(start), len(end)) > MOST_BYTES:
+    if max(len(start), len(end)) > MAX_BYTES:
         return None
     terms = [f"s->bytes {'==' if pattern.exact else '>='} {len(start) + len(end)}"]
     return terms + (_begins(start) if start else []) + (_ends(end) if end else [])
@@ -249,7 +249,7 @@ def _exact_path(path: str) -> list[str] | None:
         return None
     else:
         data = _components(names) + (b"/\0" if root else b"")
-    return None if len(data) > MOST_BYTES else [f"s->bytes == {len(data)}", *_begins(data)]
+    return None if len(data) > MAX_BYTES else [f"s->bytes == {len(data)}", *_begins(data)]
 
 
 def _path_start(start: str) -> list[str] | None:
@@ -258,7 +258,7 @@ def _path_start(start: str) -> list[str] | None:
         return None
     # the NUL of the component below stands before
     above = b"\0" + _components(names) + b"/\0"
-    if len(above) + len(partial.encode()) > MOST_BYTES:
+    if len(above) + len(partial.encode()) > MAX_BYTES:
         return None
     terms = [f"s->bytes > {len(above)}", *_ends(above)]
     if partial:
@@ -271,7 +271,7 @@ def _path_start(start: str) -> list[str] | None:
 def _path_end(end: str) -> list[str] | None:
     partial, *names = end.split("/")
     below = _components(names)
-    if "" in names or len(below) + len(partial.encode()) > MOST_BYTES:
+    if "" in names or len(below) + len(partial.encode()) > MAX_BYTES:
         return None
     terms = []
     if below:

@@ -10,7 +10,7 @@ import grpc
 
 from config.runtimes import Info
 from pipeline.containers import cri_pb2
-from pipeline.containers.runtimes import MOST_BYTES, TIMEOUT_S, Happened, Unavailable, of_labels, silence
+from pipeline.containers.runtimes import MAX_BYTES, TIMEOUT_S, Happened, Unavailable, of_labels, silence
 
 SERVICE = "/runtime.v1.RuntimeService"
 REASONS = {
@@ -20,7 +20,7 @@ REASONS = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: "nonsense",
 }
 cri: Any = cri_pb2
-OPTIONS = [("grpc.max_receive_message_length", MOST_BYTES), ("grpc.max_reconnect_backoff_ms", 1000)]
+OPTIONS = [("grpc.max_receive_message_length", MAX_BYTES), ("grpc.max_reconnect_backoff_ms", 1000)]
 
 
 class Cri:

@@ -13,9 +13,9 @@ from docker import APIClient
 from docker.errors import APIError, DockerException, NotFound
 
 from config.runtimes import Info
-from pipeline.containers.runtimes import MOST_BYTES, TIMEOUT_S, Happened, Unavailable, of_labels, word
+from pipeline.containers.runtimes import MAX_BYTES, TIMEOUT_S, Happened, Unavailable, of_labels, word
 
-MOST_IMAGES = 256
+MAX_IMAGES = 256
 PIECE_BYTES, LONGEST_LINE = 4096, 64 << 10
 API_VERSION = "1.40"
 """Docker 19.03, podman 3."""
@@ -26,7 +26,7 @@ def _read_bounded(response: Any, **_: Any) -> None:
     data = b""
     for part in response.iter_content(1 << 16):
         data += part
-        if len(data) > MOST_BYTES:
+        if len(data) > MAX_BYTES:
             raise ValueError("too long")
     response._content = data
 
@@ -113,7 +113,7 @@ class Engine:
             except NotFound:
                 digests = []
             known = word(digests[0]).rpartition("@")[2] if digests else image
-            if len(self._digests) >= MOST_IMAGES:
+            if len(self._digests) >= MAX_IMAGES:
                 self._digests.clear()
             self._digests[image] = known
         return known

@@ -35,7 +35,7 @@ from pipeline.transport.doorbell import InheritedFd
 from pipeline.transport.shm import Segment
 
 TICK_MS = 50
-MOST_WAITING = 1024
+MAX_WAITING = 1024
 """Ids that wait for a thread, and answers that wait for the main loop."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
 RECONNECT_S = 1.0
@@ -88,7 +88,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._said: queue.Queue[Said] = queue.Queue(MOST_WAITING)
+        self._said: queue.Queue[Said] = queue.Queue(MAX_WAITING)
 
     def put(self, said: Said) -> None:
         """From a thread, which waits while there is no room."""
@@ -100,7 +100,7 @@ class Mailbox:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.bell)
         with contextlib.suppress(queue.Empty):
-            for _ in range(MOST_WAITING):
+            for _ in range(MAX_WAITING):
                 yield self._said.get_nowait()
 
 
@@ -110,7 +110,7 @@ class Asker(threading.Thread):
     def __init__(self, position: int, runtime: Runtime, out: Mailbox) -> None:
         super().__init__(daemon=True, name=f"asker-{position}")
         self._position, self._runtime, self._out = position, runtime, out
-        self.questions: queue.Queue[bytes] = queue.Queue(MOST_WAITING)
+        self.questions: queue.Queue[bytes] = queue.Queue(MAX_WAITING)
         self._since_s = 0.0
         """Since when it has waited for an answer; 0 while it does not."""
 

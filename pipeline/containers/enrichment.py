@@ -60,8 +60,8 @@ ACCOUNTS = 255
 """In place of a runtime: the key is of a user or a group (pipeline/containers/accounts.py)."""
 ACCOUNT = struct.Struct("<8sI28s")
 """Its key."""
-MOST_ASKED = 1 << 16
-MOST_UNANSWERED = 1024
+MAX_ASKED = 1 << 16
+MAX_UNANSWERED = 1024
 TRIES = 100
 
 
@@ -209,7 +209,7 @@ class Client:
 
     def __init__(self, segment: str, requests: InheritedFd) -> None:
         self._table = Table(Segment(name=segment))
-        self._questions = Questions(requests, MOST_ASKED)
+        self._questions = Questions(requests, MAX_ASKED)
         self._known: dict[bytes, Answer] = {}
         self._changes = 0
         self._unanswered: dict[bytes, int] = {}
@@ -265,7 +265,7 @@ class Client:
             found = self._table.get(key)
             if found is None:
                 self._questions.ask(key, key + bytes([runtime]))
-                if len(self._unanswered) >= MOST_UNANSWERED:
+                if len(self._unanswered) >= MAX_UNANSWERED:
                     self._unanswered.clear()
                 self._unanswered[key] = runtime
                 return NOTHING_YET

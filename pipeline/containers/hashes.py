@@ -54,7 +54,7 @@ GONE, CHANGED, TOO_LARGE, NOT_READ, SERVED, TOO_SLOW = REASONS
 POLL_MS, BUSY_S = 100, 0.02
 DEADLINE_S = 10.0
 """For one file: the largest takes some two seconds from a memory that has it."""
-MOST_STUCK, MOST_WAITING = 8, 4096
+MAX_STUCK, MAX_WAITING = 8, 4096
 """Threads that do not come back, until no file is read any more; requests that are remembered."""
 
 
@@ -221,7 +221,7 @@ class Hasher:
 
     def ask(self, request: Request) -> None:
         """Take a request in, if it is not known yet."""
-        if self._table.get(request.key)[0] in (NONE, GONE) and len(self._waiting) < MOST_WAITING:
+        if self._table.get(request.key)[0] in (NONE, GONE) and len(self._waiting) < MAX_WAITING:
             self._waiting.append(request)
 
     def attend(self, wait_s: float = 0.0) -> None:
@@ -250,7 +250,7 @@ class Hasher:
         if self._table.get(request.key)[0] not in (NONE, GONE):
             return
         self._stuck = [thread for thread in self._stuck if thread.is_alive()]
-        if len(self._stuck) >= MOST_STUCK:
+        if len(self._stuck) >= MAX_STUCK:
             self._table.put(request.key, TOO_SLOW)
         else:
             answer: SimpleQueue[tuple[int, bytes]] = SimpleQueue()

@@ -17,7 +17,7 @@ from config.runtimes import Info
 
 TIMEOUT_S = 2.0
 """Of one question."""
-MOST_BYTES = 4 << 20
+MAX_BYTES = 4 << 20
 """Of an answer."""
 POD = "io.kubernetes.pod."
 

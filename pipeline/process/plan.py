@@ -2,8 +2,8 @@
 supervisor, handed to each process, never changed.
 
     control segment:  stop, closed sinks, closed pipes, -, latest rules (u64) | ready (u1[READY]) |
-                      interest (u1[EVENTS + 1]) | running (RUNNING[N], each worker's own) | off (u1[MOST_CODE]) |
-                      rules (RULES[MOST_GENERATIONS]) | tallies (TALLIES[N], each worker's own) |
+                      interest (u1[EVENTS + 1]) | running (RUNNING[N], each worker's own) | off (u1[MAX_CODE]) |
+                      rules (RULES[MAX_GENERATIONS]) | tallies (TALLIES[N], each worker's own) |
                       progress (PROGRESS[sinks + 1], the last one the recorder's) |
                       attempts (ATTEMPT[N], each worker's own) |
                       journals: reader | worker 0..N-1 | publisher | gaps | offsets (pipeline/transport/)
@@ -19,7 +19,7 @@ from bpf.layout import EVENTS
 from bpf.tables.catalogue import Event
 from config.filters import Condition
 from config.outputs import Output
-from config.rules import MOST_CODE
+from config.rules import MAX_CODE
 from config.runtimes import Endpoint
 from pipeline.process import books
 from pipeline.process.progress import PROGRESS
@@ -37,7 +37,7 @@ generation that it could not load.
 """
 RULES = np.dtype([("generation", "<u8"), ("bytes", "<u8"), ("name", "S64")])
 """Where the signatures of a generation are: a segment, and how much of it (pipeline/signatures/generations.py)."""
-MOST_TALLIED = 4096
+MAX_TALLIED = 4096
 TALLY = np.dtype([(name, "<u8") for name in ("evaluated", "matched", "undecided", "time_ns")])
 """Of a rule. `undecided`: rows that a limit of ours left open; `time_ns`: what its events cost, shared by all rules
 that look at them, and what its own code took.
@@ -46,13 +46,13 @@ VALUES = np.dtype([(name, "<u8") for name in ("scanned", "looked_up", "worked_ou
 """Values of fields: in blocks of texts, by a key, worked out since the key was new, forgotten; and events of what
 processes did before that were forgotten before their time.
 """
-TALLIES = np.dtype([("generation", "<u8"), ("values", VALUES), ("rules", TALLY, MOST_TALLIED)])
+TALLIES = np.dtype([("generation", "<u8"), ("values", VALUES), ("rules", TALLY, MAX_TALLIED)])
 """Of a worker: what the signatures of a generation have cost until now, for people (workers/detect/engine/tally.py)."""
 ATTEMPT = np.dtype([(name, "<u8") for name in ("turns", "tries", "goal_ns", "fine_ns")])
 """Of a worker (workers/attempts.py): attempts that began after so many committed turns; up to where rows are taken in
 slices, and up to where a slice is the rows of one moment.
 """
-MOST_GENERATIONS = 8
+MAX_GENERATIONS = 8
 """That workers may be in at a time."""
 READY_PUBLISHER, READY_READER, READY_WORKER = 0, 1, 2
 """Indices of `ready`; worker i is READY_WORKER + i, and behind the workers comes the enricher, if there is one."""
@@ -161,12 +161,12 @@ class Control:
         at = (FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 63) // 64 * 64
         self.running: Array = segment.array(RUNNING, workers, at)
         at += (RUNNING.itemsize * workers + 63) // 64 * 64
-        self.off: Array = segment.array("u1", MOST_CODE, at)
+        self.off: Array = segment.array("u1", MAX_CODE, at)
         """Signatures in Python that are off; written by the supervisor."""
-        at += MOST_CODE
-        self.rules: Array = segment.array(RULES, MOST_GENERATIONS, at)
-        """Written by the supervisor; generation n stands at n % MOST_GENERATIONS."""
-        at += (RULES.itemsize * MOST_GENERATIONS + 63) // 64 * 64
+        at += MAX_CODE
+        self.rules: Array = segment.array(RULES, MAX_GENERATIONS, at)
+        """Written by the supervisor; generation n stands at n % MAX_GENERATIONS."""
+        at += (RULES.itemsize * MAX_GENERATIONS + 63) // 64 * 64
         self.tallies: Array = segment.array(TALLIES, workers, at)
         at += (self.tallies.nbytes + 63) // 64 * 64
         self.progress: Array = segment.array(PROGRESS, sinks + 1, at)
@@ -189,8 +189,8 @@ class Control:
     @staticmethod
     def bytes_for(workers: int, cpus: int, slots: int, rings: int, sinks: int) -> int:
         """Size of the segment."""
-        total = FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 192 + RUNNING.itemsize * workers + MOST_CODE
-        total += RULES.itemsize * MOST_GENERATIONS + TALLIES.itemsize * workers + 64
+        total = FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 192 + RUNNING.itemsize * workers + MAX_CODE
+        total += RULES.itemsize * MAX_GENERATIONS + TALLIES.itemsize * workers + 64
         total += PROGRESS.itemsize * (sinks + 1) + 64
         total += ATTEMPT.itemsize * workers + 64
         total += Journal.bytes_for(books.reader_journal(cpus, slots, rings))
@@ -239,12 +239,12 @@ class Control:
 
     def offer_rules(self, generation: int, name: str, size: int) -> None:
         """Supervisor: these hold from now on."""
-        self.rules[generation % MOST_GENERATIONS] = (generation, size, name.encode())
+        self.rules[generation % MAX_GENERATIONS] = (generation, size, name.encode())
         self._flags[4] = generation
 
     def encoded_rules(self, generation: int) -> bytes:
         """The signatures of a generation, encoded (workers/detect/detector.py)."""
-        where = self.rules[generation % MOST_GENERATIONS]
+        where = self.rules[generation % MAX_GENERATIONS]
         return contents(where["name"].decode(), int(where["bytes"]))
 
     def close(self) -> None:

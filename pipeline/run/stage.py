@@ -32,7 +32,7 @@ GUARD_S, STOPPED_LOOKS = 0.5, 3
 KILL_S = 2.0
 """Until a process that was killed is given up."""
 FORKED, SPAWNED = multiprocessing.get_context("forkserver"), multiprocessing.get_context("spawn")
-MOST_DESCRIPTORS = 200
+MAX_DESCRIPTORS = 200
 """That a fork server takes for one process, with some left for its own (it refuses more than 253)."""
 EX_SOFTWARE = 70
 
@@ -179,7 +179,7 @@ class Stage:
 
     def launch(self, plan: Plan, descriptors: int) -> None:
         """Start it; `descriptors`: how many the plan holds."""
-        many = self.descriptors + descriptors > MOST_DESCRIPTORS
+        many = self.descriptors + descriptors > MAX_DESCRIPTORS
         context: Any = SPAWNED if many or self.kept else FORKED
         running = context.Process(
             target=process.main,

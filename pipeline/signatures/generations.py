@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 import numpy as np
 
-from config.rules import MOST_CODE, Rule
+from config.rules import MAX_CODE, Rule
 from pipeline.process.books import Ledger
-from pipeline.process.plan import MOST_GENERATIONS, TALLY, VALUES, Control
+from pipeline.process.plan import MAX_GENERATIONS, TALLY, VALUES, Control
 from pipeline.process.privilege import stage_ids
 from pipeline.transport.shm import Segment
 from workers.detect.detector import RuleSet, unplaced
@@ -58,7 +58,7 @@ class Generations:
     def make_room(self) -> None:
         """For another set. TooSoon."""
         self.attend()
-        if len(self._segments) >= MOST_GENERATIONS - 1:  # one may have to come back
+        if len(self._segments) >= MAX_GENERATIONS - 1:  # one may have to come back
             raise TooSoon("workers have not come to the signatures before yet")
 
     @property
@@ -88,11 +88,11 @@ class Generations:
     def _numbered(self, code: Sequence[Rule]) -> dict[str, int]:
         wanted = {unplaced(rule): rule.id for rule in code}
         # numbers of what is gone are had again only when there are no others
-        free = [n for n in range(1, MOST_CODE + 1) if n not in self._numbers.values()]
+        free = [n for n in range(1, MAX_CODE + 1) if n not in self._numbers.values()]
         new = [what for what in wanted if what not in self._numbers]
         if len(new) > len(free):
             self._numbers = {what: n for what, n in self._numbers.items() if what in wanted}
-            free = [n for n in range(1, MOST_CODE + 1) if n not in self._numbers.values()]
+            free = [n for n in range(1, MAX_CODE + 1) if n not in self._numbers.values()]
         for what, number in zip(new, free, strict=False):
             self._numbers[what] = number
             self._control.off[number - 1] = 0

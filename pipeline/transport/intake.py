@@ -13,7 +13,7 @@ from pipeline.transport.frames import HEADER, read_header
 from pipeline.transport.ring import END, FRAME, U64, WATERMARK, Consumer
 from pipeline.transport.shm import Array
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 """A turn ends with the first watermark behind so much."""
 
 
@@ -70,7 +70,7 @@ class Intake:
             position = record.next
             if record.kind == WATERMARK:
                 watermark_ns = U64.unpack(record.payload.tobytes())[0]
-                if position - start >= MOST_BYTES:
+                if position - start >= MAX_BYTES:
                     break
         self.position = position
         return watermark_ns

@@ -25,7 +25,7 @@ from bench.harness import environment
 from tests.fuzz import NAMES, load
 from tests.fuzz.campaign import PROGRESS, ROOT
 
-MOST_DEATHS = 20
+MAX_DEATHS = 20
 """After so many a target is given up."""
 EDGES = re.compile(r"\bcov: (\d+)")
 ENDED, DEFECTS = 0, 1
@@ -83,7 +83,7 @@ def run(name: str, options: argparse.Namespace) -> Campaign:
     with tempfile.NamedTemporaryFile() as shared, Path(cache, "log").open("w+") as log:
         shared.write(bytes(PROGRESS.size))
         shared.flush()
-        while (left := wanted - found.executions) > 0 and found.deaths < MOST_DEATHS:
+        while (left := wanted - found.executions) > 0 and found.deaths < MAX_DEATHS:
             seconds = options.seconds - (time.monotonic() - begin)
             if seconds <= 0:
                 break

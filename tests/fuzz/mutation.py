@@ -34,7 +34,7 @@ NUMBERS = (
 )
 """What lies at the edges of the types that there are."""
 FORMS = ((1, "<B"), (2, "<H"), (4, "<I"), (8, "<Q"))
-MOST_CHANGES = 8
+MAX_CHANGES = 8
 LONGEST = 1 << 16
 
 
@@ -73,7 +73,7 @@ def mutated(
 ) -> bytes:
     """`data` with a few changes; some of its bytes may come from `others` and `tokens`."""
     found = bytearray(data)
-    for _ in range(chance.randint(1, MOST_CHANGES)):
+    for _ in range(chance.randint(1, MAX_CHANGES)):
         _changed(found, chance, others, tokens)
     return bytes(found[:LONGEST])
 
@@ -90,7 +90,7 @@ def children(data: bytes, count: int) -> Array:
     if not len(data) or count < 2:
         return rows
     chance = np.random.default_rng(crc32(data))
-    shape = MOST_CHANGES, count - 1
+    shape = MAX_CHANGES, count - 1
     at = chance.integers(0, len(data), shape)
     size = np.array([1, 1, 2, 4, 8])[chance.integers(0, 5, shape)]
     # numbers stand at multiples of their size, mostly
@@ -98,9 +98,9 @@ def children(data: bytes, count: int) -> Array:
     known = np.array(NUMBERS, "<u8")[chance.integers(0, len(NUMBERS), shape)]
     values = np.where(chance.random(shape) < 0.5, known, chance.integers(0, 2**64, shape, np.uint64))
     pieces = values.astype("<u8").view(np.uint8).reshape(*shape, 8)
-    made = chance.integers(1, MOST_CHANGES + 1, count - 1)
+    made = chance.integers(1, MAX_CHANGES + 1, count - 1)
     byte = np.arange(8)
-    kept = (byte < size[..., None]) & (np.arange(MOST_CHANGES)[:, None, None] < made[:, None])
+    kept = (byte < size[..., None]) & (np.arange(MAX_CHANGES)[:, None, None] < made[:, None])
     kept &= at[..., None] + byte < len(data)
     _, row, _ = found = np.nonzero(kept)
     rows[row + 1, (at[..., None] + byte)[found]] = pieces[found]

@@ -57,7 +57,7 @@ MODIFIERS = tuple(
     "re cidr glob has gt lt exists contains startswith endswith all nocase hex base64 base64offset wide utf16 windash "
     "neq expand fieldref cased i m s minute".split()
 )
-MOST_CHANGES = 3
+MAX_CHANGES = 3
 Tree = Any
 
 
@@ -124,7 +124,7 @@ def mutated(form: str, data: bytes, chance: random.Random, tokens: Sequence[byte
     words = [token.decode("utf-8", "replace").strip(" :=\"'") for token in tokens] or ["x"]
     try:
         tree: Tree = read(data.decode())
-        for _ in range(chance.randint(1, MOST_CHANGES)):
+        for _ in range(chance.randint(1, MAX_CHANGES)):
             _changed(tree, chance, words)
         return written(tree).encode()
     except (ValueError, TypeError, AttributeError, IndexError, RecursionError, yaml.YAMLError):

@@ -27,7 +27,7 @@ Array = np.ndarray[Any, Any]
 FINAL_NS = 2**63
 COUNTED_BYTES = 48
 """A frame's header up to its count of heads."""
-MOST_CELLS = FRAME_CELLS
+MAX_CELLS = FRAME_CELLS
 BOOT_EPOCH_NS = 1_790_000_000_000_000_000
 WIDTH = 100
 CONTEXT_CELLS = CONTEXT.itemsize // CELL_BYTES
@@ -80,7 +80,7 @@ def records(rows: Array) -> list[Array]:
     count, size = rows.shape
     begin = CONTEXT.itemsize + 20
     body = max(size - begin, (most_argument_cells() - 1) * CELL_BYTES)
-    cells = min(1 + -(-body // CELL_BYTES), MOST_CELLS - CONTEXT_CELLS)
+    cells = min(1 + -(-body // CELL_BYTES), MAX_CELLS - CONTEXT_CELLS)
     whole = np.zeros((count, begin + (cells - 1) * CELL_BYTES), np.uint8)
     kept = min(size, whole.shape[1])
     whole[:, :kept] = rows[:, :kept]

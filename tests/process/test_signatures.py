@@ -14,7 +14,7 @@ import pytest
 import zmq
 
 from tests.live import HEADRACE, Running, headrace, in_process, wait_for
-from workers.conditions.narrowing import MOST_MEASURED, MOST_PATTERNS
+from workers.conditions.narrowing import MAX_MEASURED, MAX_PATTERNS
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "finding.schema.json").read_text())
@@ -272,8 +272,8 @@ def test_code_that_ends_or_holds_its_worker_is_switched_off_and_nothing_is_lost(
 
 @pytest.mark.kernel
 def test_the_kernel_takes_as_many_paths_as_may_be_told_apart_there(tmp_path: Path) -> None:
-    measured = [f"/opt/{i}/a*{i}.sh" for i in range(MOST_MEASURED)]
-    exact = [f"/opt/folder{i}/and/a/file/{i}" for i in range(MOST_PATTERNS - MOST_MEASURED - 1)]
+    measured = [f"/opt/{i}/a*{i}.sh" for i in range(MAX_MEASURED)]
+    exact = [f"/opt/folder{i}/and/a/file/{i}" for i in range(MAX_PATTERNS - MAX_MEASURED - 1)]
     rule, ledger = tmp_path / "many.yaml", tmp_path / "ledger"
     events = {"security_file_open": {"pathname|glob": [*measured, *exact, str(tmp_path / "it")]}}
     rule.write_text(json.dumps({"id": "MANY", "name": "many", "events": events}))
@@ -318,10 +318,10 @@ def test_conditions_that_the_kernel_does_not_take_are_decided_in_user_space(tmp_
 @pytest.mark.kernel
 def test_a_run_goes_on_if_the_kernel_does_not_take_them(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
-    code = "import workers.conditions.narrowing as n; n.MOST_MEASURED = n.MOST_PATTERNS = 1000;"
+    code = "import workers.conditions.narrowing as n; n.MAX_MEASURED = n.MAX_PATTERNS = 1000;"
     code += "from pipeline.command.cli import main; main()"
     rule = tmp_path / "many.yaml"
-    events = {"security_file_open": {"pathname|startswith": [f"/opt/{i}/x" for i in range(3 * MOST_PATTERNS)]}}
+    events = {"security_file_open": {"pathname|startswith": [f"/opt/{i}/x" for i in range(3 * MAX_PATTERNS)]}}
     rule.write_text(json.dumps({"id": "MANY", "name": "many", "events": events}))
     options = ("--signatures", str(rule), "--rules", "MANY", "--ledger", str(ledger), "--", "cat", "/dev/null")
     done = subprocess.run([sys.executable, "-c", code, "run", *options], capture_output=True, text=True)

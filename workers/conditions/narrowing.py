@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from bpf.programs.early import EITHER, EVERY, MOST_LEAVES, AnyOf, Leaf, NumberTest, Pattern, TextTest, Wanted, is_early
+from bpf.programs.early import EITHER, EVERY, MAX_LEAVES, AnyOf, Leaf, NumberTest, Pattern, TextTest, Wanted, is_early
 from bpf.tables.catalogue import Catalogue
 from bpf.tables.reads import PATH
 from config.conditions import Scalar, Test
@@ -25,9 +25,9 @@ from workers.detect.rules.fields import Field
 from workers.detect.rules.values import NUMBER, number_of
 
 COMPARED = {"equals": "=", "has": "=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
-MOST_PATTERNS = 128
+MAX_PATTERNS = 128
 """Of one event. The programs try one after the other, and each is some 40 instructions."""
-MOST_MEASURED = 32
+MAX_MEASURED = 32
 """Of these, beginnings that end within a name: for them a name's length is looked for byte by byte, which the verifier
 does as well; it gives up between 32 and 128 of them, and takes seconds for that."""
 MEANING = re.compile(r"[*?\[\\]")
@@ -58,7 +58,7 @@ class _Narrowing:
         parts = [self._most(formula) for formula in self._of.formulas.values()]
         wanted = tuple(part for part in parts if part is not None)
         patterns = [p for leaf in self._leaves if isinstance(leaf, TextTest) for p in leaf.patterns]
-        if len(patterns) > MOST_PATTERNS or sum(map(_is_measured, patterns)) > MOST_MEASURED:
+        if len(patterns) > MAX_PATTERNS or sum(map(_is_measured, patterns)) > MAX_MEASURED:
             return None
         return AnyOf(self._of.event, tuple(self._leaves), (EITHER, wanted)) if len(wanted) == len(parts) else None
 
@@ -79,7 +79,7 @@ class _Narrowing:
 
     def _number(self, test: int) -> int | None:
         if test not in self._numbers:
-            leaf = leaf_of(*self._of.tests[test]) if len(self._leaves) < MOST_LEAVES else None
+            leaf = leaf_of(*self._of.tests[test]) if len(self._leaves) < MAX_LEAVES else None
             self._numbers[test] = None if leaf is None else len(self._leaves)
             self._leaves += [leaf] if leaf else []
         return self._numbers[test]

@@ -28,7 +28,7 @@ SIGNED = ("s8", "s16", "s32", "s64", "long")
 IDS = ("Uid", "Gid", "Suid", "Sgid", "Euid", "Egid", "Fsuid", "Fsgid", "UserNamespace", "SecureBits")
 CAPABILITIES = ("CapInheritable", "CapPermitted", "CapEffective", "CapBounding", "CapAmbient")
 SOL_SOCKET, SCM_RIGHTS, SCM_CREDENTIALS, SCM_PIDFD = 1, 1, 2, 4
-MOST_MESSAGES, MOST_SAID = 64, 4096
+MAX_MESSAGES, MAX_SAID = 64, 4096
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _shown(how: str) -> Callable[[int], Value]:
 
     def read(raw: int) -> Value:
         if raw not in said:
-            if len(said) >= MOST_SAID:
+            if len(said) >= MAX_SAID:
                 said.clear()
             text = parser(raw)
             said[raw] = raw if numeric and text == str(raw) else text
@@ -209,7 +209,7 @@ def control_messages(data: bytes, compat: bool) -> Value:
     head = width + 8
     found: list[Value] = []
     at = 0
-    while at + head <= len(data) and len(found) < MOST_MESSAGES:
+    while at + head <= len(data) and len(found) < MAX_MESSAGES:
         size = int.from_bytes(data[at : at + width], "little")
         level, kind = struct.unpack_from("<ii", data, at + width)
         body = data[at + head : at + max(size, head)]

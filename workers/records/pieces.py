@@ -33,7 +33,7 @@ from bpf.layout import (
 )
 
 Array = np.ndarray[Any, Any]
-MOST_BYTES = 1 << 17
+MAX_BYTES = 1 << 17
 """Of a blob, as the kernel side sends at most (PIECES_MOST)."""
 _PIECE_AT, _HEADS_AT = (FRAME.fields[name][1] if FRAME.fields else 0 for name in ("piece", "heads"))
 Key = tuple[int, int, int, int]
@@ -65,7 +65,7 @@ class Pieces:
             return
         header = frame[: FRAME.itemsize].view(FRAME)[0]
         piece = frame[FRAME.itemsize : begin].view(PIECE)[0]
-        if begin + int(piece["bytes"]) > len(frame) or int(piece["offset"]) + int(piece["bytes"]) > MOST_BYTES:
+        if begin + int(piece["bytes"]) > len(frame) or int(piece["offset"]) + int(piece["bytes"]) > MAX_BYTES:
             return
         key = _key(header, int(piece["stream"]), int(piece["sequence"]))
         self._waiting.setdefault(key, []).append(frame[FRAME.itemsize : begin + int(piece["bytes"])].copy())

@@ -20,7 +20,7 @@ from pipeline.containers import cri_pb2
 from pipeline.containers import docker as engine
 from pipeline.containers.cri import Cri
 from pipeline.containers.docker import LONGEST_LINE, Engine
-from pipeline.containers.runtimes import MOST_BYTES, Unavailable
+from pipeline.containers.runtimes import MAX_BYTES, Unavailable
 
 ID, OTHER = "a1" * 32, "b2" * 32
 LABELS = {"team": "red", "io.kubernetes.pod.name": "pod"}
@@ -138,7 +138,7 @@ def test_what_is_no_character_is_replaced(look: Callable[[Say], Info | None]) ->
         (says(Id=OTHER), "nonsense"),
         (says(Names=None), "nonsense"),
         (says(Names=7), "nonsense"),
-        (body(b" " * (MOST_BYTES + 1)), "nonsense"),
+        (body(b" " * (MAX_BYTES + 1)), "nonsense"),
         (body(gzip.compress(b" " * (64 << 20)), headers="Content-Encoding: gzip\r\n"), "nonsense"),
         (body(b"not gzip", headers="Content-Encoding: gzip\r\n"), "no connection"),
         (body(b'{"message": "it burns"}', "500 Burning"), "status 500"),
@@ -259,7 +259,7 @@ def test_the_cri_says_what_a_container_or_a_sandbox_is(status: Callable[..., Inf
         (container(OTHER), "nonsense"),
         (lambda request, context: b"", "nonsense"),
         (lambda request, context: b"\xff" * 100, "internal"),
-        (lambda request, context: bytes(MOST_BYTES + 1), "nonsense"),
+        (lambda request, context: bytes(MAX_BYTES + 1), "nonsense"),
         (refuses(grpc.StatusCode.PERMISSION_DENIED), "permission denied"),
         (refuses(grpc.StatusCode.UNAVAILABLE), "no connection"),
         (refuses(grpc.StatusCode.DEADLINE_EXCEEDED), "timeout"),

@@ -127,7 +127,7 @@ def test_what_waits_outlives_many_tables_of_contexts_with_nothing_between() -> N
 
 
 def test_what_is_too_large_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hold, "MOST_BYTES", 90)
+    monkeypatch.setattr(hold, "MAX_BYTES", 90)
     side = Side(within_ms=1000)
     assert side.turn(5, (1, A)) == []
     assert side.turn(6, (6, A), (6, A)) == [(1, "a"), (6, "a"), (6, "a")]

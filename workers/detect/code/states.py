@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 MAX_STATES = 65_536
 MIN_LOOK = 1024
-MOST_CAUSES = 16
+MAX_CAUSES = 16
 """Of one state: the latest."""
-MOST_CAUSE_BYTES = 16 << 20
+MAX_CAUSE_BYTES = 16 << 20
 """Of one signature."""
-MOST_LINE = 64 << 10
+MAX_LINE = 64 << 10
 """Of one event: a longer one is not shown."""
 NO_BYTES = 1024
 """What a cause counts for that is not bytes."""
@@ -127,8 +127,8 @@ class Kept(dict[str, Any]):
         if not self:
             self.causes, self.omitted = (), 0
             return
-        self.omitted += len(self.causes) == MOST_CAUSES
-        self.causes = (*self.causes, cause)[-MOST_CAUSES:]
+        self.omitted += len(self.causes) == MAX_CAUSES
+        self.causes = (*self.causes, cause)[-MAX_CAUSES:]
 
     def drop_causes(self) -> None:
         """There are too many of them elsewhere."""
@@ -180,15 +180,15 @@ class States:
         if not fresh:
             return
         for cause, what in zip(fresh, shown([cause.at for cause in fresh]), strict=True):
-            cause.shown = None if isinstance(what, bytes) and len(what) > MOST_LINE else what
+            cause.shown = None if isinstance(what, bytes) and len(what) > MAX_LINE else what
             self._cause_bytes += _bytes(cause)
-        if self._cause_bytes > MOST_CAUSE_BYTES:
+        if self._cause_bytes > MAX_CAUSE_BYTES:
             self._bound()
 
     def _bound(self) -> None:
         total = sum(_bytes(cause) for state in self._known.values() for cause in state.causes)
         for state in self._known.values():
-            if total <= MOST_CAUSE_BYTES // 2:
+            if total <= MAX_CAUSE_BYTES // 2:
                 break
             total -= sum(map(_bytes, state.causes))
             state.drop_causes()

@@ -38,7 +38,7 @@ from workers.views.pieces import VECTOR_TYPE
 
 LOW = np.uint64(0xFFFFFFFF)
 NONE = np.zeros(0, bool)
-MOST_ADDRESS = 32
+MAX_ADDRESS = 32
 """What is longer says nothing of family and port."""
 UNKNOWN_ADDRESS = 1 << 63
 
@@ -233,13 +233,13 @@ class AddressNumberColumn(ValueColumn):
     def keys(self, view: View, chosen: Array) -> Keys:
         block, unread, _, _ = view.read(self._index, chosen)
         words = block.data.view(np.uint64)[block.begin // blocks.WORD]
-        keys = words & LOW | np.minimum(block.size, MOST_ADDRESS).astype(np.uint64) << 32
+        keys = words & LOW | np.minimum(block.size, MAX_ADDRESS).astype(np.uint64) << 32
         return np.where(unread, np.uint64(UNKNOWN_ADDRESS), keys)
 
     def value(self, key: Any) -> Value:
         if key == UNKNOWN_ADDRESS:
             return None
-        data = (int(key) & 0xFFFFFFFF).to_bytes(4, "little") + bytes(MOST_ADDRESS)
+        data = (int(key) & 0xFFFFFFFF).to_bytes(4, "little") + bytes(MAX_ADDRESS)
         return address_part(decode_sockaddr(data[: int(key) >> 32]), self._part)
 
 

@@ -19,7 +19,7 @@ import hyperscan
 import numpy as np
 
 from config.conditions import Scalar, Test
-from workers.detect.engine.scan import MOST_BYTES, database, required
+from workers.detect.engine.scan import MAX_BYTES, database, required
 from workers.detect.rules.patterns import as_bytes, escaped, lowered
 from workers.records.blocks import NUL, SLASH, Block
 
@@ -77,7 +77,7 @@ def best(test: Test, value: Scalar) -> bytes | None:
     """The longest that is worth looking for; None if there is none."""
     found = [each for piece in pieces(test.operator, value, test.nocase) for each in sought(piece)]
     longest = max(found, key=_letters, default=b"")
-    return longest if _letters(longest) and LEAST <= len(longest) <= MOST_BYTES // 4 else None
+    return longest if _letters(longest) and LEAST <= len(longest) <= MAX_BYTES // 4 else None
 
 
 def _letters(data: bytes) -> int:

@@ -29,7 +29,7 @@ from workers.detect.rules.values import TEXT
 from workers.records.blocks import Block
 
 Array = np.ndarray[Any, Any]
-MOST_BYTES = 1000
+MAX_BYTES = 1000
 """Of a pattern; Hyperscan has a bound."""
 MAX_WILD = 1000
 """Wildcards in all globs of a field that are looked for as they are: each takes milliseconds to compile. Of more, a
@@ -71,7 +71,7 @@ def required(regular: str) -> str | None:
             runs.append(run)
             run = ""
     longest = max(runs, key=len)
-    return longest[:MOST_BYTES] or None
+    return longest[:MAX_BYTES] or None
 
 
 class Ends(NamedTuple):
@@ -178,7 +178,7 @@ class Scan:
                 return None
             for value in test.values:
                 text = pattern(test.operator, value, test.nocase) if test.operator not in ("re", "exists") else "?"
-                if text in IN_EMPTY or len(text) > MOST_BYTES:
+                if text in IN_EMPTY or len(text) > MAX_BYTES:
                     return None
         try:
             return cls(tests)

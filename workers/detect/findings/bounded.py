@@ -1,7 +1,7 @@
 """Findings of a bounded size: what makes one too long is shortened, and the finding says so.
 
 A traced process decides how long its arguments, environment and paths are, and a signature in Python what it
-finds. A result ring takes no record that is longer than itself, so nothing may be longer than MOST_BYTES.
+finds. A result ring takes no record that is longer than itself, so nothing may be longer than MAX_BYTES.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import Any
 
 import msgspec
 
-MOST_BYTES = 256 << 10
+MAX_BYTES = 256 << 10
 """Of a finding's line."""
 STEPS = ((16384, 1024), (4096, 256), (1024, 64), (256, 16), (64, 4), (16, 1))
 """Characters of a text and parts of a list that are kept, tried one after the other."""
 LATEST = {"events": "eventsOmitted", "before": "beforeOmitted"}
 """Lists of which the end is kept, and what counts those that are not."""
-MOST_DEPTH = 12
+MAX_DEPTH = 12
 
 
-def bounded(line: bytes, most: int = MOST_BYTES) -> bytes:
+def bounded(line: bytes, most: int = MAX_BYTES) -> bytes:
     """The line, or a shorter one with `"cut": true` and the `bytes` that it would have had."""
     if len(line) <= most:
         return line
@@ -50,7 +50,7 @@ def _top(finding: dict[str, Any], characters: int, parts: int) -> dict[str, Any]
 def _short(value: Any, characters: int, parts: int, depth: int = 0) -> Any:
     if isinstance(value, str):
         return value if len(value) <= characters else value[:characters] + "..."
-    if depth > MOST_DEPTH:
+    if depth > MAX_DEPTH:
         return None
     if isinstance(value, list):
         return [_short(each, characters, parts, depth + 1) for each in value[:parts]]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-MOST_SHOWN = 16
+MAX_SHOWN = 16
 NO_GAPS = b',"complete":true,"gaps":[]}\n'
 
 
@@ -59,6 +59,6 @@ class Gaps:
         shown = [(*row, of_all) for row, of_all in zip(found.tolist(), self._lifecycle[counts].tolist(), strict=True)]
         pieces = [
             f'{{"firstTime":{first},"lastTime":{last},"events":{events},"lost":"{"lifecycle" if of_all else "shard"}"}}'
-            for first, last, events, _, _, of_all in shown[-MOST_SHOWN:]
+            for first, last, events, _, _, of_all in shown[-MAX_SHOWN:]
         ]
         return f',"complete":false,"gaps":[{",".join(pieces)}]}}\n'.encode()

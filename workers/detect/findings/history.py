@@ -17,8 +17,8 @@ import numpy as np
 from workers.records.rows import Contexts, Rows, concatenate
 
 Array = np.ndarray[Any, Any]
-MOST_BYTES = 32 << 20
-MOST_EVENTS = 64
+MAX_BYTES = 32 << 20
+MAX_EVENTS = 64
 """Of one finding: the latest."""
 SECOND_NS = 10**9
 
@@ -33,7 +33,7 @@ class Turn(NamedTuple):
 class History:
     """State of one worker."""
 
-    def __init__(self, seconds: float, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, seconds: float, most_bytes: int = MAX_BYTES) -> None:
         self._span_ns, self._most = int(seconds * SECOND_NS), most_bytes
         self._turns: deque[Turn] = deque()
         self._bytes = 0
@@ -69,7 +69,7 @@ class History:
         tgid, time_ns = now.tgid[row], int(now.rows.time_ns[row])
         since = np.uint64(max(0, time_ns - self._span_ns))
         parts: list[Rows] = []
-        left, more = MOST_EVENTS, 0
+        left, more = MAX_EVENTS, 0
         earlier = Turn(now.rows.select(slice(0, row)), now.tgid[:row])
         for turn in (earlier, *reversed(self._turns)):
             times = turn.rows.time_ns

@@ -42,7 +42,7 @@ from workers.views.style import Facts, said, said_user
 
 Array = np.ndarray[Any, Any]
 NOTHING_KEPT = Caused(0, (), 0)
-MOST_ANCESTORS = 16
+MAX_ANCESTORS = 16
 """Shown with a finding."""
 
 
@@ -304,7 +304,7 @@ def _subject(
     above: list[dict[str, object]] = []
     oldest_ns = int(context["process_start_ns"])
     if process is not None:
-        found = ancestors(tree, process)[:MOST_ANCESTORS]
+        found = ancestors(tree, process)[:MAX_ANCESTORS]
         images = [process.creator_image, *(each.creator_image for each in found)]
         above = [{"pid": each.key[0], **shown_image(i)} for each, i in zip(found, images, strict=False)]
         oldest_ns = found[-1].key[1] if found else oldest_ns

@@ -23,7 +23,7 @@ from workers.detect.code.states import Given
 from workers.detect.columns.view import Array, Keys, ValueColumn
 from workers.detect.engine.engine import EventEngine, Verdict
 from workers.detect.findings.data import DataField, data_fields, same_fields
-from workers.detect.findings.lines import MOST_ANCESTORS, rule_parts, shown_image
+from workers.detect.findings.lines import MAX_ANCESTORS, rule_parts, shown_image
 from workers.detect.offline.flat import FlatEvent
 from workers.detect.offline.inputs import DUPLICATES, LinesRead, said
 from workers.detect.offline.json_events import is_own, of_line
@@ -349,7 +349,7 @@ def _subject(one: Indexed) -> dict[str, Any]:
     if own:
         about |= _copied(raw["context"], "user", "user") if "user" in raw["context"] else {}
         about["startTime"] = raw.get("processStartTime")
-    above = [{"pid": pid, **shown_image(image)} for pid, image in one.told.above[:MOST_ANCESTORS]]
+    above = [{"pid": pid, **shown_image(image)} for pid, image in one.told.above[:MAX_ANCESTORS]]
     host = _copied(raw, "hostName", "hostName") if "hostName" in raw else {"hostName": ""}
     return {**host, "process": about, "ancestors": above, "container": _container(raw, own)}
 

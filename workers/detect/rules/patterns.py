@@ -19,7 +19,7 @@ import re2
 
 from config.conditions import Scalar
 
-MOST_MEMORY = 64 << 20
+MAX_MEMORY = 64 << 20
 """Of a set's automaton; when it is used up, what was remembered of it is forgotten, and built again as needed."""
 ONE_CHARACTER = r"(?:[\x01-\x7f]|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf])"
 ANYTHING = r"[^\x00]*"
@@ -31,7 +31,7 @@ def options(latin: bool) -> re2.Options:
     """For bytes as they are, or for UTF-8."""
     found = re2.Options()
     found.encoding = re2.Options.Encoding.LATIN1 if latin else re2.Options.Encoding.UTF8
-    found.max_mem, found.log_errors, found.dot_nl = MOST_MEMORY, False, True
+    found.max_mem, found.log_errors, found.dot_nl = MAX_MEMORY, False, True
     return found
 
 

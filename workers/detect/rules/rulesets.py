@@ -13,10 +13,10 @@ from bpf.tables.catalogue import Catalogue, Event
 from config.conditions import asked, tests
 from config.files import FileError
 from config.rules import (
+    MAX_CODE,
     MAX_RULES,
     MAX_TEXT,
     MAX_VALUES,
-    MOST_CODE,
     SHIPPED,
     Example,
     Loaded,
@@ -131,7 +131,7 @@ def within_bounds(rules: Sequence[Rule]) -> tuple[list[Rule], list[RuleError]]:
     code = files_of(SHIPPED, code=True)
     own = {shown_path(path) for path in (*files_of(SHIPPED), *code)} | set(map(str, code))
     most = {"signatures": MAX_RULES, "values": MAX_VALUES, "bytes of values": MAX_TEXT}
-    most["signatures in Python"] = MOST_CODE - len(code)
+    most["signatures in Python"] = MAX_CODE - len(code)
     kept: list[Rule] = []
     refused: list[RuleError] = []
     taken_up = dict.fromkeys(most, 0)

@@ -78,7 +78,7 @@ def test_a_place_that_cannot_be_used_is_done_without(tmp_path: Path, runs: list[
 def test_what_was_not_used_for_longest_goes_first(
     tmp_path: Path, runs: list[Source], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiler, "MOST_KEPT", 3)
+    monkeypatch.setattr(compiler, "MAX_KEPT", 3)
     sources = [Source(SOURCE.text, (f"-DX={i}",)) for i in range(4)]
     for second, source in enumerate(sources[:3]):
         compiler.compiled(source, tmp_path)

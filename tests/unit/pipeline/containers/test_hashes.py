@@ -17,7 +17,7 @@ from pipeline.containers.hashes import (
     GONE,
     KNOWN,
     LONGEST_PATH,
-    MOST_STUCK,
+    MAX_STUCK,
     NONE,
     PROBES,
     TOO_SLOW,
@@ -146,7 +146,7 @@ def test_a_file_that_takes_too_long_holds_up_no_other(segment: Segment, monkeypa
     assert table.get(Key(1, 1, 3))[0] == TOO_SLOW
     assert table.get(Key(1, 200, 3))[0] == KNOWN
     # so many threads stand that no other file is begun
-    assert len(began) == MOST_STUCK + 1
+    assert len(began) == MAX_STUCK + 1
     assert table.get(Key(1, 300, 3))[0] == TOO_SLOW
     never.set()
 

@@ -13,7 +13,7 @@ from pipeline.stages.recording import GAPS, block, last_gaps
 from pipeline.transport.gaps import GAP, MAX_GAPS, NEAR_NS, TABLE, GapReader, GapTable
 from pipeline.transport.ring import FRAME
 from pipeline.transport.shm import Journal, Segment
-from workers.detect.findings.gaps import MOST_SHOWN, NO_GAPS, Gaps, Reach
+from workers.detect.findings.gaps import MAX_SHOWN, NO_GAPS, Gaps, Reach
 
 FAR = 2 * NEAR_NS
 
@@ -119,7 +119,7 @@ def test_a_finding_with_state_minds_its_shard_since_that_began() -> None:
 def test_so_many_gaps_are_shown_and_no_more() -> None:
     gaps = known(*((i, i, 1, 0, 0) for i in range(100)))
     shown = said(gaps, tgid=1, time_ns=1000, ancestry_ns=0)["gaps"]
-    assert [gap["firstTime"] for gap in shown] == list(range(100 - MOST_SHOWN, 100))
+    assert [gap["firstTime"] for gap in shown] == list(range(100 - MAX_SHOWN, 100))
 
 
 def test_the_last_gaps_of_a_recording_hold_and_damage_is_left_to_others() -> None:

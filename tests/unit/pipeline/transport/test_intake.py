@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.transport.intake import MOST_BYTES, Intake
+from pipeline.transport.intake import MAX_BYTES, Intake
 from pipeline.transport.ring import END, FRAME, U64, WATERMARK, Consumer, Producer, Ring, put
 from pipeline.transport.shm import Array, Segment
 from tests.unit.frames import CLOSE, Record, frame
@@ -32,7 +32,7 @@ class Side:
 
 @pytest.fixture
 def side() -> Iterator[Side]:
-    segment = Segment(Ring.bytes_for(4 * MOST_BYTES))
+    segment = Segment(Ring.bytes_for(4 * MAX_BYTES))
     yield Side(segment)
     segment.close()
 
@@ -62,7 +62,7 @@ def test_all_watermarks_that_are_there_make_one_turn(side: Side) -> None:
 
 
 def test_a_turn_ends_at_the_first_watermark_behind_its_bound(side: Side) -> None:
-    large = bytes(MOST_BYTES // 2)
+    large = bytes(MAX_BYTES // 2)
     for time in (1, 2, 3):
         side.write(FRAME, large)
         side.mark(time)
@@ -73,7 +73,7 @@ def test_a_turn_ends_at_the_first_watermark_behind_its_bound(side: Side) -> None
 
 def test_however_large_a_turn_has_a_watermark(side: Side) -> None:
     for _ in range(3):
-        side.write(FRAME, bytes(MOST_BYTES))
+        side.write(FRAME, bytes(MAX_BYTES))
     side.mark(9)
     assert side.intake.take(0) == 9
     assert len(side.fed) == 3

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from bpf.programs.early import MOST_LEAVES
+from bpf.programs.early import MAX_LEAVES
 from bpf.tables.catalogue import catalogue
 from config.conditions import Either, Every, Negated, Node, Surely, Test
 from config.rules import Rule
 from tests.unit.frames import COMPAT, CUT, FAULT, Blob, Record, frame, view
 from tests.unit.workers.conditions.test_early import FILE_OPEN, KERNEL, OWN_ROOT, Passes, built, walked
-from workers.conditions.narrowing import MOST_MEASURED, MOST_PATTERNS, narrowed
+from workers.conditions.narrowing import MAX_MEASURED, MAX_PATTERNS, narrowed
 from workers.detect.engine.engine import Engine
 from workers.detect.rules.compiled import check_rule
 from workers.detect.rules.rulesets import build
@@ -64,8 +64,8 @@ UNTOLD: dict[str, Node] = {
     "the start of a word": path("re", "(?i)^/a$"),
     "nothing in common": flag("equals", "O_RDONLY"),
     "always": Every(),
-    "too many beginnings": path("startswith", *(f"/x/{i}" for i in range(MOST_MEASURED + 1))),
-    "too many": path("equals", *(f"/{i}" for i in range(MOST_PATTERNS + 1))),
+    "too many beginnings": path("startswith", *(f"/x/{i}" for i in range(MAX_MEASURED + 1))),
+    "too many": path("equals", *(f"/{i}" for i in range(MAX_PATTERNS + 1))),
 }
 
 
@@ -170,11 +170,11 @@ def test_what_outputs_show_passes() -> None:
 
 
 def test_more_tests_than_there_are_bits_narrow_by_some() -> None:
-    nodes = [path("equals", f"/{i}") for i in range(MOST_LEAVES + 1)]
+    nodes = [path("equals", f"/{i}") for i in range(MAX_LEAVES + 1)]
     assert narrowed(rules_of(*nodes), catalogue(), ()) == ()
     for enough in (nodes[:-1], [Every((WRITES, node)) for node in nodes]):
         [test] = narrowed(rules_of(*enough), catalogue(), ())
-        assert len(test.leaves) == MOST_LEAVES
+        assert len(test.leaves) == MAX_LEAVES
 
 
 def test_all_pass_when_signatures_have_changed(tmp_path: Path) -> None:

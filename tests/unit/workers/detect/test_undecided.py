@@ -11,7 +11,7 @@ from bpf.layout import BLOB_BASE, BLOB_RACED, ROOT_NOT_MET, SOURCE_KERNEL
 from bpf.tables.catalogue import catalogue
 from config.conditions import Either, Every, Negated, Node, Test
 from config.rules import Rule
-from config.undecided import MOST_NAMED, UNDECIDED, what
+from config.undecided import MAX_NAMED, UNDECIDED, what
 from tests.unit.frames import CUT, FAULT, NULL, OK, Blob, Record, frame, view
 from workers.detect.detector import Detector
 from workers.detect.offline.analysis import Analysis
@@ -95,8 +95,8 @@ def test_a_name_that_was_not_followed_matches_as_it_was_passed_or_is_undecided()
 
 
 def test_a_finding_names_some_of_many() -> None:
-    names = [str(i) for i in range(MOST_NAMED + 3)]
-    assert what(names, ["argv"]) == {"signatures": names[:MOST_NAMED], "fields": ["argv"], "more": 3}
+    names = [str(i) for i in range(MAX_NAMED + 3)]
+    assert what(names, ["argv"]) == {"signatures": names[:MAX_NAMED], "fields": ["argv"], "more": 3}
 
 
 def test_lines_of_json_say_the_same() -> None:

@@ -97,7 +97,7 @@ def test_a_state_that_is_empty_again_has_no_causes() -> None:
 
 
 def test_a_line_that_is_too_long_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(states, "MOST_LINE", 10)
+    monkeypatch.setattr(states, "MAX_LINE", 10)
     known = States("process")
     for at in range(3):
         state = known.of(given(at))
@@ -133,17 +133,17 @@ def test_a_child_has_the_causes_of_its_creator_and_then_its_own() -> None:
 
 def test_the_latest_are_kept_and_the_others_counted() -> None:
     known = States("process")
-    for at in range(states.MOST_CAUSES + 5):
+    for at in range(states.MAX_CAUSES + 5):
         state = known.of(given(at))
         state["at"] = at
         known.note(state, given(at))
     known.show(lines)
-    assert shown(known, given(99)) == [b"line %d" % at for at in range(5, states.MOST_CAUSES + 5)]
+    assert shown(known, given(99)) == [b"line %d" % at for at in range(5, states.MAX_CAUSES + 5)]
     assert known.of(given(99)).caused().omitted == 5
 
 
 def test_bytes_are_bounded_and_the_longest_unused_give_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(states, "MOST_CAUSE_BYTES", 1000)
+    monkeypatch.setattr(states, "MAX_CAUSE_BYTES", 1000)
     known = States("process")
     for at in range(40):
         state = known.of(given(at, process=at))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.publish.folding import PID, topic
-from workers.detect.findings.bounded import MOST_BYTES, bounded
+from workers.detect.findings.bounded import MAX_BYTES, bounded
 from workers.detect.findings.pieces import Pieces
 
 EVENT = {"eventName": "execve", "args": [{"name": "argv", "type": "x", "value": ["x" * 1000] * 64}]}
@@ -40,7 +40,7 @@ def test_the_latest_of_what_was_before_and_the_completing_event_stay() -> None:
     long = line(before=before, beforeOmitted=3, events=[EVENT] * 16 + [EVENT | {"eventName": "last"}])
     found = bounded(long)
     finding = msgspec.json.decode(found)
-    assert len(found) <= MOST_BYTES
+    assert len(found) <= MAX_BYTES
     assert (finding["cut"], finding["bytes"]) == (True, len(long))
     assert finding["events"][-1]["eventName"] == "last"
     assert finding["before"][-1]["eventName"] == "number 63"
@@ -66,7 +66,7 @@ def test_whatever_a_signature_says_the_finding_is_short_enough(data: Any, most: 
 def test_a_long_result_is_shortened() -> None:
     many = {str(i): i for i in range(10**5)}
     for data in ({"x": "y" * (9 << 20)}, {"x": ["y"] * 500_000}, {"k" * (9 << 20): 1}, many):
-        assert len(bounded(line(data=data))) <= MOST_BYTES
+        assert len(bounded(line(data=data))) <= MAX_BYTES
 
 
 def test_pieces_are_bounded_in_bytes_and_made_again() -> None:

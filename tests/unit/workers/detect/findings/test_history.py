@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.unit.frames import Record, Who, frame, view
-from workers.detect.findings.history import MOST_EVENTS, SECOND_NS, History, Turn
+from workers.detect.findings.history import MAX_EVENTS, SECOND_NS, History, Turn
 from workers.records.rows import Contexts, Rows, read_frames
 
 ONE, OTHER = Who(tgid=7, comm=b"one"), Who(tgid=8, comm=b"other")
@@ -33,8 +33,8 @@ def test_so_many_and_no_more() -> None:
     history.keep(rows(contexts, *((ONE, i + 1) for i in range(60))), contexts)
     turn = rows(contexts, *((ONE, i + 61) for i in range(40)))
     found, more = past(history, contexts, turn, 39)
-    assert (len(found), more) == (MOST_EVENTS, 99 - MOST_EVENTS)
-    assert found == list(range(100 - MOST_EVENTS, 100))
+    assert (len(found), more) == (MAX_EVENTS, 99 - MAX_EVENTS)
+    assert found == list(range(100 - MAX_EVENTS, 100))
 
 
 def test_what_is_too_old_goes_uncounted_and_what_is_too_much_counted() -> None:
