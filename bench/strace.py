@@ -135,6 +135,12 @@ def _number(text: str) -> int | None:
     return int(plain, 0) if not re.fullmatch("0[0-7]+", plain) else int(plain, 8)
 
 
+def _agree(own: int, strace: int, kind: str) -> bool:
+    """Ids are unsigned to headrace, and a negative int without a word is 0xffffffff to strace."""
+    is_int = -(1 << 31) <= own < 0 <= strace < 1 << 32
+    return (own - strace) % (1 << (32 if kind in IDS or is_int else 64)) == 0
+
+
 def class_of(strace: str, own: dict[str, Any]) -> str:
     """How one argument compares."""
     value, raw = own["value"], own.get("raw")
@@ -146,10 +152,7 @@ def class_of(strace: str, own: dict[str, Any]) -> str:
         numbers = [n for n in (raw, value) if isinstance(n, int) and not isinstance(n, bool)]
         shown = _number(value) if isinstance(value, str) else None
         numbers += [] if shown is None else [shown]
-        # a negative int is 0xffffffff to strace where it has no word for it
-        narrow = own["type"] in IDS or number >> 32 == 0
-        near = {n % (1 << 32) if narrow and n >= -(1 << 31) else n for n in numbers}
-        if not numbers or any((n - number) % (1 << 64) == 0 for n in {*numbers, *near}):
+        if not numbers or any(_agree(n, number, own["type"]) for n in numbers):
             return "same"
         # an address to strace, and what stands behind it to headrace
         return "same" if re.match("0x[0-9a-f]{6}", strace) and raw is None else "wrong"

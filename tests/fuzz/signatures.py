@@ -13,7 +13,7 @@ import msgspec
 
 from bpf.programs.early import c_source
 from bpf.tables.catalogue import catalogue
-from pipeline.signatures.detection import _against, describe
+from pipeline.command.signatures import _against, describe
 from tests.fuzz.files import sound, unhinted, written
 from tests.fuzz.lines import seeds as line_seeds
 from tests.fuzz.seeds import SIGNATURES
