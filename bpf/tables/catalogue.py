@@ -137,15 +137,10 @@ LOSS = "loss"
 def _arguments(declared: str, widths: str = "") -> tuple[Argument, ...]:
     parts = [part.strip().rpartition(" ") for part in declared.split(",") if part.strip()]
     each = widths.split() or [width_of(kind.strip()) for kind, _, _ in parts]
-    found = [
-        Argument(
-            name.partition("@")[0],
-            kind.strip(),
-            name.partition("@")[2],
-            shown_width(name.partition("@")[0], kind.strip(), width),
-        )
-        for (kind, _, name), width in zip(parts, each, strict=True)
-    ]
+    found = []
+    for (kind, _, text), width in zip(parts, each, strict=True):
+        name, _, form = text.partition("@")
+        found.append(Argument(name, kind.strip(), form, shown_width(name, kind.strip(), width)))
     own = [Argument(f"root_{a.name}", a.type, ROOT, a.width) for a in found if a.form in (PATH, NAME)]
     return (*found, *own)
 

@@ -6,9 +6,8 @@ from functools import partial
 
 from bpf.tables import words
 from workers.decode import tables
-from workers.decode.futexes import futex_bitset, futex_operation, futex_wake
 from workers.decode.numbers import LOW, Parser, bits, both, flagged, signed32, word
-from workers.decode.requests import ioctl_request, request_number
+from workers.decode.operations import futex_bitset, futex_operation, futex_wake, ioctl_request, request_number
 
 
 def open_flags(raw: int) -> str:

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bpf.tables import words
-from workers.decode import composed, flags, numbers, requests
+from workers.decode import composed, flags, numbers, operations
 from workers.decode.numbers import Parser, named
 
 HEADERS = Path("/usr/include")
@@ -333,12 +333,12 @@ def test_every_parser_takes_every_number(raw: int) -> None:
 def test_a_request_of_ioctl_is_named_with_its_size_or_shown_by_its_parts(raw: int, shown: str) -> None:
     assert composed.ioctl_request(raw) == shown
     if "(" in shown:
-        assert requests.request_number(shown) == raw
+        assert operations.request_number(shown) == raw
 
 
 @pytest.mark.parametrize("text", ["HIDIOCGNAME", "HIDIOCGNAME(x)", "_IOX(0x1, 0x2)", "TIOCSTI(3)", ""])
 def test_what_is_no_request_has_no_number(text: str) -> None:
-    assert requests.request_number(text) is None
+    assert operations.request_number(text) is None
 
 
 def test_what_a_futex_is_asked_to_do_to_the_second_one_is_told() -> None:

@@ -1,4 +1,4 @@
-"""Requests of ioctl: by name, with the size of a buffer where one has it, or by their parts (`:ioctl_request`)."""
+"""What a call is asked to do, where that is put together of parts: requests of ioctl, operations of futex."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from bpf.tables import words
+from workers.decode.numbers import LOW, bits, both, word
 
 IOCTL_SIZE = 0x3FFF << 16
 IOCTL = re.compile(r"_IO(|R|W|WR)\((0x[0-9a-f]+), (0x[0-9a-f]+)(?:, (\d+))?\)")
@@ -46,3 +47,21 @@ def request_number(text: str) -> int | None:
     name, _, size = text.removesuffix(")").partition("(")
     number = words.numbers_of("ioctl_sized").get(name)
     return number | int(size) << 16 if number is not None and size.isdecimal() else None
+
+
+def futex_operation(raw: int) -> str:
+    """`op` of futex."""
+    return both(word("futex", raw & 0x7F), bits(raw & ~0x7F, words.bits_of("futex_flags"), ""))
+
+
+def futex_wake(raw: int) -> str:
+    """`val3` of FUTEX_WAKE_OP: what is done to the second futex, and when its waiters are woken."""
+    operation, comparison = raw >> 28 & 7, raw >> 24 & 0xF
+    shift = "FUTEX_OP_OPARG_SHIFT|" if raw >> 31 & 1 else ""
+    done = f"{shift}{word('futex_wake', operation)}({raw >> 12 & 0xFFF})"
+    return f"{done} if {word('futex_wake_if', comparison)}({raw & 0xFFF})"
+
+
+def futex_bitset(raw: int) -> str:
+    """Which waiters are meant."""
+    return "FUTEX_BITSET_MATCH_ANY" if raw == LOW else hex(raw)
