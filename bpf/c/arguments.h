@@ -71,7 +71,7 @@ static __always_inline void blob_string(struct writer *w, u32 arg, u64 address, 
 		status = BLOB_NULL;
 	} else {
 		long n = read_text(b + 1, STRING_BYTES + 1, address, user);
-		if (__builtin_expect(n <= 0, 0)) {
+		if (__builtin_expect(n <= 0, 0)) { /* out of the way of the texts that can be read */
 			status = BLOB_FAULT;
 			bytes = user ? readable_part(b + 1, address) : 0;
 		} else if (n > STRING_BYTES) {

@@ -16,9 +16,9 @@ import msgspec
 
 from bpf.tables.catalogue import catalogue
 from config import filters, outputs, settings
-from config.rules import SEVERITIES
 from config.settings import SettingsError
 from config.tuning import TuningError
+from pipeline.command.options import signature_options
 from pipeline.process import logs
 from pipeline.process.failure import EX_DATAERR, EX_USAGE, Failure, say
 from pipeline.run.replay import replay
@@ -37,14 +37,7 @@ BATCH = 1024
 
 
 @click.command()
-@click.option("--signatures", multiple=True, metavar="PATH", help="Load more signatures from a file or folder.")
-@click.option("--sigma", multiple=True, metavar="PATH", help="Load Sigma rules from a file or folder.")
-@click.option(
-    "--rules", multiple=True, metavar="WHICH", help="Use only these signatures: ids, globs, tag=NAME or level=NAME."
-)
-@click.option("--exclude", multiple=True, metavar="WHICH", help="Exclude these signatures.")
-@click.option("--min-severity", type=click.Choice(SEVERITIES), help="Use only signatures of this severity or higher.")
-@click.option("--exceptions", metavar="FILE", help="Exceptions: when a signature does not apply.")
+@signature_options
 @click.option("--workers", type=int, metavar="N", help="Number of worker processes (recordings only).")
 @click.argument("source", metavar="FILE|-")
 def analyze(source: str, **flags: Any) -> None:

@@ -10,7 +10,8 @@ import click
 from bpf.tables.catalogue import catalogue
 from config.conditions import Either, Every, Negated, Node, Surely, Test, every
 from config.rules import Rule
-from pipeline.command.signatures import PATHS, SIGMA, named, rules_of
+from pipeline.command.options import sigma_option
+from pipeline.command.signatures import PATHS, named, rules_of
 from pipeline.host.features import event_lack
 from pipeline.process.failure import EX_DATAERR, EX_USAGE, Failure, say
 from workers.detect.findings.data import shown
@@ -27,7 +28,7 @@ WORDS = {True: "true", False: "false", None: "unknown"}
 @click.argument("rule_id", metavar="ID")
 @click.argument("source", metavar="FILE[:LINE]")
 @PATHS
-@SIGMA
+@sigma_option
 def explain(rule_id: str, source: str, paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
     """Explain why a signature matches an event or not: each test, with the value it saw.
 

@@ -21,7 +21,7 @@ from workers.decode import described
 
 @click.group(name="list", cls=Suggesting)
 def list_() -> None:
-    """List events, sets and types.
+    """List events, sets, filters and outputs.
 
     \b
     Examples:

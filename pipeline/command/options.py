@@ -26,6 +26,23 @@ def _all_of(options: Sequence[Decorator]) -> Decorator:
     return decorate
 
 
+sigma_option = click.option("--sigma", multiple=True, metavar="PATH", help="Load Sigma rules from a file or folder.")
+_signature_options = (
+    click.option("--signatures", multiple=True, metavar="PATH", help="Load more signatures from a file or folder."),
+    sigma_option,
+    click.option(
+        "--rules", multiple=True, metavar="WHICH", help="Use only these signatures: ids, globs, tag=NAME or level=NAME."
+    ),
+    click.option("--exclude", multiple=True, metavar="WHICH", help="Exclude these signatures."),
+    click.option(
+        "--min-severity", type=click.Choice(SEVERITIES), help="Use only signatures of this severity or higher."
+    ),
+    click.option(
+        "--exceptions", metavar="FILE", help="Exceptions: when a signature does not apply (docs/signatures.md)."
+    ),
+)
+signature_options = _all_of(_signature_options)
+"""Which signatures are on: of `run`, `replay` and `analyze`."""
 output_options = _all_of(
     (
         click.option(
@@ -41,23 +58,9 @@ output_options = _all_of(
             metavar="SPEC",
             help="Where findings go: table:-, json:FILE, falco:FILE, tracee:FILE, none, zmq:ENDPOINT.",
         ),
-        click.option("--signatures", multiple=True, metavar="PATH", help="Load more signatures from a file or folder."),
-        click.option("--sigma", multiple=True, metavar="PATH", help="Load Sigma rules from a file or folder."),
+        *_signature_options,
         click.option(
             "--sigma-keywords/--no-sigma-keywords", default=None, help="Match Sigma keywords against command lines."
-        ),
-        click.option(
-            "--rules",
-            multiple=True,
-            metavar="WHICH",
-            help="Use only these signatures: ids, globs, tag=NAME or level=NAME.",
-        ),
-        click.option("--exclude", multiple=True, metavar="WHICH", help="Exclude these signatures."),
-        click.option(
-            "--min-severity", type=click.Choice(SEVERITIES), help="Use only signatures of this severity or higher."
-        ),
-        click.option(
-            "--exceptions", metavar="FILE", help="Exceptions: when a signature does not apply (docs/signatures.md)."
         ),
         click.option(
             "--fold",

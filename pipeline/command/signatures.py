@@ -12,9 +12,10 @@ from bpf.tables.catalogue import UnknownName, catalogue, nearest
 from config.conditions import Every, Negated, Node, Surely, Test
 from config.rules import SHIPPED, Example, Rule, RuleError, taken
 from pipeline.command.groups import Suggesting
+from pipeline.command.options import sigma_option
 from pipeline.host.features import event_lack
 from pipeline.process.failure import EX_USAGE, Failure, say
-from pipeline.signatures.detection import pysigma
+from pipeline.signatures.detection import sigma_paths
 from pipeline.signatures.rehearsal import refusal
 from workers.detect.offline.analysis import Analysis
 from workers.detect.offline.flat import of_example
@@ -35,13 +36,12 @@ def signatures() -> None:
 
 
 PATHS = click.argument("paths", nargs=-1, metavar="[PATH]...")
-SIGMA = click.option("--sigma", multiple=True, metavar="PATH", help="Load Sigma rules from a file or folder.")
 
 
 def rules_of(paths: tuple[str, ...], sigma: tuple[str, ...] = ()) -> Ruleset:
     """Those of files and folders; without, those that ship."""
     return build(
-        catalogue(), paths, shipped=not paths and not sigma, sigma=pysigma(sigma), also_off=True, refusal=refusal
+        catalogue(), paths, shipped=not paths and not sigma, sigma=sigma_paths(sigma), also_off=True, refusal=refusal
     )
 
 
@@ -52,7 +52,7 @@ def _refusals(found: Ruleset) -> None:
 
 @signatures.command(name="list")
 @PATHS
-@SIGMA
+@sigma_option
 def list_signatures(paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
     """List signatures with their severity and whether they can fire on this host."""
     found = rules_of(paths, sigma)
@@ -77,7 +77,7 @@ def named(found: Ruleset, name: str) -> Rule:
 @signatures.command()
 @click.argument("rule_id", metavar="ID")
 @PATHS
-@SIGMA
+@sigma_option
 def show(rule_id: str, paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
     """Describe one signature: its events, conditions and background."""
     rule = named(rules_of(paths, sigma), rule_id)
@@ -138,7 +138,7 @@ class Checked(msgspec.Struct):
 
 @signatures.command()
 @PATHS
-@SIGMA
+@sigma_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per signature.")
 def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None:
     """Check whether files are valid, and which signatures can fire here.

@@ -52,7 +52,7 @@ def ruleset(settings: Settings) -> Ruleset:
         settings.exclude,
         settings.min_severity,
         settings.exceptions,
-        sigma=pysigma(settings.sigma),
+        sigma=sigma_paths(settings.sigma),
         keywords=settings.sigma_keywords,
         refusal=refusal,
     )
@@ -65,7 +65,7 @@ def ruleset(settings: Settings) -> Ruleset:
     return found
 
 
-def pysigma(paths: Sequence[str]) -> Sequence[str]:
+def sigma_paths(paths: Sequence[str]) -> Sequence[str]:
     """Those paths; Failure if there are some and no pySigma."""
     if paths and find_spec("sigma") is None:
         raise Failure("Sigma rules need pySigma, which is not installed: pip install 'headrace[sigma]'", EX_USAGE)
