@@ -45,7 +45,7 @@ fuzz: setup-fuzz
 
 # the recording that `make demo` shows where BPF is not to be had
 recording: setup
-	.venv/bin/python -m pipeline.command.demo --record examples/demo.hrc
+	.venv/bin/python -m headrace.pipeline.command.demo --record pipeline/command/demo.hrc
 
 clean:
 	rm -rf .venv *.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 #!/bin/sh
 # What headrace needs on a Debian 12 machine, installed where it is missing: Debian's bcc (its namesake
-# on PyPI is something else), a C compiler for the demonstration's and the tests' loads, and a virtual
+# on PyPI is something else; headrace finds it by itself), a C compiler for the demonstration's and the tests' loads, and a virtual
 # environment in the checkout with the locked Python packages. `setup.sh tests` installs what only the
 # tests need as well: a Docker Engine (with containerd) and podman, which they start for themselves, busybox for
 # their image, and what the examples stand on: pyarrow, polars, and Node with zeromq. `setup.sh fuzz` adds atheris
@@ -47,9 +47,6 @@ fi
 [ "${1:-}" != fuzz ] ||
 	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
 .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
-# only bcc of Debian's packages becomes visible, not all of dist-packages
-site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-ln -sfn /usr/lib/python3/dist-packages/bcc "$site/bcc"
 
 # exit and exit_group are taken from tracepoints that tracefs names
 if [ "$(id -u)" = 0 ] && [ ! -d /sys/kernel/tracing/events ]; then

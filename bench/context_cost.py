@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import harness
-from bpf.host.btf import Btf
-from bpf.load import loader
-from bpf.programs import scope, source
-from bpf.tables.catalogue import catalogue
-from config.settings import Settings
-from pipeline.transport import perf, watermark
+from headrace.bpf.host.btf import Btf
+from headrace.bpf.load import loader
+from headrace.bpf.programs import scope, source
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.settings import Settings
+from headrace.pipeline.transport import perf, watermark
 
 CALL = "u16 context = context_cell(f, s);"
 WITHOUT = "if (!f->used) f->used = sizeof(struct context); u16 context = 0;"

@@ -16,8 +16,8 @@ import time
 import numpy as np
 import zmq
 
-from bpf.tables.catalogue import catalogue
-from pipeline.transport.wire import read_columns
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.pipeline.transport.wire import read_columns
 
 
 def main() -> None:

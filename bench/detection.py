@@ -20,22 +20,22 @@ import msgspec
 import numpy as np
 
 from bench import harness, synthetic
-from bpf.tables.catalogue import catalogue
-from config.conditions import Either, Every, Negated, Node, Surely, Test, every
-from config.rules import Rule
-from pipeline.process import heap
-from workers.core import Core
-from workers.detect.columns.reading import column_of
-from workers.detect.columns.view import View, listed
-from workers.detect.detector import Detector
-from workers.detect.engine.matches import Matches
-from workers.detect.rules.compiled import IN_SCOPE
-from workers.detect.rules.fields import field_of
-from workers.detect.rules.matching import Matcher
-from workers.detect.rules.rulesets import build
-from workers.records.blobs import argument_counts
-from workers.records.rows import Contexts, Rows
-from workers.views.style import Facts
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.conditions import Either, Every, Negated, Node, Surely, Test, every
+from headrace.config.rules import Rule
+from headrace.pipeline.process import heap
+from headrace.workers.core import Core
+from headrace.workers.detect.columns.reading import column_of
+from headrace.workers.detect.columns.view import View, listed
+from headrace.workers.detect.detector import Detector
+from headrace.workers.detect.engine.matches import Matches
+from headrace.workers.detect.rules.compiled import IN_SCOPE
+from headrace.workers.detect.rules.fields import field_of
+from headrace.workers.detect.rules.matching import Matcher
+from headrace.workers.detect.rules.rulesets import build
+from headrace.workers.records.blobs import argument_counts
+from headrace.workers.records.rows import Contexts, Rows
+from headrace.workers.views.style import Facts
 
 EVENTS_PER_S = 1_000_000
 CHECKED = 10_000

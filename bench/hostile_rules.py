@@ -50,8 +50,8 @@ BLOBS = {"pathname": 1, "argv": 2, "env": 3}
 
 def rules_of(case: Case) -> list[Any]:
     """Each asks for its word in all fields."""
-    from config.conditions import Every, Test
-    from config.rules import Rule
+    from headrace.config.conditions import Every, Test
+    from headrace.config.rules import Rule
 
     found = []
     for i in range(case.rules):
@@ -88,10 +88,10 @@ def memory(name: str) -> int:
 
 def measured(case: Case) -> dict[str, Any]:
     """One case, in this process."""
-    from bpf.tables.catalogue import catalogue
-    from workers.detect.engine.engine import Engine
-    from workers.enrich.tree import ProcessTree
-    from workers.records.rows import Contexts, read_frames
+    from headrace.bpf.tables.catalogue import catalogue
+    from headrace.workers.detect.engine.engine import Engine
+    from headrace.workers.enrich.tree import ProcessTree
+    from headrace.workers.records.rows import Contexts, read_frames
 
     engine, contexts, tree = Engine(rules_of(case), catalogue()), Contexts(), ProcessTree(catalogue())
     resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))

@@ -11,7 +11,7 @@ out in the kernel. The file is in memory (/dev/shm) where there is room: the dis
 
 Beside it the rate by CPU alone: a recording of the same load is replayed to a file, and the lines are
 divided by the CPU that the worker used (`replay_lines_per_worker_cpu_s`; with publisher and
-replayer: `replay_us_per_line_all`). Start-up, the replay of examples/demo.hrc, is subtracted.
+replayer: `replay_us_per_line_all`). Start-up, the replay of pipeline/command/demo.hrc, is subtracted.
 
     python -m bench.json_lines [--seconds 30] [--rounds 5] [--folder DIR]
 """

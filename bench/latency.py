@@ -24,8 +24,8 @@ import numpy as np
 import zmq
 
 from bench import harness
-from pipeline.transport.clock import boot_epoch_ns, boottime_ns
-from pipeline.transport.wire import read_columns
+from headrace.pipeline.transport.clock import boot_epoch_ns, boottime_ns
+from headrace.pipeline.transport.wire import read_columns
 
 RATES = {"10k": 10_000, "100k": 100_000}
 LONE_CALLS, LONE_PER_S = 100, 10

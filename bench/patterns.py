@@ -24,10 +24,10 @@ import re2
 
 from bench import harness, synthetic
 from bench.detection import ENOUGH, MANY, multiplied
-from bpf.tables.catalogue import catalogue
-from config.conditions import tests
-from workers.detect.rules.patterns import options
-from workers.detect.rules.rulesets import build
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.conditions import tests
+from headrace.workers.detect.rules.patterns import options
+from headrace.workers.detect.rules.rulesets import build
 
 LINES = 1250
 FIELD = "process.command_line"

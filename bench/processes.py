@@ -23,7 +23,7 @@ from typing import Any
 from bench import harness
 from bench.floods import OUTPUT
 from bench.memory import rollup_mb
-from pipeline.run import live
+from headrace.pipeline.run import live
 
 EVENTS = "sched_process_fork,sched_process_exec,sched_process_exit"
 PROCESSES, SETTLED, WORKERS = 100_000, 20_000, 2

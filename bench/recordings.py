@@ -25,7 +25,7 @@ PROCESSES, WORKERS = 8, 2
 ITERATIONS_PER_S = 50_000
 """Of all children together: three events each, a rate that reader and recorder take without loss."""
 EVENTS = ("getppid", "openat", "close")
-DEMO = harness.HERE.parent / "examples" / "demo.hrc"
+DEMO = harness.HERE.parent / "pipeline" / "command" / "demo.hrc"
 MAX_UNEVEN = 0.52
 TRIES = 10
 DEADLINE_S = 120

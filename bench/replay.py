@@ -4,7 +4,7 @@
 
 Nothing is pinned: with one worker the replayer and the publisher may use the other core. `ratio` is
 wall time of 1 worker over wall time of 2. Start-up is measured apart (the replay of
-examples/demo.hrc, some dozens of events) and `ratio_without_startup` has it subtracted on both sides.
+pipeline/command/demo.hrc, some dozens of events) and `ratio_without_startup` has it subtracted on both sides.
 That both give the same bytes is checked once, by a checksum of standard output, outside the clock;
 bytes and events of every round are compared with it.
 

@@ -19,15 +19,15 @@ from bench import harness
 from bench.alarms import copies
 from bench.detection import ENOUGH
 
-COMMAND = ("-c", "from pipeline.command.cli import main; main()", "signatures", "check", "--json", "--sigma")
+COMMAND = ("-c", "from headrace.pipeline.command.cli import main; main()", "signatures", "check", "--json", "--sigma")
 ENGINE = "import sys; from bench.rules import compiled; compiled(sys.argv[1])"
 
 
 def compiled(folder: str) -> None:
     """Load the rules and make an engine of them."""
-    from bpf.tables.catalogue import catalogue
-    from workers.detect.engine.engine import Engine
-    from workers.detect.rules.rulesets import build
+    from headrace.bpf.tables.catalogue import catalogue
+    from headrace.workers.detect.engine.engine import Engine
+    from headrace.workers.detect.rules.rulesets import build
 
     Engine(build(catalogue(), sigma=[folder]).rules, catalogue())
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import harness
-from bpf.tables.reads import BUFFERS
+from headrace.bpf.tables.reads import BUFFERS
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 DEADLINE_S = 300

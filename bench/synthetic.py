@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import BITMAP_WORDS, CELL_BYTES, CONTEXT, FRAME, FRAME_CELLS, FRAME_VERSION, SOURCE_KERNEL
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.layout import BITMAP_WORDS, CELL_BYTES, CONTEXT, FRAME, FRAME_CELLS, FRAME_VERSION, SOURCE_KERNEL
+from headrace.bpf.tables.catalogue import catalogue
 
 Array = np.ndarray[Any, Any]
 HEAD = struct.Struct("<QqHHHBBQ")

@@ -10,7 +10,7 @@ import ctypes
 import struct
 from collections.abc import Sequence
 
-from bpf.syscall import PROG_TEST_RUN, call
+from headrace.bpf.syscall import PROG_TEST_RUN, call
 
 BPF_F_TEST_RUN_ON_CPU = 1
 """union bpf_attr.test: prog_fd, retval, sizes and pointers, repeat, duration, ctx, flags, cpu, batch."""

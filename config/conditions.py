@@ -17,7 +17,7 @@ from itertools import islice
 
 import msgspec
 
-from config.located import Located
+from headrace.config.located import Located
 
 OPERATORS = (
     "equals",

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bpf.tables.catalogue import Catalogue, Event, UnknownName, nearest
-from bpf.tables.ranges import Range
-from bpf.tables.reads import HASH
+from headrace.bpf.tables.catalogue import Catalogue, Event, UnknownName, nearest
+from headrace.bpf.tables.ranges import Range
+from headrace.bpf.tables.reads import HASH
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 CONDITION = re.compile(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from ipaddress import ip_address
 
-from bpf.tables.catalogue import nearest
+from headrace.bpf.tables.catalogue import nearest
 
 FORMATS = {
     "table": "a table for people, on a terminal or in a file",

@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from bpf.tables.catalogue import nearest
-from config.conditions import TRUE, ConditionError, Lists, Node, Scalar, every, read
-from config.files import FileError, below, text
-from config.located import MAX_DEPTH, Located, LocatedError, documents
-from config.thresholds import Threshold, threshold_of
+from headrace.bpf.tables.catalogue import nearest
+from headrace.config.conditions import TRUE, ConditionError, Lists, Node, Scalar, every, read
+from headrace.config.files import FileError, below, text
+from headrace.config.located import MAX_DEPTH, Located, LocatedError, documents
+from headrace.config.thresholds import Threshold, threshold_of
 
 SEVERITIES = ("info", "low", "medium", "high", "critical")
 SCOPES = ("any", "host", "container")

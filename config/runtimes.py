@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from bpf.tables.catalogue import nearest
-from config.settings import SettingsError
+from headrace.bpf.tables.catalogue import nearest
+from headrace.config.settings import SettingsError
 
 SOCKETS = {
     "docker": "/var/run/docker.sock",

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import msgspec
 
-from bpf.tables.catalogue import nearest
-from config.conditions import ConditionError, Every, Negated, Node, Surely, asked, read
-from config.files import FileError, text
-from config.located import LocatedError, documents
-from config.rules import SEVERITIES, Rule, RuleError
+from headrace.bpf.tables.catalogue import nearest
+from headrace.config.conditions import ConditionError, Every, Negated, Node, Surely, asked, read
+from headrace.config.files import FileError, text
+from headrace.config.located import LocatedError, documents
+from headrace.config.rules import SEVERITIES, Rule, RuleError
 
 
 class TuningError(Exception):

@@ -6,7 +6,7 @@ where a limit of headrace, and not the event, is why a signature neither matches
 
 from __future__ import annotations
 
-from config.rules import Rule
+from headrace.config.rules import Rule
 
 UNDECIDED = Rule(
     id="HR-UNDECIDED",

@@ -22,8 +22,8 @@ from typing import Any, ClassVar
 import pytest
 from click.testing import CliRunner
 
-from bpf.host.btf import Btf, BtfError
-from pipeline.command import cli
+from headrace.bpf.host.btf import Btf, BtfError
+from headrace.pipeline.command import cli
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 DEADLINE_S = float(os.environ.get("HEADRACE_TESTS_DEADLINE", "90"))

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.core import Core
+from headrace.workers.core import Core
 
 Array = np.ndarray[Any, Any]
 SLICE_ROWS = 64

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import EVENTS, FRAME, FRAME_CELLS, STREAM_FACTS
-from bpf.tables.catalogue import Catalogue
-from workers.detect.engine.matches import Matches
-from workers.enrich.tree import ProcessTree
-from workers.records.blobs import argument_cells
-from workers.records.pieces import Pieces, is_piece
-from workers.records.rows import Contexts, Decoded, Rows, concatenate, empty_rows, read_frames
+from headrace.bpf.layout import EVENTS, FRAME, FRAME_CELLS, STREAM_FACTS
+from headrace.bpf.tables.catalogue import Catalogue
+from headrace.workers.detect.engine.matches import Matches
+from headrace.workers.enrich.tree import ProcessTree
+from headrace.workers.records.blobs import argument_cells
+from headrace.workers.records.pieces import Pieces, is_piece
+from headrace.workers.records.rows import Contexts, Decoded, Rows, concatenate, empty_rows, read_frames
 
 Array = np.ndarray[Any, Any]
 STREAM_AT = FRAME.fields["stream"][1] if FRAME.fields else 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.core import Batch
+from headrace.workers.core import Batch
 
 
 def count(state: Any, batch: Batch, cpus: int, loss: int) -> None:

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bpf.tables.catalogue import Catalogue
-from workers.core import Core
-from workers.detect.detector import Detector
-from workers.enrich.containers import Describe
-from workers.views.style import Facts
+from headrace.bpf.tables.catalogue import Catalogue
+from headrace.workers.core import Core
+from headrace.workers.detect.detector import Detector
+from headrace.workers.enrich.containers import Describe
+from headrace.workers.views.style import Facts
 
 Array = np.ndarray[Any, Any]
 TELL_EVERY_NS = 200_000_000

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf.layout import CELL_BYTES
-from bpf.tables.catalogue import Event, catalogue
-from config.runtimes import Answer
-from workers.decode.texts import Texts
-from workers.enrich.containers import Describe
-from workers.records.blobs import argument_counts, blobs
-from workers.records.rows import Contexts, Rows, concatenate, empty_rows
-from workers.views.named import Named, unasked
+from headrace.bpf.layout import CELL_BYTES
+from headrace.bpf.tables.catalogue import Event, catalogue
+from headrace.config.runtimes import Answer
+from headrace.workers.decode.texts import Texts
+from headrace.workers.enrich.containers import Describe
+from headrace.workers.records.blobs import argument_counts, blobs
+from headrace.workers.records.rows import Contexts, Rows, concatenate, empty_rows
+from headrace.workers.views.named import Named, unasked
 
 Array = np.ndarray[Any, Any]
 MAX_ROWS, MAX_BYTES = 65_536, 64 << 20

@@ -23,41 +23,49 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bpf.tables.catalogue import LOSS, catalogue
-from config.rules import RuleError
-from pipeline.containers import enrichment
-from pipeline.containers.hashes import Client
-from pipeline.process.logs import logger
-from pipeline.process.plan import ALL, LINES, READY_WORKER, Plan, attach_consumer, attach_control, attach_producer
-from pipeline.transport.clock import CpuClock, boottime_ns
-from pipeline.transport.gaps import GapReader
-from pipeline.transport.intake import Intake
-from pipeline.transport.offsets import OffsetReader
-from pipeline.transport.results import RESULT, Buffer, key_bytes, try_write
-from pipeline.transport.shm import Array
-from workers.attempts import Attempts
-from workers.conditions.filters import Predicates
-from workers.core import Batch, Core
-from workers.counters import count
-from workers.detect.engine.matches import Matches
-from workers.enrich.containers import nobody
-from workers.enrich.executables import Executables
-from workers.enrich.users import fix_users
-from workers.hold import Hold
-from workers.records.rows import Rows, empty_rows
-from workers.target import Target
-from workers.turn import Turn
-from workers.views.choice import forget_who, part_of, unsay, view_of
-from workers.views.columns import ColumnsView
-from workers.views.named import unasked
-from workers.views.pieces import Lines
-from workers.views.style import Facts
-from workers.views.table import fitted
+from headrace.bpf.tables.catalogue import LOSS, catalogue
+from headrace.config.rules import RuleError
+from headrace.pipeline.containers import enrichment
+from headrace.pipeline.containers.hashes import Client
+from headrace.pipeline.process.logs import logger
+from headrace.pipeline.process.plan import (
+    ALL,
+    LINES,
+    READY_WORKER,
+    Plan,
+    attach_consumer,
+    attach_control,
+    attach_producer,
+)
+from headrace.pipeline.transport.clock import CpuClock, boottime_ns
+from headrace.pipeline.transport.gaps import GapReader
+from headrace.pipeline.transport.intake import Intake
+from headrace.pipeline.transport.offsets import OffsetReader
+from headrace.pipeline.transport.results import RESULT, Buffer, key_bytes, try_write
+from headrace.pipeline.transport.shm import Array
+from headrace.workers.attempts import Attempts
+from headrace.workers.conditions.filters import Predicates
+from headrace.workers.core import Batch, Core
+from headrace.workers.counters import count
+from headrace.workers.detect.engine.matches import Matches
+from headrace.workers.enrich.containers import nobody
+from headrace.workers.enrich.executables import Executables
+from headrace.workers.enrich.users import fix_users
+from headrace.workers.hold import Hold
+from headrace.workers.records.rows import Rows, empty_rows
+from headrace.workers.target import Target
+from headrace.workers.turn import Turn
+from headrace.workers.views.choice import forget_who, part_of, unsay, view_of
+from headrace.workers.views.columns import ColumnsView
+from headrace.workers.views.named import unasked
+from headrace.workers.views.pieces import Lines
+from headrace.workers.views.style import Facts
+from headrace.workers.views.table import fitted
 
 if TYPE_CHECKING:
-    from workers.current import Current
-    from workers.detect.detector import Detector
-    from workers.detect.findings.lines import Rendered
+    from headrace.workers.current import Current
+    from headrace.workers.detect.detector import Detector
+    from headrace.workers.detect.findings.lines import Rendered
 
 ROWS_PER_RECORD, FINDING_ROWS = 4096, 1024
 COLUMN_ROWS_PER_RECORD, COLUMN_BYTES = 65536, 64
@@ -100,7 +108,7 @@ class Worker:
 
     def _signatures(self, facts: Facts) -> Current:
         """Those that the run has: a turn that was begun is looked at by what it was begun with."""
-        from workers.current import Current  # not loaded where there are none
+        from headrace.workers.current import Current  # not loaded where there are none
 
         plan = self.plan
         generation = int(self.state["generation"]) or self.control.latest_rules

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bpf.layout import EVENTS
+from headrace.bpf.layout import EVENTS
 
 
 class Target(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.records.rows import Rows
+from headrace.workers.records.rows import Rows
 
 Array = np.ndarray[Any, Any]
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bpf.layout import NAME_SAMPLE
+from headrace.bpf.layout import NAME_SAMPLE
 
 GOLDEN_RATIO = 0x61C8864680B583EB
 ALL = (1 << 64) - 1

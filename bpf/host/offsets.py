@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 
-from bpf.host.btf import VMLINUX, Btf, UnknownMember
+from headrace.bpf.host.btf import VMLINUX, Btf, UnknownMember
 
 OFFSETS: dict[str, tuple[tuple[str, str], ...]] = {
     f"{struct}_{path.replace('.', '_')}": ((struct, path),)

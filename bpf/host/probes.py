@@ -9,8 +9,8 @@ import resource
 from collections.abc import Iterable
 from pathlib import Path
 
-from bpf.host.beyond import SYMBOLS
-from bpf.host.btf import Btf, UnknownMember
+from headrace.bpf.host.beyond import SYMBOLS
+from headrace.bpf.host.btf import Btf, UnknownMember
 
 FIELD = re.compile(r"\tfield:[^;]*?(\w+)(?:\[\d*\])?;\toffset:(\d+);")
 TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))

@@ -24,15 +24,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf import layout
-from bpf.host import probes
-from bpf.host.btf import Btf, BtfError
-from bpf.host.symbols import KERNEL, SYMBOLS, Place, Symbols
-from bpf.load.loader import Programs
-from bpf.mapped import MappedArray
-from bpf.programs.source import PEEK
-from bpf.tables.catalogue import catalogue
-from bpf.test_run import TestRun
+from headrace.bpf import layout
+from headrace.bpf.host import probes
+from headrace.bpf.host.btf import Btf, BtfError
+from headrace.bpf.host.symbols import KERNEL, SYMBOLS, Place, Symbols
+from headrace.bpf.load.loader import Programs
+from headrace.bpf.mapped import MappedArray
+from headrace.bpf.programs.source import PEEK
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.bpf.test_run import TestRun
 
 TEXT = ("_stext", "_etext")
 TABLES = {"sys_call_table": False, "ia32_sys_call_table": True}

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from bpf import layout, syscall
-from bpf.host import cgroups, dcache, offsets, probes
-from bpf.host.btf import Btf, BtfError
-from bpf.mapped import MappedArray
-from bpf.programs import compiler, link, rows, source
-from bpf.programs.looks import LOOKS, PROGRAMS, WALK
-from bpf.programs.source import HERE, Wanted
-from bpf.syscall import KPROBE, RAW_TRACEPOINT, TRACEPOINT
-from bpf.tables.catalogue import LIFECYCLE, SYS_EXIT, Call, Event, catalogue
-from bpf.test_run import TestRun
+from headrace.bpf import layout, syscall
+from headrace.bpf.host import cgroups, dcache, offsets, probes
+from headrace.bpf.host.btf import Btf, BtfError
+from headrace.bpf.mapped import MappedArray
+from headrace.bpf.programs import compiler, link, rows, source
+from headrace.bpf.programs.looks import LOOKS, PROGRAMS, WALK
+from headrace.bpf.programs.source import HERE, Wanted
+from headrace.bpf.syscall import KPROBE, RAW_TRACEPOINT, TRACEPOINT
+from headrace.bpf.tables.catalogue import LIFECYCLE, SYS_EXIT, Call, Event, catalogue
+from headrace.bpf.test_run import TestRun
 
 GROUP_OWN, GROUP_TREE, GROUP_NOT_TREE, GROUP_FOLLOWED, GROUP_ARMED = 1, 2, 4, 8, 16
 MOUNT_TRACEFS = f"mount -t tracefs tracefs {probes.TRACEFS[0]}"

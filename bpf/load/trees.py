@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from bpf.load.loader import Programs
+from headrace.bpf.load.loader import Programs
 
 
 def seed_tree(programs: Programs, roots: Sequence[int], flags: int, proc: Path = Path("/proc")) -> int:

@@ -4,7 +4,7 @@ Compiling takes seconds and 100 MB, loading what was compiled needs neither: so 
 and the same programs are not compiled twice. What is kept is named by all that it depends on (the text, the flags, the
 headers, bcc's version); it is believed only if its folder and file are this user's and nobody else can write there.
 
-    python -m bpf.programs.compiler    from standard input, an encoded Source; to standard output, an encoded Compiled
+    python -m headrace.bpf.programs.compiler    from an encoded Source (stdin) to an encoded Compiled (stdout)
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
-import importlib.util
 import os
 import stat
 import struct
@@ -25,8 +24,8 @@ from typing import Any
 
 import msgspec
 
-from bpf.programs import link
-from bpf.syscall import INSTRUCTION, MapSpec
+from headrace.bpf.programs import find_bcc, link
+from headrace.bpf.syscall import INSTRUCTION, MapSpec
 
 HERE = Path(__file__).parents[1]
 FORMAT = 4
@@ -94,7 +93,7 @@ def compiled(source: Source, folder: Path | None) -> Compiled:
         return found
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-m", "bpf.programs.compiler"],
+            [sys.executable, "-I", "-m", "headrace.bpf.programs.compiler"],
             input=msgspec.msgpack.encode(source),
             capture_output=True,
             start_new_session=True,  # a terminal's signals are the supervisor's
@@ -113,9 +112,9 @@ def compiled(source: Source, folder: Path | None) -> Compiled:
 
 
 def _name(source: Source) -> str:
-    found = importlib.util.find_spec("bcc")
+    found = find_bcc.found()
     if found is None or found.origin is None:
-        raise CompileError("bcc cannot be imported: No module named 'bcc'")
+        raise CompileError("bcc cannot be imported: it is not installed")
     version = Path(found.origin).with_name("version.py")
     parts = [FORMAT, source.flags, version.read_bytes() if version.exists() else b"", source.text]
     for path in sorted((HERE / "headers").rglob("*.h")):
@@ -166,10 +165,9 @@ def import_bcc() -> Any:
     """The bcc module. CompileError."""
     os.environ.setdefault("BCC_KERNEL_SOURCE", str(HERE / "headers"))
     try:
-        import bcc
+        return find_bcc.imported()
     except ImportError as error:
         raise CompileError(f"bcc cannot be imported: {error}") from error
-    return bcc
 
 
 def _compile(source: Source) -> Compiled:

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bpf.tables.catalogue import LIFECYCLE, Event
-from bpf.tables.reads import PATH
+from headrace.bpf.tables.catalogue import LIFECYCLE, Event
+from headrace.bpf.tables.reads import PATH
 
 MAX_BYTES = 255
 """Of a text that a test compares with."""

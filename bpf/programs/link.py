@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import struct
 
-from bpf.host.btf import BTF_MAGIC, HEADER, KIND_FUNC, KIND_FUNC_PROTO, KIND_INT, TYPE
+from headrace.bpf.host.btf import BTF_MAGIC, HEADER, KIND_FUNC, KIND_FUNC_PROTO, KIND_INT, TYPE
 
 BODIES = (
     *("vector_item", "path_step", "path_step_again"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bpf import layout
-from bpf.tables.events import CALLS
+from headrace.bpf import layout
+from headrace.bpf.tables.events import CALLS
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from bpf import layout
-from bpf.programs.looks import LOOKS, MULTIPLEXED, PROGRAMS, VARIANTS, Look
-from bpf.programs.source import Wanted
-from bpf.tables.catalogue import Call, descriptor_of
-from bpf.tables.reads import MESSAGES, Blob, commanded
-from bpf.tables.shown import commands_of
-from bpf.tables.widths import mask_of
+from headrace.bpf import layout
+from headrace.bpf.programs.looks import LOOKS, MULTIPLEXED, PROGRAMS, VARIANTS, Look
+from headrace.bpf.programs.source import Wanted
+from headrace.bpf.tables.catalogue import Call, descriptor_of
+from headrace.bpf.tables.reads import MESSAGES, Blob, commanded
+from headrace.bpf.tables.shown import commands_of
+from headrace.bpf.tables.widths import mask_of
 
 FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
 MESSAGE_ROOM = 2 * (layout.SMALL_BYTES + 16)

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bpf.host.mounts import file_device
-from bpf.tables.catalogue import nearest
-from bpf.tables.ranges import Range
+from headrace.bpf.host.mounts import file_device
+from headrace.bpf.tables.catalogue import nearest
+from headrace.bpf.tables.ranges import Range
 
 EXPRESSION = re.compile(r"^\s*([a-z_]+)\s*(!=|<=|>=|=|<|>)\s*(.+?)\s*$")
 NUMBERS = {

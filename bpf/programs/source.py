@@ -14,14 +14,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bpf import layout
-from bpf.host import cgroups, probes
-from bpf.host.btf import VMLINUX, Btf, UnknownMember
-from bpf.programs import early, link
-from bpf.programs.early import AnyOf, Test
-from bpf.programs.looks import ALWAYS, LOOKS, MULTIPLEXED, PROGRAMS, RESOLVE, STEPS, WALK
-from bpf.programs.scope import Scope
-from bpf.tables.catalogue import (
+from headrace.bpf import layout
+from headrace.bpf.host import cgroups, probes
+from headrace.bpf.host.btf import VMLINUX, Btf, UnknownMember
+from headrace.bpf.programs import early, link
+from headrace.bpf.programs.early import AnyOf, Test
+from headrace.bpf.programs.looks import ALWAYS, LOOKS, MULTIPLEXED, PROGRAMS, RESOLVE, STEPS, WALK
+from headrace.bpf.programs.scope import Scope
+from headrace.bpf.tables.catalogue import (
     CHECK,
     ENTRY_CALLS,
     HOOK,

@@ -7,8 +7,8 @@ Events from the kernel's objects are looked for when a call ends (bpf/c/objects.
 
 from __future__ import annotations
 
-from bpf.programs.looks import LOOKS
-from bpf.tables.catalogue import Event
+from headrace.bpf.programs.looks import LOOKS
+from headrace.bpf.tables.catalogue import Event
 
 CALLS = frozenset(
     "read pread64 readv preadv preadv2 write pwrite64 writev pwritev pwritev2 fsync fdatasync sync_file_range fallocate"

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from bpf import layout
-from bpf.tables.events import EVENTS, MULTIPLEXED, X32_CALLS
-from bpf.tables.reads import BUFFERS, NAME, PATH, ROOT, Argument, Blob, asides_of, blobs_of
-from bpf.tables.sets import SETS
-from bpf.tables.widths import shown_width, width_of
+from headrace.bpf import layout
+from headrace.bpf.tables.events import EVENTS, MULTIPLEXED, X32_CALLS
+from headrace.bpf.tables.reads import BUFFERS, NAME, PATH, ROOT, Argument, Blob, asides_of, blobs_of
+from headrace.bpf.tables.sets import SETS
+from headrace.bpf.tables.widths import shown_width, width_of
 
 TABLES = Path(__file__).parent
 UNIQUE_32_BASE = 512

@@ -1,6 +1,6 @@
 """Generate the tables of system calls from the kernel's own definitions.
 
-    sudo python3 -m bpf.tables.generate_calls
+    sudo python3 -m headrace.bpf.tables.generate_calls
 
 Names and types of arguments come from tracefs (`events/syscalls/sys_enter_*/format`: the kernel's
 SYSCALL_DEFINE metadata), numbers from the uapi headers `asm/unistd_64.h` and `asm/unistd_32.h`
@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bpf.tables.widths import width_of
+from headrace.bpf.tables.widths import width_of
 
 HERE = Path(__file__).parent
 FORMATS = Path("/sys/kernel/tracing/events/syscalls")

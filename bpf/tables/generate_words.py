@@ -1,6 +1,6 @@
 """Generate `words.tsv`, the names of numbers, from the kernel's uapi headers.
 
-    python3 -m bpf.tables.generate_words [FOLDER]
+    python3 -m headrace.bpf.tables.generate_words [FOLDER]
 
 FOLDER is one that a linux-libc-dev package was unpacked into (`dpkg -x`), so that the headers can be newer than
 those of this machine: without it, theirs are taken. Which names are wanted stands in `words.txt`; a C compiler says

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from bpf import layout
-from bpf.tables import shown
-from bpf.tables.shown import RESULT, Shown
-from bpf.tables.structs import declared, layout_of
+from headrace.bpf import layout
+from headrace.bpf.tables import shown
+from headrace.bpf.tables.shown import RESULT, Shown
+from headrace.bpf.tables.structs import declared, layout_of
 
 STRING, VECTOR, SOCKADDR = "const char*", "const char*const*", "struct sockaddr*"
 IOVEC, CONTROL = "const struct iovec*", "struct cmsghdr*"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from bpf.tables import words
+from headrace.bpf.tables import words
 
 TABLE = Path(__file__).parent / "arguments.txt"
 SPEC = re.compile(

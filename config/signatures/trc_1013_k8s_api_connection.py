@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workers.detect.signature import Event, Result, Signature, State
+from headrace.signature import Event, Result, Signature, State
 
 VARIABLE = "KUBERNETES_SERVICE_HOST="
 INSIDE = {"id": "c1", "started": True}

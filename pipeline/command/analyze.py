@@ -14,18 +14,18 @@ from typing import Any, BinaryIO
 import click
 import msgspec
 
-from bpf.tables.catalogue import catalogue
-from config import filters, outputs, settings
-from config.settings import SettingsError
-from config.tuning import TuningError
-from pipeline.command.options import signature_options
-from pipeline.process import logs
-from pipeline.process.failure import EX_DATAERR, EX_USAGE, Failure, say
-from pipeline.run.replay import replay
-from pipeline.run.request import Request
-from pipeline.signatures import detection
-from pipeline.stages.recording import MAGIC, RecordingError
-from workers.detect.offline.analysis import MAX_LINE_BYTES, Analysis, Indexed, LineError, TooLong
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config import filters, outputs, settings
+from headrace.config.settings import SettingsError
+from headrace.config.tuning import TuningError
+from headrace.pipeline.command.options import signature_options
+from headrace.pipeline.process import logs
+from headrace.pipeline.process.failure import EX_DATAERR, EX_USAGE, Failure, say
+from headrace.pipeline.run.replay import replay
+from headrace.pipeline.run.request import Request
+from headrace.pipeline.signatures import detection
+from headrace.pipeline.stages.recording import MAGIC, RecordingError
+from headrace.workers.detect.offline.analysis import MAX_LINE_BYTES, Analysis, Indexed, LineError, TooLong
 
 EX_REJECTED = 3
 SIGNATURE_S = 5.0

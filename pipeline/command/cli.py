@@ -13,40 +13,40 @@ from typing import Any
 import click
 import msgspec
 
-from bpf.load.loader import LoadError
-from bpf.programs.scope import ScopeError
-from bpf.tables.catalogue import UnknownName, catalogue
-from config import filters, outputs, runtimes, settings
-from config.settings import SettingsError
-from config.tuning import TuningError
-from pipeline import VERSION
-from pipeline.command.analyze import analyze
-from pipeline.command.explain import explain
-from pipeline.command.groups import CLOSED, Suggesting
-from pipeline.command.keys import keys
-from pipeline.command.listing import check, list_
-from pipeline.command.options import output_options, trace_options
-from pipeline.command.signatures import signatures
-from pipeline.host.features import event_lack, findings
-from pipeline.process import logs
-from pipeline.process.failure import EX_DATAERR, EX_IOERR, EX_USAGE, Failure, say
-from pipeline.publish.curve import CurveError, client_keys
-from pipeline.publish.sinks import SinkError
-from pipeline.run import app, live, reload
-from pipeline.run import replay as recorded
-from pipeline.run.request import Outcome, Request
-from pipeline.run.stage import PipelineFailed
-from pipeline.signatures import detection
-from pipeline.stages.recording import RecordingError
-from pipeline.transport.shm import NoSharedMemory, UnorderedMemory
-from workers.conditions.filters import check_words
-from workers.detect.rules.rulesets import Ruleset
+from headrace import __version__
+from headrace.bpf.load.loader import LoadError
+from headrace.bpf.programs.scope import ScopeError
+from headrace.bpf.tables.catalogue import UnknownName, catalogue
+from headrace.config import filters, outputs, runtimes, settings
+from headrace.config.settings import SettingsError
+from headrace.config.tuning import TuningError
+from headrace.pipeline.command.analyze import analyze
+from headrace.pipeline.command.explain import explain
+from headrace.pipeline.command.groups import CLOSED, Suggesting
+from headrace.pipeline.command.keys import keys
+from headrace.pipeline.command.listing import check, list_
+from headrace.pipeline.command.options import output_options, trace_options
+from headrace.pipeline.command.signatures import signatures
+from headrace.pipeline.host.features import event_lack, findings
+from headrace.pipeline.process import logs
+from headrace.pipeline.process.failure import EX_DATAERR, EX_IOERR, EX_USAGE, Failure, say
+from headrace.pipeline.publish.curve import CurveError, client_keys
+from headrace.pipeline.publish.sinks import SinkError
+from headrace.pipeline.run import app, live, reload
+from headrace.pipeline.run import replay as recorded
+from headrace.pipeline.run.request import Outcome, Request
+from headrace.pipeline.run.stage import PipelineFailed
+from headrace.pipeline.signatures import detection
+from headrace.pipeline.stages.recording import RecordingError
+from headrace.pipeline.transport.shm import NoSharedMemory, UnorderedMemory
+from headrace.workers.conditions.filters import check_words
+from headrace.workers.detect.rules.rulesets import Ruleset
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 @click.group(cls=Suggesting, context_settings=CONTEXT)
-@click.version_option(VERSION, prog_name="headrace")
+@click.version_option(__version__, prog_name="headrace")
 def main() -> None:
     """Runtime security and tracing for Linux hosts, with eBPF.
 
@@ -248,7 +248,7 @@ def subscribe(endpoint: str, topic: tuple[str, ...], count: int, server_key: str
       headrace subscribe ipc:///run/headrace.sock -t event/openat/ -t event/loss/
       headrace subscribe tcp://192.0.2.1:5555 --server-key headrace.key --key alice.key_secret
     """
-    from pipeline.command.subscribe import run as subscribe_run
+    from headrace.pipeline.command.subscribe import run as subscribe_run
 
     if key and not server_key:
         raise Failure("--key: the publisher's public key is needed too: --server-key", EX_USAGE)
@@ -262,7 +262,7 @@ def subscribe(endpoint: str, topic: tuple[str, ...], count: int, server_key: str
 @main.command()
 def demo() -> None:
     """Trace a small built-in workload. Where BPF is not available, replay a recording of it."""
-    from pipeline.command.demo import run as run_demo
+    from headrace.pipeline.command.demo import run as run_demo
 
     _finish(run_demo(), "")
 

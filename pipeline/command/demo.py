@@ -10,17 +10,17 @@ import os
 import sys
 from pathlib import Path
 
-from bpf.load.loader import LoadError
-from config import filters, outputs
-from config.settings import resolve
-from pipeline.host.features import findings
-from pipeline.process import logs
-from pipeline.process.failure import say
-from pipeline.run import app
-from pipeline.run.replay import replay
-from pipeline.run.request import Outcome, Request
+from headrace.bpf.load.loader import LoadError
+from headrace.config import filters, outputs
+from headrace.config.settings import resolve
+from headrace.pipeline.host.features import findings
+from headrace.pipeline.process import logs
+from headrace.pipeline.process.failure import say
+from headrace.pipeline.run import app
+from headrace.pipeline.run.replay import replay
+from headrace.pipeline.run.request import Outcome, Request
 
-RECORDING = Path(__file__).parents[2] / "examples" / "demo.hrc"
+RECORDING = Path(__file__).with_name("demo.hrc")
 EVENTS = "sched_process_fork,sched_process_exec,sched_process_exit,execve,openat,socket,connect,kill,unlinkat"
 WORKLOAD = """
 cat /etc/hostname >/dev/null
@@ -35,7 +35,7 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 
 def _request(events: str, command: tuple[str, ...] = (), record: str = "") -> Request:
     settings = resolve(None, {"events": events, "workers": 1, "record": record})
-    from bpf.tables.catalogue import catalogue
+    from headrace.bpf.tables.catalogue import catalogue
 
     return Request(settings, filters.parse([events], catalogue()), outputs.parse(["table:-"]), command=command)
 
@@ -59,7 +59,7 @@ def run(record: str = "") -> Outcome:
 
 
 def main() -> None:
-    """`python -m pipeline.command.demo --record FILE` makes the recording."""
+    """`python -m headrace.pipeline.command.demo --record FILE` makes the recording."""
     record = sys.argv[2] if sys.argv[1:2] == ["--record"] else ""
     outcome = run(str(Path(record).absolute()) if record else "")
     say(*outcome.ledger.text(), err=True)

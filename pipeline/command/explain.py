@@ -7,19 +7,19 @@ from pathlib import Path
 
 import click
 
-from bpf.tables.catalogue import catalogue
-from config.conditions import Either, Every, Negated, Node, Surely, Test, every
-from config.rules import Rule
-from pipeline.command.options import sigma_option
-from pipeline.command.signatures import PATHS, named, rules_of
-from pipeline.host.features import event_lack
-from pipeline.process.failure import EX_DATAERR, EX_USAGE, Failure, say
-from workers.detect.findings.data import shown
-from workers.detect.offline.analysis import Analysis, Indexed, LineError
-from workers.detect.offline.flat import FlatRules
-from workers.detect.rules.compiled import IN_SCOPE
-from workers.detect.rules.fields import Field, field_of
-from workers.detect.rules.rulesets import coverage
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.conditions import Either, Every, Negated, Node, Surely, Test, every
+from headrace.config.rules import Rule
+from headrace.pipeline.command.options import sigma_option
+from headrace.pipeline.command.signatures import PATHS, named, rules_of
+from headrace.pipeline.host.features import event_lack
+from headrace.pipeline.process.failure import EX_DATAERR, EX_USAGE, Failure, say
+from headrace.workers.detect.findings.data import shown
+from headrace.workers.detect.offline.analysis import Analysis, Indexed, LineError
+from headrace.workers.detect.offline.flat import FlatRules
+from headrace.workers.detect.rules.compiled import IN_SCOPE
+from headrace.workers.detect.rules.fields import Field, field_of
+from headrace.workers.detect.rules.rulesets import coverage
 
 WORDS = {True: "true", False: "false", None: "unknown"}
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from bpf.host.btf import EXTERNAL
-from bpf.tables.catalogue import nearest
-from config.printable import escaped
-from pipeline.process.failure import EX_USAGE, SIGINT_STATUS, SIGPIPE_STATUS, Failure, say
+from headrace.bpf.host.btf import EXTERNAL
+from headrace.bpf.tables.catalogue import nearest
+from headrace.config.printable import escaped
+from headrace.pipeline.process.failure import EX_USAGE, SIGINT_STATUS, SIGPIPE_STATUS, Failure, say
 
 CLOSED: set[int] = set()
 """Standard descriptors that were closed when headrace began."""

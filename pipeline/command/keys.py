@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import zmq
 
-from pipeline.process.failure import EX_USAGE, Failure, say
+from headrace.pipeline.process.failure import EX_USAGE, Failure, say
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 PUBLIC = '#   ZeroMQ CURVE Public Certificate, made by headrace\n\nmetadata\ncurve\n    public-key = "{}"\n'

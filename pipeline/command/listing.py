@@ -9,14 +9,14 @@ from pathlib import Path
 import click
 import msgspec
 
-from bpf.programs.scope import KEYS
-from bpf.tables.catalogue import HOOK, Event, catalogue, nearest
-from config import outputs, settings
-from pipeline.command.groups import Suggesting, btf_option
-from pipeline.host.features import Finding, findings, hook_state, hooked_function, trial
-from pipeline.host.proof import prove
-from pipeline.process.failure import EX_USAGE, Failure, say
-from workers.decode import described
+from headrace.bpf.programs.scope import KEYS
+from headrace.bpf.tables.catalogue import HOOK, Event, catalogue, nearest
+from headrace.config import outputs, settings
+from headrace.pipeline.command.groups import Suggesting, btf_option
+from headrace.pipeline.host.features import Finding, findings, hook_state, hooked_function, trial
+from headrace.pipeline.host.proof import prove
+from headrace.pipeline.process.failure import EX_USAGE, Failure, say
+from headrace.workers.decode import described
 
 
 @click.group(name="list", cls=Suggesting)

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from config.rules import SEVERITIES
-from pipeline.command.groups import btf_option
-from pipeline.process import logs
+from headrace.config.rules import SEVERITIES
+from headrace.pipeline.command.groups import btf_option
+from headrace.pipeline.process import logs
 
 Decorator = Callable[[Any], Any]
 

@@ -7,19 +7,19 @@ from pathlib import Path
 import click
 import msgspec
 
-from bpf.programs.uring import evades
-from bpf.tables.catalogue import UnknownName, catalogue, nearest
-from config.conditions import Every, Negated, Node, Surely, Test
-from config.rules import SHIPPED, Example, Rule, RuleError, taken
-from pipeline.command.groups import Suggesting
-from pipeline.command.options import sigma_option
-from pipeline.host.features import event_lack
-from pipeline.process.failure import EX_USAGE, Failure, say
-from pipeline.signatures.detection import sigma_paths
-from pipeline.signatures.rehearsal import refusal
-from workers.detect.offline.analysis import Analysis
-from workers.detect.offline.flat import of_example
-from workers.detect.rules.rulesets import Coverage, Ruleset, build, coverage
+from headrace.bpf.programs.uring import evades
+from headrace.bpf.tables.catalogue import UnknownName, catalogue, nearest
+from headrace.config.conditions import Every, Negated, Node, Surely, Test
+from headrace.config.rules import SHIPPED, Example, Rule, RuleError, taken
+from headrace.pipeline.command.groups import Suggesting
+from headrace.pipeline.command.options import sigma_option
+from headrace.pipeline.host.features import event_lack
+from headrace.pipeline.process.failure import EX_USAGE, Failure, say
+from headrace.pipeline.signatures.detection import sigma_paths
+from headrace.pipeline.signatures.rehearsal import refusal
+from headrace.workers.detect.offline.analysis import Analysis
+from headrace.workers.detect.offline.flat import of_example
+from headrace.workers.detect.rules.rulesets import Coverage, Ruleset, build, coverage
 
 
 @click.group(cls=Suggesting)
@@ -156,6 +156,8 @@ def check(paths: tuple[str, ...], sigma: tuple[str, ...], as_json: bool) -> None
     others = [r for r in found.rules if r.id in shipped and not {r.file, str(Path(r.file).resolve())} & own]
     both = [RuleError(rule.file, rule.line, rule.id, taken(shipped[rule.id])) for rule in others]
     refused = (*found.refused, *found.left_out, *both)
+    for warning in found.warnings():
+        say(f"warning  {warning}", err=True)
     lines = []
     for rule in found.rules:
         if rule in others:

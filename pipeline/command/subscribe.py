@@ -13,9 +13,9 @@ import msgspec
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from pipeline.process.failure import say
-from pipeline.publish.curve import ClientKeys
-from pipeline.transport.wire import WireError, read_columns
+from headrace.pipeline.process.failure import say
+from headrace.pipeline.publish.curve import ClientKeys
+from headrace.pipeline.transport.wire import WireError, read_columns
 
 EX_UNAVAILABLE, EX_PROTOCOL, EX_NOPERM = 69, 76, 77
 MONITOR = "inproc://monitor"
@@ -58,7 +58,7 @@ def _columns_text(payload: bytes) -> str:
 def _arrow_text(payload: bytes) -> str:
     import pyarrow as pa
 
-    from workers.views.arrow import schema
+    from headrace.workers.views.arrow import schema
 
     try:
         stream = pa.ipc.open_stream(payload)

@@ -10,9 +10,9 @@ import grp
 import pwd
 from collections.abc import Iterator
 
-from config.runtimes import Info
-from pipeline.containers.enrichment import ACCOUNT, USER
-from pipeline.containers.runtimes import Happened, Unavailable, silence, word
+from headrace.config.runtimes import Info
+from headrace.pipeline.containers.enrichment import ACCOUNT, USER
+from headrace.pipeline.containers.runtimes import Happened, Unavailable, silence, word
 
 
 class Accounts:

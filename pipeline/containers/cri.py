@@ -8,9 +8,9 @@ from typing import Any
 
 import grpc
 
-from config.runtimes import Info
-from pipeline.containers import cri_pb2
-from pipeline.containers.runtimes import MAX_BYTES, TIMEOUT_S, Happened, Unavailable, of_labels, silence
+from headrace.config.runtimes import Info
+from headrace.pipeline.containers import cri_pb2
+from headrace.pipeline.containers.runtimes import MAX_BYTES, TIMEOUT_S, Happened, Unavailable, of_labels, silence
 
 SERVICE = "/runtime.v1.RuntimeService"
 REASONS = {
@@ -23,7 +23,7 @@ cri: Any = cri_pb2
 OPTIONS = [("grpc.max_receive_message_length", MAX_BYTES), ("grpc.max_reconnect_backoff_ms", 1000)]
 
 
-class Cri:
+class CriClient:
     """A runtime that speaks the CRI."""
 
     def __init__(self, path: str, labels: tuple[str, ...]) -> None:

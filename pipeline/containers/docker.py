@@ -12,8 +12,8 @@ import requests
 from docker import APIClient
 from docker.errors import APIError, DockerException, NotFound
 
-from config.runtimes import Info
-from pipeline.containers.runtimes import MAX_BYTES, TIMEOUT_S, Happened, Unavailable, of_labels, word
+from headrace.config.runtimes import Info
+from headrace.pipeline.containers.runtimes import MAX_BYTES, TIMEOUT_S, Happened, Unavailable, of_labels, word
 
 MAX_IMAGES = 256
 PIECE_BYTES, LONGEST_LINE = 4096, 64 << 10
@@ -46,7 +46,7 @@ def _name(names: list[str]) -> str:
     return min((word(name).removeprefix("/") for name in names), key=lambda name: name.count("/"), default="")
 
 
-class Engine:
+class DockerClient:
     """Docker, or podman's service."""
 
     def __init__(self, path: str, labels: tuple[str, ...]) -> None:

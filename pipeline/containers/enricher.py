@@ -23,16 +23,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bpf.layout import RUNTIMES
-from config.runtimes import FAILED, FREE, KNOWN, PENDING, UNKNOWN, Endpoint, Info
-from pipeline.containers.accounts import Accounts
-from pipeline.containers.enrichment import ACCOUNTS, CONTAINER, ENTRIES, Table, key_of, requests
-from pipeline.containers.runtimes import Runtime, Unavailable
-from pipeline.process import heap, privilege
-from pipeline.process.logs import logger
-from pipeline.process.plan import READY_WORKER, Plan, attach_control
-from pipeline.transport.doorbell import InheritedFd
-from pipeline.transport.shm import Segment
+from headrace.bpf.layout import RUNTIMES
+from headrace.config.runtimes import FAILED, FREE, KNOWN, PENDING, UNKNOWN, Endpoint, Info
+from headrace.pipeline.containers.accounts import Accounts
+from headrace.pipeline.containers.enrichment import ACCOUNTS, CONTAINER, ENTRIES, Table, key_of, requests
+from headrace.pipeline.containers.runtimes import Runtime, Unavailable
+from headrace.pipeline.process import heap, privilege
+from headrace.pipeline.process.logs import logger
+from headrace.pipeline.process.plan import READY_WORKER, Plan, attach_control
+from headrace.pipeline.transport.doorbell import InheritedFd
+from headrace.pipeline.transport.shm import Segment
 
 TICK_MS = 50
 MAX_WAITING = 1024
@@ -154,15 +154,23 @@ class Listener(threading.Thread):
             time.sleep(RECONNECT_S)
 
 
+DOCKER, CRI = "headrace.pipeline.containers.docker", "headrace.pipeline.containers.cri"
+
+
+def client_module(endpoint: Endpoint) -> str:
+    """The module of an endpoint's client, which is loaded only if it is used."""
+    return DOCKER if endpoint.runtime in ("docker", "podman") else CRI
+
+
 def client(endpoint: Endpoint, labels: tuple[str, ...]) -> Runtime:
-    """A client of an endpoint. `labels`: globs of those that are wanted. Each is loaded only if it is used."""
-    if endpoint.runtime in ("docker", "podman"):
-        from pipeline.containers.docker import Engine
+    """A client of an endpoint. `labels`: globs of those that are wanted."""
+    if client_module(endpoint) == DOCKER:
+        from headrace.pipeline.containers.docker import DockerClient
 
-        return Engine(endpoint.path, labels)
-    from pipeline.containers.cri import Cri
+        return DockerClient(endpoint.path, labels)
+    from headrace.pipeline.containers.cri import CriClient
 
-    return Cri(endpoint.path, labels)
+    return CriClient(endpoint.path, labels)
 
 
 class Enricher:

@@ -28,11 +28,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bpf.layout import RUNTIMES
-from config.runtimes import FREE, PENDING, STATES, Answer, Info
-from pipeline.transport.clock import boottime_ns
-from pipeline.transport.doorbell import AGAIN_S, InheritedFd, Questions
-from pipeline.transport.shm import Array, Segment
+from headrace.bpf.layout import RUNTIMES
+from headrace.config.runtimes import FREE, PENDING, STATES, Answer, Info
+from headrace.pipeline.transport.clock import boottime_ns
+from headrace.pipeline.transport.doorbell import AGAIN_S, InheritedFd, Questions
+from headrace.pipeline.transport.shm import Array, Segment
 
 ID_BYTES = 32
 KEY_BYTES, DATA_BYTES = 8 + ID_BYTES, 1976

@@ -35,11 +35,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bpf.host.mounts import mount_of, mounts, open_beneath
-from pipeline.process import privilege
-from pipeline.process.plan import Plan, attach_control
-from pipeline.transport.doorbell import InheritedFd, Questions
-from pipeline.transport.shm import Array, Segment
+from headrace.bpf.host.mounts import mount_of, mounts, open_beneath
+from headrace.pipeline.process import privilege
+from headrace.pipeline.process.plan import Plan, attach_control
+from headrace.pipeline.transport.doorbell import InheritedFd, Questions
+from headrace.pipeline.transport.shm import Array, Segment
 
 ENTRY = np.dtype([("key", "<u8", 3), ("state", "<u8"), ("digest", "u1", 32)])
 ENTRIES = 4096

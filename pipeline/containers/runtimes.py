@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol
 
-from config.runtimes import Info
+from headrace.config.runtimes import Info
 
 TIMEOUT_S = 2.0
 """Of one question."""

@@ -1,6 +1,6 @@
 """What causes each event, for `headrace check --live`, which runs this below headrace:
 
-    python -m pipeline.host.causes FOLDER CGROUP     FOLDER holds `plan`; CGROUP: where groups may be made, or -
+    python -m headrace.pipeline.host.causes FOLDER CGROUP    FOLDER holds `plan`; CGROUP: where to make groups, or -
 
 All of it happens in namespaces of its own (users, processes, mounts, network, IPC, host name, control groups): the
 host keeps its files, mounts and names, and what is done has no privilege on it. System calls are made with arguments

@@ -9,19 +9,19 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from bpf.host import beyond, cgroups
-from bpf.host.btf import EXTERNAL, Btf, BtfError, place
-from bpf.host.probes import FORMER, can_be_preempted, has_raw_tracepoint, tracefs
-from bpf.host.symbols import SYMBOLS, Symbols
-from bpf.load import integrity, loader
-from bpf.load.loader import INSTALL
-from bpf.programs import scope, source
-from bpf.programs.compiler import CompileError, import_bcc
-from bpf.syscall import KPROBES
-from bpf.tables.catalogue import CHECK, HOOK, Event, catalogue
-from pipeline.process import privilege
-from pipeline.transport.clock import ClockError, namespace_ns
-from pipeline.transport.shm import UnorderedMemory, require_total_store_order
+from headrace.bpf.host import beyond, cgroups
+from headrace.bpf.host.btf import EXTERNAL, Btf, BtfError, place
+from headrace.bpf.host.probes import FORMER, can_be_preempted, has_raw_tracepoint, tracefs
+from headrace.bpf.host.symbols import SYMBOLS, Symbols
+from headrace.bpf.load import integrity, loader
+from headrace.bpf.load.loader import INSTALL
+from headrace.bpf.programs import scope, source
+from headrace.bpf.programs.compiler import CompileError, import_bcc
+from headrace.bpf.syscall import KPROBES
+from headrace.bpf.tables.catalogue import CHECK, HOOK, Event, catalogue
+from headrace.pipeline.process import privilege
+from headrace.pipeline.transport.clock import ClockError, namespace_ns
+from headrace.pipeline.transport.shm import UnorderedMemory, require_total_store_order
 
 LOCKDOWN = Path("/sys/kernel/security/lockdown")
 INIT_PID_NAMESPACE = 0xEFFFFFFC

@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
-from bpf import layout
-from bpf.host import cgroups
-from bpf.tables.catalogue import LOSS, Event, catalogue
-from pipeline.host.causes import COMPAT_CALLS, CONTAINER, GROUP
-from pipeline.host.features import Finding, event_lack, hook_state
+from headrace.bpf import layout
+from headrace.bpf.host import cgroups
+from headrace.bpf.tables.catalogue import LOSS, Event, catalogue
+from headrace.pipeline.host.causes import COMPAT_CALLS, CONTAINER, GROUP
+from headrace.pipeline.host.features import Finding, event_lack, hook_state
 
 NAME = "live"
 EXISTING = "existing_container"
@@ -82,7 +82,7 @@ def prove(refused: frozenset[str]) -> Proof:
         folder = Path(name)
         (folder / "plan").write_text(json.dumps(_plan({event.name for event in events})))
         names = ",".join(event.name for event in events)
-        causes = ("-P", "-m", "pipeline.host.causes", str(folder), str(group or "-"))
+        causes = ("-P", "-m", "headrace.pipeline.host.causes", str(folder), str(group or "-"))
         said = ""
         try:
             done = _run(
@@ -103,7 +103,7 @@ def prove(refused: frozenset[str]) -> Proof:
 
 def _run(events: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-P", "-m", "pipeline", "run", "--log-level", "error", "-o", f"json:{events}", *options],
+        [sys.executable, "-P", "-m", "headrace", "run", "--log-level", "error", "-o", f"json:{events}", *options],
         capture_output=True,
         text=True,
         check=False,

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bpf.layout import EVENTS, LOST_REASONS
-from bpf.tables.catalogue import LOSS, Catalogue
-from config.printable import escaped
+from headrace.bpf.layout import EVENTS, LOST_REASONS
+from headrace.bpf.tables.catalogue import LOSS, Catalogue
+from headrace.config.printable import escaped
 
 Array = np.ndarray[Any, Any]
 

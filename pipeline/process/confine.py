@@ -12,7 +12,7 @@ import os
 from functools import cache
 from typing import Any
 
-from pipeline.process.logs import logger
+from headrace.pipeline.process.logs import logger
 
 ANY_STAGE = """
 read write readv writev pread64 pwrite64 lseek close close_range fstat newfstatat stat lstat statx fcntl dup dup2 dup3

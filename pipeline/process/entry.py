@@ -12,10 +12,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.process import heap, logs, privilege, signals
-from pipeline.process.confine import confine, library
-from pipeline.process.plan import Plan
-from pipeline.transport.shm import attach
+from headrace.pipeline.process import heap, logs, privilege, signals
+from headrace.pipeline.process.confine import confine, library
+from headrace.pipeline.process.plan import Plan
+from headrace.pipeline.transport.shm import attach
 
 PR_SET_NAME = 15
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from config.printable import escaped
+from headrace.config.printable import escaped
 
 EX_USAGE, EX_DATAERR, EX_IOERR = 2, 65, 74
 SIGINT_STATUS, SIGPIPE_STATUS = 128 + signal.SIGINT, 128 + signal.SIGPIPE

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from config.printable import escaped
+from headrace.config.printable import escaped
 
 LEVELS = ("debug", "info", "warning", "error")
 

@@ -15,19 +15,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bpf.layout import EVENTS
-from bpf.tables.catalogue import Event
-from config.filters import Condition
-from config.outputs import Output
-from config.rules import MAX_CODE
-from config.runtimes import Endpoint
-from pipeline.process import books
-from pipeline.process.progress import PROGRESS
-from pipeline.transport import offsets
-from pipeline.transport.doorbell import Doorbell, InheritedFd
-from pipeline.transport.gaps import TABLE
-from pipeline.transport.ring import Consumer, Producer
-from pipeline.transport.shm import Array, Journal, Segment, contents
+from headrace.bpf.layout import EVENTS
+from headrace.bpf.tables.catalogue import Event
+from headrace.config.filters import Condition
+from headrace.config.outputs import Output
+from headrace.config.rules import MAX_CODE
+from headrace.config.runtimes import Endpoint
+from headrace.pipeline.process import books
+from headrace.pipeline.process.progress import PROGRESS
+from headrace.pipeline.transport import offsets
+from headrace.pipeline.transport.doorbell import Doorbell, InheritedFd
+from headrace.pipeline.transport.gaps import TABLE
+from headrace.pipeline.transport.ring import Consumer, Producer
+from headrace.pipeline.transport.shm import Array, Journal, Segment, contents
 
 FLAGS_BYTES = 64
 READY_BYTES = 128

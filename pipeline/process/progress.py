@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.transport.shm import Array
+from headrace.pipeline.transport.shm import Array
 
 PROGRESS = np.dtype([(name, "<u8") for name in ("written", "begun", "filtered", "bytes", "at", "size", "inode")])
 """Rows, all bytes; of the write that was begun: where in a file it began, its bytes (0: no file), which file."""

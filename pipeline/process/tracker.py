@@ -7,10 +7,12 @@ import sys
 from multiprocessing import resource_tracker
 from pathlib import Path
 
-from pipeline.process import privilege, signals
-from pipeline.process.confine import confine, library
+from headrace.pipeline.process import privilege, signals
+from headrace.pipeline.process.confine import confine, library
 
-START = "import sys; sys.path[:] = sys.argv[2:]; from pipeline.process.tracker import run; run(int(sys.argv[1]))"
+START = (
+    "import sys; sys.path[:] = sys.argv[2:]; from headrace.pipeline.process.tracker import run; run(int(sys.argv[1]))"
+)
 
 
 def arguments(reading: int) -> list[str]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import zmq
 from zmq.utils import z85
 
-from config.outputs import Output
+from headrace.config.outputs import Output
 
 MAX_FILE_BYTES = 1 << 20
 KEY = re.compile(rb"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")

@@ -14,8 +14,8 @@ import stat
 import struct
 from pathlib import Path
 
-from pipeline.publish.sinks import SinkError
-from pipeline.transport.doorbell import InheritedFd
+from headrace.pipeline.publish.sinks import SinkError
+from headrace.pipeline.transport.doorbell import InheritedFd
 
 BACKLOG = 128
 SIOCGIFADDR = 0x8915

@@ -21,9 +21,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from config.thresholds import Thresholds
-from pipeline.publish.merge import Part, order
-from pipeline.transport.shm import Array
+from headrace.config.thresholds import Thresholds
+from headrace.pipeline.publish.merge import Part, order
+from headrace.pipeline.transport.shm import Array
 
 MAX_WINDOWS = 16384
 MAX_BYTES = 64 << 20

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.transport.gather import IOVEC, Gather, address
-from pipeline.transport.results import Result
-from pipeline.transport.shm import Array
+from headrace.pipeline.transport.gather import IOVEC, Gather, address
+from headrace.pipeline.transport.results import Result
+from headrace.pipeline.transport.shm import Array
 
 NEVER, ALWAYS = -1, 2**64
 

@@ -25,8 +25,8 @@ from typing import Any
 
 import zmq
 
-from pipeline.process.logs import logger
-from pipeline.publish.curve import ServerKeys
+from headrace.pipeline.process.logs import logger
+from headrace.pipeline.publish.curve import ServerKeys
 
 MAX_TOPICS, MAX_TOPIC_BYTES = 1024, 64 << 10
 """Of one peer."""

@@ -19,19 +19,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.process.logs import logger
-from pipeline.process.plan import ALL, LINES, READY_PUBLISHER, Plan, attach_consumer, attach_control, render_of
-from pipeline.process.progress import Progress
-from pipeline.publish.curve import ServerKeys
-from pipeline.publish.folding import Folder, Stayed, topic
-from pipeline.publish.merge import Merger, Part, merge
-from pipeline.publish.reopen import Reopened
-from pipeline.publish.sinks import FileSink, NoneSink, Offer, Sink, SinkError, ZmqSink, nothing
-from pipeline.transport.clock import CpuClock, boottime_ns
-from pipeline.transport.doorbell import InheritedFd
-from pipeline.transport.gather import Gather
-from pipeline.transport.results import Result, read
-from pipeline.transport.ring import BATCH
+from headrace.pipeline.process.logs import logger
+from headrace.pipeline.process.plan import ALL, LINES, READY_PUBLISHER, Plan, attach_consumer, attach_control, render_of
+from headrace.pipeline.process.progress import Progress
+from headrace.pipeline.publish.curve import ServerKeys
+from headrace.pipeline.publish.folding import Folder, Stayed, topic
+from headrace.pipeline.publish.merge import Merger, Part, merge
+from headrace.pipeline.publish.reopen import Reopened
+from headrace.pipeline.publish.sinks import FileSink, NoneSink, Offer, Sink, SinkError, ZmqSink, nothing
+from headrace.pipeline.transport.clock import CpuClock, boottime_ns
+from headrace.pipeline.transport.doorbell import InheritedFd
+from headrace.pipeline.transport.gather import Gather
+from headrace.pipeline.transport.results import Result, read
+from headrace.pipeline.transport.ring import BATCH
 
 Shape = Callable[[str, bytes, Plan], bytes]
 EXPIRY_SLACK_NS = 10**9

@@ -16,10 +16,10 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from config.outputs import Output
-from pipeline.process.logs import logger
-from pipeline.publish.sinks import SinkError
-from pipeline.transport.doorbell import InheritedFd
+from headrace.config.outputs import Output
+from headrace.pipeline.process.logs import logger
+from headrace.pipeline.publish.sinks import SinkError
+from headrace.pipeline.transport.doorbell import InheritedFd
 
 NUMBER = struct.Struct("<I")
 LOOK_S = 0.5

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from config.outputs import Output
-from pipeline.process.books import Ledger, Line
-from pipeline.process.progress import Settled, settled
-from pipeline.transport.doorbell import InheritedFd
-from pipeline.transport.shm import Array
+from headrace.config.outputs import Output
+from headrace.pipeline.process.books import Ledger, Line
+from headrace.pipeline.process.progress import Settled, settled
+from headrace.pipeline.transport.doorbell import InheritedFd
+from headrace.pipeline.transport.shm import Array
 
 
 def settle(

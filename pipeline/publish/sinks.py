@@ -25,18 +25,18 @@ import msgspec
 import numpy as np
 import zmq
 
-from bpf.layout import EVENTS
-from bpf.tables.catalogue import catalogue
-from config.outputs import Output
-from pipeline.process.books import LINE
-from pipeline.process.plan import ALL
-from pipeline.process.progress import Progress
-from pipeline.publish.curve import ServerKeys
-from pipeline.publish.peers import Door, Subscriptions
-from pipeline.publish.targets import PIPE_BYTES, open_file, own_stdout, pipe_bytes
-from pipeline.transport.doorbell import InheritedFd
-from pipeline.transport.gather import Gather, wait_room
-from pipeline.transport.shm import Array
+from headrace.bpf.layout import EVENTS
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.outputs import Output
+from headrace.pipeline.process.books import LINE
+from headrace.pipeline.process.plan import ALL
+from headrace.pipeline.process.progress import Progress
+from headrace.pipeline.publish.curve import ServerKeys
+from headrace.pipeline.publish.peers import Door, Subscriptions
+from headrace.pipeline.publish.targets import PIPE_BYTES, open_file, own_stdout, pipe_bytes
+from headrace.pipeline.transport.doorbell import InheritedFd
+from headrace.pipeline.transport.gather import Gather, wait_room
+from headrace.pipeline.transport.shm import Array
 
 BACKLOG_BATCHES, BACKLOG_BYTES = 64, 16 << 20
 STUCK_MS, BREATH_S = 20, 0.001

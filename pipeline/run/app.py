@@ -16,32 +16,32 @@ from multiprocessing import connection
 
 import msgspec
 
-from bpf.host import probes
-from bpf.layout import EXTRA_SLOTS
-from bpf.load import loader, trees
-from bpf.programs import scope
-from bpf.programs.early import Test
-from bpf.tables.catalogue import catalogue
-from config.filters import Condition
-from pipeline import VERSION
-from pipeline.host.features import event_lack, pid_namespace, time_namespace
-from pipeline.process import privilege
-from pipeline.process.books import Ledger
-from pipeline.process.logs import logger
-from pipeline.process.plan import Host
-from pipeline.process.signals import Stopper
-from pipeline.publish.targets import open_file
-from pipeline.run.kernel import Kernel
-from pipeline.run.live import Server
-from pipeline.run.reload import Reloader
-from pipeline.run.request import Outcome, Request, coloured, print_headers, terminal_columns
-from pipeline.run.stage import EX_SOFTWARE, PipelineFailed, reader_stage, recorder_stage, sink_status
-from pipeline.run.supervise import Pipeline
-from pipeline.run.traced import Command
-from pipeline.stages import reader, recording
-from pipeline.transport.clock import boot_epoch_ns, boottime_ns
-from workers.conditions import early
-from workers.enrich.users import USERS
+from headrace import __version__
+from headrace.bpf.host import probes
+from headrace.bpf.layout import EXTRA_SLOTS
+from headrace.bpf.load import loader, trees
+from headrace.bpf.programs import scope
+from headrace.bpf.programs.early import Test
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.filters import Condition
+from headrace.pipeline.host.features import event_lack, pid_namespace, time_namespace
+from headrace.pipeline.process import privilege
+from headrace.pipeline.process.books import Ledger
+from headrace.pipeline.process.logs import logger
+from headrace.pipeline.process.plan import Host
+from headrace.pipeline.process.signals import Stopper
+from headrace.pipeline.publish.targets import open_file
+from headrace.pipeline.run.kernel import Kernel
+from headrace.pipeline.run.live import Server
+from headrace.pipeline.run.reload import Reloader
+from headrace.pipeline.run.request import Outcome, Request, coloured, print_headers, terminal_columns
+from headrace.pipeline.run.stage import EX_SOFTWARE, PipelineFailed, reader_stage, recorder_stage, sink_status
+from headrace.pipeline.run.supervise import Pipeline
+from headrace.pipeline.run.traced import Command
+from headrace.pipeline.stages import reader, recording
+from headrace.pipeline.transport.clock import boot_epoch_ns, boottime_ns
+from headrace.workers.conditions import early
+from headrace.workers.enrich.users import USERS
 
 READS = ("exec_environment", "fd_paths", "exec_hash", "capture_bytes", "stack_addresses")
 """Settings by which more is read than events have."""
@@ -99,7 +99,7 @@ class Run:
             cpus=host.cpus,
             shards=settings.workers,
             machine=platform.machine(),
-            made_by=f"headrace {VERSION}",
+            made_by=f"headrace {__version__}",
             started_ns=host.started_ns,
             hidden=request.hidden,
             events=tuple(event.name for event in self._traced.events),

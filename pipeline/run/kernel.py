@@ -6,23 +6,23 @@ import os
 import time
 from pathlib import Path
 
-from bpf.host.btf import Btf, BtfError
-from bpf.load import loader
-from bpf.load.integrity import Integrity
-from bpf.programs import scope, source
-from bpf.programs.early import Test
-from bpf.tables.catalogue import catalogue
-from config import filters
-from config.settings import Settings
-from pipeline.host.features import NO_BTF
-from pipeline.process import privilege
-from pipeline.process.books import Ledger, add_kernel
-from pipeline.process.logs import logger
-from pipeline.stages import reader
-from pipeline.transport import perf, watermark
-from pipeline.transport.clock import StepAlarm, boot_epoch_ns
-from pipeline.transport.doorbell import InheritedFd
-from pipeline.transport.perf import PerfRing
+from headrace.bpf.host.btf import Btf, BtfError
+from headrace.bpf.load import loader
+from headrace.bpf.load.integrity import Integrity
+from headrace.bpf.programs import scope, source
+from headrace.bpf.programs.early import Test
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config import filters
+from headrace.config.settings import Settings
+from headrace.pipeline.host.features import NO_BTF
+from headrace.pipeline.process import privilege
+from headrace.pipeline.process.books import Ledger, add_kernel
+from headrace.pipeline.process.logs import logger
+from headrace.pipeline.stages import reader
+from headrace.pipeline.transport import perf, watermark
+from headrace.pipeline.transport.clock import StepAlarm, boot_epoch_ns
+from headrace.pipeline.transport.doorbell import InheritedFd
+from headrace.pipeline.transport.perf import PerfRing
 
 AGAIN_S = 1.0
 """Until the second look at what can be seen in passing."""

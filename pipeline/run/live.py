@@ -20,8 +20,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from pipeline.process.books import Ledger
-from pipeline.process.failure import say
+from headrace.pipeline.process.books import Ledger
+from headrace.pipeline.process.failure import say
 
 TIMEOUT_S = 0.2
 """How long a run waits for who asks, and then goes on without."""

@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import importlib
 
-from pipeline.process import imports
+from headrace.pipeline.process import imports
 
 with imports.quick():
-    from pipeline.containers import enricher, hashes
-    from pipeline.process import confine, privilege, signals
-    from pipeline.process import entry as process
-    from pipeline.publish import publisher
-    from pipeline.stages import reader, recording
-    from workers import process as worker
+    from headrace.bpf.tables.catalogue import catalogue
+    from headrace.pipeline.containers import enricher, hashes
+    from headrace.pipeline.process import confine, privilege, signals
+    from headrace.pipeline.process import entry as process
+    from headrace.pipeline.publish import publisher
+    from headrace.pipeline.stages import reader, recording
+    from headrace.workers import process as worker
 
 CODECS = "ascii latin_1 idna punycode unicode_escape raw_unicode_escape utf_16 utf_16_le utf_16_be utf_32 utf_8_sig"
 EAGER = (
-    *("workers.current", "multiprocessing.spawn", "multiprocessing.popen_forkserver"),
+    *("headrace.workers.current", "headrace.workers.conditions.parts", "headrace.workers.detect.findings.shapes"),
+    *("multiprocessing.spawn", "multiprocessing.popen_forkserver"),
     *("multiprocessing.popen_spawn_posix", "multiprocessing.shared_memory", "multiprocessing.synchronize"),
     *("multiprocessing.resource_sharer", "traceback", "linecache", "tokenize", "unicodedata", "stringprep"),
     *(f"encodings.{name}" for name in CODECS.split()),
@@ -38,6 +40,7 @@ STAGES = (enricher, hashes, process, publisher, reader, recording, worker)
 with imports.quick():
     for _name in EAGER:
         importlib.import_module(_name)
+    catalogue()  # its tables are files, too
 signals.ignore_all()
 process.call_it("nursery")
 confine.library()

@@ -8,20 +8,20 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bpf.load.loader import Programs
-from bpf.tables.catalogue import ON_PROCESSES, SYS_EXIT, Event, catalogue
-from config.tuning import TuningError
-from pipeline.host.features import event_lack
-from pipeline.process.books import Ledger
-from pipeline.process.failure import Failure
-from pipeline.process.logs import logger
-from pipeline.run import live
-from pipeline.run.request import Request
-from pipeline.signatures.detection import unread
-from pipeline.signatures.generations import Generations, TooSoon
-from pipeline.transport.doorbell import Doorbell
-from pipeline.transport.shm import NoSharedMemory
-from workers.detect.rules.rulesets import Ruleset, coverage
+from headrace.bpf.load.loader import Programs
+from headrace.bpf.tables.catalogue import ON_PROCESSES, SYS_EXIT, Event, catalogue
+from headrace.config.tuning import TuningError
+from headrace.pipeline.host.features import event_lack
+from headrace.pipeline.process.books import Ledger
+from headrace.pipeline.process.failure import Failure
+from headrace.pipeline.process.logs import logger
+from headrace.pipeline.run import live
+from headrace.pipeline.run.request import Request
+from headrace.pipeline.signatures.detection import unread
+from headrace.pipeline.signatures.generations import Generations, TooSoon
+from headrace.pipeline.transport.doorbell import Doorbell
+from headrace.pipeline.transport.shm import NoSharedMemory
+from headrace.workers.detect.rules.rulesets import Ruleset, coverage
 
 PATIENCE_S = 30.0
 SHORT = {"left_out": "left out", "not_covered": "not covered"}

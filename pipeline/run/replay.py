@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from multiprocessing import connection
 from pathlib import Path
 
-from bpf.layout import EXTRA_SLOTS
-from bpf.tables.catalogue import catalogue
-from config.rules import Rule
-from pipeline.process.books import Ledger
-from pipeline.process.plan import Host
-from pipeline.process.signals import Stopper
-from pipeline.run.request import Outcome, Request, coloured, print_headers, terminal_columns
-from pipeline.run.stage import PipelineFailed, reader_stage, sink_status
-from pipeline.run.supervise import Pipeline
-from pipeline.stages import recording
-from workers.detect.offline.inputs import Recorded, said
-from workers.enrich.users import UNKNOWN
+from headrace.bpf.layout import EXTRA_SLOTS
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.rules import Rule
+from headrace.pipeline.process.books import Ledger
+from headrace.pipeline.process.plan import Host
+from headrace.pipeline.process.signals import Stopper
+from headrace.pipeline.run.request import Outcome, Request, coloured, print_headers, terminal_columns
+from headrace.pipeline.run.stage import PipelineFailed, reader_stage, sink_status
+from headrace.pipeline.run.supervise import Pipeline
+from headrace.pipeline.stages import recording
+from headrace.workers.detect.offline.inputs import Recorded, said
+from headrace.workers.enrich.users import UNKNOWN
 
 
 def _add_uncovered(ledger: Ledger, rules: Sequence[Rule], facts: recording.Facts) -> None:

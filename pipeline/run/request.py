@@ -9,18 +9,18 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from bpf.programs.early import AnyOf
-from bpf.tables.catalogue import Event, catalogue
-from config import filters
-from config.outputs import Output, Outputs
-from config.rules import Rule
-from config.runtimes import Endpoint
-from config.settings import Settings
-from pipeline.process.books import Ledger
-from workers.conditions.narrowing import narrowed
-from workers.detect.findings import shapes
-from workers.detect.rules.rulesets import Lack, Ruleset
-from workers.views.table import header
+from headrace.bpf.programs.early import AnyOf
+from headrace.bpf.tables.catalogue import Event, catalogue
+from headrace.config import filters
+from headrace.config.outputs import Output, Outputs
+from headrace.config.rules import Rule
+from headrace.config.runtimes import Endpoint
+from headrace.config.settings import Settings
+from headrace.pipeline.process.books import Ledger
+from headrace.workers.conditions.narrowing import narrowed
+from headrace.workers.detect.findings import shapes
+from headrace.workers.detect.rules.rulesets import Lack, Ruleset
+from headrace.workers.views.table import header
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker, util
 from typing import Any
 
-from pipeline.process import entry as process
-from pipeline.process import tracker
-from pipeline.process.failure import EX_IOERR, SIGPIPE_STATUS
-from pipeline.process.logs import logger
-from pipeline.process.plan import Control, Plan
-from pipeline.process.signals import held
-from pipeline.publish.sinks import open_target
-from pipeline.stages import recording
-from pipeline.transport.doorbell import InheritedFd
-from pipeline.transport.shm import stat_fields
+from headrace.pipeline.process import entry as process
+from headrace.pipeline.process import tracker
+from headrace.pipeline.process.failure import EX_IOERR, SIGPIPE_STATUS
+from headrace.pipeline.process.logs import logger
+from headrace.pipeline.process.plan import Control, Plan
+from headrace.pipeline.process.signals import held
+from headrace.pipeline.publish.sinks import open_target
+from headrace.pipeline.stages import recording
+from headrace.pipeline.transport.doorbell import InheritedFd
+from headrace.pipeline.transport.shm import stat_fields
 
 START_TRIES = 100
 START_S = 60.0
@@ -53,7 +53,7 @@ def start_helpers(imports: Iterable[str] = ()) -> None:
     """The fork server and multiprocessing's tracker of segments, to which no signal of ours is one. `imports`: what
     stages will import beside what the nursery says, from folders that they may not be allowed to read.
     """
-    forkserver.set_forkserver_preload([*imports, "pipeline.run.nursery"])
+    forkserver.set_forkserver_preload([*imports, "headrace.pipeline.run.nursery"])
     with held():
         _start_tracker()
         forkserver.ensure_running()

@@ -13,7 +13,6 @@ makes no sense.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import os
 import signal
@@ -25,34 +24,43 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from typing import Any
 
-from bpf.tables.catalogue import Event
-from config.filters import Condition
-from config.outputs import Output
-from config.rules import Rule
-from config.runtimes import Endpoint
-from config.settings import Settings
-from pipeline.containers import enricher, enrichment, hashes
-from pipeline.process.books import Ledger, add_reader, add_recording, add_sinks, add_workers, delivered_rows, with_begun
-from pipeline.process.logs import logger
-from pipeline.process.plan import READY_WORKER, Control, Host, Plan, render_of
-from pipeline.process.privilege import stage_ids
-from pipeline.process.progress import settled
-from pipeline.publish import publisher
-from pipeline.publish.curve import server_keys
-from pipeline.publish.endpoints import Listening
-from pipeline.publish.reopen import Files
-from pipeline.publish.settling import settle
-from pipeline.publish.sinks import open_target
-from pipeline.publish.targets import make_room
-from pipeline.run.stage import PipelineFailed, Stage, end_nursery, nursery_is_stopped, start_helpers
-from pipeline.run.watchdog import Watchdog
-from pipeline.signatures.generations import Generations
-from pipeline.transport.clock import boottime_ns
-from pipeline.transport.doorbell import Doorbell, InheritedFd
-from pipeline.transport.ring import Ring
-from pipeline.transport.shm import Array, Segment, remove_orphans, require_room, require_total_store_order
-from workers import process as worker_process
-from workers.detect.findings.shapes import shape
+from headrace.bpf.tables.catalogue import Event
+from headrace.config.filters import Condition
+from headrace.config.outputs import Output
+from headrace.config.rules import Rule
+from headrace.config.runtimes import Endpoint
+from headrace.config.settings import Settings
+from headrace.pipeline.containers import enricher, enrichment, hashes
+from headrace.pipeline.process.books import (
+    Ledger,
+    add_reader,
+    add_recording,
+    add_sinks,
+    add_workers,
+    delivered_rows,
+    with_begun,
+)
+from headrace.pipeline.process.logs import logger
+from headrace.pipeline.process.plan import READY_WORKER, Control, Host, Plan, render_of
+from headrace.pipeline.process.privilege import stage_ids
+from headrace.pipeline.process.progress import settled
+from headrace.pipeline.publish import publisher
+from headrace.pipeline.publish.curve import server_keys
+from headrace.pipeline.publish.endpoints import Listening
+from headrace.pipeline.publish.reopen import Files
+from headrace.pipeline.publish.settling import settle
+from headrace.pipeline.publish.sinks import open_target
+from headrace.pipeline.publish.targets import make_room
+from headrace.pipeline.run.preload import modules_for
+from headrace.pipeline.run.stage import PipelineFailed, Stage, end_nursery, nursery_is_stopped, start_helpers
+from headrace.pipeline.run.watchdog import Watchdog
+from headrace.pipeline.signatures.generations import Generations
+from headrace.pipeline.transport.clock import boottime_ns
+from headrace.pipeline.transport.doorbell import Doorbell, InheritedFd
+from headrace.pipeline.transport.ring import Ring
+from headrace.pipeline.transport.shm import Array, Segment, remove_orphans, require_room, require_total_store_order
+from headrace.workers import process as worker_process
+from headrace.workers.detect.findings.shapes import shape
 
 MAX_RESTARTS = 20
 ASIDE_S = 1.0
@@ -93,7 +101,7 @@ class Pipeline:
     def __post_init__(self) -> None:
         require_total_store_order()
         self._keys = tuple(server_keys(sink) for sink in self.sinks)
-        start_helpers(_imports(self.rules, self.sinks))
+        start_helpers(modules_for(self.rules, self.sinks, self.endpoints))
         workers, rings = self.settings.workers, self.settings.workers + self.records
         self._segments: list[Segment] = []
         targets = [self._target(sink, sink.truncate) for sink in self.sinks]
@@ -172,7 +180,7 @@ class Pipeline:
             os.set_blocking(target.fd, False)  # a write that waits would not say how much of it has gone out
         make_room(target.fd)
         if sink.format == "arrow":
-            from workers.views import arrow  # an extra
+            from headrace.workers.views import arrow  # an extra
 
             with contextlib.suppress(OSError):  # the sink will find out, too
                 os.write(target.fd, arrow.head(self.settings.relative_time))
@@ -370,18 +378,6 @@ class Pipeline:
             listening.close()
         for end in (*(self._hash_pipe or ()), *(self._ask_pipe or ())):
             end.close()
-
-
-def _imports(rules: Sequence[Rule], sinks: Sequence[Output]) -> list[str]:
-    """Modules that signatures in Python and outputs need, and that not every run has."""
-    found = {"workers.views.arrow", "pyarrow.compute"} if any(sink.render == "arrow" for sink in sinks) else set()
-    for source in {rule.source for rule in rules if rule.code}:
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found.add(node.module)
-    return sorted(found)
 
 
 def _pipe() -> tuple[InheritedFd, InheritedFd]:

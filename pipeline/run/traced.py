@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.process import signals
-from pipeline.run.stage import EX_SOFTWARE, KILL_S, START_S, PipelineFailed
+from headrace.pipeline.process import signals
+from headrace.pipeline.run.stage import EX_SOFTWARE, KILL_S, START_S, PipelineFailed
 
 LAUNCH = Path(__file__).with_name("launch.py")
 

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.process.plan import Control
-from pipeline.run.stage import Stage, end_nursery, nursery_is_stopped
-from pipeline.transport.shm import stat_fields
+from headrace.pipeline.process.plan import Control
+from headrace.pipeline.run.stage import Stage, end_nursery, nursery_is_stopped
+from headrace.pipeline.transport.shm import stat_fields
 
 LOOK_S = 1.0
 STANDS, HANGS = 10, 60

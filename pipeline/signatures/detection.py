@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from bpf.tables.catalogue import catalogue
-from config import outputs
-from config.settings import Settings
-from config.tuning import TuningError
-from pipeline.process.failure import EX_USAGE, Failure, say
-from pipeline.signatures.rehearsal import refusal
-from workers.detect.rules.rulesets import Ruleset, build
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config import outputs
+from headrace.config.settings import Settings
+from headrace.config.tuning import TuningError
+from headrace.pipeline.process.failure import EX_USAGE, Failure, say
+from headrace.pipeline.signatures.rehearsal import refusal
+from headrace.workers.detect.rules.rulesets import Ruleset, build
 
 READ_FOR = {
     "env": ("exec_environment", "the environment of processes"),
@@ -58,6 +58,8 @@ def ruleset(settings: Settings) -> Ruleset:
     )
     for error in found.left_out:
         say(f"headrace: left out: {error}", err=True)
+    for warning in found.warnings():
+        say(f"headrace: warning: {warning}", err=True)
     if found.refused:
         raise Failure(str(found.refused[0]), EX_USAGE, *map(str, found.refused[1:]))
     if not found.rules:

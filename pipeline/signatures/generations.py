@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 import numpy as np
 
-from config.rules import MAX_CODE, Rule
-from pipeline.process.books import Ledger
-from pipeline.process.plan import MAX_GENERATIONS, TALLY, VALUES, Control
-from pipeline.process.privilege import stage_ids
-from pipeline.transport.shm import Segment
-from workers.detect.detector import RuleSet, unplaced
+from headrace.config.rules import MAX_CODE, Rule
+from headrace.pipeline.process.books import Ledger
+from headrace.pipeline.process.plan import MAX_GENERATIONS, TALLY, VALUES, Control
+from headrace.pipeline.process.privilege import stage_ids
+from headrace.pipeline.transport.shm import Segment
+from headrace.workers.detect.detector import RuleSet, unplaced
 
 
 class TooSoon(Exception):

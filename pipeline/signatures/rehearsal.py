@@ -10,9 +10,9 @@ import signal
 import traceback
 from pathlib import Path
 
-from config.rules import RuleError
-from pipeline.process import confine, privilege
-from workers.detect.code.bounds import defined
+from headrace.config.rules import RuleError
+from headrace.pipeline.process import confine, privilege
+from headrace.workers.detect.code.bounds import defined
 
 DEADLINE_S = 10.0
 TEXT_BYTES, LINE_DIGITS = 4096, 9

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.process.logs import logger
-from pipeline.transport.clock import boottime_ns
-from pipeline.transport.frames import Loss
-from pipeline.transport.ring import FRAME, Producer, put
+from headrace.pipeline.process.logs import logger
+from headrace.pipeline.transport.clock import boottime_ns
+from headrace.pipeline.transport.frames import Loss
+from headrace.pipeline.transport.ring import FRAME, Producer, put
 
 ANNOUNCE_EVERY_NS = 100_000_000
 LOG_EVERY_NS = 1_000_000_000

@@ -21,19 +21,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bpf.layout import BROADCAST, EXTRA_SLOTS, STREAM_BULK, STREAM_FACTS, TIME_END
-from bpf.test_run import TestRun
-from pipeline.process.plan import READY_READER, Plan, attach_control, attach_producer
-from pipeline.stages.losses import Losses
-from pipeline.transport.clock import CpuClock, StepAlarm, boottime_ns
-from pipeline.transport.doorbell import InheritedFd
-from pipeline.transport.frames import HEADER, Header, Loss, loss_frame, read_header
-from pipeline.transport.gaps import GapTable
-from pipeline.transport.offsets import OffsetTable
-from pipeline.transport.pace import Pace
-from pipeline.transport.perf import PerfRing, Sample
-from pipeline.transport.ring import END, FRAME, U64, WATERMARK, Producer, put
-from pipeline.transport.watermark import Marks
+from headrace.bpf.layout import BROADCAST, EXTRA_SLOTS, STREAM_BULK, STREAM_FACTS, TIME_END
+from headrace.bpf.test_run import TestRun
+from headrace.pipeline.process.plan import READY_READER, Plan, attach_control, attach_producer
+from headrace.pipeline.stages.losses import Losses
+from headrace.pipeline.transport.clock import CpuClock, StepAlarm, boottime_ns
+from headrace.pipeline.transport.doorbell import InheritedFd
+from headrace.pipeline.transport.frames import HEADER, Header, Loss, loss_frame, read_header
+from headrace.pipeline.transport.gaps import GapTable
+from headrace.pipeline.transport.offsets import OffsetTable
+from headrace.pipeline.transport.pace import Pace
+from headrace.pipeline.transport.perf import PerfRing, Sample
+from headrace.pipeline.transport.ring import END, FRAME, U64, WATERMARK, Producer, put
+from headrace.pipeline.transport.watermark import Marks
 
 BULK, URGENT = 0, 1
 FINAL_WATERMARK = TIME_END

@@ -24,19 +24,19 @@ from typing import Annotated, NamedTuple
 import msgspec
 import numpy as np
 
-from bpf.layout import STREAM_FACTS
-from config.settings import MAX_WORKERS
-from pipeline.process.logs import logger
-from pipeline.process.plan import READY_READER, Plan, attach_consumer, attach_control, attach_producer
-from pipeline.process.progress import Progress
-from pipeline.stages.reader import FINAL_WATERMARK
-from pipeline.transport.clock import CpuClock
-from pipeline.transport.doorbell import InheritedFd
-from pipeline.transport.frames import HEADER, read_header
-from pipeline.transport.gaps import GAP, MAX_GAPS, GapReader, GapTable
-from pipeline.transport.offsets import STEP, OffsetReader, OffsetTable, are_steps
-from pipeline.transport.ring import END, FRAME, U64, WATERMARK, Record
-from pipeline.transport.shm import Array
+from headrace.bpf.layout import STREAM_FACTS
+from headrace.config.settings import MAX_WORKERS
+from headrace.pipeline.process.logs import logger
+from headrace.pipeline.process.plan import READY_READER, Plan, attach_consumer, attach_control, attach_producer
+from headrace.pipeline.process.progress import Progress
+from headrace.pipeline.stages.reader import FINAL_WATERMARK
+from headrace.pipeline.transport.clock import CpuClock
+from headrace.pipeline.transport.doorbell import InheritedFd
+from headrace.pipeline.transport.frames import HEADER, read_header
+from headrace.pipeline.transport.gaps import GAP, MAX_GAPS, GapReader, GapTable
+from headrace.pipeline.transport.offsets import STEP, OffsetReader, OffsetTable, are_steps
+from headrace.pipeline.transport.ring import END, FRAME, U64, WATERMARK, Record
+from headrace.pipeline.transport.shm import Array
 
 MAGIC = b"HEADRACE"
 VERSION, READS = 5, (4, 5)

@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from pipeline.transport.doorbell import InheritedFd
+from headrace.pipeline.transport.doorbell import InheritedFd
 
 NAMESPACE = Path("/proc/self")
 CLOCK_REALTIME, ABSOLUTE_AND_CANCELLED = 0, 3

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bpf.layout import CELL_BYTES, CONTEXT, FRAME, FRAME_VERSION, HEAD
-from bpf.tables.catalogue import LOSS, catalogue
+from headrace.bpf.layout import CELL_BYTES, CONTEXT, FRAME, FRAME_VERSION, HEAD
+from headrace.bpf.tables.catalogue import LOSS, catalogue
 
 HEADER = struct.Struct("<IIQQQHBBHHII")
 """The fields of bpf.layout.FRAME up to `shards`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.transport.shm import Array, Journal, TableReader
+from headrace.pipeline.transport.shm import Array, Journal, TableReader
 
 MAX_GAPS = 512
 NEAR_NS = 10_000_000

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from pipeline.transport.shm import Array
+from headrace.pipeline.transport.shm import Array
 
 IOVEC = np.dtype([("base", "<u8"), ("bytes", "<u8")])
 """struct iovec of a 64-bit machine."""

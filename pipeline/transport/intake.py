@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pipeline.transport.frames import HEADER, read_header
-from pipeline.transport.ring import END, FRAME, U64, WATERMARK, Consumer
-from pipeline.transport.shm import Array
+from headrace.pipeline.transport.frames import HEADER, read_header
+from headrace.pipeline.transport.ring import END, FRAME, U64, WATERMARK, Consumer
+from headrace.pipeline.transport.shm import Array
 
 MAX_BYTES = 1 << 20
 """A turn ends with the first watermark behind so much."""

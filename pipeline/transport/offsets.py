@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.transport.clock import boottime_ns, sample_offset
-from pipeline.transport.shm import Array, Journal, TableReader
+from headrace.pipeline.transport.clock import boottime_ns, sample_offset
+from headrace.pipeline.transport.shm import Array, Journal, TableReader
 
 MAX_STEPS = 512
 """The oldest is forgotten when there are more: events from before the oldest that is known have the plan's offset."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf.syscall import PERF_IOC_ENABLE, perf_event_open
+from headrace.bpf.syscall import PERF_IOC_ENABLE, perf_event_open
 
 PAGE = mmap.PAGESIZE
 PERF_TYPE_SOFTWARE, PERF_COUNT_SW_BPF_OUTPUT = 1, 10

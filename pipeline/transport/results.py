@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from config.thresholds import MARK
-from pipeline.transport.ring import BATCH, Producer
-from pipeline.transport.shm import Array
+from headrace.config.thresholds import MARK
+from headrace.pipeline.transport.ring import BATCH, Producer
+from headrace.pipeline.transport.shm import Array
 
 Buffer = bytes | memoryview
 RESULT = np.dtype(

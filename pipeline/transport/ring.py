@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.transport.shm import Array, Segment, load_acquire, store_release
+from headrace.pipeline.transport.shm import Array, Segment, load_acquire, store_release
 
 PAD, FRAME, WATERMARK, END, BATCH = range(5)
 DATA_AT = 128

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import EVENTS, LOST_REASONS, MARK
-from bpf.mapped import MappedArray
-from pipeline.transport.clock import boottime_ns
+from headrace.bpf.layout import EVENTS, LOST_REASONS, MARK
+from headrace.bpf.mapped import MappedArray
+from headrace.pipeline.transport.clock import boottime_ns
 
 Array = np.ndarray[Any, Any]
 TRIES = 50

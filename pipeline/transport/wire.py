@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
-from bpf.layout import CONTEXT
+from headrace.bpf.layout import CONTEXT
 
 Array = np.ndarray[Any, Any]
 

@@ -9,10 +9,10 @@ import pytest
 
 from tests.architecture.test_rules import ROOT, name_of, ours, sources
 
-PACKAGES = ("bpf", "config", "pipeline", "workers")
+PACKAGES = ("bpf", "config", "headrace", "pipeline", "workers")
 ROW = re.compile(r"\| `(?P<room>[a-z._]+)` \| (?P<holds>[^|]+) \| (?P<imports>[^|]*)\|")
 MAX_MODULES = 15
-EVERYWHERE = "pipeline"
+EVERYWHERE = "headrace"
 """For the version."""
 
 

@@ -7,16 +7,16 @@ from functools import cache
 
 import msgspec
 
-from bpf.tables.catalogue import catalogue
-from config.rules import Rule, RuleError
-from config.tuning import read_exceptions, with_exceptions
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.rules import Rule, RuleError
+from headrace.config.tuning import read_exceptions, with_exceptions
+from headrace.workers.detect.offline.analysis import Analysis
+from headrace.workers.detect.rules.compiled import check_rule, has_field
+from headrace.workers.detect.rules.rulesets import build
 from tests.fuzz import reasoned
 from tests.fuzz.files import Path, unhinted, written
 from tests.fuzz.seeds import EXCEPTIONS
 from tests.fuzz.signatures import TOKENS, events
-from workers.detect.offline.analysis import Analysis
-from workers.detect.rules.compiled import check_rule, has_field
-from workers.detect.rules.rulesets import build
 
 __all__ = ["EACH", "FORM", "TOKENS", "seeds", "target"]
 FORM = "yaml"

@@ -11,10 +11,10 @@ from functools import cache
 
 import numpy as np
 
-from bpf.layout import BITMAP_WORDS, FRAME, FRAME_CELLS, FRAME_VERSION
-from pipeline.stages.recording import Facts, block, blocks, lead, read_facts
-from pipeline.transport.ring import END, WATERMARK
-from pipeline.transport.ring import FRAME as FRAME_BLOCK
+from headrace.bpf.layout import BITMAP_WORDS, FRAME, FRAME_CELLS, FRAME_VERSION
+from headrace.pipeline.stages.recording import Facts, block, blocks, lead, read_facts
+from headrace.pipeline.transport.ring import END, WATERMARK
+from headrace.pipeline.transport.ring import FRAME as FRAME_BLOCK
 from tests.fuzz.mutation import Array, children
 from tests.fuzz.samples import seeds as samples
 from tests.fuzz.worker import BOOT_EPOCH_NS, FINAL_NS, Worker, claimed, records

@@ -14,14 +14,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.workers.detect.offline.analysis import Analysis, LineError
+from headrace.workers.detect.rules.rulesets import build
 from tests.fuzz import reasoned
 from tests.fuzz.mutation import siblings
 from tests.fuzz.samples import seeds as samples
 from tests.fuzz.seeds import EVERY_OPERATOR, LINES
 from tests.fuzz.worker import FINAL_NS, Plain, Worker, records
-from workers.detect.offline.analysis import Analysis, LineError
-from workers.detect.rules.rulesets import build
 
 FORM = "json"
 EACH = 16

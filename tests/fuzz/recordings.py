@@ -16,7 +16,7 @@ from zlib import crc32
 import msgspec
 import numpy as np
 
-from pipeline.stages.recording import (
+from headrace.pipeline.stages.recording import (
     GAPS,
     LEAD,
     MAGIC,
@@ -28,13 +28,13 @@ from pipeline.stages.recording import (
     last_gaps,
     read_facts,
 )
-from pipeline.transport.frames import Loss, loss_frame
-from pipeline.transport.gaps import GAP, TABLE, GapTable
-from pipeline.transport.ring import END, FRAME, WATERMARK
-from pipeline.transport.shm import Journal
+from headrace.pipeline.transport.frames import Loss, loss_frame
+from headrace.pipeline.transport.gaps import GAP, TABLE, GapTable
+from headrace.pipeline.transport.ring import END, FRAME, WATERMARK
+from headrace.pipeline.transport.shm import Journal
+from headrace.workers.views import style
 from tests.fuzz.samples import seeds as samples
 from tests.fuzz.worker import BOOT_EPOCH_NS, FINAL_NS, Worker, claimed, records
-from workers.views import style
 
 FORM = ""
 EACH = 1

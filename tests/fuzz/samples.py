@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from bpf.layout import BLOB, BLOB_BASE, BLOB_CUT, BLOB_FAULT, CELL_BYTES, SOURCE_KERNEL
-from bpf.tables.catalogue import Event, catalogue
-from bpf.tables.reads import PATH
+from headrace.bpf.layout import BLOB, BLOB_BASE, BLOB_CUT, BLOB_FAULT, CELL_BYTES, SOURCE_KERNEL
+from headrace.bpf.tables.catalogue import Event, catalogue
+from headrace.bpf.tables.reads import PATH
 from tests.fuzz.worker import WHO, event_ids
 
 ADDRESSES = (

@@ -10,17 +10,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bpf.programs import scope
-from bpf.programs.early import c_source
-from bpf.tables.catalogue import Catalogue, UnknownName
-from config import filters, outputs, runtimes, settings
-from config.settings import Settings, SettingsError
-from pipeline.signatures.detection import only_findings, sinks
+from headrace.bpf.programs import scope
+from headrace.bpf.programs.early import c_source
+from headrace.bpf.tables.catalogue import Catalogue, UnknownName
+from headrace.config import filters, outputs, runtimes, settings
+from headrace.config.settings import Settings, SettingsError
+from headrace.pipeline.signatures.detection import only_findings, sinks
+from headrace.workers.conditions.early import early_tests
+from headrace.workers.conditions.filters import Predicates, check_words
 from tests.fuzz import reasoned
 from tests.fuzz.files import sound, unhinted, written
 from tests.fuzz.seeds import SETTINGS
-from workers.conditions.early import early_tests
-from workers.conditions.filters import Predicates, check_words
 
 FORM = "toml"
 EACH = 1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.workers.detect.rules.rulesets import build
 from tests.fuzz.files import unhinted, written
 from tests.fuzz.seeds import SIGMA
 from tests.fuzz.signatures import used
-from workers.detect.rules.rulesets import build
 
 FORM = "yaml"
 EACH = 1

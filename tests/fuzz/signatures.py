@@ -11,16 +11,16 @@ from functools import cache
 
 import msgspec
 
-from bpf.programs.early import c_source
-from bpf.tables.catalogue import catalogue
-from pipeline.command.signatures import _against, describe
+from headrace.bpf.programs.early import c_source
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.pipeline.command.signatures import _against, describe
+from headrace.workers.conditions.narrowing import narrowed
+from headrace.workers.detect.detector import Detector, RuleSet
+from headrace.workers.detect.offline.analysis import Analysis, Indexed
+from headrace.workers.detect.rules.rulesets import Ruleset, build, coverage
 from tests.fuzz.files import sound, unhinted, written
 from tests.fuzz.lines import seeds as line_seeds
 from tests.fuzz.seeds import SIGNATURES
-from workers.conditions.narrowing import narrowed
-from workers.detect.detector import Detector, RuleSet
-from workers.detect.offline.analysis import Analysis, Indexed
-from workers.detect.rules.rulesets import Ruleset, build, coverage
 
 FORM = "yaml"
 EACH = 1

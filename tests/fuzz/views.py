@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import BLOB_STATUS
-from bpf.tables.catalogue import catalogue
-from config.printable import quoted, unquoted
-from pipeline.transport.wire import read_columns
+from headrace.bpf.layout import BLOB_STATUS
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.printable import quoted, unquoted
+from headrace.pipeline.transport.wire import read_columns
+from headrace.workers.records.rows import Rows
+from headrace.workers.views.table import fitted
 from tests.fuzz.mutation import children
 from tests.fuzz.samples import seeds as samples
 from tests.fuzz.worker import FINAL_NS, WIDTH, Options, Plain, Worker, records
-from workers.records.rows import Rows
-from workers.views.table import fitted
 
 FORM = ""
 EACH = 64

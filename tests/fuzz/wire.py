@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline.command.subscribe import read_message
-from pipeline.transport.wire import WireError, read_columns, read_header
+from headrace.pipeline.command.subscribe import read_message
+from headrace.pipeline.transport.wire import WireError, read_columns, read_header
 from tests.fuzz.mutation import siblings
 from tests.fuzz.samples import seeds as samples
 from tests.fuzz.worker import FINAL_NS, Plain, Worker, records

@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import CELL_BYTES, CONTEXT, FRAME, FRAME_CELLS, FRAME_VERSION, HEAD, STREAM_FACTS
-from bpf.tables.catalogue import catalogue
-from config.filters import parse
-from workers.conditions.filters import Predicates
-from workers.core import Batch, Core
-from workers.detect.detector import Detector
-from workers.detect.engine.matches import Matches
-from workers.detect.findings.shapes import shape
-from workers.detect.rules.rulesets import build
-from workers.enrich.containers import nobody
-from workers.records.rows import Rows
-from workers.views import style
-from workers.views.choice import view_of
-from workers.views.named import unasked
-from workers.views.table import fitted
+from headrace.bpf.layout import CELL_BYTES, CONTEXT, FRAME, FRAME_CELLS, FRAME_VERSION, HEAD, STREAM_FACTS
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.filters import parse
+from headrace.workers.conditions.filters import Predicates
+from headrace.workers.core import Batch, Core
+from headrace.workers.detect.detector import Detector
+from headrace.workers.detect.engine.matches import Matches
+from headrace.workers.detect.findings.shapes import shape
+from headrace.workers.detect.rules.rulesets import build
+from headrace.workers.enrich.containers import nobody
+from headrace.workers.records.rows import Rows
+from headrace.workers.views import style
+from headrace.workers.views.choice import view_of
+from headrace.workers.views.named import unasked
+from headrace.workers.views.table import fitted
 
 Array = np.ndarray[Any, Any]
 FINAL_NS = 2**63

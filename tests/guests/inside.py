@@ -18,7 +18,7 @@ plain = subprocess.run
 
 def run(line: Any, *args: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
     """subprocess.run(), but for the compiler."""
-    if not isinstance(line, list) or line[-1:] != ["bpf.programs.compiler"]:
+    if not isinstance(line, list) or line[-1:] != ["headrace.bpf.programs.compiler"]:
         return plain(line, *args, **options)
     name = f"{os.getpid()}-{time.monotonic_ns()}"
     asked, came, said = (FOLDER / f"{name}{end}" for end in (".new", ".out", ".status"))

@@ -199,7 +199,7 @@ def compiling(folder: Path) -> Iterator[None]:
         while not ended.wait(0.05):
             for asked in folder.glob("*.in"):
                 done = subprocess.run(
-                    [sys.executable, "-I", "-m", "bpf.programs.compiler"],
+                    [sys.executable, "-I", "-m", "headrace.bpf.programs.compiler"],
                     input=asked.read_bytes(),
                     capture_output=True,
                     check=False,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bpf.tables.catalogue import CHECK, HOOK, Event, catalogue
+from headrace.bpf.tables.catalogue import CHECK, HOOK, Event, catalogue
 
 FLOOD = 40000
 """Calls, of four processes together."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bpf.programs.compiler import Compiled, Source
+from headrace.bpf.programs.compiler import Compiled, Source
 from tests.guests import inside
 from tests.guests.__main__ import KERNELS, is_well, shown
 from tests.guests.machine import compiling, drivers
@@ -115,7 +115,10 @@ def test_a_guest_has_the_host_compile(
     source = msgspec.msgpack.encode(Source(f"#include <linux/types.h>\n{text}", ("-w",)))
     with compiling(tmp_path):
         done = inside.run(
-            [sys.executable, "-I", "-m", "bpf.programs.compiler"], input=source, capture_output=True, check=False
+            [sys.executable, "-I", "-m", "headrace.bpf.programs.compiler"],
+            input=source,
+            capture_output=True,
+            check=False,
         )
     assert done.returncode == status
     assert said in done.stderr

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from bpf.host import probes
-from bpf.host.btf import Btf
-from bpf.tables.catalogue import catalogue
-from pipeline.host.features import event_lack
+from headrace.bpf.host import probes
+from headrace.bpf.host.btf import Btf
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.pipeline.host.features import event_lack
 from tests.live import Running, arguments, compile_c
 
 pytestmark = pytest.mark.kernel
-AS_IF = """from bpf.host import probes
+AS_IF = """from headrace.bpf.host import probes
 probes.can_be_preempted = lambda btf: {}
-from pipeline.command.cli import main
+from headrace.pipeline.command.cli import main
 main(prog_name="headrace")"""
 EVENTS = """syscalls sys_enter sys_exit security_* sched_process_fork sched_process_exec sched_process_exit task_rename
     cap_capable io_uring_create io_uring_submit""".split()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bpf.host.btf import Btf
+from headrace.bpf.host.btf import Btf
 from tests.live import NEEDS_LOOPS, Event, Traced, arguments, details, kernel_has, trace
 
 pytestmark = pytest.mark.kernel

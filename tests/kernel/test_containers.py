@@ -11,7 +11,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from bpf.host import cgroups
+from headrace.bpf.host import cgroups
 from tests.engines import Containerd, Engine, Podman
 from tests.live import Event, Running, arguments, in_process, trace, wait_for
 

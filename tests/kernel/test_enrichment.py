@@ -19,7 +19,7 @@ import jsonschema
 import pytest
 
 from bench.container_events import Summary, summary
-from bpf.host import cgroups
+from headrace.bpf.host import cgroups
 from tests.engines import Containerd, Engine, Podman, Pods, output
 from tests.live import Event, Running, arguments, details, headrace, in_process, wait_for
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from bpf.host.btf import Btf
-from bpf.load import loader
-from bpf.programs import scope, source
-from bpf.syscall import KPROBES
-from bpf.tables.catalogue import HOOK, catalogue
-from pipeline.host.features import event_lack
+from headrace.bpf.host.btf import Btf
+from headrace.bpf.load import loader
+from headrace.bpf.programs import scope, source
+from headrace.bpf.syscall import KPROBES
+from headrace.bpf.tables.catalogue import HOOK, catalogue
+from headrace.pipeline.host.features import event_lack
 from tests.live import Traced, arguments, trace
 
 pytestmark = pytest.mark.kernel

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from bpf.host.btf import Btf
-from bpf.tables.catalogue import CHECK, catalogue
-from pipeline.host.features import event_lack
+from headrace.bpf.host.btf import Btf
+from headrace.bpf.tables.catalogue import CHECK, catalogue
+from headrace.pipeline.host.features import event_lack
 from tests.live import HEADRACE, Traced, arguments, trace, wait_for
 
 pytestmark = pytest.mark.kernel

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bpf.tables.catalogue import catalogue
-from pipeline.host.features import event_lack
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.pipeline.host.features import event_lack
 from tests.live import NEEDS_LOOPS, Event, Traced, arguments, details, headrace, kernel_has, trace
 
 pytestmark = pytest.mark.kernel

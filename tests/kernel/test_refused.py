@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from bpf import syscall
-from bpf.host import offsets
-from bpf.host.btf import Btf
-from bpf.load import loader
-from bpf.programs import scope, source
-from bpf.programs.looks import PROGRAMS
-from bpf.programs.source import Wanted
-from bpf.tables.catalogue import catalogue
+from headrace.bpf import syscall
+from headrace.bpf.host import offsets
+from headrace.bpf.host.btf import Btf
+from headrace.bpf.load import loader
+from headrace.bpf.programs import scope, source
+from headrace.bpf.programs.looks import PROGRAMS
+from headrace.bpf.programs.source import Wanted
+from headrace.bpf.tables.catalogue import catalogue
 
 pytestmark = pytest.mark.kernel
 

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bpf.host import cgroups
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.host import cgroups
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.workers.detect.rules.rulesets import build
 from tests.kernel.test_containers import A, below
 from tests.live import DEADLINE_S, HEADRACE, NEEDS_LOOPS
-from workers.detect.rules.rulesets import build
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("only_containers")]
 __all__ = ["below"]

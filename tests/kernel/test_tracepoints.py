@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bpf.host import cgroups
+from headrace.bpf.host import cgroups
 from tests.live import arguments, trace
 
 pytestmark = pytest.mark.kernel

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bpf.host.btf import Btf, UnknownMember
-from bpf.tables.catalogue import catalogue
-from pipeline.host.features import event_lack
+from headrace.bpf.host.btf import Btf, UnknownMember
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.pipeline.host.features import event_lack
 from tests.live import Traced, arguments, compile_c, details, trace
 
 LACK = event_lack(catalogue().by_name["io_uring_submit"])

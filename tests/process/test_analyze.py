@@ -97,7 +97,7 @@ def test_state_of_a_container_reaches_over_its_processes() -> None:
     assert found[0]["events"] == [json.loads(run), json.loads(connect)]
 
 
-MINE = "from workers.detect.signature import Signature\n\n\nclass Mine(Signature):\n    id, name = 'MINE', 'mine'\n"
+MINE = "from headrace.signature import Signature\n\n\nclass Mine(Signature):\n    id, name = 'MINE', 'mine'\n"
 
 
 def test_code_sees_when_events_were(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import zmq
 
-from bpf.host import probes
-from pipeline.host import features as host
+from headrace.bpf.host import probes
+from headrace.pipeline.host import features as host
 from tests.live import HEADRACE, Running, headrace, in_process, let_go, start_load, trace, wait_for
 
 pytestmark = pytest.mark.kernel

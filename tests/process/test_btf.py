@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bpf.host.btf import EXTERNAL, VMLINUX
+from headrace.bpf.host.btf import EXTERNAL, VMLINUX
 from tests.live import DEADLINE_S, HEADRACE
 
 WITHOUT = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none {VMLINUX.parent} && exec "$@"', "sh"]

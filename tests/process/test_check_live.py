@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pipeline.host.proof import NOT_CAUSED, claimed
+from headrace.pipeline.host.proof import NOT_CAUSED, claimed
 from tests.live import headrace
 
 pytestmark = pytest.mark.kernel

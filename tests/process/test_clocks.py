@@ -51,7 +51,7 @@ libc = __import__("ctypes").CDLL(None, use_errno=True)
 assert libc.unshare(0x80) == 0, "CLONE_NEWTIME"
 open("/proc/self/timens_offsets", "w").write("boottime 100 0")
 sys.argv = ["headrace", "run", "-o", "none", "--", "true"]
-from pipeline.command.cli import main
+from headrace.pipeline.command.cli import main
 main()
 """
 

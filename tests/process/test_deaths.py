@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import zmq
 
-from bpf.tables.catalogue import catalogue
-from pipeline.transport.wire import read_columns
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.pipeline.transport.wire import read_columns
 from tests.live import Running, let_go, start_load, wait_for
 
 pytestmark = pytest.mark.kernel
@@ -187,8 +187,8 @@ def test_a_reader_that_was_held_up_gives_turns_that_are_larger_than_any_ring(
 PLANTED = """
 import os
 
-from workers.detect import detector
-from workers.detect.signature import Event, Signature, State
+from headrace.workers.detect import detector
+from headrace.signature import Event, Signature, State
 
 sound = detector.Detector._matched
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from bpf.host.btf import VMLINUX, Btf
+from headrace.bpf.host.btf import VMLINUX, Btf
 from tests.live import DEADLINE_S, HEADRACE
 
 FIRST_EVENT_S = 5

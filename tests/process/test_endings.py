@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.stages import recording
+from headrace.pipeline.stages import recording
 from tests.live import Running, headrace, let_go, start_load, wait_for
 
 pytestmark = pytest.mark.kernel

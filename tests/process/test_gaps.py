@@ -31,7 +31,7 @@ severity: low
 events: {openat: {pathname: /gap/seen}}
 """
 CODE = """
-from workers.detect.signature import Event, Signature, State
+from headrace.signature import Event, Signature, State
 
 
 class Twice(Signature):

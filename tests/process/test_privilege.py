@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.process import confine, privilege
+from headrace.pipeline.process import confine, privilege
 from tests.live import Running, headrace
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose privilege is given up")
@@ -58,9 +58,9 @@ def test_every_process_but_the_supervisor_is_unprivileged(tmp_path: Path) -> Non
     assert not (tmp_path / "z").exists()
 
 
-AS_IF = """from pipeline.process import privilege
+AS_IF = """from headrace.pipeline.process import privilege
 privilege.descriptors_need_right = lambda lookup: True
-from pipeline.command.cli import main
+from headrace.pipeline.command.cli import main
 main(prog_name="headrace")"""
 
 
@@ -185,7 +185,7 @@ def test_an_enricher_reaches_sockets_of_this_host_alone() -> None:
 
 
 SIGNATURE = """
-from workers.detect.signature import Signature
+from headrace.signature import Signature
 
 
 class Nosy(Signature):

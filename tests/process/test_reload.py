@@ -15,14 +15,14 @@ from uuid import NAMESPACE_DNS, uuid5
 
 import pytest
 
-from pipeline.process.books import Ledger
-from pipeline.run import live
+from headrace.pipeline.process.books import Ledger
+from headrace.pipeline.run import live
 from tests.live import Running, headrace, in_process, let_go, start_load, wait_for
 
 pytestmark = pytest.mark.kernel
 EXAMPLES = "examples: {match: [{event: getppid}], near_miss: [{event: getpid}]}"
 STATEFUL = """
-from workers.detect.signature import Event, Signature, State
+from headrace.signature import Event, Signature, State
 
 
 class Pair(Signature):

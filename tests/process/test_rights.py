@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bpf.host.btf import Btf
-from bpf.host.probes import can_be_preempted
-from pipeline.host.features import CAPABILITIES, FOR_TRACEFS, SMALLEST
+from headrace.bpf.host.btf import Btf
+from headrace.bpf.host.probes import can_be_preempted
+from headrace.pipeline.host.features import CAPABILITIES, FOR_TRACEFS, SMALLEST
 from tests.live import HEADRACE, arguments
 
 USER = 64_999

@@ -19,8 +19,8 @@ import polars
 import pytest
 import zmq
 
-from bpf.host.btf import VMLINUX
-from pipeline.transport.wire import read_columns
+from headrace.bpf.host.btf import VMLINUX
+from headrace.pipeline.transport.wire import read_columns
 from tests.live import HEADRACE, Running, arguments, headrace, start_load, trace, wait_for
 
 pytestmark = pytest.mark.kernel
@@ -363,9 +363,9 @@ def test_relative_times_count_from_the_start_of_the_run(tmp_path: Path) -> None:
 
 def test_a_host_of_many_cpus_gets_its_stages_spawned() -> None:
     # a fork server takes no more than 253 descriptors for a process: here none
-    code = "from pipeline.command import cli; from pipeline.run import stage; "
+    code = "from headrace.pipeline.command import cli; from headrace.pipeline.run import stage; "
     code += "stage.MAX_DESCRIPTORS = -1; stage.FORKED = None; cli.main()"
-    line = ["replay", "examples/demo.hrc", "--workers", "2", "-o", "json:-"]
+    line = ["replay", "pipeline/command/demo.hrc", "--workers", "2", "-o", "json:-"]
     spawned = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True, cwd=ROOT, check=True)
     assert spawned.stdout == headrace(*line, cwd=ROOT).stdout != ""
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.workers.core import Core
 from tests.live import DEADLINE_S, HEADRACE, headrace
 from tests.unit.workers.detect.test_same_values import Both, turns
-from workers.core import Core
 
 pytestmark = pytest.mark.kernel
 SHOULD_DIFFER = ("eventIndex", "generation", "complete", "gaps")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.transport.shm import FOLDER, NAME
+from headrace.pipeline.transport.shm import FOLDER, NAME
 from tests.live import DEADLINE_S, HEADRACE, Running, wait_for
 
 ENDS = ("INT", "TERM", "QUIT", "USR1", "USR2", "ALRM", "PROF", "XCPU", "IO", "PWR", "ABRT", "SYS", "RTMIN", "RTMAX")
@@ -160,10 +160,10 @@ def test_what_a_killed_run_leaves_is_removed_by_the_next(tmp_path: Path) -> None
 SMALL = """
 import os, sys
 from types import SimpleNamespace
-from pipeline.transport import shm
+from headrace.pipeline.transport import shm
 shm.os.statvfs = lambda path: SimpleNamespace(f_bavail=16384, f_frsize=4096)
 sys.argv[0] = "headrace"
-from pipeline.command.cli import main
+from headrace.pipeline.command.cli import main
 main()
 """
 

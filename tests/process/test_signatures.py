@@ -13,8 +13,8 @@ import jsonschema
 import pytest
 import zmq
 
+from headrace.workers.conditions.narrowing import MAX_MEASURED, MAX_PATTERNS
 from tests.live import HEADRACE, Running, headrace, in_process, wait_for
-from workers.conditions.narrowing import MAX_MEASURED, MAX_PATTERNS
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "finding.schema.json").read_text())
@@ -183,7 +183,7 @@ def test_exceptions_of_signatures_that_are_not_on_are_no_mistake(tmp_path: Path)
 def test_state_that_forked_children_may_not_have_is_said(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     code = (
-        "from workers.detect.signature import Signature\n\n\nclass Mine(Signature):\n    id, name = 'MINE', 'mine'\n"
+        "from headrace.signature import Signature\n\n\nclass Mine(Signature):\n    id, name = 'MINE', 'mine'\n"
         "    state = 'fork'\n    events = {'openat': None, 'ptrace': None}\n"
     )
     path.write_text(code)
@@ -227,7 +227,7 @@ def test_code_that_cannot_be_loaded_is_refused(tmp_path: Path, code: str, why: s
 @pytest.mark.kernel
 def test_code_that_fails_is_counted_and_switched_off_and_the_rest_goes_on(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text(
-        "from workers.detect.signature import Signature\n\n\nclass Bad(Signature):\n"
+        "from headrace.signature import Signature\n\n\nclass Bad(Signature):\n"
         "    id, name, events = 'BAD', 'bad', {'getppid': None}\n\n"
         "    def on_event(self, event, state):\n        raise ValueError('no')\n"
     )
@@ -252,7 +252,7 @@ def test_code_that_ends_or_holds_its_worker_is_switched_off_and_nothing_is_lost(
     tmp_path: Path, body: str, what: str
 ) -> None:
     (tmp_path / "bad.py").write_text(
-        "from workers.detect.signature import Signature\n\n\nclass Bad(Signature):\n"
+        "from headrace.signature import Signature\n\n\nclass Bad(Signature):\n"
         "    id, name, events = 'BAD', 'bad', {'getppid': None}\n\n"
         f"    def on_event(self, event, state):\n        {body}\n"
     )
@@ -287,14 +287,14 @@ def test_the_kernel_takes_as_many_paths_as_may_be_told_apart_there(tmp_path: Pat
 
 
 NOT_DECIDED = """
-import bpf.load.loader as l
+import headrace.bpf.load.loader as l
 load = l.Programs._load
 def refused(self, found):
     if self.wanted.tests:
         raise l.RefusedError("for a test")
     load(self, found)
 l.Programs._load = refused
-from pipeline.command.cli import main
+from headrace.pipeline.command.cli import main
 main()
 """
 
@@ -318,8 +318,8 @@ def test_conditions_that_the_kernel_does_not_take_are_decided_in_user_space(tmp_
 @pytest.mark.kernel
 def test_a_run_goes_on_if_the_kernel_does_not_take_them(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
-    code = "import workers.conditions.narrowing as n; n.MAX_MEASURED = n.MAX_PATTERNS = 1000;"
-    code += "from pipeline.command.cli import main; main()"
+    code = "import headrace.workers.conditions.narrowing as n; n.MAX_MEASURED = n.MAX_PATTERNS = 1000;"
+    code += "from headrace.pipeline.command.cli import main; main()"
     rule = tmp_path / "many.yaml"
     events = {"security_file_open": {"pathname|startswith": [f"/opt/{i}/x" for i in range(3 * MAX_PATTERNS)]}}
     rule.write_text(json.dumps({"id": "MANY", "name": "many", "events": events}))
@@ -424,7 +424,7 @@ def test_findings_go_out_under_topics_beside_events(tmp_path: Path) -> None:
 
 
 LONG = """
-from workers.detect.signature import Signature
+from headrace.workers.detect.signature import Signature
 
 
 class Long(Signature):

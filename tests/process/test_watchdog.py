@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from pipeline.run import watchdog
-from pipeline.run.stage import Stage
-from pipeline.run.watchdog import HANGS, STANDS, Watchdog, state
+from headrace.pipeline.run import watchdog
+from headrace.pipeline.run.stage import Stage
+from headrace.pipeline.run.watchdog import HANGS, STANDS, Watchdog, state
 from tests.live import Running, let_go, start_load, wait_for
 
 SOON = (
     sys.executable,
     "-c",
-    "from pipeline.run import watchdog; watchdog.STANDS = 2; from pipeline.command.cli import main; main()",
+    "from headrace.pipeline.run import watchdog; watchdog.STANDS = 2; "
+    "from headrace.pipeline.command.cli import main; main()",
 )
 
 

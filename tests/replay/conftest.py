@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
-RECORDING = Path(__file__).parents[2] / "examples" / "demo.hrc"
+RECORDING = Path(__file__).parents[2] / "pipeline" / "command" / "demo.hrc"
 WORKERS = (1, 2, 3, 7)
 DEADLINE_S = 60
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.stages.recording import BLOCK, OFFSETS, VERSION, block, blocks, lead, open_recording, read_facts
-from pipeline.transport.offsets import STEP
+from headrace.pipeline.stages.recording import BLOCK, OFFSETS, VERSION, block, blocks, lead, open_recording, read_facts
+from headrace.pipeline.transport.offsets import STEP
 from tests.replay.conftest import RECORDING, Replayed, end, start
 
 HOUR_NS = 3600 * 10**9

@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bpf.tables.catalogue import catalogue
-from config.filters import parse
-from pipeline.stages.recording import GAPS, Facts, block, blocks, last_gaps, lead, open_recording, read_facts
-from pipeline.transport.gaps import GAP
-from pipeline.transport.ring import FRAME, WATERMARK
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.filters import parse
+from headrace.pipeline.stages.recording import GAPS, Facts, block, blocks, last_gaps, lead, open_recording, read_facts
+from headrace.pipeline.transport.gaps import GAP
+from headrace.pipeline.transport.ring import FRAME, WATERMARK
+from headrace.workers.conditions.filters import Predicates
+from headrace.workers.core import Core
+from headrace.workers.detect.detector import Detector
+from headrace.workers.detect.engine.matches import Matches
+from headrace.workers.detect.findings.shapes import shape
+from headrace.workers.detect.rules.rulesets import build
+from headrace.workers.enrich.containers import nobody
+from headrace.workers.views import style
+from headrace.workers.views.choice import view_of
+from headrace.workers.views.named import unasked
+from headrace.workers.views.table import fitted
 from tests.replay.conftest import RECORDING, end, start
-from workers.conditions.filters import Predicates
-from workers.core import Core
-from workers.detect.detector import Detector
-from workers.detect.engine.matches import Matches
-from workers.detect.findings.shapes import shape
-from workers.detect.rules.rulesets import build
-from workers.enrich.containers import nobody
-from workers.views import style
-from workers.views.choice import view_of
-from workers.views.named import unasked
-from workers.views.table import fitted
 
 SEEDS, AT_A_TIME = 400, 50
 AT_ONCE = 8

@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from bpf.layout import KIND_STRING
-from bpf.programs.early import NumberTest, Pattern, Test, TextTest, is_early, path_terms, text_terms
-from bpf.tables import words
-from bpf.tables.catalogue import Event
-from bpf.tables.reads import PATH, ROOT
-from config.filters import Condition, integer
-from workers.decode.flags import parser_of
-from workers.decode.numbers import Parser, table_of
-from workers.decode.texts import TEXT_TYPES
-from workers.decode.words import sample_values
-from workers.views.pieces import VECTOR_TYPE
+from headrace.bpf.layout import KIND_STRING
+from headrace.bpf.programs.early import NumberTest, Pattern, Test, TextTest, is_early, path_terms, text_terms
+from headrace.bpf.tables import words
+from headrace.bpf.tables.catalogue import Event
+from headrace.bpf.tables.reads import PATH, ROOT
+from headrace.config.filters import Condition, integer
+from headrace.workers.decode.flags import parser_of
+from headrace.workers.decode.numbers import Parser, table_of
+from headrace.workers.decode.texts import TEXT_TYPES
+from headrace.workers.decode.words import sample_values
+from headrace.workers.views.pieces import VECTOR_TYPE
 
 RANGES = {"s32": (-(2**31), 2**31 - 1), "u32": (0, 2**32 - 1), "s64": (-(2**63), 2**63 - 1), "u64": (0, 2**64 - 1)}
 

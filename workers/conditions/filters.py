@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bpf.layout import HEAD_OWN_ROOT
-from bpf.tables.catalogue import LOSS, Catalogue, Event, nearest
-from bpf.tables.reads import NAME, PATH
-from bpf.tables.widths import number
-from config.filters import Condition, FilterError, integer
-from workers.decode.ignored import Ignored
-from workers.decode.meaning import Commanded, decides, pointing, words_of
-from workers.decode.numbers import Parser
-from workers.decode.texts import TEXT_TYPES, Texts
-from workers.decode.words import known_words
-from workers.records.blobs import Blobs, argument_counts, blobs, used
-from workers.records.rows import Contexts, Rows
-from workers.views.pieces import VECTOR_TYPE
+from headrace.bpf.layout import HEAD_OWN_ROOT
+from headrace.bpf.tables.catalogue import LOSS, Catalogue, Event, nearest
+from headrace.bpf.tables.reads import NAME, PATH
+from headrace.bpf.tables.widths import number
+from headrace.config.filters import Condition, FilterError, integer
+from headrace.workers.decode.ignored import Ignored
+from headrace.workers.decode.meaning import Commanded, decides, pointing, words_of
+from headrace.workers.decode.numbers import Parser
+from headrace.workers.decode.texts import TEXT_TYPES, Texts
+from headrace.workers.decode.words import known_words
+from headrace.workers.records.blobs import Blobs, argument_counts, blobs, used
+from headrace.workers.records.rows import Contexts, Rows
+from headrace.workers.views.pieces import VECTOR_TYPE
 
 if TYPE_CHECKING:
-    from workers.conditions.parts import Parts
+    from headrace.workers.conditions.parts import Parts
 
 Array = np.ndarray[Any, Any]
 CACHE_ENTRIES = 1 << 16
@@ -96,7 +96,7 @@ def check_words(conditions: Sequence[Condition]) -> None:
 
 
 def _check_part(condition: Condition) -> None:
-    from workers.conditions.parts import field_for  # not loaded where there are none
+    from headrace.workers.conditions.parts import field_for  # not loaded where there are none
 
     field = field_for(condition)
     known = known_words(field.words) if field.words else set()
@@ -148,7 +148,7 @@ class Predicates:
         return _number_test(condition, argument.width, words_of(condition.event, condition.argument))
 
     def _part(self, condition: Condition) -> Parts:
-        from workers.conditions.parts import Parts  # not loaded where there are none
+        from headrace.workers.conditions.parts import Parts  # not loaded where there are none
 
         return Parts(condition, self._counts)
 

@@ -11,18 +11,29 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from bpf.programs.early import EITHER, EVERY, MAX_LEAVES, AnyOf, Leaf, NumberTest, Pattern, TextTest, Wanted, is_early
-from bpf.tables.catalogue import Catalogue
-from bpf.tables.reads import PATH
-from config.conditions import Scalar, Test
-from config.rules import Rule
-from workers.conditions.early import RANGES, common_bits, text_test
-from workers.decode.flags import parser_of
-from workers.decode.texts import TEXT_TYPES
-from workers.detect.engine.scan import ends
-from workers.detect.rules.compiled import NEGATED, SURELY, Formula, OfEvent, compile_rules
-from workers.detect.rules.fields import Field
-from workers.detect.rules.values import NUMBER, number_of
+from headrace.bpf.programs.early import (
+    EITHER,
+    EVERY,
+    MAX_LEAVES,
+    AnyOf,
+    Leaf,
+    NumberTest,
+    Pattern,
+    TextTest,
+    Wanted,
+    is_early,
+)
+from headrace.bpf.tables.catalogue import Catalogue
+from headrace.bpf.tables.reads import PATH
+from headrace.config.conditions import Scalar, Test
+from headrace.config.rules import Rule
+from headrace.workers.conditions.early import RANGES, common_bits, text_test
+from headrace.workers.decode.flags import parser_of
+from headrace.workers.decode.texts import TEXT_TYPES
+from headrace.workers.detect.engine.scan import ends
+from headrace.workers.detect.rules.compiled import NEGATED, SURELY, Formula, OfEvent, compile_rules
+from headrace.workers.detect.rules.fields import Field
+from headrace.workers.detect.rules.values import NUMBER, number_of
 
 COMPARED = {"equals": "=", "has": "=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 MAX_PATTERNS = 128

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from bpf.tables.catalogue import catalogue
-from config.filters import Condition, FilterError
-from workers.detect.columns.reading import column_of
-from workers.detect.columns.view import View, listed
-from workers.detect.rules.fields import Field, FieldError, field_of
-from workers.detect.rules.values import NUMBER, Text
-from workers.enrich.tree import ProcessTree
-from workers.records.rows import Contexts, Rows
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.filters import Condition, FilterError
+from headrace.workers.detect.columns.reading import column_of
+from headrace.workers.detect.columns.view import View, listed
+from headrace.workers.detect.rules.fields import Field, FieldError, field_of
+from headrace.workers.detect.rules.values import NUMBER, Text
+from headrace.workers.enrich.tree import ProcessTree
+from headrace.workers.records.rows import Contexts, Rows
 
 Array = np.ndarray[Any, Any]
 

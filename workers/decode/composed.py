@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from bpf.tables import words
-from workers.decode import tables
-from workers.decode.numbers import LOW, Parser, bits, both, flagged, signed32, word
-from workers.decode.operations import futex_bitset, futex_operation, futex_wake, ioctl_request, request_number
+from headrace.bpf.tables import words
+from headrace.workers.decode import tables
+from headrace.workers.decode.numbers import LOW, Parser, bits, both, flagged, signed32, word
+from headrace.workers.decode.operations import futex_bitset, futex_operation, futex_wake, ioctl_request, request_number
 
 
 def open_flags(raw: int) -> str:

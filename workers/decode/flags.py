@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from functools import cache, partial
 
-from bpf.tables import shown
-from workers.decode import composed, tables
-from workers.decode.composed import COMPOSED
-from workers.decode.numbers import LOW, Parser, flagged, named
+from headrace.bpf.tables import shown
+from headrace.workers.decode import composed, tables
+from headrace.workers.decode.composed import COMPOSED
+from headrace.workers.decode.numbers import LOW, Parser, flagged, named
 
 
 def _low(parser: Parser, raw: int) -> str:

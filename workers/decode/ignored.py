@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf.layout import HEAD_COMPAT
-from bpf.tables.catalogue import Event
-from workers.records.blobs import argument
-from workers.records.rows import Rows
+from headrace.bpf.layout import HEAD_COMPAT
+from headrace.bpf.tables.catalogue import Event
+from headrace.workers.records.blobs import argument
+from headrace.workers.records.rows import Rows
 
 Array = np.ndarray[Any, Any]
 Mask = Callable[[Array], Array]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from functools import cache, cached_property
 
-from bpf.tables import words
-from bpf.tables.catalogue import Event
-from bpf.tables.reads import ASIDE, VECTOR, Argument
-from bpf.tables.shown import Shown, commands_of
-from bpf.tables.shown import of as of_call
-from workers.decode.flags import parser_by_command, parser_of
-from workers.decode.numbers import Parser
-from workers.decode.structs import TYPED
-from workers.decode.texts import TEXT_TYPES
-from workers.decode.words import numbers_of_words
+from headrace.bpf.tables import words
+from headrace.bpf.tables.catalogue import Event
+from headrace.bpf.tables.reads import ASIDE, VECTOR, Argument
+from headrace.bpf.tables.shown import Shown, commands_of
+from headrace.bpf.tables.shown import of as of_call
+from headrace.workers.decode.flags import parser_by_command, parser_of
+from headrace.workers.decode.numbers import Parser
+from headrace.workers.decode.structs import TYPED
+from headrace.workers.decode.texts import TEXT_TYPES
+from headrace.workers.decode.words import numbers_of_words
 
 BYTES_TYPE = "bytes"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 
-from bpf.tables import words
+from headrace.bpf.tables import words
 
 Parser = Callable[[int], str]
 """Of one unsigned raw value, without the bits that the kernel does not use (bpf/tables/widths.py)."""

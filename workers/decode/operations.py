@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from bpf.tables import words
-from workers.decode.numbers import LOW, bits, both, word
+from headrace.bpf.tables import words
+from headrace.workers.decode.numbers import LOW, bits, both, word
 
 IOCTL_SIZE = 0x3FFF << 16
 IOCTL = re.compile(r"_IO(|R|W|WR)\((0x[0-9a-f]+), (0x[0-9a-f]+)(?:, (\d+))?\)")

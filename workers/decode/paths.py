@@ -6,7 +6,7 @@ root, and what has none (memfd) stands without. Names are bytes: nothing is deco
 
 from __future__ import annotations
 
-from bpf.layout import ROOT_NOT_MET
+from headrace.bpf.layout import ROOT_NOT_MET
 
 ROOT = b"/"
 

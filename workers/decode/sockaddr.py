@@ -6,7 +6,7 @@ import ipaddress
 import struct
 from collections.abc import Callable
 
-from bpf.tables import words
+from headrace.bpf.tables import words
 
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET = 1, 2, 10, 16, 17
 

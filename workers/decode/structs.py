@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from bpf.tables import words
-from bpf.tables.reads import CONTROL, IOVEC, SOCKADDR
-from bpf.tables.shown import Shown
-from bpf.tables.structs import SCALARS, Layout, Place, declared, layout_of
-from workers.decode.flags import parser_by_command, parser_from
-from workers.decode.sockaddr import decode as decode_sockaddr
-from workers.decode.sockaddr import ipv4, ipv6
+from headrace.bpf.tables import words
+from headrace.bpf.tables.reads import CONTROL, IOVEC, SOCKADDR
+from headrace.bpf.tables.shown import Shown
+from headrace.bpf.tables.structs import SCALARS, Layout, Place, declared, layout_of
+from headrace.workers.decode.flags import parser_by_command, parser_from
+from headrace.workers.decode.sockaddr import decode as decode_sockaddr
+from headrace.workers.decode.sockaddr import ipv4, ipv6
 
 Value = object
 Reader = Callable[[bytes], Value]

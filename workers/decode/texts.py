@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf.layout import (
+from headrace.bpf.layout import (
     BLOB_BASE,
     BLOB_CUT,
     BLOB_FAULT,
@@ -19,13 +19,13 @@ from bpf.layout import (
     SOURCE_USER_ENTRY,
     SOURCE_USER_EXIT,
 )
-from bpf.tables import shown
-from bpf.tables.catalogue import LEXICAL, Event
-from bpf.tables.reads import NAME, PATH, ROOT, Argument
-from workers.decode import paths
-from workers.records import blocks
-from workers.records.blobs import Blobs, bytes_of
-from workers.records.rows import Rows
+from headrace.bpf.tables import shown
+from headrace.bpf.tables.catalogue import LEXICAL, Event
+from headrace.bpf.tables.reads import NAME, PATH, ROOT, Argument
+from headrace.workers.decode import paths
+from headrace.workers.records import blocks
+from headrace.workers.records.blobs import Blobs, bytes_of
+from headrace.workers.records.rows import Rows
 
 Array = np.ndarray[Any, Any]
 SOURCES = {SOURCE_USER_EXIT: "user-exit", SOURCE_KERNEL: "kernel", SOURCE_USER_ENTRY: "user-entry"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-from bpf.tables import words
-from workers.decode.numbers import Parser, table_of
+from headrace.bpf.tables import words
+from headrace.workers.decode.numbers import Parser, table_of
 
 PLAIN_VALUES = 0x9000
 """Numbers below it are asked for their names: requests of ioctl are the largest of these."""

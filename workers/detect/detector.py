@@ -9,23 +9,23 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bpf.tables.catalogue import Catalogue
-from config.rules import Rule
-from config.undecided import UNDECIDED
-from config.undecided import what as undecided
-from workers.detect.code.bounds import FORK, Answer, CodeRule, Report, code_rules
-from workers.detect.code.states import Given
-from workers.detect.columns.view import View
-from workers.detect.engine.engine import Engine
-from workers.detect.engine.matches import Matched, Matches
-from workers.detect.findings.gaps import Gaps
-from workers.detect.findings.history import History
-from workers.detect.findings.lines import FindingLines, Rendered
-from workers.enrich.containers import Describe, container_id, nobody
-from workers.enrich.tree import ProcessTree
-from workers.records.blobs import argument, argument_counts
-from workers.records.rows import Contexts, Rows
-from workers.views.style import Facts
+from headrace.bpf.tables.catalogue import Catalogue
+from headrace.config.rules import Rule
+from headrace.config.undecided import UNDECIDED
+from headrace.config.undecided import what as undecided
+from headrace.workers.detect.code.bounds import FORK, Answer, CodeRule, Report, code_rules
+from headrace.workers.detect.code.states import Given
+from headrace.workers.detect.columns.view import View
+from headrace.workers.detect.engine.engine import Engine
+from headrace.workers.detect.engine.matches import Matched, Matches
+from headrace.workers.detect.findings.gaps import Gaps
+from headrace.workers.detect.findings.history import History
+from headrace.workers.detect.findings.lines import FindingLines, Rendered
+from headrace.workers.enrich.containers import Describe, container_id, nobody
+from headrace.workers.enrich.tree import ProcessTree
+from headrace.workers.records.blobs import argument, argument_counts
+from headrace.workers.records.rows import Contexts, Rows
+from headrace.workers.views.style import Facts
 
 
 def unplaced(rule: Rule) -> bytes:

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from bpf.layout import RUNTIME_ECS, RUNTIME_LXC, RUNTIMES
-from config.runtimes import Answer
+from headrace.bpf.layout import RUNTIME_ECS, RUNTIME_LXC, RUNTIMES
+from headrace.config.runtimes import Answer
 
 OFF = "off"
 

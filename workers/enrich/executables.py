@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bpf.layout import EVENTS
-from bpf.tables.catalogue import Catalogue
-from workers.decode.texts import Texts
-from workers.records.blobs import argument, blobs
-from workers.records.rows import Contexts, Rows
+from headrace.bpf.layout import EVENTS
+from headrace.bpf.tables.catalogue import Catalogue
+from headrace.workers.decode.texts import Texts
+from headrace.workers.records.blobs import argument, blobs
+from headrace.workers.records.rows import Contexts, Rows
 
 Array = np.ndarray[Any, Any]
 Key = tuple[int, int, int]

@@ -21,10 +21,10 @@ from weakref import WeakSet
 
 import numpy as np
 
-from bpf.tables.catalogue import Catalogue
-from workers.decode.texts import Texts
-from workers.records.blobs import Blobs, argument, blobs
-from workers.records.rows import Contexts, Rows
+from headrace.bpf.tables.catalogue import Catalogue
+from headrace.workers.decode.texts import Texts
+from headrace.workers.records.blobs import Blobs, argument, blobs
+from headrace.workers.records.rows import Contexts, Rows
 
 Array = np.ndarray[Any, Any]
 Key = tuple[int, int]

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import BLOB, BLOB_STATUS, CELL_BYTES, EVENTS, LONG_BLOB
-from bpf.tables.catalogue import Catalogue, Event
-from bpf.tables.widths import mask_of
-from workers.records.blocks import Block, gather
-from workers.records.rows import CELL_WORDS, Rows
+from headrace.bpf.layout import BLOB, BLOB_STATUS, CELL_BYTES, EVENTS, LONG_BLOB
+from headrace.bpf.tables.catalogue import Catalogue, Event
+from headrace.bpf.tables.widths import mask_of
+from headrace.workers.records.blocks import Block, gather
+from headrace.workers.records.rows import CELL_WORDS, Rows
 
 Array = np.ndarray[Any, Any]
 BLOB_BYTES = BLOB.itemsize

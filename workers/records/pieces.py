@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import (
+from headrace.bpf.layout import (
     BLOB,
     BLOB_CUT,
     BLOB_OK,

@@ -20,7 +20,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf.layout import BITMAP_WORDS, CELL_BYTES, CONTEXT, FRAME, FRAME_CELLS, FRAME_VERSION, STREAM_BULK, TIME_END
+from headrace.bpf.layout import (
+    BITMAP_WORDS,
+    CELL_BYTES,
+    CONTEXT,
+    FRAME,
+    FRAME_CELLS,
+    FRAME_VERSION,
+    STREAM_BULK,
+    TIME_END,
+)
 
 Array = np.ndarray[Any, Any]
 

@@ -15,16 +15,16 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from bpf.layout import EVENTS, HEAD_ENTRY, HEAD_NOT_RUN
-from bpf.tables.catalogue import Catalogue, Event
-from bpf.tables.reads import Argument
-from workers.enrich.containers import Describe, container_id, nobody, of_event
-from workers.enrich.executables import Executables
-from workers.records.blobs import argument
-from workers.records.rows import Contexts, Rows
-from workers.views.named import Named, unasked
-from workers.views.pieces import Laid, Lines
-from workers.views.style import Facts, Marks, Value, text
+from headrace.bpf.layout import EVENTS, HEAD_ENTRY, HEAD_NOT_RUN
+from headrace.bpf.tables.catalogue import Catalogue, Event
+from headrace.bpf.tables.reads import Argument
+from headrace.workers.enrich.containers import Describe, container_id, nobody, of_event
+from headrace.workers.enrich.executables import Executables
+from headrace.workers.records.blobs import argument
+from headrace.workers.records.rows import Contexts, Rows
+from headrace.workers.views.named import Named, unasked
+from headrace.workers.views.pieces import Laid, Lines
+from headrace.workers.views.style import Facts, Marks, Value, text
 
 Array = np.ndarray[Any, Any]
 NULL = "\0"

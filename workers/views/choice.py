@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from bpf.tables.catalogue import Catalogue
-from workers.enrich.containers import Accounts, Describe
-from workers.enrich.executables import Executables
-from workers.enrich.tree import ProcessTree
-from workers.records.rows import Rows
-from workers.views.columns import ColumnsView
-from workers.views.json_lines import JsonStyle
-from workers.views.lineage import Lineages
-from workers.views.named import Named
-from workers.views.pieces import Lines
-from workers.views.style import Facts
-from workers.views.table import TableStyle
+from headrace.bpf.tables.catalogue import Catalogue
+from headrace.workers.enrich.containers import Accounts, Describe
+from headrace.workers.enrich.executables import Executables
+from headrace.workers.enrich.tree import ProcessTree
+from headrace.workers.records.rows import Rows
+from headrace.workers.views.columns import ColumnsView
+from headrace.workers.views.json_lines import JsonStyle
+from headrace.workers.views.lineage import Lineages
+from headrace.workers.views.named import Named
+from headrace.workers.views.pieces import Lines
+from headrace.workers.views.style import Facts
+from headrace.workers.views.table import TableStyle
 
 if TYPE_CHECKING:
-    from workers.views.arrow import ArrowView
+    from headrace.workers.views.arrow import ArrowView
 
 
 class Options(Protocol):
@@ -61,7 +61,7 @@ def view_of(
         table = TableStyle(facts, options.colour, options.columns)
         return Lines(catalogue, table, parse, executables, options.hidden, named)
     if name == "arrow":
-        from workers.views.arrow import ArrowView  # an extra
+        from headrace.workers.views.arrow import ArrowView  # an extra
 
         return ArrowView(catalogue, facts, parse, tree.executable, executables, describe, named)
     return ColumnsView(catalogue, facts, parse)

@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bpf.layout import CONTEXT
-from bpf.tables.catalogue import Catalogue
-from workers.decode.flags import parser_of
-from workers.decode.numbers import Parser
-from workers.records.blobs import argument, argument_counts, blobs
-from workers.records.rows import Contexts, Rows
-from workers.views.style import Facts
+from headrace.bpf.layout import CONTEXT
+from headrace.bpf.tables.catalogue import Catalogue
+from headrace.workers.decode.flags import parser_of
+from headrace.workers.decode.numbers import Parser
+from headrace.workers.records.blobs import argument, argument_counts, blobs
+from headrace.workers.records.rows import Contexts, Rows
+from headrace.workers.views.style import Facts
 
 Array = np.ndarray[Any, Any]
 DISTINCT = 4096

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bpf.tables.catalogue import Event
-from bpf.tables.reads import Argument
-from workers.decode.meaning import decides
-from workers.decode.values import grouped
-from workers.records.blobs import Blobs, used
-from workers.records.rows import Rows
+from headrace.bpf.tables.catalogue import Event
+from headrace.bpf.tables.reads import Argument
+from headrace.workers.decode.meaning import decides
+from headrace.workers.decode.values import grouped
+from headrace.workers.records.blobs import Blobs, used
+from headrace.workers.records.rows import Rows
 
 Array = np.ndarray[Any, Any]
 

@@ -11,14 +11,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bpf.layout import CONTEXT, HEAD_ANSWERED, HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN, HEAD_OWN_TARGET
-from bpf.tables.catalogue import ON_PROCESSES, Event
-from bpf.tables.reads import Argument
-from workers.decode.flags import error_name
-from workers.decode.values import decimals
-from workers.enrich.containers import Accounts, Describe, nobody, of_event
-from workers.enrich.users import user_name
-from workers.views.style import Facts, Marks, Value, said, said_user, text
+from headrace.bpf.layout import CONTEXT, HEAD_ANSWERED, HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN, HEAD_OWN_TARGET
+from headrace.bpf.tables.catalogue import ON_PROCESSES, Event
+from headrace.bpf.tables.reads import Argument
+from headrace.workers.decode.flags import error_name
+from headrace.workers.decode.values import decimals
+from headrace.workers.enrich.containers import Accounts, Describe, nobody, of_event
+from headrace.workers.enrich.users import user_name
+from headrace.workers.views.style import Facts, Marks, Value, said, said_user, text
 
 Array = np.ndarray[Any, Any]
 Context: Any = type("Context", (namedtuple("Fields", CONTEXT.names or ()),), {"__slots__": ()})

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from workers.enrich.tree import Image, Key, Process, ProcessTree, ancestors
-from workers.records.rows import Contexts, Rows
-from workers.views.style import said
+from headrace.workers.enrich.tree import Image, Key, Process, ProcessTree, ancestors
+from headrace.workers.records.rows import Contexts, Rows
+from headrace.workers.views.style import said
 
 Array = np.ndarray[Any, Any]
 REPEAT_NS = 60 * 10**9

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from bpf.tables.catalogue import Event
-from config.runtimes import Answer
-from workers.decode.texts import Texts
-from workers.records.blobs import Blobs
-from workers.records.rows import Rows
-from workers.views.store import Cache, Store
-from workers.views.style import Style, Value
+from headrace.bpf.tables.catalogue import Event
+from headrace.config.runtimes import Answer
+from headrace.workers.decode.texts import Texts
+from headrace.workers.records.blobs import Blobs
+from headrace.workers.records.rows import Rows
+from headrace.workers.views.store import Cache, Store
+from headrace.workers.views.style import Style, Value
 
 Array = np.ndarray[Any, Any]
 Named = Callable[[bytes, bytes], Answer | None]

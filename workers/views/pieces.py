@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf.layout import (
+from headrace.bpf.layout import (
     BLOB_BYPASS,
     BLOB_CUT,
     BLOB_FAULT,
@@ -31,28 +31,28 @@ from bpf.layout import (
     HEAD_NO_OBJECT,
     HEAD_OWN_ROOT,
 )
-from bpf.tables.catalogue import Catalogue, Event
-from bpf.tables.reads import BUFFERS, HASH, KERNEL, NAMED, OBJECT, ROOT, SOCKADDR, UNREAD, VECTOR
-from bpf.tables.widths import number
-from workers.decode import paths
-from workers.decode.composed import decimal32, pointer
-from workers.decode.flags import parser_by_command, parser_of
-from workers.decode.ignored import REASON, Ignored
-from workers.decode.meaning import BYTES_TYPE, by_variant, decides, is_read, shown_of
-from workers.decode.numbers import Parser
-from workers.decode.sockaddr import is_exact
-from workers.decode.structs import Decoder, decoder_of, is_lossy, option_value, typed_decoder
-from workers.decode.texts import ABSENT, OUTSIDE, Text, Texts
-from workers.decode.values import grouped, is_pointer
-from workers.enrich.executables import Executables
-from workers.records.blobs import Blobs, argument_counts, blobs, bytes_of, used
-from workers.records.blocks import byte_strings
-from workers.records.rows import Contexts, Rows
-from workers.views.commanded import CommandedPieces, Pieces
-from workers.views.lineage import Lineages
-from workers.views.named import Named, NamedPieces, unasked
-from workers.views.store import Cache, Store
-from workers.views.style import Marks, Style, Value
+from headrace.bpf.tables.catalogue import Catalogue, Event
+from headrace.bpf.tables.reads import BUFFERS, HASH, KERNEL, NAMED, OBJECT, ROOT, SOCKADDR, UNREAD, VECTOR
+from headrace.bpf.tables.widths import number
+from headrace.workers.decode import paths
+from headrace.workers.decode.composed import decimal32, pointer
+from headrace.workers.decode.flags import parser_by_command, parser_of
+from headrace.workers.decode.ignored import REASON, Ignored
+from headrace.workers.decode.meaning import BYTES_TYPE, by_variant, decides, is_read, shown_of
+from headrace.workers.decode.numbers import Parser
+from headrace.workers.decode.sockaddr import is_exact
+from headrace.workers.decode.structs import Decoder, decoder_of, is_lossy, option_value, typed_decoder
+from headrace.workers.decode.texts import ABSENT, OUTSIDE, Text, Texts
+from headrace.workers.decode.values import grouped, is_pointer
+from headrace.workers.enrich.executables import Executables
+from headrace.workers.records.blobs import Blobs, argument_counts, blobs, bytes_of, used
+from headrace.workers.records.blocks import byte_strings
+from headrace.workers.records.rows import Contexts, Rows
+from headrace.workers.views.commanded import CommandedPieces, Pieces
+from headrace.workers.views.lineage import Lineages
+from headrace.workers.views.named import Named, NamedPieces, unasked
+from headrace.workers.views.store import Cache, Store
+from headrace.workers.views.style import Marks, Style, Value
 
 Array = np.ndarray[Any, Any]
 REASONS = {

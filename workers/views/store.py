@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.decode.values import by_runs
+from headrace.workers.decode.values import by_runs
 
 Array = np.ndarray[Any, Any]
 MAX_PIECES = 1 << 16

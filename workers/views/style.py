@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bpf.tables.catalogue import Event
-from bpf.tables.reads import Argument
+from headrace.bpf.tables.catalogue import Event
+from headrace.bpf.tables.reads import Argument
 
 Array = np.ndarray[Any, Any]
 

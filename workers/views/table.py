@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import HEAD_ENTRY, HEAD_NOT_RUN
-from bpf.tables.catalogue import Event
-from bpf.tables.reads import Argument
-from config.printable import CUT, quoted
-from workers.decode.flags import error_name
-from workers.decode.ignored import REASON
-from workers.views.style import Facts, Marks, Value
+from headrace.bpf.layout import HEAD_ENTRY, HEAD_NOT_RUN
+from headrace.bpf.tables.catalogue import Event
+from headrace.bpf.tables.reads import Argument
+from headrace.config.printable import CUT, quoted
+from headrace.workers.decode.flags import error_name
+from headrace.workers.decode.ignored import REASON
+from headrace.workers.views.style import Facts, Marks, Value
 
 Array = np.ndarray[Any, Any]
 HEADER = f"{'TIME':<15} {'UID':>5} {'COMM':<15} {'PID':>7} {'TID':>7} {'EVENT':<20} {'RET':>10}  ARGS"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bpf import layout
+from headrace.bpf import layout
 from tests.unit import frames
 
 HEADER = Path(layout.__file__).parent / "c" / "layout.h"

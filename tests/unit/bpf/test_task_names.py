@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bpf.programs.source import HERE
+from headrace.bpf.programs.source import HERE
 from tests.live import compile_c
 
 PROGRAM = """

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.tables.catalogue import UnknownName, catalogue
-from config.filters import FilterError, Selection, parse
+from headrace.bpf.tables.catalogue import UnknownName, catalogue
+from headrace.config.filters import FilterError, Selection, parse
 
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 

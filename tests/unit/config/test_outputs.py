@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from config.outputs import FORMATS, OPTIONS, Output, OutputError, Outputs, check_shared, parse
+from headrace.config.outputs import FORMATS, OPTIONS, Output, OutputError, Outputs, check_shared, parse
 
 
 def one(text: str) -> Output:
@@ -42,7 +42,7 @@ def test_a_specification_is_a_sink(text: str, expected: Output) -> None:
 
 def test_arrow_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     assert one("arrow:/tmp/x").render == one("zmq:ipc:///run/h,format=arrow").render == "arrow"
-    monkeypatch.setattr("config.outputs.find_spec", lambda name: None)
+    monkeypatch.setattr("headrace.config.outputs.find_spec", lambda name: None)
     for text in ("arrow:/tmp/x", "zmq:ipc:///run/h,format=arrow"):
         assert "pip install 'headrace[arrow]'" in refused(text)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.printable import escaped, quoted, unquoted
+from headrace.config.printable import escaped, quoted, unquoted
 
 HOSTILE = st.text(
     st.one_of(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from config.files import LONGEST_FILE
-from config.rules import load
+from headrace.config.files import LONGEST_FILE
+from headrace.config.rules import load
 
 GOOD = "id: GOOD-1\nname: good\nevents: {getppid: null}\n"
 

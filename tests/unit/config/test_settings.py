@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from config.settings import MAX_WORKERS, Settings, SettingsError, default_workers, resolve
+from headrace.config.settings import MAX_WORKERS, Settings, SettingsError, default_workers, resolve
 
 
 @pytest.fixture

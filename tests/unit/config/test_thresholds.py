@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.tables.catalogue import catalogue
-from config import thresholds
-from config.thresholds import Thresholds
-from workers.detect.offline.analysis import Analysis, Indexed
-from workers.detect.offline.json_events import of_line
-from workers.detect.rules.rulesets import build
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config import thresholds
+from headrace.config.thresholds import Thresholds
+from headrace.workers.detect.offline.analysis import Analysis, Indexed
+from headrace.workers.detect.offline.json_events import of_line
+from headrace.workers.detect.rules.rulesets import build
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30)), max_size=60), st.integers(2, 4), st.integers(1, 40))

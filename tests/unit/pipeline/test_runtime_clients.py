@@ -14,13 +14,13 @@ from typing import Any
 import grpc
 import pytest
 
-from config.runtimes import Info
-from pipeline.containers import cri as cri_client
-from pipeline.containers import cri_pb2
-from pipeline.containers import docker as engine
-from pipeline.containers.cri import Cri
-from pipeline.containers.docker import LONGEST_LINE, Engine
-from pipeline.containers.runtimes import MAX_BYTES, Unavailable
+from headrace.config.runtimes import Info
+from headrace.pipeline.containers import cri as cri_client
+from headrace.pipeline.containers import cri_pb2
+from headrace.pipeline.containers import docker as engine
+from headrace.pipeline.containers.cri import CriClient
+from headrace.pipeline.containers.docker import LONGEST_LINE, DockerClient
+from headrace.pipeline.containers.runtimes import MAX_BYTES, Unavailable
 
 ID, OTHER = "a1" * 32, "b2" * 32
 LABELS = {"team": "red", "io.kubernetes.pod.name": "pod"}
@@ -65,7 +65,7 @@ def look(tmp_path: Path) -> Iterator[Callable[[Say], Info | None]]:
 
     def ask(say: Say) -> Info | None:
         servers.append(Server(tmp_path / "sock", say))
-        client = Engine(str(tmp_path / "sock"), ("te*",))
+        client = DockerClient(str(tmp_path / "sock"), ("te*",))
         try:
             return client.look(ID)
         finally:
@@ -171,7 +171,7 @@ def test_who_does_not_answer_in_time_is_left(
 
 
 def test_a_socket_that_is_none(tmp_path: Path) -> None:
-    for client in (Engine(str(tmp_path / "none"), ()), Cri(str(tmp_path / "none"), ())):
+    for client in (DockerClient(str(tmp_path / "none"), ()), CriClient(str(tmp_path / "none"), ())):
         with pytest.raises(Unavailable) as caught:
             client.look(ID)
         assert caught.value.reason == "no socket"
@@ -183,7 +183,7 @@ def test_events_of_docker_that_make_no_sense(tmp_path: Path) -> None:
     for bad in (b"no JSON\n", b"[1]\n", b'{"Actor": 7}\n', b"[" * 60_000 + b"\n", b"x" * (LONGEST_LINE + 4097)):
         path = tmp_path / "sock"
         server = Server(path, chunks(good, bad))
-        events = Engine(str(path), ()).events()
+        events = DockerClient(str(path), ()).events()
         assert [tuple(next(events)) for _ in range(3)] == [("", "listening"), (ID, "changed"), (OTHER, "gone")]
         with pytest.raises(Unavailable):
             list(events)
@@ -217,7 +217,7 @@ def status(tmp_path: Path) -> Iterator[Callable[..., Info | None]]:
     def ask(**methods: Handler) -> Info | None:
         path = tmp_path / f"cri-{len(servers)}"
         servers.append(CriServer(path, methods))
-        return Cri(str(path), ("te*",)).look(ID)
+        return CriClient(str(path), ("te*",)).look(ID)
 
     yield ask
     for one in servers:
@@ -283,6 +283,6 @@ def test_who_speaks_no_grpc_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(cri_client, "TIMEOUT_S", 0.5)
     server = Server(tmp_path / "sock", lambda request: b"220 mail\r\n")
     with pytest.raises(Unavailable) as caught:
-        Cri(str(tmp_path / "sock"), ()).look(ID)
+        CriClient(str(tmp_path / "sock"), ()).look(ID)
     server.close()
     assert caught.value.reason in ("no connection", "timeout")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.process import signals
-from pipeline.process.signals import ENDING, Stopper
+from headrace.pipeline.process import signals
+from headrace.pipeline.process.signals import ENDING, Stopper
 
 Terminal = list[bool]
 

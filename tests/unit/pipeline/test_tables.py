@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.run import kernel
+from headrace.pipeline.run import kernel
 
 
 def test_a_module_that_loads_has_a_look_at_once_and_soon_after(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpf.tables.catalogue import catalogue
-from pipeline.process.plan import ATTEMPT
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.pipeline.process.plan import ATTEMPT
+from headrace.workers.attempts import DEATHS, Attempts
+from headrace.workers.core import Batch, Core
 from tests.unit.frames import Record, frame, view
-from workers.attempts import DEATHS, Attempts
-from workers.core import Batch, Core
 
 GETPPID = 110
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.workers.core import Batch, Core
+from headrace.workers.records import rows as rows_module
+from headrace.workers.views.json_lines import JsonStyle
+from headrace.workers.views.pieces import Lines
+from headrace.workers.views.style import Facts
 from tests.unit.frames import CLOSE, GETPPID, OPENAT, Blob, Record, Who, claimed, frame, view
 from tests.unit.workers.records.test_rows import ANY_FRAME, FIRST_HEAD, SOUND, patched
-from workers.core import Batch, Core
-from workers.records import rows as rows_module
-from workers.views.json_lines import JsonStyle
-from workers.views.pieces import Lines
-from workers.views.style import Facts
 
 LAST = 2**63
 NO_SUCH_EVENT = 900

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.workers import hold
+from headrace.workers.core import Core
+from headrace.workers.hold import Hold
 from tests.unit.frames import Record, Who, frame, view
-from workers import hold
-from workers.core import Core
-from workers.hold import Hold
 
 MS = 10**6
 A, B = bytes([1]) * 32, bytes([2]) * 32

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from bpf.tables.catalogue import catalogue
-from pipeline.process import books
-from pipeline.process.books import Ledger
-from pipeline.transport.frames import Loss, loss_frame
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.pipeline.process import books
+from headrace.pipeline.process.books import Ledger
+from headrace.pipeline.transport.frames import Loss, loss_frame
+from headrace.workers.core import Core
+from headrace.workers.process import Worker
 from tests.unit.frames import CLOSE, OPENAT, Record, frame, view
-from workers.core import Core
-from workers.process import Worker
 
 
 def ledger_of(*frames: bytes) -> Ledger:

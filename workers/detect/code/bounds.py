@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from bpf.tables.catalogue import LIFECYCLE, Catalogue, Event
-from config.conditions import ConditionError, Node, read
-from config.located import Located
-from config.rules import IDENTIFIER, SCOPES, SEVERITIES, Example, Mitre, Rule, RuleError, text_of
-from config.thresholds import threshold_of
-from workers.detect.code.signature import Batch, Result, Signature, State
-from workers.detect.code.states import Caused, Given, Kept, States
+from headrace.bpf.tables.catalogue import LIFECYCLE, Catalogue, Event
+from headrace.config.conditions import ConditionError, Node, read
+from headrace.config.located import Located
+from headrace.config.rules import IDENTIFIER, SCOPES, SEVERITIES, Example, Mitre, Rule, RuleError, text_of
+from headrace.config.thresholds import threshold_of
+from headrace.workers.detect.code.old_name import can_be_imported
+from headrace.workers.detect.code.signature import Batch, Result, Signature, State
+from headrace.workers.detect.code.states import Caused, Given, Kept, States
 
 MAX_FAILURES = 10
 """After so many a signature is off in this worker."""
@@ -51,7 +52,8 @@ def defined(path: str, source: str) -> list[tuple[str, type[Signature]]]:
     module.__file__ = path
     sys.modules[module.__name__] = module  # as dataclasses and others expect
     try:
-        exec(compile(source, path, "exec"), module.__dict__)
+        with can_be_imported():
+            exec(compile(source, path, "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         line = _line(error, path) or getattr(error, "lineno", 0) or 0
         raise RuleError(path, line, "", f"{type(error).__name__}: {error}") from error

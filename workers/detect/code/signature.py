@@ -1,6 +1,6 @@
 """Signatures in Python: what their authors write against.
 
-    from workers.detect.signature import Event, Signature
+    from headrace.signature import Event, Signature
 
     class Api(Signature):
         id, name, severity = "MY-1", "api_connection", "low"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from config.conditions import COMPARED
-from workers.detect.columns.view import Array, Column, Keys, ValueColumn, View, listed
-from workers.detect.rules.matching import COMPARES
-from workers.detect.rules.patterns import lowered
-from workers.detect.rules.values import Text, Value, text
+from headrace.config.conditions import COMPARED
+from headrace.workers.detect.columns.view import Array, Column, Keys, ValueColumn, View, listed
+from headrace.workers.detect.rules.matching import COMPARES
+from headrace.workers.detect.rules.patterns import lowered
+from headrace.workers.detect.rules.values import Text, Value, text
 
 UNDECIDED = Text((), True)
 """The outcome where a limit of ours leaves it open."""

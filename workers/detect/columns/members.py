@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import HEAD_COMPAT
-from bpf.tables.catalogue import Event
-from bpf.tables.structs import Member
-from bpf.tables.widths import number
-from workers.decode.meaning import decides
-from workers.decode.values import grouped
-from workers.detect.columns.view import Array, Keys, ValueColumn, View
-from workers.detect.rules.members import ADDRESSES, Place, kind_of, place_of, width_of
-from workers.detect.rules.values import TEXT, Text, Value
-from workers.records.blobs import used
-from workers.records.blocks import Block
+from headrace.bpf.layout import HEAD_COMPAT
+from headrace.bpf.tables.catalogue import Event
+from headrace.bpf.tables.structs import Member
+from headrace.bpf.tables.widths import number
+from headrace.workers.decode.meaning import decides
+from headrace.workers.decode.values import grouped
+from headrace.workers.detect.columns.view import Array, Keys, ValueColumn, View
+from headrace.workers.detect.rules.members import ADDRESSES, Place, kind_of, place_of, width_of
+from headrace.workers.detect.rules.values import TEXT, Text, Value
+from headrace.workers.records.blobs import used
+from headrace.workers.records.blocks import Block
 
 
 class MemberColumn(ValueColumn):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from workers.detect.columns.comparison import ComparisonColumn
-from workers.detect.columns.members import MemberColumn
-from workers.detect.columns.recorded import (
+from headrace.workers.detect.columns.comparison import ComparisonColumn
+from headrace.workers.detect.columns.members import MemberColumn
+from headrace.workers.detect.columns.recorded import (
     AddressNumberColumn,
     BlobColumn,
     DescriptorColumn,
@@ -15,11 +15,11 @@ from workers.detect.columns.recorded import (
     TargetColumn,
     TextColumn,
 )
-from workers.detect.columns.subjects import CommandLineColumn, ContextColumn, ExecImageColumn, ImageColumn
-from workers.detect.columns.view import Array, Column, Keys, ValueColumn, View
-from workers.detect.rules.fields import EXEC, SOCKADDR_TYPE, Field, field_of
-from workers.detect.rules.values import BYTES, NUMBER, Value, shown_number
-from workers.views.pieces import VECTOR_TYPE
+from headrace.workers.detect.columns.subjects import CommandLineColumn, ContextColumn, ExecImageColumn, ImageColumn
+from headrace.workers.detect.columns.view import Array, Column, Keys, ValueColumn, View
+from headrace.workers.detect.rules.fields import EXEC, SOCKADDR_TYPE, Field, field_of
+from headrace.workers.detect.rules.values import BYTES, NUMBER, Value, shown_number
+from headrace.workers.views.pieces import VECTOR_TYPE
 
 
 class ShownColumn(ValueColumn):

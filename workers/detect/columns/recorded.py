@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import (
+from headrace.bpf.layout import (
     BLOB_BASE,
     BLOB_CUT,
     BLOB_FAULT,
@@ -20,21 +20,21 @@ from bpf.layout import (
     HEAD_OWN_TARGET,
     ROOT_NOT_MET,
 )
-from bpf.tables.catalogue import LEXICAL, Event
-from bpf.tables.reads import NAME, NAMED, OBJECT, PATH, ROOT, UNREAD
-from bpf.tables.widths import number
-from workers.decode import paths, texts
-from workers.decode.ignored import Ignored
-from workers.decode.meaning import Commanded, decides, pointing
-from workers.decode.sockaddr import decode as decode_sockaddr
-from workers.decode.texts import Texts
-from workers.detect.columns.view import Array, Bulk, Keys, ValueColumn, View, Walked, elements, listed
-from workers.detect.rules.fields import FAMILIES, SOCKADDR_TYPE, Field
-from workers.detect.rules.values import BYTES, Text, Value, text
-from workers.records import blocks
-from workers.records.blobs import argument, used
-from workers.records.blocks import Block, byte_strings
-from workers.views.pieces import VECTOR_TYPE
+from headrace.bpf.tables.catalogue import LEXICAL, Event
+from headrace.bpf.tables.reads import NAME, NAMED, OBJECT, PATH, ROOT, UNREAD
+from headrace.bpf.tables.widths import number
+from headrace.workers.decode import paths, texts
+from headrace.workers.decode.ignored import Ignored
+from headrace.workers.decode.meaning import Commanded, decides, pointing
+from headrace.workers.decode.sockaddr import decode as decode_sockaddr
+from headrace.workers.decode.texts import Texts
+from headrace.workers.detect.columns.view import Array, Bulk, Keys, ValueColumn, View, Walked, elements, listed
+from headrace.workers.detect.rules.fields import FAMILIES, SOCKADDR_TYPE, Field
+from headrace.workers.detect.rules.values import BYTES, Text, Value, text
+from headrace.workers.records import blocks
+from headrace.workers.records.blobs import argument, used
+from headrace.workers.records.blocks import Block, byte_strings
+from headrace.workers.views.pieces import VECTOR_TYPE
 
 LOW = np.uint64(0xFFFFFFFF)
 NONE = np.zeros(0, bool)

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from bpf.layout import CONTAINER_STARTED
-from bpf.tables.catalogue import Event
-from workers.detect.columns.recorded import BlobColumn, TextColumn
-from workers.detect.columns.view import Array, Bulk, Few, Keys, ValueColumn, View
-from workers.detect.rules.fields import Field
-from workers.detect.rules.values import NUMBER, Text, Value, text
-from workers.enrich.containers import runtime_name, shown_id
-from workers.enrich.tree import Image, Process, ProcessTree, ancestor_images
-from workers.enrich.users import user_name
-from workers.records import blocks
+from headrace.bpf.layout import CONTAINER_STARTED
+from headrace.bpf.tables.catalogue import Event
+from headrace.workers.detect.columns.recorded import BlobColumn, TextColumn
+from headrace.workers.detect.columns.view import Array, Bulk, Few, Keys, ValueColumn, View
+from headrace.workers.detect.rules.fields import Field
+from headrace.workers.detect.rules.values import NUMBER, Text, Value, text
+from headrace.workers.enrich.containers import runtime_name, shown_id
+from headrace.workers.enrich.tree import Image, Process, ProcessTree, ancestor_images
+from headrace.workers.enrich.users import user_name
+from headrace.workers.records import blocks
 
 
 class ContextColumn(ValueColumn):

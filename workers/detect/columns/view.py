@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bpf.layout import BLOB_CUT, BLOB_FAULT, BLOB_OK, BLOB_RACED
-from workers.detect.rules.values import Value
-from workers.enrich.tree import Image, Process, ProcessTree
-from workers.records.blobs import Blobs, blobs
-from workers.records.blocks import Block
-from workers.records.rows import Contexts, Rows
+from headrace.bpf.layout import BLOB_CUT, BLOB_FAULT, BLOB_OK, BLOB_RACED
+from headrace.workers.detect.rules.values import Value
+from headrace.workers.enrich.tree import Image, Process, ProcessTree
+from headrace.workers.records.blobs import Blobs, blobs
+from headrace.workers.records.blocks import Block
+from headrace.workers.records.rows import Contexts, Rows
 
 Array = np.ndarray[Any, Any]
 

@@ -19,24 +19,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpf.programs.early import EVERY
-from bpf.tables.catalogue import Catalogue
-from config.rules import Rule
-from workers.detect.columns.reading import column_of
-from workers.detect.columns.view import Bulk, Column, Few, View
-from workers.detect.engine.matches import Matched, Matches
-from workers.detect.engine.memory import Memory
-from workers.detect.engine.prefilter import Prefilter
-from workers.detect.engine.scan import Scan, Seen
-from workers.detect.engine.steps import OPEN, STATE_BYTES, UNKNOWN_STEP, State, Step, bits, numbers_in
-from workers.detect.engine.tally import Tally
-from workers.detect.rules.compiled import NEGATED, SURELY, Formula, OfEvent, compile_rules, numbers
-from workers.detect.rules.fields import Field
-from workers.detect.rules.matching import Matcher, Verdicts
-from workers.detect.rules.values import NUMBER
-from workers.enrich.tree import ProcessTree
-from workers.records.blobs import argument_counts
-from workers.records.rows import Contexts, Rows
+from headrace.bpf.programs.early import EVERY
+from headrace.bpf.tables.catalogue import Catalogue
+from headrace.config.rules import Rule
+from headrace.workers.detect.columns.reading import column_of
+from headrace.workers.detect.columns.view import Bulk, Column, Few, View
+from headrace.workers.detect.engine.matches import Matched, Matches
+from headrace.workers.detect.engine.memory import Memory
+from headrace.workers.detect.engine.prefilter import Prefilter
+from headrace.workers.detect.engine.scan import Scan, Seen
+from headrace.workers.detect.engine.steps import OPEN, STATE_BYTES, UNKNOWN_STEP, State, Step, bits, numbers_in
+from headrace.workers.detect.engine.tally import Tally
+from headrace.workers.detect.rules.compiled import NEGATED, SURELY, Formula, OfEvent, compile_rules, numbers
+from headrace.workers.detect.rules.fields import Field
+from headrace.workers.detect.rules.matching import Matcher, Verdicts
+from headrace.workers.detect.rules.values import NUMBER
+from headrace.workers.enrich.tree import ProcessTree
+from headrace.workers.records.blobs import argument_counts
+from headrace.workers.records.rows import Contexts, Rows
 
 Array = np.ndarray[Any, Any]
 ColumnOf = Callable[[Field], Column]

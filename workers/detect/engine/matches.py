@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.detect.code.states import Caused
+from headrace.workers.detect.code.states import Caused
 
 Array = np.ndarray[Any, Any]
 Matched = tuple[int, ...]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.decode.values import by_runs
+from headrace.workers.decode.values import by_runs
 
 Array = np.ndarray[Any, Any]
 MAX_KEYS, MAX_BYTES = 1 << 17, 16 << 20

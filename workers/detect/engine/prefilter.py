@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import hyperscan
 import numpy as np
 
-from config.conditions import Scalar, Test
-from workers.detect.engine.scan import MAX_BYTES, database, required
-from workers.detect.rules.patterns import as_bytes, escaped, lowered
-from workers.records.blocks import NUL, SLASH, Block
+from headrace.config.conditions import Scalar, Test
+from headrace.workers.detect.engine.scan import MAX_BYTES, database, required
+from headrace.workers.detect.rules.patterns import as_bytes, escaped, lowered
+from headrace.workers.records.blocks import NUL, SLASH, Block
 
 Array = np.ndarray[Any, Any]
 LEAST = 2

@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 import hyperscan
 import numpy as np
 
-from config.conditions import Test
-from workers.detect.rules.fields import Field
-from workers.detect.rules.patterns import END, PatternSet, pattern, plain_part, wildness
-from workers.detect.rules.values import TEXT
-from workers.records.blocks import Block
+from headrace.config.conditions import Test
+from headrace.workers.detect.rules.fields import Field
+from headrace.workers.detect.rules.patterns import END, PatternSet, pattern, plain_part, wildness
+from headrace.workers.detect.rules.values import TEXT
+from headrace.workers.records.blocks import Block
 
 Array = np.ndarray[Any, Any]
 MAX_BYTES = 1000

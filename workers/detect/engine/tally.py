@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from config.rules import Rule
-from workers.detect.engine.matches import Matched
+from headrace.config.rules import Rule
+from headrace.workers.detect.engine.matches import Matched
 
 Array = np.ndarray[Any, Any]
 

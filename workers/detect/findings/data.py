@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from bpf.tables.catalogue import Event
-from config.conditions import tests
-from config.rules import Rule
-from workers.detect.rules.fields import Field, FieldError, field_of
-from workers.detect.rules.matching import Matcher
-from workers.detect.rules.values import NUMBER, Text, Value
-from workers.views.json_lines import encode
-from workers.views.pieces import VECTOR_TYPE
-from workers.views.style import text
+from headrace.bpf.tables.catalogue import Event
+from headrace.config.conditions import tests
+from headrace.config.rules import Rule
+from headrace.workers.detect.rules.fields import Field, FieldError, field_of
+from headrace.workers.detect.rules.matching import Matcher
+from headrace.workers.detect.rules.values import NUMBER, Text, Value
+from headrace.workers.views.json_lines import encode
+from headrace.workers.views.pieces import VECTOR_TYPE
+from headrace.workers.views.style import text
 
 
 class DataField(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workers.records.rows import Contexts, Rows, concatenate
+from headrace.workers.records.rows import Contexts, Rows, concatenate
 
 Array = np.ndarray[Any, Any]
 MAX_BYTES = 32 << 20

@@ -18,27 +18,27 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from bpf.tables.catalogue import Catalogue, Event
-from config.rules import Rule
-from config.thresholds import MARK
-from workers.detect.code.states import Caused
-from workers.detect.columns.reading import column_of
-from workers.detect.columns.subjects import command_line
-from workers.detect.columns.view import View, listed
-from workers.detect.engine.matches import Matches
-from workers.detect.findings.bounded import bounded
-from workers.detect.findings.data import data_fields, same_fields
-from workers.detect.findings.gaps import NO_GAPS, Gaps, Reach
-from workers.detect.findings.history import History, Turn
-from workers.detect.findings.pieces import Pieces
-from workers.enrich.containers import Describe, nobody, of_finding
-from workers.enrich.tree import Image, Process, ProcessTree, ancestors
-from workers.enrich.users import user_name
-from workers.records.blobs import argument_counts
-from workers.records.rows import Contexts, Rows
-from workers.views.json_lines import JsonStyle, encode, inner
-from workers.views.pieces import Lines
-from workers.views.style import Facts, said, said_user
+from headrace.bpf.tables.catalogue import Catalogue, Event
+from headrace.config.rules import Rule
+from headrace.config.thresholds import MARK
+from headrace.workers.detect.code.states import Caused
+from headrace.workers.detect.columns.reading import column_of
+from headrace.workers.detect.columns.subjects import command_line
+from headrace.workers.detect.columns.view import View, listed
+from headrace.workers.detect.engine.matches import Matches
+from headrace.workers.detect.findings.bounded import bounded
+from headrace.workers.detect.findings.data import data_fields, same_fields
+from headrace.workers.detect.findings.gaps import NO_GAPS, Gaps, Reach
+from headrace.workers.detect.findings.history import History, Turn
+from headrace.workers.detect.findings.pieces import Pieces
+from headrace.workers.enrich.containers import Describe, nobody, of_finding
+from headrace.workers.enrich.tree import Image, Process, ProcessTree, ancestors
+from headrace.workers.enrich.users import user_name
+from headrace.workers.records.blobs import argument_counts
+from headrace.workers.records.rows import Contexts, Rows
+from headrace.workers.views.json_lines import JsonStyle, encode, inner
+from headrace.workers.views.pieces import Lines
+from headrace.workers.views.style import Facts, said, said_user
 
 Array = np.ndarray[Any, Any]
 NOTHING_KEPT = Caused(0, (), 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workers.detect.engine.memory import size_of
+from headrace.workers.detect.engine.memory import size_of
 
 MAX_BYTES = 32 << 20
 

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from config.printable import escaped, quoted
-from workers.views.table import shown
+from headrace.config.printable import escaped, quoted
+from headrace.workers.views.table import shown
 
 PRIORITIES = {"info": "Informational", "low": "Notice", "medium": "Warning", "high": "Error", "critical": "Critical"}
 SEVERITIES = tuple(PRIORITIES)

@@ -13,24 +13,24 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from bpf.tables.catalogue import Catalogue
-from config.rules import Rule
-from config.thresholds import Thresholds
-from config.undecided import UNDECIDED
-from config.undecided import what as undecided
-from workers.detect.code.bounds import Answer, code_rules
-from workers.detect.code.states import Given
-from workers.detect.columns.view import Array, Keys, ValueColumn
-from workers.detect.engine.engine import EventEngine, Verdict
-from workers.detect.findings.data import DataField, data_fields, same_fields
-from workers.detect.findings.lines import MAX_ANCESTORS, rule_parts, shown_image
-from workers.detect.offline.flat import FlatEvent
-from workers.detect.offline.inputs import DUPLICATES, LinesRead, said
-from workers.detect.offline.json_events import is_own, of_line
-from workers.detect.offline.lineages import NOTHING, Processes, Told
-from workers.detect.rules.compiled import compile_rules
-from workers.detect.rules.fields import Field
-from workers.detect.rules.values import Value, number_of
+from headrace.bpf.tables.catalogue import Catalogue
+from headrace.config.rules import Rule
+from headrace.config.thresholds import Thresholds
+from headrace.config.undecided import UNDECIDED
+from headrace.config.undecided import what as undecided
+from headrace.workers.detect.code.bounds import Answer, code_rules
+from headrace.workers.detect.code.states import Given
+from headrace.workers.detect.columns.view import Array, Keys, ValueColumn
+from headrace.workers.detect.engine.engine import EventEngine, Verdict
+from headrace.workers.detect.findings.data import DataField, data_fields, same_fields
+from headrace.workers.detect.findings.lines import MAX_ANCESTORS, rule_parts, shown_image
+from headrace.workers.detect.offline.flat import FlatEvent
+from headrace.workers.detect.offline.inputs import DUPLICATES, LinesRead, said
+from headrace.workers.detect.offline.json_events import is_own, of_line
+from headrace.workers.detect.offline.lineages import NOTHING, Processes, Told
+from headrace.workers.detect.rules.compiled import compile_rules
+from headrace.workers.detect.rules.fields import Field
+from headrace.workers.detect.rules.values import Value, number_of
 
 MAX_PROCESSES = 65536
 MAX_LINE_BYTES = 16 << 20

@@ -12,18 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bpf.tables.catalogue import Catalogue, Event
-from config.conditions import Either, Negated, Node, Surely, Test
-from workers.decode.meaning import Commanded, decides, pointing, words_of
-from workers.decode.structs import TYPED
-from workers.detect.columns.comparison import compared
-from workers.detect.columns.recorded import address_part
-from workers.detect.columns.subjects import command_line, exec_image
-from workers.detect.rules.fields import EXEC, OPAQUE_TYPES, SOCKADDR_TYPE, Field, field_of
-from workers.detect.rules.matching import Matcher
-from workers.detect.rules.members import place_of
-from workers.detect.rules.values import BYTES, NUMBER, Text, Value, number_of, shown_number, text
-from workers.views.pieces import VECTOR_TYPE
+from headrace.bpf.tables.catalogue import Catalogue, Event
+from headrace.config.conditions import Either, Negated, Node, Surely, Test
+from headrace.workers.decode.meaning import Commanded, decides, pointing, words_of
+from headrace.workers.decode.structs import TYPED
+from headrace.workers.detect.columns.comparison import compared
+from headrace.workers.detect.columns.recorded import address_part
+from headrace.workers.detect.columns.subjects import command_line, exec_image
+from headrace.workers.detect.rules.fields import EXEC, OPAQUE_TYPES, SOCKADDR_TYPE, Field, field_of
+from headrace.workers.detect.rules.matching import Matcher
+from headrace.workers.detect.rules.members import place_of
+from headrace.workers.detect.rules.values import BYTES, NUMBER, Text, Value, number_of, shown_number, text
+from headrace.workers.views.pieces import VECTOR_TYPE
 
 
 @dataclass

@@ -10,13 +10,13 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bpf.tables.catalogue import Catalogue, Event
-from config.conditions import Either, Every, Negated, Node, Surely, Test, asked
-from config.rules import Rule
-from workers.detect.offline.flat import FlatEvent
-from workers.detect.offline.json_events import is_own
-from workers.detect.offline.lineages import Told
-from workers.detect.rules.fields import CONTEXT_FIELDS, EXEC, IMAGE_FIELDS, TARGET, Field, FieldError, field_of
+from headrace.bpf.tables.catalogue import Catalogue, Event
+from headrace.config.conditions import Either, Every, Negated, Node, Surely, Test, asked
+from headrace.config.rules import Rule
+from headrace.workers.detect.offline.flat import FlatEvent
+from headrace.workers.detect.offline.json_events import is_own
+from headrace.workers.detect.offline.lineages import Told
+from headrace.workers.detect.rules.fields import CONTEXT_FIELDS, EXEC, IMAGE_FIELDS, TARGET, Field, FieldError, field_of
 
 NONE, PARTIAL = "none", "partial"
 DUPLICATES = ("dup", "dup2", "dup3", "socket_dup")

@@ -7,18 +7,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bpf.tables.catalogue import LEXICAL, Catalogue, Event
-from bpf.tables.reads import HASH, NAME, PATH, ROOT, Argument
-from workers.decode.meaning import BYTES_TYPE
-from workers.decode.sockaddr import decode as decode_sockaddr
-from workers.decode.texts import TEXT_TYPES
-from workers.detect.offline.flat import FlatEvent, texts
-from workers.detect.offline.lineages import NOTHING, Told
-from workers.detect.rules.fields import CONTEXT_FIELDS, DESCRIPTOR, EXEC, SOCKADDR_TYPE, TARGET
-from workers.detect.rules.values import Text
-from workers.views.json_lines import UNSET, UTS
-from workers.views.named import SOURCE
-from workers.views.style import exact
+from headrace.bpf.tables.catalogue import LEXICAL, Catalogue, Event
+from headrace.bpf.tables.reads import HASH, NAME, PATH, ROOT, Argument
+from headrace.workers.decode.meaning import BYTES_TYPE
+from headrace.workers.decode.sockaddr import decode as decode_sockaddr
+from headrace.workers.decode.texts import TEXT_TYPES
+from headrace.workers.detect.offline.flat import FlatEvent, texts
+from headrace.workers.detect.offline.lineages import NOTHING, Told
+from headrace.workers.detect.rules.fields import CONTEXT_FIELDS, DESCRIPTOR, EXEC, SOCKADDR_TYPE, TARGET
+from headrace.workers.detect.rules.values import Text
+from headrace.workers.views.json_lines import UNSET, UTS
+from headrace.workers.views.named import SOURCE
+from headrace.workers.views.style import exact
 
 TRACEE_CONTEXT = {
     "process.pid": "hostProcessId",

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from workers.detect.columns.subjects import command_line, started_by
-from workers.detect.rules.fields import IMAGE_PARTS
-from workers.detect.rules.values import Text
-from workers.enrich.tree import Image, Key
-from workers.views.style import exact
+from headrace.workers.detect.columns.subjects import command_line, started_by
+from headrace.workers.detect.rules.fields import IMAGE_PARTS
+from headrace.workers.detect.rules.values import Text
+from headrace.workers.enrich.tree import Image, Key
+from headrace.workers.views.style import exact
 
 MAX_TOLD = 65536
 """Processes that are remembered; those told of longest ago are forgotten first."""

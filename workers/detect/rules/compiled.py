@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from bpf.programs.early import EITHER, EVERY
-from bpf.tables.catalogue import Catalogue, Event, UnknownName
-from config.conditions import Either, Every, Negated, Node, Surely, Test, every
-from config.rules import Rule, RuleError
-from workers.detect.rules.fields import Field, FieldError, field_of
-from workers.detect.rules.matching import TestError, check
+from headrace.bpf.programs.early import EITHER, EVERY
+from headrace.bpf.tables.catalogue import Catalogue, Event, UnknownName
+from headrace.config.conditions import Either, Every, Negated, Node, Surely, Test, every
+from headrace.config.rules import Rule, RuleError
+from headrace.workers.detect.rules.fields import Field, FieldError, field_of
+from headrace.workers.detect.rules.matching import TestError, check
 
 MAX_DEPTH = 100
 NEGATED, SURELY = "negated", "surely"

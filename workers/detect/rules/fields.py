@@ -15,19 +15,19 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 
-from bpf.tables import words
-from bpf.tables.catalogue import ON_PROCESSES, Event, catalogue, nearest
-from bpf.tables.structs import Member
-from bpf.tables.widths import width_of
-from config.conditions import COMPARED, COMPARISONS
-from workers.decode.flags import parser_from
-from workers.decode.meaning import BYTES_TYPE, shown_of, words_of
-from workers.decode.numbers import signed32
-from workers.decode.structs import TYPED
-from workers.decode.texts import TEXT_TYPES
-from workers.detect.rules import members
-from workers.detect.rules.values import BYTES, NUMBER, TEXT, Words
-from workers.views.pieces import VECTOR_TYPE
+from headrace.bpf.tables import words
+from headrace.bpf.tables.catalogue import ON_PROCESSES, Event, catalogue, nearest
+from headrace.bpf.tables.structs import Member
+from headrace.bpf.tables.widths import width_of
+from headrace.config.conditions import COMPARED, COMPARISONS
+from headrace.workers.decode.flags import parser_from
+from headrace.workers.decode.meaning import BYTES_TYPE, shown_of, words_of
+from headrace.workers.decode.numbers import signed32
+from headrace.workers.decode.structs import TYPED
+from headrace.workers.decode.texts import TEXT_TYPES
+from headrace.workers.detect.rules import members
+from headrace.workers.detect.rules.values import BYTES, NUMBER, TEXT, Words
+from headrace.workers.views.pieces import VECTOR_TYPE
 
 SOCKADDR_TYPE = "struct sockaddr*"
 MEMBER_TYPE = "member"

@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import re2
 
-from bpf.tables.catalogue import nearest
-from config.conditions import Scalar, Test
-from workers.decode.words import numbers_of_words
-from workers.detect.rules.fields import SOCKADDR_TYPE, Field
-from workers.detect.rules.patterns import PatternSet, as_bytes, fits, lowered, options, pattern
-from workers.detect.rules.values import BYTES, NUMBER, TEXT, Text, Value, as_raw, number_of
+from headrace.bpf.tables.catalogue import nearest
+from headrace.config.conditions import Scalar, Test
+from headrace.workers.decode.words import numbers_of_words
+from headrace.workers.detect.rules.fields import SOCKADDR_TYPE, Field
+from headrace.workers.detect.rules.patterns import PatternSet, as_bytes, fits, lowered, options, pattern
+from headrace.workers.detect.rules.values import BYTES, NUMBER, TEXT, Text, Value, as_raw, number_of
 
 SIZES: dict[str, Callable[[int, int], bool]] = {
     "lt": lambda value, other: value < other,

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from bpf.tables.catalogue import Event
-from bpf.tables.shown import Shown
-from bpf.tables.structs import SCALARS, Layout, Member, declared, layout_of
-from workers.decode.meaning import by_variant, decides, shown_of
-from workers.decode.sockaddr import ipv4, ipv6
-from workers.detect.rules.values import NUMBER, TEXT
+from headrace.bpf.tables.catalogue import Event
+from headrace.bpf.tables.shown import Shown
+from headrace.bpf.tables.structs import SCALARS, Layout, Member, declared, layout_of
+from headrace.workers.decode.meaning import by_variant, decides, shown_of
+from headrace.workers.decode.sockaddr import ipv4, ipv6
+from headrace.workers.detect.rules.values import NUMBER, TEXT
 
 WIDTHS = {"long": "s64", "ulong": "u64", "ptr": "u64", "au64": "u64", "p64": "u64", "be16": "u16", "be32": "u32"}
 ADDRESSES = {"in4": ipv4, "in6": ipv6}

@@ -17,7 +17,7 @@ from typing import Any
 
 import re2
 
-from config.conditions import Scalar
+from headrace.config.conditions import Scalar
 
 MAX_MEMORY = 64 << 20
 """Of a set's automaton; when it is used up, what was remembered of it is forgotten, and built again as needed."""

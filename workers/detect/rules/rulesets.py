@@ -9,10 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from bpf.tables.catalogue import Catalogue, Event
-from config.conditions import asked, tests
-from config.files import FileError
-from config.rules import (
+from headrace.bpf.tables.catalogue import Catalogue, Event
+from headrace.config.conditions import asked, tests
+from headrace.config.files import FileError
+from headrace.config.rules import (
     MAX_CODE,
     MAX_RULES,
     MAX_TEXT,
@@ -28,9 +28,10 @@ from config.rules import (
     taken,
     text_of,
 )
-from config.tuning import chosen, read_exceptions, with_exceptions
-from workers.detect.code.bounds import load_code
-from workers.detect.rules.compiled import check_rule, has_field
+from headrace.config.tuning import chosen, read_exceptions, with_exceptions
+from headrace.workers.detect.code import old_name
+from headrace.workers.detect.code.bounds import load_code
+from headrace.workers.detect.rules.compiled import check_rule, has_field
 
 Lack = Callable[[Event], str]
 """Why this host cannot give an event; "" if it can."""
@@ -53,6 +54,11 @@ class Ruleset:
     refused: tuple[RuleError, ...] = ()
     left_out: tuple[RuleError, ...] = ()
     """Sigma rules that cannot be used: of a collection of others, some may be for something else."""
+
+    def warnings(self) -> list[str]:
+        """What their authors should change before the next release."""
+        files = {rule.file: rule.source for rule in self.rules if rule.code}
+        return [text for file, source in files.items() if (text := old_name.warning(file, source))]
 
     def events(self, catalogue: Catalogue, lack: Lack) -> tuple[Event, ...]:
         """What must be traced for them."""
@@ -93,7 +99,7 @@ def _code_files(folders: Sequence[Path]) -> Iterator[Path]:
 
 def _add_sigma(usable: list[Rule], paths: Sequence[str], catalogue: Catalogue, keywords: bool) -> list[RuleError]:
     """Sigma rules beside others; what is left out."""
-    from workers.detect.rules.sigma_files import load_sigma  # an extra
+    from headrace.workers.detect.rules.sigma_files import load_sigma  # an extra
 
     found, left_out = load_sigma(list(map(Path, paths)), catalogue, keywords)
     known = {rule.id: rule for rule in usable}

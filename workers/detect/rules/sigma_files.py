@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
-from bpf.tables.catalogue import Catalogue
-from config.files import FileError, text
-from config.rules import Rule, RuleError, files_of, taken
-from workers.detect.rules.sigma_rules import converted
-from workers.detect.rules.sigma_values import Placeholders, repeated_modifier
+from headrace.bpf.tables.catalogue import Catalogue
+from headrace.config.files import FileError, text
+from headrace.config.rules import Rule, RuleError, files_of, taken
+from headrace.workers.detect.rules.sigma_rules import converted
+from headrace.workers.detect.rules.sigma_values import Placeholders, repeated_modifier
 
 LONGEST_FILE = 1 << 20
 UNKNOWN_TO_CONDITIONS = re.compile("[.-]")

@@ -17,11 +17,11 @@ from typing import Any
 
 import msgspec
 
-from bpf.tables.catalogue import Catalogue
-from config.conditions import FALSE, TRUE, Either, Every, Negated, Node, Scalar, Surely, Test, every
-from config.rules import Mitre, Rule, RuleError
-from workers.detect.rules.compiled import check_rule
-from workers.detect.rules.sigma_values import (
+from headrace.bpf.tables.catalogue import Catalogue
+from headrace.config.conditions import FALSE, TRUE, Either, Every, Negated, Node, Scalar, Surely, Test, every
+from headrace.config.rules import Mitre, Rule, RuleError
+from headrace.workers.detect.rules.compiled import check_rule
+from headrace.workers.detect.rules.sigma_values import (
     Dead,
     Placeholders,
     Refused,
@@ -33,7 +33,7 @@ from workers.detect.rules.sigma_values import (
     value_node,
     written,
 )
-from workers.detect.rules.taxonomy import Constant, Plain, Row, audit_rows, looked_at, rows_of_category
+from headrace.workers.detect.rules.taxonomy import Constant, Plain, Row, audit_rows, looked_at, rows_of_category
 
 MAX_SELECTIONS = 20_000
 """Times that one condition comes to a selection: `1 of s* and 1 of s* ...` grows faster than its text."""

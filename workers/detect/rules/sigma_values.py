@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
-from config.conditions import FALSE, TRUE, Either, Node, Scalar, Test, comparison
-from workers.detect.rules.fields import field_of
-from workers.detect.rules.matching import Matcher
-from workers.detect.rules.taxonomy import Constant, Meaning, Plain
-from workers.detect.rules.values import text
+from headrace.config.conditions import FALSE, TRUE, Either, Node, Scalar, Test, comparison
+from headrace.workers.detect.rules.fields import field_of
+from headrace.workers.detect.rules.matching import Matcher
+from headrace.workers.detect.rules.taxonomy import Constant, Meaning, Plain
+from headrace.workers.detect.rules.values import text
 
 FLAGS = {"IGNORECASE": "i", "MULTILINE": "m", "DOTALL": "s"}
 NO_HEX = re.compile(r"[^0-9a-f*?]")
@@ -148,7 +148,7 @@ def _evaluable(value: Any) -> None:
 
 
 def _constant(test: Test, value: str) -> Node:
-    from bpf.tables.catalogue import catalogue
+    from headrace.bpf.tables.catalogue import catalogue
 
     if test.operator == "exists":
         return TRUE if test.values[0] else FALSE

@@ -18,9 +18,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from bpf.tables.catalogue import Catalogue, Event
-from config.conditions import Either, Every, Negated, Node, Surely, Test
-from workers.detect.rules.fields import EXEC
+from headrace.bpf.tables.catalogue import Catalogue, Event
+from headrace.config.conditions import Either, Every, Negated, Node, Surely, Test
+from headrace.workers.detect.rules.fields import EXEC
 
 OPEN_CALLS = ("open", "openat", "openat2", "creat", "open_by_handle_at")
 CREATED = Either(

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bpf.tables.widths import number
-from workers.decode.composed import BACK
-from workers.decode.meaning import Commanded
-from workers.decode.numbers import Parser
-from workers.decode.words import numbers_of_words
+from headrace.bpf.tables.widths import number
+from headrace.workers.decode.composed import BACK
+from headrace.workers.decode.meaning import Commanded
+from headrace.workers.decode.numbers import Parser
+from headrace.workers.decode.words import numbers_of_words
 
 NUMBER, TEXT, BYTES = "number", "text", "bytes"
 Words = Parser

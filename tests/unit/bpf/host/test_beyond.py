@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bpf.host.beyond import unnamed
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.host.beyond import unnamed
+from headrace.bpf.tables.catalogue import catalogue
 
 NAMES = {event.name for event in catalogue().by_id.values()}
 

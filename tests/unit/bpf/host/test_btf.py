@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bpf.host.btf import VMLINUX, Btf, BtfError, UnknownMember
+from headrace.bpf.host.btf import VMLINUX, Btf, BtfError, UnknownMember
 
 # Documentation/bpf/btf.rst
 INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bpf.host import cgroups
+from headrace.bpf.host import cgroups
 
 V2 = "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n"
 UNIFIED = "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n"

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from bpf.host.dcache import Table, name_hash, table_of
-from bpf.layout import NAME_SAMPLE
+from headrace.bpf.host.dcache import Table, name_hash, table_of
+from headrace.bpf.layout import NAME_SAMPLE
 
 FOLDER, TABLE, SHIFT = 0xFFFF888100431180, 0xFFFF888625C00000, 10
 RANDOM = random.Random(1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bpf.host.mounts import Mount, file_device, kernel_device, mount_of, mounts, open_beneath
+from headrace.bpf.host.mounts import Mount, file_device, kernel_device, mount_of, mounts, open_beneath
 
 
 def test_the_mounts_of_this_process_have_the_devices_of_their_files() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bpf.host.probes import functions_named, record_fields
+from headrace.bpf.host.probes import functions_named, record_fields
 
 SYMBOLS = """ffffffff81000000 T security_bpf
 ffffffff81000100 t load_elf_phdrs

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bpf.host.symbols import HIDDEN, KERNEL, Place, Symbols
-from bpf.load import integrity
+from headrace.bpf.host.symbols import HIDDEN, KERNEL, Place, Symbols
+from headrace.bpf.load import integrity
 
 TEXT = b"""ffffffff81000000 T _stext
 ffffffff81000100 T __x64_sys_read

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bpf import syscall
-from bpf.programs import compiler
-from bpf.programs.compiler import Code, Compiled, CompileError, Source
-from bpf.syscall import MapSpec
+from headrace.bpf import syscall
+from headrace.bpf.programs import compiler
+from headrace.bpf.programs.compiler import Code, Compiled, CompileError, Source
+from headrace.bpf.syscall import MapSpec
 
 FOUND = Compiled(
     (MapSpec("status", 2, 4, 64, 1, 1024),),
@@ -33,7 +33,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Source]:
         given.append(msgspec.msgpack.decode(input, type=Source))
         return Done()
 
-    monkeypatch.setattr("bpf.programs.compiler.subprocess.run", run)
+    monkeypatch.setattr("headrace.bpf.programs.compiler.subprocess.run", run)
     return given
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 
-from bpf.host.btf import Btf
-from bpf.programs import link
-from bpf.programs.compiler import Code
+from headrace.bpf.host.btf import Btf
+from headrace.bpf.programs import link
+from headrace.bpf.programs.compiler import Code
 
 EXIT = struct.pack("<BBhi", 0x95, 0, 0, 0)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bpf.programs.scope import KEYS, Scope, ScopeError, cgroup_root, parse
+from headrace.bpf.programs.scope import KEYS, Scope, ScopeError, cgroup_root, parse
 
 NOW = 123_456_789
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bpf.programs.scope import Scope, parse
-from bpf.programs.source import Wanted, joined, numbers
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.programs.scope import Scope, parse
+from headrace.bpf.programs.source import Wanted, joined, numbers
+from headrace.bpf.tables.catalogue import catalogue
 
 
 def scope(proc: Path, now_ns: int, *expressions: str) -> Scope:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bpf import layout
-from bpf.programs.looks import LOOKS, MULTIPLEXED
-from bpf.programs.uring import CALLS, evades
-from bpf.tables.catalogue import Call, Event, UnknownName, catalogue
-from bpf.tables.sets import SETS
+from headrace.bpf import layout
+from headrace.bpf.programs.looks import LOOKS, MULTIPLEXED
+from headrace.bpf.programs.uring import CALLS, evades
+from headrace.bpf.tables.catalogue import Call, Event, UnknownName, catalogue
+from headrace.bpf.tables.sets import SETS
 
 HEADERS = Path("/usr/include/x86_64-linux-gnu/asm")
 C_SOURCES = Path(layout.__file__).parent / "c"

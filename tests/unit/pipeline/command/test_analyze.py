@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bpf.tables.catalogue import catalogue
-from pipeline.command.analyze import EX_REJECTED, PIECE_BYTES, _lines
-from workers.detect.offline.analysis import MAX_LINE_BYTES, Analysis
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.pipeline.command.analyze import EX_REJECTED, PIECE_BYTES, _lines
+from headrace.workers.detect.offline.analysis import MAX_LINE_BYTES, Analysis
 
 GOOD = b'{"eventName":"close"}'
 

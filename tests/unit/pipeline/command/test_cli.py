@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from bpf.tables.catalogue import SYS_ENTER
-from pipeline.command import cli, listing
-from pipeline.process import logs
+from headrace.bpf.tables.catalogue import SYS_ENTER
+from headrace.pipeline.command import cli, listing
+from headrace.pipeline.process import logs
 
 LACKING = "not in this kernel"
 

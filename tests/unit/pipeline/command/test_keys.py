@@ -15,13 +15,13 @@ import pytest
 import zmq.auth
 from click.testing import CliRunner, Result
 
-from bpf.layout import EVENTS
-from config.outputs import parse
-from pipeline.command import cli
-from pipeline.process.plan import ALL
-from pipeline.publish.curve import read_pair, read_public, server_keys
-from pipeline.publish.sinks import Offer, ZmqSink, nothing
-from pipeline.transport.gather import Gather
+from headrace.bpf.layout import EVENTS
+from headrace.config.outputs import parse
+from headrace.pipeline.command import cli
+from headrace.pipeline.process.plan import ALL
+from headrace.pipeline.publish.curve import read_pair, read_public, server_keys
+from headrace.pipeline.publish.sinks import Offer, ZmqSink, nothing
+from headrace.pipeline.transport.gather import Gather
 
 ROOT = Path(__file__).parents[4]
 DEADLINE_S = 20
@@ -75,7 +75,7 @@ def test_keys_of_a_subscriber_that_cannot_be_used_are_a_usage_error(tmp_path: Pa
 
 def test_keys_of_an_output_that_cannot_be_used_are_a_usage_error(tmp_path: Path) -> None:
     spec = f"zmq:ipc://{tmp_path}/s,key={tmp_path}/nowhere"
-    result = headrace("replay", ROOT / "examples/demo.hrc", "-o", spec)
+    result = headrace("replay", ROOT / "pipeline/command/demo.hrc", "-o", spec)
     assert (result.exit_code, "No such file" in result.output) == (2, True)
 
 
@@ -107,7 +107,7 @@ def ended(sink: ZmqSink, line: list[str | Path]) -> tuple[int, str, str]:
 
 
 def subscribe(endpoint: str, *more: str | Path) -> list[str | Path]:
-    return [sys.executable, "-m", "pipeline", "subscribe", endpoint, "-n", "1", *more]
+    return [sys.executable, "-m", "headrace", "subscribe", endpoint, "-n", "1", *more]
 
 
 def test_subscribe_with_a_listed_key_prints_and_with_others_says_why_not(

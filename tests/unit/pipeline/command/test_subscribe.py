@@ -8,9 +8,9 @@ import struct
 import pyarrow as pa
 import pytest
 
-from pipeline.command.subscribe import read_message
-from pipeline.transport.wire import WireError
-from workers.views.arrow import schema
+from headrace.pipeline.command.subscribe import read_message
+from headrace.pipeline.transport.wire import WireError
+from headrace.workers.views.arrow import schema
 
 DEEP = 100_000
 

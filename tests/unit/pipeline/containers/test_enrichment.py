@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.layout import RUNTIMES
-from config.runtimes import FAILED, KNOWN, PENDING, SOCKETS, UNKNOWN, Answer, Endpoint, Info, endpoints
-from config.settings import SettingsError
-from pipeline.containers import accounts, enricher, enrichment
-from pipeline.containers.enrichment import (
+from headrace.bpf.layout import RUNTIMES
+from headrace.config.runtimes import FAILED, KNOWN, PENDING, SOCKETS, UNKNOWN, Answer, Endpoint, Info, endpoints
+from headrace.config.settings import SettingsError
+from headrace.pipeline.containers import accounts, enricher, enrichment
+from headrace.pipeline.containers.enrichment import (
     ACCOUNT,
     CONTAINER,
     DATA_BYTES,
@@ -30,10 +30,10 @@ from pipeline.containers.enrichment import (
     container_key,
     encoded,
 )
-from pipeline.containers.runtimes import Happened, Unavailable, of_labels
-from pipeline.transport import doorbell
-from pipeline.transport.doorbell import InheritedFd
-from pipeline.transport.shm import Segment
+from headrace.pipeline.containers.runtimes import Happened, Unavailable, of_labels
+from headrace.pipeline.transport import doorbell
+from headrace.pipeline.transport.doorbell import InheritedFd
+from headrace.pipeline.transport.shm import Segment
 from tests.live import wait_for
 
 A, B, C = (container_key(bytes([n]) * 32) for n in (1, 2, 3))
@@ -563,7 +563,7 @@ def test_sockets_that_make_no_sense_are_refused(spec: str, why: str) -> None:
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("config.runtimes.find_spec", lambda name: None)
+    monkeypatch.setattr("headrace.config.runtimes.find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"needs docker and grpc, .* pip install 'headrace\[containers\]'"):
         endpoints(())
     with pytest.raises(SettingsError, match="needs docker, not installed"):

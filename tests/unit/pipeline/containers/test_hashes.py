@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.containers import hashes
-from pipeline.containers.hashes import (
+from headrace.pipeline.containers import hashes
+from headrace.pipeline.containers.hashes import (
     CHANGED,
     ENTRIES,
     GONE,
@@ -27,8 +27,8 @@ from pipeline.containers.hashes import (
     Table,
     digest_of,
 )
-from pipeline.containers.hashes import requests as read_requests
-from pipeline.transport.shm import Segment
+from headrace.pipeline.containers.hashes import requests as read_requests
+from headrace.pipeline.transport.shm import Segment
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.host import features as host
+from headrace.pipeline.host import features as host
 
 
 @pytest.mark.parametrize(

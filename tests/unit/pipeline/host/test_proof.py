@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bpf.tables.catalogue import catalogue
-from pipeline.host.causes import ACTIONS, COMPAT_CALLS, OUTSIDE
-from pipeline.host.features import Finding
-from pipeline.host.proof import EXISTING, NAME, NOT_CAUSED, UNKNOWN_NUMBER, Proof, _plan, _proof
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.pipeline.host.causes import ACTIONS, COMPAT_CALLS, OUTSIDE
+from headrace.pipeline.host.features import Finding
+from headrace.pipeline.host.proof import EXISTING, NAME, NOT_CAUSED, UNKNOWN_NUMBER, Proof, _plan, _proof
 
 BOOKS = {"produced": 3, "delivered": 3, "lost": 0, "missed_runs": 0, "balanced": True} | {
     "lost_by_reason": {},

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.layout import EVENTS, MARK
-from bpf.tables.catalogue import catalogue
-from pipeline.process import books
-from pipeline.process.books import Ledger, Line
+from headrace.bpf.layout import EVENTS, MARK
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.pipeline.process import books
+from headrace.pipeline.process.books import Ledger, Line
 
 OPENAT, CLOSE = 257, 3
 LOSS = catalogue().by_name["loss"].id

@@ -8,7 +8,7 @@ import sys
 FAULTS = """
 import resource, sys
 import numpy as np
-from pipeline.process import heap
+from headrace.pipeline.process import heap
 if sys.argv[1] == "keep":
     heap.keep()
 def faults():

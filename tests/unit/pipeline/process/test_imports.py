@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from pipeline.process import imports
+from headrace.pipeline.process import imports
 
 
 @pytest.mark.parametrize("before", [None, "4"])

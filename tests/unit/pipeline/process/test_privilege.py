@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.process.privilege import descriptors_need_right
+from headrace.pipeline.process.privilege import descriptors_need_right
 
 
 def test_a_right_that_descriptors_need_is_told_by_trying() -> None:

@@ -14,19 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.tables.catalogue import LOSS, catalogue
-from config.outputs import parse
-from pipeline.process import books
-from pipeline.process.books import Ledger, Line
-from pipeline.process.plan import ALL
-from pipeline.process.progress import PROGRESS, Progress, Settled, settled
-from pipeline.publish import sinks
-from pipeline.publish.settling import settle
-from pipeline.publish.sinks import FileSink, Offer, nothing
-from pipeline.transport.doorbell import InheritedFd
-from pipeline.transport.gather import Gather
+from headrace.bpf.tables.catalogue import LOSS, catalogue
+from headrace.config.outputs import parse
+from headrace.pipeline.process import books
+from headrace.pipeline.process.books import Ledger, Line
+from headrace.pipeline.process.plan import ALL
+from headrace.pipeline.process.progress import PROGRESS, Progress, Settled, settled
+from headrace.pipeline.publish import sinks
+from headrace.pipeline.publish.settling import settle
+from headrace.pipeline.publish.sinks import FileSink, Offer, nothing
+from headrace.pipeline.transport.doorbell import InheritedFd
+from headrace.pipeline.transport.gather import Gather
+from headrace.workers.turn import Turn
 from tests.live import wait_for
-from workers.turn import Turn
 
 BEFORE, BATCH = b"one\ntwo\n", b"three\nfour\nfive\n"
 

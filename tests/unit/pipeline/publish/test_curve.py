@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zmq.utils import z85
 
-from bpf.layout import EVENTS
-from config.outputs import parse
-from pipeline.process.plan import ALL
-from pipeline.publish.curve import (
+from headrace.bpf.layout import EVENTS
+from headrace.config.outputs import parse
+from headrace.pipeline.process.plan import ALL
+from headrace.pipeline.publish.curve import (
     CurveError,
     ServerKeys,
     client_keys,
@@ -27,8 +27,8 @@ from pipeline.publish.curve import (
     read_public,
     server_keys,
 )
-from pipeline.publish.sinks import Offer, ZmqSink, nothing
-from pipeline.transport.gather import Gather
+from headrace.pipeline.publish.sinks import Offer, ZmqSink, nothing
+from headrace.pipeline.transport.gather import Gather
 
 DEADLINE_MS = 10_000
 
@@ -77,7 +77,7 @@ def test_a_secret_key_that_somebody_else_owns_is_refused(folder: Path, monkeypat
     path = folder / "server.key_secret"
     found = path.stat()
     other = os.stat_result((found.st_mode, 0, 0, 1, 4711, 0, 0, 0, 0, 0))
-    monkeypatch.setattr("pipeline.publish.curve.os.fstat", lambda _: other)
+    monkeypatch.setattr("headrace.pipeline.publish.curve.os.fstat", lambda _: other)
     assert "uid 4711" in message(read_pair, str(path))
 
 

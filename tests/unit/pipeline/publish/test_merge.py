@@ -8,10 +8,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.publish.merge import Merger, Part, merge
-from pipeline.transport.results import RESULT, Result, key_bytes, read, try_write
-from pipeline.transport.ring import BATCH, Consumer, Producer, Ring
-from pipeline.transport.shm import Segment
+from headrace.pipeline.publish.merge import Merger, Part, merge
+from headrace.pipeline.transport.results import RESULT, Result, key_bytes, read, try_write
+from headrace.pipeline.transport.ring import BATCH, Consumer, Producer, Ring
+from headrace.pipeline.transport.shm import Segment
 
 Line = tuple[int, int, bytes]
 """(time, CPU << 32 | thread group, text)"""

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import zmq
 
-from bpf.layout import EVENTS
-from config.outputs import parse
-from pipeline.process.plan import ALL
-from pipeline.publish.endpoints import Listening
-from pipeline.publish.sinks import (
+from headrace.bpf.layout import EVENTS
+from headrace.config.outputs import parse
+from headrace.pipeline.process.plan import ALL
+from headrace.pipeline.publish.endpoints import Listening
+from headrace.pipeline.publish.sinks import (
     BACKLOG_BATCHES,
     BACKLOG_BYTES,
     Counts,
@@ -32,7 +32,7 @@ from pipeline.publish.sinks import (
     ZmqSink,
     open_target,
 )
-from pipeline.transport.gather import Gather
+from headrace.pipeline.transport.gather import Gather
 
 DEADLINE_S = 10
 OPENAT, CLOSE = 257, 3
@@ -269,7 +269,7 @@ def test_a_file_that_cannot_be_opened_is_told_by_name(tmp_path: Path) -> None:
 
 
 def test_counts_keep_through_the_journal() -> None:
-    from pipeline.process.books import publisher_journal
+    from headrace.pipeline.process.books import publisher_journal
 
     state = np.zeros(1, publisher_journal(1, 1))
     counts = Counts(1, 2, 3, 4, 5, 6)

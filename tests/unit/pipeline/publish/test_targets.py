@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.publish.targets import Planted, open_file
+from headrace.pipeline.publish.targets import Planted, open_file
 
 SOMEBODY = 12345
 

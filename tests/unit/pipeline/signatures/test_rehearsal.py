@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.command.signatures import rules_of
-from pipeline.signatures.rehearsal import refusal
+from headrace.pipeline.command.signatures import rules_of
+from headrace.pipeline.signatures.rehearsal import refusal
 
-GOOD = """from workers.detect.signature import Signature
+GOOD = """from headrace.signature import Signature
 class Good(Signature):
     id, name, events = "GOOD-1", "good", {"openat": None}
 """

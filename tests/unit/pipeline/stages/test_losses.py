@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.stages.losses import ANNOUNCE_EVERY_NS, Losses
-from pipeline.transport.clock import boottime_ns
-from pipeline.transport.frames import Loss, loss_frame
-from pipeline.transport.ring import Consumer, Producer, Ring
-from pipeline.transport.shm import Segment
+from headrace.pipeline.stages.losses import ANNOUNCE_EVERY_NS, Losses
+from headrace.pipeline.transport.clock import boottime_ns
+from headrace.pipeline.transport.frames import Loss, loss_frame
+from headrace.pipeline.transport.ring import Consumer, Producer, Ring
+from headrace.pipeline.transport.shm import Segment
 from tests.unit.frames import CONTEXT_BYTES, HEAD, HEADER
 
 
@@ -74,7 +74,7 @@ def test_a_loss_announced_at_the_end_carries_the_time_of_then(segment: Segment, 
 
 def test_a_loss_behind_another_is_due_after_some_time(ring: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
     one, now = losses(ring), [10**12]
-    monkeypatch.setattr("pipeline.stages.losses.boottime_ns", lambda: now[0])
+    monkeypatch.setattr("headrace.pipeline.stages.losses.boottime_ns", lambda: now[0])
     for count in (1, 2):
         one.add(Loss(0, 0, count, now[0], now[0]))
         one.announce(now[0])

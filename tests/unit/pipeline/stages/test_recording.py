@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.stages.recording import (
+from headrace.pipeline.stages.recording import (
     LONGEST_BLOCK,
     VERSION,
     Facts,
@@ -26,7 +26,7 @@ from pipeline.stages.recording import (
     open_recording,
     read_facts,
 )
-from pipeline.transport.ring import END, FRAME, WATERMARK
+from headrace.pipeline.transport.ring import END, FRAME, WATERMARK
 
 NAME = "some.hrc"
 FACTS = Facts(

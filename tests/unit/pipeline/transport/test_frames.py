@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from bpf.tables.catalogue import catalogue
-from pipeline.transport.frames import HEADER, Loss, loss_frame, read_header
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.pipeline.transport.frames import HEADER, Loss, loss_frame, read_header
 from tests.unit import frames
 
 

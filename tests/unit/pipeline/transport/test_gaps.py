@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.stages.recording import GAPS, block, last_gaps
-from pipeline.transport.gaps import GAP, MAX_GAPS, NEAR_NS, TABLE, GapReader, GapTable
-from pipeline.transport.ring import FRAME
-from pipeline.transport.shm import Journal, Segment
-from workers.detect.findings.gaps import MAX_SHOWN, NO_GAPS, Gaps, Reach
+from headrace.pipeline.stages.recording import GAPS, block, last_gaps
+from headrace.pipeline.transport.gaps import GAP, MAX_GAPS, NEAR_NS, TABLE, GapReader, GapTable
+from headrace.pipeline.transport.ring import FRAME
+from headrace.pipeline.transport.shm import Journal, Segment
+from headrace.workers.detect.findings.gaps import MAX_SHOWN, NO_GAPS, Gaps, Reach
 
 FAR = 2 * NEAR_NS
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.transport.gather import Gather
+from headrace.pipeline.transport.gather import Gather
 
 
 def gather(*pieces: bytes) -> Gather:

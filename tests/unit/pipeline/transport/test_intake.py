@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.transport.intake import MAX_BYTES, Intake
-from pipeline.transport.ring import END, FRAME, U64, WATERMARK, Consumer, Producer, Ring, put
-from pipeline.transport.shm import Array, Segment
+from headrace.pipeline.transport.intake import MAX_BYTES, Intake
+from headrace.pipeline.transport.ring import END, FRAME, U64, WATERMARK, Consumer, Producer, Ring, put
+from headrace.pipeline.transport.shm import Array, Segment
 from tests.unit.frames import CLOSE, Record, frame
 
 

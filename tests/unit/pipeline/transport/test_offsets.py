@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.stages.recording import OFFSETS, block, last_tables
-from pipeline.transport import clock
-from pipeline.transport.clock import ClockError, StepAlarm, namespace_ns, sample_offset
-from pipeline.transport.offsets import (
+from headrace.pipeline.stages.recording import OFFSETS, block, last_tables
+from headrace.pipeline.transport import clock
+from headrace.pipeline.transport.clock import ClockError, StepAlarm, namespace_ns, sample_offset
+from headrace.pipeline.transport.offsets import (
     LAST_NS,
     MAX_STEPS,
     STEP,
@@ -26,10 +26,10 @@ from pipeline.transport.offsets import (
     OffsetTable,
     are_steps,
 )
-from pipeline.transport.shm import Journal, Segment
-from workers.views.json_lines import JsonStyle
-from workers.views.style import Facts
-from workers.views.table import TableStyle
+from headrace.pipeline.transport.shm import Journal, Segment
+from headrace.workers.views.json_lines import JsonStyle
+from headrace.workers.views.style import Facts
+from headrace.workers.views.table import TableStyle
 
 SECOND = 10**9
 BASE = 1_700_000_000 * SECOND

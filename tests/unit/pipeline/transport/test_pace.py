@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.transport.pace import BUSY, CALM, HEADROOM, LARGE_BYTES, STRETCH, WINDOW_S, Pace
+from headrace.pipeline.transport.pace import BUSY, CALM, HEADROOM, LARGE_BYTES, STRETCH, WINDOW_S, Pace
 
 ROOM = 1 << 23
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.transport import perf
-from pipeline.transport.perf import PerfRing
+from headrace.pipeline.transport import perf
+from headrace.pipeline.transport.perf import PerfRing
 
 PAGE = mmap.PAGESIZE
 PAGES = 2

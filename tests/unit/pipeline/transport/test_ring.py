@@ -13,10 +13,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from config.settings import Settings
-from pipeline.stages.recording import LONGEST_BLOCK
-from pipeline.transport.ring import DATA_AT, FRAME, WATERMARK, Consumer, Producer, Ring, put
-from pipeline.transport.shm import Segment
+from headrace.config.settings import Settings
+from headrace.pipeline.stages.recording import LONGEST_BLOCK
+from headrace.pipeline.transport.ring import DATA_AT, FRAME, WATERMARK, Consumer, Producer, Ring, put
+from headrace.pipeline.transport.shm import Segment
 
 CAPACITY = 4096
 LEAD = 8

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.transport.shm import Journal, Segment, UnorderedMemory, require_total_store_order
+from headrace.pipeline.transport.shm import Journal, Segment, UnorderedMemory, require_total_store_order
 
 STATE = np.dtype([("position", "<u8"), ("counts", "<u8", 6), ("check", "<u8")])
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.transport.wire import WireError, read_columns, read_header
+from headrace.pipeline.transport.wire import WireError, read_columns, read_header
 from tests.unit import frames
 
 

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bpf.layout import EVENTS
-from bpf.programs import early as generator
-from bpf.tables.catalogue import catalogue
-from config.filters import parse
+from headrace.bpf.layout import EVENTS
+from headrace.bpf.programs import early as generator
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.filters import parse
+from headrace.workers.conditions.early import common_bits, early_tests
+from headrace.workers.conditions.filters import Predicates
+from headrace.workers.decode.flags import PARSERS
+from headrace.workers.decode.numbers import Parser
+from headrace.workers.records.rows import Contexts, read_frames
 from tests.unit.frames import CLOSE, COMPAT, CUT, FAULT, NULL, OPENAT, Blob, Record, frame, view
-from workers.conditions.early import common_bits, early_tests
-from workers.conditions.filters import Predicates
-from workers.decode.flags import PARSERS
-from workers.decode.numbers import Parser
-from workers.records.rows import Contexts, read_frames
 
 C = Path(generator.__file__).parents[1] / "c"
 FILE_OPEN = catalogue().by_name["security_file_open"].id

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.tables.catalogue import catalogue
-from config.filters import parse
-from pipeline.transport.frames import Loss, loss_frame
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.filters import parse
+from headrace.pipeline.transport.frames import Loss, loss_frame
+from headrace.workers.conditions import filters as filters_module
+from headrace.workers.conditions.filters import Predicates
+from headrace.workers.records.rows import Contexts, read_frames
 from tests.unit.frames import (
     CLOSE,
     CUT,
@@ -24,9 +27,6 @@ from tests.unit.frames import (
     frame,
     view,
 )
-from workers.conditions import filters as filters_module
-from workers.conditions.filters import Predicates
-from workers.records.rows import Contexts, read_frames
 
 
 def stays(condition: str, *records: Record) -> list[bool]:

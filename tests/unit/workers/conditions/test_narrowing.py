@@ -9,18 +9,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
-from bpf.programs.early import MAX_LEAVES
-from bpf.tables.catalogue import catalogue
-from config.conditions import Either, Every, Negated, Node, Surely, Test
-from config.rules import Rule
+from headrace.bpf.programs.early import MAX_LEAVES
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.conditions import Either, Every, Negated, Node, Surely, Test
+from headrace.config.rules import Rule
+from headrace.workers.conditions.narrowing import MAX_MEASURED, MAX_PATTERNS, narrowed
+from headrace.workers.detect.engine.engine import Engine
+from headrace.workers.detect.rules.compiled import check_rule
+from headrace.workers.detect.rules.rulesets import build
+from headrace.workers.enrich.tree import ProcessTree
+from headrace.workers.records.rows import Contexts, read_frames
 from tests.unit.frames import COMPAT, CUT, FAULT, Blob, Record, frame, view
 from tests.unit.workers.conditions.test_early import FILE_OPEN, KERNEL, OWN_ROOT, Passes, built, walked
-from workers.conditions.narrowing import MAX_MEASURED, MAX_PATTERNS, narrowed
-from workers.detect.engine.engine import Engine
-from workers.detect.rules.compiled import check_rule
-from workers.detect.rules.rulesets import build
-from workers.enrich.tree import ProcessTree
-from workers.records.rows import Contexts, read_frames
 
 Test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it
 FLAGS = {"O_RDONLY": 0, "O_WRONLY": 1, "O_WRONLY|O_CREAT": 0o101, "O_RDWR": 2}

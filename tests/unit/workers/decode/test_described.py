@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from click.testing import CliRunner
 
-from bpf.tables.catalogue import catalogue
-from pipeline.command import cli
-from workers.decode.described import DOCUMENT, by_command, document, of_argument
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.pipeline.command import cli
+from headrace.workers.decode.described import DOCUMENT, by_command, document, of_argument
 
 
 def test_the_page_is_generated_from_the_tables() -> None:
-    assert DOCUMENT.read_text() == document(), "python -m workers.decode.described"
+    assert DOCUMENT.read_text() == document(), "python -m headrace.workers.decode.described"
 
 
 def test_what_stands_behind_a_pointer_is_said() -> None:

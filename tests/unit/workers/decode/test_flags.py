@@ -14,9 +14,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bpf.tables import words
-from workers.decode import composed, flags, numbers, operations
-from workers.decode.numbers import Parser, named
+from headrace.bpf.tables import words
+from headrace.workers.decode import composed, flags, numbers, operations
+from headrace.workers.decode.numbers import Parser, named
 
 HEADERS = Path("/usr/include")
 RAW = st.integers(0, 2**64 - 1)

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bpf.tables.catalogue import catalogue
-from config.filters import parse
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.filters import parse
+from headrace.workers.conditions.filters import Predicates
+from headrace.workers.decode.ignored import Ignored, rules
+from headrace.workers.detect.columns.recorded import NumberColumn
+from headrace.workers.detect.rules.fields import field_of
+from headrace.workers.records.rows import Contexts, Rows, read_frames
+from headrace.workers.views.json_lines import JsonStyle
+from headrace.workers.views.pieces import Lines
+from headrace.workers.views.style import Facts
 from tests.unit.frames import COMPAT, Record, frame, view
-from workers.conditions.filters import Predicates
-from workers.decode.ignored import Ignored, rules
-from workers.detect.columns.recorded import NumberColumn
-from workers.detect.rules.fields import field_of
-from workers.records.rows import Contexts, Rows, read_frames
-from workers.views.json_lines import JsonStyle
-from workers.views.pieces import Lines
-from workers.views.style import Facts
 
 ANYTHING = 0x5EED
 F_GETFD, F_SETFD, F_GETFL, F_DUPFD = 1, 2, 3, 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.decode import paths
+from headrace.workers.decode import paths
 
 ROOT_NOT_MET = 0xFFFFFFFF
 names = st.binary(min_size=1, max_size=8).filter(lambda b: not set(b) & {0, ord("/")} and b not in (b".", b".."))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.decode.sockaddr import decode, is_exact
+from headrace.workers.decode.sockaddr import decode, is_exact
 
 UN, IN, IN6, NL, LL = socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.tables import shown
-from bpf.tables.structs import declared, layout_of
-from workers.decode.structs import control_messages, decode, decoder_of, option_value, typed_decoder
+from headrace.bpf.tables import shown
+from headrace.bpf.tables.structs import declared, layout_of
+from headrace.workers.decode.structs import control_messages, decode, decoder_of, option_value, typed_decoder
 
 ROOTS = "/usr/include", "/usr/include/x86_64-linux-gnu"
 HEADERS = """linux/types.h linux/time.h linux/time_types.h linux/stat.h linux/resource.h asm/stat.h linux/uio.h

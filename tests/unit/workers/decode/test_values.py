@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.tables.widths import number, shown_width, width_of
-from workers.decode.values import decimals, is_pointer
-from workers.records.blocks import byte_strings
+from headrace.bpf.tables.widths import number, shown_width, width_of
+from headrace.workers.decode.values import decimals, is_pointer
+from headrace.workers.records.blocks import byte_strings
 
 RAW = st.integers(0, 2**64 - 1)
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from bpf.tables.catalogue import catalogue
-from config.conditions import every
-from config.rules import SHIPPED, Rule, load
-from workers.detect.offline.analysis import Analysis
-from workers.detect.offline.flat import FlatEvent, FlatRules, of_example
-from workers.detect.rules.compiled import IN_SCOPE
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.conditions import every
+from headrace.config.rules import SHIPPED, Rule, load
+from headrace.workers.detect.offline.analysis import Analysis
+from headrace.workers.detect.offline.flat import FlatEvent, FlatRules, of_example
+from headrace.workers.detect.rules.compiled import IN_SCOPE
 
 LOADED = load([SHIPPED])
 EXAMPLES = [event for rule in LOADED.rules for example in LOADED.examples[rule.id] for event in example.events]

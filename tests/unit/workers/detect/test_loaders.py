@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
-from bpf.tables.catalogue import catalogue
-from config import settings
-from config.rules import MAX_VALUES, RuleError
-from config.settings import SettingsError
-from workers.detect.engine.engine import Engine
-from workers.detect.rules import rulesets
-from workers.detect.rules.rulesets import Ruleset, build
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config import settings
+from headrace.config.rules import MAX_VALUES, RuleError
+from headrace.config.settings import SettingsError
+from headrace.workers.detect.engine.engine import Engine
+from headrace.workers.detect.rules import rulesets
+from headrace.workers.detect.rules.rulesets import Ruleset, build
 
 DEADLINE_S = 60
 OWN = {
@@ -281,7 +281,7 @@ def loads_quickly(loader: str, folder: Path) -> tuple[bool, list[RuleError]]:
     return bool(found.rules), [*found.refused, *found.left_out]
 
 
-HEAD = "from workers.detect.signature import Signature\n"
+HEAD = "from headrace.signature import Signature\n"
 SOURCES = {
     "no Python": "class (",
     "NUL": "x = 1\0",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bpf.tables.catalogue import catalogue
-from workers.detect.rules.rulesets import build
-from workers.detect.rules.sigma_files import load_sigma
-from workers.detect.rules.sigma_rules import MAX_SELECTIONS
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.workers.detect.rules.rulesets import build
+from headrace.workers.detect.rules.sigma_files import load_sigma
+from headrace.workers.detect.rules.sigma_rules import MAX_SELECTIONS
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_a_glob_with_a_range_that_runs_backwards(tmp_path: Path, test: str) -> N
 def test_a_signature_in_python_that_cannot_be_given_to_workers(tmp_path: Path) -> None:
     path = tmp_path / "one.py"
     path.write_text(
-        "from workers.detect.signature import Signature\n"
+        "from headrace.signature import Signature\n"
         "class One(Signature):\n"
         "    id, name, title, events = 'X', 'x', chr(0xD800), {'openat': None}\n"
     )

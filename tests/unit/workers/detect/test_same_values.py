@@ -12,24 +12,24 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpf.tables.catalogue import Event, catalogue
-from pipeline.stages.recording import blocks, open_recording, read_facts
-from pipeline.transport.ring import FRAME, U64, WATERMARK
+from headrace.bpf.tables.catalogue import Event, catalogue
+from headrace.pipeline.stages.recording import blocks, open_recording, read_facts
+from headrace.pipeline.transport.ring import FRAME, U64, WATERMARK
+from headrace.workers.core import Core
+from headrace.workers.detect.columns.reading import column_of
+from headrace.workers.detect.columns.view import View, listed
+from headrace.workers.detect.findings.data import DataField
+from headrace.workers.detect.offline.analysis import Analysis, Indexed
+from headrace.workers.detect.rules.fields import FieldError, field_of, names
+from headrace.workers.detect.rules.values import Text
+from headrace.workers.records.blobs import argument_counts
+from headrace.workers.records.rows import Rows
+from headrace.workers.views.json_lines import JsonStyle
+from headrace.workers.views.lineage import Lineages
+from headrace.workers.views.pieces import VECTOR_TYPE, Lines
+from headrace.workers.views.style import Facts
 from tests.replay.conftest import RECORDING
 from tests.unit.frames import CONNECT, CUT, EXECVE, FAULT, OK, OPENAT, Blob, Record, Who, frame, view
-from workers.core import Core
-from workers.detect.columns.reading import column_of
-from workers.detect.columns.view import View, listed
-from workers.detect.findings.data import DataField
-from workers.detect.offline.analysis import Analysis, Indexed
-from workers.detect.rules.fields import FieldError, field_of, names
-from workers.detect.rules.values import Text
-from workers.records.blobs import argument_counts
-from workers.records.rows import Rows
-from workers.views.json_lines import JsonStyle
-from workers.views.lineage import Lineages
-from workers.views.pieces import VECTOR_TYPE, Lines
-from workers.views.style import Facts
 
 FINAL_NS = 2**63
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from bpf.tables.catalogue import catalogue
-from config.rules import Rule
-from workers.detect.offline.flat import FlatRules, of_example
-from workers.detect.rules.rulesets import coverage
-from workers.detect.rules.sigma_files import load_sigma
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.rules import Rule
+from headrace.workers.detect.offline.flat import FlatRules, of_example
+from headrace.workers.detect.rules.rulesets import coverage
+from headrace.workers.detect.rules.sigma_files import load_sigma
 
 ID = "00000000-0000-4000-8000-000000000001"
 

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from bpf.tables.catalogue import catalogue
-from config import conditions
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config import conditions
+from headrace.workers.core import Core
+from headrace.workers.detect.detector import Detector
+from headrace.workers.detect.findings.shapes import shape
+from headrace.workers.detect.offline.analysis import Analysis
+from headrace.workers.detect.rules import matching
+from headrace.workers.detect.rules.fields import field_of
+from headrace.workers.views.style import Facts
 from tests.unit.frames import Record, frame, view
 from tests.unit.workers.detect.test_sigma import AUDIT, PROCESS, loaded, matches, one
 from tests.unit.workers.enrich.test_tree import executed
 from tests.unit.workers.enrich.test_tree import who as some_process
-from workers.core import Core
-from workers.detect.detector import Detector
-from workers.detect.findings.shapes import shape
-from workers.detect.offline.analysis import Analysis
-from workers.detect.rules import matching
-from workers.detect.rules.fields import field_of
-from workers.views.style import Facts
 
 NETWORK = "product: linux\ncategory: network_connection"
 FILE = "product: linux\ncategory: file_event"

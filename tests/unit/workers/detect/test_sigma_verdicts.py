@@ -16,10 +16,10 @@ from hypothesis import strategies as some
 from sigma.backends.sqlite import sqliteBackend
 from sigma.collection import SigmaCollection
 
-from bpf.tables.catalogue import catalogue
-from config.rules import Rule
-from workers.detect.offline.flat import FlatEvent, FlatRules
-from workers.detect.rules.sigma_files import load_sigma
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.rules import Rule
+from headrace.workers.detect.offline.flat import FlatEvent, FlatRules
+from headrace.workers.detect.rules.sigma_files import load_sigma
 
 FIELDS = {
     "Image": "process.image",

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bpf.layout import BLOB_BASE, BLOB_RACED, ROOT_NOT_MET, SOURCE_KERNEL
-from bpf.tables.catalogue import catalogue
-from config.conditions import Either, Every, Negated, Node, Test
-from config.rules import Rule
-from config.undecided import MAX_NAMED, UNDECIDED, what
+from headrace.bpf.layout import BLOB_BASE, BLOB_RACED, ROOT_NOT_MET, SOURCE_KERNEL
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.conditions import Either, Every, Negated, Node, Test
+from headrace.config.rules import Rule
+from headrace.config.undecided import MAX_NAMED, UNDECIDED, what
+from headrace.workers.detect.detector import Detector
+from headrace.workers.detect.offline.analysis import Analysis
+from headrace.workers.detect.rules.compiled import check_rule
+from headrace.workers.enrich.tree import ProcessTree
+from headrace.workers.records.rows import Contexts, read_frames
 from tests.unit.frames import CUT, FAULT, NULL, OK, Blob, Record, frame, view
-from workers.detect.detector import Detector
-from workers.detect.offline.analysis import Analysis
-from workers.detect.rules.compiled import check_rule
-from workers.enrich.tree import ProcessTree
-from workers.records.rows import Contexts, read_frames
 
 EXECVE = 59
 Test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it

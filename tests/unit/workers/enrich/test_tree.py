@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bpf.layout import STREAM_FACTS
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.layout import STREAM_FACTS
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.workers.core import Core
+from headrace.workers.enrich import tree as tree_module
+from headrace.workers.enrich.tree import Process
 from tests.unit.frames import Blob, Record, Who, frame, view
-from workers.core import Core
-from workers.enrich import tree as tree_module
-from workers.enrich.tree import Process
 
 FORK, EXEC, EXIT = (catalogue().by_name[f"sched_process_{name}"] for name in ("fork", "exec", "exit"))
 KERNEL = 1 << 4

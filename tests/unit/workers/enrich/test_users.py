@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from workers.enrich import users
-from workers.enrich.users import Users
+from headrace.workers.enrich import users
+from headrace.workers.enrich.users import Users
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/:\nother:x:33:33::/:\nbroken\n:x:x:\n"
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.workers.records.blobs import Blobs, argument, argument_cells, argument_counts, blobs
+from headrace.workers.records.rows import Contexts, Rows, read_frames
 from tests.unit.frames import (
     CLOSE,
     CONNECT,
@@ -24,8 +26,6 @@ from tests.unit.frames import (
     frame,
     view,
 )
-from workers.records.blobs import Blobs, argument, argument_cells, argument_counts, blobs
-from workers.records.rows import Contexts, Rows, read_frames
 
 COUNTS = argument_counts(catalogue())
 

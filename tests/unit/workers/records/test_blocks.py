@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as some
 
-from workers.decode import paths
-from workers.records import blocks
+from headrace.workers.decode import paths
+from headrace.workers.records import blocks
 
 ALPHABET = b"\0\0/a.\xc3"
 SOME_TEXTS = some.lists(some.lists(some.sampled_from(ALPHABET), max_size=20).map(bytes), max_size=12)

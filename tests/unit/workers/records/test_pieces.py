@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.layout import CELL_BYTES, FRAME, HEAD
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.layout import CELL_BYTES, FRAME, HEAD
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.workers.core import Core
+from headrace.workers.records.blobs import argument_cells, argument_counts, blobs, bytes_of
+from headrace.workers.records.pieces import Pieces, is_piece
+from headrace.workers.records.rows import Contexts, Rows, concatenate, read_frames
 from tests.unit.frames import CUT, EXECVE, GETPPID, HEADER, OK, Blob, Record, Who, frame, view
-from workers.core import Core
-from workers.records.blobs import argument_cells, argument_counts, blobs, bytes_of
-from workers.records.pieces import Pieces, is_piece
-from workers.records.rows import Contexts, Rows, concatenate, read_frames
 
 COUNTS = argument_counts(catalogue())
 PIECE = struct.Struct("<QIIIIIBBH")

@@ -11,7 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.workers.records import rows as rows_module
+from headrace.workers.records.blobs import argument, argument_cells, argument_counts, blobs
+from headrace.workers.records.rows import COLUMNS, Contexts, Decoded, Rows, concatenate, empty_rows, read_frames
 from tests.unit.frames import (
     CLOSE,
     COMPAT,
@@ -31,9 +34,6 @@ from tests.unit.frames import (
     frame,
     view,
 )
-from workers.records import rows as rows_module
-from workers.records.blobs import argument, argument_cells, argument_counts, blobs
-from workers.records.rows import COLUMNS, Contexts, Decoded, Rows, concatenate, empty_rows, read_frames
 
 COUNTS = argument_counts(catalogue())
 PATH = Blob(1, b"/etc/passwd")

@@ -9,8 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from bpf.tables.catalogue import catalogue
-from config.runtimes import KNOWN, Answer, Info
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.runtimes import KNOWN, Answer, Info
+from headrace.workers.records.rows import Contexts, Rows, read_frames
+from headrace.workers.views.arrow import CONTAINER, ArrowView, head
+from headrace.workers.views.json_lines import JsonStyle
+from headrace.workers.views.pieces import Lines
+from headrace.workers.views.style import Facts
 from tests.unit.frames import (
     CLOSE,
     EXECVE,
@@ -24,11 +29,6 @@ from tests.unit.frames import (
     frame,
     view,
 )
-from workers.records.rows import Contexts, Rows, read_frames
-from workers.views.arrow import CONTAINER, ArrowView, head
-from workers.views.json_lines import JsonStyle
-from workers.views.pieces import Lines
-from workers.views.style import Facts
 
 EPOCH = 1_700_000_000_000_000_000
 RECORDS = (

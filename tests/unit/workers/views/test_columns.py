@@ -9,8 +9,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.tables.catalogue import catalogue
-from pipeline.transport.wire import read_columns
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.pipeline.transport.wire import read_columns
+from headrace.workers.core import Core
+from headrace.workers.records.blobs import argument_counts
+from headrace.workers.records.rows import Contexts, Rows, read_frames
+from headrace.workers.views.columns import DISTINCT, ColumnsView
+from headrace.workers.views.style import Facts
 from tests.unit.frames import (
     CLOSE,
     CONNECT,
@@ -27,11 +32,6 @@ from tests.unit.frames import (
     view,
 )
 from tests.unit.workers.records.test_rows import ANY_FRAME
-from workers.core import Core
-from workers.records.blobs import argument_counts
-from workers.records.rows import Contexts, Rows, read_frames
-from workers.views.columns import DISTINCT, ColumnsView
-from workers.views.style import Facts
 
 EPOCH = 1_700_000_000_000_000_000
 COUNTS = argument_counts(catalogue())

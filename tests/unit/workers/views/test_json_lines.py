@@ -15,7 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.workers.core import Core
+from headrace.workers.records.rows import Contexts, read_frames
+from headrace.workers.views import pieces, store
+from headrace.workers.views.json_lines import JsonStyle
+from headrace.workers.views.pieces import Lines
+from headrace.workers.views.style import Facts
 from tests.unit.frames import (
     CLONE,
     CLOSE,
@@ -43,12 +49,6 @@ from tests.unit.frames import (
     view,
 )
 from tests.unit.workers.records.test_rows import ANY_FRAME
-from workers.core import Core
-from workers.records.rows import Contexts, read_frames
-from workers.views import pieces, store
-from workers.views.json_lines import JsonStyle
-from workers.views.pieces import Lines
-from workers.views.style import Facts
 
 EPOCH = 1_700_000_000_000_000_000
 SCHEMA = Path(__file__).parents[4] / "docs" / "schema.json"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bpf.tables.catalogue import catalogue
-from workers.enrich import tree
-from workers.enrich.tree import Process, ProcessTree
-from workers.views.lineage import Lineages, _Told
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.workers.enrich import tree
+from headrace.workers.enrich.tree import Process, ProcessTree
+from headrace.workers.views.lineage import Lineages, _Told
 
 
 def test_a_process_that_has_ended_and_is_forgotten_is_forgotten_here() -> None:

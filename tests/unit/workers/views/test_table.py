@@ -11,7 +11,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.workers.core import Core
+from headrace.workers.records.rows import Contexts, read_frames
+from headrace.workers.views.pieces import Lines
+from headrace.workers.views.style import Facts
+from headrace.workers.views.table import HEADER, LONGEST_VALUE, TableStyle, fitted
 from tests.unit.frames import (
     CLOSE,
     CONNECT,
@@ -31,11 +36,6 @@ from tests.unit.frames import (
     view,
 )
 from tests.unit.workers.records.test_rows import ANY_FRAME
-from workers.core import Core
-from workers.records.rows import Contexts, read_frames
-from workers.views.pieces import Lines
-from workers.views.style import Facts
-from workers.views.table import HEADER, LONGEST_VALUE, TableStyle, fitted
 
 # 2023-11-14T22:13:20Z
 EPOCH = 1_700_000_000_000_000_000

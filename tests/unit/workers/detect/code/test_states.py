@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from workers.detect.code import states
-from workers.detect.code.states import Given, Kept, States
+from headrace.workers.detect.code import states
+from headrace.workers.detect.code.states import Given, Kept, States
 
 
 def given(at: int, process: int = 1, child: int | None = None) -> Given:

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from bpf.tables.catalogue import catalogue
-from config.conditions import COMPARED, comparison
-from config.rules import load
-from workers.detect.columns.comparison import UNDECIDED, compared
-from workers.detect.offline.flat import FlatRules, of_example
-from workers.detect.rules.compiled import check_rule
-from workers.detect.rules.fields import FieldError, field_of
-from workers.detect.rules.matching import Matcher
-from workers.detect.rules.values import Text, text
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.conditions import COMPARED, comparison
+from headrace.config.rules import load
+from headrace.workers.detect.columns.comparison import UNDECIDED, compared
+from headrace.workers.detect.offline.flat import FlatRules, of_example
+from headrace.workers.detect.rules.compiled import check_rule
+from headrace.workers.detect.rules.fields import FieldError, field_of
+from headrace.workers.detect.rules.matching import Matcher
+from headrace.workers.detect.rules.values import Text, text
 
 RULE = """
 id: MY-1

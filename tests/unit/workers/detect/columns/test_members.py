@@ -7,12 +7,12 @@ import struct
 import numpy as np
 import pytest
 
-from bpf.tables.catalogue import catalogue
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.workers.detect.offline.flat import FlatEvent
+from headrace.workers.detect.rules.fields import FieldError, field_of, names
+from headrace.workers.detect.rules.values import Text
 from tests.unit.frames import COMPAT, Blob, Record
 from tests.unit.workers.conditions.test_filters import stays
-from workers.detect.offline.flat import FlatEvent
-from workers.detect.rules.fields import FieldError, field_of, names
-from workers.detect.rules.values import Text
 
 BPF, FCNTL, PRCTL, UTIMENSAT, SIGACTION, UNAME = 321, 72, 157, 280, 13, 63
 LOAD = struct.pack("<IIQQIIQII16s", 2, 2, 0, 0, 0, 0, 0, 0, 0, b"probe")

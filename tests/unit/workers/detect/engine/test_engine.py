@@ -11,18 +11,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bpf.tables.catalogue import catalogue
-from config.conditions import Either, Every, Negated, Node, Surely, Test
-from config.rules import SHIPPED, Rule, load
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.conditions import Either, Every, Negated, Node, Surely, Test
+from headrace.config.rules import SHIPPED, Rule, load
+from headrace.workers.detect.engine import engine as engine_module
+from headrace.workers.detect.engine import steps
+from headrace.workers.detect.engine.engine import Engine
+from headrace.workers.detect.engine.memory import Memory
+from headrace.workers.detect.offline.flat import FlatEvent, FlatRules, of_example
+from headrace.workers.detect.rules.compiled import IN_SCOPE, check_rule
+from headrace.workers.enrich.tree import ProcessTree
+from headrace.workers.records.rows import Contexts, read_frames
 from tests.unit.frames import FAULT, NULL, OK, Blob, Record, Who, frame, view
-from workers.detect.engine import engine as engine_module
-from workers.detect.engine import steps
-from workers.detect.engine.engine import Engine
-from workers.detect.engine.memory import Memory
-from workers.detect.offline.flat import FlatEvent, FlatRules, of_example
-from workers.detect.rules.compiled import IN_SCOPE, check_rule
-from workers.enrich.tree import ProcessTree
-from workers.records.rows import Contexts, read_frames
 
 OPENAT, CONNECT, PTRACE, EXECVE, RENAME = 257, 42, 101, 59, 82
 Test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it
@@ -182,7 +182,7 @@ def test_memory_is_bounded_and_what_it_forgets_is_worked_out_again() -> None:
 
 
 def test_states_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.detect.engine.engine.MAX_TABLES", 10_000)
+    monkeypatch.setattr("headrace.workers.detect.engine.engine.MAX_TABLES", 10_000)
     rules = [rule(str(i), openat=Test("pathname", "contains", (f"<{i}>",))) for i in range(30)]
     engine = Engine(rules, catalogue())
     for i in range(30):
@@ -191,7 +191,7 @@ def test_states_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_events_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.detect.engine.engine.MAX_BYTES", 30_000)
+    monkeypatch.setattr("headrace.workers.detect.engine.engine.MAX_BYTES", 30_000)
     rules = [rule(str(i), openat=Test("pathname", "contains", (f"<{i}>",)), connect=Every()) for i in range(30)]
     engine = Engine(rules, catalogue())
     for i in range(200):

@@ -7,25 +7,25 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
-from bpf.tables.catalogue import catalogue
-from config.conditions import Test
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.conditions import Test
+from headrace.workers.decode import paths
+from headrace.workers.detect.columns.reading import column_of
+from headrace.workers.detect.columns.view import View, listed
+from headrace.workers.detect.engine.engine import Classes
+from headrace.workers.detect.engine.prefilter import Prefilter, best
+from headrace.workers.detect.engine.steps import State, bits
+from headrace.workers.detect.rules.compiled import compile_rules
+from headrace.workers.detect.rules.fields import Field, field_of
+from headrace.workers.detect.rules.matching import Matcher
+from headrace.workers.detect.rules.rulesets import build
+from headrace.workers.detect.rules.values import Text
+from headrace.workers.enrich.tree import ProcessTree
+from headrace.workers.records.blobs import argument_counts
+from headrace.workers.records.rows import Contexts, read_frames
 from tests.unit.frames import Record, frame, view
 from tests.unit.workers.detect.engine.test_scan import OPENS
 from tests.unit.workers.records.test_blocks import block_of
-from workers.decode import paths
-from workers.detect.columns.reading import column_of
-from workers.detect.columns.view import View, listed
-from workers.detect.engine.engine import Classes
-from workers.detect.engine.prefilter import Prefilter, best
-from workers.detect.engine.steps import State, bits
-from workers.detect.rules.compiled import compile_rules
-from workers.detect.rules.fields import Field, field_of
-from workers.detect.rules.matching import Matcher
-from workers.detect.rules.rulesets import build
-from workers.detect.rules.values import Text
-from workers.enrich.tree import ProcessTree
-from workers.records.blobs import argument_counts
-from workers.records.rows import Contexts, read_frames
 
 Test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it
 OPENED = field_of(catalogue().by_name["security_file_open"], "pathname")

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from bpf.layout import HEAD_OWN_ROOT, ROOT_NOT_MET
-from bpf.tables.catalogue import catalogue
-from config.conditions import Test
+from headrace.bpf.layout import HEAD_OWN_ROOT, ROOT_NOT_MET
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.conditions import Test
+from headrace.workers.detect.columns.reading import column_of
+from headrace.workers.detect.columns.view import View, listed
+from headrace.workers.detect.engine.scan import MAX_WILD, Scan, ends, required
+from headrace.workers.detect.rules.fields import field_of
+from headrace.workers.detect.rules.matching import Matcher
+from headrace.workers.detect.rules.values import Text
+from headrace.workers.enrich.tree import ProcessTree
+from headrace.workers.records.blobs import argument_counts
+from headrace.workers.records.blocks import gather
+from headrace.workers.records.rows import Contexts, read_frames
 from tests.unit.frames import CUT, FAULT, OK, Blob, Record, frame, view
-from workers.detect.columns.reading import column_of
-from workers.detect.columns.view import View, listed
-from workers.detect.engine.scan import MAX_WILD, Scan, ends, required
-from workers.detect.rules.fields import field_of
-from workers.detect.rules.matching import Matcher
-from workers.detect.rules.values import Text
-from workers.enrich.tree import ProcessTree
-from workers.records.blobs import argument_counts
-from workers.records.blocks import gather
-from workers.records.rows import Contexts, read_frames
 
 Test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it
 CATALOGUE = catalogue()
@@ -74,7 +74,7 @@ def block_of(texts: list[bytes]) -> Any:
 def test_a_scan_says_what_a_matcher_says(tests: list[Test], pairs: list[tuple[bytes, bytes]]) -> None:
     for most in (MAX_WILD, 0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("workers.detect.engine.scan.MAX_WILD", most)
+            patch.setattr("headrace.workers.detect.engine.scan.MAX_WILD", most)
             says_the_same(tests, pairs, any(test.operator == "glob" for test in tests) and not most)
 
 

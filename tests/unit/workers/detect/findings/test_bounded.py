@@ -8,9 +8,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.publish.folding import PID, topic
-from workers.detect.findings.bounded import MAX_BYTES, bounded
-from workers.detect.findings.pieces import Pieces
+from headrace.pipeline.publish.folding import PID, topic
+from headrace.workers.detect.findings.bounded import MAX_BYTES, bounded
+from headrace.workers.detect.findings.pieces import Pieces
 
 EVENT = {"eventName": "execve", "args": [{"name": "argv", "type": "x", "value": ["x" * 1000] * 64}]}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from headrace.workers.detect.findings.history import MAX_EVENTS, SECOND_NS, History, Turn
+from headrace.workers.records.rows import Contexts, Rows, read_frames
 from tests.unit.frames import Record, Who, frame, view
-from workers.detect.findings.history import MAX_EVENTS, SECOND_NS, History, Turn
-from workers.records.rows import Contexts, Rows, read_frames
 
 ONE, OTHER = Who(tgid=7, comm=b"one"), Who(tgid=8, comm=b"other")
 

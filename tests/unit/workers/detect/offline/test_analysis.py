@@ -14,19 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bpf.tables.catalogue import catalogue
-from pipeline.stages.recording import blocks, open_recording, read_facts
-from pipeline.transport.ring import FRAME
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.pipeline.stages.recording import blocks, open_recording, read_facts
+from headrace.pipeline.transport.ring import FRAME
+from headrace.workers.core import Core
+from headrace.workers.detect.offline.analysis import MAX_DEPTH, MAX_LINE_BYTES, Analysis, LineError, _container
+from headrace.workers.detect.offline.json_events import of_line
+from headrace.workers.detect.rules.fields import field_of
+from headrace.workers.detect.rules.rulesets import build
+from headrace.workers.detect.rules.values import Text
+from headrace.workers.views.json_lines import JsonStyle
+from headrace.workers.views.pieces import Lines
+from headrace.workers.views.style import Facts
 from tests.replay.conftest import RECORDING
-from workers.core import Core
-from workers.detect.offline.analysis import MAX_DEPTH, MAX_LINE_BYTES, Analysis, LineError, _container
-from workers.detect.offline.json_events import of_line
-from workers.detect.rules.fields import field_of
-from workers.detect.rules.rulesets import build
-from workers.detect.rules.values import Text
-from workers.views.json_lines import JsonStyle
-from workers.views.pieces import Lines
-from workers.views.style import Facts
 
 
 def recorded() -> list[dict[str, Any]]:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from bpf.tables.catalogue import catalogue
-from config.rules import Rule
-from workers.detect.offline.analysis import Analysis
-from workers.detect.offline.inputs import Gap, Recorded
-from workers.detect.rules.rulesets import build
+from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.rules import Rule
+from headrace.workers.detect.offline.analysis import Analysis
+from headrace.workers.detect.offline.inputs import Gap, Recorded
+from headrace.workers.detect.rules.rulesets import build
 
 EXEC = "sched_process_exec"
 EVERY = ("exec_environment", "fd_paths")
