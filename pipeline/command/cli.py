@@ -30,7 +30,7 @@ from headrace.pipeline.command.signatures import signatures
 from headrace.pipeline.host.features import event_lack, findings
 from headrace.pipeline.process import logs
 from headrace.pipeline.process.failure import EX_DATAERR, EX_IOERR, EX_USAGE, Failure, say
-from headrace.pipeline.publish.curve import CurveError, client_keys
+from headrace.pipeline.publish.curve import CurveError
 from headrace.pipeline.publish.sinks import SinkError
 from headrace.pipeline.run import app, live, reload
 from headrace.pipeline.run import replay as recorded
@@ -144,9 +144,10 @@ def _joined(parts: tuple[str, ...]) -> str | None:
     return ",".join(parts) if parts else None
 
 
-def _finish(outcome: Outcome, path: str) -> None:
-    """Ledger to standard error and to its file, and out with the status."""
-    say(*outcome.ledger.text(), err=True)
+def _finish(outcome: Outcome, path: str = "", quiet: bool = False) -> None:
+    """Ledger to standard error, unless `quiet`, and to its file; then exit with the status."""
+    if not quiet:
+        say(*outcome.ledger.text(), err=True)
     status = outcome.status
     if path:
         try:
@@ -162,7 +163,7 @@ def _finish(outcome: Outcome, path: str) -> None:
 @output_options
 @trace_options
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG]...]")
-def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, **flags: Any) -> None:
+def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, quiet: bool, **flags: Any) -> None:
     """Trace a command, running processes, or the host.
 
     With COMMAND, headrace runs it and traces its whole process tree until the last process ends; the exit
@@ -200,13 +201,13 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, **f
     if not outcome.ledger.produced and request.settings.scope:
         scopes = ", ".join(request.settings.scope)
         say(f"headrace: no event matched the scope {scopes} while it was traced", err=True)
-    _finish(outcome, request.settings.ledger)
+    _finish(outcome, request.settings.ledger, quiet)
 
 
 @main.command()
 @output_options
 @click.argument("recording", type=click.Path(path_type=Path), metavar="FILE")
-def replay(config: Path | None, recording: Path, **flags: Any) -> None:
+def replay(config: Path | None, recording: Path, quiet: bool, **flags: Any) -> None:
     """Replay a recording through the same workers, at full speed.
 
     The output depends only on the recording, not on this host or on the number of workers.
@@ -228,7 +229,7 @@ def replay(config: Path | None, recording: Path, **flags: Any) -> None:
         raise Failure(str(error), EX_USAGE) from error
     except SinkError as error:
         raise Failure(str(error), EX_IOERR) from error
-    _finish(outcome, request.settings.ledger)
+    _finish(outcome, request.settings.ledger, quiet)
 
 
 @main.command()
@@ -252,11 +253,7 @@ def subscribe(endpoint: str, topic: tuple[str, ...], count: int, server_key: str
 
     if key and not server_key:
         raise Failure("--key: the publisher's public key is needed too: --server-key", EX_USAGE)
-    try:
-        given = client_keys(server_key, key) if server_key else None
-    except CurveError as error:
-        raise Failure(str(error), EX_USAGE) from error
-    raise SystemExit(subscribe_run(endpoint, topic, count, given))
+    raise SystemExit(subscribe_run(endpoint, topic, count, server_key, key))
 
 
 @main.command()
@@ -264,7 +261,7 @@ def demo() -> None:
     """Trace a small built-in workload. Where BPF is not available, replay a recording of it."""
     from headrace.pipeline.command.demo import run as run_demo
 
-    _finish(run_demo(), "")
+    _finish(run_demo())
 
 
 @main.command()

@@ -97,6 +97,7 @@ output_options = _all_of(
         click.option("--workers", type=int, metavar="N", help="Number of worker processes (1 to 64)."),
         click.option("--ring-bytes", type=int, metavar="N", help="Size of each worker's ring buffer."),
         click.option("--ledger", metavar="FILE", help="Write the ledger to FILE as JSON when the run ends."),
+        click.option("-q", "--quiet", is_flag=True, help="Do not print the ledger when the run ends."),
         click.option("--log-level", type=click.Choice(logs.LEVELS), help="Log level. Default: warning."),
         click.option(
             "-c", "--config", type=click.Path(path_type=Path), metavar="FILE", help="Read settings from a TOML file."

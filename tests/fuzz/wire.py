@@ -5,13 +5,14 @@ An input is `u16 bytes of the header | header | payload`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from collections.abc import Iterator
 
 import numpy as np
 
-from headrace.pipeline.command.subscribe import read_message
+from headrace.pipeline.api.messages import read_message
 from headrace.pipeline.transport.wire import WireError, read_columns, read_header
 from tests.fuzz.mutation import siblings
 from tests.fuzz.samples import seeds as samples
@@ -71,10 +72,15 @@ def _read(data: bytes) -> None:
     size = LENGTH.unpack_from(data.ljust(2, b"\0"))[0]
     header, payload = data[2 : 2 + size], data[2 + size :]
     try:
-        found, text = read_message(header, payload)
+        found = read_message([b"all/", header, payload])
+        text = found.lines()
     except WireError:
         pass
     else:
+        with contextlib.suppress(WireError):
+            found.rows()
+        with contextlib.suppress(WireError):
+            len(found.data)
         lines = text.splitlines() if found.format == "json" else text.split("\n")[:-1]
         for line in lines[:8]:
             json.loads(line)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.pipeline.command.demo import RECORDING
 from tests.live import Running
 
 pytestmark = pytest.mark.kernel
@@ -49,6 +50,35 @@ def test_polars_reads_arrow(tmp_path: Path) -> None:
     out = printed([sys.executable, EXAMPLES / "frames.py"], tmp_path, "execve", ",format=arrow")
     rows = list(csv.DictReader(out.splitlines()))
     assert any(os.path.basename(row["value"]) == "true" and int(row["len"]) >= 1 for row in rows), out
+
+
+@pytest.mark.parametrize("name", ["subscribe", "asynchronous"])
+def test_the_python_api_gives_events(name: str, tmp_path: Path) -> None:
+    out = printed([sys.executable, EXAMPLES / "python" / f"{name}.py"], tmp_path, "execve")
+    rows = [line.split() for line in out.splitlines()]
+    assert len(rows) == COUNT
+    assert all(int(time_ns) > 0 and comm and int(result) <= 0 for time_ns, comm, result in rows)
+
+
+def test_the_python_api_gives_batches(tmp_path: Path) -> None:
+    out = printed([sys.executable, EXAMPLES / "python" / "batches.py"], tmp_path, "execve", ",format=columns")
+    assert sum(int(line.split()[1]) for line in out.splitlines()) >= COUNT
+
+
+def test_the_python_api_reads_recordings() -> None:
+    example = [sys.executable, EXAMPLES / "python" / "recording.py", RECORDING]
+    out = subprocess.run(example, capture_output=True, text=True, check=True).stdout
+    assert "cat,/etc/hostname,1\n" in out
+    assert "openat failed 0 of 20\n" in out
+
+
+def test_the_python_api_traces() -> None:
+    example = [sys.executable, EXAMPLES / "python" / "trace.py", "cat", "/etc/hostname"]
+    done = subprocess.run(example, capture_output=True, text=True, check=True)
+    assert done.stdout == Path("/etc/hostname").read_text()
+    lines = done.stderr.splitlines()
+    assert "cat openat /etc/hostname 3" in lines
+    assert lines[-1] == "lost 0 balanced True"
 
 
 @pytest.mark.skipif(

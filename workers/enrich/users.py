@@ -10,6 +10,7 @@ import contextlib
 import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,6 +91,17 @@ def fix_users(given: tuple[dict[int, str], bool] | None) -> None:
     """Take the names of the host that was recorded; None: those of this one."""
     if given is not None:
         USERS.fix(Names(*given))
+
+
+@contextlib.contextmanager
+def users_of(names: Names) -> Iterator[None]:
+    """Within it, the names are those of another host: for what reads recordings in a process of its user's."""
+    before = dict(vars(USERS))
+    USERS.fix(names)
+    try:
+        yield
+    finally:
+        vars(USERS).update(before)
 
 
 def user_name(uid: int, container: Any) -> str | None:

@@ -8,11 +8,18 @@ import struct
 import pyarrow as pa
 import pytest
 
-from headrace.pipeline.command.subscribe import read_message
+from headrace.pipeline.api.messages import Message
+from headrace.pipeline.api.messages import read_message as read
 from headrace.pipeline.transport.wire import WireError
 from headrace.workers.views.arrow import schema
 
 DEEP = 100_000
+
+
+def read_message(header_part: bytes, payload: bytes) -> tuple[Message, str]:
+    """The message, and the lines that are printed of it."""
+    message = read([b"all/", header_part, payload])
+    return message, message.lines()
 
 
 def header(kind: str = "json", **more: object) -> bytes:
