@@ -22,7 +22,7 @@ from headrace.config.thresholds import Threshold, threshold_of
 
 SEVERITIES = ("info", "low", "medium", "high", "critical")
 SCOPES = ("any", "host", "container")
-SHIPPED = Path(__file__).parent / "signatures"
+SHIPPED = Path(__file__).resolve().parent / "signatures"
 CODE, YAML = ".py", (".yaml", ".yml")
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 KEYS = (

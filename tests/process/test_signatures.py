@@ -424,7 +424,7 @@ def test_findings_go_out_under_topics_beside_events(tmp_path: Path) -> None:
 
 
 LONG = """
-from headrace.workers.detect.signature import Signature
+from headrace.signature import Signature
 
 
 class Long(Signature):

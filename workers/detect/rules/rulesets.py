@@ -28,7 +28,7 @@ from headrace.config.rules import (
     taken,
     text_of,
 )
-from headrace.config.tuning import chosen, read_exceptions, with_exceptions
+from headrace.config.tuning import TuningError, chosen, read_exceptions, with_exceptions
 from headrace.workers.detect.code import old_name
 from headrace.workers.detect.code.bounds import load_code
 from headrace.workers.detect.rules.compiled import check_rule, has_field
@@ -160,7 +160,7 @@ Refusal = Callable[[Path, str], RuleError | None]
 
 
 def _add_code(loaded: Loaded, path: Path, catalogue: Catalogue, refusal: Refusal | None) -> None:
-    if refusal and not path.is_relative_to(SHIPPED) and (error := refusal(path, text_of(path))):
+    if refusal and not path.resolve().is_relative_to(SHIPPED) and (error := refusal(path, text_of(path))):
         raise error
     for rule, examples in load_code(path, catalogue):
         for other in loaded.rules:
@@ -212,7 +212,12 @@ def build(
         left_out = [error for error in left_out if error.file not in sigma or error.rule]
     usable, too_many = within_bounds(usable)
     refused += too_many
-    rules = chosen(usable, only, exclude, least, also_off)
+    try:
+        rules = chosen(usable, only, exclude, least, also_off)
+    except TuningError:
+        if not refused:
+            raise
+        rules = ()  # the one that was named may be among those refused, which says more
     if exceptions:
         try:
             rules = with_exceptions(

@@ -43,3 +43,11 @@ def test_a_sigma_condition_that_grows_faster_than_its_text(tmp_path: Path) -> No
     rules, (error,) = load_sigma([path], catalogue())
     assert rules == []
     assert str(error) == f"{path}: t: its condition refers to selections over {MAX_SELECTIONS} times"
+
+
+def test_a_signature_that_is_named_and_refused_is_said_to_be_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import nosuch\n")
+    found = build(catalogue(), (str(tmp_path),), only=("MINE",))
+    assert found.rules == ()
+    (error,) = found.refused
+    assert str(error) == f"{tmp_path}/mine.py:1: ModuleNotFoundError: No module named 'nosuch'"
