@@ -36,7 +36,7 @@ check: setup-tests
 bench: setup
 	.venv/bin/python -m bench.all
 
-# of each target; FUZZ="sigma wire --seconds 600" chooses some, and an end (docs/fuzzing.md)
+# of each target; FUZZ="sigma wire --seconds 600" chooses some, and an end (docs/explanation/fuzzing.md)
 INPUTS = 10000000
 FUZZ =
 

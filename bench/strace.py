@@ -7,7 +7,7 @@ strace's binary is an observer here, and nothing more. An argument is
 
     same        the same number or words; or both have looked behind the pointer: what is there is not compared
     undecoded   strace has words or a structure where headrace has a number or an address
-    words       both have words, and they differ (docs/strace.md says which, and why)
+    words       both have words, and they differ (docs/explanation/strace.md says which, and why)
     wrong       both have a number, and they differ
 
     python -m bench.strace [--show 20] [--result FILE] COMMAND...       a command, or each line of standard input

@@ -22,9 +22,9 @@ from headrace.bpf.tables.catalogue import nearest
 FORMATS = {
     "table": "a table for people, on a terminal or in a file",
     "json": "one JSON object a line (docs/schema.json)",
-    "arrow": "an Arrow IPC stream (docs/wire.md); needs the extra headrace[arrow]",
+    "arrow": "an Arrow IPC stream (docs/reference/wire.md); needs the extra headrace[arrow]",
     "none": "nothing but the ledger",
-    "zmq": "ZeroMQ publisher; format=json (default), columns or arrow (docs/wire.md)",
+    "zmq": "ZeroMQ publisher; format=json (default), columns or arrow (docs/reference/wire.md)",
 }
 FINDING_FORMATS = {
     "table": "a line for people, coloured by severity on a terminal",

@@ -1,4 +1,4 @@
-"""What a signature in Python imports: `from headrace.signature import Event, Signature` (docs/signatures.md).
+"""What a signature in Python imports: `from headrace.signature import Event, Signature` (docs/reference/signatures.md).
 
 Stable: what is here keeps its meaning within a major version, and what goes is announced one release before.
 """

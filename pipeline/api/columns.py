@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 OF_A_ROW = {"timestamp": "<u8", "event": "<u2", "cpu": "<u2", "retval": "<i8", "flags": "|u1"}
-"""Columns that each row has for itself (docs/wire.md)."""
+"""Columns that each row has for itself (docs/reference/wire.md)."""
 ARGS = "args."
 """Before the name of an argument, where each has a column."""
 
@@ -45,7 +45,7 @@ def structured(sections: Mapping[str, Array], arguments: Sequence[str] = ()) -> 
 
 
 def by_event(table: pa.Table) -> dict[str, pa.Table]:
-    """An Arrow table of events (docs/wire.md) as one table for each event, in the order of their names.
+    """An Arrow table of events (docs/reference/wire.md) as one table for each event, in the order of their names.
 
     The list `args` becomes two columns for each argument: `args.NAME` has its text, as JSON lines show it, and
     `args.NAME.raw` the number. Rows keep their order.

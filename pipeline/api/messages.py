@@ -1,4 +1,4 @@
-"""Messages of a publisher, read and checked: who sends them may be anybody (docs/wire.md)."""
+"""Messages of a publisher, read and checked: who sends them may be anybody (docs/reference/wire.md)."""
 
 from __future__ import annotations
 

@@ -68,9 +68,9 @@ class Recording:
 
     - `dicts`: a dictionary for each event, as the JSON lines have them (docs/schema.json), without `lineage`
     - `numpy`: a structured array: `timestamp` (ns since the epoch), `event` (its id), `cpu`, `retval`, `flags`, the
-      fields of the context (`tgid`, `uid`, `comm`, ...; docs/wire.md), and `args.NAME`, the raw `<u8` of each argument
+      fields of the context (`tgid`, `uid`, `comm`, ...; docs/reference/wire.md), and `args.NAME`, the raw `<u8` of each argument
     - `arrow`, `polars`: a table with the names of the JSON lines, and for each argument `args.NAME`, its text, and
-      `args.NAME.raw`, its number (docs/wire.md, "Arrow")
+      `args.NAME.raw`, its number (docs/reference/wire.md, "Arrow")
 
     The file is mapped, and some 1 MiB of it is decoded at a time: what `batches()` and iterating need does not depend
     on how long the recording is. `read()` holds all that it returns.

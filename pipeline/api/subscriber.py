@@ -109,7 +109,7 @@ class Subscriber:
     `headrace.Gap` where messages were missed. `messages()` yields whole batches. It ends when nothing has come for
     `timeout_s`; by default it never does.
 
-    `topics`: names of events, `all`, or topic prefixes such as `finding/high/` (docs/wire.md). `server_key`: the
+    `topics`: names of events, `all`, or topic prefixes such as `finding/high/` (docs/reference/wire.md). `server_key`: the
     publisher's public key, or a file that has it; `key`: a file with this client's secret key; without one, a new key
     is used. `on_doubt` is called once if a handshake fails and is tried again.
 

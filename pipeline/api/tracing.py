@@ -32,7 +32,7 @@ STOP_S = 30.0
 class Run:
     """A run that is going on. `headrace.trace()` starts it; see there.
 
-    `ledger` and `status` are None until the run has ended. `ledger` is that of `headrace run --ledger` (docs/cli.md):
+    `ledger` and `status` are None until the run has ended. `ledger` is that of `headrace run --ledger` (docs/reference/cli.md):
     `lost` and `dropped` count what did not arrive, and `balanced` says whether everything is accounted for. `status`
     is the exit status of `headrace run`: the command's, if one was traced.
     """
@@ -152,7 +152,7 @@ def trace(
     `events`: as `--events` takes them; by default the default set. `scope`: expressions of `--scope`; without a command
     and a scope the whole host is traced. `findings`: what signatures find instead of events. `form`: what iterating
     yields: a dictionary for each event (`dicts`), or batches as a pyarrow.Table (`arrow`) or a polars.DataFrame
-    (`polars`), with the columns that docs/wire.md describes. `options`: any others of `headrace run`.
+    (`polars`), with the columns that docs/reference/wire.md describes. `options`: any others of `headrace run`.
 
     It returns when tracing is active. Iterating ends when the command's last process has; `run.stop()` ends it before.
     A command writes to this program's standard output. What it and the run write to standard error appears in

@@ -38,7 +38,9 @@ _signature_options = (
         "--min-severity", type=click.Choice(SEVERITIES), help="Use only signatures of this severity or higher."
     ),
     click.option(
-        "--exceptions", metavar="FILE", help="Exceptions: when a signature does not apply (docs/signatures.md)."
+        "--exceptions",
+        metavar="FILE",
+        help="Exceptions: when a signature does not apply (docs/reference/signatures.md).",
     ),
 )
 signature_options = _all_of(_signature_options)

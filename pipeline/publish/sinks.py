@@ -268,7 +268,7 @@ def nothing() -> None:
 class ZmqSink:
     """An XPUB socket. XPUB tells who subscribed to what; NODROP makes a full queue visible.
 
-    Message: topic | header (JSON) | payload. See docs/wire.md.
+    Message: topic | header (JSON) | payload. See docs/reference/wire.md.
     """
 
     def __init__(

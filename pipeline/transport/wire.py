@@ -1,4 +1,4 @@
-"""Reading a message of columns: the inverse of workers/views/columns.py (docs/wire.md)."""
+"""Reading a message of columns: the inverse of workers/views/columns.py (docs/reference/wire.md)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Header(msgspec.Struct, frozen=True):
 
 
 class WireError(Exception):
-    """A message that is not what docs/wire.md describes."""
+    """A message that is not what docs/reference/wire.md describes."""
 
 
 def read_header(payload: bytes | memoryview) -> tuple[Header, int]:

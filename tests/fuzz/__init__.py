@@ -1,4 +1,4 @@
-"""Fuzzing: one module a target, and what runs them (`python -m tests.fuzz`, docs/fuzzing.md).
+"""Fuzzing: one module a target, and what runs them (`python -m tests.fuzz`, docs/explanation/fuzzing.md).
 
 A target is a module with
 

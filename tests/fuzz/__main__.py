@@ -1,4 +1,4 @@
-"""Run targets, each until it has tried so many inputs, and keep what came of it (docs/fuzzing.md).
+"""Run targets, each until it has tried so many inputs, and keep what came of it (docs/explanation/fuzzing.md).
 
 python -m tests.fuzz [TARGET...] [--inputs N] [--seconds S] [--jobs N] [--result FILE]
 python -m tests.fuzz TARGET --again FILE      # one input once more, with its traceback

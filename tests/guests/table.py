@@ -1,4 +1,4 @@
-"""What came of guests, as the tables of docs/kernels.md: `python -m tests.guests.table RESULTS PAGE`."""
+"""What came of guests, as the tables of docs/reference/kernels.md: `python -m tests.guests.table RESULTS PAGE`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures as a user meets them: the tutorial of docs/signatures.md, what is refused, and findings on every sink."""
+"""Signatures as a user meets them: the tutorial of docs/reference/signatures.md, what is refused, and findings on every sink."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "finding.schema.json").read_text())
 ONLY = ("--rules", "BAD", "--rules", "TRC-109")
 """What is not looked at need not be loaded into the kernel."""
-TUTORIAL = (ROOT / "docs" / "signatures.md").read_text()
+TUTORIAL = (ROOT / "docs" / "reference" / "signatures.md").read_text()
 
 
 def block(title: str, language: str) -> str:

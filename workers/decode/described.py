@@ -1,6 +1,6 @@
-"""How each argument is shown, in a few words: for `headrace list events` and docs/arguments.md.
+"""How each argument is shown, in a few words: for `headrace list events` and docs/reference/arguments.md.
 
-python -m headrace.workers.decode.described       writes docs/arguments.md
+python -m headrace.workers.decode.described       writes docs/reference/arguments.md
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from headrace.workers.decode.flags import parser_of
 from headrace.workers.decode.meaning import by_variant, shown_of
 from headrace.workers.decode.structs import TYPED
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "arguments.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "arguments.md"
 COMPOSED = {
     "hex": "hexadecimal number",
     "pointer": "address",

@@ -1,4 +1,4 @@
-"""Batches as Arrow IPC (docs/wire.md): what polars, pandas, DuckDB or Arrow's own libraries read as a table.
+"""Batches as Arrow IPC (docs/reference/wire.md): what polars, pandas, DuckDB or Arrow's own libraries read as a table.
 
 A row is an event, with the names of the JSON lines. Arguments are a list of name, text and raw value: a number in
 words as in JSON, null where there is a reason instead.

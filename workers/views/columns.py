@@ -1,4 +1,4 @@
-"""Batches as columns: the binary layout that subscribers read in place with numpy (docs/wire.md).
+"""Batches as columns: the binary layout that subscribers read in place with numpy (docs/reference/wire.md).
 
 A message is a JSON header and a payload of sections, each 8-aligned, at offsets that the header gives.
 Rows are never folded: every event has its own row, with its own time.

@@ -1,4 +1,4 @@
-"""docs/arguments.md is what the tables say."""
+"""docs/reference/arguments.md is what the tables say."""
 
 from __future__ import annotations
 
