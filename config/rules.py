@@ -1,8 +1,8 @@
 """Signatures as rules: what a file says, checked as far as that goes without knowing events.
 
 A file holds one signature, a list of them, or several documents; a mapping `lists` makes shared lists. Examples of
-all keys stand in config/signatures/, the description in docs/reference/signatures.md. What a rule says about fields and events
-is checked when it is compiled (workers/detect/rules/compiled.py), with the line that it stands in.
+all keys stand in config/signatures/, the description in docs/reference/signatures.md. What a rule says about fields and
+events is checked when it is compiled (workers/detect/rules/compiled.py), with the line that it stands in.
 """
 
 from __future__ import annotations

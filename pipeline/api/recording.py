@@ -68,7 +68,8 @@ class Recording:
 
     - `dicts`: a dictionary for each event, as the JSON lines have them (docs/schema.json), without `lineage`
     - `numpy`: a structured array: `timestamp` (ns since the epoch), `event` (its id), `cpu`, `retval`, `flags`, the
-      fields of the context (`tgid`, `uid`, `comm`, ...; docs/reference/wire.md), and `args.NAME`, the raw `<u8` of each argument
+      fields of the context (`tgid`, `uid`, `comm`, ...; docs/reference/wire.md), and `args.NAME`, the raw `<u8` of each
+      argument
     - `arrow`, `polars`: a table with the names of the JSON lines, and for each argument `args.NAME`, its text, and
       `args.NAME.raw`, its number (docs/reference/wire.md, "Arrow")
 

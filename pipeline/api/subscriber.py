@@ -109,9 +109,9 @@ class Subscriber:
     `headrace.Gap` where messages were missed. `messages()` yields whole batches. It ends when nothing has come for
     `timeout_s`; by default it never does.
 
-    `topics`: names of events, `all`, or topic prefixes such as `finding/high/` (docs/reference/wire.md). `server_key`: the
-    publisher's public key, or a file that has it; `key`: a file with this client's secret key; without one, a new key
-    is used. `on_doubt` is called once if a handshake fails and is tried again.
+    `topics`: names of events, `all`, or topic prefixes such as `finding/high/` (docs/reference/wire.md). `server_key`:
+    the publisher's public key, or a file that has it; `key`: a file with this client's secret key; without one, a new
+    key is used. `on_doubt` is called once if a handshake fails and is tried again.
 
     Raises `headrace.Error` if the endpoint or a key cannot be used, `headrace.RefusedError` if the publisher refuses
     this client, `headrace.ProtocolError` if what comes is not from a publisher of headrace.

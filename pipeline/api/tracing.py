@@ -32,9 +32,9 @@ STOP_S = 30.0
 class Run:
     """A run that is going on. `headrace.trace()` starts it; see there.
 
-    `ledger` and `status` are None until the run has ended. `ledger` is that of `headrace run --ledger` (docs/reference/cli.md):
-    `lost` and `dropped` count what did not arrive, and `balanced` says whether everything is accounted for. `status`
-    is the exit status of `headrace run`: the command's, if one was traced.
+    `ledger` and `status` are None until the run has ended. `ledger` is that of `headrace run --ledger`
+    (docs/reference/ledger.md): `lost` and `dropped` count the events that did not arrive, and `balanced` says whether
+    every event is accounted for. `status` is the exit status of `headrace run`: the command's, if one was traced.
     """
 
     def __init__(self, line: Callable[[int], list[str]], form: Form) -> None:

@@ -90,9 +90,7 @@ def time_namespace() -> Finding:
     )
 
 
-NO_BTF = (
-    f"a kernel built with CONFIG_DEBUG_INFO_BTF, or a file with its types in {EXTERNAL} (docs/reference/kernels.md)"
-)
+NO_BTF = f"a kernel built with CONFIG_DEBUG_INFO_BTF, or a file with its types in {EXTERNAL} (docs: kernels)"
 
 
 def _btf() -> tuple[Finding, Btf | None]:

@@ -1,4 +1,4 @@
-"""A minute of every target, the same inputs each time: without atheris, which need not be there (docs/explanation/fuzzing.md)."""
+"""A minute of every target, the same inputs each time: without atheris (docs/explanation/fuzzing.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures as a user meets them: the tutorial of docs/reference/signatures.md, what is refused, and findings on every sink."""
+"""Signatures as users meet them: the tutorial of the documentation, what is refused, and findings on every sink."""
 
 from __future__ import annotations
 

@@ -91,9 +91,7 @@ def expanded(value: Any, values: Placeholders) -> list[Any]:
 
     def of(placeholder: Placeholder) -> Iterator[SigmaString]:
         if placeholder.name not in values:
-            raise Refused(
-                f"no file given has values for %{placeholder.name}% (docs/reference/signatures.md, placeholders)"
-            )
+            raise Refused(f"no file given has values for %{placeholder.name}% (docs: signatures, placeholders)")
         yield from map(SigmaString, values[placeholder.name])
 
     if isinstance(value, SigmaExpansion):
