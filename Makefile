@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. Both install what is missing first.
-.PHONY: setup setup-tests setup-fuzz demo test test-kernels check bench fuzz clean recording
+.PHONY: setup setup-tests setup-docs setup-fuzz demo test test-kernels check docs reference bench fuzz clean recording
 
 setup: .venv/.ready
 
@@ -16,6 +16,11 @@ setup-fuzz: .venv/.ready-fuzz
 .venv/.ready-fuzz: .venv/.ready-tests requirements-fuzz.lock
 	./setup.sh fuzz
 
+setup-docs: .venv/.ready-docs
+
+.venv/.ready-docs: .venv/.ready requirements-docs.lock
+	./setup.sh docs
+
 demo: setup
 	.venv/bin/headrace demo
 
@@ -28,10 +33,19 @@ KERNELS =
 test-kernels: setup-tests
 	.venv/bin/python -m tests.guests $(KERNELS)
 
-check: setup-tests
+check: setup-tests docs
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+# the documentation as a site in site/; a broken link is an error
+docs: setup-docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+
+# the pages of docs/reference that are generated
+reference: setup
+	.venv/bin/python -m headrace.pipeline.command.reference
+	.venv/bin/python -m headrace.workers.decode.described
 
 bench: setup
 	.venv/bin/python -m bench.all
@@ -48,4 +62,4 @@ recording: setup
 	.venv/bin/python -m headrace.pipeline.command.demo --record pipeline/command/demo.hrc
 
 clean:
-	rm -rf .venv *.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv *.egg-info build site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,7 +4,7 @@
 # environment in the checkout with the locked Python packages. `setup.sh tests` installs what only the
 # tests need as well: a Docker Engine (with containerd) and podman, which they start for themselves, busybox for
 # their image, and what the examples stand on: pyarrow, polars, and Node with zeromq. `setup.sh fuzz` adds atheris
-# to that, which `make fuzz` needs and no test does.
+# to that, which `make fuzz` needs and no test does; `setup.sh docs` what `make docs` builds the site with.
 set -eu
 cd "$(dirname "$0")"
 
@@ -44,6 +44,8 @@ if [ -n "$tests" ]; then
 	# without it, the test of the example in Node says so and is left out
 	npm ci --silent --no-audit --no-fund --prefix examples/node || echo 'setup: npm could not install zeromq' >&2
 fi
+[ "${1:-}" != docs ] ||
+	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-docs.lock
 [ "${1:-}" != fuzz ] ||
 	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
 .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -54,4 +56,5 @@ if [ "$(id -u)" = 0 ] && [ ! -d /sys/kernel/tracing/events ]; then
 fi
 touch .venv/.ready
 [ -z "$tests" ] || touch .venv/.ready-tests
+[ "${1:-}" != docs ] || touch .venv/.ready-docs
 [ "${1:-}" != fuzz ] || touch .venv/.ready-fuzz

@@ -1,8 +1,8 @@
-"""The record layout: numpy's side of `bpf/c/layout.h`.
+"""The record layout: numpy dtypes for the structs of `bpf/c/layout.h`.
 
-One definition, checked twice: `static_asserts()` is compiled with the programs, so a field that
-moves in one place and not in the other stops the load; a test compares the sizes with the kernel's
-view of the maps. A drawing of a frame stands in layout.h.
+Both definitions are compared twice. `static_asserts()` is compiled with the programs, so a field that moves in only
+one of them prevents loading. A test compares the sizes with the kernel's view of the maps. layout.h has a drawing of a
+frame.
 
 All integers are little-endian (x86-64, arm64). Times are nanoseconds of CLOCK_BOOTTIME.
 """
@@ -13,51 +13,51 @@ import numpy as np
 
 CELL_BYTES = 32
 FRAME_CELLS = 1016
-"""Cells of a frame. Per-CPU map values end at 32 KiB (PCPU_MIN_UNIT_SIZE, kernel/bpf/arraymap.c)."""
+"""Cells of a frame. Per-CPU map values are limited to 32 KiB (PCPU_MIN_UNIT_SIZE, kernel/bpf/arraymap.c)."""
 BITMAP_WORDS = 16
 PRIVATE_BYTES = 72
-"""What stands before the wire part of `struct frame`: kernel pointers, never sent."""
+"""Bytes before the wire part of `struct frame`: kernel pointers, never sent."""
 EVENTS = 1152
 """Event ids are below this."""
 CALL_SLOTS = 560
-"""Rows of system calls per table; the last one stands for every number that has none."""
+"""Rows of system calls per table. The last row is for all unknown numbers."""
 UNKNOWN_CALL = CALL_SLOTS - 1
 X32_ONLY, X32_END = 512, 548
-"""Rows of the 64-bit table that only numbers of the x32 ABI reach: those whose structs are 32-bit ones."""
+"""Rows of the 64-bit table that only x32 numbers reach. These calls use 32-bit structs."""
 MULTIPLEXED_SLOT, MULTIPLEXED = CALL_SLOTS * 2, 32
-"""Rows of the calls that others of the 32-bit table stand for, family by family (bpf/tables/events.py, MULTIPLEXED)."""
+"""First row of the calls that multiplexing 32-bit calls stand for, and rows per family (events.py, MULTIPLEXED)."""
 ALL_SLOTS = MULTIPLEXED_SLOT + 3 * MULTIPLEXED
 FRAME_VERSION = 2
 TIME_END = 1 << 63
-"""Times of records are below it; as a watermark, it stands behind all of them."""
+"""Times of records are below it. As a watermark, it is after all of them."""
 STRING_BYTES = 4096
 PATH_ROOM = 4096 + 256 + 8
-"""Of a frame, for a path that is walked (bpf/c/path.h)."""
+"""Bytes of a frame to reserve for a walked path (bpf/c/path.h)."""
 VECTOR_BYTES, VECTOR_STRING = 8192, 1024
 ARGV_BYTES = 16384
 ENVP_BYTES = 8192
 BROADCAST = 0xFFFF
 STREAM_BULK, STREAM_URGENT, STREAM_FACTS = 0, 1, 2
 EXTRA_SLOTS = 2
-"""Frames of a CPU beside those of the shards: the urgent one, then that of facts (bpf/c/maps.h)."""
+"""Frames of a CPU in addition to those of the shards: the urgent one, then the one for facts (bpf/c/maps.h)."""
 
 HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN, HEAD_NO_OBJECT, HEAD_EXEC_IMAGE, HEAD_OWN_ROOT = 1, 2, 4, 8, 16, 32
 HEAD_OWN_TARGET, HEAD_ANSWERED = 64, 128
 BLOB_OK, BLOB_CUT, BLOB_FAULT, BLOB_NULL, BLOB_RACED, BLOB_BYPASS = 0, 1, 2, 3, 4, 5
 BLOB_STATUS = 15
-"""Mask of a blob's status; what is above it says where the blob was taken."""
+"""Mask of a blob's status. The upper bits hold the source of the blob."""
 SOURCE_USER_EXIT, SOURCE_KERNEL, SOURCE_USER_ENTRY = 0 << 4, 1 << 4, 2 << 4
 BLOB_BASE = 0x80
 """Added to a blob's argument: the blob is the directory from which that argument's path starts."""
 BLOB_STACK = 0x7F
 """In place of an argument: the addresses of the caller's stack, u64 each."""
 ROOT_NOT_MET = 0xFFFFFFFF
-"""`whole` of a walked path that is not below the root of the process."""
+"""`whole` of a walked path that is outside the root of the process."""
 ARG_NONE, ARG_RESULT = 0xFF, 0xFE
 KIND_NONE, KIND_STRING, KIND_FIXED, KIND_SIZED, KIND_VECTOR = 0, 1, 2, 3, 5
 KIND_SMALL, KIND_ADDRESS = 4, 9
+"""For KIND_ADDRESS, `sized` is an `enum address` of layout.h."""
 SMALL_BYTES = 1024
-"""A blob whose `sized` is an `enum address` of layout.h."""
 ADDRESS_OWN, ADDRESS_PEER, ADDRESS_ACCEPTED, ADDRESS_RECEIVED = 1, 2, 3, 4
 ADDRESS_MSG_RECEIVED, ADDRESS_MSG_SENT, ADDRESS_MMSG_SENT = 5, 6, 7
 SIZED_BY_RESULT, SIZED_NONE = 0xFF, 0xFE
@@ -120,7 +120,7 @@ PIECE = np.dtype(
     ]
 )
 LONG_BLOB = 0xFFFF
-"""`bytes` of a blob that has more: as many as `whole` says. Workers alone make such."""
+"""`bytes` of a blob whose length is in `whole` instead. Only workers create such blobs."""
 FRAME = np.dtype(
     [
         ("size", "<u4"),
@@ -243,7 +243,7 @@ CONTAINER = np.dtype(
 )
 CONTAINER_CREATED, CONTAINER_STARTED, CONTAINER_EXISTING = 1, 2, 3
 RUNTIMES = ("", "docker", "containerd", "crio", "podman", "lxc", "buildkit", "ecs")
-"""By number, as `enum runtime` of layout.h has them."""
+"""Indexed by `enum runtime` of layout.h."""
 RUNTIME_LXC, RUNTIME_ECS = RUNTIMES.index("lxc"), RUNTIMES.index("ecs")
 LOST_REASONS = ("lost_full", "lost_other", "lost_nested", "lost_room")
 
@@ -267,7 +267,7 @@ _STRUCTS = {
 
 
 def static_asserts() -> str:
-    """C that fails to compile unless layout.h has these dtypes' offsets and sizes."""
+    """C that fails to compile unless layout.h has the offsets and sizes of these dtypes."""
     lines = []
     for name, (dtype, shift, size) in _STRUCTS.items():
         assert dtype.fields is not None

@@ -1,4 +1,4 @@
-"""Array maps (BPF_F_MMAPABLE) as numpy arrays: read without a system call."""
+"""Array maps (BPF_F_MMAPABLE) as numpy arrays, which are read without a system call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class MappedArray:
-    """One array map. As long as there are views of `array`, close() leaves it mapped."""
+    """One array map. It stays mapped after close() while views of `array` exist."""
 
     def __init__(self, fd: int, dtype: np.dtype[Any], count: int, writable: bool = False) -> None:
         size = (dtype.itemsize * count + mmap.PAGESIZE - 1) & ~(mmap.PAGESIZE - 1)
@@ -21,5 +21,5 @@ class MappedArray:
     def close(self) -> None:
         """Unmap."""
         del self.array
-        with contextlib.suppress(BufferError):  # after an error, its traceback has views
+        with contextlib.suppress(BufferError):  # a traceback may hold views
             self._map.close()

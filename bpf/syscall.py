@@ -1,4 +1,4 @@
-"""bpf(2), as far as loading and attaching needs it: maps, programs, and the ends of tracepoints.
+"""bpf(2) for loading and attaching: maps, programs, tracepoints and kprobes.
 
 Layouts are those of `union bpf_attr` in include/uapi/linux/bpf.h. Every call raises OSError if the kernel refuses.
 """
@@ -19,13 +19,13 @@ MAP_CREATE, LOOKUP, UPDATE, DELETE, NEXT_KEY, PROG_LOAD = range(6)
 PROG_TEST_RUN = 10
 OBJ_INFO, RAW_TRACEPOINT_OPEN = 15, 17
 KPROBE, TRACEPOINT, RAW_TRACEPOINT = 2, 5, 17
-"""Types of programs."""
+"""Program types."""
 MAP = struct.Struct("<IIIIIII16s")
 """type, bytes of a key and of a value, entries, flags, inner map, NUMA node, name"""
 ELEMENT = struct.Struct("<IIQQQ")
 PROGRAM = struct.Struct("<IIQQIIQII16sIIIIQI")
-"""type, instructions, their address, licence, log level, log size, log, kernel version, flags, name, network device,
-attach type, BTF, then of the functions: bytes of each record, address, how many
+"""type, instruction count, instructions, licence, log level, log size, log, kernel version, flags, name, network
+device, attach type, BTF, then for the functions: bytes per record, address, count
 """
 BTF_LOAD = 18
 BTF = struct.Struct("<QQIII")
@@ -35,7 +35,7 @@ MAP_INFO = struct.Struct("<IIIIII16s")
 OPEN_RAW = struct.Struct("<QII")
 PERF_ATTR_BYTES, PERF_ATTR_CONFIG1, PERF_TRACEPOINT, PERF_FD_CLOEXEC = 112, 56, 2, 8
 KPROBES = Path("/sys/bus/event_source/devices/kprobe/type")
-"""The number of their perf events, where a kernel has kprobes."""
+"""File with the perf event type of kprobes; missing if the kernel has no kprobes."""
 PERF_IOC_ENABLE, PERF_IOC_SET_BPF = 0x2400, 0x40042408
 INSTRUCTION = 8
 NAME_BYTES = 15
@@ -44,7 +44,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(command: int, attributes: bytes | ctypes.Array[ctypes.c_char]) -> int:
-    """One bpf(2). Other threads run meanwhile."""
+    """One bpf(2). Releases the GIL."""
     found = int(_libc.syscall(NUMBERS[os.uname().machine][0], command, attributes, len(attributes)))
     if found < 0:
         number = ctypes.get_errno()
@@ -69,7 +69,7 @@ ANCESTOR = b"".join(
 
 
 class MapSpec(NamedTuple):
-    """What a map is made of. `name` has 15 bytes at most."""
+    """Parameters of a map. `name` has at most 15 bytes."""
 
     name: str
     type: int
@@ -80,20 +80,20 @@ class MapSpec(NamedTuple):
 
     @classmethod
     def of(cls, fd: int) -> MapSpec:
-        """That of a map that is there."""
+        """Parameters of an existing map."""
         info = ctypes.create_string_buffer(MAP_INFO.size)
         call(OBJ_INFO, INFO.pack(fd, len(info), ctypes.addressof(info)))
         kind, _, key, value, entries, flags, name = MAP_INFO.unpack(info.raw)
         return cls(name.rstrip(b"\0").decode(), kind, key, value, entries, flags)
 
     def create(self) -> Map:
-        """A new one."""
+        """Creates the map."""
         kind = (self.type, self.key_bytes, self.value_bytes, self.entries, self.flags)
         return Map(self, call(MAP_CREATE, MAP.pack(*kind, 0, 0, _short(self.name))))
 
 
 class Map:
-    """A map of this process's. Keys are numbers; values are bytes, or numbers too."""
+    """A map that this process has open. Keys are numbers; values are bytes or numbers."""
 
     def __init__(self, spec: MapSpec, fd: int) -> None:
         self.spec, self.fd = spec, fd
@@ -109,14 +109,14 @@ class Map:
         self._element(UPDATE, key.to_bytes(self.spec.key_bytes, "little"), ctypes.addressof(values))
 
     def __delitem__(self, key: int) -> None:
-        """KeyError if there is none."""
+        """Raises KeyError if the key does not exist."""
         try:
             self._element(DELETE, key.to_bytes(self.spec.key_bytes, "little"))
         except FileNotFoundError:
             raise KeyError(key) from None
 
     def items(self) -> Iterator[tuple[int, bytes]]:
-        """What is there; what changes meanwhile may be missed, or be there twice."""
+        """(key, value) pairs. Entries that change during iteration may be missed or returned twice."""
         key = ctypes.create_string_buffer(self.spec.key_bytes)
         value = ctypes.create_string_buffer(self.spec.value_bytes)
         before = 0
@@ -133,12 +133,12 @@ class Map:
             yield int.from_bytes(key.raw, "little"), value.raw
 
     def close(self) -> None:
-        """Give it up; programs that use it keep it."""
+        """Close the descriptor. Programs that use the map keep it alive."""
         os.close(self.fd)
 
 
 def perf_event_open(attributes: bytes | ctypes.Array[ctypes.c_char], cpu: int) -> int:
-    """Descriptor of a perf event on a CPU, of all processes. `attributes`: a struct perf_event_attr."""
+    """Descriptor of a perf event on one CPU for all processes. `attributes`: a struct perf_event_attr."""
     fd = int(_libc.syscall(NUMBERS[os.uname().machine][1], attributes, -1, cpu, -1, PERF_FD_CLOEXEC))
     if fd < 0:
         number = ctypes.get_errno()
@@ -147,7 +147,7 @@ def perf_event_open(attributes: bytes | ctypes.Array[ctypes.c_char], cpu: int) -
 
 
 def load_btf(data: bytes) -> int:
-    """Descriptor of BTF that programs may refer to."""
+    """Descriptor of BTF for use by programs."""
     text = ctypes.create_string_buffer(data, len(data))
     return call(BTF_LOAD, BTF.pack(ctypes.addressof(text), 0, len(data), 0, 0))
 
@@ -155,8 +155,9 @@ def load_btf(data: bytes) -> int:
 def load_program(
     name: str, kind: int, code: bytes, functions: tuple[bytes, bytes] | None = None, log: bool = False
 ) -> int:
-    """Descriptor of a program that the kernel has checked. OSError; with `log` it carries the verifier's last words.
-    `functions`: BTF of a program that has several, and where they begin (bpf/programs/link.py).
+    """Descriptor of a program that passed the verifier. The OSError of a failure includes the last line of the
+    verifier's log. `functions`: BTF and the beginnings of the functions, if the program has several
+    (bpf/programs/link.py).
     """
     if functions is None:
         return _load_program(name, kind, code, (0, 0, 0, 0), log)
@@ -185,8 +186,8 @@ def _load_program(name: str, kind: int, code: bytes, functions: tuple[int, int, 
 
 
 def takes(code: bytes) -> bool:
-    """Whether the kernel takes a program at a raw tracepoint: EXCHANGE has an atomic that gives back what was there
-    (since Linux 5.12), ANCESTOR asks for the control groups above a task's (since 5.15 at tracepoints).
+    """Whether the kernel accepts a raw tracepoint program: EXCHANGE uses an atomic operation that returns the previous
+    value (since Linux 5.12), ANCESTOR reads the ancestors of a task's control group (at tracepoints since 5.15).
     """
     try:
         os.close(load_program("trial", RAW_TRACEPOINT, code))
@@ -196,14 +197,14 @@ def takes(code: bytes) -> bool:
 
 
 def attach_raw_tracepoint(name: str, program: int) -> int:
-    """Descriptor that keeps a program attached."""
+    """Descriptor that keeps a program attached to a raw tracepoint."""
     text = ctypes.create_string_buffer(name.encode())
     return call(RAW_TRACEPOINT_OPEN, OPEN_RAW.pack(ctypes.addressof(text), program, 0))
 
 
 def attach_kprobe(function: str | int, program: int) -> int:
-    """The same where a function of the kernel begins, by its name or its address. FileNotFoundError where the kernel
-    has no kprobes.
+    """Descriptor that keeps a program attached to the beginning of a kernel function, given by name or address. Raises
+    FileNotFoundError if the kernel has no kprobes.
     """
     kind = int(KPROBES.read_text())
     attr = ctypes.create_string_buffer(PERF_ATTR_BYTES)
@@ -216,7 +217,7 @@ def attach_kprobe(function: str | int, program: int) -> int:
 
 
 def attach_tracepoint(tracefs: Path, name: str, program: int) -> int:
-    """The same of a tracepoint `group/name`: a perf event, which stands for all CPUs."""
+    """Descriptor that keeps a program attached to a tracepoint `group/name`: a perf event that covers all CPUs."""
     number = int((tracefs / "events" / name / "id").read_text())
     attr = ctypes.create_string_buffer(PERF_ATTR_BYTES)
     # type, size, config, sample_period

@@ -1,7 +1,7 @@
-"""Running a loaded program once, by BPF_PROG_TEST_RUN.
+"""Runs a loaded program once, with BPF_PROG_TEST_RUN.
 
-It needs the program's descriptor and no privilege (kernel: bpf_prog_test_run_raw_tp, since 5.10). 11 to
-22 µs a call on the development machines.
+This needs the descriptor of the program but no privilege (kernel: bpf_prog_test_run_raw_tp, since 5.10). A run takes
+11 to 22 µs.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from collections.abc import Sequence
 from headrace.bpf.syscall import PROG_TEST_RUN, call
 
 BPF_F_TEST_RUN_ON_CPU = 1
-"""union bpf_attr.test: prog_fd, retval, sizes and pointers, repeat, duration, ctx, flags, cpu, batch."""
 ATTR = struct.Struct("<IIIIQQIIIIQQIIII")
+"""union bpf_attr.test: prog_fd, retval, sizes and pointers, repeat, duration, ctx, flags, cpu, batch."""
 MAX_ARGUMENTS = 12
 """MAX_BPF_FUNC_ARGS of include/linux/bpf.h."""
 
 
 class TestRun:
-    """One raw tracepoint program, to be run by this process."""
+    """One raw tracepoint program that this process can run."""
 
     def __init__(self, program_fd: int) -> None:
         self._fd = program_fd
 
     def __call__(self, arguments: Sequence[int] = (), cpu: int | None = None) -> bool:
-        """Run with these arguments (u64), on `cpu` or here; False if the kernel refused (a CPU that is offline)."""
+        """Run with these arguments (u64), on `cpu` or the current CPU. False if the kernel refuses (CPU offline)."""
         context = struct.pack(f"<{len(arguments)}Q", *arguments)
         buffer = ctypes.create_string_buffer(context, len(context)) if context else None
         address = ctypes.addressof(buffer) if buffer else 0

@@ -1,13 +1,14 @@
-"""Conditions on events: the form that every way to write a signature is compiled from.
+"""Conditions on events: the form to which every syntax for signatures is compiled.
 
-    Test      a field and what it must be           pathname|endswith: [/a, /b]
+    Test      a field and its allowed values        pathname|endswith: [/a, /b]
     Every     all parts hold                        a mapping, or {all: [...]}
     Either    one part holds                        a list of mappings, or {any: [...]}
     Negated   the part does not hold                {not: ...}
 
-Verdicts are three-valued: true, false, unknown. A field that could not be read makes a test unknown, and what is
-unknown does not match, negated or not. A test with several values holds if one of them fits, with the modifier `all`
-if each does. Fields are only names here; what they are is decided against an event (workers/detect/rules/fields.py).
+Verdicts are three-valued: true, false, unknown. A field that could not be read makes a test unknown. An unknown
+condition does not match, and neither does its negation. A test with several values holds if one of them matches; with
+the modifier `all`, if each does. Fields are only names here. They are resolved against an event in
+workers/detect/rules/fields.py.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ OPERATORS = (
     "has",
     "exists",
 )
-"""`has`: a flag, or the word of a value; `glob`: `*`, `?` and `[...]`, a backslash takes their meaning away."""
+"""`has`: a flag, or a word of the value. `glob`: `*`, `?` and `[...]`; a backslash escapes them."""
 MODIFIERS = {
     "all": "each of the values",
     "nocase": "upper and lower case are the same",
@@ -42,15 +43,15 @@ MODIFIERS = {
     "field": "values are names of fields",
 }
 COMPARED = "|"
-"""Between the parts of a comparison of two fields, which is a field itself: `pathname|endswith|process.name`."""
+"""Separates the parts of a comparison of two fields, which is itself a field: `pathname|endswith|process.name`."""
 COMPARISONS = ("equals", "contains", "startswith", "endswith")
 MAX_VALUES = 100_000
-"""Of one test, those of lists included: lists of lists grow faster than their text."""
+"""Values of one test, including those of lists. Nested lists grow faster than their text."""
 Scalar = str | int | bool
 
 
 class ConditionError(Exception):
-    """A condition that is not one; `line` counts from 1."""
+    """A malformed condition. `line` counts from 1."""
 
     def __init__(self, line: int, why: str) -> None:
         super().__init__(why)
@@ -58,7 +59,7 @@ class ConditionError(Exception):
 
 
 class Test(msgspec.Struct, frozen=True, tag="test"):
-    """One field, one operator, some values."""
+    """One field, one operator, and one or more values."""
 
     field: str
     operator: str
@@ -70,19 +71,19 @@ class Test(msgspec.Struct, frozen=True, tag="test"):
 
     @property
     def wanted(self) -> str:
-        """What the field must be, in words."""
+        """The operator, modifiers and values as text."""
         how = "".join(f"|{word}" for word in ("each", "nocase", "hex") if getattr(self, word))
         return f"{self.operator}{how} {', '.join(map(str, self.values))}"
 
 
 class Every(msgspec.Struct, frozen=True, tag="every"):
-    """True if all parts are; of no parts, true."""
+    """True if all parts are true, or if there are none."""
 
     parts: tuple[Node, ...] = ()
 
 
 class Either(msgspec.Struct, frozen=True, tag="either"):
-    """True if one of the parts is; of no parts, false."""
+    """True if one of the parts is true. False if there are none."""
 
     parts: tuple[Node, ...] = ()
 
@@ -94,7 +95,7 @@ class Negated(msgspec.Struct, frozen=True, tag="negated"):
 
 
 class Surely(msgspec.Struct, frozen=True, tag="surely"):
-    """True if the part is true, false if it is false or unknown: of exceptions, and of records that must be there."""
+    """True if the part is true, false if it is false or unknown. For exceptions, and for records that must exist."""
 
     part: Node
 
@@ -116,26 +117,26 @@ def tests(node: Node) -> Iterator[Test]:
 
 
 def asked(node: Node) -> Iterator[str]:
-    """The names of all fields that a condition asks for; of a comparison both."""
+    """The names of all fields in a condition. A comparison has two."""
     for test in tests(node):
         names = test.field.split(COMPARED)
         yield from (names[0], names[-1]) if len(names) > 1 else names
 
 
 def comparison(left: str, operator: str, right: str, nocase: bool, line: int = 0) -> Test:
-    """A test of one field against another one."""
+    """A test that compares one field with another."""
     how = f"{operator}{COMPARED}nocase" if nocase else operator
     return Test(COMPARED.join((left, how, right)), "equals", (True,), line=line)
 
 
 def every(*parts: Node) -> Node:
-    """All of them; the one, if it is one."""
+    """All of the conditions; a single condition as it is."""
     kept = tuple(part for part in parts if part != TRUE)
     return kept[0] if len(kept) == 1 else Every(kept)
 
 
 def read(located: Located, lists: Lists) -> Node:
-    """A condition as it is written in YAML; ConditionError."""
+    """Parse a condition from YAML. ConditionError if it is malformed."""
     value = located.value
     if value is None:
         return TRUE

@@ -1,4 +1,4 @@
-"""Files of rules and exceptions: found and read within bounds and without a wait, whatever stands there."""
+"""Files of rules and exceptions: found and read within bounds and without blocking, whatever a path refers to."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from pathlib import Path
 
 LONGEST_FILE = 4 << 20
 MAX_FILES = 20_000
-"""In a folder and those below it."""
+"""In a folder and the folders below it."""
 
 
 class FileError(Exception):
-    """What cannot be read, and why."""
+    """A file or folder that cannot be read, and the reason."""
 
 
 def text(path: Path, most: int = LONGEST_FILE, encoding: str = "utf-8") -> str:
-    """What a file holds; FileError. A pipe, a device or a socket is none: opening one may wait for ever."""
+    """The text of a regular file. FileError if it cannot be read, is larger than `most` bytes, or is not valid text.
+
+    Pipes, devices and sockets are refused, because opening one may block forever.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         with open(fd, "rb") as file:
@@ -26,7 +29,7 @@ def text(path: Path, most: int = LONGEST_FILE, encoding: str = "utf-8") -> str:
             data = file.read(most + 1)
     except OSError as error:
         raise FileError(error.strerror or str(error)) from error
-    except ValueError as error:  # a NUL in its name
+    except ValueError as error:  # a NUL in the path
         raise FileError(str(error)) from error
     if len(data) > most:
         raise FileError(f"larger than {most >> 20} MiB")
@@ -37,8 +40,9 @@ def text(path: Path, most: int = LONGEST_FILE, encoding: str = "utf-8") -> str:
 
 
 def below(folder: Path) -> Iterator[Path]:
-    """All that is no folder in a folder and those below it, in order; FileError. Links are followed, but what was there
-    already is left out, and so are names that begin with a dot.
+    """All files in a folder and the folders below it, sorted. FileError if it cannot be read or has too many files.
+
+    Follows links. Skips files and folders that were already visited, and names that begin with a dot.
     """
     seen: set[tuple[int, int]] = set()
     count = 0
@@ -57,7 +61,7 @@ def below(folder: Path) -> Iterator[Path]:
         except OSError as error:
             if path == folder:
                 raise FileError(error.strerror or str(error)) from error
-            yield path  # whoever reads it is told why it cannot be
+            yield path  # reading it will report the error
             continue
         count += len(names)
         if count > MAX_FILES:

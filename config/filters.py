@@ -1,8 +1,8 @@
 """Event expressions with conditions: `openat.args.pathname=/tmp/*`, `openat.retval<0`.
 
-A condition on a result that is one range goes to the kernel; the others become column predicates in the
-workers (workers/conditions/filters.py), and the kernel side takes out what it can before
-(workers/conditions/early.py). Conditions of one event are ANDed; the values of one condition are ORed.
+The kernel side evaluates a condition on a result if it is a single range. The other conditions become column predicates
+in the workers (workers/conditions/filters.py), and the kernel side drops in advance what it can decide
+(workers/conditions/early.py). Conditions on one event are ANDed; the values of one condition are ORed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ CONDITION = re.compile(
 )
 DECIMAL = r"-?[0-9]{1,20}"
 MAX_DIGITS = 1000
-"""Of a number or of names of flags; Python takes no number of thousands of digits."""
+"""Characters of a number or of flag names. Python refuses to parse numbers of thousands of digits."""
 WIDE = ("long", "u64", "s64", "size_t", "off_t", "loff_t", "*")
-"""What is in the name of a type of 64 bits; the others have at most 32."""
+"""Parts of the names of 64-bit types. All other types have at most 32 bits."""
 TEXTUAL = ("const char*", "char*", "const char*const*")
 
 
@@ -35,8 +35,9 @@ class FilterError(Exception):
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition on an argument (`argument` is its position) or on the result (None). `member`: on a part of it,
-    whose name is the argument's with this behind (`.port`), which workers/conditions/parts.py looks up.
+    """One condition: on the argument at position `argument`, or on the result (None). `member`: the condition is on
+    this part of the argument (`.port`), which workers/conditions/parts.py looks up by the argument's name with this
+    suffix.
     """
 
     event: Event
@@ -49,7 +50,9 @@ class Condition:
 
 @dataclass(frozen=True)
 class Selection:
-    """What was asked for: events, results that the kernel lets pass, and the workers' conditions."""
+    """Parsed expressions: the events, the ranges of results for the kernel side, and the conditions for the workers.
+    `skipped`: events that a set or glob included and that cannot be provided.
+    """
 
     events: tuple[Event, ...] = ()
     skipped: tuple[Event, ...] = ()
@@ -57,8 +60,8 @@ class Selection:
     conditions: tuple[Condition, ...] = ()
 
     def beside(self, others: Sequence[Event]) -> Selection:
-        """The same, where these events are looked at whole by others: what the kernel would take out of them is left
-        to the workers.
+        """The same selection, except that the conditions of the workers replace the result ranges of the events in
+        `others`. Used when something else needs these events whole, so the kernel side must not drop any of them.
         """
         names = {event.name for event in others}
         by_name = {event.name: event for event in self.events}
@@ -76,7 +79,7 @@ class Selection:
 
 
 def _split(expression: str) -> list[str]:
-    """Parts at commas; a part that follows a condition and has no name of its own continues its values."""
+    """Split at commas. A part that looks like a value and follows a condition is one more value of it."""
     parts: list[str] = []
     for part in expression.split(","):
         part = part.strip()
@@ -116,7 +119,7 @@ def _condition(text: str, catalogue: Catalogue) -> Condition | None:
 
 
 def _check_number(event: Event, position: int, op: str, values: tuple[str, ...], text: str) -> None:
-    """Only what a number can be compared with."""
+    """FilterError if the argument cannot be compared with these values as a number."""
     argument = event.arguments[position]
     if any(blob.arg == position for blob in event.blobs) or argument.type.startswith(("struct", "union", "int[")):
         raise FilterError(f"{text}: {argument.name} is a {argument.type}: name a member of it, as {argument.name}.NAME")
@@ -135,12 +138,12 @@ def _check_number(event: Event, position: int, op: str, values: tuple[str, ...],
 
 
 def integer(text: str) -> int:
-    """A number as conditions take it: decimal, 0x, 0o, or with a leading 0 as C writes octal."""
+    """A number as conditions accept it: decimal, 0x, 0o, or C's octal with a leading 0."""
     return int(text, 0) if not re.fullmatch("-?0[0-7]+", text) else int(text, 8)
 
 
 def _joins_words(condition: Condition) -> bool:
-    """Whether several of its like can hold: flags have more than one name, an array more than one string."""
+    """Whether several such conditions can hold together: a value can have several flags, a vector several strings."""
     if condition.argument is None:
         return False
     kind = condition.event.arguments[condition.argument].type
@@ -150,7 +153,7 @@ def _joins_words(condition: Condition) -> bool:
 
 
 def _contradiction(conditions: Sequence[Condition]) -> Condition | None:
-    """The first condition that leaves nothing of what those before it on the same argument allow."""
+    """The first condition that contradicts earlier conditions on the same argument; None if there is none."""
     numbers: dict[tuple[str, int | None], Range] = {}
     allowed: dict[tuple[str, int | None], set[str]] = {}
     barred: dict[tuple[str, int | None], set[str]] = {}
@@ -186,7 +189,7 @@ def _on_result(event: Event, op: str, values: tuple[str, ...], text: str) -> Con
 
 
 def _range(condition: Condition) -> tuple[int, int] | None:
-    """The range of results that the condition describes, if it is one."""
+    """The range of results that a condition allows; None if it is not a single range."""
     first = int(condition.values[0])
     if len(condition.values) > 1 or condition.op == "!=":
         return None
@@ -205,10 +208,10 @@ def no_hook(event: Event) -> str:
 
 
 def parse(expressions: Sequence[str], catalogue: Catalogue, lack: Callable[[Event], str] = no_hook) -> Selection:
-    """What `--events` asks for. UnknownName and FilterError say what is wrong and what was meant.
+    """Parse `--events`. UnknownName and FilterError name the error and the nearest valid name.
 
-    `lack` says why an event cannot be provided, "" if it can: then it is an error to name it, and it is left out
-    where a set or a glob brought it.
+    `lack` returns why an event cannot be provided, "" if it can. It is an error to name such an event; an event from a
+    set or a glob is skipped.
     """
     names: list[str] = []
     conditions: list[Condition] = []

@@ -1,7 +1,7 @@
-"""YAML with the line of every part, so that an error can name it. Read by the YAML library, as data only.
+"""YAML with the line of every part, for error messages. The YAML library parses it, as data only.
 
-A hostile file is refused, not expanded: its size (config/files.py), its depth and the number of its parts (aliases
-count each time that they are used) have bounds, and a key that stands twice is an error.
+A hostile file is refused, not expanded. Its size (config/files.py), its depth and the number of its parts are bounded;
+an alias counts each time that it is used. A duplicate key is an error.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ MAX_PARTS = 200_000
 MAX_DEPTH = 40
 SCALARS = yaml.SafeLoader("")
 PLAIN = str | int | float | None
-"""What a scalar may be. YAML has dates, too, and a tag can make it a collection, of which nothing is there yet."""
+"""Allowed types of a scalar. YAML also has dates, and a tag can turn a scalar into an empty collection."""
 
 
 class LocatedError(Exception):
-    """A text that is not YAML as it is wanted; `line` counts from 1."""
+    """A text that is not valid YAML, or not in the expected form. `line` counts from 1."""
 
     def __init__(self, line: int, why: str) -> None:
         super().__init__(why)
@@ -29,7 +29,10 @@ class LocatedError(Exception):
 
 @dataclass(frozen=True)
 class Located:
-    """A value and its line: a scalar, a list of Located, or a dict of text to Located (`keys`: the keys' lines)."""
+    """A value and its line.
+
+    The value is a scalar, a list of Located, or a dict from text to Located; `keys` has the lines of the keys.
+    """
 
     value: Any
     line: int
@@ -45,7 +48,7 @@ class Located:
 
 
 def documents(text: str) -> Iterator[Located]:
-    """The documents of a text; LocatedError if it is not YAML, or too deep, or has too many parts."""
+    """The documents in a text. LocatedError if it is not YAML, is nested too deeply, or has too many parts."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         for node in yaml.compose_all(text, Loader=loader):
@@ -60,7 +63,7 @@ def documents(text: str) -> Iterator[Located]:
 
 
 class _Reader:
-    """Turns the nodes of one document into values."""
+    """Converts the nodes of one document to values."""
 
     def __init__(self) -> None:
         self._left = MAX_PARTS
@@ -79,7 +82,7 @@ class _Reader:
         try:
             construct: Any = SCALARS.yaml_constructors.get(node.tag, SCALARS.yaml_constructors[None])
             value = construct(SCALARS, node)
-        except Exception as error:  # decision 37: a tag on a text that is none of it raises whatever comes of that
+        except Exception as error:  # decision 37: a tag on an unsuitable scalar can raise anything
             why = getattr(error, "problem", None) or (str(error) if isinstance(error, ValueError) else node.tag)
             raise LocatedError(line, f"not a plain value: {why}") from error
         if not isinstance(value, PLAIN):

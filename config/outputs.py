@@ -1,7 +1,7 @@
 """Output specifications: `FORMAT:DESTINATION[,OPTION=VALUE...]`, and Tracee's spelling of them.
 
 table:-            a table on standard output
-json:FILE          a JSON object a line; `json:-` is standard output
+json:FILE          one JSON object per line; `json:-` is standard output
 arrow:FILE         an Arrow IPC stream
 none               count only
 zmq:ENDPOINT       publish; `ipc:///path` or `tcp://127.0.0.1:port`; format=json|columns|arrow; any `tcp://` with
@@ -57,16 +57,16 @@ SWITCHES = {
     "exec-hash": ("exec_hash", True),
     "sort-events": (None, True),
 }
-"""`option:X` -> (setting, value); None: always so in headrace."""
+"""`option:X` -> (setting, value). None: headrace always does this."""
 
 
 class OutputError(Exception):
-    """An output specification that cannot be understood or used."""
+    """An output specification that is malformed or cannot be used."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """One sink. `render` is what workers make for it: table, json, columns, arrow or none."""
+    """One sink. `render`: the format that workers render for it: table, json, columns, arrow or none."""
 
     format: str
     target: str
@@ -75,24 +75,24 @@ class Output:
     queue: int = 64
     of_findings: bool = False
     enriched_ms: int = 0
-    """For so long events of containers wait for a name; 0: they do not."""
+    """Milliseconds for which events of containers wait for a name; 0: they do not wait."""
     truncate: bool = False
-    """Empty the file at the start; otherwise it is appended to."""
+    """Empty the file at the start instead of appending."""
     key: str = ""
-    """File with the publisher's secret key; "" publishes in the clear."""
+    """File with the publisher's secret key; "" publishes unencrypted."""
     clients: str = ""
-    """File with the public keys that may subscribe; "" is any."""
+    """File with the public keys that may subscribe; "" allows any."""
 
     @property
     def name(self) -> str:
-        """As it was asked for."""
+        """The specification without options, for messages."""
         shown = f"{self.format}:{self.target}" if self.target else self.format
         return f"findings {shown}" if self.of_findings else shown
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """All sinks, and the switches that Tracee's `-o option:X` carries."""
+    """All sinks, and the settings from Tracee's `-o option:X`."""
 
     sinks: tuple[Output, ...]
     switches: dict[str, bool] = field(default_factory=dict)
@@ -148,7 +148,9 @@ def _one(text: str, known: Mapping[str, str] = FORMATS) -> Output:
 
 
 def _check_endpoint(text: str, endpoint: str, options: Mapping[str, str]) -> None:
-    """OutputError for a network endpoint that other hosts reach, without keys and unless that was asked for."""
+    """OutputError for an endpoint that other hosts can reach, unless clients have keys or `insecure=yes` is given. Also
+    checks the options `key`, `clients` and `insecure`.
+    """
     insecure = options.get("insecure", "no")
     if insecure not in ("yes", "no"):
         raise OutputError(f"output {text!r}: insecure is yes or no, not {insecure!r}")
@@ -175,7 +177,7 @@ def _check_endpoint(text: str, endpoint: str, options: Mapping[str, str]) -> Non
 
 
 def check_shared(sinks: Sequence[Output]) -> None:
-    """OutputError if outputs at one endpoint, which have one socket, have different keys."""
+    """OutputError if outputs at one endpoint have different keys. They share one socket."""
     seen: dict[str, Output] = {}
     for sink in sinks:
         if sink.format != "zmq":
@@ -186,10 +188,10 @@ def check_shared(sinks: Sequence[Output]) -> None:
 
 
 def parse(specs: Sequence[str]) -> Outputs:
-    """All specifications together; OutputError says which part is wrong.
+    """Parse all output specifications together. OutputError names the part that is wrong.
 
-    Tracee's `format:F`, `out-file:PATH` and `option:X` are understood: a format without a destination
-    goes to the out-file, or to standard output.
+    Tracee's `format:F`, `out-file:PATH` and `option:X` are accepted. A format without a destination goes to the
+    out-file, by default standard output.
     """
     switches: dict[str, bool] = {}
     plain: list[str] = []
@@ -218,7 +220,7 @@ def parse(specs: Sequence[str]) -> Outputs:
 
 
 def parse_findings(specs: Sequence[str]) -> tuple[Output, ...]:
-    """Where findings go; OutputError says which part is wrong."""
+    """Parse the destinations of findings. OutputError names the part that is wrong."""
     found: list[Output] = []
     for spec in specs:
         one = _one(spec, FINDING_FORMATS)
@@ -230,7 +232,7 @@ def parse_findings(specs: Sequence[str]) -> tuple[Output, ...]:
 
 
 def check_distinct(targets: Sequence[tuple[str, str]]) -> None:
-    """OutputError if two of (what, destination) are one file, whatever they are called. Devices may be shared."""
+    """OutputError if two of the (name, destination) pairs are the same file under any path. Devices can be shared."""
     seen: dict[str, str] = {}
     for what, target in targets:
         place = target if target == "-" or "://" in target else os.path.realpath(target)

@@ -1,9 +1,9 @@
-"""Text for people: what it shows cannot move a cursor, begin a line, or hide what stands beside it.
+"""Text for people that cannot move the cursor, start a line, or hide the text around it.
 
-    escaped   text with every other character written out: \\x1b, \\u202e, \\U000e0001; a byte that is no UTF-8 as \\xff
-    quoted    a value among others: bare if nothing in it could be taken for something else, else in double quotes
+    escaped   text with every unsafe character written out: \\x1b, \\u202e, \\U000e0001; an invalid UTF-8 byte as \\xff
+    quoted    a value among others: bare if it contains nothing ambiguous, otherwise in double quotes
 
-Different values are never quoted alike, and `unquoted` reads them back.
+Different values have different quoted forms, and `unquoted` restores them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 INVISIBLE = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
-"""Printable by their category, and nothing is to be seen of them (Default_Ignorable_Code_Point, and a blank)."""
+"""Characters that are printable by category but invisible (Default_Ignorable_Code_Point, and a blank)."""
 
 
 _INVISIBLE = re.compile(f"[{INVISIBLE}]")
@@ -21,7 +21,7 @@ CUT = "..."
 
 
 def decoded(text: str | bytes) -> str:
-    """Bytes as text; one that is not UTF-8 becomes a lone surrogate, as os.fsdecode() has it."""
+    """Bytes as text. Bytes that are not UTF-8 become lone surrogates, as in os.fsdecode()."""
     return text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text
 
 
@@ -39,13 +39,13 @@ def _written(char: str) -> str:
 
 
 def escaped(text: str | bytes) -> str:
-    """Text on one line, for a message: all that is printable stands as it is."""
+    """Text on one line, for a message. Printable characters are unchanged."""
     text = decoded(text)
     return text if _is_safe(text) else "".join(c if _is_safe(c) else _written(c) for c in text)
 
 
 def quoted(text: str | bytes) -> str:
-    """A value among others."""
+    """A value among others, quoted if necessary."""
     text = decoded(text)
     if _BARE.fullmatch(text) and not text.endswith(CUT) and _is_safe(text):
         return text
@@ -53,7 +53,7 @@ def quoted(text: str | bytes) -> str:
 
 
 def unquoted(shown: str) -> bytes:
-    """The bytes of what `quoted` made. What was a str comes back as its UTF-8."""
+    """The bytes of a value that `quoted` wrote. A value that was a str is returned as UTF-8."""
     if not shown.startswith('"'):
         return shown.encode()
     found = bytearray()

@@ -1,8 +1,8 @@
-"""Signatures as rules: what a file says, checked as far as that goes without knowing events.
+"""Signatures as rules: reads YAML files, and checks everything that does not depend on events.
 
-A file holds one signature, a list of them, or several documents; a mapping `lists` makes shared lists. Examples of
-all keys stand in config/signatures/, the description in docs/reference/signatures.md. What a rule says about fields and
-events is checked when it is compiled (workers/detect/rules/compiled.py), with the line that it stands in.
+A file has one signature, a list of them, or several documents; a mapping `lists` defines shared lists. For examples of
+all keys see config/signatures/, for the language docs/reference/signatures.md. Fields and events are checked when a
+rule is compiled (workers/detect/rules/compiled.py); those errors name the line as well.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ KEYS = (
 )
 EXAMPLE_KEYS = ("event", "events", "args", "retval", "process", "parent", "ancestors", "container")
 MAX_CODE = 256
-"""Signatures in Python that a set may have, those that ship among them."""
+"""Signatures in Python per set, including those that ship."""
 MAX_RULES, MAX_VALUES, MAX_TEXT = 10_000, 32_768, 8 << 20
-"""Signatures that a set may have beside those that ship, values in all of them together, and bytes of these."""
+"""Bounds of a set besides what ships: signatures, values in all of them, and characters of these values."""
 
 
 class RuleError(Exception):
-    """A rule that cannot be used: where it stands and why."""
+    """A rule that cannot be used: its file and line, and the reason."""
 
     def __init__(self, file: str, line: int, rule: str, why: str) -> None:
         place = f"{file}:{line}" if line else file
@@ -61,7 +61,7 @@ class RuleError(Exception):
 
 
 class Mitre(msgspec.Struct, frozen=True):
-    """Where ATT&CK has it."""
+    """The place in ATT&CK."""
 
     tactic: str = ""
     technique: str = ""
@@ -69,7 +69,7 @@ class Mitre(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """One signature. `events`: the condition on each event that it looks at."""
+    """One signature. `events`: event -> the condition on it."""
 
     id: str
     name: str
@@ -82,29 +82,29 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     events: dict[str, Node] = {}
     threshold: Threshold | None = None
     data: dict[str, str] = {}
-    """What a finding shows: name to field."""
+    """Data fields of a finding: name -> field."""
     enabled: bool = True
     author: str = ""
     references: tuple[str, ...] = ()
     level: str = ""
     status: str = ""
     dead: tuple[str, ...] = ()
-    """Parts that cannot match here, each with why; the rest of the rule can. What a file says that it does not see."""
+    """Parts of the rule that can never match here, each with its reason, and the entries of `unseen`."""
     lacking: str = ""
-    """Why nothing of it can match; "" if something can."""
+    """Why no part of the rule can match here; "" if some part can."""
     code: str = ""
-    """Of a signature in Python: the name of its class."""
+    """For a signature in Python: the name of its class."""
     state: str = ""
     shared: tuple[str, ...] = ()
-    """Events of it that every worker looks at."""
+    """Events of the rule that every worker evaluates."""
     source: str = ""
-    """Of a signature in Python: the text of its file, as it was when it was loaded."""
+    """For a signature in Python: the text of its file when it was loaded."""
     file: str = ""
     line: int = 0
 
 
 class Example(msgspec.Struct, frozen=True):
-    """One example of a rule: events one after the other, of which the last one matches, or none does."""
+    """An example for a rule: consecutive events, of which the last one must match (`matches`) or must not."""
 
     events: tuple[dict[str, Any], ...]
     matches: bool
@@ -112,7 +112,7 @@ class Example(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct):
-    """What came of some files: rules with their examples, the lists, and what was refused."""
+    """The result of loading files: rules with their examples, and the errors of what was refused."""
 
     rules: list[Rule] = []
     examples: dict[str, tuple[Example, ...]] = {}
@@ -120,7 +120,7 @@ class Loaded(msgspec.Struct):
 
 
 def files_of(folder: Path, code: bool = False) -> list[Path]:
-    """The files of a folder and of those below it, in order: YAML, or Python if `code`. A file is itself. FileError."""
+    """The YAML files (with `code`, the Python files) in a folder and below it, sorted; or a file itself. FileError."""
     found = list(below(folder))
     if found == [folder]:
         return found if (folder.suffix == CODE) == code else []
@@ -128,7 +128,7 @@ def files_of(folder: Path, code: bool = False) -> list[Path]:
 
 
 def load(folders: Sequence[Path]) -> Loaded:
-    """All signatures of some files and folders. What cannot be used is in `refused`, and the rest is there."""
+    """Load all signatures in YAML from files and folders. Errors are in `refused`; the other signatures are loaded."""
     found = Loaded([], {}, [])
     parsed: list[tuple[str, Located]] = []
     for folder in folders:
@@ -150,7 +150,7 @@ def load(folders: Sequence[Path]) -> Loaded:
 
 
 def text_of(path: Path) -> str:
-    """A file's text. RuleError."""
+    """The text of a file. RuleError if it cannot be read."""
     try:
         return text(path)
     except FileError as error:
@@ -173,12 +173,12 @@ def _parse(path: Path, found: Loaded) -> Iterator[tuple[str, Located]]:
 
 
 def shown_path(path: Path) -> str:
-    """A rule's file as messages name it."""
+    """The name of a rule's file in messages."""
     return f"signatures/{path.name}" if path.parent == SHIPPED else str(path)
 
 
 def _lists(parsed: Sequence[tuple[str, Located]], found: Loaded) -> Lists:
-    """The shared lists, those in lists put in their place; a list that contains itself is refused."""
+    """The shared lists, with the lists that they contain expanded. A list that contains itself is refused."""
     raw: dict[str, tuple[str, Located]] = {}
     for file, document in parsed:
         for each in document.value if isinstance(document.value, list) else [document]:
@@ -230,7 +230,7 @@ def _expand(
 
 
 def taken(other: Rule) -> str:
-    """Why a rule cannot have the id of another one."""
+    """The message for a rule whose id another rule already has."""
     return f"another rule has this id: {other.file}" + (f":{other.line}" if other.line else "")
 
 
@@ -253,7 +253,7 @@ def _add(file: str, located: Located, lists: Lists, found: Loaded) -> None:
 
 
 class _RuleReader:
-    """One mapping of a file to a rule."""
+    """Converts one mapping of a file to a rule."""
 
     def __init__(self, file: str, located: Located, lists: Lists) -> None:
         self._file, self._lists, self.id = file, lists, ""
@@ -273,11 +273,11 @@ class _RuleReader:
             self.refuse("id", "letters, digits, dots, dashes and underscores, 128 at most")
 
     def refuse(self, key: str, why: str) -> NoReturn:
-        """RuleError at a key."""
+        """Raise RuleError for a key."""
         raise RuleError(self._file, self._lines.get(key, self._line), self.id, why)
 
     def rule(self) -> Rule:
-        """The rule, without its examples."""
+        """The rule without its examples."""
         return Rule(
             id=self.id,
             name=self._text("name"),
@@ -361,7 +361,7 @@ class _RuleReader:
         return {name: each.value for name, each in part.value.items()}
 
     def examples(self) -> tuple[Example, ...]:
-        """What must match, and what must not."""
+        """The examples that must match, and the near misses."""
         parts = self._get("examples", dict, "a mapping of match and near_miss", {})
         found: list[Example] = []
         for key, part in parts.items():

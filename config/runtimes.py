@@ -1,4 +1,4 @@
-"""Container runtimes: where they are asked (`--crs RUNTIME:SOCKET`), and what is known from them of a container."""
+"""Container runtimes: the sockets for queries (`--crs RUNTIME:SOCKET`), and the answers about containers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOCKETS = {
     "crio": "/run/crio/crio.sock",
     "podman": "/run/podman/podman.sock",
 }
-"""Where each is, if nobody says so."""
+"""Default sockets."""
 MODULES = {"docker": "docker", "podman": "docker", "containerd": "grpc", "crio": "grpc"}
 SPELLINGS = {"cri-o": "crio"}
 MOST = 16
@@ -26,7 +26,7 @@ STATES = ("free", "pending", "known", "unknown", "failed")
 
 
 class Endpoint(NamedTuple):
-    """A runtime's socket."""
+    """The socket of a runtime."""
 
     runtime: str
     path: str
@@ -36,7 +36,7 @@ class Endpoint(NamedTuple):
 
 
 def endpoints(specs: Sequence[str]) -> tuple[Endpoint, ...]:
-    """Those that were named, or the usual ones. SettingsError."""
+    """The endpoints in `specs`, or the default ones. SettingsError if one is invalid or a module is missing."""
     found = tuple(_one(spec) for spec in specs) or tuple(Endpoint(*each) for each in SOCKETS.items())
     if len(found) > MOST:
         raise SettingsError(f"--crs: at most {MOST}")
@@ -62,7 +62,7 @@ def _one(spec: str) -> Endpoint:
 
 
 class Info(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a runtime says of a container. `reason`: why it says nothing."""
+    """A runtime's answer about a container. `reason`: why there is none."""
 
     name: str = ""
     image: str = ""
@@ -73,23 +73,23 @@ class Info(msgspec.Struct, frozen=True, omit_defaults=True):
     labels: dict[str, str] = {}
     reason: str = ""
     cut: bool = False
-    """Labels, or the ends of long texts, had no room."""
+    """Labels, or the ends of long texts, did not fit."""
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What is known of a container: a state, and what the runtime said."""
+    """What is known about a container: a state, and the runtime's answer."""
 
     state: int = PENDING
     info: Info = Info()
     since_ns: int = 0
-    """CLOCK_BOOTTIME, when it was given; of what is pending, when it was asked for. 0: nobody has heard of it yet."""
+    """CLOCK_BOOTTIME of the answer, or while it is pending, of the query. 0: not queried yet."""
 
     @property
     def known(self) -> Info | None:
-        """What the runtime says, if it has said it."""
+        """The runtime's answer; None if there is none."""
         return self.info if self.state == KNOWN else None
 
     @property
     def word(self) -> str:
-        """As events carry it."""
+        """The state as events show it."""
         return f"failed:{self.info.reason}" if self.state == FAILED else STATES[self.state]

@@ -1,7 +1,7 @@
 """Settings: defaults < configuration file < environment < flags, resolved once in the supervisor.
 
-The file is TOML with the keys of `Settings`. An unknown key, a wrong type or a value out of range is a
-`SettingsError` that names the key, the file and the nearest valid key.
+The file is TOML with the keys of `Settings`. An unknown key, a wrong type or a value out of range is a `SettingsError`
+that names the key and the file; for an unknown key also the nearest valid one.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ MAX_WORKERS = 64
 Pages = Annotated[int, msgspec.Meta(ge=8, le=16384)]
 RingBytes = Annotated[int, msgspec.Meta(ge=1 << 18, le=1 << 30)]
 ResultBytes = Annotated[int, msgspec.Meta(ge=1 << 22, le=1 << 30)]
-"""A result ring must take the longest line several times (pipeline/transport/ring.py, fits)."""
+"""A result ring must hold several lines of the maximum length (pipeline/transport/ring.py, fits)."""
 OPTIONS = {"fold_s": "--fold", "before_s": "--before"}
-"""Keys whose option has another name."""
+"""Keys whose option has a different name."""
 
 
 class SettingsError(Exception):
@@ -31,12 +31,12 @@ class SettingsError(Exception):
 
 
 def default_workers() -> int:
-    """One worker for every two CPUs that this process may use, at least one, at most eight."""
+    """One worker for every two CPUs that this process may use; at least one, at most eight."""
     return max(1, min(8, len(os.sched_getaffinity(0)) // 2))
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a run is made of. Sizes in bytes unless the name says otherwise."""
+    """The settings of a run. Sizes are in bytes unless the name says otherwise."""
 
     workers: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = msgspec.field(default_factory=default_workers)
     events: str = ""
@@ -44,7 +44,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     output: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     signatures: tuple[str, ...] = ()
-    """Files and folders beside those that ship."""
+    """Files and folders in addition to the signatures that ship."""
     sigma: tuple[str, ...] = ()
     sigma_keywords: bool = False
     rules: tuple[str, ...] = ()
@@ -73,17 +73,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ledger: str = ""
     containers: bool = False
     crs: tuple[str, ...] = ()
-    """Sockets of container runtimes, RUNTIME:PATH; none: the usual ones."""
+    """Sockets of container runtimes, RUNTIME:PATH. Empty: the default ones."""
     container_labels: tuple[str, ...] = ()
-    """Globs of labels that events carry."""
+    """Globs of the container labels that events show."""
     cache: str = "/var/cache/headrace"
-    """Folder for compiled programs; "": none."""
+    """Folder for compiled programs; "" disables the cache."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
 
 @cache
 def _fields() -> tuple[msgspec.structs.FieldInfo, ...]:
-    """The keys, which take milliseconds to list."""
+    """The keys. Cached, because listing them takes milliseconds."""
     return msgspec.structs.fields(Settings)
 
 
@@ -107,20 +107,20 @@ def _explain(error: msgspec.ValidationError, where: str) -> SettingsError:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The keys of a configuration file; SettingsError if it cannot be read."""
+    """The keys of a configuration file. SettingsError if it cannot be read or is not TOML."""
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from error
-    except ValueError as error:  # no TOML, no UTF-8, or a number of more digits than Python takes
+    except ValueError as error:  # not TOML, not UTF-8, or a number of more digits than Python accepts
         raise SettingsError(f"{path}: {error}") from error
     except RecursionError as error:
         raise SettingsError(f"{path}: nested too deeply") from error
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Settings from HEADRACE_WORKERS and the like: those that are a number, a word or a switch."""
+    """Settings from HEADRACE_WORKERS and similar variables: all except lists. SettingsError for an invalid value."""
     found: dict[str, Any] = {}
     for field in _fields():
         text = environment.get(f"HEADRACE_{field.name.upper()}")
@@ -143,7 +143,7 @@ def _check_pages(settings: Settings) -> Settings:
 
 
 def _check_texts(settings: Settings) -> Settings:
-    """No text has a NUL: no path can have one, and no other setting means one."""
+    """SettingsError if a text contains a NUL. A path cannot contain one, and no other setting uses it."""
     for name in settings.__struct_fields__:
         value = getattr(settings, name)
         if "\0" in "".join(value if isinstance(value, tuple) else [value] if isinstance(value, str) else []):
@@ -152,7 +152,7 @@ def _check_texts(settings: Settings) -> Settings:
 
 
 def resolve(file: Path | None, flags: dict[str, Any]) -> Settings:
-    """Defaults, then the file, then the environment, then the flags that were given (values not None)."""
+    """Resolve defaults, then the file, the environment, and the flags whose value is not None. SettingsError."""
     values = read_file(file) if file else {}
     if file:
         try:

@@ -1,9 +1,10 @@
-"""Thresholds of signatures: so many matches within some time make a finding only together.
+"""Thresholds of signatures: several matches within some time make one finding.
 
-They are counted where the workers are merged, so that matches of all shards count, by what the rule says is the same
-about them (`group`); what has not made a finding is `below` in the ledger. Times are those of events: the last `count`
-of a group are kept, and when the oldest of them is not too old they are one finding, and the next begins with the next
-match. Groups are bounded: that which was first seen longest ago is forgotten.
+They are counted where the workers are merged, so matches of all shards count. Matches with the same `group` count
+together; the rule defines the fields that must be equal. Matches that have not made a finding are `below` in the
+ledger. Times are those of events. Per group, the matches within the time are kept. When there are `count` of them, they
+make a finding, and the group starts again with the next match. The number of kept matches is bounded; beyond it, the
+group that was first seen longest ago is dropped.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ import msgspec
 import numpy as np
 
 MAX_TIMES = 1 << 20
-"""Of matches that are kept, of all groups."""
+"""Matches that are kept in all groups together."""
 MARK = np.dtype([("fold", "<u8"), ("group", "<u8"), ("count", "<u4"), ("within_ms", "<u4")])
-"""Of a finding: what is the same about those that repeat, and of those that make one finding together; how many these
-are (0: each is one), and in what time. Workers give them along with the lines (pipeline/transport/results.py).
+"""The mark of a finding. `fold`: equal for repeats of the finding; `group`: equal for matches that count together;
+`count`: how many of them make a finding (0: each is one); `within_ms`: in what time. Workers send marks with the lines
+(pipeline/transport/results.py).
 """
 
 
 class Threshold(msgspec.Struct, frozen=True):
-    """So many matches within some time are one finding; those of which the fields in `by` are the same count."""
+    """`count` matches within `within` make one finding. Only matches with equal fields in `by` count together."""
 
     count: Annotated[int, msgspec.Meta(ge=2, le=10_000)]
     within: Annotated[float, msgspec.Meta(gt=0, le=86_400)]
@@ -32,7 +34,7 @@ class Threshold(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """In words."""
+        """A description for people."""
         same = f", the same in {', '.join(self.by)}" if self.by else ""
         return f"{self.count} matches within {self.within:g} s{same}, make one finding"
 
@@ -43,7 +45,7 @@ class Threshold(msgspec.Struct, frozen=True):
 
 
 def threshold_of(given: object) -> Threshold:
-    """A threshold as a rule has it: {count, within, by}. ValueError."""
+    """Parse the threshold of a rule: {count, within, by}. ValueError if it is invalid."""
     try:
         for key in given if isinstance(given, dict) else ():
             if key not in ("count", "within", "by"):
@@ -54,7 +56,7 @@ def threshold_of(given: object) -> Threshold:
 
 
 class Reached(NamedTuple):
-    """Matches that make a finding together; nanoseconds of CLOCK_BOOTTIME."""
+    """The matches that make a finding together. Times are nanoseconds of CLOCK_BOOTTIME."""
 
     matches: int
     first_ns: int
@@ -62,19 +64,19 @@ class Reached(NamedTuple):
 
     @property
     def parts(self) -> dict[str, int]:
-        """What the finding says of it."""
+        """The keys of a finding for its threshold."""
         return {"count": self.matches, "firstTime": self.first_ns, "lastTime": self.last_ns}
 
 
 class Thresholds:
-    """What has matched lately, by group."""
+    """Recent matches, by group."""
 
     def __init__(self) -> None:
         self._groups: dict[int, deque[int]] = {}
         self._times = 0
 
     def take(self, time_ns: int, group: int, count: int, within_ns: int) -> Reached | None:
-        """Take a match; what it completes, if it does. `group` tells rules apart, too."""
+        """Add a match. Returns the matches that reach the threshold with it, else None. Rules need different groups."""
         times = self._groups.setdefault(group, deque())
         while times and time_ns - times[0] > within_ns:
             times.popleft()

@@ -1,10 +1,10 @@
-"""Which rules are on: by id, tag and severity, the rule's own `enabled`, and a file of exceptions.
+"""Selects the enabled rules: by id, tag and severity, by the rule's own `enabled`, and with a file of exceptions.
 
     - {id: TRC-1027, unless: {process.name: dpkg}}
     - {id: "*", unless: {container.runtime: podman}}
 
-An exception is one more condition under which the rule, or every rule whose events have its fields, does not match.
-What is unknown about it is no exception: then the rule decides alone.
+An exception is a condition under which the rule, or every rule whose events have its fields, does not match. If it is
+unknown, the exception does not apply.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from headrace.config.rules import SEVERITIES, Rule, RuleError
 
 
 class TuningError(Exception):
-    """A choice of rules that cannot be understood, or that chooses none."""
+    """A pattern that matches no rule."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Unless:
 
 
 def read_exceptions(path: Path) -> tuple[Unless, ...]:
-    """The exceptions of a file; RuleError."""
+    """The exceptions in a file. RuleError if it cannot be read or is malformed."""
     found: list[Unless] = []
     try:
         for document in documents(text(path)):
@@ -60,8 +60,10 @@ def read_exceptions(path: Path) -> tuple[Unless, ...]:
 def chosen(
     rules: Sequence[Rule], only: Sequence[str], exclude: Sequence[str], least: str, also_off: bool = False
 ) -> tuple[Rule, ...]:
-    """Rules that are on. Patterns are ids, tags (`tag=NAME`) or levels (`level=high`), globs too, several with commas;
-    TuningError. `also_off`: whether those count that say they are not enabled, and that nobody names.
+    """The rules selected by patterns and severity. A pattern is an id, a name, a tag (`tag=NAME`) or a level
+    (`level=high`); globs and lists with commas are allowed. TuningError if a pattern matches no rule.
+
+    Without `only`, all enabled rules are selected; `also_off` adds those that are not enabled.
     """
     only, exclude = ([one for each in given for one in each.split(",")] for given in (only, exclude))
     for pattern in (*only, *exclude):
@@ -90,8 +92,8 @@ def _fits(rule: Rule, pattern: str) -> bool:
 def with_exceptions(
     rules: Sequence[Rule], exceptions: Sequence[Unless], has: Callable[[str, str], bool], known: Sequence[Rule]
 ) -> tuple[Rule, ...]:
-    """The rules, each with its exceptions; `has`: an event has a field. RuleError for one that can have no effect on
-    any that are `known`, whether they are on or not.
+    """The rules with their exceptions. `has`: whether an event has a field. RuleError for an exception that cannot
+    affect any rule in `known`, selected or not.
     """
     found = list(rules)
     for unless in exceptions:

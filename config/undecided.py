@@ -1,7 +1,7 @@
-"""The finding that a signature could not be decided: what it looks at was cut short, or could not be followed.
+"""The finding that headrace could not decide a signature, because a value was truncated or a name was not resolved.
 
-It belongs to every set of signatures, cannot be written in a file, and has no events of its own: the engine raises it
-where a limit of headrace, and not the event, is why a signature neither matches nor fails to.
+It is part of every set of signatures, cannot be written in a file, and has no events of its own. The engine raises it
+if a limit of headrace, and not the event, is the reason why a signature neither matches nor fails to.
 """
 
 from __future__ import annotations

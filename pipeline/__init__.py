@@ -1,1 +1,1 @@
-"""Moves records, and does not know what they mean."""
+"""Moves records between processes without interpreting them."""

@@ -1,13 +1,13 @@
-"""Attempts at a turn: what ended one worker is not given whole to its successor. In each worker.
+"""Attempts at a turn, so that rows which kill a worker do not kill every successor. Runs in each worker.
 
-The attempts of a worker (pipeline/process/plan.py, ATTEMPT) are shared, and not in the journal: they outlive a turn
-that does not end. An attempt is known by the turns that were committed before it.
+A worker's attempts (pipeline/process/plan.py, ATTEMPT) are in shared memory outside the journal, because they must
+survive a turn that is never committed. The number of turns committed before it identifies an attempt.
 
-    a death in a turn                  its rows are taken in slices of SLICE_ROWS, each with a commit of its own
-    a death in a slice                 moment by moment, up to the slice's end
-    DEATHS in the rows of one moment   these are given up: rejected, and counted
+    a death in a turn                  the successor takes the rows in slices of SLICE_ROWS and commits each slice
+    a death in a slice                 the successor takes that slice one timestamp at a time
+    DEATHS in the rows of one moment   the successor gives these rows up: they are rejected and counted
 
-A worker that somebody else kills dies here and there, so that nothing is given up.
+A worker that is killed from outside dies at varying places, so no rows are given up.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ DEATHS = 2
 
 
 class Attempts:
-    """Those of one worker."""
+    """Attempts of one worker."""
 
     def __init__(self, shared: Array, core: Core) -> None:
-        """`shared`: ATTEMPT[1], as a predecessor may have left it."""
+        """`shared`: ATTEMPT[1], possibly with the state that a predecessor left."""
         self._shared, self._core = shared, core
 
     @property
     def rest_ns(self) -> int:
-        """Up to where a turn is still to be taken, of which slices were committed; 0 if there is none."""
+        """End of a turn that is partly committed in slices; 0 if there is none."""
         goal_ns = int(self._shared["goal_ns"][0])
         return goal_ns if goal_ns > self._core.watermark_ns else 0
 
     def begin(self, turns: int) -> int:
-        """An attempt begins, when so many turns were committed; how many have begun there before, and did not end."""
+        """Register an attempt after `turns` committed turns. Returns how many earlier ones began there and failed."""
         shared = self._shared[0]
         if int(shared["turns"]) != turns:
             shared["tries"], shared["turns"] = 0, turns
@@ -46,8 +46,9 @@ class Attempts:
         return int(shared["tries"]) - 1
 
     def ends(self, watermark_ns: int, turns: Callable[[], int]) -> Iterator[int]:
-        """Up to where to advance, step by step; who asks for the next one has committed the one before. `turns`: how
-        many were committed.
+        """Yield the time up to which to advance, step by step, until `watermark_ns` is reached.
+
+        The caller commits each step before it requests the next. `turns` returns the number of committed turns.
         """
         end_ns = 0
         while end_ns < watermark_ns:
@@ -70,7 +71,7 @@ class Attempts:
         return end_ns
 
     def _end(self, rows: int, watermark_ns: int) -> int:
-        """The time of the last of the next rows. Each step is later than the one before, so rows that came too late
-        stay together.
+        """Time of the last of the next `rows` rows, at most `watermark_ns`. Each step ends after the previous one, so
+        late rows stay together.
         """
         return min(max(self._core.time_of(rows), self._core.watermark_ns + 1), watermark_ns)

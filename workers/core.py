@@ -1,11 +1,11 @@
-"""The worker's core: frames in, batches of rows out. Pure: no I/O and no clock of its own.
+"""The worker's core: takes frames, returns batches of rows. Pure: no I/O and no clock.
 
-Lifecycle records of all shards go into the process tree before any row of their turn is let go; those that
-nobody asked for (frames of facts) go nowhere else.
+Lifecycle records of all shards enter the process tree before any row of their turn is released. Lifecycle records
+that no output requested (frames of facts) are used only there.
 
-Order. Rows are held until the watermark has passed them: a promise of the reader that nothing older is
-still to come (pipeline/transport/watermark.py). What is let go is sorted by (time, CPU, thread group). A row
-that arrives below a watermark already passed is let go with the next batch, marked `late`.
+Order. Rows are held until the watermark has passed them. The watermark is the reader's promise that nothing older
+will arrive (pipeline/transport/watermark.py). Released rows are sorted by (time, CPU, thread group). A row that
+arrives below a passed watermark is released with the next batch and marked `late`.
 
     feed(frame)...   ->  pending
     advance(W)       ->  Batch of all pending rows with time <= W, and the late ones
@@ -29,40 +29,40 @@ from headrace.workers.records.rows import Contexts, Decoded, Rows, concatenate, 
 
 Array = np.ndarray[Any, Any]
 STREAM_AT = FRAME.fields["stream"][1] if FRAME.fields else 0
-"""Byte of a frame that says of which kind it is."""
+"""Offset of the byte in a frame that holds its stream."""
 END_OF_TIME = 2**63 - 1
 ENDED_WORKER = "ended a worker"
-"""Why a row was rejected that was given up."""
+"""Rejection reason of rows that were given up."""
 Predicate = Callable[[Rows, Contexts], Array]
-"""Rows and contexts to a mask of rows that stay."""
+"""Maps rows and contexts to the mask of rows to keep."""
 Detect = Callable[[Rows, Contexts, ProcessTree], Matches]
-"""Rows, contexts and the process tree to the rows that signatures match."""
+"""Maps rows, contexts and the process tree to the matches of signatures."""
 
 
 @dataclass
 class Batch:
-    """What one turn lets go. `rows` share `contexts`; the counts close the worker's part of the books."""
+    """The rows that a turn releases, and the counts that balance the worker's part of the accounting."""
 
     rows: Rows
-    """Those that conditions let pass."""
+    """Rows that satisfy the conditions."""
     watermark_ns: int
     rejected: int = 0
     filtered_events: Array | None = None
-    """Events that a condition took out, by event id; None if none was."""
+    """Events that a condition removed, per event id; None if there are none."""
     observed: int = 0
     rejected_reasons: dict[str, int] = field(default_factory=dict)
     matches: Matches | None = None
-    """What signatures matched, as positions in `ripe`."""
+    """Matches of signatures, as positions in `ripe`."""
     ripe: Rows = field(default_factory=empty_rows)
-    """All rows, before conditions: what signatures look at."""
+    """All rows before conditions. Signatures evaluate these."""
     facts: int = 0
-    """Lifecycle records that the tree has taken from frames of facts."""
+    """Lifecycle records that the tree took from frames of facts."""
     given_up: int = 0
-    """Of those rejected: rows that have ended a worker (workers/attempts.py)."""
+    """Rejected rows that had killed a worker (workers/attempts.py)."""
 
 
 class Core:
-    """State of one worker: pending rows, known contexts."""
+    """State of one worker: pending rows, known contexts, the process tree."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Core:
         detect: Detect | None = None,
         shared: Sequence[int] = (),
     ) -> None:
-        """`shared`: ids of events that `detect` sees whatever worker they are of."""
+        """`shared`: ids of events that `detect` receives from all workers' thread groups."""
         self.worker, self.workers = worker, workers
         self.contexts = Contexts()
         self.watermark_ns = 0
@@ -87,22 +87,22 @@ class Core:
         self._shared: Array | None = None
         if detect is not None:
             self.look(detect, shared)
-        # cells that a record of an event has at least; of an unknown event more than there can be
+        # minimum cells of a record per event; for unknown events, more than a frame can hold
         self._least_cells = np.full(1 << 16, FRAME_CELLS + 1, np.uint16)
         for event in catalogue.by_id.values():
             self._least_cells[event.id] = argument_cells(event.cells)
         self._owned = np.zeros(0, bool)
         self._generation = 0
         self._next = Batch(empty_rows(), 0)
-        """What the next batch counts."""
+        """Counts for the next batch."""
 
     def look(self, detect: Detect, shared: Sequence[int]) -> None:
-        """What looks at rows from now on."""
+        """Set the function that detects from now on, and its shared events."""
         self._detect = detect
         self._shared = np.isin(np.arange(1 << 16), list(shared)) if shared else None
 
     def feed(self, frame: Array) -> None:
-        """Take a whole frame. The view must stay valid until the next advance()."""
+        """Take a whole frame. The view must stay valid until the next take_in() or advance()."""
         if is_piece(frame):
             self._pieces.add(frame)
             return
@@ -115,7 +115,7 @@ class Core:
         return self._pending is not None
 
     def take_in(self) -> None:
-        """Decode the frames that were fed, which are copied by then; the first part of advance()."""
+        """Decode and copy the frames that were fed. advance() calls this first."""
         if not self._frames and not self._facts:
             return
         self._shrink()
@@ -130,12 +130,14 @@ class Core:
         self._pending = self._ordered(concatenate(parts)) if parts else None
 
     def time_of(self, rows: int) -> int:
-        """When the last of so many rows was that wait; the end of time if none waits."""
+        """Time of the last of the next `rows` pending rows; END_OF_TIME if no rows are pending."""
         waiting = self._pending
         return int(waiting.time_ns[:rows][-1]) if waiting is not None and len(waiting) else END_OF_TIME
 
     def give_up(self, until_ns: int) -> None:
-        """Take out the rows that wait up to then: they have ended a worker. They are rejected with the next batch."""
+        """Remove the pending rows up to `until_ns`, which have killed a worker. The next batch counts them as
+        rejected.
+        """
         if self._pending is None:
             return
         gone = int(np.searchsorted(self._pending.time_ns, np.uint64(until_ns), "right"))
@@ -146,7 +148,7 @@ class Core:
         batch.rejected_reasons[ENDED_WORKER] = batch.rejected_reasons.get(ENDED_WORKER, 0) + own
 
     def advance(self, watermark_ns: int) -> Batch:
-        """Let go of everything up to `watermark_ns`."""
+        """Release all rows up to `watermark_ns`."""
         self.take_in()
         self._pieces.turn()
         batch, self._next = self._next, Batch(empty_rows(), 0)
@@ -172,7 +174,7 @@ class Core:
         return batch
 
     def _decode(self) -> tuple[Decoded, int]:
-        """Rows of all frames fed, with the tree brought up to them; and how many facts it took."""
+        """Rows of all fed frames, and the number of facts. Updates the process tree."""
         told = read_frames(self._pieces.joined(self._facts), self.contexts).rows
         decoded = read_frames(self._pieces.joined(self._frames), self.contexts, self._owns_shard)
         facts, asked = self._lifecycle(told), self._lifecycle(decoded.rows)
@@ -193,7 +195,7 @@ class Core:
         return shard % self.workers == self.worker
 
     def _shrink(self) -> None:
-        """Bound the table of contexts: begin it anew, with those of the pending rows."""
+        """Clear a full table of contexts and re-add those of the pending rows."""
         if not self.contexts.full:
             return
         held = self._pending
@@ -203,7 +205,7 @@ class Core:
             held.who = np.array(self.contexts.intern_all(raw), np.uint32)
 
     def recover(self, watermark_ns: int) -> None:
-        """After a death: of the frames fed so far, rows above the committed watermark are pending again."""
+        """After a restart: rows of the fed frames above the committed watermark become pending."""
         decoded, _ = self._decode()
         self.watermark_ns = watermark_ns
         rows = self._own(decoded.rows, Batch(decoded.rows, watermark_ns))
@@ -211,7 +213,7 @@ class Core:
         self._pending = self._ordered(rows).compact() if len(rows) else None
 
     def _own(self, rows: Rows, batch: Batch) -> Rows:
-        """Only rows of this worker's thread groups, of known events."""
+        """The rows of known events that this worker owns, or that are shared with `detect`."""
         if not len(rows):
             return rows
         table = self.contexts.table

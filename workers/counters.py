@@ -1,4 +1,4 @@
-"""What a worker counts of each turn, into its journal (pipeline/process/books.py)."""
+"""Adds the counts of each turn to a worker's journal (pipeline/process/books.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headrace.workers.core import Batch
 
 
 def count(state: Any, batch: Batch, cpus: int, loss: int) -> None:
-    """Add a turn to a worker's state. `loss`: the event that is not of the books' sum."""
+    """Add a turn to a worker's state. `loss`: id of the loss event, which is not counted per CPU."""
     rows = batch.rows
     if len(rows):
         state["delivered"] += np.bincount(rows.event, minlength=len(state["delivered"])).astype(np.uint64)

@@ -1,4 +1,4 @@
-"""The signatures that a worker looks by: those of one generation at a time, and what is told of them meanwhile."""
+"""The signatures that a worker evaluates, one generation at a time, and the statistics that it reports on them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TELL_EVERY_NS = 200_000_000
 
 
 Shown = tuple[bytes, Sequence[str], float, Describe]
-"""How findings are shown (Detector.open): secret, hidden arguments, seconds before, what is known of containers."""
+"""Settings for rendering findings (Detector.open): secret, hidden arguments, seconds before, container lookup."""
 
 
 class Shared(Protocol):
-    """What a worker shares with the supervisor (pipeline/process/plan.py, Control)."""
+    """State that a worker shares with the supervisor (pipeline/process/plan.py, Control)."""
 
     off: Array
     running: Array
@@ -30,14 +30,14 @@ class Shared(Protocol):
 
     @property
     def latest_rules(self) -> int:
-        """The generation that holds."""
+        """The latest generation."""
 
     def encoded_rules(self, generation: int) -> bytes:
-        """The signatures of a generation."""
+        """The encoded signatures of a generation."""
 
 
 class Current:
-    """State of one worker."""
+    """Current signatures of one worker."""
 
     def __init__(
         self,
@@ -51,30 +51,30 @@ class Current:
         report: Callable[[str], None],
         now: Callable[[], int],
     ) -> None:
-        """`report`: told what goes wrong in signatures in Python; `now`: nanoseconds of CLOCK_BOOTTIME."""
+        """`report` receives errors of Python signatures; `now` returns nanoseconds of CLOCK_BOOTTIME."""
         self._shared, self._core, self._catalogue = shared, core, catalogue
         self._running, self._tallies = shared.running[index : index + 1], shared.tallies[index : index + 1]
         self._facts, self._shown = facts, shown
         self._report, self._now = report, now
         self._told_ns = 0
         self._tried = generation
-        """The generation that was tried last."""
+        """The generation that was last loaded or failed to load."""
         self.detector = self._loaded(generation)
 
     @property
     def generation(self) -> int:
-        """That is looked by."""
+        """The generation in use."""
         return self.detector.generation
 
     @property
     def latest(self) -> int | None:
-        """A generation that has not been tried yet; None if there is none."""
+        """The latest generation if it has not been tried yet, else None."""
         latest = self._shared.latest_rules
         return None if latest == self._tried else latest
 
     def look_by(self, generation: int) -> None:
-        """Change to a generation. What code of others raises comes through, and all stays as it was; the supervisor
-        sees that it could not be loaded.
+        """Switch to a generation. If loading fails, the current signatures stay, the exception propagates (it may come
+        from user code), and the supervisor sees the generation as refused.
         """
         self._tried = generation
         try:
@@ -94,12 +94,12 @@ class Current:
         return found
 
     def _guard(self, signature: int) -> None:
-        """So that the supervisor sees what does not return."""
+        """Publish the running signature and its start time, so the supervisor detects one that does not return."""
         self._running["since_ns"] = self._now()
         self._running["signature"] = signature
 
     def tell(self, at_once: bool = False) -> None:
-        """Let people see what signatures cost, a few times a second."""
+        """Publish the cost of signatures, at most once per TELL_EVERY_NS unless `at_once`."""
         now = self._now()
         if now - self._told_ns < TELL_EVERY_NS and not at_once:
             return

@@ -1,8 +1,9 @@
-"""Events of containers that have no name yet, held back for outputs that want it (`enriched=MS`).
+"""Holds back events of containers whose name is not known yet, for outputs that request names (`enriched=MS`).
 
-All events of a container wait together and leave together, in order: when its runtime has answered, whatever that is;
-when that has been asked for as long as they may wait; or when more wait than may. Workers agree on when that is, since
-the watermark tells: an answer is there from the first turn that ends after it was given. Later answers change nothing.
+All events of a container wait together and leave together, in order. They leave when the runtime has answered in any
+way, when the request is MS milliseconds old, or when too many events wait. Workers compare these times with the
+watermark and therefore agree: an answer counts from the first turn whose watermark reaches it. Later answers change
+nothing.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ MAX_PARTS = 16
 MAX_GIVEN_UP = 4096
 PENDING = "pending"
 TELLS = "existing_container"
-"""An event of headrace itself, which is about a container: it waits for that one's name."""
+"""An event that headrace itself generates about a container. It waits for the name of that container."""
 
 
 class Verdict(NamedTuple):
-    """Of a container: whether its events must wait, and whether nothing is known of it."""
+    """State of a container: whether its events must wait, and whether its runtime has not answered."""
 
     waits: bool
     nameless: bool
@@ -40,58 +41,58 @@ class Verdict(NamedTuple):
 
 @dataclass
 class Part:
-    """Rows on `data` of their own, with what their contexts were: `rows.who` is `who[which]`."""
+    """Rows with `data` of their own, and their contexts: `rows.who` is `who[which]`."""
 
     rows: Rows
     who: Array
     which: Array
     raws: Sequence[bytes]
-    """The contexts of `who`."""
+    """The encoded contexts of `who`."""
 
     @classmethod
     def of(cls, rows: Rows, contexts: Contexts) -> Part:
-        """A copy of these rows."""
+        """A copy of `rows`."""
         who, which = np.unique(rows.who, return_inverse=True)
         return cls(rows.compact(), who, which, [contexts.table[one].tobytes() for one in who.tolist()])
 
     def follow(self, contexts: Contexts) -> None:
-        """The table of contexts was begun anew."""
+        """Update `who` after the table of contexts was cleared."""
         self.who = np.array(contexts.intern_all(self.raws), np.uint32)
         self.rows.who = self.who[self.which]
 
     @property
     def bytes(self) -> int:
-        """What the rows take, about."""
+        """Approximate size of the rows."""
         return int(self.rows.cells.sum(dtype=np.int64)) * CELL_BYTES
 
 
 class Hold:
-    """Of one output format of one worker."""
+    """Held rows of one output format of one worker."""
 
     def __init__(self, within_ms: int, describe: Describe, most: int = MAX_ROWS, named: Named = unasked) -> None:
-        """`describe` has an answer for every container, `named` by the texts of id and runtime."""
+        """`describe` returns the answer for the container of a context, `named` for an id and a runtime (texts)."""
         self._within_ns, self._describe, self._most = within_ms * 10**6, describe, most
         self._tells = _Told(catalogue().by_name[TELLS], named)
         self._parts: list[Part] = []
         self._generation = 0
         self._given_up: set[bytes] = set()
         self._unheard: dict[bytes, int] = {}
-        """Since which watermark."""
+        """Containers that the enricher does not know of yet, with the watermark at which each was first seen."""
         self._gave_up = 0
         self._now_ns = 0
         self._verdicts: dict[bytes, Verdict] = {}
-        """Of this turn."""
+        """Verdicts of the current turn by container."""
 
     def __len__(self) -> int:
         return sum(len(part.rows) for part in self._parts)
 
     def take_gave_up(self) -> int:
-        """Rows that have left without an answer, since it was last asked for."""
+        """Returns the number of rows that left without an answer since the last call."""
         count, self._gave_up = self._gave_up, 0
         return count
 
     def take(self, rows: Rows, contexts: Contexts, now_ns: int) -> tuple[Rows, Rows]:
-        """(rows that were held back and leave now, those of `rows` that may leave at once). `now_ns`: the watermark."""
+        """(held rows that leave now, those of `rows` that may leave at once). `now_ns`: the watermark."""
         self._begin(contexts, now_ns)
         waits = self._mask_of(rows, contexts, "waits")
         fresh = [Part.of(rows.select(waits), contexts)] if waits.any() else []
@@ -115,7 +116,7 @@ class Hold:
         return self._leaves(left, contexts), self._leaves([rows.select(~waits) if waits.any() else rows], contexts)
 
     def end(self, contexts: Contexts) -> Rows:
-        """All that is held back: there will be no more answers."""
+        """All held rows. There will be no more answers."""
         self._begin(contexts, self._now_ns)
         left, self._parts = [part.rows for part in self._parts], []
         return self._leaves(left, contexts)
@@ -129,7 +130,7 @@ class Hold:
                 part.follow(contexts)
 
     def _give_up(self, parts: list[Part], contexts: Contexts) -> None:
-        """Nothing waits any more of all that does."""
+        """Stop waiting for every container that has rows in `parts`."""
         if len(self._given_up) > MAX_GIVEN_UP:
             self._given_up.clear()
         for part in parts:
@@ -137,21 +138,21 @@ class Hold:
         self._verdicts.clear()
 
     def _leaves(self, parts: list[Rows], contexts: Contexts) -> Rows:
-        """Rows that leave, in order, with those counted that have no name."""
+        """Merges rows that leave, sorts them by time, and counts those without an answer."""
         rows = concatenate(parts) if parts else empty_rows()
         self._gave_up += int(self._mask_of(rows, contexts, "nameless").sum())
         if (rows.time_ns[1:] < rows.time_ns[:-1]).any():
-            # one that came late stands behind those of its turn
+            # a late row comes after the other rows of its turn
             rows = rows.select(np.argsort(rows.time_ns, kind="stable"))
         return rows
 
     def _mask_of(self, rows: Rows, contexts: Contexts, of: str) -> Array:
-        """One side of the verdict on each row."""
+        """One field of the verdict on each row."""
         who, which = np.unique(rows.who, return_inverse=True)
         return self._mask(rows, who, which, contexts, of)
 
     def _mask(self, rows: Rows, who: Array, which: Array, contexts: Contexts, of: str) -> Array:
-        """The same, where it is known which contexts the rows have: `rows.who` is `who[which]`."""
+        """Like _mask_of(), for known contexts: `rows.who` is `who[which]`."""
         found = np.array([getattr(self._verdict(contexts.table[one]), of) for one in who.tolist()], bool)[which]
         told = np.flatnonzero(rows.event == self._tells.event.id)
         for row, name, answer in self._tells.of(rows, told) if len(told) else ():
@@ -176,7 +177,7 @@ class Hold:
         if not pending:
             return answer.since_ns > self._now_ns
         if not answer.since_ns:
-            # the enricher has not even heard of it
+            # the enricher does not know of the container yet
             first_ns = self._unheard.setdefault(container, self._now_ns)
             if len(self._unheard) > MAX_GIVEN_UP:
                 self._unheard.clear()
@@ -185,7 +186,7 @@ class Hold:
 
 
 class _Told:
-    """The containers that events are about."""
+    """The containers that TELLS events are about."""
 
     def __init__(self, event: Event, named: Named) -> None:
         self.event, self._named = event, named
@@ -193,7 +194,7 @@ class _Told:
         self._counts = argument_counts(catalogue())
 
     def of(self, rows: Rows, chosen: Array) -> list[tuple[int, bytes, Answer | None]]:
-        """(row, id, answer) of the chosen rows whose id was read."""
+        """(row, id, answer) for each chosen row whose container id could be read."""
         found = blobs(rows, self._counts, chosen)
         ids, runtimes = (texts.known(rows, chosen, found) for texts in (self._ids, self._runtimes))
         told = zip(chosen.tolist(), ids, runtimes, strict=True)

@@ -1,18 +1,17 @@
-"""Worker: the loop around the core. Takes frames from its ring, renders what comes out, hands it on.
+"""Worker: the loop around the core. Takes frames from its ring, renders the rows and passes them to the publisher.
 
     ring --feed--> Core --advance at each watermark--> Batch --views--> result ring --> publisher
 
-A turn ends with one journal commit that holds the position in the ring, the position in the result
-ring and the counters. A worker that dies is started again and goes on from its last commit: frames
-that still had unripe rows are read again, and of them only the rows above the committed watermark are
-taken. So nothing is lost or repeated between the two rings.
+Each turn ends with one journal commit that holds the position in the ring, the position in the result ring and the
+counters. A restarted worker continues from its last commit: it reads the frames again that still had unripe rows and
+takes only the rows above the committed watermark. Nothing is lost or repeated between the two rings.
 
-A turn that ended a worker is taken in slices by its successor, and rows that end it again are given up
+The successor of a worker that died takes that turn in slices and gives up rows that kill it again
 (workers/attempts.py).
 
-A worker that waits in the middle of a turn, because the result ring is full, commits how many rows of the turn each
-render has written. A successor begins that turn again, up to the same watermark, and leaves those rows out: rows, since
-what a record holds depends on what is known of containers by then.
+A worker that waits within a turn because the result ring is full commits how many rows of the turn each render has
+written. A successor begins that turn again, up to the same watermark, and skips these rows. Progress is counted in
+rows because the size of a record depends on what is known of containers when it is rendered.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ if TYPE_CHECKING:
 
 ROWS_PER_RECORD, FINDING_ROWS = 4096, 1024
 COLUMN_ROWS_PER_RECORD, COLUMN_BYTES = 65536, 64
-"""Rows of columns in a record at most, and about how many bytes each has beside its cells."""
+"""Maximum rows of columns in a record, and the approximate bytes of each in addition to its cells."""
 WAIT_MS, FULL_WAIT_S = 1000, 0.0005
 
 
@@ -101,33 +100,33 @@ class Worker:
         about = plan, catalogue(), facts, self.core.tree, self._executables, self._describe, self._containers, named
         self.views = [view_of(name, *about, tells=not topics) for name, topics, _ in self.renders]
         self._hides = bool(plan.conditions or plan.only)
-        """Columns carry their cells whole: what a condition took out must not go along."""
+        """Columns carry whole cells: rows that a condition removed must not be carried along."""
         self._turn = Turn(self.state, [is_topic for _, is_topic, _ in self.renders], catalogue().by_name[LOSS].id)
         self._give_up_held()
         self._recover()
 
     def _signatures(self, facts: Facts) -> Current:
-        """Those that the run has: a turn that was begun is looked at by what it was begun with."""
-        from headrace.workers.current import Current  # not loaded where there are none
+        """The signatures of the run. A turn that was begun is evaluated with the generation that it was begun with."""
+        from headrace.workers.current import Current  # loaded on demand
 
         plan = self.plan
         generation = int(self.state["generation"]) or self.control.latest_rules
         shown = facts, (plan.secret, plan.hidden, plan.before_s, self._describe), self._report, boottime_ns
         try:
             found = Current(self.control, generation, self.index, self.core, catalogue(), *shown)
-        except RuleError as error:  # of a run that begins: another start would say the same
+        except RuleError as error:  # at the start of a run: a restart would fail the same way
             self._report(str(error))
             raise SystemExit(os.EX_DATAERR) from error
         self.state["generation"] = found.generation
         return found
 
     def _look_by_latest(self) -> bool:
-        """Between turns: True if there are other signatures now."""
+        """Load a new generation between turns. Returns whether there was one."""
         if self._current is None or (latest := self._current.latest) is None:
             return False
         try:
             self._current.look_by(latest)
-        except Exception as error:  # code of others runs when it is loaded
+        except Exception as error:  # loading runs user code
             self._report(f"generation {latest} could not be loaded here, {self.state['generation']} stays: {error!r}")
         self.state["generation"] = self._current.generation
         return True
@@ -136,15 +135,15 @@ class Worker:
         logger(f"worker-{self.index}").error("worker.signature_failed", reason=text)
 
     def _recover(self) -> None:
-        """Take up where the committed state ends."""
+        """Continue from the committed state."""
         self.results.restore_head(int(self.state["result_head"]))
         self.intake.recover(int(self.state["release"]), int(self.state["next"]))
         self.core.recover(int(self.state["watermark_ns"]))
 
     def turn(self) -> bool:
-        """Everything up to the last watermark that is there. False if there is none yet; END ends the process."""
+        """Process everything up to the last available watermark. False if there is none. END ends the process."""
         if self._turn.begun:
-            # a turn of which a predecessor has written some records must be cut where it was
+            # a turn that a predecessor has partly written must end at the same position
             self.intake.take_up_to(int(self.state["turn_end"]))
             self._advance(int(self.state["turn_ns"]))
             return True
@@ -206,7 +205,7 @@ class Worker:
             self._write(self._header(batch, 0, len(batch.rows)), b"", [])
             self._turn.done[0] = 1
         if self._current:
-            # where lines are merged, a turn without findings is said, too
+            # where lines are merged, a turn without findings is reported, too
             self._emit_findings(self._current.detector, batch, batch.matches or Matches.none())
             self._current.detector.keep(batch.ripe, self.core.contexts)
 
@@ -246,9 +245,10 @@ class Worker:
             self._emit_part(target, batch, part, start + step >= len(rows) and not target.held)
 
     def _emit_held(self, target: Target, batch: Batch) -> None:
-        """Where events wait for names: those that have waited, in records of their own, then those that need not.
+        """Emit for an output that waits for names: first the held rows that leave, then the rows that need not wait.
 
-        Which of a turn a predecessor has written is not known any more if some had to wait: the others are lost.
+        With held rows, the journal does not say which rows of an interrupted turn a predecessor wrote. The remaining
+        rows of that turn are counted as lost.
         """
         number, hold, already = target.number, self._holds[target.number], self._turn.already(target.number)
         if already or self._turn.was_done[number]:
@@ -261,25 +261,25 @@ class Worker:
         self._emit_after(target, batch, left, rows)
 
     def _emit_after(self, target: Target, batch: Batch, left: Rows, rows: Rows) -> None:
-        """Those that have waited, then others."""
+        """Emit the held rows, then the others."""
         if len(left):
             self._emit_all(target._replace(held=True), batch, left)
         self._emit_all(target, batch, rows)
         self.state["gave_up"] += np.uint64(self._holds[target.number].take_gave_up())
 
     def _let_go(self) -> None:
-        """At the end: nothing is held back any more."""
+        """At the end: emit all held rows."""
         for number, hold in self._holds.items():
             batch, left = Batch(empty_rows(), self.core.watermark_ns + 1), hold.end(self.core.contexts)
             self._emit_after(Target(number, self.renders[number][0]), batch, left, batch.rows)
 
     def _give_up_held(self) -> None:
-        """What a predecessor held back is gone with it, and counted."""
+        """Count the rows that a predecessor held back as lost."""
         self.state["held_lost"] += self.state["held"]
         self.state["held"] = 0
 
     def _column_rows(self, rows: Rows) -> int:
-        """How many rows of columns make a record that fits into the ring, as it seems."""
+        """Estimated number of rows of columns in a record that fits in the ring."""
         cells = len(rows.data) // max(len(rows), 1) if rows.blobs.any() else 0
         return max(1, min(COLUMN_ROWS_PER_RECORD, self.results.capacity // 4 // (COLUMN_BYTES + cells)))
 
@@ -319,7 +319,9 @@ class Worker:
             self._write(header, keys, payload, len(rows))
 
     def _give_up_row(self, header: Array, number: int, held: bool) -> None:
-        """A row that no empty ring would have room for: counted as dropped of each sink that would have had it."""
+        """Drop a row that does not fit even in an empty ring. It counts as dropped for each sink that would receive
+        it.
+        """
         header["rows"] = header["covered"] = 0
         self._write(header, b"", [], rows=not held)
         self.state["held_lost"][number] += np.uint64(1)
@@ -327,7 +329,7 @@ class Worker:
         logger(f"worker-{self.index}").error("worker.row_too_large", render=self.renders[number][0])
 
     def _emit_topics(self, target: Target, batch: Batch) -> None:
-        """For a ZeroMQ sink: only what someone subscribed to is rendered."""
+        """Emit for a ZeroMQ sink. Only events with subscribers are rendered."""
         interest = self.control.interest
         rows = batch.rows
         if not len(rows):
@@ -339,7 +341,7 @@ class Worker:
         for event in wanted:
             chosen = rows.select(rows.event == event).compact()
             covered += len(chosen)
-            # who gets all topics has these rows counted there
+            # a subscriber to all topics has these rows counted there
             self._emit_all(target._replace(topic=event, counted=not everything), batch, chosen)
         if everything:
             self._emit_all(target, batch, rows)
@@ -355,8 +357,8 @@ class Worker:
         return header
 
     def _write(self, header: Array, keys: bytes, payload: list[Buffer], rows: int = 0) -> None:
-        """Into the result ring, with so many rows of the turn; waits while it is full, so that a slow sink stops here
-        and not before. What is written so far is made visible then, and the journal says what that is.
+        """Write a record with `rows` rows of the turn to the result ring. Waits while the ring is full, which is where
+        a slow sink stops the worker. Before each wait, the records written so far are committed and published.
         """
         while not try_write(self.results, header, keys, payload):
             self._turn.tell(self.state)
@@ -381,7 +383,7 @@ class Worker:
         self.plan.publisher_bell.ring()
 
     def run(self) -> None:
-        """Turn after turn until END."""
+        """Process turns until END."""
         while not self.state["ended"]:
             if not self.turn() and not self.state["ended"]:
                 if self._look_by_latest():
@@ -390,7 +392,7 @@ class Worker:
 
 
 def run(plan: Plan, index: int) -> None:
-    """One worker process."""
+    """Main function of a worker process."""
     fix_users(plan.users)
     worker = Worker(plan, index)
     worker.control.ready[READY_WORKER + index] = 1

@@ -1,4 +1,4 @@
-"""Where a worker's rows go. In each worker."""
+"""Destination of a worker's rows. Used in each worker."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from headrace.bpf.layout import EVENTS
 
 
 class Target(NamedTuple):
-    """Where rows go: to a render and a topic of it."""
+    """Destination of rows: a render and one of its topics."""
 
     number: int
     name: str
     topic: int = EVENTS
-    """EVENTS (pipeline/process/plan.py, ALL): of all events."""
+    """An event id, or EVENTS for the topic of all events (pipeline/process/plan.py, ALL)."""
     counted: bool = False
-    """Whether they are counted there."""
+    """Whether the rows count as covered by this topic."""
     held: bool = False
-    """Whether they are of earlier turns."""
+    """Whether the rows were held back in earlier turns."""

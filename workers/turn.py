@@ -1,4 +1,4 @@
-"""How much of a turn a worker has written, by render: for its successor, and for the books if there will be none."""
+"""How much of a turn a worker has written, per render: for its successor, or for the accounting if there is none."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Array = np.ndarray[Any, Any]
 
 
 class Turn:
-    """The turn at hand. `already` and `was_done`: the same, as a predecessor has left them."""
+    """The current turn. `already` and `was_done` hold the progress that a predecessor left."""
 
     def __init__(self, state: Any, topics: Sequence[bool], loss: int) -> None:
-        """`topics`: of each render of events, whether it goes out by topics, where only some rows are rendered; `loss`:
-        the event that is counted for no CPU.
+        """`topics`: for each render of events, whether it is published by topic, which renders only some of the rows.
+        `loss`: id of the loss event, which is not counted per CPU.
         """
         self.written, self.done = np.zeros_like(state["written"]), np.zeros_like(state["done"])
         self._already, self.was_done = state["written"].copy(), state["done"].copy()
@@ -26,43 +26,45 @@ class Turn:
 
     @property
     def begun(self) -> bool:
-        """Whether a predecessor has written some of the next turn."""
+        """Whether a predecessor has written part of the next turn."""
         return bool(self._already.any() or self.was_done.any())
 
     def begin(self, rows: Rows) -> None:
-        """These are its rows."""
+        """Start a turn of `rows`."""
         self.written[:] = self.done[:] = 0
         self._rows, self._told = rows, 0
 
     def end(self) -> None:
-        """All is written, and counted as delivered."""
+        """End the turn: everything is written and counted as delivered."""
         self._already[:] = self.was_done[:] = 0
         self._rows = None
 
     def skip(self, render: int) -> None:
-        """A predecessor has written all of it."""
+        """Skip a render that a predecessor has written completely."""
         self.written[render] = self._already[render]
 
     def already(self, render: int) -> int:
-        """So many rows has a predecessor written."""
+        """Number of rows that a predecessor has written."""
         return int(self._already[render])
 
     def leave_out(self, render: int, rows: int) -> int:
-        """How many of these rows, the next ones, a predecessor has written."""
+        """Skip rows that a predecessor has written. Returns how many of the next `rows` rows these are."""
         count = min(int(self._already[render]), rows)
         self._already[render] -= np.uint64(count)
         self.written[render] += np.uint64(count)
         return count
 
     def _handed(self, rows: int) -> int:
-        """Rows that some output has been given. Of topics nobody knows which: all of them, once there is a first."""
+        """Number of rows that some output has received. With topics, individual rows are unknown: all rows count as
+        soon as one is written.
+        """
         whole = (self.done[n] or (is_topic and self.written[n]) for n, is_topic in enumerate(self._topics))
         if any(whole):
             return rows
         return min(rows, max((int(n) for n in self.written[: len(self._topics)]), default=0))
 
     def tell(self, state: Any) -> None:
-        """Into the journal, while the turn goes on: what is written, and which events these are."""
+        """Write to the journal state, during the turn: what is written, and the event and CPU counts of these rows."""
         state["written"], state["done"] = self.written, self.done
         if self._rows is None or (count := self._handed(len(self._rows))) == self._told:
             return

@@ -1,11 +1,12 @@
 /*
- * addresses.h - addresses of sockets in calls that are told of. What the kernel itself knows of the socket is taken
- * from there. An address that it writes to the caller's memory is cut to the room that it had: bytes behind that
- * are the caller's own. The length that comes back does not tell, so the room is kept from the entry of the call;
- * where that is not seen (by socketcall), nothing of the address is believed.
+ * addresses.h - socket addresses of recorded calls. If the kernel's socket has the address, it is
+ * read from there. An address that the kernel writes to the caller's memory is truncated to the
+ * buffer size that the caller passed: the bytes behind it are the caller's own. The length that the
+ * call returns is that of the whole address, so the buffer size is saved at the call's entry. If
+ * the entry is not seen (socketcall), no byte of the address is recorded.
  */
 #define ADDRESS_BYTES 128
-#define MAX_ITEMS 0x10000 /* of what is counted before it is cut */
+#define MAX_ITEMS 0x10000 /* upper bound of a count that the caller passed */
 
 #ifdef WANT_ROOMS
 static __always_inline int keep_room(u64 at)
@@ -32,7 +33,7 @@ int enter_recvmsg(struct bpf_raw_tracepoint_args *ctx)
 }
 #endif
 
-/* The room that the caller gave for the address of this call, taken once. */
+/* Size of the address buffer that the caller passed, at most ADDRESS_BYTES. Deletes the saved size. */
 static __always_inline u32 taken_room(void)
 {
 	u32 room = 0;
@@ -46,7 +47,7 @@ static __always_inline u32 taken_room(void)
 	return room < ADDRESS_BYTES ? room : ADDRESS_BYTES;
 }
 
-/* The name of a msghdr in the caller's memory. */
+/* The address of msg_name of a msghdr in the caller's memory; `*bytes` is msg_namelen. */
 static __always_inline u64 message_name(u64 message, bool narrow, u32 *bytes)
 {
 	u64 name = 0;
@@ -56,7 +57,7 @@ static __always_inline u64 message_name(u64 message, bool narrow, u32 *bytes)
 	return name;
 }
 
-/* What else a msghdr points to: its iovecs and its control messages, as the arguments behind its address. */
+/* The iovecs and control messages of a msghdr, as the two arguments after the address (`arg`). */
 static __always_inline void write_message(struct writer *w, u32 arg, u64 message, bool narrow)
 {
 	u64 vectors = 0, count = 0, control = 0, bytes = 0;
@@ -95,7 +96,7 @@ static __always_inline void write_address(struct writer *w, const struct call *c
 		address = message_name(second, call->narrow, &bytes);
 		if (kind == ADDRESS_MSG_RECEIVED)
 			most = taken_room();
-		/* the others of many may go elsewhere: then the first is not all */
+		/* further messages may have other destinations: mark the first address as truncated */
 		u32 other = 0;
 		if (kind == ADDRESS_MMSG_SENT && written_argument(w, 2) > 1 &&
 		    message_name(second + MMSGHDR_BYTES(call->narrow), call->narrow, &other)) {

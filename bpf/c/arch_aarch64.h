@@ -1,13 +1,13 @@
 /*
- * arch_aarch64.h - the registers of a system call on arm64. NOT YET RUN on such a machine.
- * x0 is overwritten by the result; the kernel keeps the first argument in orig_x0.
+ * arch_aarch64.h - registers of a system call on arm64. NOT YET RUN on arm64 hardware. The result
+ * overwrites x0; the kernel keeps the first argument in orig_x0.
  */
 #define TIF_32BIT (1 << 22)
 #define SYSCALL_EXECVE(compat) ((compat) ? 11 : 221)
 #define SYSCALL_FINIT_MODULE(compat) ((compat) ? 379 : 273)
 #define SYSCALL_EXECVEAT(compat) ((compat) ? 387 : 281)
 #define SYSCALL_INOTIFY_ADD_WATCH(compat) ((compat) ? 317 : 27)
-/* Of a function of the kernel, as it begins. */
+/* Argument n of a kernel function, valid at its entry. */
 #define FUNCTION_ARGUMENT(regs, n) LOAD_BY_TYPE(u64, "u64", regs, KERNEL_pt_regs_regs + (n) * 8)
 #define INSTRUCTION_POINTER(regs) LOAD_REGISTER(regs, KERNEL_pt_regs_pc)
 #define SYSCALL_NUMBER(regs) ((s64)(s32)LOAD_REGISTER4(regs, KERNEL_pt_regs_syscallno))

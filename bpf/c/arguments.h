@@ -1,11 +1,12 @@
 /*
- * arguments.h - what pointers of a call point to. Each becomes a blob. Nothing is ever dropped
- * because it could not be read: the blob then says why, and `faults` counts it.
+ * arguments.h - memory that pointer arguments of a call refer to. Each pointer becomes a blob. A
+ * record is never dropped because memory could not be read: the blob's status gives the reason, and
+ * `faults` counts it.
  */
-#define STRING_BYTES 4096 /* PATH_MAX, the NUL included */
+#define STRING_BYTES 4096 /* PATH_MAX, including the NUL */
 #define BLOB_ROOM (sizeof(struct blob) + STRING_BYTES + 8)
 #ifdef HAVE_LOOP
-#define VECTOR_ITEMS (VECTOR_BYTES + 1) /* empty ones, and the NULL */
+#define VECTOR_ITEMS (VECTOR_BYTES + 1) /* all strings empty, plus the NULL */
 #else
 #define VECTOR_ITEMS 65
 #endif
@@ -14,7 +15,7 @@
 #define ARGV_BYTES 16384
 #define ENVP_BYTES 8192
 
-/* Begin a blob, or NULL if the frame cannot hold `room` more bytes. */
+/* Begin a blob. Returns NULL if the frame cannot hold `room` more bytes. */
 static __always_inline struct blob *blob_begin(struct writer *w, u32 arg, u32 room)
 {
 	u64 at = BLOB_AT(w);
@@ -45,7 +46,7 @@ static __always_inline void blob_end(struct writer *w, struct blob *b, u32 bytes
 	BLOB_AT(w) += sizeof(*b) + round_up(bytes, 8);
 }
 
-/* Argument `i` as it stands in the record. */
+/* Argument `i` as written to the record. */
 static __always_inline u64 written_argument(const struct writer *w, u32 i)
 {
 	u64 *cell = (u64 *)(w->head + 1);
@@ -53,7 +54,10 @@ static __always_inline u64 written_argument(const struct writer *w, u32 i)
 }
 
 #define PAGE_BYTES 4096
-/* Of a text whose end cannot be read, what there is up to the end of its first page: so many bytes, or 0. */
+/*
+ * Read a string whose end is unreadable, up to the end of its first page. Returns the number of
+ * bytes, 0 on a fault.
+ */
 static __always_inline u32 readable_part(void *to, u64 address)
 {
 	u64 left = PAGE_BYTES - (address & (PAGE_BYTES - 1));
@@ -71,7 +75,7 @@ static __always_inline void blob_string(struct writer *w, u32 arg, u64 address, 
 		status = BLOB_NULL;
 	} else {
 		long n = read_text(b + 1, STRING_BYTES + 1, address, user);
-		if (__builtin_expect(n <= 0, 0)) { /* out of the way of the texts that can be read */
+		if (__builtin_expect(n <= 0, 0)) { /* keep the fault path out of line */
 			status = BLOB_FAULT;
 			bytes = user ? readable_part(b + 1, address) : 0;
 		} else if (n > STRING_BYTES) {
@@ -84,7 +88,10 @@ static __always_inline void blob_string(struct writer *w, u32 arg, u64 address, 
 	blob_end(w, b, bytes, status | (user ? SOURCE_USER_EXIT : SOURCE_KERNEL));
 }
 
-/* `limit`: a constant, as the verifier wants it, that no `most` is above. */
+/*
+ * Copy at most `most` of `whole` bytes. `limit` is a constant upper bound of `most` for the
+ * verifier, and a power of two (BOUNDED).
+ */
 static __always_inline void blob_memory_of(struct writer *w, u32 arg, u64 address, u64 whole, u32 most, u32 source,
 					   const u32 limit)
 {
@@ -122,11 +129,11 @@ static __always_inline void blob_small(struct writer *w, u32 arg, u64 address, u
 	blob_memory_of(w, arg, address, whole, most, SOURCE_USER_EXIT, SMALL_BYTES);
 }
 
-/* An array of strings that is being read. */
+/* State of a loop over an array of strings. */
 struct strings {
 	struct blob *blob;
 	u64 address;
-	u32 width; /* of a pointer */
+	u32 width; /* bytes of a pointer */
 	u32 items; /* read so far */
 	u32 cut;
 	u32 status;
@@ -151,7 +158,7 @@ LOOP_BODY(vector_item, struct strings *v)
 	u64 at = *(volatile u32 *)&b->whole;
 	if (at > VECTOR_BYTES - VECTOR_STRING)
 		return 1;
-	/* one byte more than is kept tells that there is more */
+	/* read one byte more than is kept, to detect truncation */
 	long n = read_text(data + at, VECTOR_STRING + 1, item, v->user);
 	if (n <= 0) {
 		v->status = BLOB_FAULT;
@@ -167,9 +174,9 @@ LOOP_BODY(vector_item, struct strings *v)
 }
 
 /*
- * argv, envp of a call that failed: strings one after the other, each with its NUL. One that is longer than
- * VECTOR_STRING is cut there, and the blob says so. What is not the same in all turns of the loop is kept in
- * the blob, see path.h.
+ * Copy a NULL-terminated array of strings, such as argv of a failed execve: one after the other,
+ * each with its NUL. A string longer than VECTOR_STRING is truncated, and the blob's status says
+ * so. The position, which differs in each iteration, is kept in the blob, see path.h.
  */
 static __always_inline void blob_strings(struct writer *w, u32 arg, u64 address, bool compat, u32 source)
 {

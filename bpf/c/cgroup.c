@@ -1,6 +1,7 @@
 /*
- * cgroup.c - control groups made, removed and entered, and the containers that they are. An event of a
- * container is about the container: a scope of containers is applied to that, any other to who made it.
+ * cgroup.c - cgroups created, removed and entered, and the containers that they belong to. A scope
+ * of containers applies to the container that an event is about, any other scope to the current
+ * task.
  */
 static __always_inline bool of_hierarchy(u64 cgroup)
 {
@@ -22,7 +23,7 @@ static __always_inline bool container_wanted(struct subject *s, struct container
 	return in;
 }
 
-/* The id as text (workers/enrich/containers.py, shown_id). */
+/* The container id as text. Same format as shown_id() in workers/enrich/containers.py. */
 static __always_inline void blob_container(struct writer *w, u32 arg, const struct container *k)
 {
 	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + ID_HEX);
@@ -84,7 +85,10 @@ static __always_inline void container_made(void *ctx, const struct subject *s, u
 	record_end(ctx, &w);
 }
 
-/* Each group of the hierarchy that was there before headrace: run by the loader, from the root down. */
+/*
+ * Report a cgroup that existed before headrace. The loader runs this program for each one, from the
+ * root down.
+ */
 int enter_cgroup(struct bpf_raw_tracepoint_args *ctx)
 {
 	STAY;

@@ -1,18 +1,19 @@
 /*
- * containers.h - which container a control group belongs to. `containers` has an entry for each group of
- * a container and for all groups below it: entered by cgroup_mkdir, before the first process can be in it,
- * and at the start of headrace for those that exist (enter_cgroup). The innermost container wins.
+ * containers.h - which container a cgroup belongs to. `containers` has an entry for each
+ * container's own cgroup and for all cgroups below it. cgroup_mkdir adds entries before the first
+ * process can enter the cgroup; enter_cgroup adds those that exist when headrace starts. The
+ * innermost container wins.
  *
- * One hierarchy counts, chosen at the start (bpf/host/cgroups.py): version 2 if it has the controllers, else
- * that of one controller of version 1, where containers have their groups even if they all share the
- * root of version 2.
+ * Only one hierarchy counts, chosen at the start (bpf/host/cgroups.py): version 2 if it has the
+ * controllers, else that of one version 1 controller. Containers have cgroups of their own there
+ * even if they all share the root of version 2.
  */
 #define ID_HEX 64
 #define ID_BYTES 32
 #define NAME_BYTES 256 /* NAME_MAX and a NUL */
 #define ECS_HEX 32
 
-/* The struct cgroup of a task, and its id. */
+/* The struct cgroup of a task in the chosen hierarchy. */
 static __always_inline u64 task_cgroup(u64 task)
 {
 	u64 set = LOAD8(task, KERNEL_task_struct_cgroups);
@@ -29,7 +30,7 @@ static __always_inline u64 task_cgroup_id(u64 task)
 	return LOAD8(LOAD8(task_cgroup(task), KERNEL_cgroup_kn), KERNEL_kernfs_node_id);
 }
 
-/* Whether the group of version 2 so many levels below the root that the task is in has that id. */
+/* True if the task's version 2 ancestor cgroup at `level` (0: the root) has this id. */
 static __always_inline bool task_in_cgroup(u64 task, s32 level, u64 id)
 {
 #ifdef HAVE_ANCESTOR
@@ -58,7 +59,7 @@ static __always_inline u64 cgroup_parent_node(u64 cgroup)
 	return css ? cgroup_node(KREAD(u64, css + KERNEL_cgroup_subsys_state_cgroup)) : 0;
 }
 
-/* The container's own entry, where its state is kept; `k` may be that of a group below. */
+/* The entry of the container's own cgroup, which holds its state. `k` may be the entry of a cgroup below. */
 static __always_inline struct container *container_root(struct container *k, u64 id)
 {
 	return k->root == id ? k : containers.lookup(&k->root);
@@ -77,7 +78,10 @@ static __always_inline void containers_changed(void)
 	 (u64)(g) << 48 | (u64)(h) << 56)
 #define IS(word, bytes, ...) (((word) & (~0ULL >> (64 - 8 * (bytes)))) == TEXT8(__VA_ARGS__))
 
-/* The runtime whose groups have `bytes` bytes before the id: these. Of a slice's `SLICE:PREFIX:ID`, the end counts. */
+/*
+ * The runtime that names cgroups PREFIX<id>. `text` starts with the prefix, which has `bytes`
+ * bytes. Slices use SLICE:PREFIX:ID: then the last 16 bytes before the id (`end`) decide.
+ */
 static __always_inline enum runtime runtime_before(const u64 *text, u32 bytes, const u64 *end)
 {
 	if (bytes == 7 && IS(text[0], 7, 'd', 'o', 'c', 'k', 'e', 'r', '-', 0))
@@ -105,7 +109,7 @@ static __always_inline enum runtime runtime_before(const u64 *text, u32 bytes, c
 	return RUNTIME_UNKNOWN;
 }
 
-/* The runtime of a group whose name is a bare id, by the name of the group above it. */
+/* The runtime of a cgroup named by a bare id, from the name of its parent cgroup. */
 static __always_inline enum runtime runtime_above(const u64 *name)
 {
 	if (IS(name[0], 7, 'd', 'o', 'c', 'k', 'e', 'r', 0, 0))
@@ -115,7 +119,7 @@ static __always_inline enum runtime runtime_above(const u64 *name)
 	return RUNTIME_UNKNOWN;
 }
 
-/* The value of a digit, above 15 if it is none. */
+/* Value of a lower-case hexadecimal digit; above 15 for any other character. */
 static __always_inline u32 hex_digit(u8 c)
 {
 	u64 digit = (u64)c - '0', letter = (u64)c - 'a';
@@ -123,7 +127,7 @@ static __always_inline u32 hex_digit(u8 c)
 	return is_digit * digit + is_letter * (letter + 10) + (1 - is_digit - is_letter) * 16;
 }
 
-/* So many hexadecimal digits, in lower case, as half as many bytes; false if there is another character. */
+/* Convert `digits` lower-case hexadecimal digits to bytes. Returns false if any other character occurs. */
 static __always_inline bool read_hex(u8 *to, const char *text, u32 digits)
 {
 	u32 bad = 0;
@@ -137,12 +141,12 @@ static __always_inline bool read_hex(u8 *to, const char *text, u32 digits)
 	return !bad;
 }
 
-/* A name as the id: its first 32 bytes. */
+/* Use the first 32 bytes of a name as the container id. */
 static __always_inline bool named_by_text(struct container_scratch *c, u64 at, bool user, u8 runtime)
 {
 	__builtin_memset(c->container.id, 0, ID_BYTES);
 	c->container.runtime = runtime;
-	/* one byte more: what is read ends with a NUL */
+	/* one byte more than an id: the string read ends with a NUL */
 	__builtin_memset(c->name, 0, 40);
 	if (read_text(c->name, ID_BYTES + 1, at, user) <= 1)
 		return false;
@@ -151,8 +155,9 @@ static __always_inline bool named_by_text(struct container_scratch *c, u64 at, b
 }
 
 /*
- * LXC and LXD: lxc.payload.NAME, NAME below `lxc` or `lxc.payload`. BuildKit: ID below `buildkit`. ECS on Fargate:
- * 32 digits, a dash, a number. Their monitors and all else are none.
+ * LXC and LXD: lxc.payload.NAME, or NAME below `lxc` or `lxc.payload`. BuildKit: ID below
+ * `buildkit`. ECS on Fargate: 32 digits, a dash, a number. Their monitors and all other cgroups are
+ * not containers.
  */
 static __always_inline bool container_of_others(struct container_scratch *c, u64 name, u64 above, bool user)
 {
@@ -183,8 +188,8 @@ static __always_inline bool container_of_others(struct container_scratch *c, u64
 }
 
 /*
- * What the name of a group says: PREFIX<64 digits>[.scope], or a form of container_of_others(). The scopes of conmon,
- * pod slices and all else are none.
+ * Parse a cgroup name: PREFIX<64 digits>[.scope], or a form that container_of_others() knows. The
+ * scopes of conmon, pod slices and all other cgroups are not containers.
  */
 static __always_inline bool container_named(struct container_scratch *c, u64 name, u64 above, bool user)
 {
@@ -222,7 +227,7 @@ static __always_inline bool container_named(struct container_scratch *c, u64 nam
 	return true;
 }
 
-/* Enter a group if it is a container's or below one; its entry, or 0. */
+/* Add a cgroup to `containers` if it is a container's or below one. Returns its entry, or 0. */
 static __always_inline struct container *container_enter(u64 id, u64 above_id, u64 name, u64 above, bool user,
 							 u8 state, u64 ctime_ns)
 {
@@ -248,7 +253,10 @@ static __always_inline struct container *container_enter(u64 id, u64 above_id, u
 	return containers.lookup(&id);
 }
 
-/* An image was run: a container's first in a mount namespace other than its parent's has started it. */
+/*
+ * Called at exec. The first exec in a mount namespace other than the parent's starts a created
+ * container. Returns true if it did.
+ */
 static __always_inline bool container_started(u64 task)
 {
 	u64 id = task_cgroup_id(task);

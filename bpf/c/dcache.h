@@ -1,10 +1,10 @@
 /*
- * dcache.h - the kernel's table of names, which finds a name in a directory however many it has:
+ * dcache.h - the kernel's dentry hash table, which finds a name in a directory of any size:
  *
- *   table[hash >> shift] -> dentry.d_hash -> dentry.d_hash ...     hash: of the name and its directory's address
+ *   table[hash >> shift] -> dentry.d_hash -> dentry.d_hash ...     hash of the name and its directory's address
  *
- * Where it stands is found out from samples (bpf/host/dcache.py). Where it was not found, or a file system has a hash of its
- * own, the names that a directory has are gone through one by one (resolve.h).
+ * bpf/host/dcache.py derives the table's address from samples. If it is not known, or if a file
+ * system has its own hash function, the directory's children are searched one by one (resolve.h).
  */
 #define NAME_SAMPLES 64
 #define NAME_SAMPLE_LOOKS 1024
@@ -17,7 +17,7 @@
 #define DENTRY_CHAIN (KERNEL_dentry_d_hash_pprev - 8)
 
 #if defined(HAVE_LOOP) && defined(WANT_NAMES)
-/* A word of the name: HASH_MIX of fs/namei.c. */
+/* Mix one word of the name into the hash: HASH_MIX() in fs/namei.c. */
 LOOP_BODY(mix_name, struct resolving **at)
 {
 	struct resolving *r = *at;
@@ -32,7 +32,10 @@ LOOP_BODY(mix_name, struct resolving **at)
 	return 0;
 }
 
-/* The first in the table that may be the name in the directory; 0 if that is not known: full_name_hash() of fs/namei.c. */
+/*
+ * First dentry in the name's hash chain, 0 if the table is not known. The hash is that of
+ * full_name_hash() in fs/namei.c.
+ */
 static __always_inline u64 first_of_name(struct resolving *r)
 {
 	u32 zero = 0;
@@ -46,7 +49,7 @@ static __always_inline u64 first_of_name(struct resolving *r)
 	return KREAD(u64, st->names_table + 8ULL * (hash >> (st->names_shift & 31))) & ~LIST_LOCKED;
 }
 
-/* Names under the process's root. */
+/* State of sample_names(): children of the process's root directory. */
 struct sampling {
 	u64 node;
 	u32 samples;
@@ -74,7 +77,7 @@ LOOP_BODY(sample_name, struct sampling *s)
 	return 0;
 }
 
-/* Run once by the loader. */
+/* The loader runs this program once. */
 int sample_names(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct place root = task_root(current_task_cold());

@@ -1,13 +1,13 @@
 /*
- * dispatch.h - which call the kernel ran, and with which arguments. Everything that is decided about a
- * call is decided on this: the low 32 bits of the number, the ABI it came by, and for the calls of the 32-bit table that
- * stand for others, which one that is. What has no row of its own in `calls` has the last one of its half.
+ * dispatch.h - which call the kernel ran, and with which arguments. Every decision about a call
+ * depends on the low 32 bits of its number, its ABI and, for multiplexers of the 32-bit table, the
+ * call behind them. A number without a row in `calls` uses the last row of its half.
  *
- * The arguments of those others stand in the caller's memory, but for ipc. It is read when the call has ended: another
- * thread may have changed it meanwhile.
+ * The arguments of a multiplexed call are in the caller's memory, except those of ipc. They are
+ * read when the call ends: another thread may have changed them by then.
  */
 
-/* The six arguments of the call whose registers these are (arch_*.h). */
+/* The six arguments of the call with these saved registers (arch_*.h). */
 #define SYSCALL_ARGUMENTS(a, regs, compat)                                                             \
 	do {                                                                                           \
 		if (compat)                                                                            \
@@ -17,18 +17,18 @@
 	} while (0)
 
 #define UNKNOWN_SLOT (CALL_SLOTS - 1)
-#define MULTIPLEXED_SLOT (CALL_SLOTS * 2) /* rows of what each family stands for */
+#define MULTIPLEXED_SLOT (CALL_SLOTS * 2) /* first row of the multiplexed calls */
 #define MULTIPLEXED 32
 #define SIGSYS 31
-#define SECCOMP_MODE_FILTER 2 /* one more: killed by one, since 5.16 */
-#define SECCOMP_FILTERS 8 /* of a task, at most, that are looked at */
+#define SECCOMP_MODE_FILTER 2 /* the next mode: killed by a filter, since 5.16 */
+#define SECCOMP_FILTERS 8 /* of a task; later ones in the chain are not examined */
 
-/* Calls of the 32-bit table that stand for others (bpf/tables/events.py, MULTIPLEXED). */
+/* Multiplexers of the 32-bit table (MULTIPLEXED in bpf/tables/events.py). */
 enum family {
 	FAMILY_NONE,
-	FAMILY_SOCKETCALL, /* its first argument says for which */
-	FAMILY_IPC,	   /* as well */
-	FAMILY_STRUCT,	   /* for one that now has its arguments in registers, and not in a struct */
+	FAMILY_SOCKETCALL, /* the first argument selects the call */
+	FAMILY_IPC,	   /* likewise */
+	FAMILY_STRUCT,	   /* arguments in a struct; the newer call takes them in registers */
 };
 
 struct dispatched {
@@ -38,14 +38,17 @@ struct dispatched {
 	bool compat;
 };
 
-/* The six arguments of the call that begins. */
+/* The six arguments of a call at its entry. */
 static __always_inline void entered_arguments(u64 *a)
 {
 	u64 task = current_task_btf(), regs = registers_of(task);
 	SYSCALL_ARGUMENTS(a, regs, SYSCALL_IS_COMPAT(task));
 }
 
-/* The row of a number: x32 numbers have those of the 64-bit calls, or their own from X32_ONLY on. */
+/*
+ * The row of a number. x32 numbers use the rows of the 64-bit calls, or rows of their own from
+ * X32_ONLY on.
+ */
 static __always_inline u32 call_slot(s64 number, bool compat, s64 retval)
 {
 	u32 n = number;
@@ -53,12 +56,12 @@ static __always_inline u32 call_slot(s64 number, bool compat, s64 retval)
 		return (n < UNKNOWN_SLOT ? n : UNKNOWN_SLOT) + CALL_SLOTS;
 	if (number < 0 || !(n & X32_BIT))
 		return n < X32_ONLY ? n : UNKNOWN_SLOT;
-	/* most kernels have no such ABI */
+	/* most kernels have no x32 ABI */
 	n &= ~X32_BIT;
 	return n < UNKNOWN_SLOT && retval != -ENOSYS ? n : UNKNOWN_SLOT;
 }
 
-/* Arguments that stand in memory: as many 32-bit words as the row says. Without branches. */
+/* Load arguments from memory: as many 32-bit words as the row says. Branch-free. */
 static __always_inline void words_as_arguments(u64 *a, u64 from, u32 count)
 {
 #pragma unroll
@@ -70,8 +73,9 @@ static __always_inline void words_as_arguments(u64 *a, u64 from, u32 count)
 }
 
 /*
- * Arguments in another order than the registers, or in two of them: of what an ipc stands for (ipc/syscall.c), and of
- * 32-bit calls with 64-bit arguments (arch/x86/kernel/sys_ia32.c). Without branches.
+ * Reorder arguments that are not in register order or that take two registers: those of calls
+ * behind ipc (ipc/syscall.c), and 64-bit arguments of 32-bit calls (arch/x86/kernel/sys_ia32.c).
+ * Branch-free.
  */
 static __always_inline void rearrange(u64 *a, const struct call *call)
 {
@@ -90,8 +94,8 @@ static __always_inline void rearrange(u64 *a, const struct call *call)
 }
 
 /*
- * 32-bit values as the kernel has them in variables of 64 bits: a long keeps its sign, and an id of 16 bits that is -1
- * is -1 (include/linux/highuid.h). Without branches.
+ * Widen 32-bit arguments as the kernel does: a long keeps its sign, a 16-bit id of -1 becomes -1
+ * (include/linux/highuid.h), a count of pages becomes bytes. Branch-free.
  */
 static __always_inline void compat_values(u64 *a, const struct call *call)
 {
@@ -122,7 +126,7 @@ static __always_inline enum family family_of(const struct dispatched *d)
 	}
 }
 
-/* The call that one of a family stands for, if it is one. */
+/* Replace a multiplexer by the call behind it, if that call has a row. */
 static __always_inline void demultiplex(struct dispatched *d, enum family family)
 {
 	u32 inner = d->a[0];
@@ -144,21 +148,22 @@ static __always_inline void demultiplex(struct dispatched *d, enum family family
 }
 
 /*
- * A call that seccomp refuses with SIGSYS "returns" what was in the register of its number. The signal is
- * forced: it is never blocked then, so one that the process itself keeps pending does not look like it.
+ * HEAD_NOT_RUN if seccomp refused the call with SIGSYS. Such a call "returns" the contents of its
+ * number register. The kernel forces the signal, so it is never blocked. A SIGSYS that the process
+ * itself keeps pending is blocked, and is not mistaken for it.
  */
 static __always_inline u32 refused_flag(u64 task, u64 regs, s64 retval)
 {
 	u64 forced = LOAD8(task, KERNEL_task_struct_pending_signal) & ~LOAD8(task, KERNEL_task_struct_blocked);
 	u64 filtered = LESS(SECCOMP_MODE_FILTER - 1, LOAD4(task, KERNEL_task_struct_seccomp_mode));
-	/* without branches: the verifier would follow the rest of the call twice */
+	/* branch-free: the verifier would check the rest of the call twice */
 	return (forced >> (SIGSYS - 1) & 1) * filtered * EQUAL(retval, SYSCALL_REGISTER(regs)) * HEAD_NOT_RUN;
 }
 
 /*
- * HEAD_ANSWERED if another process may have answered in the kernel's place (SECCOMP_RET_USER_NOTIF): one of
- * the task's filters has a listener. The exit does not tell whether it did. Of a longer chain than is looked
- * at, it is taken for granted.
+ * HEAD_ANSWERED if another process may have supplied the result (SECCOMP_RET_USER_NOTIF): one of
+ * the task's filters has a listener. The exit does not show whether the listener did. A chain of
+ * more than SECCOMP_FILTERS filters is assumed to have one.
  */
 static __always_inline u32 answered_flag(u64 task)
 {

@@ -1,28 +1,30 @@
 /*
- * early.h - conditions that are decided here. The loader generates record_passes() from them (bpf/programs/early.py)
- * and inserts it where EARLY_TESTS stands: a record is tested when it is complete, where it stands in the frame, and
- * record_end() takes back what fails. Only what certainly does not match may fail.
+ * early.h - conditions evaluated in the kernel. The loader generates record_passes() and
+ * record_wanted() from them (bpf/programs/early.py) and inserts both at EARLY_TESTS. A complete
+ * record is tested in its frame, and removed if it fails. A test may reject only what certainly
+ * does not match.
  *
- * A record is read through its address as a plain number: what the verifier cannot follow costs it nothing.
+ * Records are accessed through a plain integer address, so that the verifier does not track the
+ * accesses.
  */
 #ifdef EARLY
 #define EARLY_BLOBS 8
 
 struct early {
 	u64 at;        /* address of the text */
-	u64 bytes;     /* of the text */
-	u64 first;     /* its first 8 bytes, and what stands behind it if it is shorter */
-	u64 last;      /* its last 8 bytes, and what stands before it */
-	u64 component; /* bytes of the component that was looked at last */
-	u64 hits;      /* a bit for each test of signatures that may hold */
-	u64 words[33]; /* what is compared */
+	u64 bytes;     /* length of the text */
+	u64 first;     /* first 8 bytes, including bytes behind a shorter text */
+	u64 last;      /* last 8 bytes, including bytes before a shorter text */
+	u64 component; /* length of the component examined last */
+	u64 hits;      /* one bit for each signature test that may hold */
+	u64 words[33]; /* bytes to compare */
 };
 BPF_PERCPU_ARRAY(earlies, struct early, 1);
 
-/* In memory: what the verifier cannot follow, it cannot multiply its states by. */
+/* Kept in memory: the verifier does not track the value, so its states do not multiply. */
 #define EARLY_HIT(s, bits) (*(volatile u64 *)&(s)->hits |= (bits))
 
-/* Whether signatures are those that their tests were made of. */
+/* True if the signatures are those that the tests were generated from. */
 static __always_inline bool early_narrows(void)
 {
 	u32 zero = 0;
@@ -35,7 +37,7 @@ static __always_inline u64 early_argument(const struct head *h, u32 i)
 	return i ? ((const u64 *)(h + 1))[i - 1] : h->arg0;
 }
 
-/* The blob behind an argument; false if there is none, or if it was not read whole. */
+/* Find the blob of an argument. Returns false if there is none, or if its status is not BLOB_OK. */
 static __always_inline bool early_blob(struct early *s, const struct head *h, u32 arg)
 {
 	*(volatile u64 *)&s->at = (u64)h;
@@ -57,15 +59,15 @@ static __always_inline bool early_blob(struct early *s, const struct head *h, u3
 	return false;
 }
 
-/* A text as it was passed. Some end with NULs that workers take off. */
+/* A string as passed. Returns false if it ends with a NUL: workers strip those. */
 static __always_inline bool early_text(struct early *s, const struct head *h, u32 arg)
 {
 	return early_blob(s, h, arg) && s->bytes && s->last >> 56;
 }
 
 /*
- * A path that was walked up to the root; without an object it would be a name. What has no root (a memfd) can have
- * slashes in its name.
+ * A path walked up to the root. Without an object the blob is a name instead. An object without a
+ * root (memfd) may have slashes in its name.
  */
 static __always_inline bool early_path(struct early *s, const struct head *h, u32 arg)
 {
@@ -77,7 +79,7 @@ static __always_inline bool early_read(struct early *s, u64 at, u32 bytes)
 	return !bpf_probe_read_kernel(s->words, bytes, (void *)at);
 }
 
-/* Length of the component that begins at a byte of a walked path. */
+/* Length of the component that begins at byte `at` of a walked path. */
 static __always_inline u64 early_name(struct early *s, u64 at)
 {
 	long n = bpf_probe_read_kernel_str(s->words, COMPONENT_BYTES, (void *)(s->at + at));
@@ -85,11 +87,14 @@ static __always_inline u64 early_name(struct early *s, u64 at)
 	return s->component;
 }
 
-/* Length of the component whose NUL is that byte of a walked path. */
+/* Length of the component whose NUL is byte `end` of a walked path. */
 static __always_inline u64 early_component(struct early *s, u64 end)
 {
 	u32 n = 0;
-	/* what stands before the path is not looked at, and is a part of the frame, whose header is longer than this */
+	/*
+	 * The read may begin before the path, but not before the frame: its header is longer than
+	 * COMPONENT_BYTES. The bytes before the path are not examined.
+	 */
 	if (!early_read(s, s->at + end - COMPONENT_BYTES, COMPONENT_BYTES))
 		end = 0;
 	for (; n < COMPONENT_BYTES; n++)

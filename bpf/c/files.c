@@ -1,9 +1,9 @@
-/* files.c - files opened, as the kernel has them. */
-#define O_CREATION 02001700 /* O_CREAT, O_EXCL, O_NOCTTY, O_TRUNC and O_CLOEXEC: an open file does not keep them in f_flags */
+/* files.c - opened files, as the kernel has them. */
+#define O_CREATION 02001700 /* O_CREAT, O_EXCL, O_NOCTTY, O_TRUNC, O_CLOEXEC: f_flags does not keep them */
 
-#define FMODE_CREATED (1 << 20) /* since 4.19: the open has made the file */
+#define FMODE_CREATED (1 << 20) /* since 4.19: the open created the file */
 
-/* The flags that the call asked for; those of openat2 stand in user memory. */
+/* The flags that the call passed. Those of openat2 are in user memory. */
 static __always_inline u64 asked_flags(const struct occasion *o)
 {
 	u64 flags = occasion_argument(o, o->call->flags), how = 0;
@@ -23,7 +23,10 @@ int on_file_open(struct bpf_raw_tracepoint_args *ctx)
 	struct writer w;
 	if (!occasion_begin(ctx, &o))
 		return 0;
-	/* a socket's inode, a FIFO without a reader, a device without a driver: the check was made, no file is left */
+	/*
+	 * A socket's inode, a FIFO without a reader, a device without a driver: the check ran, but
+	 * no file is left.
+	 */
 	bool gone = o.retval == -ENXIO;
 	if (o.retval < 0 && !gone)
 		return 0;
@@ -50,7 +53,7 @@ int on_file_open(struct bpf_raw_tracepoint_args *ctx)
 		path_later(j, 0, file_place(file));
 	} else {
 		w.head->flags |= HEAD_NO_OBJECT;
-#ifdef HAVE_TASK /* without, it needs more stack than there is */
+#ifdef HAVE_TASK /* without it, this exceeds the stack limit */
 		blob_passed(&w, j, 0, o.s.task, path, dirfd_of(&o, o.call->dir), true);
 #endif
 	}

@@ -1,7 +1,7 @@
 /*
- * flush.c - a record must not wait because nothing follows it. A CPU that goes idle sends what it
- * has (raw sched_switch to pid 0). For a busy CPU the reader runs flush_now there, by BPF_PROG_TEST_RUN,
- * when its oldest unsent record is older than the bound (pipeline/transport/watermark.py).
+ * flush.c - limits how long a record waits in a frame. A CPU that goes idle sends its frames (raw
+ * sched_switch to pid 0). For a busy CPU, the reader runs flush_now there by BPF_PROG_TEST_RUN when
+ * the oldest unsent record is older than the bound (pipeline/transport/watermark.py).
  */
 static __always_inline bool flush_all(void *ctx)
 {
@@ -32,9 +32,9 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 #endif
 	if (next_tid == 0 && flush_all(ctx)) {
 		/*
-		 * A bulk sample wakes nobody by itself: in a flood the interrupt for it costs more than the
-		 * events in it. This one, too short for a frame, wakes the reader. If it finds no room, one that
-		 * was not read yet has done so.
+		 * A bulk sample does not wake the reader: in a flood, the interrupt for it costs
+		 * more than its events. This sample, too short for a frame, does. If there is no
+		 * room for it, an unread one has already woken the reader.
 		 */
 		u32 bell = 0;
 		urgent.perf_submit(ctx, &bell, sizeof(bell));

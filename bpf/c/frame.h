@@ -1,19 +1,19 @@
 /*
- * frame.h - records gather in a per-CPU frame. Order of stores, which user space relies on to know
- * that nothing older than a time is still to come (pipeline/transport/watermark.py):
+ * frame.h - per-CPU frames that collect records. User space relies on this order of stores to know
+ * that no record older than a given time is still to come (pipeline/transport/watermark.py):
  *
  *   record_begin   busy = 1 (a full barrier), then the clock is read, then first_ns is set
  *   frame_send     the perf sample is visible before first_ns is cleared
  *   record_end     busy = 0 comes last
  *
- * A program that interrupts another on the same CPU and finds `busy` set writes nothing: the flush
- * leaves the frame for its next turn, a record counts itself in lost_nested.
+ * A program that interrupts another one on the same CPU and finds `busy` set writes nothing. A
+ * flush leaves the frame for its next turn; a record counts itself in lost_nested.
  */
 #define PRIVATE_BYTES __builtin_offsetof(struct frame, size)
 #define WIRE_BYTES (sizeof(struct frame) - FRAME_CELLS * CELL_BYTES - PRIVATE_BYTES)
 #define CELLS_BYTES (FRAME_CELLS * CELL_BYTES)
 #define CONTEXT_CELLS (sizeof(struct context) / CELL_BYTES)
-#define RECORD_CELLS 6 /* of a head and its arguments, at most */
+#define RECORD_CELLS 6 /* a head and its arguments, at most */
 #define FRAME_VERSION 2
 #define CONTEXT_KEPT_NS 10000000
 
@@ -22,17 +22,17 @@ struct writer {
 	struct mark *mark;
 	struct head *head;
 	u32 slot;
-	u32 start; /* byte of the head */
+	u32 start; /* offset of the head in the cells */
 	u32 event;
 };
 
 /*
- * Where the next blob goes. Kept in the frame, not in the writer: what the verifier cannot follow, it
- * cannot multiply its states by, and calls with several strings stay within its limit.
+ * Offset of the next blob. It is kept in the frame, not in the writer: the verifier does not track
+ * it there, so its states do not multiply and calls with several strings stay within its limit.
  */
 #define BLOB_AT(w) (*(volatile u64 *)&(w)->frame->at)
 
-/* Before the count that tells of it: who sees that it has grown finds the time. */
+/* Call before the events are counted: a reader that sees the new count also finds the time of the loss. */
 static __always_inline void time_loss(struct mark *m, u64 first_ns, u64 last_ns)
 {
 	if (!m->lost_first_ns)
@@ -89,7 +89,7 @@ static __always_inline void context_container(struct context *c)
 		__builtin_memset(c->container, 0, sizeof(c->container));
 }
 
-/* What this CPU's frames know of who is running must be read again. */
+/* Invalidate the cached context in this CPU's frames. */
 static __always_inline void contexts_forget(void)
 {
 	for (u32 slot = 0; slot < SLOTS; slot++) {
@@ -101,9 +101,10 @@ static __always_inline void contexts_forget(void)
 }
 
 /*
- * What a context says of the objects that can be freed, and made again at the same address, while a thread's context
- * stands in a frame: credentials, namespaces, control group, executable. So contexts are recognised by these values, and
- * not by pointers (decisions/0034). Each is a direct load: nothing here calls a helper.
+ * The values in a context that come from objects which the kernel can free, and allocate again at
+ * the same address, while the context is in a frame: credentials, namespaces, cgroup, executable.
+ * Contexts are therefore compared by these values and not by pointers (decisions/0034). With
+ * HAVE_TASK each value is a direct load, without a helper call.
  */
 struct standing {
 	u64 cap_effective, cgroup_id, exe_inode, start_ns;
@@ -136,7 +137,7 @@ static __always_inline void standing_read(struct standing *now, u64 task)
 	now->sessionid = LOAD_AUDIT(task, KERNEL_task_struct_sessionid);
 }
 
-/* Whether a context says the same; without a branch each, which the verifier would follow. */
+/* True if a context has the same values. Branch-free, because the verifier would follow each branch. */
 static __always_inline bool standing_is(const struct standing *now, const struct context *c)
 {
 	u64 wide = (now->cap_effective ^ c->cap_effective) | (now->cgroup_id ^ c->cgroup_id) |
@@ -147,7 +148,7 @@ static __always_inline bool standing_is(const struct standing *now, const struct
 	return !(wide | narrow);
 }
 
-/* Write who is running, if it is not who ran before, and say in which cell it stands. */
+/* Return the cell of the task's context. Writes a new one unless the frame's last one still holds. */
 static __always_inline u16 context_cell(struct frame *f, const struct subject *s)
 {
 	u64 task = s->task;
@@ -199,7 +200,7 @@ static __always_inline u16 context_cell(struct frame *f, const struct subject *s
 	c->ppid = KREAD(u32, parent + KERNEL_task_struct_tgid);
 	c->ns_tgid = KREAD(u32, leader_pid + upid + KERNEL_upid_nr);
 	c->ns_tid = KREAD(u32, pid + upid + KERNEL_upid_nr);
-	/* what getppid() says: 0 if the parent is outside of the child's namespace */
+	/* as getppid() returns it: 0 if the parent is outside the child's namespace */
 	c->ns_ppid = KREAD(u64, parent_leader_pid + upid + KERNEL_upid_ns) == pidns ?
 			     KREAD(u32, parent_leader_pid + upid + KERNEL_upid_nr) :
 			     0;
@@ -218,7 +219,7 @@ static __always_inline u16 context_cell(struct frame *f, const struct subject *s
 	return f->context;
 }
 
-/* Count an event that cannot be told of. */
+/* Count an event as produced and lost, without writing a record. */
 static __always_inline void record_lost(u32 slot, u32 event)
 {
 	u32 cpu = bpf_get_smp_processor_id(), at = cpu * SLOTS + slot;
@@ -235,7 +236,7 @@ static __always_inline void record_lost(u32 slot, u32 event)
 	m->lost_room++;
 }
 
-/* Count the event as produced; false if it must not or cannot be written. */
+/* Count the event as produced and begin its record. Returns false if the record cannot be written. */
 static __always_inline bool record_begin(void *ctx, struct writer *w, const struct subject *s, u32 slot, u16 event,
 					 u32 arguments, u32 room)
 {
@@ -243,7 +244,7 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	struct counts *counts = produced.lookup(&cpu);
 	struct mark *m = marks.lookup(&at);
 	struct frame *f = frames.lookup(&slot);
-	/* in a register from here on: older verifiers forget what was compared of a value on the stack */
+	/* keep it in a register: older verifiers lose the bounds of a value on the stack */
 	u32 number = event;
 	OPAQUE(number);
 	if (!counts || !m || number >= EVENTS)
@@ -274,7 +275,7 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	}
 	u64 now = ktime_boot_ns();
 	if (!f->heads) {
-		/* a context may stand here whose record was taken back: it is good for a while */
+		/* the frame may hold the context of a removed record: it can be used for a while */
 		if (now - f->first_ns > CONTEXT_KEPT_NS)
 			f->used = 0;
 		if (!f->used)
@@ -300,7 +301,7 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	h->flags = s->head_flags;
 	h->blobs = 0;
 	h->arg0 = 0;
-	/* what a program leaves out must not be what stood here before; system calls write all of theirs */
+	/* clear arguments that a program does not write; system calls write all of theirs */
 	if (__builtin_constant_p(arguments))
 #pragma unroll
 		for (u32 i = 0; i < (arguments + 2) / 4 * (CELL_BYTES / 8); i++)
@@ -316,7 +317,7 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	return true;
 }
 
-/* For a program that stands for one event of the current task: false if that is out of scope, too. */
+/* Begin the record of an event of the current task. Also returns false if the task is out of scope. */
 static __always_inline bool event_begin(void *ctx, struct writer *w, bool urgent, u16 event, u32 arguments, u32 room)
 {
 	struct subject s;
@@ -326,7 +327,7 @@ static __always_inline bool event_begin(void *ctx, struct writer *w, bool urgent
 }
 
 #ifdef STACK_ADDRESSES
-/* The caller's stack, as far as frame pointers lead: a blob of its own behind all others. */
+/* The caller's user stack, as far as frame pointers lead, in a blob behind all others. */
 static __always_inline void blob_stack(void *ctx, struct writer *w)
 {
 	u64 at = BLOB_AT(w);
@@ -345,8 +346,9 @@ static __always_inline void blob_stack(void *ctx, struct writer *w)
 
 #ifdef EARLY
 /*
- * As if it had not been produced. A context alone stays for the next record, since to read it costs more than
- * all else; a second one behind it does not.
+ * Remove the record: its event counts as never produced. If the frame holds one context and no
+ * other record, the context stays for the next record, because reading it is the most expensive
+ * step. With more than one context the frame starts again.
  */
 static __always_inline void record_take_back(struct writer *w)
 {
@@ -388,7 +390,7 @@ static __always_inline void record_end(void *ctx, struct writer *w)
 	*(volatile u64 *)&w->mark->busy = 0;
 }
 
-/* Send what waits in this CPU's frames; called before idling and on demand. True if something was sent. */
+/* Send this CPU's frame of a slot, before idling or on demand. Returns true if it was sent. */
 static __always_inline bool flush_slot(void *ctx, u32 cpu, u32 slot)
 {
 	u32 at = cpu * SLOTS + slot;

@@ -1,10 +1,14 @@
 /*
- * hooks.c - functions of the kernel that programs are called at, by kprobes (decisions/0046): before the function runs, with
- * its arguments. A kprobe's programs run with preemption off. HOOK_x says which of the functions in bpf/tables/events.py it is.
+ * hooks.c - programs attached to kernel functions by kprobes (decisions/0046). They run before the
+ * function, with its arguments, and with preemption disabled. HOOK_x is the index of the probed
+ * function in the event's list in bpf/tables/events.py.
  */
 #define HOOKED(ctx, n) FUNCTION_ARGUMENT(ctx, n)
 
-/* Begin the record of an event about a file, with the file's path, device and inode; `at`: the argument of its path. */
+/*
+ * Begin the record of an event about a file. Argument 0 is the file's path. Without a file, sets
+ * HEAD_NO_OBJECT.
+ */
 static __always_inline bool file_event(void *ctx, struct writer *w, struct walks *j, u16 event, u32 arguments, u64 file)
 {
 	if (!j || !event_begin(ctx, w, false, event, arguments, PATH_ROOM))
@@ -16,7 +20,7 @@ static __always_inline bool file_event(void *ctx, struct writer *w, struct walks
 	return true;
 }
 
-/* Which file it is, in the two cells behind the path. */
+/* Write the file's device and inode as arguments 1 and 2. */
 static __always_inline struct file_id file_cells(struct writer *w, u64 inode)
 {
 	u64 *a = (u64 *)(w->head + 1);
@@ -26,7 +30,7 @@ static __always_inline struct file_id file_cells(struct writer *w, u64 inode)
 	return id;
 }
 
-/* The same of a name that leads to it; these events have the inode first. */
+/* The same for a dentry. These events have the inode before the device. */
 static __always_inline void dentry_cells(struct writer *w, u64 dentry)
 {
 	u64 *a = (u64 *)(w->head + 1);
@@ -128,7 +132,7 @@ int hook_security_kernel_post_read_file(struct bpf_raw_tracepoint_args *ctx)
 }
 #endif
 
-/* Reading or writing an open file: its path, device, inode, how much, and where. */
+/* A read or write of an open file: path, device, inode, count, position. */
 static __always_inline void transfer_event(struct bpf_raw_tracepoint_args *ctx, u16 event)
 {
 	u64 file = HOOKED(ctx, 0), position = HOOKED(ctx, 3);
@@ -183,7 +187,7 @@ int hook_vfs_utimes(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
 	file_cells(&w, KREAD(u64, at.dentry + KERNEL_dentry_d_inode));
-	/* none: now */
+	/* no times: set to the current time */
 	a[3 - 1] = times ? time_ns(times) : 0;
 	a[4 - 1] = times ? time_ns(times + 16) : 0;
 	path_later(j, 0, at);
@@ -240,7 +244,10 @@ int hook_call_usermodehelper(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 #if defined(EVENT_debugfs_create_file) || defined(EVENT_debugfs_create_dir)
-/* The directory in debugfs; its own root has no name. */
+/*
+ * Write the name and the path of the parent directory inside debugfs. A NULL parent is the root of
+ * debugfs.
+ */
 static __always_inline void debugfs_event(void *ctx, struct writer *w, struct walks *j, u64 name, u64 parent)
 {
 	struct place at = {.dentry = parent};
@@ -260,7 +267,7 @@ int hook_debugfs_create_file(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
 	a[2 - 1] = (u16)HOOKED(ctx, 1);
-	/* since 6.14 something comes before it */
+	/* since 6.14 another parameter precedes it */
 	a[3 - 1] = HOOK_debugfs_create_file ? HOOKED(ctx, 5) : HOOKED(ctx, 4);
 	debugfs_event(ctx, &w, j, HOOKED(ctx, 0), HOOKED(ctx, 2));
 	return 0;
@@ -280,7 +287,7 @@ int hook_debugfs_create_dir(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 #ifdef EVENT_device_add
-/* Before it is added, a device may have its name elsewhere. */
+/* Before a device is added, its name may be in init_name. */
 static __always_inline u64 device_name(u64 device)
 {
 	u64 first = KREAD(u64, device + KERNEL_device_init_name);
@@ -309,7 +316,7 @@ int hook_register_chrdev(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
 	w.head->arg0 = a[1 - 1] = major;
-	/* the number that was asked for is the one that is given, or none */
+	/* a requested number is assigned or the call fails; for 0 the kernel chooses one later */
 	if (!major)
 		w.head->flags |= HEAD_NO_OBJECT;
 	a[3 - 1] = HOOKED(ctx, 4);
@@ -432,7 +439,10 @@ int hook_kallsyms_lookup_name(struct bpf_raw_tracepoint_args *ctx)
 #define SIG_HANDLER 2
 #define SIGNALS 64
 
-/* Five cells of what is done at a signal: whether that was given, flags, mask, how, and by which function. */
+/*
+ * Write five arguments for a signal action: whether it was passed, flags, mask, kind of handler,
+ * handler address.
+ */
 static __always_inline void action_cells(u64 *a, u64 action)
 {
 	u64 handler = KREAD(u64, action + KERNEL_k_sigaction_sa_sa_handler);
@@ -465,7 +475,7 @@ int hook_do_sigaction(struct bpf_raw_tracepoint_args *ctx)
 #ifdef EVENT_do_truncate
 int hook_do_truncate(struct bpf_raw_tracepoint_args *ctx)
 {
-	/* since 5.12 something comes before it */
+	/* since 5.12 another parameter precedes it */
 	bool later = KERNEL_do_truncate_parameters > 4;
 	struct place at = {.dentry = later ? HOOKED(ctx, 1) : HOOKED(ctx, 0)};
 	struct writer w;
@@ -483,7 +493,10 @@ int hook_do_truncate(struct bpf_raw_tracepoint_args *ctx)
 
 #if defined(EVENT_zeroed_inodes) || defined(EVENT_hidden_inodes)
 #define NAME_MAX 255
-/* An entry of a directory without an inode: getdents(2) returns it, and programs that list directories skip it. */
+/*
+ * A directory entry without an inode number: getdents(2) returns it, and programs that list
+ * directories skip it.
+ */
 static __always_inline int entry_without_inode(struct bpf_raw_tracepoint_args *ctx, u16 event)
 {
 	struct writer w;

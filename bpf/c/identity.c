@@ -1,6 +1,7 @@
 /*
- * identity.c - credentials and namespaces that change, and those of the host. What they were is read at the entry of the calls
- * that may change them, what they are at the exit: an event says both, and only if they differ.
+ * identity.c - changes of credentials and namespaces, and the host's namespaces. The old values are
+ * read at the entry of the calls that may change them, the new values at the exit. An event is
+ * emitted only if they differ.
  */
 static __always_inline void read_credentials(struct credentials *c, u64 cred)
 {
@@ -41,7 +42,7 @@ static __always_inline void blob_credentials(struct writer *w, u32 arg, const st
 }
 
 #ifdef EVENT_switch_task_ns
-/* Each namespace that is another one now; 0 for the others. */
+/* Report each namespace that changed, 0 for the others. */
 static __always_inline void namespaces_event(void *ctx, const struct subject *s, u32 pid, const struct namespaces *was,
 					     const struct namespaces *is)
 {
@@ -61,7 +62,7 @@ static __always_inline void namespaces_event(void *ctx, const struct subject *s,
 #endif
 
 #ifdef WANT_BEFORE
-/* The entry of setuid and its like, capset, setns, unshare. */
+/* Entry of the setuid family, capset, setns and unshare. */
 int enter_identity(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct subject s;
@@ -130,7 +131,7 @@ int on_cap_capable(struct bpf_raw_tracepoint_args *ctx)
 
 #ifdef EVENT_init_namespaces
 #define ANCESTORS 32
-/* The namespaces of the host's first process: run by the loader, which descends from it. */
+/* Report the namespaces of the host's first process. The loader, a descendant of it, runs this program. */
 int tell_namespaces(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct subject s;

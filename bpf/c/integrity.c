@@ -1,6 +1,7 @@
 /*
- * integrity.c - the kernel's own tables, which rootkits change. headrace reads them by peek(), compares them with the
- * kernel's symbols (bpf/load/integrity.py), and has what it finds told as events. It runs these programs itself.
+ * integrity.c - kernel tables that rootkits modify. headrace reads them through peek(), compares
+ * them with the kernel's symbols (bpf/load/integrity.py), and emits each finding as an event. It
+ * runs these programs itself.
  */
 #ifdef WANT_INTEGRITY
 #define FOUND_TEXT 256
@@ -8,7 +9,7 @@
 
 BPF_F_TABLE("array", u32, struct peeked, peeked, 1, BPF_F_MMAPABLE);
 
-/* Copy as many words from an address of the kernel: arguments 0 and 1. */
+/* Copy args[1] words from the kernel address args[0]. */
 int peek(struct bpf_raw_tracepoint_args *ctx)
 {
 	u32 zero = 0;
@@ -23,7 +24,7 @@ int peek(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* A text of headrace's memory. */
+/* A string in headrace's own memory. */
 static __always_inline void blob_found(struct writer *w, u32 arg, u64 address)
 {
 	struct blob *b = blob_begin(w, arg, FOUND_ROOM);
@@ -34,8 +35,9 @@ static __always_inline void blob_found(struct writer *w, u32 arg, u64 address)
 }
 
 /*
- * What was found: the program's arguments are the event's. Bits of `texts` say which are addresses of texts, and of
- * `lists` which are those of arrays of texts.
+ * Emit a finding. The program's arguments are those of the event. A bit in `texts` marks an
+ * argument that is the address of a string, a bit in `lists` one that is the address of an array of
+ * strings.
  */
 static __always_inline int tell_found(struct bpf_raw_tracepoint_args *ctx, u16 event, u32 count, u32 texts, u32 lists)
 {

@@ -1,8 +1,9 @@
 /*
- * kernel.h - reading the kernel. KERNEL_x_y are offsets taken from the running kernel's BTF; they
- * come in by -D. bcc would rewrite a dereference of a kernel pointer into a helper call, so pointers
- * are plain u64 here and loads are spelt out: LOADn is one instruction, allowed on pointers that the
- * verifier knows by BTF (those reached from current_task_btf()); KREAD is a helper call and takes any.
+ * kernel.h - kernel memory access. KERNEL_x_y are offsets from the running kernel's BTF, passed by
+ * -D. bcc would rewrite a dereference of a kernel pointer into a helper call, so pointers are plain
+ * u64 here and loads are explicit. LOADn is one instruction, allowed on pointers that the verifier
+ * knows by BTF (those reached from current_task_btf()). KREAD is a helper call and takes any
+ * address.
  */
 #ifndef __always_inline
 #define __always_inline inline __attribute__((always_inline))
@@ -27,16 +28,17 @@ static u64 (*current_task_btf)(void) = (void *)158; /* bpf_get_current_task_btf,
 #define LOAD8(p, offset) LOAD_BY_TYPE(u64, "u64", p, offset)
 #define LOAD4(p, offset) LOAD_BY_TYPE(u32, "u32", p, offset)
 #else
-/* Older kernels know no task by its type: all of it is read by calls. */
+/* Older kernels have no BTF pointer to the task: helper calls read all of it. */
 static u64 (*current_task_btf)(void) = (void *)35; /* bpf_get_current_task */
 #define LOAD8(p, offset) KREAD(u64, (u64)(p) + (offset))
 #define LOAD4(p, offset) KREAD(u32, (u64)(p) + (offset))
 #endif
 /*
- * The task that runs, for programs that run seldom. Through a pointer that it trusts the verifier searches all of the
- * kernel's types by name for each pointer that is loaded (type_is_trusted() in kernel/bpf/verifier.c): that is most of the
- * time that loading takes. bpf_rdonly_cast(), since 6.2, takes the trust away; in exchange each load costs some
- * nanoseconds more. bcc cannot make the call: bpf/programs/link.py does.
+ * The current task, for programs that run rarely. For each pointer loaded through a trusted
+ * pointer, the verifier searches all kernel types by name (type_is_trusted() in
+ * kernel/bpf/verifier.c). This takes most of the load time. bpf_rdonly_cast(), since 6.2, removes
+ * the trust; in exchange each load costs some nanoseconds more. bcc cannot emit the call:
+ * bpf/programs/link.py does.
  */
 static __always_inline u64 current_task_cold(void)
 {
@@ -58,13 +60,13 @@ static u64 (*task_pt_regs)(u64 task) = (void *)175; /* bpf_task_pt_regs, since 5
 
 #define THREAD_BYTES 16384 /* THREAD_SIZE of x86-64 and arm64, without KASAN */
 
-/* Of the system call that a task is in. */
+/* The saved registers of the system call that a task is in. */
 static __always_inline u64 registers_of(u64 task)
 {
 #ifdef HAVE_REGISTERS
 	return task_pt_regs(task);
 #else
-	/* they are the first on its stack: task_pt_regs() of the kernel's asm/processor.h */
+	/* they are at the top of the task's stack: task_pt_regs() in the kernel's asm/processor.h */
 	return LOAD8(task, KERNEL_task_struct_stack) + THREAD_BYTES - KERNEL_pt_regs_size;
 #endif
 }
@@ -75,9 +77,10 @@ static __always_inline u64 current_registers(void)
 }
 
 /*
- * Take what only one program on a CPU may have at a time. A full barrier: user space sees it taken before anything that
- * is done under it. Kernels before 5.12 have no atomics that give back what was there; there, programs are not preempted,
- * and what interrupts one gives back what it took before it returns.
+ * Claim what only one program per CPU may use at a time. This is a full barrier: user space sees
+ * the claim before anything done under it. Kernels before 5.12 have no atomics that return the old
+ * value. Programs are not preempted there, and a program that interrupts another one releases its
+ * claim before it returns.
  */
 static __always_inline bool claim(u64 *busy)
 {
@@ -91,7 +94,10 @@ static __always_inline bool claim(u64 *busy)
 #endif
 }
 
-/* bpf_probe_read_user_str(): bytes with the NUL, negative for a fault. Older kernels say 0 of an empty string. */
+/*
+ * bpf_probe_read_user_str(): bytes including the NUL, negative on a fault. Older kernels return 0
+ * for an empty string.
+ */
 static __always_inline long read_user_text(void *to, u32 bytes, u64 from)
 {
 	long n = bpf_probe_read_user_str(to, bytes, (void *)from);
@@ -103,14 +109,17 @@ static __always_inline long read_text(void *to, u32 bytes, u64 from, bool user)
 	return user ? read_user_text(to, bytes, from) : bpf_probe_read_kernel_str(to, bytes, (void *)from);
 }
 
-/* A member of a part of a struct that was read as a whole. */
+/* A member of a struct of which the leading part was read at once. */
 #define FIELD(head, type, offset) (*(type *)((head)->bytes + (offset)))
-/* 1 or 0 without a branch: each branch in a loop doubles what the verifier has to look at. */
+/* 1 or 0 without a branch: each branch in a loop doubles the states that the verifier checks. */
 #define LESS(a, b) (((~(u64)(a) & (u64)(b)) | ((~(u64)(a) | (u64)(b)) & ((u64)(a) - (u64)(b)))) >> 63)
 #define EQUAL(a, b) (1 - LESS(0, (u64)(a) ^ (u64)(b)))
-/* Keep the compiler from deriving a bounded value a second time from an unbounded one. */
+/* Keep the compiler from deriving a bounded value again from the unbounded one. */
 #define OPAQUE(v) asm volatile("" : "+r"(v))
-/* A number from 1 to `most`, a power of two, so that older verifiers see it, who forget what a comparison has said. */
+/*
+ * A number from 1 to `most`, a power of two. The mask shows the bound to older verifiers, which
+ * forget comparisons.
+ */
 #define BOUNDED(n, most)                                                                               \
 	({                                                                                             \
 		u64 n_ = (n) - 1;                                                                      \
@@ -119,8 +128,8 @@ static __always_inline long read_text(void *to, u32 bytes, u64 from, bool user)
 	})
 
 /*
- * A task's name, as two words, up to its NUL: older kernels leave what stood there behind it. `open` is all ones as long as
- * there was none. The lowest bit of `nuls` belongs to the first byte that is 0.
+ * Clear a task's name, read as two words, behind its NUL: older kernels leave old bytes there.
+ * `open` is all ones until a NUL is found. The lowest bit in `nuls` belongs to the first zero byte.
  */
 static __always_inline u64 up_to_nul(u64 word, u64 *open)
 {
@@ -130,7 +139,7 @@ static __always_inline u64 up_to_nul(u64 word, u64 *open)
 	return word;
 }
 
-/* A number of the scope. What is compiled is the same whatever it is: the loader puts it in. */
+/* A number in the scope's conditions. The compiled code does not depend on it: the loader patches it in. */
 #define SCOPE_NUMBER(n)                                                                                \
 	({                                                                                             \
 		u64 v_;                                                                                \
@@ -138,7 +147,7 @@ static __always_inline u64 up_to_nul(u64 word, u64 *open)
 		v_;                                                                                    \
 	})
 
-#define COMPONENT_BYTES 256 /* NAME_MAX, and a NUL */
+#define COMPONENT_BYTES 256 /* NAME_MAX, plus the NUL */
 
 static __always_inline u32 round_up(u32 n, u32 to)
 {

@@ -1,7 +1,8 @@
 /*
- * lifecycle.c - fork, exec, exit, rename. These programs also keep `groups`: a tree's new process is
- * entered before it runs and removed when its last thread ends. Their records are urgent: they go out at
- * once, by perf buffers of their own, and reach every worker. Those that nobody asked for are facts.
+ * lifecycle.c - fork, exec, exit, rename. These programs also maintain `groups`: they add a tree's
+ * new process before it runs and remove it when its last thread exits. Records of fork, exec and
+ * exit are urgent: they are sent at once, through perf buffers of their own, and reach every
+ * worker. Those that the user did not ask for are facts.
  */
 #ifdef WANT_SCHED_PROCESS_FORK
 #define FORK_SLOT URGENT
@@ -86,7 +87,7 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* The inode behind the task's standard input; 0 if it is closed. */
+/* The inode of the task's standard input, 0 if it is closed. */
 static __always_inline u64 stdin_inode(u64 task)
 {
 	u64 file = task_file(task, 0);
@@ -94,8 +95,9 @@ static __always_inline u64 stdin_inode(u64 task)
 }
 
 /*
- * By the time of sched_process_exec comm is the new one, and the kernel has renamed whatever call it was to
- * execve (set_personality_64bit() in arch/x86/kernel/process_64.c): both are kept from just before.
+ * At sched_process_exec, comm is already the new one, and the kernel has changed the call's number
+ * to that of execve (set_personality_64bit() in arch/x86/kernel/process_64.c). Both are saved
+ * before that.
  */
 static __always_inline void keep_before_exec(u64 task, u64 binprm)
 {
@@ -121,7 +123,7 @@ int on_sched_prepare_exec(struct bpf_raw_tracepoint_args *ctx)
 }
 #endif
 
-/* The exec's own description, if it was kept from just before: it has the file that the image came from. */
+/* The saved linux_binprm of this exec, which has the file that the image came from; 0 if there is none. */
 static __always_inline u64 kept_binprm(void)
 {
 	struct before_exec *before = kept_before_exec();
@@ -161,9 +163,11 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /*
- * The image of the task: sched_process_exec, or a fact of the same shape for a process whose exec was not
- * seen. Numbered as in the catalogue; cmdpath, pathname, argv, env, interp, interpreter_pathname,
- * prev_comm and pwd are blobs. `again` is the program that makes it; `is_new`: at sched_process_exec.
+ * The image of the task: sched_process_exec, or a fact of the same shape for a process whose exec
+ * was not seen. Arguments are numbered as in the catalogue; cmdpath, pathname, argv, env, interp,
+ * interpreter_pathname, prev_comm and pwd are blobs. `is_new` is true at sched_process_exec.
+ * `again` is the calling program, which is run again after pieces are sent. `then` is the program
+ * to continue with.
  */
 static __always_inline void image_record(struct bpf_raw_tracepoint_args *ctx, const struct subject *s, u32 slot,
 					 bool is_new, u32 again, u32 then)
@@ -178,7 +182,7 @@ static __always_inline void image_record(struct bpf_raw_tracepoint_args *ctx, co
 	u64 mm = KREAD(u64, task + KERNEL_task_struct_mm);
 	u64 file = KREAD(u64, mm + KERNEL_mm_struct_exe_file), inode = file_inode(file);
 	u64 parent = KREAD(u64, task + KERNEL_task_struct_real_parent);
-	/* a new image begins in its interpreter; one that runs is somewhere else by now */
+	/* a new image begins in its interpreter; a running one has left it */
 	u64 entry = is_new ? INSTRUCTION_POINTER(current_registers()) : 0;
 	u64 input = stdin_inode(task), interpreter = interpreter_file(mm, entry);
 	struct file_id id = file_id(inode), linked = file_id(file_inode(interpreter));
@@ -225,7 +229,10 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* From on_sys_exit: a process is seen whose image no record has told of. It goes on there. */
+/*
+ * Called by the programs at sys_exit for a process whose image no record has reported. Continues
+ * with on_sys_exit.
+ */
 int on_tell(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct subject s;
@@ -257,8 +264,9 @@ int on_task_rename(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 /*
- * A thread decrements the count of live threads before it passes the tracepoint, so that the last one may be there first: it
- * takes the group out of `groups`, and the others must still be told of, whatever count they have seen.
+ * A thread decrements the count of live threads before it reaches the tracepoint, so the last one
+ * may arrive there first and remove the group from `groups`. The exits of the other threads must
+ * still be reported, whatever count they see.
  */
 static __always_inline bool in_ended_scope(struct subject *s, u64 started_ns)
 {
@@ -292,7 +300,7 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 		before_execs.delete(&s.tgid);
 		told.delete(&s.tgid);
 	}
-	/* several may see that none lives: the first has taken it out, and has kept what it was */
+	/* several threads may see a count of 0: the first one removes the group and saves its flags */
 	if (last && gone.flags) {
 		if (KREAD(u32, signal + KERNEL_signal_struct_nr_threads) > 1)
 			ended.update(&s.tgid, &gone);

@@ -1,11 +1,11 @@
 /*
- * loop.h - loops that are too long for the verifier to look at each turn. Their bodies are functions of their own,
- * which bpf_loop() calls (since Linux 5.17). bcc makes no such calls: LOOP names the function by a number, which
- * bpf/programs/link.py replaces by the address of the code that it puts behind the program. On older kernels the turns stand in
- * the program.
+ * loop.h - loops with too many iterations for the verifier to check one by one. Loop bodies are
+ * separate functions, called by bpf_loop() (since Linux 5.17). bcc cannot emit such calls: LOOP
+ * names the function by a number. bpf/programs/link.py appends the function's code to the program
+ * and replaces the number by its address. On older kernels the iterations are part of the program.
  *
- *   LOOP_BODY(step, struct state *s) { ...; return 1; }    what is done in a turn; 1 ends the loop
- *   LOOP(MOST, step, &state);                              at most MOST turns; the state stands on the stack
+ *   LOOP_BODY(step, struct state *s) { ...; return 1; }    one iteration; 1 ends the loop
+ *   LOOP(MOST, step, &state);                              at most MOST iterations; the state is on the stack
  */
 #ifdef HAVE_LOOP
 #define LOOP_BODY(name, parameter) int name(parameter)

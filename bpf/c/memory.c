@@ -1,13 +1,14 @@
 /*
- * memory.c - mappings and their protection. What a region was before mprotect is known only before it,
- * so it is read at the entry of the call, from the process's own list of regions, and kept for its exit.
+ * memory.c - mappings and their protection. A region's protection before mprotect is known only
+ * before the call. It is read at the entry of the call, from the process's own list of regions, and
+ * kept until the exit.
  */
 #define PROT_READ 1
 #define PROT_EXEC 4
 #define VM_WRITE 2
 #define VM_EXEC 4
 #define MAP_ANONYMOUS 0x20
-#define MMAP2_SHIFT 12 /* what mmap2(2) counts in */
+#define MMAP2_SHIFT 12 /* mmap2(2) counts in units of 4096 bytes */
 
 enum alert {
 	ALERT_MAPPED_WRITE_EXEC = 1,
@@ -17,7 +18,7 @@ enum alert {
 };
 
 #define VM_PROTECTION 7 /* VM_READ, VM_WRITE and VM_EXEC are PROT_READ, PROT_WRITE and PROT_EXEC */
-#define READ_IMPLIES_EXEC 0x0400000 /* of personality(2): what may be read may be executed */
+#define READ_IMPLIES_EXEC 0x0400000 /* of personality(2): readable memory is executable */
 
 static __always_inline bool reading_is_executing(u64 task)
 {
@@ -36,13 +37,13 @@ static __always_inline u32 alert_for(u64 was, u64 is)
 	return !(was & VM_WRITE) && (is & PROT_WRITE) ? ALERT_ADDED_WRITE : 0;
 }
 
-/* What a region can be after a call that asks for `protection`, at most. */
+/* The most that a region can allow after a call that asks for `protection`. */
 static __always_inline u64 can_become(u64 task, u64 protection)
 {
 	return (protection & PROT_READ) && reading_is_executing(task) ? protection | PROT_EXEC : protection;
 }
 
-/* The way over the regions that a call is about to change. */
+/* Progress over the regions that a call is about to change. */
 struct passing {
 	struct regions *kept;
 	u64 mm;
@@ -51,7 +52,7 @@ struct passing {
 	u64 protection;
 };
 
-/* Whether a call can raise anything. */
+/* True if a call can raise an event. */
 static __always_inline bool regions_matter(u64 protection)
 {
 #ifdef EVENT_security_file_mprotect
@@ -91,7 +92,7 @@ LOOP_BODY(region_passed, struct passing *p)
 	return p->at >= p->end;
 }
 
-/* The regions from here on are one, of which nothing is known: more than are kept, or than are passed. */
+/* Keep the remaining range as one region with unknown flags: it has more regions than are kept or visited. */
 static __always_inline void keep_rest(struct regions *r, u64 start, u64 end)
 {
 	u32 i = r->count;
@@ -112,7 +113,7 @@ static __always_inline struct regions *regions_begin(void)
 	return r;
 }
 
-/* Before mprotect: which regions it will touch, and what they may do. */
+/* Before mprotect: keep the regions that it is about to change, and their flags. */
 static __always_inline int keep_regions(u64 start, u64 bytes, u64 protection)
 {
 	struct subject s;
@@ -177,7 +178,7 @@ static __always_inline void memory_alert(void *ctx, const struct occasion *o, u3
 }
 
 #ifdef WANT_MMAP
-/* mmap that succeeded; *file is 0 if it is of none. */
+/* True if a mmap in scope succeeded. *file is 0 if the mapping has no file. */
 static __always_inline bool mapping_begin(struct bpf_raw_tracepoint_args *ctx, struct occasion *o, u64 *file)
 {
 	if (!occasion_of(ctx, o, current_task_btf(), FAMILY_STRUCT) || (o->retval < 0 && o->retval >= -MAX_ERRNO))
@@ -187,14 +188,14 @@ static __always_inline bool mapping_begin(struct bpf_raw_tracepoint_args *ctx, s
 	return true;
 }
 
-/* What a mapping may do. */
+/* The protection that a new mapping has. */
 static __always_inline u64 mapped_protection(const struct occasion *o)
 {
 	u64 region = reading_is_executing(o->s.task) ? region_of(LOAD8(o->s.task, KERNEL_task_struct_mm), o->retval) : 0;
 	return region ? KREAD(u64, region + KERNEL_vm_area_struct_vm_flags) & VM_PROTECTION : o->a[2];
 }
 
-/* One event a program, each goes on with the next. */
+/* Each program emits one event and continues with the next program. */
 int on_mmap(struct bpf_raw_tracepoint_args *ctx)
 {
 #ifdef EVENT_do_mmap
@@ -237,7 +238,7 @@ int on_mmap_alert(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* A shared, writable mapping of a file's beginning: what is stored there later shows no call. */
+/* A shared, writable mapping of a file's beginning: later stores to it make no call. */
 int on_mmap_shared(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
@@ -273,7 +274,7 @@ int on_mmap_file(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Mapped from a file to be run: what a dynamic linker does with a library. */
+/* A file mapped for execution, as a dynamic linker maps a library. */
 int on_mmap_object(struct bpf_raw_tracepoint_args *ctx)
 {
 #ifdef EVENT_shared_object_loaded
@@ -297,7 +298,7 @@ int on_mmap_object(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 #ifdef WANT_REGIONS
-/* A region of the call, and what it may do now: the call may have failed after the first ones. */
+/* A region of the call and its protection now. The call may have failed after the first regions. */
 struct changed {
 	u64 start;
 	u64 end;
@@ -323,7 +324,7 @@ static __always_inline void changed_region(struct changed *c, const struct occas
 		c->is = asked;
 }
 
-/* What was kept at the call's entry; all of it as one of which nothing is known if other threads' calls displaced it. */
+/* Regions kept at the entry. If other threads' calls evicted them: the whole range, flags unknown. */
 static __always_inline struct regions *kept_regions(const struct occasion *o, u64 pid_tgid)
 {
 	struct regions *r = regions.lookup(&pid_tgid);
@@ -337,7 +338,7 @@ static __always_inline struct regions *kept_regions(const struct occasion *o, u6
 	return regions.lookup(&pid_tgid);
 }
 
-/* One region a run: the alert, then on_mprotect_file, then this program again for the next. */
+/* One region per run: the alert, then on_mprotect_file, then this program again for the next region. */
 int on_mprotect(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
@@ -391,7 +392,7 @@ int on_mprotect_file(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 #ifdef WANT_SHMAT
-/* Shared memory of System V, which is mapped as its flags say. Of ipc(2) the address is where the third argument points to. */
+/* System V shared memory, with the region's protection. ipc(2) stores the address where `third` points. */
 int on_shmat(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};

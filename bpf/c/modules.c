@@ -1,5 +1,5 @@
 /*
- * modules.c - kernel modules that come and go, on kernels that have any.
+ * modules.c - kernel modules that are loaded and unloaded, on kernels with module support.
  */
 #if defined(EVENT_module_load) || defined(EVENT_module_free) || defined(EVENT_do_init_module)
 static __always_inline void blob_module(struct writer *w, u64 name, u64 module)

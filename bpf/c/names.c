@@ -1,7 +1,7 @@
 /*
- * names.c - calls that give, take and move names, or reach a file by one: rename, link, symlink, unlink, mknod,
- * truncate, mount. Once they are done no object can be asked for the path, so it is put together from the string that was
- * passed and the directory that this led to (blob_passed).
+ * names.c - calls that create, remove or change names, or reach a file by its name: rename, link,
+ * symlink, unlink, mknod, truncate, mount. They leave no object with the path, so it is composed of
+ * the string passed and the directory that it led to (blob_passed).
  */
 #define AT_REMOVEDIR 0x200
 #define AT_SYMLINK_FOLLOW 0x400
@@ -30,7 +30,7 @@ static __always_inline void blob_name(struct writer *w, struct walks *j, u32 arg
 	blob_passed(w, j, arg, o->s.task, occasion_argument(o, path), dirfd_of(o, dir), false);
 }
 
-/* What a path leads to, the last link followed. */
+/* The object that a path leads to. The last link is followed. */
 static __always_inline void blob_named(struct writer *w, struct walks *j, u32 arg, const struct occasion *o)
 {
 	blob_passed(w, j, arg, o->s.task, occasion_argument(o, o->call->path), dirfd_of(o, o->call->dir), true);
@@ -60,7 +60,7 @@ int on_inode_unlink(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 #ifdef EVENT_security_inode_rename
-/* `back`: from the second name to the first, as of the other file of an exchange. */
+/* `back`: from the second name to the first, for the other file of an exchange. */
 static __always_inline int rename_event(struct bpf_raw_tracepoint_args *ctx, bool back)
 {
 	struct occasion o = {};
@@ -106,7 +106,7 @@ int on_inode_link(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 #ifdef EVENT_security_inode_symlink
-/* The target of a symbolic link is any text: it is shown as it was passed. */
+/* The target of a symbolic link may be any text. It is recorded as passed. */
 int on_inode_symlink(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
@@ -136,7 +136,7 @@ int on_inode_mknod(struct bpf_raw_tracepoint_args *ctx)
 	u64 *a = (u64 *)(w.head + 1);
 	u32 encoded = occasion_argument(&o, o.call->flags + 1);
 	a[0] = occasion_argument(&o, o.call->flags);
-	/* as the call has devices (new_decode_dev() of include/linux/kdev_t.h) */
+	/* decode the call's device number (new_decode_dev() in include/linux/kdev_t.h) */
 	a[1] = (u64)((encoded & 0xfff00) >> 8) << 20 | (encoded & 0xff) | ((encoded >> 12) & 0xfff00);
 	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
 	record_walk(ctx, &w, j, 0);
@@ -161,7 +161,10 @@ int on_path_truncate(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 #ifdef EVENT_security_sb_mount
-/* mount: what was passed, whatever came of it once the strings were read. move_mount: what became of it. */
+/*
+ * mount: the arguments as passed, whatever the result, unless they could not be read. move_mount:
+ * the resulting mount, if it succeeded.
+ */
 int on_sb_mount(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};
@@ -212,7 +215,10 @@ int on_sb_umount(struct bpf_raw_tracepoint_args *ctx)
 }
 #endif
 
-/* An execve that failed although a file was found and checked; one that succeeded is told by its own hook. */
+/*
+ * An execve that failed after a file was found and checked. on_sched_process_exec reports a
+ * successful one.
+ */
 int on_bprm_refused(struct bpf_raw_tracepoint_args *ctx)
 {
 #ifdef EVENT_security_bprm_check

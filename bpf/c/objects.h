@@ -1,15 +1,16 @@
 /*
- * objects.h - what a call was about. Events such as security_file_open are made at the exit of a call
- * from the kernel's objects: the file or socket behind the descriptor, the working directory. Each kind
- * is a program of its own, reached by a tail call from on_sys_exit, so that the verifier sees it alone.
- * The row of `calls` says which program it is, and which arguments are descriptors and paths.
+ * objects.h - the objects of a call. Events such as security_file_open are made at the exit of a
+ * call from the kernel's objects: the file or socket behind a descriptor, the working directory.
+ * Each kind has a program of its own, reached by a tail call from on_sys_exit, so that the verifier
+ * checks it alone. The row of `calls` says which program it is, and which arguments are descriptors
+ * and paths.
  */
 #define NONE 0xff
 #define RESULT 0xfe
 #define AT_FDCWD (-100)
 #define MAX_ERRNO 4095
 
-/* The error numbers that decide whether a check was reached. */
+/* Error numbers that show whether a check was reached. */
 #define ENXIO 6
 #define ENOEXEC 8
 #define EBADF 9
@@ -26,7 +27,10 @@ struct occasion {
 	u64 a[6];
 };
 
-/* The call that ends, if the task is in scope. It may have come by one of `family`. */
+/*
+ * Fill `o` with the call that ends. Returns false if the task is out of scope or the call has no
+ * row. `family` is the multiplexer that the call may have come through.
+ */
 static __always_inline bool occasion_of(struct bpf_raw_tracepoint_args *ctx, struct occasion *o, u64 task,
 					enum family family)
 {
@@ -55,7 +59,7 @@ static __always_inline bool occasion_cold(struct bpf_raw_tracepoint_args *ctx, s
 	return occasion_of(ctx, o, current_task_cold(), FAMILY_NONE);
 }
 
-/* An argument by its number in the row; 0 if the call has none. */
+/* The argument with this number in the row; 0 if the call has none. */
 static __always_inline u64 occasion_argument(const struct occasion *o, u32 which)
 {
 	switch (which) {
@@ -89,9 +93,10 @@ static __always_inline u64 occasion_file(const struct occasion *o)
 }
 
 /*
- * A path of which no object is left: the string as it was passed, and as blob BASE | arg the directory that its last
- * component is in, or with `follow` where it leads. If that cannot be known it is the directory that the string starts
- * from (resolve.h). Workers join the two. An absolute path starts from the process's own root.
+ * A path that no object has any more: the string as passed, and as blob BASE | arg the directory of
+ * its last component, or with `follow` the object that it leads to. If that cannot be resolved, the
+ * blob is the directory from which the string starts (resolve.h). Workers join the two. An absolute
+ * path starts from the process's own root.
  */
 static __always_inline void blob_passed(struct writer *w, struct walks *j, u32 arg, u64 task, u64 address, s32 dirfd,
 					bool follow)

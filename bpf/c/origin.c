@@ -1,10 +1,10 @@
 /*
- * origin.c - where calls come from. A program's code stands in files: a call that comes from memory that is of none was
- * made by code that somebody has put there.
+ * origin.c - the memory that calls come from. A program's code is in files: a call from memory
+ * without a file comes from code that was written there at run time.
  */
 #ifdef EVENT_suspicious_syscall_source
 #define VM_GROWSDOWN 0x100
-BPF_PROG_ARRAY(entered_then, CALL_SLOTS * 2); /* what `entered` would have gone on with */
+BPF_PROG_ARRAY(entered_then, CALL_SLOTS * 2); /* programs that `entered` would call otherwise */
 
 static __always_inline bool holds(u64 first, u64 end, u64 address)
 {
@@ -28,7 +28,7 @@ static __always_inline void blob_region_type(struct writer *w, u64 mm, u64 flags
 	blob_end(w, b, bytes, BLOB_OK | SOURCE_KERNEL);
 }
 
-/* A region without a file; what the kernel maps itself (the vDSO) has operations. */
+/* Report a call from a region without a file. Regions that the kernel maps itself (the vDSO) have vm_ops. */
 int enter_suspicious_syscall_source(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = current_task_btf(), regs = current_registers();

@@ -1,29 +1,29 @@
 /*
  * path.h - the path of a file, from the kernel's own objects. bpf_d_path() is not allowed in raw
- * tracepoints, so dentries are walked by hand, and mounts where a dentry is its mount's root, up to the
- * root of the mount namespace:
+ * tracepoints. These functions walk dentries, and mounts where a dentry is its mount's root, up to
+ * the root of the mount namespace:
  *
- *   blob   leaf NUL, its directory NUL, ... "/" NUL      what has no directory (memfd) lacks the "/"
- *   whole  bytes up to where the process's own root was met, plus 1; 0 if that is the namespace's root,
+ *   blob   leaf NUL, its directory NUL, ... "/" NUL      an object without a directory (memfd) lacks the "/"
+ *   whole  bytes before the process's own root, plus 1; 0 if that is the namespace's root,
  *          ROOT_NOT_MET if the file is not below the process's root
  *
- * Nothing is locked. A second walk, over sequence numbers alone, must see what the first saw: every
- * rename moves the d_seq of the dentry that it touches (__d_move() in fs/dcache.c). If it does not, the
- * blob says BLOB_RACED, and its bytes are not to be believed. The position is kept in the blob, not in a
- * variable: what the verifier cannot follow, it cannot multiply its states by.
+ * The walk takes no lock. A second walk, over sequence numbers only, must see what the first one
+ * saw: every rename changes the d_seq of the dentries that it moves (__d_move() in fs/dcache.c). On
+ * a mismatch the status is BLOB_RACED and the blob is empty. The position is kept in the blob, not
+ * in a variable: the verifier does not track it there, so its states do not multiply.
  */
 #ifdef HAVE_LOOP
-#define PATH_STEPS 4096 /* PATH_MAX in names of one byte, and as many mounts */
+#define PATH_STEPS 4096 /* PATH_MAX of one-byte names, plus as many mounts */
 #else
-#define PATH_STEPS 48 /* the verifier looks at each of them */
+#define PATH_STEPS 48 /* the verifier checks each of them */
 #endif
 #define PATH_ROOM (4096 + COMPONENT_BYTES + sizeof(struct blob))
 #define DENTRY_HEAD (KERNEL_dentry_d_name_name + 8)
 #define ROOT_NOT_MET 0xffffffff
-#define BASE 0x80 /* added to an argument: its path's directory */
+#define BASE 0x80 /* added to an argument: the directory of its path */
 #define MOUNT_HEAD (KERNEL_mount_mnt + KERNEL_vfsmount_mnt_root + 8)
 
-/* What a walk needs of one dentry and one mount, each read by one call. */
+/* The parts of a dentry and of a mount that a walk needs, each read by one helper call. */
 union dentry_head {
 	char bytes[DENTRY_HEAD];
 	u64 words[DENTRY_HEAD / 8];
@@ -34,10 +34,10 @@ union mount_head {
 	u64 words[MOUNT_HEAD / 8];
 };
 
-/* Of a struct path anywhere. */
+/* The place of a struct path at any address. */
 static __always_inline struct place place_of(u64 path)
 {
-	u64 words[2] = {}; /* all that a struct path is: a mount and a dentry */
+	u64 words[2] = {}; /* a struct path is a mount and a dentry */
 	bpf_probe_read_kernel(words, sizeof(words), (void *)path);
 	struct place p = {
 		.dentry = words[KERNEL_path_dentry / 8],
@@ -51,7 +51,7 @@ static __always_inline struct place file_place(u64 file)
 	return place_of(file + KERNEL_file_f_path);
 }
 
-/* Of the struct path at an offset in the fs_struct of a task that the verifier knows. */
+/* The place of the struct path at an offset in a task's fs_struct. The verifier must know the task. */
 #define TASK_PLACE(task, offset)                                                                           \
 	({                                                                                                 \
 		u64 fs_ = LOAD8(task, KERNEL_task_struct_fs);                                              \
@@ -71,7 +71,7 @@ static __always_inline struct place task_cwd(u64 task)
 	return TASK_PLACE(task, KERNEL_fs_struct_pwd);
 }
 
-/* One step up. `name` is 0 where a mount was left; false at the top. */
+/* One step up. `name` is 0 if the step left a mount. Returns false at the top. */
 static __always_inline bool step_up(struct place *at, union mount_head *m, u64 *seen, u64 *name)
 {
 	union dentry_head d = {};
@@ -96,7 +96,7 @@ static __always_inline bool step_up(struct place *at, union mount_head *m, u64 *
 	return true;
 }
 
-/* A walk under way. */
+/* State of a walk. */
 struct walk {
 	struct place at;
 	struct place root; /* of the process */
@@ -114,7 +114,7 @@ static __always_inline void walk_from(struct walk *w, struct place at)
 	bpf_probe_read_kernel(&w->mount, sizeof(w->mount), (void *)at.mount);
 }
 
-/* One step, with what it adds to the path. 1 at the end. */
+/* One step, which appends a name to the path. Returns 1 at the end. */
 LOOP_BODY(path_step, struct walk *w)
 {
 	struct blob *b = w->blob;
@@ -168,7 +168,7 @@ static __always_inline void blob_path(struct writer *writer, u32 arg, struct pla
 			bytes = 0;
 		}
 	}
-	/* nothing but the "/" behind it: the namespace's root is the process's own */
+	/* only the "/" follows: the process's root is the namespace's */
 	b->whole = w.own + 1 == bytes ? 0 : w.own;
 	if (b->whole && status == BLOB_OK)
 		writer->head->flags |= HEAD_OWN_ROOT;

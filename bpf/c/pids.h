@@ -1,6 +1,7 @@
 /*
- * pids.h - whose a number of a process is. Numbers of a pid namespace stand in a radix tree (include/linux/idr.h,
- * lib/xarray.c): a node's address is marked by 2 in its low bits, an entry's is not marked.
+ * pids.h - from process and thread numbers to tasks. The numbers of a pid namespace are in a radix
+ * tree (include/linux/idr.h, lib/xarray.c). The low bits of a node's address are 2, those of an
+ * entry's address are 0.
  */
 /* The number of a process or thread in its own namespace. */
 static __always_inline u32 own_number(u64 task)
@@ -15,14 +16,14 @@ static __always_inline u32 own_number(u64 task)
 #define XA_SLOTS 64
 #define XA_LEVELS 6
 
-/* The namespace of a process's numbers, that many levels below the host's. */
+/* The pid namespace of a process, `level` levels below the host's; 0 is the host's. */
 static __always_inline u64 pid_namespace(u64 task, u64 level)
 {
 	u64 own = KREAD(u64, task + KERNEL_task_struct_thread_pid);
 	return KREAD(u64, own + KERNEL_pid_numbers + level * KERNEL_upid_size + KERNEL_upid_ns);
 }
 
-/* The thread with that number in a namespace, or 0. */
+/* The thread with number `nr` in a pid namespace, or 0. */
 static __always_inline u64 task_numbered(u64 ns, u32 nr)
 {
 	u64 entry = KREAD(u64, ns + KERNEL_pid_namespace_idr_idr_rt_xa_head);
@@ -43,7 +44,7 @@ static __always_inline u64 task_numbered(u64 ns, u32 nr)
 	return link ? link - KERNEL_task_struct_pid_links : 0;
 }
 
-/* Whether `nr`, in the task's namespace, is a thread of the task's own process. */
+/* True if `nr` in the task's pid namespace is a thread of the task's own process. */
 static __always_inline bool is_own_thread(u64 task, u32 nr)
 {
 	u64 own = KREAD(u64, task + KERNEL_task_struct_thread_pid);
@@ -67,7 +68,7 @@ static __always_inline bool is_own_thread(u64 task, u32 nr)
 }
 #endif
 
-/* The thread with that number on the host, which has all threads; `task`: any. */
+/* The thread with number `nr` on the host, whose pid namespace has all threads. `task` may be any task. */
 static __always_inline u64 task_of_host(u64 task, u32 nr)
 {
 	return task_numbered(pid_namespace(task, 0), nr);

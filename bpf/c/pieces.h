@@ -1,10 +1,11 @@
 /*
- * pieces.h - the arguments and the environment of a process, as far as they find no room in its record: in frames of
- * their own before that (struct piece). They go with the bulk of the process's shard, whatever stream the record is of:
- * the urgent buffer is small. No ledger has them: a blob of which pieces are missing says that it is cut.
+ * pieces.h - arguments and environment of a process that do not fit into its record. They are sent
+ * before it in frames of their own (struct piece), in the bulk stream of the process's shard
+ * whatever the record's stream is, because the urgent buffer is small. The ledger does not count
+ * them: a blob with missing pieces is reported as truncated.
  */
 #define PIECE_BYTES 30720
-#define PIECES_MOST 131072 /* of a blob, what its record holds included */
+#define PIECES_MOST 131072 /* limit on a blob, including the part in its record */
 #define PIECES 10
 #define ARGV_RANGE 0
 #define ENVP_RANGE 1
@@ -26,8 +27,9 @@ static __always_inline void range_of(struct pieces *p, u32 range, u32 arg, u64 f
 }
 
 /*
- * Before a record of the image of `task`, whose arguments are argument `arg` and whose environment is the next one:
- * sends what it will not hold, and enters program `then` once more. Comes back if nothing is to be sent.
+ * Called before a record of the image of `task` with argv as argument `arg` and the environment as
+ * the next. Sends the part that does not fit into the record, then runs program `then` again.
+ * Returns if there is nothing to send.
  */
 static __always_inline void pieces_first(void *ctx, u64 task, u32 slot, u32 arg, u32 then)
 {
@@ -58,7 +60,7 @@ static __always_inline void pieces_first(void *ctx, u64 task, u32 slot, u32 arg,
 	p->thread = 0;
 }
 
-/* The next bytes of a range into the frame; how many. */
+/* Copy the next bytes of a range into the frame. Returns their number. */
 static __always_inline u32 piece_fill(struct frame *f, struct pieces *p, u32 range)
 {
 	struct piece *h = (struct piece *)f->cells;

@@ -1,27 +1,27 @@
 /*
- * regions.h - which region of a process's memory holds an address, and of which file it is.
+ * regions.h - the region of a process's memory that holds an address, and the region's file.
  */
 #define AT_NULL 0
 #define AT_BASE 7
 #define AUXILIARY_PAIRS 24
 
-/* The way down to the region that holds an address. */
+/* State of the descent to the region that holds an address. */
 struct descent {
 	u64 address;
-	u64 entry; /* a node, or the region once `found` */
+	u64 entry; /* a node; the region once `found` is set */
 	u64 found;
 };
 
 /*
- * Since 6.1 regions stand in a maple tree: a node has pivots, the last address of each slot, and slots; the
- * low byte of a pointer to a node says which kind it is (include/linux/maple_tree.h). Read without its lock: a
- * node that goes is freed only after RCU.
+ * Since 6.1 regions are in a maple tree (include/linux/maple_tree.h). A node has pivots, the last
+ * address of each slot, and slots. The low byte of a pointer to a node encodes its type. The tree
+ * is read without its lock: a removed node is freed only after an RCU grace period.
  */
 #ifdef KERNEL_mm_struct_mm_mt
 #define TREE_DEPTH 8
 #define TREE_ROOT (KERNEL_mm_struct_mm_mt + KERNEL_maple_tree_ma_root)
 #define NODE_SLOTS 16
-#define MAPLE_RANGE_64 2 /* below it are leaves */
+#define MAPLE_RANGE_64 2 /* lower types are leaves */
 #define MAPLE_ARANGE_64 3
 
 LOOP_BODY(region_level, struct descent *d)
@@ -38,7 +38,7 @@ LOOP_BODY(region_level, struct descent *d)
 	u32 slot = 0;
 	for (; slot < NODE_SLOTS - 1 && slot < slots - pivots; slot++) {
 		u64 pivot = node->words[(pivots + slot) & 31];
-		/* no pivot but the first is 0 */
+		/* only the first pivot can be 0 */
 		if (pivot >= address || (!pivot && slot))
 			break;
 	}
@@ -48,10 +48,10 @@ LOOP_BODY(region_level, struct descent *d)
 }
 #else
 /*
- * Before, in a red-black tree (include/linux/rbtree.h). It is read without its lock, too, and while it is
- * turned about, a region may not be found.
+ * Before 6.1 regions are in a red-black tree (include/linux/rbtree.h), also read without its lock.
+ * A region may be missed during a rotation.
  */
-#define TREE_DEPTH 34 /* of 65,530 regions, which are as many as a process may have */
+#define TREE_DEPTH 34 /* for 65,530 regions, the default of vm.max_map_count */
 #define TREE_ROOT KERNEL_mm_struct_mm_rb
 
 LOOP_BODY(region_level, struct descent *d)
@@ -81,14 +81,15 @@ static __always_inline u64 region_of(u64 mm, u64 address)
 }
 
 /*
- * The ELF interpreter of an image, or 0 if it has none. `entry`: where it begins, if that is known; the
- * base is where its first byte would be, which need not be mapped. load_elf_binary() keeps the file to itself, but
- * tells the program where it has mapped it: AT_BASE of the auxiliary vector (create_elf_tables() in
- * fs/binfmt_elf.c), a copy of which the mm keeps. Its pairs are words of the program's size; the first is
- * never (type, 0), so that a 32-bit pair shows in the upper half of the first 8 bytes.
+ * The file of an image's ELF interpreter, or 0 if it has none. `entry` is an address in the
+ * interpreter, 0 if unknown. The base is the address of its first byte, which need not be mapped.
+ * load_elf_binary() does not keep the file, but passes the base to the program: AT_BASE in the
+ * auxiliary vector (create_elf_tables() in fs/binfmt_elf.c), of which the mm has a copy. Its pairs
+ * are words of the program's width. The first pair is never (type, 0), so a 32-bit pair sets the
+ * upper half of the first 8 bytes.
  */
 struct auxiliary {
-	u64 pair; /* address of the next one */
+	u64 pair; /* address of the next pair */
 	u64 narrow;
 	u64 base;
 };

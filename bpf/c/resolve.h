@@ -1,24 +1,26 @@
 /*
- * resolve.h - where a path leads, component by component as the kernel has just gone: in its cache of names, through
- * links and mounts. For calls that leave no object behind whose path could be asked for: rename, link, unlink ...
+ * resolve.h - where a path leads, component by component in the dentry cache, as the kernel has
+ * just walked it, through links and mounts. For calls that leave no object with the path: rename,
+ * link, unlink ...
  *
  *   text   |......... room for targets of links .........|the path as it was passed NUL|
- *                                          ^ pos: what is still to be gone
+ *                                          ^ pos: start of the remaining path
  *
- * A component waits (`name_at`) until it is known whether it is the last, which is a name in the directory and not
- * gone into. A link's target is put before what follows it. What is not found in the cache, or cannot be followed
- * here (a link that its file system computes) ends it: the path is then text alone.
- * Whoever changes directories or links while his own call ends makes it look at what is there by then.
+ * A component is held back (`name_at`) until it is known whether it is the last one: that is a name
+ * in the directory, entered only with `follow`. A link's target is put before the remaining path.
+ * Resolution fails if a name is not in the cache, or if a link cannot be followed here because its
+ * file system computes the target. The path is then a string only. If directories or links change
+ * while the call ends, resolution sees the new ones.
  */
-#define RESOLVE_TEXT 4096 /* of each half */
+#define RESOLVE_TEXT 4096 /* bytes of each half */
 #define RESOLVE_TURNS 12288
-#define RESOLVE_LOOKS 65536 /* names and mounts that are looked at, in all */
+#define RESOLVE_LOOKS 65536 /* limit on the names and mounts examined for a path */
 #define RESOLVE_LINKS 40 /* as the kernel: MAXSYMLINKS */
 #define S_IFMT 0170000
 #define S_IFLNK 0120000
 #define PROC_SUPER_MAGIC 0x9fa0
 
-/* Names of procfs, as the first word of a component. */
+/* Names in procfs, as the first word of a component. */
 #define WORD_SELF 0x666c6573ULL                /* self */
 #define WORD_THREAD_SELF 0x732d646165726874ULL /* thread-s */
 #define WORD_ROOT 0x746f6f72ULL                /* root */
@@ -43,7 +45,7 @@ LOOP_BODY(resolve_name_end, struct resolving **at)
 	return 0;
 }
 
-/* The next of a list, 0 at its end. */
+/* The next member of a list, 0 at its end. */
 static __always_inline u64 next_node(struct resolving *r)
 {
 	u64 node = r->node;
@@ -53,7 +55,7 @@ static __always_inline u64 next_node(struct resolving *r)
 	return node;
 }
 
-/* A name: is it the one in the directory that is looked for, and in use? */
+/* One dentry: stop if it is the wanted name in the directory, and in use. */
 LOOP_BODY(resolve_child, struct resolving **at)
 {
 	struct resolving *r = *at;
@@ -81,7 +83,7 @@ LOOP_BODY(resolve_child, struct resolving **at)
 	return 1;
 }
 
-/* Whether the directory has the name, by the table of names and then by its own list. */
+/* True if the directory has the name, by the hash table and then by the directory's own list. */
 static __always_inline bool resolve_found(struct resolving *r)
 {
 	r->found = r->head = 0;
@@ -97,7 +99,7 @@ static __always_inline bool resolve_found(struct resolving *r)
 	return r->found;
 }
 
-/* A mount in the one that is looked at: is it where the walk stands? */
+/* One child mount: stop if it covers the current position. */
 LOOP_BODY(resolve_mount, struct resolving **at)
 {
 	struct resolving *r = *at;
@@ -113,7 +115,7 @@ LOOP_BODY(resolve_mount, struct resolving **at)
 	return 1;
 }
 
-/* If something is mounted where the walk stands, into that; true if so. */
+/* Enter the mount that covers the current position, if any. Returns true if there was one. */
 static __always_inline bool resolve_mounted(struct resolving *r)
 {
 	if (!(KREAD(u32, r->at.dentry + KERNEL_dentry_d_flags) & KERNEL_DCACHE_MOUNTED))
@@ -145,7 +147,7 @@ static __always_inline bool resolve_up(struct resolving *r)
 	return false;
 }
 
-/* What goes on after the name that was taken begins with so many bytes of `target`. */
+/* Replace the component just taken by the first `bytes` bytes of `target`. */
 static __always_inline bool resolve_splice(struct resolving *r, u32 bytes)
 {
 	u32 end = r->name_at + r->length;
@@ -161,7 +163,7 @@ static __always_inline bool resolve_splice(struct resolving *r, u32 bytes)
 	return true;
 }
 
-/* The number that a name is; -1 if it is none. */
+/* The decimal number that a name is, -1 if it is none. */
 static __always_inline s64 number_of(const char *name)
 {
 	s64 number = 0;
@@ -192,7 +194,7 @@ static __always_inline u32 put_number(char *text, u32 at, u32 number)
 	return at;
 }
 
-/* The process or thread in whose part of procfs an inode is; 0 if it has gone. */
+/* The task whose procfs directory has the inode, 0 if the task is gone. */
 static __always_inline u64 proc_task(u64 inode)
 {
 #if defined(KERNEL_proc_inode_pid) && defined(KERNEL_pid_tasks)
@@ -205,7 +207,7 @@ static __always_inline u64 proc_task(u64 inode)
 #endif
 }
 
-/* The file at a descriptor of any task. */
+/* The file behind a descriptor of any task. */
 static __always_inline u64 file_at(u64 task, u32 fd)
 {
 	u64 table = KREAD(u64, KREAD(u64, task + KERNEL_task_struct_files) + KERNEL_files_struct_fdt);
@@ -214,7 +216,7 @@ static __always_inline u64 file_at(u64 task, u32 fd)
 	return KREAD(u64, KREAD(u64, table + KERNEL_fdtable_fd) + (u64)fd * 8);
 }
 
-/* The links of procfs, which have no target but an object. */
+/* Links of procfs whose target the kernel computes: self and thread-self, and links to an object. */
 static __always_inline bool resolve_proc(struct resolving *r, u64 inode)
 {
 	u64 sb = KREAD(u64, inode + KERNEL_inode_i_sb), parent = r->at.dentry;
@@ -245,7 +247,7 @@ static __always_inline bool resolve_proc(struct resolving *r, u64 inode)
 	return file != 0;
 }
 
-/* Into the component that waited; false if it cannot be followed. */
+/* Enter the component held back. Returns false if it cannot be followed. */
 static __always_inline bool resolve_into(struct resolving *r)
 {
 	u64 *name = (u64 *)r->name;
@@ -305,8 +307,9 @@ LOOP_BODY(resolve_step, struct resolving **at)
 }
 
 /*
- * Where a path of so many bytes leads from `from`: the directory of its last component, of which `name` is where it begins in the text,
- * plus 1; with `follow` the object itself, and `name` is 0. False if that is not known.
+ * Resolve a path of `bytes` bytes that starts at `*from`. Sets `*from` to the directory of the last
+ * component and `*name` to the component's offset in the text, plus 1. With `follow`, sets `*from`
+ * to the object and `*name` to 0. Returns false if that is not known.
  */
 static __always_inline bool resolve(struct place *from, const char *text, u32 bytes, bool follow, u32 *name)
 {
@@ -314,7 +317,7 @@ static __always_inline bool resolve(struct place *from, const char *text, u32 by
 	struct resolving *r = resolving.lookup(&zero);
 	if (!r || bytes >= RESOLVE_TEXT)
 		return false;
-	/* the NUL of the blob may be gone: another one can stand right behind it */
+	/* the blob's NUL may be overwritten: another blob can follow directly */
 	OPAQUE(bytes);
 	bytes &= RESOLVE_TEXT - 1;
 	bpf_probe_read_kernel(r->text + RESOLVE_TEXT, bytes, text);

@@ -1,13 +1,13 @@
 /*
- * scope.h - who is traced. The loader generates scope_terms() from the scope expressions
- * (bpf/programs/scope.py): a plain C condition over the accessors below. It is inserted where SCOPE_TERMS stands.
+ * scope.h - which tasks are traced. The loader generates scope_terms() from the scope expressions
+ * (bpf/programs/scope.py), a C condition on the accessors below, and inserts it at SCOPE_TERMS.
  */
 struct subject {
 	u64 task;
 	u32 tgid;
 	u32 tid;
 	u32 flags; /* of its thread group */
-	u32 head_flags; /* of every record of it */
+	u32 head_flags; /* flags of every record of the task */
 };
 
 static __always_inline u32 task_uid(u64 task)
@@ -70,7 +70,7 @@ static __always_inline bool task_exe_is(u64 task, u64 inode_number, u32 device)
 SCOPE_CONTAINER
 
 #ifdef SCOPE_CONTAINERS
-/* The scope's terms about containers, remembered per CPU. */
+/* The scope's conditions on containers, cached per CPU. */
 static __always_inline bool container_in_scope(u64 task)
 {
 	u32 zero = 0;
@@ -92,7 +92,7 @@ static __always_inline bool container_in_scope(u64 task)
 
 SCOPE_TERMS
 
-/* A look-up in `groups`, remembered per CPU: the hash costs 60 ns a call here, this 10. */
+/* A lookup in `groups`, cached per CPU: a hash lookup costs 60 ns a call here, a cache hit 10. */
 static __always_inline u32 group_flags(u32 tgid)
 {
 	u32 zero = 0;
@@ -119,7 +119,7 @@ static __always_inline void groups_changed(void)
 		__sync_fetch_and_add(&st->epoch, 1);
 }
 
-/* True if the current task is traced. `s` is filled in either case. */
+/* True if the task is traced. `s` is filled in either case. */
 static __always_inline bool in_scope(struct subject *s, u64 task)
 {
 	s->task = task;

@@ -1,17 +1,17 @@
-/* sockets.c - what calls do with sockets: family, type and both addresses, as the kernel has them. */
+/* sockets.c - socket calls: family, type and both addresses, as the kernel has them. */
 #define EAGAIN 11
 #define EINTR 4
 #define EALREADY 114
 #define F_DUPFD 0
 #define F_DUPFD_CLOEXEC 1030
 
-/* What the caller passed, where the kernel kept nothing of it. */
+/* The address as passed, for calls after which the kernel keeps none. */
 static __always_inline void blob_passed_address(struct writer *w, u32 arg, u64 address, u32 bytes)
 {
 	blob_memory(w, arg, address, bytes, 128);
 }
 
-/* Whether the socket was looked at at all; if not, there is nothing to tell. */
+/* True if the call reached a socket. If not, there is no event. */
 static __always_inline bool socket_was_there(s64 retval)
 {
 	return retval != -EBADF && retval != -ENOTSOCK && retval != -EFAULT;
@@ -42,13 +42,13 @@ int on_socket_create(struct bpf_raw_tracepoint_args *ctx)
 	} else {
 		w.head->flags |= HEAD_NO_OBJECT;
 	}
-	a[2] = 0; /* not by the kernel itself */
+	a[2] = 0; /* not created by the kernel itself */
 	record_end(ctx, &w);
 	return 0;
 }
 #endif
 
-/* bind and connect: the address that the socket has now if it took it, else the one that was passed. */
+/* bind and connect: the socket's current address if the call set it, else the address as passed. */
 static __always_inline void address_event(void *ctx, const struct occasion *o, u16 event, bool remote, bool taken)
 {
 	struct writer w;
@@ -183,7 +183,7 @@ int on_socket_dup(struct bpf_raw_tracepoint_args *ctx)
 	if (!sock || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_socket_dup, 3, SOCKET_ROOM))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
-	/* of pidfd_getfd the old descriptor is one of another process */
+	/* for pidfd_getfd, the old descriptor belongs to another process */
 	w.head->arg0 = occasion_argument(&o, o.call->fd);
 	w.head->retval = o.retval;
 	a[0] = o.retval;

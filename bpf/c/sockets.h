@@ -1,4 +1,4 @@
-/* sockets.h - the addresses of a socket, as the kernel has them. */
+/* sockets.h - socket addresses, as the kernel has them. */
 #define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
@@ -6,7 +6,7 @@
 #define S_IFSOCK 0140000
 #define SOCKADDR_UNIX_BYTES 110
 
-/* The struct sock behind a file; 0 if it is no socket. */
+/* The struct sock behind a file, 0 if the file is not a socket. */
 static __always_inline u64 file_sock(u64 file)
 {
 	if (!file || (KREAD(u16, file_inode(file) + KERNEL_inode_i_mode) & S_IFMT) != S_IFSOCK)
@@ -55,7 +55,7 @@ static __always_inline void blob_inet(struct writer *w, u32 arg, u64 sock, u16 f
 	blob_end(w, b, bytes, BLOB_OK | SOURCE_KERNEL);
 }
 
-/* An unnamed unix socket has its family and nothing more. */
+/* An unnamed unix socket has only its family. */
 static __always_inline void blob_unix(struct writer *w, u32 arg, u64 sock)
 {
 	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + 2 * SOCKADDR_UNIX_BYTES);
@@ -75,7 +75,7 @@ static __always_inline void blob_unix(struct writer *w, u32 arg, u64 sock)
 	blob_end(w, b, bytes, status | SOURCE_KERNEL);
 }
 
-/* A family whose addresses are not known here: its number alone. */
+/* A family whose addresses are not decoded here: only its number. */
 static __always_inline void blob_family(struct writer *w, u32 arg, u16 family)
 {
 	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + 8);

@@ -1,7 +1,7 @@
 /*
  * syscalls.c - system calls. At sys_exit the saved registers still hold the arguments, so one
- * program serves all calls. What the exit does not tell is taken elsewhere: arguments of an execve that
- * succeeded from the new image, exit and exit_group at their entry.
+ * program serves all calls. There are two exceptions: arguments of a successful execve are read
+ * from the new image, and exit, exit_group and the sigreturn calls are recorded at their entry.
  */
 #define SIZED_BY_RESULT 0xff
 #define SIZED_NONE 0xfe
@@ -37,7 +37,7 @@ static __always_inline void write_blob(struct writer *w, const struct blob_spec 
 		blob_memory(w, which, address, length, most);
 }
 
-/* How many bytes of the caller's memory a call was about. */
+/* Number of bytes of the caller's memory that a blob stands for. */
 static __always_inline u64 blob_whole(struct writer *w, const struct blob_spec *spec, s64 retval)
 {
 	u64 count = 1;
@@ -71,7 +71,7 @@ static __always_inline void write_detail(struct writer *w, const struct blob_spe
 		blob_memory(w, which, address, blob_whole(w, spec, retval), spec->bytes);
 }
 
-/* What is read because of what a call's command is. */
+/* The blobs that depend on a call's command. */
 static __always_inline void write_command(struct writer *w, const struct call *call, u32 slot, s64 retval)
 {
 	if (!call->command)
@@ -88,7 +88,7 @@ static __always_inline void write_command(struct writer *w, const struct call *c
 		write_detail(w, &command->blobs[i], retval);
 }
 
-/* A failed execve: its strings are still the caller's. */
+/* A failed execve: its strings are still in the caller's memory. */
 static __always_inline void write_vectors(struct writer *w, u32 first, bool compat)
 {
 	u64 path = written_argument(w, first), argv = written_argument(w, first + 1);
@@ -99,14 +99,14 @@ static __always_inline void write_vectors(struct writer *w, u32 first, bool comp
 		blob_vector(w, first + 2, envp, compat);
 }
 
-/* After a successful execve the registers are the new program's: read its image instead. */
+/* After a successful execve the registers belong to the new program: read its image instead. */
 static __always_inline void write_image(struct writer *w, u64 task, u32 first)
 {
 	u64 mm = KREAD(u64, task + KERNEL_task_struct_mm);
 	u64 arg_start = KREAD(u64, mm + KERNEL_mm_struct_arg_start), arg_end = KREAD(u64, mm + KERNEL_mm_struct_arg_end);
 	u64 env_start = KREAD(u64, mm + KERNEL_mm_struct_env_start), env_end = KREAD(u64, mm + KERNEL_mm_struct_env_end);
 	w->head->flags |= HEAD_EXEC_IMAGE;
-	/* the path as it was passed stands behind the environment (fs/exec.c, bprm->exec) */
+	/* the path as passed follows the environment (fs/exec.c, bprm->exec) */
 	blob_string(w, first, env_end, true);
 	blob_image(w, first + 1, arg_start, arg_end, ARGV_BYTES, SOURCE_USER_EXIT);
 	if (EXEC_ENVIRONMENT)
@@ -114,8 +114,8 @@ static __always_inline void write_image(struct writer *w, u64 task, u32 first)
 }
 
 /*
- * The end of rt_sigreturn shows the number -1 and the registers of the call that was interrupted. Only
- * a mark set at its entry tells it from syscall(-1): without one it shows as that.
+ * The exit of rt_sigreturn shows the number -1 and the registers of the interrupted call. Only a
+ * mark set at its entry distinguishes it from syscall(-1); without the mark it is recorded as that.
  */
 static __always_inline bool sigreturn_ended(const struct subject *s)
 {
@@ -127,14 +127,14 @@ static __always_inline bool sigreturn_ended(const struct subject *s)
 #endif
 }
 
-/* What was kept before the execve of this process that has just replaced the image. */
+/* The state saved before the execve that has just replaced this process's image. */
 static __always_inline struct before_exec *kept_before_exec(void)
 {
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	return before_execs.lookup(&tgid);
 }
 
-/* Whether it was an execveat when it began. */
+/* True if that call was an execveat at its entry. */
 static __always_inline bool began_as_execveat(void)
 {
 	struct before_exec *before = kept_before_exec();
@@ -142,32 +142,33 @@ static __always_inline bool began_as_execveat(void)
 }
 
 /*
- * An execveat that replaced the image ends with the number of execve. One that ends with its own and 0 only
- * asked whether it may (AT_EXECVE_CHECK, since 6.14): it ran nothing, and has the caller's arguments.
+ * An execveat that replaced the image ends with the number of execve. One that ends with its own
+ * number and 0 was only a check (AT_EXECVE_CHECK, since 6.14): it ran nothing, and has the caller's
+ * arguments.
  */
 static __always_inline bool image_replaced(s64 number, bool compat, s64 retval)
 {
 	return !retval && number != SYSCALL_EXECVEAT(compat);
 }
 
-/* What is looked at by the verifier in a program of its own. */
+/* Kinds of calls that the verifier checks in separate programs. */
 enum call_kind {
 	CALL_PLAIN,
 	CALL_EXEC,    /* replaces the image, if it succeeds */
-	CALL_DETAILED, /* more is read than strings */
+	CALL_DETAILED, /* reads more than strings */
 };
 
-/* `inner`: the arguments of a call that came by another one, NULL for those of the registers. */
+/* `inner`: the arguments of a multiplexed or rearranged call, NULL for those in the registers. */
 static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, u64 task, u64 regs, struct call *call,
 					  u32 slot, const u64 *inner, enum call_kind kind)
 {
 	s64 number = SYSCALL_NUMBER(regs), retval = CALL_RESULT(ctx);
-	/* 32-bit calls are never plain ones: on_multiplexed has them */
+	/* 32-bit calls are never plain: other programs handle them */
 	bool compat = kind != CALL_PLAIN && SYSCALL_IS_COMPAT(task);
 	struct subject s;
 #ifdef EVENT_modify_ldt
 	if (kind == CALL_DETAILED && call->event == EVENT_modify_ldt)
-		retval = (s32)retval; /* the upper half of its result is 0, of errors too (arch/x86/kernel/ldt.c) */
+		retval = (s32)retval; /* the upper half of the result is 0, even for errors (arch/x86/kernel/ldt.c) */
 #endif
 	if (retval < call->retval_min || retval > call->retval_max || !in_scope(&s, task))
 		return;
@@ -175,7 +176,7 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, u
 	if (number == -1 && sigreturn_ended(&s))
 		return;
 	bool exec = kind == CALL_EXEC;
-	/* none of those that come by another call is an exec: the verifier need not look at that there */
+	/* only CALL_EXEC can replace the image: the verifier need not check this for other kinds */
 	bool image = exec && image_replaced(number, compat, retval);
 	if (s.flags & GROUP_ARMED)
 		if (!exec || image)
@@ -269,7 +270,7 @@ int on_sys_enter(struct bpf_raw_tracepoint_args *ctx)
 }
 #endif
 
-/* The number of the call that ends: an execveat that replaced the image ends as execve. */
+/* The number of the call that ends. An execveat that replaced the image ends as execve. */
 static __always_inline s64 ended_number(u64 task, u64 regs, s64 retval)
 {
 	s64 number = SYSCALL_NUMBER(regs);
@@ -302,7 +303,7 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 		objects.call(ctx, call->program);
 	if (call->wanted)
 		syscall_event(ctx, task, regs, call, slot, 0, CALL_PLAIN);
-	/* what an object would tell is of a call that ran */
+	/* events of objects are about calls that ran */
 	if (refused_flag(task, regs, CALL_RESULT(ctx)))
 		return 0;
 	if (call->object)
@@ -310,7 +311,7 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* The rest of on_sys_exit for calls that have a program of their own. */
+/* The rest of on_sys_exit for calls with a program of their own. */
 static __always_inline int call_of_kind(struct bpf_raw_tracepoint_args *ctx, u64 task, enum call_kind kind)
 {
 	u64 regs = current_registers();
@@ -334,7 +335,7 @@ int on_detailed_call(struct bpf_raw_tracepoint_args *ctx)
 	return call_of_kind(ctx, current_task_btf(), CALL_DETAILED);
 }
 
-/* The call that one of a family stood for, or one that has its arguments in registers of its own. */
+/* A call behind a multiplexer, or a 32-bit call with registers of its own. */
 int on_multiplexed(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct dispatched d;
@@ -356,8 +357,8 @@ int on_multiplexed(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /*
- * What is known at the entry of a call alone: one program sees all entries, and goes on with that of the call. (The kernel's
- * own tracepoints of single calls do not see 32-bit ones.)
+ * Facts that only the entry of a call shows. One program sees all entries and continues with the
+ * program of the call. (The kernel's tracepoints of single calls do not see 32-bit calls.)
  */
 BPF_PROG_ARRAY(entered, CALL_SLOTS * 2); /* by row of `calls` */
 
@@ -390,7 +391,7 @@ int enter_exit_group(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 #if defined(WANT_RT_SIGRETURN) || defined(WANT_SIGRETURN)
-/* Calls that end with the number of another one. */
+/* Calls whose exit shows another number. */
 static __always_inline int sigreturn_entered(void *ctx, u16 event)
 {
 	u64 pid_tgid = bpf_get_current_pid_tgid();

@@ -1,7 +1,8 @@
 /*
- * told.h - of which images a record has told. Workers know a process by its exec; one that was running
- * before headrace, or came into the scope later, is told of when its first call ends, and all are told of
- * again when a worker was started anew. An image is its mm: an exec has another, a fork's child as well.
+ * told.h - images that records have reported. Workers know a process by its exec. The image of a
+ * process that ran before headrace, or that entered the scope later, is reported when its first
+ * call ends. All images are reported again after a worker is restarted. An image is identified by
+ * its mm: exec creates a new one, and a fork's child has another.
  */
 static __always_inline u64 told_epoch(void)
 {
@@ -32,14 +33,14 @@ static __always_inline bool is_told(u64 task, u32 tgid, u64 mm)
 	return t && t->mm == mm && t->epoch == told_epoch() && t->start_ns == group_start_ns(task);
 }
 
-/* A child has its creator's image. */
+/* A child has its creator's image, and counts as reported if its creator does. */
 static __always_inline void told_inherit(u64 task, u32 tgid, u64 child, u32 child_tgid)
 {
 	if (is_told(task, tgid, KREAD(u64, task + KERNEL_task_struct_mm)))
 		told_image(child, child_tgid);
 }
 
-/* Whether the subject's image must be told of; remembered with its flags (group_flags()). */
+/* True if the subject's image must be reported. The result is cached with its flags (group_flags()). */
 static __always_inline bool untold(const struct subject *s)
 {
 	u32 zero = 0;
@@ -54,7 +55,7 @@ static __always_inline bool untold(const struct subject *s)
 	return false;
 }
 
-/* Only from the programs at sys_exit: they are run again once it is told. */
+/* For the programs at sys_exit only: they run again after the image is reported. */
 static __always_inline void tell_first(void *ctx, const struct subject *s)
 {
 	if (!(s->flags & GROUP_ARMED) && untold(s))

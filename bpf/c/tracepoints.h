@@ -1,12 +1,13 @@
 /*
- * tracepoints.h - what tracepoints pass to their programs. A raw tracepoint passes its own arguments. Where programs at
- * raw tracepoints can be preempted, they hang on the perf event of the same tracepoint (decisions/0045), which passes the
- * record that `format` in tracefs describes: RECORD_x_y is the place of y in the record of x. What a record has in place of
- * a pointer is found by it, where somebody needs the rest.
+ * tracepoints.h - arguments that tracepoints pass to programs. A raw tracepoint passes its own
+ * arguments. Where programs at raw tracepoints can be preempted, they attach to the perf event of
+ * the same tracepoint instead (decisions/0045). That passes the record described by `format` in
+ * tracefs: RECORD_x_y is the offset of y in the record of x. If a record has only a number in place
+ * of a pointer, a program that needs the object looks it up.
  */
 #ifdef BY_PERF
 #define RECORDED(ctx, type, place) (*(type *)((void *)(ctx) + (place)))
-#define RECORDED_TEXT(ctx, place) ((u64)(ctx) + (u16)RECORDED(ctx, u32, place)) /* __data_loc: its length is above */
+#define RECORDED_TEXT(ctx, place) ((u64)(ctx) + (u16)RECORDED(ctx, u32, place)) /* __data_loc: length in the upper half */
 #define CALL_NUMBER(ctx) RECORDED(ctx, u64, RECORD_sys_enter_id)
 #define CALL_RESULT(ctx) RECORDED(ctx, u64, RECORD_sys_exit_ret)
 #define FORK_CHILD(ctx, task) task_of_host(task, RECORDED(ctx, u32, RECORD_sched_process_fork_child_pid))
@@ -43,9 +44,10 @@
 #endif
 
 /*
- * What is left at raw tracepoints: that of sched_switch and, but for kernels made for real time, those of cgroups run with
- * interrupts off. Those of cgroups, and what user space runs, keep from being preempted while they use what a CPU has
- * once. No two of them run at a time: the kernel holds a lock, and user space runs one after the other on a CPU.
+ * Programs that stay at raw tracepoints. sched_switch runs with interrupts off, and so do the
+ * cgroup tracepoints, except on real-time kernels. The cgroup programs and those that user space
+ * runs disable preemption while they use per-CPU state. No two of them run at a time: the kernel
+ * holds a lock, and user space runs one after the other on a CPU.
  */
 #if defined(BY_PERF) && defined(KERNEL_preempt_disable)
 #define STAY ((void (*)(void))(KERNEL_FUNCTION | KERNEL_preempt_disable))()

@@ -1,7 +1,8 @@
 /*
- * uring.c - io_uring: what is submitted to a ring does the work of a system call without being one. A ring
- * is told when it is made, an operation when the kernel takes it from the ring: its code, its descriptor,
- * the file behind that, and the names that the kernel has copied (io_uring/opdef.c says which has what).
+ * uring.c - io_uring. An operation submitted to a ring does the work of a system call without being
+ * one. A ring is reported when it is created, an operation when the kernel takes it from the ring:
+ * its opcode, its descriptor, the file behind that, and the names that the kernel has copied
+ * (io_uring/opdef.c lists which operation has which).
  */
 #define IORING_SETUP_SQPOLL 2
 #define REQ_F_FIXED_FILE 1 /* fd is an index into the ring's own table of files */
@@ -44,12 +45,15 @@ static __always_inline s32 uring_names(struct writer *w, u64 request, u32 dirfd,
 	return KREAD(s32, request + dirfd);
 }
 
-/* The descriptor of an operation, and its names: in a union of the request, laid out by the operation. */
+/*
+ * The descriptor of an operation. Also writes its names. An operation with names has both in a
+ * union of the request, whose layout depends on the operation.
+ */
 static __always_inline s32 uring_operands(struct writer *w, u64 r, u64 op)
 {
 	if (op & HAS_FILE)
 		return KREAD(s32, r + KERNEL_io_kiocb_cqe_fd);
-	/* with a slot it closes what the ring's own table holds there, and the descriptor says nothing */
+	/* with a slot it closes an entry of the ring's own table, and the descriptor is unused */
 	if (op & OP(CLOSE))
 		return KREAD(u32, r + KERNEL_io_close_file_slot) ? -1 : KREAD(s32, r + KERNEL_io_close_fd);
 	if (op & (OP(OPENAT) | OP(OPENAT2)))
@@ -77,9 +81,10 @@ static __always_inline bool is_address(u64 at)
 }
 
 /*
- * The copy of an address that the kernel has made by now, or 0. Of CONNECT and BIND it is all that the operation's own
- * data are on newer kernels. On others these are an io_async_msghdr, which has it in the middle and begins with a pointer
- * that is aligned or NULL: it cannot be taken for one of these families.
+ * The kernel's copy of the address, or 0 if there is none yet. On newer kernels, the async data of
+ * CONNECT and BIND is only the address. On others it is an io_async_msghdr, which has the address
+ * in the middle and begins with a pointer. The pointer is aligned or NULL, so it cannot be mistaken
+ * for one of these families.
  */
 static __always_inline u64 uring_copy(u64 request, u64 op, u32 *bytes)
 {
@@ -103,7 +108,7 @@ static __always_inline u64 uring_copy(u64 request, u64 op, u32 *bytes)
 }
 #endif
 
-/* The address that an operation is given: the kernel's copy, or what still stands in the caller's memory. */
+/* The address passed to an operation: the kernel's copy, or else the caller's memory. */
 static __always_inline void uring_address(struct writer *w, u64 request, u64 op)
 {
 	u64 address = 0;

@@ -1,6 +1,7 @@
 /*
- * walk.h - the walks of a record. They are long, and the verifier would look at each where it stands: they are done by
- * one program, which also ends the record. A program says which paths belong to its record, and leaves by record_walk().
+ * walk.h - the path walks of a record. They are long, and the verifier would check each one
+ * wherever it is inlined. One program does all of them and also ends the record. Other programs
+ * list the paths of their record and leave by record_walk().
  */
 static __always_inline void path_later(struct walks *j, u32 arg, struct place at)
 {
@@ -14,7 +15,10 @@ static __always_inline void path_later(struct walks *j, u32 arg, struct place at
 	j->count = i + 1;
 }
 
-/* The same of where the string at byte `text` of the cells leads from there, or of its directory (resolve.h). */
+/*
+ * The same for a string at byte `text` of the cells, which starts at `at`: the directory of its
+ * last component, or with `follow` the object that it leads to (resolve.h).
+ */
 static __always_inline void path_of_later(struct walks *j, u32 arg, struct place at, u32 text, bool follow)
 {
 	u32 i = j->count;
@@ -26,7 +30,7 @@ static __always_inline void path_of_later(struct walks *j, u32 arg, struct place
 	}
 }
 
-/* This CPU's list of walks, empty. */
+/* This CPU's list of walks, emptied. */
 static __always_inline struct walks *walks_begin(void)
 {
 	u32 zero = 0;
@@ -36,7 +40,10 @@ static __always_inline struct walks *walks_begin(void)
 	return j;
 }
 
-/* Walk, end the record, and go on with program `then` (0: with none). Comes back only if it cannot. */
+/*
+ * Walk the listed paths, end the record and continue with program `then` (0: none). If the tail
+ * call fails, ends the record without the paths and returns.
+ */
 static __always_inline void record_walk(void *ctx, struct writer *w, struct walks *j, u32 then)
 {
 	if (j) {
@@ -52,7 +59,7 @@ static __always_inline void record_walk(void *ctx, struct writer *w, struct walk
 	record_end(ctx, w);
 }
 
-/* The writer of the record whose walks these are. */
+/* The writer of the record to which the walks belong. */
 static __always_inline bool walk_writer(struct writer *w, struct walks *j)
 {
 	u32 at = bpf_get_smp_processor_id() * SLOTS + j->slot, slot = j->slot, start = j->start;
@@ -69,7 +76,10 @@ static __always_inline bool walk_writer(struct writer *w, struct walks *j)
 }
 
 #ifdef WANT_NAMES
-/* From where a string starts to where it leads. Its blob's `whole` says what of it is still to be gone, plus 1. */
+/*
+ * Move `from` from the start of a string to where the string leads. `whole` of its blob becomes the
+ * offset of the remaining part, plus 1.
+ */
 static __always_inline void walk_resolve(struct writer *w, u32 text, u32 arg, bool follow, struct place *from)
 {
 	if (!text)
@@ -84,7 +94,7 @@ static __always_inline void walk_resolve(struct writer *w, u32 text, u32 arg, bo
 		b->whole = name ? name : b->bytes + 1;
 }
 
-/* The strings of a record, before its walks: one a run. */
+/* Resolve the strings of a record before its walks, one per run. */
 int on_resolve(struct bpf_raw_tracepoint_args *ctx)
 {
 	u32 zero = 0;

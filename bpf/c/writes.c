@@ -1,13 +1,14 @@
 /*
- * writes.c - data written into regular files. magic_write is the first bytes of a file, by which its
- * type is known; vfs_write and vfs_writev are the writes as such. What copy_file_range, sendfile, splice
- * and a shared mapping write passes no memory that could be read: the bytes are then null.
+ * writes.c - data written to regular files. magic_write reports the first bytes of a file, which
+ * identify its type; vfs_write and vfs_writev report the writes themselves. Data written by
+ * copy_file_range, sendfile, splice or a shared mapping is not in memory that can be read: the
+ * bytes are then null.
  */
 #define S_IFREG 0100000
 #define MAGIC_BYTES 20
-#define MAGIC_ROOM 32 /* a power of two, as BOUNDED wants it */
+#define MAGIC_ROOM 32 /* a power of two for BOUNDED */
 #ifdef HAVE_LOOP
-#define MAGIC_BUFFERS 1024 /* UIO_MAXIOV: empty ones may come first */
+#define MAGIC_BUFFERS 1024 /* UIO_MAXIOV: the first ones may be empty */
 #else
 #define MAGIC_BUFFERS 8
 #endif
@@ -15,14 +16,14 @@
 #define RWF_APPEND 0x10
 #define RWF_NOAPPEND 0x20
 #define PROT_WRITE 2
-#define MAP_SHARED_TYPE 1 /* MAP_SHARED, and MAP_SHARED_VALIDATE has this bit, too */
+#define MAP_SHARED_TYPE 1 /* MAP_SHARED_VALIDATE has the bit of MAP_SHARED, too */
 
-/* First bytes that are being gathered from the buffers of a call. */
+/* State of collecting the first bytes from a call's buffers. */
 struct gathering {
 	struct blob *blob;
-	u64 buffers; /* address of the next one's struct iovec */
-	u64 count;   /* of buffers left */
-	u64 left;    /* bytes to gather in all */
+	u64 buffers; /* address of the next struct iovec */
+	u64 count;   /* number of buffers left */
+	u64 left;    /* bytes to collect in all */
 	u32 narrow;  /* the struct has 32-bit members */
 	u32 status;
 };
@@ -51,7 +52,7 @@ LOOP_BODY(magic_buffer, struct gathering *g)
 	return 0;
 }
 
-/* The first bytes, over as many buffers as it takes. */
+/* The first bytes, from as many buffers as needed. */
 static __always_inline void blob_magic(struct writer *w, u32 arg, const struct occasion *o)
 {
 	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + MAGIC_BYTES + MAGIC_ROOM + 8);
@@ -134,7 +135,7 @@ static __always_inline void write_event(void *ctx, const struct occasion *o, u64
 }
 
 #if defined(EVENT_magic_write) || defined(EVENT_vfs_write) || defined(EVENT_vfs_writev)
-/* Whether what was written went to the file's end, whatever position the call has. */
+/* True if the data went to the file's end, whatever the call's position is. */
 static __always_inline bool appended(const struct occasion *o, u64 file)
 {
 	u64 flags = occasion_argument(o, o->call->flags);
@@ -144,8 +145,8 @@ static __always_inline bool appended(const struct occasion *o, u64 file)
 }
 
 /*
- * Where the written bytes end. `path` is the argument with the position, which a 32-bit call has in two; pwritev2
- * takes -1 for the file's own.
+ * The offset at which the written bytes end. The row's `path` is the argument with the position,
+ * which a 32-bit call passes in two; pwritev2 takes -1 for the file's own position.
  */
 static __always_inline u64 write_position(const struct occasion *o, u64 file)
 {
@@ -160,7 +161,10 @@ static __always_inline u64 write_position(const struct occasion *o, u64 file)
 	return at + o->retval;
 }
 
-/* The regular file that write, pwrite64, writev, pwritev or pwritev2 wrote to, and where; 0 if it is another. */
+/*
+ * The regular file that write, pwrite64, writev, pwritev or pwritev2 wrote to, and the offset; 0 if
+ * there is none.
+ */
 static __always_inline u64 written_file(const struct occasion *o, u64 *at)
 {
 	u64 file = o->retval > 0 ? occasion_file(o) : 0;
@@ -205,7 +209,10 @@ int on_write_event(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 #ifdef EVENT_magic_write
-/* copy_file_range, sendfile, splice: `path` is the argument with the address of the offset, if there is one. */
+/*
+ * copy_file_range, sendfile, splice: the row's `path` is the argument with the address of the
+ * offset, if any.
+ */
 int on_copy(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct occasion o = {};

@@ -1,1 +1,1 @@
-"""This kernel: its types, symbols, mounts and control groups, and what it can do for programs."""
+"""The running kernel: types, symbols, mounts, control groups, and features available to programs."""

@@ -1,7 +1,7 @@
-"""What the running kernel has beyond our table of system calls, by the names of its functions (/proc/kallsyms).
+"""System calls of the running kernel that the table lacks, found by the names of its functions (/proc/kallsyms).
 
-Every system call is a function `__x64_sys_NAME` (SYSCALL_DEFINE in the kernel's sources). Most NAMEs are those of the
-table; the rest are calls by other names, of 32-bit tables, and of other machines, which end with ENOSYS here.
+Every system call is a function `__x64_sys_NAME` (SYSCALL_DEFINE in the kernel's sources). Most NAMEs are in the table.
+The others are calls under other names, calls of 32-bit tables, and calls of other machines, which return ENOSYS here.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ OTHERS = frozenset(
     arm_fadvise64_64 s390_guarded_storage s390_runtime_instr s390_sthyi swapcontext switch_endian debug_setcontext
     sigreturn""".split()
 )
-"""Calls by other names than the table's, and of other machines."""
+"""Calls whose function name differs from the table, and calls of other machines."""
 
 
 def unnamed(names: Collection[str], symbols: Iterable[str]) -> list[str]:
-    """Calls of a kernel with these symbols (lines of kallsyms) that a table with these names does not have."""
+    """Calls of a kernel with these symbols (lines of kallsyms) that are missing in a table with these names."""
     found = {match[1] for line in symbols if (match := FUNCTION.search(line.rstrip()))}
     return sorted(name for name in found - set(names) - OTHERS if not HALVES.fullmatch(name))

@@ -1,9 +1,8 @@
-"""Offsets of kernel structs, read from the running kernel's BTF.
+"""Offsets of kernel structs, from the BTF of the running kernel.
 
-Runs in the loader, once per start. Reads `/sys/kernel/btf/vmlinux` (format: the kernel's
-Documentation/bpf/btf.rst) and answers two questions: at which byte does a member stand, and how
-large is a type. Nothing here depends on a kernel version; a member that this kernel lacks is an
-`UnknownMember`, which the loader turns into a clear message.
+Used by the loader once per start. Reads `/sys/kernel/btf/vmlinux` (format: Documentation/bpf/btf.rst of the kernel) to
+look up byte offsets of members and sizes of types. Nothing here depends on a kernel version. A member that this kernel
+lacks raises `UnknownMember`, which the loader converts to a clear message.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 EXTERNAL = "HEADRACE_BTF"
-"""Variable of the environment that names a file to be read in its place, for a kernel that was built without."""
+"""Environment variable with the path of a BTF file to read instead, for a kernel that was built without BTF."""
 
 BTF_MAGIC = 0xEB9F
 HEADER = struct.Struct("<HBBIIIII")
@@ -34,7 +33,6 @@ KIND_DECL_TAG, KIND_TYPE_TAG, KIND_ENUM64 = 17, 18, 19
 MODIFIERS = frozenset({KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT, KIND_TYPE_TAG})
 AGGREGATES, ENUMS = frozenset({KIND_STRUCT, KIND_UNION}), frozenset({KIND_ENUM})
 TYPEDEFS, FUNCTIONS = frozenset({KIND_TYPEDEF}), frozenset({KIND_FUNC})
-"""Bytes that follow `struct btf_type`: a fixed part, and a part per `vlen`."""
 TRAILER = {
     KIND_INT: (4, 0),
     KIND_ARRAY: (12, 0),
@@ -47,15 +45,16 @@ TRAILER = {
     KIND_DECL_TAG: (4, 0),
     KIND_ENUM64: (0, 12),
 }
+"""Bytes after `struct btf_type`: a fixed part, and a part per `vlen`."""
 
 
 def place() -> Path:
-    """Where the kernel's types are read."""
+    """Path of the BTF to read."""
     return Path(os.environ.get(EXTERNAL) or VMLINUX)
 
 
 class BtfError(Exception):
-    """The BTF of this kernel is missing or cannot be read."""
+    """The BTF of this kernel is missing or invalid."""
 
 
 class UnknownMember(BtfError):
@@ -69,7 +68,7 @@ class UnknownMember(BtfError):
 
 @dataclass(frozen=True)
 class Type:
-    """One BTF type: `at` is where its trailer begins, `size_or_type` as in `struct btf_type`."""
+    """One BTF type. `at` is the offset of its trailer, `size_or_type` as in `struct btf_type`."""
 
     kind: int
     vlen: int
@@ -80,7 +79,7 @@ class Type:
 
 
 class Btf:
-    """Types of one BTF blob. On construction it is only gone through: a type is read when it is asked for."""
+    """Types of one BTF blob. Construction only indexes the types; each is parsed on request."""
 
     def __init__(self, data: bytes) -> None:
         if len(data) < HEADER.size:
@@ -91,7 +90,7 @@ class Btf:
         self._data = data
         self._strings = header_bytes + string_at
         self._starts, self._names, self._kinds = array("I", [0]), array("I", [0]), bytearray(1)
-        """Where each type is, the offset of its name, and its kind; there is no type 0."""
+        """Offset of each type, offset of its name, and its kind. Type ids start at 1."""
         try:
             self._index(header_bytes + type_at, header_bytes + type_at + type_bytes)
         except (struct.error, ValueError) as error:
@@ -100,7 +99,7 @@ class Btf:
     @classmethod
     @functools.cache
     def of_kernel(cls, path: Path | None = None) -> Btf:
-        """BTF of the running kernel, from `path`, or where place() has it; BtfError says what is missing."""
+        """BTF of the running kernel, from `path` or from place(). Raises BtfError if it is missing or invalid."""
         path = path or place()
         try:
             return cls(path.read_bytes())
@@ -132,7 +131,7 @@ class Btf:
         return Type((info >> 24) & 0x1F, info & 0xFFFF, bool(info >> 31), name, size_or_type, at + TYPE.size)
 
     def _named(self, name: str, kinds: frozenset[int]) -> int:
-        """The first type of some kinds with that name; 0 if there is none."""
+        """Id of the first type of these kinds with that name; 0 if there is none."""
         text, at = b"\0%s\0" % name.encode(), self._strings - 1
         names = np.frombuffer(self._names, "u4")
         while (at := self._data.find(text, at + 1)) >= 0:
@@ -148,7 +147,7 @@ class Btf:
         return found
 
     def _find(self, aggregate: Type, member: str) -> tuple[int, Type | None] | None:
-        """(bit offset, type) of a member, looking through anonymous structs and unions."""
+        """(bit offset, type) of a member; searches anonymous structs and unions. None if there is none."""
         for i in range(aggregate.vlen):
             name, type_id, offset = MEMBER.unpack_from(self._data, aggregate.at + i * MEMBER.size)
             bits = offset & 0xFFFFFF if aggregate.kind_flag else offset
@@ -162,7 +161,7 @@ class Btf:
         return None
 
     def has_name(self, name: str) -> bool:
-        """Whether anything in this kernel has that name: a type, a function, a variable of each CPU."""
+        """Whether anything in this kernel has that name: a type, a function, a per-CPU variable."""
         return b"\0%s\0" % name.encode() in self._data
 
     def has_typedef(self, name: str) -> bool:
@@ -170,27 +169,27 @@ class Btf:
         return bool(self._named(name, TYPEDEFS))
 
     def function(self, name: str) -> int:
-        """The id of a function; UnknownMember if there is none of that name."""
+        """Id of a function. Raises UnknownMember if there is none of that name."""
         found = self._named(name, FUNCTIONS)
         if not found:
             raise UnknownMember(name, "()")
         return found
 
     def parameters(self, name: str) -> int:
-        """How many parameters a function has; UnknownMember if there is none of that name."""
+        """Number of parameters of a function. Raises UnknownMember if there is none of that name."""
         function = self._type(self.function(name))
         prototype = self._type(function.size_or_type) if function else None
         return prototype.vlen if prototype else 0
 
     def aggregate(self, name: str) -> int:
-        """The id of a struct or union; UnknownMember if there is none of that name."""
+        """Id of a struct or union. Raises UnknownMember if there is none of that name."""
         found = self._named(name, AGGREGATES)
         if not found:
             raise UnknownMember(name, "(id)")
         return found
 
     def offset(self, struct_name: str, path: str) -> int:
-        """Byte offset of `path` (dots step into nested structs); UnknownMember if there is none."""
+        """Byte offset of `path` (dots separate nested members). Raises UnknownMember if there is none."""
         current = self._resolve(self._named(struct_name, AGGREGATES))
         bits = 0
         for member in path.split("."):
@@ -202,7 +201,7 @@ class Btf:
         return bits // 8
 
     def enumerator(self, enum_name: str, name: str) -> int:
-        """Value of `name` in `enum enum_name`; UnknownMember if there is none."""
+        """Value of `name` in `enum enum_name`. Raises UnknownMember if there is none."""
         found = self._type(self._named(enum_name, ENUMS))
         for i in range(found.vlen if found else 0):
             assert found is not None
@@ -212,7 +211,7 @@ class Btf:
         raise UnknownMember(enum_name, name)
 
     def size(self, struct_name: str) -> int:
-        """Size of `struct struct_name` in bytes; UnknownMember if there is none."""
+        """Size of `struct struct_name` in bytes. Raises UnknownMember if there is none."""
         found = self._resolve(self._named(struct_name, AGGREGATES))
         if found is None:
             raise UnknownMember(struct_name, "(size)")

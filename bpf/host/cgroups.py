@@ -1,7 +1,7 @@
-"""Control groups: which hierarchy tells containers apart on this host, and the groups that exist at the start.
+"""Control groups: the hierarchy that identifies containers on this host, and the groups that exist at the start.
 
-Runs in the supervisor. The names of groups are read by the programs alone (bpf/c/containers.h), the names of
-those that are there before headrace as well: each is shown to the program `enter_cgroup`, from the root down.
+Runs in the supervisor. Only BPF programs interpret the names of groups (bpf/c/containers.h). Each existing group is
+passed to the program `enter_cgroup`, from the root down.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CONTROLLERS = ("memory", "pids", "devices", "cpu", "freezer", "blkio", "cpuset")
-"""Of version 1, in order of preference: runtimes make a group for a container in each that is mounted."""
+"""Controllers of version 1 in order of preference. Runtimes create a container's group in each mounted one."""
 SUBSYSTEMS = {"blkio": "io"}
-"""Controllers whose name in `enum cgroup_subsys_id` is another."""
+"""Controllers with a different name in `enum cgroup_subsys_id`."""
 
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """One mounted hierarchy. `controller` is None for version 2; `id` is the number that the kernel gives it."""
+    """One mounted hierarchy. `controller` is None for version 2; `id` is the kernel's hierarchy number."""
 
     path: Path
     controller: str | None
@@ -28,7 +28,7 @@ class Hierarchy:
 
     @property
     def text(self) -> str:
-        """For `headrace check`."""
+        """Description for `headrace check`."""
         return f"version 2 at {self.path}" if self.controller is None else f"{self.controller} at {self.path}"
 
     @property
@@ -39,7 +39,7 @@ class Hierarchy:
 
 
 def hierarchy(mounts: Path = Path("/proc/self/mounts"), numbers: Path = Path("/proc/self/cgroup")) -> Hierarchy | None:
-    """The hierarchy by which containers are told apart; None if no control group file system is mounted."""
+    """The hierarchy that identifies containers; None if no control group file system is mounted."""
     unified: Path | None = None
     controllers: dict[str, Path] = {}
     for line in mounts.read_text().splitlines():
@@ -61,7 +61,7 @@ def hierarchy(mounts: Path = Path("/proc/self/mounts"), numbers: Path = Path("/p
 
 
 def own(found: Hierarchy, numbers: Path = Path("/proc/self/cgroup")) -> Path:
-    """The group of this process."""
+    """The control group of this process."""
     for line in numbers.read_text().splitlines():
         number, _, path = line.split(":", 2)
         if int(number) == found.id:
@@ -70,9 +70,9 @@ def own(found: Hierarchy, numbers: Path = Path("/proc/self/cgroup")) -> Path:
 
 
 def walk(root: Path) -> Iterator[tuple[Path, int, int]]:
-    """(path, id, id of the group above) of every group below `root`, each after the one above it.
+    """(path, id, id of the parent group) of every group below `root`, parents first.
 
-    Groups that go away meanwhile are left out.
+    Groups that are removed during the walk are omitted.
     """
     pending = [(root, os.stat(root).st_ino)]
     while pending:
@@ -91,9 +91,9 @@ def walk(root: Path) -> Iterator[tuple[Path, int, int]]:
 
 
 def enter_existing(root: Path, enter: Callable[[tuple[int, ...]], object], forget: Callable[[int], object]) -> int:
-    """Show every group to the program that `enter` runs with arguments; how many there were.
+    """Pass every group to the program that `enter` runs with arguments. Returns how many groups there were.
 
-    One that is gone by then may have been entered after its end was seen: it is forgotten again.
+    A group that no longer exists afterwards may have been entered after its removal was seen, so it is forgotten.
     """
     count = 0
     for path, number, above_id in walk(root):

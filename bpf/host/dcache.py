@@ -1,7 +1,7 @@
-"""Where the kernel has its table of names (fs/dcache.c), which a kernel without CONFIG_KALLSYMS_ALL tells nobody.
+"""Locates the kernel's dentry hash table (fs/dcache.c) without its symbol, which needs CONFIG_KALLSYMS_ALL.
 
-A name that is the first in its bucket is pointed to by the table: `bucket = table + 8 * (hash >> shift)`. Of samples
-that a program has taken, most are the first, and agree on a table; others point anywhere.
+The table points to each dentry that is first in its bucket: `bucket = table + 8 * (hash >> shift)`. Most of the
+samples that a program takes are first and therefore agree on a table; the others point anywhere.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from headrace.bpf.layout import NAME_SAMPLE
 GOLDEN_RATIO = 0x61C8864680B583EB
 ALL = (1 << 64) - 1
 LEAST_SHIFT, MAX_SHIFT = 1, 20
-"""Of the 32 bits of a hash: from two billion buckets down to 4,096, which a kernel of 32 MB has."""
+"""Bits by which the 32-bit hash is shifted: from two billion buckets down to 4,096, as on a kernel with 32 MB."""
 AGREE = 3
-"""Names that must agree at least, in different buckets."""
+"""Minimum number of names, in different buckets, that must agree."""
 
 
 class Table(NamedTuple):
-    """Where the buckets begin, and by how many bits a hash is shifted to the number of one."""
+    """Address of the first bucket, and the shift that converts a hash to a bucket number."""
 
     address: int
     shift: int
@@ -34,7 +34,7 @@ def _turned(value: int, bits: int) -> int:
 
 
 def name_hash(folder: int, name: bytes) -> int:
-    """full_name_hash() of fs/namei.c, on 64-bit machines that read whole words (CONFIG_DCACHE_WORD_ACCESS)."""
+    """full_name_hash() of fs/namei.c, for 64-bit machines that read whole words (CONFIG_DCACHE_WORD_ACCESS)."""
     x, y = 0, folder
     whole = len(name) // 8 * 8
     for at in range(0, whole, 8):
@@ -47,8 +47,8 @@ def name_hash(folder: int, name: bytes) -> int:
 
 
 def table_of(samples: Iterable[bytes]) -> Table | None:
-    """The table by which most of some samples (NAME_SAMPLE[1] each) are found; None if they agree on none, or this
-    kernel's hash is another.
+    """The table on which most of the samples (NAME_SAMPLE[1] each) agree; None if too few agree or the kernel uses
+    another hash.
     """
     found: Counter[Table] = Counter()
     for sample in {bytes(s) for s in samples}:

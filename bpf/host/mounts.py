@@ -1,7 +1,7 @@
-"""Mounted file systems, by the device that the kernel gives their files: major << 20 | minor.
+"""Mounted file systems by the device number of their superblock: major << 20 | minor.
 
-What stat(2) says of a file may be another number (btrfs, overlayfs over several file systems); that of its superblock
-stands in /proc/PID/mountinfo, which is read without a look at the file system itself.
+stat(2) may report a different number for a file (btrfs, overlayfs over several file systems). The number of the
+superblock is in /proc/PID/mountinfo, which can be read without accessing the file system.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ REMOTE = frozenset(
     """9p afs beegfs ceph cifs coda gfs2 glusterfs gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs pvfs2 smb3 smbfs
     virtiofs""".split()
 )
-"""File systems that another host serves; those that user space serves are called fuse, fuseblk, fuse.NAME."""
+"""File systems that another host serves. Those that user space serves are named fuse, fuseblk or fuse.NAME."""
 
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
 class Mount(NamedTuple):
-    """A line of mountinfo."""
+    """One line of mountinfo."""
 
     number: int
     device: int
@@ -36,16 +36,16 @@ class Mount(NamedTuple):
 
     @property
     def is_served(self) -> bool:
-        """Whether user space or another host answers for its files, if anybody does."""
+        """Whether file accesses depend on user space or another host, which may never answer."""
         return self.kind.split(".")[0] in ("fuse", "fuseblk") or self.kind in REMOTE
 
     def is_above(self, path: bytes) -> bool:
-        """Whether a path leads through it, or to it."""
+        """Whether a path is the mount point or below it."""
         return path == self.point or path.startswith(self.point.rstrip(b"/") + b"/")
 
 
 def mounts(pid: int | str = "self") -> Iterator[Mount]:
-    """Those that a process sees; none if it is gone."""
+    """The mounts that a process sees; none if the process does not exist."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/mountinfo").read_bytes().split(b"\n"):
             fields = line.split()
@@ -58,7 +58,7 @@ def mounts(pid: int | str = "self") -> Iterator[Mount]:
 
 
 def mount_of(fd: int, pid: int | str = "self") -> Mount | None:
-    """The mount that an open file is of, if that process or this one sees it."""
+    """The mount of an open file, if that process or this one sees it."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         number = int(Path(f"/proc/self/fdinfo/{fd}").read_text().split("mnt_id:")[1].split()[0])
         return next((m for each in (pid, "self") for m in mounts(each) if m.number == number), None)
@@ -66,7 +66,7 @@ def mount_of(fd: int, pid: int | str = "self") -> Mount | None:
 
 
 def file_device(path: str | int) -> int:
-    """The device of the superblock that a file is of; OSError."""
+    """The device number of a file's superblock. Raises OSError."""
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC) if isinstance(path, str) else path
     try:
         found = mount_of(fd)
@@ -77,7 +77,7 @@ def file_device(path: str | int) -> int:
 
 
 def kernel_device(device: int) -> int:
-    """A device as stat(2) has it, as the kernel counts."""
+    """Converts a device number of stat(2) to the kernel's encoding."""
     return os.major(device) << MINOR_BITS | os.minor(device)
 
 
@@ -86,7 +86,7 @@ _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 2, 4, 8
 
 
 def open_beneath(root: int, path: bytes) -> int:
-    """A descriptor that only names a file (O_PATH), on a way without links; OSError."""
+    """Opens a file with O_PATH, without following links and without leaving `root`. Raises OSError."""
     how = struct.pack("<QQQ", os.O_PATH | os.O_CLOEXEC, 0, _NO_MAGICLINKS | _NO_SYMLINKS | _BENEATH)
     libc = ctypes.CDLL(None, use_errno=True)
     fd = int(libc.syscall(_OPENAT2, root, ctypes.c_char_p(path.lstrip(b"/")), how, len(how)))

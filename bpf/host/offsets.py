@@ -1,7 +1,7 @@
-"""The kernel struct members that the programs read, by the name the C sources use for them.
+"""Kernel struct members that the programs read, by the names that the C sources use.
 
-`KERNEL_task_struct_cred` in C is the byte offset of `struct task_struct.cred` in the running kernel.
-Where a member was renamed or moved over time, the alternatives stand in order of preference.
+`KERNEL_task_struct_cred` in C is the byte offset of `struct task_struct.cred` in the running kernel. Alternatives for
+members that were renamed or moved are listed in order of preference.
 """
 
 from __future__ import annotations
@@ -145,15 +145,14 @@ OFFSETS: dict[str, tuple[tuple[str, str], ...]] = {
         ("vm_area_struct", "vm_file"),
     )
 }
-"""Members that changed their name: since 6.11 an inode's times are plain numbers."""
+# renamed members; since 6.11, the times of an inode are plain numbers
 OFFSETS["inode_ctime_sec"] = (("inode", "i_ctime_sec"), ("inode", "__i_ctime.tv_sec"), ("inode", "i_ctime.tv_sec"))
 OFFSETS["inode_ctime_nsec"] = (("inode", "i_ctime_nsec"), ("inode", "__i_ctime.tv_nsec"), ("inode", "i_ctime.tv_nsec"))
-"""The names in a directory: a list until 6.8, and one with a simple head since then. Both are gone through alike."""
+# children of a directory: a list until 6.8, since then a list with a simple head; both are traversed the same way
 OFFSETS["dentry_children"] = (("dentry", "d_children"), ("dentry", "d_subdirs"))
 OFFSETS["dentry_sibling"] = (("dentry", "d_sib"), ("dentry", "d_child"))
-"""Before 5.14 the start time since boot had another name."""
+# renamed in 5.5
 OFFSETS["task_struct_start_boottime"] = (("task_struct", "start_boottime"), ("task_struct", "real_start_time"))
-"""Where the regions of a process stand in a maple tree, since 6.1."""
 MAPLE_TREE = (
     ("mm_struct", "mm_mt"),
     ("maple_tree", "ma_root"),
@@ -162,14 +161,14 @@ MAPLE_TREE = (
     ("maple_arange_64", "pivot"),
     ("maple_arange_64", "slot"),
 )
-"""And before."""
+"""Members that lead to the regions of a process: a maple tree, since 6.1."""
 RED_BLACK_TREE = (
     *(("mm_struct", "mm_rb"), ("vm_area_struct", "vm_rb")),
     *(("rb_node", "rb_left"), ("rb_node", "rb_right")),
 )
-"""Of kernels with CONFIG_AUDIT."""
+"""Members that lead to the regions of a process before 6.1: a red-black tree."""
 AUDIT = (("task_struct", "loginuid"), ("task_struct", "sessionid"))
-"""Where the numbers of a namespace stand, since 4.20."""
+"""Members on kernels with CONFIG_AUDIT."""
 PIDS = (
     ("pid_namespace", "idr.idr_rt.xa_head"),
     ("pid_namespace", "idr.idr_base"),
@@ -178,9 +177,9 @@ PIDS = (
     ("pid", "tasks"),
     ("task_struct", "pid_links"),
 )
-"""Whose part of procfs it is. The structure stands in fs/proc/internal.h."""
+"""Members that lead to the process ids of a namespace, since 4.20."""
 PROC = (("proc_inode", "pid"), ("proc_inode", "fd"), ("proc_inode", "vfs_inode"))
-"""Of kernels with io_uring and the tracepoint of a submission as it is since 6.3."""
+"""Members that lead to the process of a procfs file. The structure is declared in fs/proc/internal.h."""
 IO_URING = (
     ("io_kiocb", "opcode"),
     ("io_kiocb", "flags"),
@@ -200,24 +199,24 @@ IO_URING = (
         for member in ("old_dfd", "new_dfd", "oldpath", "newpath")
     ),
 )
-"""Where io_uring has the caller's pointers to addresses."""
+"""Members on kernels with io_uring and the submission tracepoint in its form since 6.3."""
 IO_ADDRESS = (("io_connect", "addr"), ("io_connect", "addr_len"), ("io_sr_msg", "umsg"))
+"""The caller's pointers to addresses in io_uring requests."""
 IO_BIND = (("io_kiocb", "async_data"), ("io_bind", "addr_len"), ("io_async_msghdr", "addr"))
 IO_COPY = (("io_async_msghdr", "vec"), ("io_async_msghdr", "msg.msg_name"), ("io_async_msghdr", "msg.msg_namelen"))
-"""Where the kernel has copied them to; of older kernels that is told of BIND alone."""
+"""The kernel's copies of these addresses. On older kernels, which lack IO_COPY, only those of BIND are read."""
 OPERATIONS = """READV WRITEV FSYNC READ_FIXED WRITE_FIXED POLL_ADD SYNC_FILE_RANGE SENDMSG RECVMSG ACCEPT CONNECT
     FALLOCATE OPENAT CLOSE STATX READ WRITE FADVISE SEND RECV OPENAT2 SPLICE TEE SHUTDOWN RENAMEAT UNLINKAT MKDIRAT
     SYMLINKAT LINKAT MSG_RING FSETXATTR FGETXATTR URING_CMD SEND_ZC SENDMSG_ZC READ_MULTISHOT FTRUNCATE BIND LISTEN
     RECV_ZC EPOLL_WAIT READV_FIXED WRITEV_FIXED FIXED_FD_INSTALL""".split()
 NO_OPERATION = 63
-"""Stands for an operation that this kernel does not have."""
+"""Value for an operation that this kernel lacks."""
 DCACHE_MOUNTED = 0x10000
-"""Where it is no enumerator, before 6.15."""
-"""Of kernels with seccomp filters."""
+"""Value in kernels before 6.15, where it is not an enumerator."""
 SECCOMP = (("seccomp_filter", "prev"), ("seccomp_filter", "notif"))
-"""Of kernels with modules."""
+"""Members on kernels with seccomp filters."""
 MODULES = (("module", "name"), ("module", "version"), ("module", "srcversion"), ("module", "list"))
-"""What hooks look at (bpf/c/hooks.c), each if the kernel has it."""
+"""Members on kernels with modules."""
 HOOKED = (
     *(("bpf_map", "id"), ("bpf_map", "name"), ("bpf_prog", "aux"), ("bpf_prog", "type")),
     *(("bpf_prog_aux", "id"), ("bpf_prog_aux", "name")),
@@ -227,6 +226,7 @@ HOOKED = (
     *(("k_sigaction", f"sa.sa_{name}") for name in ("handler", "flags", "mask")),
     *(("task_struct", "sighand"), ("sighand_struct", "action")),
 )
+"""Members that hooks read (bpf/c/hooks.c). Each is optional."""
 REGISTERS = {
     "x86_64": ("di", "si", "dx", "r10", "r8", "r9", "bx", "cx", "bp", "orig_ax", "ip"),
     "aarch64": ("regs", "orig_x0", "syscallno", "pc"),
@@ -234,7 +234,7 @@ REGISTERS = {
 
 
 def resolve(btf: Btf, machine: str) -> dict[str, int]:
-    """`KERNEL_*` constants for the C sources; UnknownMember if this kernel lacks one."""
+    """`KERNEL_*` constants for the C sources. Raises UnknownMember if this kernel lacks a required member."""
     wanted = dict(OFFSETS)
     for register in REGISTERS[machine]:
         wanted[f"pt_regs_{register}"] = (("pt_regs", register),)
@@ -265,7 +265,7 @@ def resolve(btf: Btf, machine: str) -> dict[str, int]:
     found["KERNEL_DCACHE_MOUNTED"] = DCACHE_MOUNTED
     with contextlib.suppress(UnknownMember):
         found["KERNEL_DCACHE_MOUNTED"] = btf.enumerator("dentry_flags", "DCACHE_MOUNTED")
-    if VMLINUX.exists():  # functions are called by their number there
+    if VMLINUX.exists():  # kernel functions are called by BTF id, which requires vmlinux BTF
         with contextlib.suppress(UnknownMember):
             found |= {
                 "KERNEL_rdonly_cast": btf.function("bpf_rdonly_cast"),

@@ -1,4 +1,4 @@
-"""The kernel's symbols (/proc/kallsyms): where a name stands, and whose an address is."""
+"""The kernel's symbols (/proc/kallsyms): addresses of names, and names and owners of addresses."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import NamedTuple
 SYMBOLS = Path("/proc/kallsyms")
 KERNEL = "system"
 HIDDEN = "hidden"
-"""Owners that are no module: the kernel itself, and what no symbol tells of. The words are Tracee's."""
+"""Owners that are not modules: the kernel itself, and unknown code. The words are Tracee's."""
 LINE = re.compile(rb"^([0-9a-f]+) (\w) (\S+)(?:\t\[(\S+)\])?$", re.MULTILINE)
 
 
 class Place(NamedTuple):
-    """The function that an address is in."""
+    """The function that contains an address."""
 
     symbol: str
     offset: int
@@ -27,18 +27,18 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Symbols:
-    """What /proc/kallsyms had at one time. `text` is its whole content."""
+    """Content of /proc/kallsyms at one time. `text` is the whole file."""
 
     text: bytes
 
     def addresses(self, names: Iterable[str]) -> dict[str, int]:
-        """The kernel's own symbols of these names, but for those whose address is hidden."""
+        """Addresses of the kernel's own symbols with these names. Hidden addresses are omitted."""
         wanted = "|".join(map(re.escape, names)).encode()
         found = re.findall(rb"^([0-9a-f]+) \w (" + wanted + rb")$", self.text, re.MULTILINE)
         return {name.decode(): int(address, 16) for address, name in found if int(address, 16)}
 
     def size(self, name: str) -> int:
-        """Bytes from one of the kernel's own symbols to the next; 0 if it is not there."""
+        """Bytes from one of the kernel's own symbols to the next; 0 if it is missing."""
         at = self.addresses((name,)).get(name)
         if at is None:
             return 0
@@ -64,7 +64,7 @@ class Symbols:
         return [address for address, _, _ in found], [(name, owner or KERNEL) for _, name, owner in found]
 
     def place(self, address: int, text: range, modules: Iterable[tuple[int, int, str]]) -> Place:
-        """Whose an address is. `text`: the kernel's; `modules`: (first address, bytes, name) of those known."""
+        """The owner and function of an address. `text`: the kernel's text; `modules`: (address, bytes, name)."""
         known = (name for first, size, name in modules if first <= address < first + size)
         owner = KERNEL if address in text else next(known, "")
         addresses, names = self._sorted

@@ -1,1 +1,1 @@
-"""Programs in the kernel: loaded, attached, asked; and the processes that were there before."""
+"""Loads, attaches and controls the BPF programs, and enters processes that already run in their maps."""

@@ -1,15 +1,15 @@
-"""The kernel's own tables, held against its symbols: what a rootkit has changed.
+"""Compares kernel tables with the kernel's symbols to find modifications by rootkits.
 
     system calls    sys_call_table, ia32_sys_call_table: each entry is a function of a system call
     seq_operations  of /proc/net/{tcp,tcp6,udp,udp6,raw,raw6}: functions of the kernel
     /proc           the operations of its root: functions of the kernel
-    modules         three ways that do not know of each other: the kernel's list (in its memory, and as /proc/modules
-                    shows it), /sys/module, and the tree by which the kernel finds the module of an address
-    ftrace          functions that call somebody when they begin (enabled_functions of tracefs)
+    modules         three independent sources: the kernel's list (in memory, and as shown by /proc/modules),
+                    /sys/module, and the tree that maps addresses to modules
+    ftrace          functions with a callback at their beginning (enabled_functions of tracefs)
 
-The kernel's memory is read by a program that is run for it (bpf/c/integrity.c). A module stands in one of the three
-before the others while it is loaded or goes: it is told of if it is found so twice in a row. What was told is not told
-again.
+A program reads the kernel's memory on request (bpf/c/integrity.c). While a module is loaded or unloaded, the three
+sources briefly differ, so a hidden module is reported only if two consecutive checks find it. Each finding is reported
+once.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from headrace.bpf.test_run import TestRun
 
 TEXT = ("_stext", "_etext")
 TABLES = {"sys_call_table": False, "ia32_sys_call_table": True}
-"""Tables of system calls; whether they are those of 32 bits."""
+"""Tables of system calls, and whether they contain 32-bit calls."""
 SEQUENCES = tuple(f"{name}_seq_ops" for name in "tcp4 tcp6 udp udp6 raw raw6".split())
 STEPS = ("start", "stop", "next", "show")
-"""struct seq_operations, include/linux/seq_file.h."""
+"""Members of struct seq_operations, include/linux/seq_file.h."""
 PROC, MODULE_LIST, MODULE_TREE, ENABLED = "proc_root", "modules", "mod_tree", "enabled_functions"
 SYMBOLS_NEEDED = (*TEXT, *TABLES, *SEQUENCES, PROC, MODULE_LIST, MODULE_TREE)
 LISTED, LOADED = Path("/proc/modules"), Path("/sys/module")
@@ -48,7 +48,7 @@ MAX_MODULES = 4096
 MAX_TOLD = 65536
 WORD = 8
 NAME_BYTES = 56
-"""MODULE_NAME_LEN of include/linux/module.h, on 64-bit."""
+"""MODULE_NAME_LEN of include/linux/module.h on 64-bit hosts."""
 ENTRY = re.compile(
     r"(?P<symbol>\S+) (?:\[\w+\] )?\((?P<count>\d+)\)(?P<flags>(?: +[A-Z](?= |\t|$))*)"
     r"(?:\s*tramp: (?P<trampoline>0x[0-9a-f]+) \((?P<callback>[^+)\s]+)(?:\+(?P<offset>0x[0-9a-f]+)/\w+)?"
@@ -57,21 +57,21 @@ ENTRY = re.compile(
 
 
 class Found(NamedTuple):
-    """One thing that is not as it should be: an event, and its arguments in order."""
+    """One finding: an event and its arguments in order."""
 
     event: str
     arguments: tuple[str | int | tuple[str, ...] | None, ...]
 
 
 class Module(NamedTuple):
-    """A module as one of the three ways shows it; `address` of its struct, 0 if that way does not tell."""
+    """A module as seen by one of the three sources. `address` of its struct is 0 if the source does not have it."""
 
     name: str
     address: int
 
 
 class Memory:
-    """The kernel's memory, by words."""
+    """Reads kernel memory in words."""
 
     def __init__(self, programs: Programs) -> None:
         fd = programs.function_fd(PEEK)
@@ -79,7 +79,7 @@ class Memory:
         self._peeked = MappedArray(programs.map_fd("peeked"), layout.PEEKED, 1)
 
     def words(self, address: int, count: int) -> list[int] | None:
-        """So many words (512 at most) from an address; None if there is nothing to be read."""
+        """`count` words (at most 512) from an address; None if they cannot be read."""
         if not address or not self._run((address, count)) or self._peeked.array["failed"][0]:
             return None
         return [int(word) for word in self._peeked.array["words"][0, :count]]
@@ -90,18 +90,18 @@ class Memory:
         return found[0] if found else 0
 
     def text(self, address: int, most: int) -> str:
-        """A text that ends with a NUL."""
+        """A text up to its NUL, at most `most` bytes."""
         words = self.words(address, most // WORD)
         return np.array(words or [], "<u8").tobytes().partition(b"\0")[0].decode(errors="backslashreplace")
 
     def close(self) -> None:
-        """Unmap."""
+        """Unmap the result."""
         self._peeked.close()
 
 
 def lack(names: Iterable[str], symbols: dict[str, int], modules: bool) -> str:
-    """Why none of the tables at these symbols can be looked at; "" if one can. `symbols`: those of SYMBOLS_NEEDED that
-    are there; `modules`: whether the kernel has any.
+    """Why none of the tables at the symbols `names` can be checked; "" if at least one can. `symbols`: the available
+    ones of SYMBOLS_NEEDED; `modules`: whether the kernel supports modules.
     """
     if ENABLED in names:
         try:
@@ -119,21 +119,23 @@ def lack(names: Iterable[str], symbols: dict[str, int], modules: bool) -> str:
 
 
 class Integrity:
-    """Looks at the tables, and has what it finds told. Made with the rights to see addresses; used with less."""
+    """Checks the tables and emits findings. Must be constructed with the privilege to see kernel addresses; later
+    checks need less.
+    """
 
     def __init__(self, programs: Programs, btf: Btf) -> None:
         self._memory = Memory(programs)
         self._btf = btf
         tells = {event: programs.function_fd(f"tell_{event}") for event in programs.wanted.checked}
         self._tells = {event: TestRun(fd) for event, fd in tells.items() if fd is not None}
-        # who opens them decides what they show
+        # the credentials at open time decide whether addresses are visible
         self._kallsyms, self._listed = _opened(SYMBOLS), _opened(LISTED)
         symbols = Symbols(_content(self._kallsyms))
         self._addresses = symbols.addresses(SYMBOLS_NEEDED)
         self._functions = symbols.functions(CALL_FUNCTION)
         self._text = range(self._addresses.get(TEXT[0], 0), self._addresses.get(TEXT[1], 0))
         self._now: tuple[Symbols, list[tuple[int, int, str]]] | None = None
-        """Symbols and modules as they are during a look, once they are asked for: to read them takes 0.2 s."""
+        """Symbols and modules during a check, read on first use because that takes 0.2 s."""
         self._suspected: set[Found] = set()
         self._told: set[Found] = set()
         self._own_hooks = frozenset(programs.hooked_functions)
@@ -142,7 +144,7 @@ class Integrity:
         self._names = {is_compat: {n: name for c, n, name in calls if c == is_compat} for is_compat in TABLES.values()}
 
     def look(self) -> list[Found]:
-        """Look once; what is new is told, and returned."""
+        """Check once. Emits and returns the new findings."""
         new = [found for found in self._found() if found not in self._told][: MAX_TOLD - len(self._told)]
         for found in new:
             self._told.add(found)
@@ -153,7 +155,7 @@ class Integrity:
 
     @property
     def unsure(self) -> bool:
-        """Whether something has to be looked at again soon."""
+        """Whether another check should follow soon to confirm a finding."""
         return bool(self._suspected)
 
     def _found(self) -> Iterator[Found]:
@@ -173,7 +175,7 @@ class Integrity:
             names = self._names[compat]
             entries = self._memory.words(self._addresses.get(name, 0), self._sizes[name]) or []
             for number, entry in enumerate(entries):
-                # 0: the table is filled up to where the next one begins
+                # 0 is padding up to the next symbol
                 if entry and entry not in self._functions:
                     place, call = self._place(entry), names.get(number, str(number))
                     yield Found("hooked_syscall", (call, f"{entry:x}", place.symbol or None, place.owner))
@@ -184,7 +186,7 @@ class Integrity:
             yield Found("hooked_syscalls", (found,))
 
     def _foreign(self, functions: dict[str, int]) -> tuple[str, ...]:
-        """Of these functions, those that are not the kernel's own."""
+        """Descriptions of those functions that are outside the kernel's text."""
         return tuple(
             f"{name} {address:x} {self._place(address).owner}"
             for name, address in functions.items()
@@ -247,7 +249,7 @@ class Integrity:
             entry = self._memory.word(entry)
 
     def _in_tree(self) -> Iterator[Module]:
-        """By `mod_tree`: two red-black trees of the same nodes, one of them in use (include/linux/rbtree_latch.h)."""
+        """Modules in `mod_tree`: two red-black trees with the same nodes, one in use (include/linux/rbtree_latch.h)."""
         try:
             root = self._btf.offset("mod_tree_root", "root") + self._btf.offset("latch_tree_root", "tree")
             node = self._btf.offset("mod_tree_node", "node")
@@ -297,7 +299,7 @@ class Integrity:
         return symbols.place(address, self._text, modules)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Unmap and close everything."""
         self._memory.close()
         for fd in (self._kallsyms, self._listed):
             if fd is not None:
@@ -305,7 +307,7 @@ class Integrity:
 
 
 def _in_sysfs() -> list[str]:
-    """Modules that were loaded, by /sys/module: what is built in has no state."""
+    """Loaded modules in /sys/module. Built-in modules have no `initstate`."""
     with suppress(OSError):
         return [folder.name for folder in LOADED.iterdir() if (folder / "initstate").exists()]
     return []
@@ -332,7 +334,7 @@ def _lines(fd: int | None) -> list[str]:
 
 
 def _passed(arguments: tuple[str | int | tuple[str, ...] | None, ...], kept: list[object]) -> list[int]:
-    """Arguments for a program: texts by their address. `kept` holds the memory."""
+    """Arguments for a program. Texts are passed by address; `kept` keeps their memory alive."""
 
     def address(memory: ctypes.Array[Any]) -> int:
         kept.append(memory)

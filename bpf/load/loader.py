@@ -1,4 +1,4 @@
-"""Load and attach the programs. Runs in the supervisor, the only process with privilege."""
+"""Loads and attaches the programs. Runs in the supervisor, the only privileged process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GROUP_OWN, GROUP_TREE, GROUP_NOT_TREE, GROUP_FOLLOWED, GROUP_ARMED = 1, 2, 4, 8,
 MOUNT_TRACEFS = f"mount -t tracefs tracefs {probes.TRACEFS[0]}"
 INSTALL = "apt install python3-bpfcc, then make setup"
 ESSENTIAL = frozenset({"on_sys_exit", "on_sched_switch", *(f"on_{name}" for name in LIFECYCLE)})
-"""Programs that no run can be without, whatever they raise."""
+"""Programs that every run needs."""
 STACK = re.compile(r"in function (\w+) .*stack limit")
 READ_KERNEL, UNLOCK = (
     "unknown func bpf_probe_read_kernel",
@@ -37,11 +37,11 @@ READ_KERNEL, UNLOCK = (
 )
 SAMPLE_NAMES, ENTRY = "sample_names", "on_entry"
 HOOKED = "@hook"
-"""Of what there is a second time: tail calls go to programs of the same kind."""
+"""Suffix of the kprobe copies of a map and a program. Tail calls only reach programs of the same type."""
 
 
 class LoadError(Exception):
-    """The programs cannot run here; `remedy` says what would help."""
+    """The programs cannot run here. `remedy` says what would help."""
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message + (f" ({remedy})" if remedy else ""))
@@ -49,19 +49,19 @@ class LoadError(Exception):
 
 
 class RefusedError(LoadError):
-    """The kernel does not take a program."""
+    """The kernel rejects a program."""
 
 
 class Programs:
-    """The loaded programs and their maps. Detached and freed by close()."""
+    """The loaded programs and their maps. close() detaches and frees them."""
 
     def __init__(self, wanted: Wanted, btf: Btf, kept: Path | None = None, whole: bool = False) -> None:
-        """`kept`: a folder for what was compiled (bpf/programs/compiler.py); `whole`: if the kernel refuses a
-        program, it is RefusedError whatever that is for. LoadError.
+        """Raises LoadError. `kept`: cache folder for compiled programs (bpf/programs/compiler.py); `whole`: raise
+        RefusedError if the kernel rejects any program, even one that only some events need.
         """
         self.wanted, self._whole = wanted, whole
         self.refused: dict[str, str] = {}
-        """Programs that the kernel does not take, and why: their events do not come."""
+        """Programs that could not be used, with the reason. Their events are missing."""
         self.cpus = probes.possible_cpus()
         machine = platform.machine()
         if machine not in offsets.REGISTERS:
@@ -73,7 +73,7 @@ class Programs:
         probes.lift_memory_limit()
         self._kernel = kernel | source.features(btf, syscall.takes(syscall.EXCHANGE), syscall.takes(syscall.ANCESTOR))
         self._perf_events: dict[str, str] = {}
-        """Tracepoints whose programs hang on perf events, and their groups."""
+        """Tracepoints whose programs use perf events, with their groups."""
         if probes.can_be_preempted(btf):
             self._perf_events = source.PERF_EVENTS
             self._kernel |= self._records()
@@ -86,7 +86,7 @@ class Programs:
         self._maps: dict[str, syscall.Map] = {}
         found = self._compiled(machine, kept)
         wanted = self.wanted
-        # one that needed too much stack is not there
+        # hook programs that needed too much stack are missing
         self._hooked = {program: where for program, where in self._hooked.items() if program in found.programs}
         for spec in found.maps:
             try:
@@ -119,8 +119,8 @@ class Programs:
             raise LoadError(f"cannot read how tracepoints record: {error.strerror}", MOUNT_TRACEFS) from error
 
     def _compiled(self, machine: str, kept: Path | None) -> compiler.Compiled:
-        """The programs. One that needs more stack than there is, as on kernels for which more is read by calls, is left
-        out with its events.
+        """The compiled programs. A program that exceeds the stack limit is omitted together with its events. This
+        happens on kernels where more data must be read through calls.
         """
         while True:
             self._defines = source.defines(self.wanted, self.cpus, self._kernel, self._prepares)
@@ -138,7 +138,7 @@ class Programs:
                 self.wanted = dataclasses.replace(self.wanted, events=events)
 
     def _load(self, found: compiler.Compiled) -> None:
-        """All programs that are wanted: each is checked by the kernel, which takes longest."""
+        """Load all requested programs. Most of the time is spent in the kernel's verifier."""
         tails = [f"on_{program}" for program in self.wanted.tails]
         run = (*self.wanted.run, *(set(found.programs) & {SAMPLE_NAMES}))
         kinds = dict.fromkeys(run, RAW_TRACEPOINT)
@@ -146,13 +146,13 @@ class Programs:
             kinds[function] = TRACEPOINT if tracepoint in self._perf_events else RAW_TRACEPOINT
         entered = set(source.entries(self.wanted, self._defines).values()) | set(self.wanted.origin)
         entries = {ENTRY, *entered} if entered else ()
-        # tail calls go to programs of the same kind
+        # tail calls only reach programs of the same type
         kinds |= dict.fromkeys((*tails, *entries), TRACEPOINT if self._perf_events else RAW_TRACEPOINT)
         if self._hooked:
             kinds |= dict.fromkeys((*self._hooked, f"on_{WALK}{HOOKED}"), KPROBE)
         fds = {name: each.fd for name, each in self._maps.items()}
         numbers = source.numbers(self.wanted.scope)
-        # the largest first: they take longest
+        # largest first: they take longest
         order = sorted(kinds, key=lambda name: -len(found.programs[name.removesuffix(HOOKED)].instructions))
 
         def load(key: str) -> None:
@@ -176,7 +176,7 @@ class Programs:
             list(pool.map(load, order))
 
     def _find_names(self) -> None:
-        """Have the programs find names by the kernel's own table."""
+        """Find the kernel's dentry hash table and let the programs use it."""
         if SAMPLE_NAMES not in self._functions or not TestRun(self._functions[SAMPLE_NAMES])():
             return
         table = dcache.table_of(sample for _, sample in self._maps["name_samples"].items())
@@ -196,36 +196,36 @@ class Programs:
 
     @property
     def tree_change(self) -> int:
-        """Thread groups that came into the traced trees less those that ended, as the kernel saw it."""
+        """Number of thread groups that joined the traced trees minus those that ended, as counted by the kernel."""
         return int(self._status.array["tree_live"][0])
 
     @property
     def modules_loaded(self) -> int:
-        """Modules since the start, where the kernel's tables are looked at."""
+        """Number of modules loaded since the start. Counted only if kernel tables are checked."""
         return int(self._status.array["modules_loaded"][0])
 
     @property
     def hooked_functions(self) -> frozenset[str]:
-        """Functions of the kernel that programs hang on."""
+        """Kernel functions that have a kprobe."""
         return frozenset(name for name, _ in self._hooked.values())
 
     def function_fd(self, name: str) -> int | None:
-        """Descriptor of a loaded program, valid until close(); None if the kernel did not take it."""
+        """Descriptor of a loaded program, valid until close(); None if it was not loaded."""
         return self._functions.get(name)
 
     @property
     def groups_overflow(self) -> int:
-        """Thread groups that found no place in the kernel's table."""
+        """Number of thread groups that did not fit in the map `groups`."""
         return int(self._status.array["groups_overflow"][0])
 
     @property
     def flush_fd(self) -> int:
-        """Descriptor of the program that sends what waits on a CPU (BPF_PROG_TEST_RUN)."""
+        """Descriptor of the program that sends the pending frames of a CPU (BPF_PROG_TEST_RUN)."""
         return self._functions["flush_now"]
 
     def missed_runs(self) -> dict[str, int]:
-        """Runs that the kernel skipped, since it was in a program on that CPU already, by what would have run: the
-        tracepoint, or `enter_CALL`.
+        """Number of runs that the kernel skipped because a program was already running on that CPU, by the name of the
+        tracepoint or `enter_CALL`.
         """
         missed = {}
         for function, fd in self._functions.items():
@@ -237,7 +237,7 @@ class Programs:
 
     @property
     def slots(self) -> int:
-        """Frames per CPU: one a shard, and the two others."""
+        """Frames per CPU: one per shard, and two others."""
         return self.wanted.shards + layout.EXTRA_SLOTS
 
     def _fill_calls(self) -> None:
@@ -279,7 +279,7 @@ class Programs:
         self._maps["calls"][call.slot] = row.tobytes()
 
     def ask(self, events: Sequence[Event]) -> None:
-        """Have these system calls told of from now on, and no others. What is not one stays as it was loaded."""
+        """Record these system calls from now on, and no others. Other events stay as loaded."""
         names = {event.name for event in events if event.hook == SYS_EXIT}
         for call in catalogue().rows:
             wanted = call.event.name in names
@@ -288,13 +288,13 @@ class Programs:
                 continue
             if row is None:
                 row = rows.of_call(call, self.wanted)
-                # a row is not written at once: `wanted` comes last
+                # a row is not written atomically: set `wanted` last
                 self._put_row(call, row)
             row["wanted"] = wanted
             self._put_row(call, row)
 
     def enter_containers(self) -> None:
-        """Make the containers known that are there already; after attach(), so that none is missed."""
+        """Enter the containers that already exist. Call this after attach(), so that none is missed."""
         found = cgroups.hierarchy()
         if found is not None:
             cgroups.enter_existing(found.path, TestRun(self._functions["enter_cgroup"]), self._forget_cgroup)
@@ -306,12 +306,12 @@ class Programs:
             del self._maps["containers"][number]
 
     def containers(self) -> dict[int, np.ndarray[Any, Any]]:
-        """Known control groups of containers, CONTAINER[1] by id of the group. For tests and `stat`."""
+        """Known control groups of containers, CONTAINER[1] by control group id. For tests and `stat`."""
         return {key: np.frombuffer(value, layout.CONTAINER) for key, value in self._maps["containers"].items()}
 
     @property
     def containers_overflow(self) -> int:
-        """Control groups of containers that found no place in the kernel's table."""
+        """Number of control groups of containers that did not fit in the map `containers`."""
         return int(self._status.array["containers_overflow"][0])
 
     def set_perf_fd(self, name: str, cpu: int, fd: int) -> None:
@@ -327,30 +327,30 @@ class Programs:
         self._status.array["user_epoch"] += np.uint64(1)
 
     def set_boot_epoch(self, offset_ns: int) -> None:
-        """CLOCK_REALTIME minus CLOCK_BOOTTIME, when somebody has set the clock."""
+        """Set CLOCK_REALTIME minus CLOCK_BOOTTIME after the wall clock was changed."""
         self._status.array["boot_epoch_ns"] = offset_ns
 
     def tell_again(self) -> None:
-        """Have the image of every process told of once more: a worker has forgotten them."""
+        """Report the image of every process again, because a worker has lost its process tree."""
         self._status.array["told_epoch"] += np.uint64(1)
         self._groups_changed()
 
     def let_pass(self, all_records: bool) -> None:
-        """Whether records pass that the signatures of the beginning do not look for (bpf/programs/early.py, AnyOf)."""
+        """Set whether to pass records that the initial signatures cannot match (bpf/programs/early.py, AnyOf)."""
         self._status.array["let_pass"] = int(all_records)
 
     def groups(self) -> dict[int, int]:
-        """Thread groups that the kernel side knows, with their flags. For tests and seeding."""
+        """Thread groups in the map `groups`, with their flags. For tests and seeding."""
         return {key: int.from_bytes(value, "little") for key, value in self._maps["groups"].items()}
 
     def forget_group(self, tgid: int) -> None:
-        """Take a thread group out again, if it is still there."""
+        """Remove a thread group if it is in the map."""
         with contextlib.suppress(KeyError):
             del self._maps["groups"][tgid]
         self._groups_changed()
 
     def attach(self) -> None:
-        """Attach every program; LoadError names the hook that was refused."""
+        """Attach every program. Raises LoadError with the name of the tracepoint if one cannot be attached."""
         entry = [(ENTRY, "sys_enter")] if ENTRY in self._functions else []
         for function, tracepoint in [*source.attached(self._defines), *entry]:
             if function in self.refused:
@@ -386,7 +386,7 @@ class Programs:
             raise LoadError(f"cannot attach to {tracepoint}: {error.strerror}", MOUNT_TRACEFS) from error
 
     def detach(self) -> None:
-        """Detach every program. Records already in frames stay there: flush them afterwards."""
+        """Detach every program. Records that are already in frames stay there: flush them afterwards."""
         while self._attached:
             os.close(self._attached.pop())
 

@@ -1,4 +1,4 @@
-"""Running processes and what descends from them, entered in the kernel's table at the start. Runs in the supervisor."""
+"""Enters running processes and their descendants in the map `groups` at the start. Runs in the supervisor."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from headrace.bpf.load.loader import Programs
 
 
 def seed_tree(programs: Programs, roots: Sequence[int], flags: int, proc: Path = Path("/proc")) -> int:
-    """Enter running processes and their descendants, again until nothing is new; how many there were.
+    """Enter `roots` and their running descendants, in passes until nothing is new. Returns how many were entered.
 
-    Called after attaching: what a process forks from then on enters by itself, so a pass that finds
-    nothing new has all of them.
+    Call this after attaching: programs then enter new children themselves, so a pass that finds nothing new is
+    complete.
     """
     known: set[int] = set()
     seeded = 0

@@ -1,1 +1,1 @@
-"""Programs: which are wanted, their source and constants, and how they become instructions."""
+"""BPF programs: selection, source, constants, and compilation to instructions."""

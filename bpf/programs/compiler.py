@@ -1,8 +1,9 @@
-"""From C to instructions: bcc compiles in a process of its own, and what it made is kept for the next time.
+"""Compiles C to BPF instructions: bcc runs in a separate process, and the result is cached.
 
-Compiling takes seconds and 100 MB, loading what was compiled needs neither: so the compiler ends before the run begins,
-and the same programs are not compiled twice. What is kept is named by all that it depends on (the text, the flags, the
-headers, bcc's version); it is believed only if its folder and file are this user's and nobody else can write there.
+Compiling takes seconds and 100 MB; loading compiled programs needs neither. The compiler therefore exits before the
+run begins, and unchanged programs are not compiled again. The name of a cache file depends on all inputs (text, flags,
+headers, bcc version). A cache file is used only if it and its folder belong to this user and no other user can write
+there.
 
     python -m headrace.bpf.programs.compiler    from an encoded Source (stdin) to an encoded Compiled (stdout)
 """
@@ -30,44 +31,44 @@ from headrace.bpf.syscall import INSTRUCTION, MapSpec
 HERE = Path(__file__).parents[1]
 FORMAT = 4
 MAX_KEPT = 64
-"""Files; that which was not used for longest goes first."""
+"""Maximum cache files. The least recently used ones are deleted first."""
 SUFFIX = ".bpf"
 COMPILE_S = 300
 LD_IMM64, PSEUDO_MAP_FD, CALL, PSEUDO_CALL = 0x18, 1, 0x85, 1
 CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
 SYMBOLS = b"ffffffff81000000 T bpf_probe_read_kernel\nffffffff81000010 T bpf_probe_read_user\n"
-"""Functions that the programs call themselves: a kernel that has none is refused when they are loaded."""
+"""Functions that the programs call directly. A kernel without them rejects the programs when they are loaded."""
 QUICKLY = ("-g0", "-fno-vectorize", "-fno-slp-vectorize", "-fno-unroll-loops", "-Xclang", "-disable-llvm-passes")
-"""Without what costs time and changes nothing: debug information, passes that find nothing to do here, and clang's own
-run of the passes: bcc runs them all again.
+"""Options that save time without changing the result: no debug information, no passes that find nothing to do, and
+none of clang's own passes, which bcc runs again.
 """
 HEAD = struct.Struct("<BBhi")
-"""opcode, registers (destination in the low bits, source in the high ones), offset, immediate: of an instruction."""
+"""Instruction: opcode, registers (destination in the low bits, source in the high bits), offset, immediate."""
 
 
 class CompileError(Exception):
-    """bcc is not there, or refused the text."""
+    """bcc is missing or rejected the source."""
 
 
 class Source(msgspec.Struct, frozen=True):
-    """What is compiled."""
+    """Input of the compiler."""
 
     text: str
     flags: tuple[str, ...]
 
 
 class Code(msgspec.Struct, frozen=True):
-    """Instructions of a program, and which of them (by number) load the address of which map."""
+    """Instructions of a program, and the numbers of those that load map addresses, with the map names."""
 
     instructions: bytes
     maps: dict[int, str]
     functions: dict[str, int] = {}
-    """Where the functions begin that stand behind it."""
+    """Instruction at which each function after the program begins."""
     numbers: dict[int, int] = {}
-    """Which of them load which number of the scope."""
+    """Instructions that load scope numbers, with the index of each."""
 
     def placed(self, fds: dict[str, int], numbers: Sequence[int] = ()) -> bytes:
-        """With the descriptors of maps and the numbers of the scope in place."""
+        """The instructions with map descriptors and scope numbers inserted."""
         code = bytearray(self.instructions)
         for at, which in self.numbers.items():
             low, high = numbers[which] & 0xFFFFFFFF, numbers[which] >> 32
@@ -79,14 +80,14 @@ class Code(msgspec.Struct, frozen=True):
 
 
 class Compiled(msgspec.Struct, frozen=True):
-    """What came of it, by name."""
+    """Output of the compiler: maps, and programs by name."""
 
     maps: tuple[MapSpec, ...]
     programs: dict[str, Code]
 
 
 def compiled(source: Source, folder: Path | None) -> Compiled:
-    """The programs of a source, from `folder` if they are there. CompileError."""
+    """The programs of a source, from the cache in `folder` if possible. Raises CompileError."""
     name = _name(source)
     path = folder / f"{name}{SUFFIX}" if folder and _is_ours(folder) else None
     if path and (found := _kept(path)):
@@ -96,7 +97,7 @@ def compiled(source: Source, folder: Path | None) -> Compiled:
             [sys.executable, "-I", "-m", "headrace.bpf.programs.compiler"],
             input=msgspec.msgpack.encode(source),
             capture_output=True,
-            start_new_session=True,  # a terminal's signals are the supervisor's
+            start_new_session=True,  # the supervisor handles the signals of the terminal
             check=False,
             timeout=COMPILE_S,
         )
@@ -123,7 +124,7 @@ def _name(source: Source) -> str:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether only this user can write there; it is made if it is not there."""
+    """Whether only this user can write to the folder. Creates it if it does not exist."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         return _is_private(os.lstat(folder)) and folder.is_dir()
@@ -162,7 +163,7 @@ def _keep(path: Path, data: bytes) -> None:
 
 
 def import_bcc() -> Any:
-    """The bcc module. CompileError."""
+    """The bcc module. Raises CompileError if it cannot be imported."""
     os.environ.setdefault("BCC_KERNEL_SOURCE", str(HERE / "headers"))
     try:
         return find_bcc.imported()
@@ -192,8 +193,9 @@ def _linked(code: Code, bodies: dict[str, Code]) -> Code:
 
 
 def _code(function: str, instructions: bytes, maps: dict[int, MapSpec]) -> Code:
-    """A program as bcc has it, with descriptors of its own maps. `maps`, by descriptor: its own are added. CompileError
-    if it calls a function that is nowhere: C lets that pass, and the kernel only says that a jump goes astray.
+    """The code of a program that bcc compiled with descriptors of its own maps. Adds these maps to `maps`, by
+    descriptor. Raises CompileError if the program calls an undefined function, which C accepts and for which the
+    kernel reports only an invalid jump.
     """
     found: dict[int, str] = {}
     for at in range(len(instructions) // INSTRUCTION):
@@ -208,8 +210,8 @@ def _code(function: str, instructions: bytes, maps: dict[int, MapSpec]) -> Code:
 
 
 def _hide_symbols() -> None:
-    """For this process alone, have the kernel's symbols be those that bcc looks for: it reads all of them, which takes
-    half of the time. Where that is not allowed it only takes longer.
+    """Replaces /proc/kallsyms for this process with the symbols that bcc needs. Reading the full list takes half of
+    the compile time. If the replacement is not permitted, compiling only takes longer.
     """
     libc = ctypes.CDLL(None)
     with tempfile.NamedTemporaryFile() as file:
@@ -220,7 +222,7 @@ def _hide_symbols() -> None:
 
 
 def main() -> None:
-    """The compiler's process."""
+    """Main function of the compiler process."""
     _hide_symbols()
     try:
         found = _compile(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Source))

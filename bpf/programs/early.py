@@ -1,14 +1,14 @@
-"""Conditions that the programs decide: a record is tested where it was written, and taken back if it fails.
+"""Conditions that the BPF programs evaluate: a record is tested after it is written and discarded if it fails.
 
-A test may only take back what certainly does not match: whatever cannot be told here passes, and the worker's
-predicate (workers/conditions/filters.py), which sees every record that comes, has the last word. So a test knows
-numbers and flags, and texts that are an exact string, a beginning, an end, or both of these.
+A test may discard only records that certainly do not match. Undecidable records pass, and the worker's predicate
+(workers/conditions/filters.py), which sees every record that arrives, makes the final decision. Tests support numbers,
+flags, exact texts, and texts with a given prefix, suffix, or both.
 
-Each test becomes C for `record_passes()` (bpf/c/early.h). Texts are compared eight bytes at a time. A path that was
-walked stands with its last component first, so its beginning is looked for at the end of the blob.
+Each test becomes C code of `record_passes()` (bpf/c/early.h). Texts are compared eight bytes at a time. A walked path
+is stored with its last component first, so its prefix is compared at the end of the blob.
 
-What signatures ask of an event becomes one test, `AnyOf`. Unlike conditions, signatures can change while a run goes on:
-user space lets all records pass then, by `let_pass` of the map `status`.
+The signatures of an event become one test, `AnyOf`. Unlike conditions, signatures can change during a run. User space
+then sets `let_pass` in the map `status`, which lets all records pass.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from headrace.bpf.tables.catalogue import LIFECYCLE, Event
 from headrace.bpf.tables.reads import PATH
 
 MAX_BYTES = 255
-"""Of a text that a test compares with."""
+"""Maximum bytes of a text in a test."""
 SIGNED, UNSIGNED = "s64", "u64"
 
 
@@ -28,7 +28,7 @@ SIGNED, UNSIGNED = "s64", "u64"
 class NumberTest:
     """`argument` (None: the result), cast to `cast`, is one of `values` or has all bits of one of `masks`.
 
-    With another operator than `=` there is one value; with `!=` no mask.
+    With `!=`, it is none of `values`, and `masks` is empty. With `<`, `<=`, `>` or `>=`, there is one value.
     """
 
     event: Event
@@ -39,7 +39,7 @@ class NumberTest:
     masks: tuple[int, ...] = ()
 
     def holds(self) -> str:
-        """C: whether it may hold. Records of 32-bit calls pass."""
+        """C: whether the test may hold. Records of 32-bit calls pass."""
         kind = SIGNED if self.cast.startswith("s") else UNSIGNED
         raw = "h->retval" if self.argument is None else f"early_argument(h, {self.argument})"
         value, op = f"({kind})({self.cast}){raw}", "==" if self.op == "=" else self.op
@@ -49,13 +49,13 @@ class NumberTest:
         return f"(h->flags & HEAD_COMPAT) || ({joined.join(terms)})"
 
     def source(self) -> str:
-        """C that leaves with `false` if the test fails."""
+        """C: returns `false` if the test fails."""
         return f"\tif (!({self.holds()}))\n\t\treturn false;\n"
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A text that begins with `start` and ends with `end`; `exact`: that is `start`, and nothing else."""
+    """A text that begins with `start` and ends with `end`. If `exact`, the text is `start`."""
 
     start: str = ""
     end: str = ""
@@ -63,8 +63,8 @@ class Pattern:
 
     @classmethod
     def of(cls, glob: str) -> Pattern | None:
-        """The pattern that a glob is, or None if it is of another kind."""
-        # the command line's bytes that are no UTF-8 match nothing
+        """The pattern of a glob; None if it is of another form."""
+        # bytes of the command line that are not UTF-8 match nothing
         if any(c in "?[\ufffd\0" or "\ud800" <= c <= "\udfff" for c in glob):
             return None
         start, star, end = glob.partition("*")
@@ -75,7 +75,7 @@ class Pattern:
 
 @dataclass(frozen=True)
 class TextTest:
-    """The text behind `argument` fits one of `patterns`; `negated`: none of them."""
+    """The text of `argument` matches one of `patterns` or, if `negated`, none of them."""
 
     event: Event
     argument: int
@@ -87,39 +87,39 @@ class TextTest:
         return self.event.arguments[self.argument].form == PATH
 
     def terms(self) -> list[list[str]]:
-        """C: of each pattern, what must hold for the text at hand to fit it."""
+        """C: for each pattern, the terms that must all hold for the current text to match."""
         make = path_terms if self._is_path else text_terms
         return [found or ["true"] for found in (make(pattern) for pattern in self.patterns) if found is not None]
 
     def read(self) -> str:
-        """C: the text becomes the one at hand; false if it cannot decide."""
+        """C: makes the argument the current text; false if the text cannot be decided."""
         found = f"early_{'path' if self._is_path else 'text'}(s, h, {self.argument})"
-        # a path that is another one below the process's own root may match as that
+        # a path that differs below the process's own root may match in that form
         return f"{found} && !(h->flags & HEAD_OWN_ROOT)" if self._is_path and not self.negated else found
 
     def source(self) -> str:
-        """C that leaves with `false` if the test fails. What was not read whole passes."""
+        """C: returns `false` if the test fails. Texts that were not read completely pass."""
         fits = " || ".join(f"({' && '.join(terms)})" for terms in self.terms())
         return f"\tif ({self.read()} && {'' if self.negated else '!'}({fits}))\n\t\treturn false;\n"
 
 
 Leaf = NumberTest | TextTest
 Wanted = int | tuple[str, tuple["Wanted", ...]]
-"""A leaf by its number, or EVERY or EITHER of some."""
+"""The number of a leaf, or EVERY or EITHER of a tuple of these."""
 EVERY, EITHER = "every", "either"
 MAX_LEAVES = 64
 
 
 @dataclass(frozen=True)
 class AnyOf:
-    """What signatures can match of an event: `leaves`, none negated, and which of them must hold together."""
+    """The records of an event that signatures can match: `leaves`, none negated, and their combination `wanted`."""
 
     event: Event
     leaves: tuple[Leaf, ...]
     wanted: Wanted
 
     def source(self) -> str:
-        """C that leaves with `false` if no signature can match, as long as they are those that this was made of."""
+        """C: returns `false` if no signature can match, while the signatures of the start of the run are in use."""
         texts: dict[int, list[int]] = {}
         lines = ["*(volatile u64 *)&s->hits = 0;"]
         for number, leaf in enumerate(self.leaves):
@@ -133,7 +133,7 @@ class AnyOf:
         return "\tif (early_narrows()) {\n" + "\n".join(lines) + "\n\t}\n"
 
     def _text(self, numbers: Sequence[int]) -> list[str]:
-        """C: the bits of tests of one text. A component is measured once for all patterns that want to know of it."""
+        """C: the hits of all tests of one text. A component is measured once for all patterns that need its length."""
         plain: list[str] = []
         measured: dict[tuple[str, ...], list[str]] = {}
         read = ""
@@ -143,7 +143,7 @@ class AnyOf:
             read = leaf.read()
             for terms in leaf.terms():
                 at = next((i for i, term in enumerate(terms) if term.startswith(MEASURE)), None)
-                # a pattern that measures something else as well does it by itself
+                # a pattern that also measures something else does so separately
                 if at is None or any(term.startswith(NAME_MEASURE) for term in terms):
                     plain.append(f"if ({' && '.join(terms)})\n{_hit(number)}")
                 else:
@@ -173,12 +173,12 @@ def _joined(wanted: Wanted) -> str:
 
 
 def _literal(value: int, kind: str) -> str:
-    # the least 64-bit number has no literal of its own in C
+    # the smallest 64-bit number has no literal in C
     return f"({kind}){value % 2**64:#x}ULL"
 
 
 def _begins(data: bytes) -> list[str]:
-    """C: the text begins with `data`, which is not longer. Most do not: the first bytes are at hand."""
+    """C: the text begins with `data`, which is not longer than the text. The cached first bytes reject most texts."""
     head = data[:8]
     value = int.from_bytes(head, "little")
     first = f"(s->first & {(1 << 8 * len(head)) - 1:#x}ULL) == {value:#x}ULL"
@@ -186,14 +186,14 @@ def _begins(data: bytes) -> list[str]:
 
 
 def _ends(data: bytes) -> list[str]:
-    """C: the text ends with `data`, which is not longer."""
+    """C: the text ends with `data`, which is not longer than the text."""
     tail = data[-8:]
     last = f"(s->last >> {64 - 8 * len(tail)}) == {int.from_bytes(tail, 'little'):#x}ULL"
     return [last] if len(data) <= 8 else [last, _same(data, f"s->at + s->bytes - {len(data)}")]
 
 
 def _same(data: bytes, at: str) -> str:
-    """C: the bytes at `at`, an address, are `data`."""
+    """C: the bytes at the address `at` are `data`."""
     words = []
     for i in range(0, len(data), 8):
         part = data[i : i + 8]
@@ -206,7 +206,7 @@ def _same(data: bytes, at: str) -> str:
 
 
 def text_terms(pattern: Pattern) -> list[str] | None:
-    """C terms that must all hold for a text to fit; None if that cannot be told here."""
+    """C terms that must all hold for a text to match; None if the programs cannot decide it."""
     start, end = pattern.start.encode(), pattern.end.encode()
     if max(len(start), len(end)) > MAX_BYTES:
         return None
@@ -219,11 +219,11 @@ def _components(names: Iterable[str]) -> bytes:
 
 
 def path_terms(pattern: Pattern) -> list[str] | None:
-    """The same for a walked path: `/a/b` stands as `b NUL a NUL / NUL`."""
+    """Like text_terms(), for a walked path: `/a/b` is stored as `b NUL a NUL / NUL`."""
     if pattern.exact:
         return _exact_path(pattern.start)
     if pattern.start == "/" and not pattern.end:
-        return None  # all but what has no directory
+        return None  # matches everything except names without a directory
     terms: list[str] = []
     if pattern.start:
         found = _path_start(pattern.start)
@@ -236,7 +236,7 @@ def path_terms(pattern: Pattern) -> list[str] | None:
             return None
         terms += found
     if pattern.start and pattern.end:
-        # a beginning and an end that share bytes are no match; two bytes of the blob stand for the root
+        # prefix and suffix must not overlap; the root takes two additional bytes of the blob
         terms.append(f"s->bytes >= {len(pattern.start.encode()) + len(pattern.end.encode()) + 2}")
     return terms
 
@@ -256,7 +256,7 @@ def _path_start(start: str) -> list[str] | None:
     *names, partial = start.removeprefix("/").split("/")
     if not start.startswith("/") or "" in names:
         return None
-    # the NUL of the component below stands before
+    # preceded by the NUL of the next component
     above = b"\0" + _components(names) + b"/\0"
     if len(above) + len(partial.encode()) > MAX_BYTES:
         return None
@@ -284,12 +284,12 @@ def _path_end(end: str) -> list[str] | None:
 
 
 def is_early(event: Event) -> bool:
-    """Whether records of an event may be taken back: the process tree needs all of the lifecycle's."""
+    """Whether records of an event may be discarded. The process tree needs all lifecycle records."""
     return event.name not in LIFECYCLE and event.hook not in (None, "pipeline")
 
 
 def c_source(tests: Sequence[Test]) -> str:
-    """The functions that early.h expects at EARLY_TESTS, "" without tests."""
+    """The functions that early.h expects at EARLY_TESTS; "" without tests."""
     if not tests:
         return ""
     rules = [test for test in tests if isinstance(test, AnyOf)]
@@ -301,7 +301,7 @@ def _function(name: str, tests: Sequence[Test]) -> str:
     of_event: dict[int, list[str]] = {}
     for test in tests:
         of_event.setdefault(test.event.id, []).append(test.source())
-    # an event without tests costs nothing
+    # the map lookup is done only for events with tests
     begin = "\tu32 zero = 0;\n\tstruct early *s = earlies.lookup(&zero);\n\tif (!s)\n\t\treturn true;\n"
     cases = "".join(f"\tif (event == {n}) {{\n{begin}{''.join(parts)}\t}}\n" for n, parts in of_event.items())
     return f"static __always_inline bool {name}(const struct head *h, u32 event)\n{{\n{cases}\treturn true;\n}}\n"

@@ -1,5 +1,5 @@
-"""Where the distribution's bcc is: a virtual environment does not see it, and PyPI's package of that name is something
-else.
+"""Locates the distribution's bcc package. A virtual environment does not see it, and the PyPI package of the same name
+is a different project.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 PLACES = ("/usr/lib/python3/dist-packages", "/usr/lib/python3*/site-packages", "/usr/lib64/python3*/site-packages")
-"""Debian's and Ubuntu's; those of Fedora, RHEL, openSUSE, Arch."""
+"""Folders of Debian and Ubuntu, then those of Fedora, RHEL, openSUSE and Arch."""
 ITS_OWN = "libbcc.py"
-"""A file that bcc has and its namesake has not."""
+"""A file that distinguishes bcc from the PyPI package."""
 
 
 def found() -> ModuleSpec | None:
@@ -40,7 +40,7 @@ def _candidates() -> Iterator[ModuleSpec]:
 
 
 def imported() -> ModuleType:
-    """The module. ImportError."""
+    """The bcc module. Raises ImportError if it is not installed."""
     if already := sys.modules.get("bcc"):
         return already
     spec = found()

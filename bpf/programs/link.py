@@ -1,15 +1,15 @@
-"""What bcc cannot do: calls of the kernel's own functions, and loop bodies behind the programs that call them.
+"""Linking that bcc lacks: calls of kernel functions, and loop bodies placed after the programs that call them.
 
-    call FUNCTION | id          ->   call of the kernel's function with that BTF id (bpf/c/kernel.h)
+    call FUNCTION | id          ->   call of the kernel function with that BTF id (bpf/c/kernel.h)
 
 Loops (bpf/c/loop.h):
 
     program                          program | r1 = r2 | body | r1 = r2 | other body
-      r2 = LOOP + number of body  ->   r2 = pseudo function, so many instructions ahead
+      r2 = LOOP + number of body  ->   r2 = pseudo function, relative to this instruction
       call bpf_loop                    call bpf_loop
 
-bpf_loop() passes the turn's number first and the state second; a body takes the state alone. The kernel asks for BTF
-that says where functions begin (check_ld_imm() in kernel/bpf/verifier.c): `func_info()` makes it.
+bpf_loop() passes the iteration number first and the state second; a body takes only the state. The kernel requires BTF
+that says where functions begin (check_ld_imm() in kernel/bpf/verifier.c). `func_info()` generates it.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ BODIES = (
     *("mix_name", "sample_name"),
     *("region_level", "auxiliary_pair", "region_passed", "magic_buffer"),
 )
-"""Functions that LOOP calls."""
+"""Functions that LOOP can call."""
 LOOP = 0x4C4F4F50 << 32
 INSTRUCTION = 8
 LD_IMM64, PSEUDO_FUNC = 0x18, 4
 SCOPE_NUMBERS = 0x4E554D42 << 32
 CALL, PSEUDO_KFUNC_CALL = 0x85, 2
 FUNCTION = 1 << 30
-"""Numbers of helpers are small, and ids of types, too."""
+"""Marks calls of kernel functions. Helper numbers and BTF ids are smaller."""
 BEFORE_BODY = 1
 R1_IS_R2 = struct.pack("<BBhi", 0xBF, 0x21, 0, 0)
 SIGNED_32 = 1 << 24 | 32
-"""An int's encoding and bits, as BTF has them."""
+"""Encoding and bits of an int in BTF."""
 
 
 def defines() -> dict[str, int]:
-    """What stands for each body in a program that bcc compiles."""
+    """The constant that represents each body in a program that bcc compiles."""
     return {"HAVE_LOOP": 1} | {f"LOOP_{name}": LOOP | number for number, name in enumerate(BODIES)}
 
 
 def called(code: bytes) -> dict[int, str]:
-    """The bodies that a program calls, by the instruction that loads the address."""
+    """The bodies that a program calls, by the number of the instruction that loads the address."""
     found = {}
     for at in range(0, len(code) - INSTRUCTION, INSTRUCTION):
         if code[at] == LD_IMM64 and not code[at + 1] >> 4:
@@ -55,7 +55,7 @@ def called(code: bytes) -> dict[int, str]:
 
 
 def linked(program: bytes, bodies: dict[str, bytes]) -> tuple[bytes, dict[str, int]]:
-    """A program with the bodies that it calls behind it, and the instruction at which each begins."""
+    """A program followed by the bodies that it calls, and the number of the instruction at which each body begins."""
     code, begins = bytearray(program), {}
     calls = called(program)
     waiting = list(dict.fromkeys(calls.values()))
@@ -76,7 +76,7 @@ def linked(program: bytes, bodies: dict[str, bytes]) -> tuple[bytes, dict[str, i
 
 
 def numbered(code: bytes) -> dict[int, int]:
-    """The numbers of the scope that a program loads, each by its place in the scope, by instruction."""
+    """The indices of the scope numbers that a program loads, by the number of the loading instruction."""
     found = {}
     for at in range(0, len(code) - INSTRUCTION, INSTRUCTION):
         if code[at] == LD_IMM64 and struct.unpack_from("<I", code, at + 12)[0] == SCOPE_NUMBERS >> 32:
@@ -85,7 +85,7 @@ def numbered(code: bytes) -> dict[int, int]:
 
 
 def of_kernel(code: bytes) -> bytes:
-    """A program with its calls of the kernel's functions."""
+    """A program with its marked calls replaced by calls of kernel functions."""
     done = bytearray(code)
     for at in range(0, len(code), INSTRUCTION):
         number = struct.unpack_from("<i", code, at + 4)[0]
@@ -96,7 +96,7 @@ def of_kernel(code: bytes) -> bytes:
 
 
 def func_info(program: str, begins: dict[str, int]) -> tuple[bytes, bytes]:
-    """BTF of a program's functions, and where each begins: (instruction, type) as u32 pairs. Each returns an int."""
+    """BTF of a program's functions, and (instruction, type) of each as u32 pairs. Each function returns an int."""
     names = b"\0int\0"
     types = TYPE.pack(1, KIND_INT << 24, 4) + struct.pack("<I", SIGNED_32) + TYPE.pack(0, KIND_FUNC_PROTO << 24, 1)
     info = b""

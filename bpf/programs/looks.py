@@ -1,4 +1,4 @@
-"""How programs find the objects of calls, and the programs that tail calls reach."""
+"""How programs find the objects of calls, and the programs that are reached by tail calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headrace.bpf.tables.events import CALLS
 
 @dataclass(frozen=True)
 class Look:
-    """How a program of bpf/c/objects.h finds the objects of one call: arguments by number, or ARG_RESULT."""
+    """How a program of bpf/c/objects.h finds the objects of one call: argument numbers, or ARG_RESULT."""
 
     program: str
     call: str
@@ -43,10 +43,10 @@ STEPS = {
     "inode_rename": ("rename_back",),
     "bprm_refused": ("execute_failed",),
 }
-"""Programs that others go on with: each raises one event at most."""
+"""Programs that continue another one. Each emits at most one event."""
 WALK, RESOLVE, MULTIPLEXED = "walk", "resolve", "multiplexed"
 ALWAYS = ("pieces", "exec", "tell", "sys_exit", "exec_call", "detailed_call")
-"""Programs that every run has, whatever it asks for."""
+"""Programs that every run has."""
 PROGRAMS = (
     WALK,
     *dict.fromkeys(look.program for look in LOOKS),
@@ -54,6 +54,6 @@ PROGRAMS = (
     RESOLVE,
     *ALWAYS,
 )
-"""Programs that tail calls reach, by number. 0, the walk, stands for none in a call's row."""
+"""Programs that are reached by tail calls, by number. In a call's row, 0 (the walk) means that there is none."""
 VARIANTS = ("", "creat", "openat2", "pair", "fcntl", "vector", "move_mount", "pages")
-"""By number, as `enum variant` of bpf/c/layout.h has them."""
+"""Indexed by `enum variant` of bpf/c/layout.h."""

@@ -1,4 +1,4 @@
-"""Rows of the kernel side's table of calls (bpf/c/layout.h, `struct call`): what is read of each."""
+"""Rows of the BPF table of calls (bpf/c/layout.h, `struct call`), which say what is read from each call."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from headrace.bpf.tables.widths import mask_of
 
 FRAME_ROOM = layout.FRAME_CELLS * layout.CELL_BYTES - layout.CONTEXT.itemsize - 6 * layout.CELL_BYTES
 MESSAGE_ROOM = 2 * (layout.SMALL_BYTES + 16)
-"""Of what a msghdr points to."""
+"""Maximum bytes of the data that a msghdr points to."""
 IN_ORDER = (1, 2, 3, 4, 5, 6)
 THROUGH = frozenset(look.call for look in LOOKS if look.program == MULTIPLEXED)
-"""Calls that stand for others, which the program of 32-bit calls looks for in them."""
+"""Multiplexing calls. The program for 32-bit calls looks up the calls that they stand for."""
 ANY_RESULT = -(2**63), 2**63 - 1
 
 
 def of_call(call: Call, wanted: Wanted, bounds: tuple[int, int] = ANY_RESULT) -> np.ndarray[Any, Any]:
-    """The row of a call, CALL[1]; `bounds`: the least and the largest result that passes."""
+    """The row of a call, CALL[1]. `bounds`: minimum and maximum result for which the call is recorded."""
     row = np.zeros(1, layout.CALL)
     row["arguments"], row["event"] = len(call.arguments), call.event.id
     row["urgent"] = call.event.urgent
@@ -57,7 +57,7 @@ def of_call(call: Call, wanted: Wanted, bounds: tuple[int, int] = ANY_RESULT) ->
 
 
 def _commanded(call: Call) -> dict[int, tuple[Blob, ...]]:
-    # of x32, structs are some of the one ABI and some of the other
+    # x32 calls use structs of both ABIs
     is_x32 = call.compat and call.slot < layout.CALL_SLOTS
     return {} if is_x32 else commanded(call.event.name, call.arguments, call.compat)
 
@@ -73,9 +73,9 @@ def commands(call: Call) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _values(row: np.ndarray[Any, Any], call: Call) -> None:
-    """How its arguments come, and which bits of them the kernel uses. Those of ids are cut by bpf/c/dispatch.h.
+    """Set the registers of the arguments, and the bits that the kernel uses. bpf/c/dispatch.h truncates 16-bit ids.
 
-    32-bit calls go by a program of their own, which takes what `registers` says, or by that of details.
+    32-bit calls use a program of their own that reads arguments as `registers` says, or the one for detailed calls.
     """
     registers = call.registers
     if not registers and layout.CALL_SLOTS <= call.slot < layout.MULTIPLEXED_SLOT:
@@ -97,7 +97,7 @@ def _values(row: np.ndarray[Any, Any], call: Call) -> None:
 
 
 def add_look(row: np.ndarray[Any, Any], look: Look) -> None:
-    """Have a program look at the objects of the call."""
+    """Set the program that reads the objects of the call."""
     row["object"], row["variant"] = PROGRAMS.index(look.program), VARIANTS.index(look.variant)
     for name in ("fd", "path", "dir", "path2", "dir2", "flags"):
         row[name] = getattr(look, name)

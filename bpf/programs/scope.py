@@ -1,8 +1,8 @@
-"""Scope expressions: who is traced, decided in the kernel before anything is read.
+"""Scope expressions: which processes are traced. The kernel decides this before it reads anything else.
 
-An expression is `KEY OP VALUE[,VALUE...]` or a flag (`new`, `follow`). Expressions are ANDed, the
-values of one are ORed. They become one C condition that is compiled into the programs
-(bpf/c/scope.h), so a scope costs what its comparison costs.
+An expression is `KEY OP VALUE[,VALUE...]` or a flag (`new`, `follow`). Expressions are ANDed, the values of one
+expression are ORed. They become one C condition that is compiled into the programs (bpf/c/scope.h), so evaluating a
+scope costs only the comparisons.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NUMBERS = {
 STRINGS = ("comm", "uts", "exe", "cgroup")
 FLAGS = ("new", "follow", "container")
 SPELLINGS = {"not-container": "!container", "pid=new": "new", "p=new": "new", "pid!=new": "!new", "p!=new": "!new"}
-"""Tracee's other ways to write a flag."""
+"""Other spellings of flags, from Tracee."""
 KEYS = {
     "pid": "process id on the host (thread group)",
     "tid": "thread id on the host",
@@ -49,13 +49,14 @@ KEYS = {
 
 
 class ScopeError(Exception):
-    """A scope expression that is malformed, contradictory, or can never match."""
+    """A scope expression is malformed, contradictory, or can never match."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """A parsed scope. `condition` is C over `const struct subject *s`, `container` C over a container's entries
-    (`k` the group's, `root` the container's own, both 0 on the host); "" if no term is about containers.
+    """A parsed scope. `condition` is C over `const struct subject *s`. `container` is C over container map entries
+    (`k`: of the control group, `root`: of the container itself; both 0 on the host), or "" if no term is about
+    containers.
     """
 
     condition: str = "true"
@@ -68,7 +69,7 @@ class Scope:
 
     @property
     def names_processes(self) -> bool:
-        """Whether the scope ends when the processes it names are gone."""
+        """Whether the scope ends when the processes that it names have exited."""
         return bool(self.trees or self.pids)
 
     def c_source(self) -> str:
@@ -76,7 +77,7 @@ class Scope:
         return f"static __always_inline bool scope_terms(const struct subject *s)\n{{\n\treturn {self.condition};\n}}\n"
 
     def c_container(self) -> str:
-        """The function that scope.h expects at SCOPE_CONTAINER, if there is one."""
+        """The function that scope.h expects at SCOPE_CONTAINER; "" if no term is about containers."""
         if not self.container:
             return ""
         head = "bool scope_container(const struct container *k, const struct container *root)"
@@ -128,7 +129,7 @@ def _exe(value: str) -> str:
 
 
 def cgroup_root(mounts: Path = Path("/proc/self/mounts")) -> Path | None:
-    """Where the v2 hierarchy is mounted, or None."""
+    """Mount point of the cgroup v2 hierarchy, or None."""
     for line in mounts.read_text().splitlines():
         _, where, kind, *_ = line.split()
         if kind == "cgroup2":
@@ -161,7 +162,7 @@ def _container(value: str) -> str:
     of_task = re.fullmatch("([0-9a-f]{32})-([0-9]{0,16})", value)
     if not by_digits and not of_task and not 0 < len(data) <= 32:
         raise ScopeError(f"scope container: {value!r} is neither new, started, nor the beginning of a container's id")
-    # names, where they are the id, and digits: whatever the value looks like
+    # any value can be the prefix of a name that is an id, including one that looks like digits
     either = [f"k->runtime >= RUNTIME_LXC && {_id_begins(data.hex())}"] if len(data) <= 32 else []
     if of_task:
         either.append(f"k->runtime == RUNTIME_ECS && {_id_begins(of_task[1] + of_task[2].encode().hex())}")
@@ -172,7 +173,7 @@ def _container(value: str) -> str:
 
 
 def _id_begins(digits: str) -> str:
-    """Whether the bytes of an id begin with these hexadecimal digits."""
+    """C: whether the bytes of an id begin with these hexadecimal digits."""
     terms = []
     for i in range(0, len(digits), 16):
         part = digits[i : i + 16]
@@ -185,7 +186,7 @@ _TERMS = {"comm": _comm, "uts": _uts, "exe": _exe, "cgroup": _cgroup}
 
 
 class _Builder:
-    """Collects expressions; keeps what is needed to see a contradiction."""
+    """Collects expressions and detects contradictions between them."""
 
     def __init__(self, proc: Path, now_ns: int) -> None:
         self.proc, self.now_ns = proc, now_ns
@@ -283,7 +284,7 @@ class _Builder:
 
 
 def _check_command(builder: _Builder) -> None:
-    """A command's own tree is traced, from its exec on: what can match nothing of it is refused."""
+    """Raises ScopeError for expressions that match nothing of a command, whose tree is traced from its exec on."""
     if builder.trees:
         raise ScopeError("scope tree: with a COMMAND it is its own tree that is traced")
     if builder.flags.get("new") is False:
@@ -294,9 +295,9 @@ def _check_command(builder: _Builder) -> None:
 
 
 def parse(expressions: Sequence[str], now_ns: int, command: bool = False, proc: Path = Path("/proc")) -> Scope:
-    """The scope that `expressions` describe; ScopeError says what is wrong with one.
+    """The scope that `expressions` describe. Raises ScopeError with the reason if one is invalid.
 
-    `now_ns` (CLOCK_BOOTTIME) is what `new` compares with; `command` adds the traced command's tree.
+    `now_ns` (CLOCK_BOOTTIME) is the time that `new` compares with. `command` adds the tree of the traced command.
     """
     builder = _Builder(proc, now_ns)
     for text in expressions:

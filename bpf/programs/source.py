@@ -1,8 +1,8 @@
-"""The source of the programs: C files, constants, and what is attached where.
+"""The source of the BPF programs: C files, constants, and attachment points.
 
-The C files are joined into one source with `#line`, since bcc 0.26 rewrites map methods in the main
-file only; errors still name the right file and line. Constants come in by -D: offsets from BTF, sizes
-from bpf/layout.py, event ids from the catalogue, and what is wanted.
+The C files are joined into one source with `#line` directives, because bcc 0.26 rewrites map methods only in the main
+file. Compiler errors still name the original file and line. Constants are passed with -D: offsets from BTF, sizes
+from bpf/layout.py, event ids from the catalogue, and the requested features.
 """
 
 from __future__ import annotations
@@ -78,23 +78,23 @@ SOURCES = (
 GROUPS, COMMANDS = 65536, 2048
 NUMBER = re.compile(r"\b([0-9]+)U(?:LL)?\b")
 ROOMS = frozenset({"recvfrom", "recvmsg"})
-"""Calls of which the entry is seen, since it has the room for an address (bpf/c/addresses.h)."""
+"""Calls whose entry is observed because it holds the size of the address buffer (bpf/c/addresses.h)."""
 ENTRIES = {"mprotect": "enter_mprotect", "identity": "enter_identity"}
-"""Of programs that look at calls: those that see their entry."""
+"""For programs that handle calls at their end: the program that handles their entry."""
 ORIGIN = "suspicious_syscall_source"
 ORIGINS = frozenset(
     """execve execveat clone clone3 fork vfork ptrace process_vm_writev memfd_create mmap mmap2 old_mmap mprotect
     pkey_mprotect socket socketpair socketcall connect bind accept accept4 dup2 dup3 prctl capset setuid setuid32 setgid
     setgid32 setresuid setresuid32 setns unshare chroot pivot_root mount init_module finit_module bpf kill""".split()
 )
-"""Calls of which it is looked where they come from, if that event is wanted (bpf/c/origin.c)."""
+"""Calls whose origin is checked if ORIGIN is requested (bpf/c/origin.c)."""
 CONTAINERS = 16384
-"""Control groups of containers that are known at a time."""
+"""Maximum control groups of containers in the map at a time."""
 NAMES = (
     *("file_open", "inode_unlink", "inode_rename", "inode_link", "inode_symlink", "inode_mknod"),
     *("path_truncate", "sb_mount", "sb_umount", "bprm_refused"),
 )
-"""Programs that follow paths as they were passed."""
+"""Programs that resolve paths as passed by the caller."""
 RUN, PEEK = ("flush_now", "enter_cgroup"), "peek"
 NEEDS = {
     "mmap": "WANT_MMAP",
@@ -103,7 +103,7 @@ NEEDS = {
     "identity": "WANT_BEFORE",
     **dict.fromkeys(NAMES, "WANT_NAMES"),
 }
-"""What a program needs beside the events that it raises."""
+"""Constant that each program needs in addition to those of its events."""
 
 
 PERF_EVENTS = {
@@ -114,7 +114,7 @@ PERF_EVENTS = {
     **dict.fromkeys(("io_uring_create", "io_uring_submit_req"), "io_uring"),
     **dict.fromkeys(("module_load", "module_free"), "module"),
 }
-"""Tracepoints whose programs hang on perf events where raw ones can be preempted, and their groups."""
+"""Tracepoints, with their groups, that programs use through perf events where raw tracepoints can be preempted."""
 RECORDED = {
     "sys_enter": ("id",),
     "sys_exit": ("ret",),
@@ -127,12 +127,12 @@ RECORDED = {
     "module_load": ("name",),
     "module_free": ("name",),
 }
-"""What those programs read of the record (bpf/c/tracepoints.h)."""
+"""Fields that those programs read from the tracepoint record (bpf/c/tracepoints.h)."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the kernel is asked for."""
+    """What a run requests from the kernel."""
 
     events: tuple[Event, ...]
     scope: Scope
@@ -143,28 +143,28 @@ class Wanted:
     fd_paths: bool = False
     tests: tuple[Test, ...] = ()
     retval: tuple[tuple[str, int, int], ...] = ()
-    """(event name, least, largest) result that passes the kernel."""
+    """(event name, minimum, maximum): range of results for which an event is recorded."""
     boot_epoch_ns: int = 0
     """CLOCK_REALTIME minus CLOCK_BOOTTIME."""
 
     @property
     def narrowed(self) -> tuple[AnyOf, ...]:
-        """What signatures can match, event by event."""
+        """Tests for the records that signatures can match, one per event."""
         return tuple(test for test in self.tests if isinstance(test, AnyOf))
 
     @property
     def told(self) -> tuple[str, ...]:
-        """Programs that the loader runs once, at the start."""
+        """Programs that the loader runs once at the start."""
         return ("tell_namespaces",) if any(e.name == "init_namespaces" for e in self.events) else ()
 
     @property
     def origin(self) -> tuple[str, ...]:
-        """The program that looks where calls come from, if it is wanted."""
+        """The program that checks the origin of calls, if it is requested."""
         return tuple(f"enter_{event.name}" for event in self.events if event.name == ORIGIN)
 
     @property
     def checked(self) -> tuple[str, ...]:
-        """Events of what is found in the kernel's own tables (bpf/load/integrity.py)."""
+        """Requested events that report findings in kernel tables (bpf/load/integrity.py)."""
         return tuple(e.name for e in self.events if (e.hook or "").startswith(CHECK))
 
     @property
@@ -174,13 +174,13 @@ class Wanted:
 
     @property
     def programs(self) -> tuple[str, ...]:
-        """Programs that look at the objects of calls."""
+        """Programs that read the objects of calls."""
         found = tuple(p for p in PROGRAMS if any(p in event.programs for event in self.events))
         calls = found or any(e.hook == SYS_EXIT for e in self.events)
         return (*found, MULTIPLEXED) if calls else ()
 
     def raised_by(self, function: str) -> list[str]:
-        """The events that a program raises, of those that are wanted."""
+        """Names of the requested events that a program emits."""
         program = function.removeprefix("on_")
         own = {program, *(first for first, steps in STEPS.items() if program in steps)}
         return [
@@ -194,7 +194,7 @@ class Wanted:
 
     @property
     def tails(self) -> tuple[str, ...]:
-        """Programs that are entered by a tail call."""
+        """Programs that are reached by a tail call."""
         return (
             WALK,
             *([RESOLVE] if set(self.programs) & set(NAMES) else ()),
@@ -205,7 +205,7 @@ class Wanted:
 
 
 def entries(wanted: Wanted, defined: dict[str, int]) -> dict[str, str]:
-    """The programs that see the entries of calls, by call."""
+    """The programs that handle the entries of calls, by call."""
     found = {name: f"enter_{name}" for name in ENTRY_CALLS if f"WANT_{name.upper()}" in defined}
     if "WANT_ROOMS" in defined:
         found |= {name: f"enter_{name}" for name in sorted(ROOMS)}
@@ -214,13 +214,13 @@ def entries(wanted: Wanted, defined: dict[str, int]) -> dict[str, str]:
 
 
 def numbers(scope: Scope) -> list[int]:
-    """The numbers of a scope's conditions, which the loader puts in: process ids, inodes, times."""
+    """The numbers in a scope's conditions, which the loader inserts: process ids, inodes, times."""
     return [int(found[1]) for found in NUMBER.finditer(scope.c_container() + scope.c_source())]
 
 
 def joined(wanted: Wanted, machine: str) -> str:
-    """The whole source, with the conditions of scope and events compiled in, but for the scope's numbers: what is
-    compiled for one process is good for another.
+    """The complete source, with the conditions of scope and events compiled in. Scope numbers are left as
+    placeholders, so programs compiled for one process can be reused for another.
     """
     scope, places = wanted.scope, itertools.count()
     container, terms = (
@@ -243,7 +243,7 @@ def joined(wanted: Wanted, machine: str) -> str:
 
 
 def hierarchy(btf: Btf) -> dict[str, int]:
-    """Which hierarchy of control groups tells containers apart."""
+    """Constants for the control group hierarchy that identifies containers."""
     found = cgroups.hierarchy()
     if found is None:
         return {"CGROUP_HIERARCHY": -1}
@@ -256,7 +256,7 @@ def hierarchy(btf: Btf) -> dict[str, int]:
 
 
 def features(btf: Btf, exchanges: bool, ancestors: bool) -> dict[str, int]:
-    """What this kernel has for programs. `exchanges`, `ancestors`: found by trying (takes() of bpf/syscall.py)."""
+    """Constants for features of this kernel. `exchanges` and `ancestors` were probed (takes() of bpf/syscall.py)."""
     found = {"HAVE_EXCHANGE": 1} if exchanges else {}
     if ancestors:
         found["HAVE_ANCESTOR"] = 1
@@ -272,7 +272,7 @@ def features(btf: Btf, exchanges: bool, ancestors: bool) -> dict[str, int]:
 
 
 def records(tracefs: Path) -> dict[str, int]:
-    """Where the fields stand in the records of tracepoints that this kernel has. OSError if they cannot be read."""
+    """Offsets of the record fields of tracepoints that this kernel has. Raises OSError if they cannot be read."""
     found = {"BY_PERF": 1}
     for tracepoint, names in RECORDED.items():
         with contextlib.suppress(FileNotFoundError):
@@ -290,7 +290,7 @@ def _has_helper(btf: Btf, name: str) -> bool:
 
 
 def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: bool) -> dict[str, int]:
-    """Constants by name: offsets, sizes, ids of events, and what is wanted."""
+    """Constants by name: offsets, sizes, event ids, and requested features."""
     names = {e.name for e in wanted.events}
     found = dict(kernel)
     found |= {
@@ -313,7 +313,7 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
         found["FD_PATHS"] = 1
     if wanted.tests:
         found["EARLY"] = 1
-    # its shape is that of a fact as well
+    # facts have the same format as lifecycle events
     for name in (*names, *LIFECYCLE, *(ON_PROCESSES if names & ON_PROCESSES else ())):
         found[f"EVENT_{name}"] = catalogue().by_name[name].id
     if names & ON_PROCESSES:
@@ -344,7 +344,7 @@ def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: boo
 
 
 def hooked(events: Iterable[Event], btf: Btf) -> dict[str, tuple[str, int]]:
-    """The kernel's function that each program of an event hangs on, and which of those that were to be tried it is."""
+    """For each hook program: the first candidate function that exists in this kernel, and its index in the list."""
     found = {}
     for event in events:
         kind, _, functions = (event.hook or "").partition(":")
@@ -356,7 +356,7 @@ def hooked(events: Iterable[Event], btf: Btf) -> dict[str, tuple[str, int]]:
 
 
 def attached(defined: dict[str, int]) -> list[tuple[str, str]]:
-    """(function, raw tracepoint) of what is attached, exit last so that trees stay complete."""
+    """(function, raw tracepoint) of each program to attach. Exit comes last so that process trees stay complete."""
     optional = {
         "WANT_SYS_ENTER": ("on_sys_enter", "sys_enter"),
         "WANT_SYSCALLS": ("on_sys_exit", "sys_exit"),

@@ -1,8 +1,8 @@
-"""What io_uring can do without a system call that is seen: operations of enum io_uring_op
-(include/uapi/linux/io_uring.h, up to 6.15), by the calls that they do the work of.
+"""Calls whose work io_uring can do without a visible system call: operations of enum io_uring_op
+(include/uapi/linux/io_uring.h, up to 6.15), by the names of the equivalent calls.
 
-Events from the kernel's objects are looked for when a call ends (bpf/c/objects.h), so they are evaded with it.
-`io_uring_submit` is the event that sees what is submitted.
+Programs read kernel objects when a call ends (bpf/c/objects.h), so io_uring evades these events, too. The event
+`io_uring_submit` reports submitted operations.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CALLS = frozenset(
 
 
 def evades(event: Event) -> bool:
-    """Whether an event can be missed since io_uring did it."""
+    """Whether io_uring can do the work of an event without triggering it."""
     if event.is_syscall:
         return event.name in CALLS
     return any(look.program in event.programs and look.call in CALLS for look in LOOKS)

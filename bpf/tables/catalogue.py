@@ -1,8 +1,8 @@
-"""The catalogue: every event by name, with its arguments, their types, and where it comes from.
+"""The catalogue of events, with their arguments, types and sources.
 
-Ids of system calls are their x86-64 numbers. A 32-bit call shares the id of the 64-bit call of its
-name; one that only the i386 table has gets 512 + its number. Events of other hooks follow from 1024.
-Argument names and types are Tracee's, so that its users find them again.
+Ids of system calls are their x86-64 numbers. A 32-bit call has the id of the 64-bit call with the same name; a call
+that only the i386 table has gets 512 + its number. Ids of other events start at 1024. Argument names and types are
+Tracee's, so that its users recognize them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UNKNOWN_CALL_ID = HOOK_BASE - 1
 LEXICAL, HOOK, CHECK = "lexical", "hook", "check"
 SYS_ENTER, SYS_EXIT = "raw_tracepoint:sys_enter", "raw_tracepoint:sys_exit"
 FAMILIES = ("socketcall", "ipc", "struct")
-"""Calls that stand for others, as `enum family` of bpf/c/dispatch.h has them from 1 on."""
+"""Multiplexing calls, in the order of `enum family` of bpf/c/dispatch.h from 1 on."""
 HOOKS_OF_OWN = {"start": "start", "headrace": "pipeline"}
 
 
@@ -38,16 +38,16 @@ DESCRIPTOR_TYPES = ("int", "unsigned int", "unsigned long")
 
 
 def descriptor_of(arguments: tuple[Argument, ...]) -> int | None:
-    """Position of a call's first file descriptor."""
+    """Position of a call's first file descriptor, or None."""
     is_one = (a.type in DESCRIPTOR_TYPES and DESCRIPTOR.fullmatch(a.name) for a in arguments)
     return next((i for i, found in enumerate(is_one) if found), None)
 
 
 @dataclass(frozen=True)
 class Event:
-    """One event. `hook` is None where nothing can provide it yet; `missing` then says why.
+    """One event. `hook` is None if headrace cannot provide the event; `missing` then says why.
 
-    `programs` are those of bpf/c/objects.h that raise it.
+    `programs` are the programs of bpf/c/objects.h that emit it.
     """
 
     id: int
@@ -63,11 +63,11 @@ class Event:
 
     @property
     def cells(self) -> int:
-        """Arguments that a record has a place for."""
+        """Number of arguments that have a cell in the record."""
         return sum(a.in_record for a in self.arguments)
 
     def blobs_with(self, capture_bytes: int) -> tuple[Blob, ...]:
-        """What to read when the first bytes of buffers are asked for, too."""
+        """Data to read if the first `capture_bytes` bytes of buffers are requested."""
         buffer = BUFFERS.get(self.name) if capture_bytes else None
         if buffer is None:
             return self.blobs
@@ -78,7 +78,7 @@ class Event:
 
     @property
     def descriptor(self) -> int | None:
-        """The argument that --fd-paths shows with its file, by position."""
+        """Position of the argument that --fd-paths shows with its file, or None."""
         return descriptor_of(self.arguments) if self.is_syscall else None
 
     def index(self, argument: str) -> int | None:
@@ -89,11 +89,11 @@ class Event:
 
 @dataclass(frozen=True)
 class Call:
-    """One number of one table: which event it is, and what to read for it.
+    """One number of one table: its event, and the data to read for it.
 
-    `compat`: its structs are those of 32 bits; `slot`: its row of the kernel's table (bpf/c/dispatch.h);
-    `registers`: for each argument, by which of the call's it comes, if not by the same; 0 by none, else one more;
-    `joined`: those that have the upper half of their 64 bits in the next.
+    `compat`: it uses 32-bit structs; `slot`: its row in the BPF table of calls (bpf/c/dispatch.h); `registers`: for
+    each argument, 1 + the index of the call argument that holds it, 0 for none, empty if all are in order; `joined`:
+    arguments whose upper 32 bits are in the next register.
     """
 
     number: int
@@ -107,7 +107,7 @@ class Call:
 
 
 class UnknownName(Exception):
-    """A name that the catalogue does not have; `nearest` is the closest one, or None."""
+    """A name is not in the catalogue. `nearest` is the closest known name, or None."""
 
     def __init__(self, kind: str, name: str, nearest: str | None) -> None:
         hint = f"; did you mean {nearest}?" if nearest else ""
@@ -116,7 +116,7 @@ class UnknownName(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` was probably meant to be."""
+    """The known name that `name` most likely refers to, or None."""
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return found[0] if found else None
 
@@ -126,10 +126,10 @@ URGENT = frozenset(
     setreuid setregid setresuid setresgid setfsuid setfsgid capset setns unshare bpf""".split()
 )
 
-"""Calls that do not return, or not as themselves: taken at their entry."""
 ENTRY_CALLS = ("exit", "exit_group", "rt_sigreturn", "sigreturn")
+"""Calls that do not return normally. They are recorded at their entry."""
 ON_PROCESSES = frozenset({"process_vm_readv", "process_vm_writev"})
-"""Calls on a process by its number, which a record says to be the caller's own or not (bpf/c/pids.h)."""
+"""Calls on a process by number. Their records say whether it is the caller's own process (bpf/c/pids.h)."""
 LIFECYCLE = frozenset({"sched_process_fork", "sched_process_exec", "sched_process_exit"})
 LOSS = "loss"
 
@@ -146,14 +146,14 @@ def _arguments(declared: str, widths: str = "") -> tuple[Argument, ...]:
 
 
 def _registers(text: str) -> tuple[tuple[int, ...], frozenset[int]]:
-    """`0 1 2+3`: of a call, see Call."""
+    """Parses `0 1 2+3` to the `registers` and `joined` of a Call."""
     parts = text.split()
     joined = frozenset(i for i, part in enumerate(parts) if "+" in part)
     return tuple(1 + int(part.partition("+")[0]) for part in parts), joined
 
 
 def _hook_events() -> Iterable[tuple[str, str | None, str, tuple[str, ...], tuple[Argument, ...]]]:
-    """(name, hook, what is missing, programs, arguments) of every event of bpf/tables/events.py."""
+    """(name, hook, reason if there is none, programs, arguments) of every event of bpf/tables/events.py."""
     for line in EVENTS.replace("\n    ", " ").split("\n"):
         if not line:
             continue
@@ -170,7 +170,7 @@ def _hook_events() -> Iterable[tuple[str, str | None, str, tuple[str, ...], tupl
 
 
 def _read_table(name: str) -> dict[int, tuple[str, tuple[Argument, ...], str]]:
-    """Of each number: the call, its arguments, and the registers that it has of its own."""
+    """By number: the call, its arguments, and its registers if they differ from the order of arguments."""
     rows = {}
     for line in (TABLES / f"syscalls_{name}.tsv").read_text().splitlines():
         if not line.startswith("#"):
@@ -196,14 +196,14 @@ def _syscall(number: int, name: str, arguments: tuple[Argument, ...], only_32: b
 
 
 class Catalogue:
-    """All events, by id and by name, and the calls of both tables. Immutable once built."""
+    """All events by id and by name, and the calls of both tables. Immutable once built."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, Event] = {}
         self.calls: list[Call] = []
-        """By number: the two tables, and what stands for every other number."""
+        """Calls by number in the two tables, and one entry per table for all unknown numbers."""
         self.other_rows: list[Call] = []
-        """Rows of the kernel's table that no number of the two reaches as such: x32, families, unnamed."""
+        """Rows of the BPF table that are not in the two tables: x32 calls, calls by family, unnamed numbers."""
         native, compat = _read_table("x86_64"), _read_table("i386")
         for number, (name, arguments, _) in native.items():
             self._add_call(number, False, _syscall(number, name, arguments, only_32=False), arguments)
@@ -245,7 +245,7 @@ class Catalogue:
         self.calls.append(Call(number, compat, event, arguments, blobs, slot, *_registers(registers)))
 
     def _add_other(self, slot: int, name: str, count: int | None = None, registers: tuple[int, ...] = ()) -> None:
-        """A row of the event `name` with its first `count` arguments."""
+        """Add a row for the event `name` with its first `count` arguments."""
         event = self.by_name[name]
         arguments = event.arguments[:count]
         blobs = blobs_of(name, arguments, True, structs=slot >= layout.MULTIPLEXED_SLOT)
@@ -266,24 +266,24 @@ class Catalogue:
                 self._add_other(slot, name, len(registers) or int(rest), registers)
 
     def _add_unnamed(self, unknown: Event) -> None:
-        """Numbers within the tables that have no name are unknown calls like those beyond them."""
+        """Add unnamed numbers within the tables as unknown calls, like numbers beyond the tables."""
         taken = {call.slot for call in (*self.calls, *self.other_rows)}
         for slot in set(range(layout.MULTIPLEXED_SLOT)) - taken:
             self.other_rows.append(Call(slot, False, unknown, unknown.arguments, (), slot))
 
     @property
     def rows(self) -> list[Call]:
-        """Every row of the kernel's table of calls."""
+        """Every row of the BPF table of calls."""
         return [*self.calls, *self.other_rows]
 
     def event(self, name: str) -> Event:
-        """The event of that name; UnknownName suggests the nearest."""
+        """The event of that name. Raises UnknownName with the nearest name if there is none."""
         if name not in self.by_name:
             raise UnknownName("event", name, nearest(name, self.by_name))
         return self.by_name[name]
 
     def sets(self) -> dict[str, list[Event]]:
-        """Every set with its events, by name."""
+        """All sets by name, with their events ordered by id."""
         found: dict[str, list[Event]] = {name: [] for name in SETS}
         for event in self.by_name.values():
             for name in event.sets:
@@ -291,11 +291,12 @@ class Catalogue:
         return {name: sorted(events, key=lambda e: e.id) for name, events in sorted(found.items())}
 
     def select(self, expression: str) -> list[Event]:
-        """Events that a comma-separated list of names, sets, globs and `!name` selects.
+        """Events that a comma-separated list of names, sets, globs and `!name` selects, ordered by id.
 
-        A name that is both is the event, `set=NAME` is the set. UnknownName if a part matches nothing; events
-        that cannot be provided stay in the answer when a set or a glob brought them (the caller says so), and
-        are the caller's error when they were named.
+        If an event and a set have the same name, the name selects the event, and `set=NAME` selects the set. A list
+        with only `!` entries starts from the set `default`. Raises UnknownName if a part matches nothing. The result
+        includes events that headrace cannot provide; the caller reports them, and treats them as an error if they were
+        named individually.
         """
         chosen: dict[str, Event] = {}
         sets = self.sets()
@@ -327,5 +328,5 @@ class Catalogue:
 
 @cache
 def catalogue() -> Catalogue:
-    """The catalogue of this version; built once per process (about 10 ms)."""
+    """The catalogue of this version, built once per process (about 10 ms)."""
     return Catalogue()

@@ -1,22 +1,22 @@
-"""Events that are not system calls: where each comes from on which host, and its arguments.
+"""Events that are not system calls: their sources and arguments.
 
     NAME | SOURCE | ARGUMENTS
 
 Source:  raw:X       the raw tracepoint X
-         hook:F,G    the kernel's function F, or G where there is no F, by a kprobe
-         exit:P      the exit of the calls that program P looks at (CALLS below)
-         start       told once, when headrace starts
-         check:S,T   told when the kernel's own tables, at its symbols S and T, are not as they should be: a look
-                     at the start, at intervals, and after a module has loaded (bpf/load/integrity.py)
+         hook:F,G    a kprobe on the kernel function F, or on G if F does not exist
+         exit:P      the exit of the calls that program P handles (CALLS below)
+         start       emitted once, when headrace starts
+         check:S,T   emitted when the kernel tables at the symbols S and T are modified. They are checked at the
+                     start, at intervals, and after a module has loaded (bpf/load/integrity.py)
          headrace    headrace itself
          none:WHY    no source that headrace can use
 
-An argument is `type name`, then what it is made of: `@path` a path walked from a kernel object, leaf first
-(bpf/c/path.h); `@name` a string that was passed, joined with the directory that it starts from (`lexical`);
-`@kernel` from kernel objects; `@object` the same, and null where no object was left; `@unread` never read; `@named`
-what a container's runtime says, never in the record; `@hash` computed in user space, if asked for. Strings and structs
-without a mark carry their source in the record. A path `x` brings `root_x` along, the same path as the process's own
-root has it. Names, types and order of arguments are Tracee's; what headrace adds stands behind them.
+An argument is `type name`, optionally with a mark for its form: `@path` a path walked from a kernel object, leaf first
+(bpf/c/path.h); `@name` a string that the caller passed, joined with its start directory (`lexical`); `@kernel` read
+from kernel objects; `@object` the same, null if the object no longer exists; `@unread` never read; `@named` from the
+container's runtime, never in the record; `@hash` computed in user space on request. The source of strings and structs
+without a mark is in the record. A path `x` adds `root_x`, the same path relative to the process's own root. Names,
+types and order of arguments are Tracee's; arguments that headrace adds follow them.
 """
 
 EVENTS = """
@@ -186,10 +186,6 @@ print_mem_dump | none:headrace does not look at the kernel's own tables yet | by
     u64 caller_context_id, const char* arch, const char* symbol_name, const char* symbol_owner
 """
 
-"""Calls that a program looks at (bpf/c/objects.h): which argument is what; `result` is the call's result.
-
-    PROGRAM CALL [fd= path= dir= path2= dir2= flags= variant=]
-"""
 CALLS = """
 file_open open fd=result path=0 flags=1
 file_open openat fd=result path=1 dir=0 flags=2
@@ -268,8 +264,11 @@ multiplexed ipc
 multiplexed old_mmap
 multiplexed old_select
 """
+"""Calls that a program handles (bpf/c/objects.h), with the numbers of their arguments. `result` is the call's result.
 
-"""Numbers that the x32 ABI has for itself: `NUMBER CALL` (arch/x86/entry/syscalls/syscall_64.tbl)."""
+    PROGRAM CALL [fd= path= dir= path2= dir2= flags= variant=]
+"""
+
 X32_CALLS = """
 512 rt_sigaction
 513 rt_sigreturn
@@ -308,13 +307,8 @@ X32_CALLS = """
 546 preadv2
 547 pwritev2
 """
+"""Numbers that only the x32 ABI has: `NUMBER CALL` (arch/x86/entry/syscalls/syscall_64.tbl)."""
 
-"""Calls that other i386 calls stand for (include/uapi/linux/net.h, ipc.h, struct mmap_arg_struct):
-
-    socketcall NUMBER CALL WORDS    its arguments are so many words behind the second argument
-    struct NUMBER CALL WORDS        so many words behind the first (old_mmap, old_select)
-    ipc NUMBER CALL ARGUMENTS       for each of its arguments, which one of ipc's (ipc/syscall.c)
-"""
 MULTIPLEXED = """
 socketcall 1 socket 3
 socketcall 2 bind 3
@@ -350,4 +344,10 @@ ipc 21 shmat 1,4,2
 ipc 22 shmdt 4
 ipc 23 shmget 1,2,3
 ipc 24 shmctl 1,2,4
+"""
+"""Calls that multiplexing i386 calls stand for (include/uapi/linux/net.h, ipc.h, struct mmap_arg_struct):
+
+    socketcall NUMBER CALL WORDS    arguments are WORDS words in memory at the second argument
+    struct NUMBER CALL WORDS        arguments are WORDS words in memory at the first one (old_mmap, old_select)
+    ipc NUMBER CALL ARGUMENTS       for each argument, the index of the argument of ipc (ipc/syscall.c)
 """

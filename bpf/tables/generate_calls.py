@@ -1,17 +1,17 @@
-"""Generate the tables of system calls from the kernel's own definitions.
+"""Generates the tables of system calls from the kernel's own definitions.
 
     sudo python3 -m headrace.bpf.tables.generate_calls
 
-Names and types of arguments come from tracefs (`events/syscalls/sys_enter_*/format`: the kernel's
-SYSCALL_DEFINE metadata), numbers from the uapi headers `asm/unistd_64.h` and `asm/unistd_32.h`
-(Debian: linux-libc-dev), and what neither tells from `overlay.txt`. The result is checked in:
-`syscalls_x86_64.tsv` and `syscalls_i386.tsv`, one line a call:
+Names and types of arguments come from tracefs (`events/syscalls/sys_enter_*/format`, the kernel's SYSCALL_DEFINE
+metadata). Numbers come from the uapi headers `asm/unistd_64.h` and `asm/unistd_32.h` (Debian: linux-libc-dev).
+`overlay.txt` adds what both lack. The results `syscalls_x86_64.tsv` and `syscalls_i386.tsv` are checked in, with one
+line per call:
 
-    number  name  type argument, ...  width of each argument  registers (of a 32-bit call that has its own)
+    number  name  type argument, ...  width of each argument  registers (if a 32-bit call has its own)
 
-A width is that of the kernel's own prototype, whatever the manual page says: s32, u32, s64, u64, u16 (a umode_t), and
-id16 of 32-bit calls with ids of 16 bits. Where the running kernel does not have a call, its type in the overlay
-decides.
+A width is that of the kernel's prototype, even if the manual page differs: s32, u32, s64, u64, u16 (a umode_t), or
+id16 for 16-bit ids of 32-bit calls. For a call that the running kernel lacks, the type in the overlay determines the
+width.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ HEADERS = Path("/usr/include/x86_64-linux-gnu/asm")
 
 FIELD = re.compile(r"field:(.+?)\s*(\w+);\s*offset:\d+")
 NUMBER = re.compile(r"#define __NR_(\w+) (\d+)")
-"""SYSCALL_DEFINE's name where it is not the call's."""
 KERNEL_NAMES = {
     "newstat": "stat",
     "newfstat": "fstat",
@@ -36,9 +35,9 @@ KERNEL_NAMES = {
     "sendfile64": "sendfile",
     "umount": "umount2",
 }
-"""Numbers of the 32-bit table that have their arguments in a struct."""
+"""SYSCALL_DEFINE names that differ from the name of the call."""
 OLD_CALLS = {"mmap": "old_mmap", "select": "old_select"}
-"""The kernel's argument names that mean what the manual pages call otherwise."""
+"""Calls of the 32-bit table that take their arguments in a struct."""
 ARGUMENT_NAMES = {
     "dfd": "dirfd",
     "filename": "pathname",
@@ -50,6 +49,7 @@ ARGUMENT_NAMES = {
     "newname": "newpath",
     "usize": "size",
 }
+"""Argument names of the kernel, and the names that manual pages use."""
 TYPE_NAMES = {
     "umode_t": "mode_t",
     "unsigned": "unsigned int",
@@ -66,21 +66,21 @@ TYPE_NAMES = {
 Arguments = list[tuple[str, str]]
 Widths = list[str]
 USED = {("ptrace", "pid"): "s32"}
-"""Where the kernel itself takes less than its prototype says."""
+"""Arguments of which the kernel uses fewer bits than its prototype has."""
 FD = re.compile(r"\w*fd")
 IDS_16 = """chown fchown lchown setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid""".split()
-"""32-bit calls whose uid_t and gid_t have 16 bits (arch/x86/entry/syscalls/syscall_32.tbl: those named `..16`)."""
+"""32-bit calls with 16-bit uid_t and gid_t (arch/x86/entry/syscalls/syscall_32.tbl: those named `..16`)."""
 
 
 def clean_type(text: str) -> str:
-    """`const char *const *` as the tables spell it: `const char*const*`."""
+    """A type as the tables spell it: `const char *const *` becomes `const char*const*`."""
     text = re.sub(r"\s*\*\s*", "*", text.strip())
     text = re.sub(r"^const (clockid_t|int|size_t|__u32|enum)", r"\1", text)
     return TYPE_NAMES.get(text, text)
 
 
 def from_tracefs() -> dict[str, Arguments]:
-    """Every call that the running kernel has, with its arguments."""
+    """All calls of the running kernel, with their arguments."""
     calls: dict[str, Arguments] = {}
     for folder in sorted(FORMATS.glob("sys_enter_*")):
         name = folder.name.removeprefix("sys_enter_")
@@ -95,13 +95,15 @@ def from_tracefs() -> dict[str, Arguments]:
 
 
 def split_argument(text: str) -> tuple[str, str]:
-    """`const char* pathname` as (type, name)."""
+    """Splits `const char* pathname` into (type, name)."""
     kind, _, name = text.strip().rpartition(" ")
     return kind.strip(), name
 
 
 def from_overlay(calls: dict[str, Arguments], widths: dict[str, Widths]) -> tuple[dict[str, int], dict[str, str]]:
-    """Apply overlay.txt to `calls` and `widths`; return the numbers and the registers that it gives."""
+    """Applies overlay.txt to `calls` and `widths`. Returns the numbers and registers in it. SystemExit if it is
+    invalid.
+    """
     numbers: dict[str, int] = {}
     registers: dict[str, str] = {}
     for line in (HERE / "overlay.txt").read_text().splitlines():
@@ -124,13 +126,13 @@ def from_overlay(calls: dict[str, Arguments], widths: dict[str, Widths]) -> tupl
 
 
 def used(call: str, kind: str, argument: str) -> str:
-    """The width of an argument of the kernel's prototype; fget() takes 32 bits of every descriptor."""
+    """Width of an argument of the kernel's prototype. fget() uses 32 bits of every descriptor."""
     width = USED.get((call, argument)) or width_of(kind)
     return "u32" if FD.fullmatch(argument) and width.endswith("64") else width
 
 
 def narrowed(name: str, arguments: Arguments, widths: Widths) -> Widths:
-    """Of a 32-bit call: ids of 16 bits where it has such."""
+    """Widths of a 32-bit call, with 16-bit ids if it has them."""
     ids = ("uid_t", "gid_t") if name in IDS_16 else ()
     return ["id16" if kind in ids else width for (kind, _), width in zip(arguments, widths, strict=True)]
 
@@ -143,7 +145,7 @@ def write(
     widths: dict[str, Widths],
     registers: dict[str, str],
 ) -> None:
-    """One table; a call whose arguments nobody knows ends the run."""
+    """Writes one table. Raises KeyError for a call with unknown arguments."""
     lines = [f"# generated by bpf/tables/generate_calls.py from {source}; do not edit"]
     for name, number in sorted(numbers.items(), key=lambda item: item[1]):
         arguments = ", ".join(f"{kind} {arg}" for kind, arg in calls[name])
@@ -154,7 +156,7 @@ def write(
 
 
 def main() -> None:
-    """Write both tables."""
+    """Writes both tables."""
     calls = from_tracefs()
     widths = {name: [used(name, *argument) for argument in arguments] for name, arguments in calls.items()}
     newer, registers = from_overlay(calls, widths)

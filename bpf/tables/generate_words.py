@@ -1,10 +1,10 @@
-"""Generate `words.tsv`, the names of numbers, from the kernel's uapi headers.
+"""Generates `words.tsv`, the names of numbers, from the kernel's uapi headers.
 
     python3 -m headrace.bpf.tables.generate_words [FOLDER]
 
-FOLDER is one that a linux-libc-dev package was unpacked into (`dpkg -x`), so that the headers can be newer than
-those of this machine: without it, theirs are taken. Which names are wanted stands in `words.txt`; a C compiler says
-what they are. Requests of ioctl are all constants of all headers that are made by _IO() and its like, and RANGES.
+FOLDER contains an unpacked linux-libc-dev package (`dpkg -x`), so the headers can be newer than those of the host.
+Without it, the host's headers are used. `words.txt` lists the requested names, and a C compiler evaluates them.
+Requests of ioctl are all constants of all headers that use _IO() or a similar macro, and those in RANGES.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ FIRST = """asm-generic/ioctls.h linux/sockios.h linux/fs.h linux/if_tun.h linux/
     linux/perf_event.h linux/userfaultfd.h linux/nsfs.h linux/seccomp.h linux/vhost.h linux/random.h linux/rtc.h
     linux/watchdog.h linux/input.h linux/uinput.h linux/blkpg.h linux/dm-ioctl.h linux/btrfs.h linux/fscrypt.h
     linux/fsverity.h linux/pidfd.h linux/inotify.h linux/vfio.h linux/iommufd.h linux/usbdevice_fs.h""".split()
-"""These give a number its name if others have it as well."""
+"""Headers whose names take precedence if several constants have the same number."""
 
 
 class Headers:
-    """The uapi headers below one folder."""
+    """The uapi headers in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.roots = [folder / "usr/include", folder / "usr/include/x86_64-linux-gnu"]
 
     def text(self, name: str) -> str:
-        """A header without its comments; one of the architecture's together with those that it comes from."""
+        """A header without comments. A header in asm/ includes the text of its asm-generic counterparts."""
         names = [name]
         if name.startswith("asm/"):
             generic = name.replace("asm/", "asm-generic/")
@@ -62,7 +62,7 @@ class Headers:
         return COMMENT.sub(" ", text).replace("\\\n", " ")
 
     def all(self) -> list[str]:
-        """Those of the kernel that can be had alone, preferred ones first."""
+        """Kernel headers that can be compiled separately, preferred ones first."""
         found = sorted(
             str(path.relative_to(self.roots[0]))
             for part in ("linux", "asm-generic", "sound", "drm", "misc", "mtd", "rdma", "scsi", "video", "xen")
@@ -71,7 +71,7 @@ class Headers:
         return [*FIRST, *(name for name in found if name not in FIRST)]
 
     def known(self, headers: list[str], names: list[str]) -> dict[str, int]:
-        """What constants are; names that cannot be compiled are left out, and none costs the others."""
+        """Values of constants. Names that do not compile are omitted."""
         found = self.values(headers, names)
         if found is not None or len(names) < 2 or self.values(headers, []) is None:
             return found or {}
@@ -79,7 +79,7 @@ class Headers:
         return self.known(headers, names[:half]) | self.known(headers, names[half:])
 
     def values(self, headers: Iterable[str], names: Iterable[str]) -> dict[str, int] | None:
-        """What constants are, as unsigned numbers of 64 bits; None if that cannot be compiled."""
+        """Values of constants as unsigned 64-bit numbers; None if they do not compile."""
         lines = [f"#include <{each}>" for each in ("linux/types.h", "stddef.h", "linux/ioctl.h", "linux/socket.h")]
         lines += [f"#include <{header}>" for header in headers]
         lines += ["extern int printf(const char *, ...);", "int main(void)", "{"]
@@ -98,7 +98,7 @@ class Headers:
 
 
 def constants(text: str) -> dict[str, str]:
-    """Every constant that a header defines, with the text of its definition, or the name of its enum as `enum X`."""
+    """Every constant that a header defines, with the text of its definition, or `enum X` for an enumerator of X."""
     found: dict[str, str] = {}
     for match in MACRO.finditer(text):
         found[match[1]] = match[2].strip()
@@ -115,7 +115,7 @@ def constants(text: str) -> dict[str, str]:
 
 
 def wanted(patterns: list[str], known: dict[str, str]) -> dict[str, int | None]:
-    """The names that patterns stand for, in their order, with the values that are written out."""
+    """The names that match the patterns, in order, with their values if the patterns specify them."""
     chosen: dict[str, int | None] = {}
     for pattern in patterns:
         name, _, value = pattern.partition("=")
@@ -131,7 +131,7 @@ def wanted(patterns: list[str], known: dict[str, str]) -> dict[str, int | None]:
 
 
 def tables(headers: Headers) -> Iterable[tuple[str, int, str]]:
-    """(table, value, name) of all tables of words.txt; SystemExit if one names what its headers do not have."""
+    """(table, value, name) of all tables of words.txt. Names that the headers lack are printed to stderr."""
     for line in (HERE / "words.txt").read_text().splitlines():
         if not line or line.startswith("#"):
             continue
@@ -156,7 +156,7 @@ def tables(headers: Headers) -> Iterable[tuple[str, int, str]]:
 
 
 def requests(headers: Headers) -> Iterable[tuple[str, int, str]]:
-    """The requests of ioctl, of every header that can be compiled."""
+    """The requests of ioctl of every header that can be compiled."""
     plain = {name: re.compile(pattern) for name, pattern in RANGES}
     found: dict[int, str] = {}
     for name in headers.all():
@@ -170,7 +170,7 @@ def requests(headers: Headers) -> Iterable[tuple[str, int, str]]:
         if not names:
             continue
         for each, number in headers.known([name], names).items():
-            # plain numbers that are smaller are what requests are given
+            # smaller plain numbers are arguments of requests
             if number >> 32 == 0 and (number > 0xFF or REQUEST.search(known[each])):
                 found.setdefault(number, each)
     for number, each in sorted(found.items()):
@@ -178,7 +178,7 @@ def requests(headers: Headers) -> Iterable[tuple[str, int, str]]:
 
 
 def sized_requests(headers: Headers) -> Iterable[tuple[str, int, str]]:
-    """The requests of ioctl that have the size of the caller's buffer in them: what they are with none."""
+    """The requests of ioctl that encode the size of the caller's buffer, with size 0."""
     found: dict[int, str] = {}
     for name in headers.all():
         names = SIZED.findall(headers.text(name))
@@ -189,7 +189,7 @@ def sized_requests(headers: Headers) -> Iterable[tuple[str, int, str]]:
 
 
 def main() -> None:
-    """Write the table."""
+    """Writes the table."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("/")
     headers = Headers(folder)
     version = headers.known(["linux/version.h"], ["LINUX_VERSION_CODE"])["LINUX_VERSION_CODE"]

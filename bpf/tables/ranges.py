@@ -1,4 +1,4 @@
-"""What several expressions on one number leave of it: for scopes and for conditions."""
+"""Intersects several expressions on one number, for scopes and conditions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Range:
-    """What the expressions on one number leave over."""
+    """The numbers that satisfy all expressions."""
 
     low: int = 0
     high: int = 2**64
@@ -27,7 +27,7 @@ class Range:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is left."""
+        """Whether no number is left."""
         if self.one_of is not None:
             return not any(self.low <= v <= self.high and v not in self.none_of for v in self.one_of)
         barred = sum(self.low <= v <= self.high for v in self.none_of)

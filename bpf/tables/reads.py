@@ -1,5 +1,5 @@
-"""What is read behind the pointers of a call's arguments, and how much of it: what `tables/arguments.txt` says, and
-what stands here.
+"""Which data is read through the pointers in a call's arguments, and how much of it. The rules are in
+`tables/arguments.txt` and in the tables below.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ UNREAD, NAMED, HASH, ASIDE = "unread named hash aside".split()
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of an event: its name and its C type; `form` as the marks of bpf/tables/events.py."""
+    """One argument of an event: its name, its C type, and its form (marks of bpf/tables/events.py)."""
 
     name: str
     type: str
     form: str = ""
     width: str = ""
-    """As the kernel uses it (bpf/tables/widths.py)."""
+    """Width that the kernel uses (bpf/tables/widths.py)."""
 
     @property
     def in_record(self) -> bool:
-        """Whether the record has a cell for it: what is made from others has none."""
+        """Whether the record has a cell for it. Arguments derived from others have none."""
         return self.form not in (ROOT, HASH, ASIDE)
 
 
 @dataclass(frozen=True)
 class Blob:
-    """What the kernel side reads behind an argument (layout.h, `struct blob_spec`): `bytes` at most; how many of `unit`
-    bytes says argument `sized` or what it points to, and no more than argument `limit` - 1.
+    """Data that the programs read for an argument (layout.h, `struct blob_spec`): at most `bytes` bytes. The number of
+    elements of `unit` bytes (0: bits in 64-bit words) is in argument `sized`, or in memory that it points to if
+    `pointed`. It is at most the value of argument `limit` - 1 (0: no limit).
     """
 
     arg: int
@@ -53,23 +54,22 @@ class Blob:
 
     @property
     def room(self) -> int:
-        """Bytes of a frame that the programs ask for before they read this (bpf/c/arguments.h)."""
+        """Bytes of a frame that the programs reserve before they read the data (bpf/c/arguments.h)."""
         vector = layout.VECTOR_BYTES + layout.VECTOR_STRING
         most = {layout.KIND_VECTOR: vector, layout.KIND_SMALL: layout.SMALL_BYTES}.get(self.kind, layout.STRING_BYTES)
         return layout.BLOB.itemsize + 8 + most
 
     @property
     def is_detail(self) -> bool:
-        """Whether a program of its own reads it: more than a string, or a buffer of a length."""
+        """Whether the program for detailed calls reads it: data other than strings and buffers with a length."""
         return self.kind in (layout.KIND_SMALL, layout.KIND_ADDRESS) or bool(self.limit or self.pointed)
 
     def packed(self) -> tuple[Any, ...]:
-        """As layout.BLOB_SPEC has it."""
+        """The fields of layout.BLOB_SPEC."""
         counts = self.sized, self.on_success, self.bytes, self.unit, self.limit, self.pointed
         return self.kind, self.arg, *map(int, counts), (0, 0)
 
 
-"""Buffers whose first bytes are read on request (`capture_bytes`): event -> (argument, length, limit of a result)."""
 BUFFERS = {
     "write": (1, 2, None),
     "pwrite64": (1, 2, None),
@@ -79,7 +79,7 @@ BUFFERS = {
     "recvfrom": (1, layout.SIZED_BY_RESULT, 2),
     "add_key": (2, 3, None),
 }
-"""Calls with an address that the kernel writes, or that stands in a msghdr: (argument, bpf/c/addresses.h)."""
+"""Buffers whose first bytes are read on request (`capture_bytes`): event -> (argument, length, limit of a result)."""
 ADDRESSES = {
     "getsockname": (1, layout.ADDRESS_OWN),
     "getpeername": (1, layout.ADDRESS_PEER),
@@ -90,13 +90,14 @@ ADDRESSES = {
     "sendmsg": (3, layout.ADDRESS_MSG_SENT),
     "sendmmsg": (4, layout.ADDRESS_MMSG_SENT),
 }
+"""Calls with an address that the kernel writes or that is in a msghdr: (argument, `enum address` of layout.h)."""
 MESSAGES = (layout.ADDRESS_MSG_RECEIVED, layout.ADDRESS_MSG_SENT)
-"""Of these, what the msghdr points to is read as well: iovecs and control messages."""
+"""For these, the iovecs and control messages that the msghdr points to are also read."""
 SOCKADDR_IN, SOCKADDR_BYTES = {"bind": (1, 2), "connect": (1, 2), "sendto": (4, 5)}, 128
 
 
 def asides_of(name: str, arguments: tuple[Argument, ...]) -> tuple[Argument, ...]:
-    """What of a call is shown as arguments of its own behind the others: what stands in its msghdr."""
+    """Arguments that are appended to those of the call: the contents of its msghdr."""
     if name not in ADDRESSES or ADDRESSES[name][0] != len(arguments):
         return ()
     address = Argument("addr", SOCKADDR, ASIDE, "u64")
@@ -106,7 +107,7 @@ def asides_of(name: str, arguments: tuple[Argument, ...]) -> tuple[Argument, ...
 
 
 def blobs_of(name: str, arguments: tuple[Argument, ...], compat: bool, structs: bool = True) -> tuple[Blob, ...]:
-    """What is read of one call, whatever its command. Without `structs` none of them: x32 has some of either ABI."""
+    """Data that is read for a call with any command. `structs` is false for x32 calls, which mix both ABIs."""
     found: list[Blob] = []
     for i, argument in enumerate(arguments):
         how = shown.of(name, argument.name, argument.type)
@@ -130,7 +131,7 @@ def _is_commanded(name: str, argument: Argument) -> bool:
 
 
 def blob_of(how: Shown, index: int, arguments: tuple[Argument, ...], compat: bool) -> Blob:
-    """What is read of one argument, as the table says."""
+    """The data that the table says to read for one argument."""
     names = [argument.name for argument in arguments]
     if how.text and not how.count:
         return Blob(index, layout.KIND_STRING, layout.STRING_BYTES, on_success=how.written)
@@ -150,13 +151,13 @@ def blob_of(how: Shown, index: int, arguments: tuple[Argument, ...], compat: boo
 
 @cache
 def struct_size(name: str, compat: bool) -> int:
-    """Bytes of a struct; of one with variants those of the largest."""
+    """Size of a struct in bytes; if it has variants, of the largest one."""
     variants = [each for each in declared() if each.startswith(f"{name}/") and each != f"{name}/32"]
     return max(layout_of(each, compat).size for each in variants or [name])
 
 
 def commanded(name: str, arguments: tuple[Argument, ...], compat: bool) -> dict[int, tuple[Blob, ...]]:
-    """What is read because of what a call's command is, by its number."""
+    """Data that is read only for certain commands of a call, by command number."""
     commands = shown.commands_of(name)
     names = [argument.name for argument in arguments]
     if commands is None or not commands.arguments <= set(names):

@@ -1,7 +1,7 @@
-"""Sets of events, by the names under which Tracee 0.8.0 has them.
+"""Sets of events, with their names in Tracee 0.8.0.
 
-A set below holds the events of its line, and those of the sets that begin with its name and an underscore: `fs` is
-the calls written there and all of `fs_*`. `syscalls` and `32bit_unique` come from the tables of system calls.
+A set contains the events of its line, and those of all sets whose names begin with its name and an underscore: `fs`
+includes all of `fs_*`. `syscalls` and `32bit_unique` are derived from the tables of system calls.
 """
 
 _TEXT = """

@@ -1,4 +1,4 @@
-"""How arguments of calls are read and shown: what `tables/arguments.txt` says."""
+"""How arguments of calls are read and shown, from `tables/arguments.txt`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ RESULT = "result"
 
 @dataclass(frozen=True)
 class Shown:
-    """A SPEC of arguments.txt. `words`: `=TABLE`, `|TABLE` or `:PARSER`; of what stands behind a pointer `struct` or
-    `text`, and how many: `fixed`, or `unit` (n, bytes, bits) of `count` (an argument, `*argument`, `result`).
+    """A SPEC of arguments.txt. `words`: `=TABLE`, `|TABLE` or `:PARSER`. For a pointer, `struct` or `text` is the type
+    of the data, and its number is `fixed`, or `count` (an argument, `*argument`, `result`) in `unit` (n, bytes, bits).
     """
 
     words: str = ""
     struct: str = ""
     by: str = ""
-    """The argument that decides which variant of the struct it is."""
+    """The argument that selects the variant of the struct."""
     text: bool = False
     written: bool = False
     fixed: int = 1
@@ -40,13 +40,13 @@ class Shown:
 
     @property
     def is_pointer(self) -> bool:
-        """Whether something is read."""
+        """Whether data is read through the argument."""
         return bool(self.struct or self.text)
 
 
 @dataclass
 class Commands:
-    """Of a call: arguments that depend on another one, which is `argument` & `mask`."""
+    """Arguments of a call that depend on its command, which is `argument` & `mask`."""
 
     argument: str
     mask: int = 0xFFFFFFFF
@@ -54,12 +54,12 @@ class Commands:
 
     @property
     def arguments(self) -> set[str]:
-        """Those that depend on it."""
+        """Names of the arguments that depend on the command."""
         return {name for shown in self.by_value.values() for name in shown}
 
 
 def parse(text: str) -> Shown:
-    """A SPEC; ValueError if it is none."""
+    """Parses a SPEC. Raises ValueError if it is invalid."""
     match = SPEC.fullmatch(text)
     if match is None:
         raise ValueError(f"arguments.txt: {text!r} says nothing")
@@ -78,7 +78,7 @@ def parse(text: str) -> Shown:
 
 @dataclass
 class Table:
-    """The whole table: by (call, argument), by globs of calls, by type, and by call what depends on a command."""
+    """The whole table: by (call, argument), by globs of calls, by type, and the commands of each call."""
 
     named: dict[tuple[str, str], Shown] = field(default_factory=dict)
     globs: list[tuple[str, str, Shown]] = field(default_factory=list)
@@ -124,7 +124,7 @@ def _add(commands: Commands, values: Iterable[str], arguments: str, shown: Shown
 
 
 def number_of(word: str) -> int:
-    """The number of a word of the tables of commands; KeyError if none has it."""
+    """The number of a word in the tables of commands. Raises KeyError if no table has it."""
     return _numbers()[word]
 
 
@@ -135,12 +135,12 @@ def _numbers() -> dict[str, int]:
 
 COMMANDS = """fcntl prctl ptrace seccomp_op reboot landlock_rule keyctl ioctl family level fsconfig arch_prctl bpf_cmd
     quota_cmd uring_register kcmp""".split()
-"""Tables of the arguments that decide."""
+"""Word tables of command arguments."""
 
 
 @cache
 def of(call: str, argument: str, kind: str) -> Shown | None:
-    """How an argument is shown, whatever its command; None if its type says all."""
+    """How an argument is shown, independent of any command; None if nothing is declared or its command decides."""
     known = table()
     if (call, argument) in known.named:
         return known.named[call, argument]
@@ -154,5 +154,5 @@ def of(call: str, argument: str, kind: str) -> Shown | None:
 
 
 def commands_of(call: str) -> Commands | None:
-    """What of a call depends on one of its arguments."""
+    """The arguments of a call that depend on its command; None if there are none."""
     return table().commands.get(call)

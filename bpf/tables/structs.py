@@ -1,7 +1,7 @@
-"""Structures that calls point to, as `tables/structs.txt` declares them: where each member stands, for both ABIs.
+"""Structures that calls point to, as declared in `tables/structs.txt`, with the layout of their members for both ABIs.
 
-An x86-64 call has longs and pointers of 8 bytes; in a 32-bit call they have 4, and what has 8 bytes is aligned to 4, as
-the i386 ABI has it, but for au64.
+In x86-64 calls, longs and pointers have 8 bytes. In 32-bit calls, they have 4 bytes, and 8-byte members are aligned to
+4 bytes (i386 ABI), except au64.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCALARS = {
     "char": (1, 1),
     "byte": (1, 1),
 }
-"""Bytes and alignment in a 64-bit call."""
+"""(size, alignment) in bytes in a 64-bit call."""
 OF_A_WORD = ("long", "ulong", "ptr")
 ALIGNED_TO_4 = ("s64", "u64")
 DECLARATION = re.compile(r"(?P<name>\w+)(?P<of>/[\w,]+)?(?P<how>:| =) (?P<members>.*)")
@@ -34,7 +34,7 @@ COMPAT = "/32"
 
 @dataclass(frozen=True)
 class Member:
-    """One member: `count` is None of what is no array; `shown` as in structs.txt."""
+    """One member: `count` is None unless it is an array; `shown` as in structs.txt."""
 
     name: str
     type: str
@@ -44,7 +44,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Struct:
-    """A declaration. One of a single value (`is_value`) has one member, whose name nobody sees."""
+    """A declaration. A single value (`is_value`) is stored as one member whose name is never shown."""
 
     name: str
     members: tuple[Member, ...]
@@ -53,7 +53,7 @@ class Struct:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a member stands: `size` is that of all its elements."""
+    """Position of a member. `size` includes all of its elements."""
 
     member: Member
     offset: int
@@ -63,7 +63,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """A struct as one ABI has it."""
+    """The layout of a struct in one ABI."""
 
     struct: Struct
     places: tuple[Place, ...]
@@ -83,7 +83,7 @@ def _members(text: str) -> tuple[Member, ...]:
 
 @cache
 def declared() -> dict[str, Struct]:
-    """All structs by name, `NAME/32` and `NAME/VALUE` included."""
+    """All structs by name, including `NAME/32` and `NAME/VALUE`."""
     found: dict[str, Struct] = {}
     for line in TABLE.read_text().splitlines():
         if not line or line.startswith("#"):
@@ -98,7 +98,7 @@ def declared() -> dict[str, Struct]:
 
 @cache
 def layout_of(name: str, compat: bool) -> Layout:
-    """How a struct looks in memory; KeyError if there is none of that name."""
+    """Memory layout of a struct. Raises KeyError if there is no struct of that name."""
     known = declared()
     struct = known[name + COMPAT] if compat and name + COMPAT in known else known[name]
     places, offset, align = [], 0, 1

@@ -1,4 +1,4 @@
-"""How wide an argument is, and whether it is signed: `s32`, `u32`, `s64`, `u64`, `u16`, `id16` or `bool`."""
+"""Width and signedness of arguments: `s32`, `u32`, `s64`, `u64`, `u16`, `id16` or `bool`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDTHS = {
 
 
 def width_of(kind: str) -> str:
-    """Of a C type, as it stands in a register."""
+    """Width of a C type in a register."""
     return "s32" if kind.startswith("enum ") else WIDTHS.get(kind, "u64")
 
 
@@ -21,25 +21,26 @@ DESCRIPTORS = ("fd", "fildes")
 
 
 def shown_width(name: str, kind: str, width: str) -> str:
-    """Of an argument that the kernel takes as `width` and people know as `kind`: no descriptor is 4294967295.
+    """Width with which an argument is shown. A u32 whose documented type `kind` is signed, and an unsigned descriptor,
+    are shown as s32, so that -1 is not shown as 4294967295.
 
-    Where a prototype has an unsigned descriptor, it is an unsigned int at the latest in fdget() (fs/file.c).
+    Even if a prototype declares a wider unsigned descriptor, fdget() (fs/file.c) uses an unsigned int.
     """
     is_int = width == "u32" and width_of(kind) == "s32"
     return "s32" if is_int or (name in DESCRIPTORS and kind.startswith("unsigned")) else width
 
 
 def bits_of(width: str) -> int:
-    """Bits that count; an id of 16 bits has 32 by then (bpf/c/dispatch.h)."""
+    """Number of bits that are used. A 16-bit id is already extended to 32 bits (bpf/c/dispatch.h)."""
     return {"bool": 1, "id16": 32}.get(width) or int(width[1:])
 
 
 def mask_of(width: str) -> int:
-    """Those bits, set."""
+    """Mask of the bits that are used."""
     return (1 << bits_of(width)) - 1
 
 
 def number(raw: int, width: str) -> int:
-    """A raw register as that width has it."""
+    """Converts a raw register to a number of that width."""
     low = raw & mask_of(width)
     return low - (1 << bits_of(width)) if width[0] == "s" and low >> (bits_of(width) - 1) else low

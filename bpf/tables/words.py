@@ -1,4 +1,4 @@
-"""Names of numbers, as `tables/words.tsv` has them from the kernel's headers."""
+"""Names of numbers from the kernel's headers, as stored in `tables/words.tsv`."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ def _all() -> dict[str, tuple[tuple[int, str], ...]]:
 
 
 def words_of(table: str) -> tuple[tuple[int, str], ...]:
-    """(number, name) of a table; numbers are unsigned, of 64 bits. KeyError if there is none."""
+    """(number, name) pairs of a table. Numbers are unsigned 64-bit. Raises KeyError if there is no such table."""
     return _all()[table]
 
 
 @cache
 def names_of(table: str) -> dict[int, str]:
-    """The same by number."""
+    """Names of a table by number."""
     return dict(words_of(table))
 
 
 @cache
 def numbers_of(table: str) -> dict[str, int]:
-    """The same by name."""
+    """Numbers of a table by name."""
     return {name: number for number, name in words_of(table)}
 
 
 @cache
 def bits_of(table: str) -> tuple[tuple[int, str], ...]:
-    """The same in the order in which flags are taken from a number: what has more bits comes first."""
+    """(number, name) pairs in the order for matching flags: those with more bits come first."""
     return tuple(sorted(words_of(table), key=lambda word: -word[0].bit_count()))
 
 
 def version() -> str:
-    """Of the kernel whose headers the table was made from."""
+    """Version of the kernel headers from which the table was generated."""
     return TABLE.read_text().split("\n", 1)[0].partition("Linux ")[2].partition(";")[0]

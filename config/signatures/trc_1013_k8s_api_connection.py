@@ -1,4 +1,4 @@
-"""A container connects to the Kubernetes API, whose address it was given in its environment."""
+"""A container connects to the Kubernetes API, whose address is in the environment of its processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _connect(address: str, container: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class KubernetesApiConnection(Signature):
-    """TRC-1013. The address is remembered by container, from whichever of its processes was started with it."""
+    """TRC-1013. Keeps the address per container: any process that starts with the variable sets it."""
 
     id, name, severity, scope = "TRC-1013", "k8s_api_connection", "low", "container"
     title = "Kubernetes API server connection detected"

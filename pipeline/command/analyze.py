@@ -1,4 +1,4 @@
-"""`headrace analyze`: signatures over events that were recorded."""
+"""`headrace analyze`: runs signatures over recorded events."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from headrace.workers.detect.offline.analysis import MAX_LINE_BYTES, Analysis, I
 
 EX_REJECTED = 3
 SIGNATURE_S = 5.0
-"""For what a signature in Python makes of the events of a batch, as in a worker."""
+"""Time limit of a Python signature for the events of a batch, as in a worker."""
 PIECE_BYTES = 1 << 16
-"""What is read at once."""
+"""Maximum number of bytes to read at once."""
 BATCH = 1024
-"""Lines that are looked at together."""
+"""Number of events that are evaluated together."""
 
 
 @click.command()
@@ -82,7 +82,7 @@ def _bounded() -> Iterator[None]:
             raise TooLong
 
     before = signal.signal(signal.SIGALRM, too_long)
-    # again and again: code may catch all that it is told
+    # repeat the timer: the code of a signature may catch the exception
     timer = signal.setitimer(signal.ITIMER_REAL, SIGNATURE_S, SIGNATURE_S / 10)
     try:
         yield
@@ -145,7 +145,7 @@ def _lines(source: str, file: BinaryIO, analysis: Analysis) -> int:
 
 
 def _lines_of(file: BinaryIO) -> Iterator[bytes | None]:
-    """Lines, and None where the next one is still to come: what was found until then is not held back."""
+    """Yield lines, and None before waiting for input, so that the caller can flush its findings."""
     rest = bytearray()
     while True:
         if not select.select([file], [], [], 0)[0]:
@@ -160,7 +160,7 @@ def _lines_of(file: BinaryIO) -> Iterator[bytes | None]:
             yield bytes(rest)
             yield from whole
             rest[:] = last
-        # what is too long stays so, and is refused
+        # keep one byte more than allowed, so that the line is still rejected as too long
         del rest[MAX_LINE_BYTES + 1 :]
     if rest:
         yield bytes(rest)

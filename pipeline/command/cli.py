@@ -70,7 +70,7 @@ def _resolve(
     ready_fd: int = -1,
     recording: Path | None = None,
 ) -> Request:
-    """Settings, events and outputs; a Failure names what is wrong."""
+    """Resolve settings, events, signatures and outputs into a request. Raises Failure on any error."""
     try:
         resolved = settings.resolve(config, flags)
         quiet = detection.only_findings(resolved, recording is not None)
@@ -111,7 +111,7 @@ def _resolve(
 
 
 def _check_files(resolved: settings.Settings, sinks: Sequence[outputs.Output], recording: Path | None) -> None:
-    """No file may be written by two, or written while it is read. Events and findings may share an endpoint."""
+    """Check that no file is written twice, or both written and read. Events and findings may share an endpoint."""
     outputs.check_shared(sinks)
     shared = {s.target for s in sinks if s.format == "zmq" and not s.of_findings}
     found = [(s.name, s.target) for s in sinks if s.target and not (s.of_findings and s.target in shared)]
@@ -122,7 +122,7 @@ def _check_files(resolved: settings.Settings, sinks: Sequence[outputs.Output], r
 
 
 def _check_ready_fd(fd: int | None) -> int:
-    """A descriptor that can be written, or -1; Failure if it is none."""
+    """Return a writable descriptor, or -1 if none was given. Raises Failure if it is not writable."""
     if fd is None:
         return -1
     try:
@@ -135,7 +135,7 @@ def _check_ready_fd(fd: int | None) -> int:
 
 
 def _listed(flags: dict[str, Any], *names: str) -> None:
-    """Options that may be repeated; None if they were not given."""
+    """Convert repeatable options to lists; None if they were not given."""
     for name in names:
         flags[name] = list(flags[name]) or None
 
@@ -145,7 +145,7 @@ def _joined(parts: tuple[str, ...]) -> str | None:
 
 
 def _finish(outcome: Outcome, path: str = "", quiet: bool = False) -> None:
-    """Ledger to standard error, unless `quiet`, and to its file; then exit with the status."""
+    """Print the ledger to standard error unless `quiet`, write it to `path`, then exit with the run's status."""
     if not quiet:
         say(*outcome.ledger.text(), err=True)
     status = outcome.status

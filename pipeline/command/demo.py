@@ -1,7 +1,7 @@
-"""The demonstration: a small workload of its own, traced, as a table, then the ledger.
+"""The demo: traces a small built-in workload, prints the events as a table, then the ledger.
 
-Where this host or the user's rights do not allow BPF it says what is missing and shows the same from
-the recording that ships.
+If the host or the user's privileges do not allow BPF, it reports what is missing and replays the recording that ships
+with headrace.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _request(events: str, command: tuple[str, ...] = (), record: str = "") -> Re
 
 
 def run(record: str = "") -> Outcome:
-    """Trace the workload if that works here, else show the recording."""
+    """Trace the workload if this host supports it, else replay the recording."""
     logs.configure("warning")
     missing = [f for f in findings() if not f.ok and not f.optional]
     if not missing:
@@ -59,7 +59,7 @@ def run(record: str = "") -> Outcome:
 
 
 def main() -> None:
-    """`python -m headrace.pipeline.command.demo --record FILE` makes the recording."""
+    """Entry point of the module. `python -m headrace.pipeline.command.demo --record FILE` creates the recording."""
     record = sys.argv[2] if sys.argv[1:2] == ["--record"] else ""
     outcome = run(str(Path(record).absolute()) if record else "")
     say(*outcome.ledger.text(), err=True)

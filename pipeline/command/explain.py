@@ -1,4 +1,4 @@
-"""`headrace signatures explain`: why a signature matches an event, or does not."""
+"""`headrace signatures explain`: explains why a signature matches an event or not."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _known(field: Field, one: Indexed) -> str:
 
 
 def _by_code(rule: Rule, path: Path, line: int) -> bool:
-    """What the code of a signature in Python says, which has seen all lines before."""
+    """Run the code of a Python signature over all lines. Returns whether it has a finding in the wanted lines."""
     analysis = Analysis((rule,), catalogue(), lambda text: say(text, err=True))
     found = [one["eventIndex"] + 1 for one in analysis.findings(list(_events(path)))]
     wanted = [number for number in found if line in (0, number)]

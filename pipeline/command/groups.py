@@ -1,4 +1,4 @@
-"""Groups of commands as headrace has them: errors with a status, suggestions, standard descriptors that are held."""
+"""Base class of command groups: errors with an exit status, suggestions, and open standard descriptors."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from headrace.config.printable import escaped
 from headrace.pipeline.process.failure import EX_USAGE, SIGINT_STATUS, SIGPIPE_STATUS, Failure, say
 
 CLOSED: set[int] = set()
-"""Standard descriptors that were closed when headrace began."""
+"""Standard descriptors that were closed when headrace started."""
 
 
 def _hold_standard_descriptors() -> None:
-    """Put /dev/null where a standard descriptor is closed, so that no other file comes to stand there."""
+    """Open /dev/null in place of closed standard descriptors. Otherwise other files would get their numbers."""
     for fd in range(3):
         try:
             os.fstat(fd)
@@ -34,7 +34,7 @@ def _hold_standard_descriptors() -> None:
 
 @contextlib.contextmanager
 def _quoting() -> Iterator[None]:
-    """What click says of a command line quotes it as it came."""
+    """Escape click's error messages, which quote the command line verbatim."""
     try:
         yield
     except click.ClickException as error:
@@ -51,7 +51,7 @@ class Suggesting(click.Group):
             return super().make_context(*args, **extra)
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """A standard output that cannot be written is an I/O error like any other."""
+        """Run the command. An OSError, such as a failed write to standard output, ends it with status EX_IOERR."""
         _hold_standard_descriptors()
         try:
             return super().main(*args, **extra)
@@ -62,7 +62,7 @@ class Suggesting(click.Group):
             os._exit(os.EX_IOERR)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """A reader that has gone, and Ctrl-C, end a command as they end others."""
+        """Invoke the command. A closed pipe and Ctrl-C end it with the usual statuses, SIGPIPE_STATUS and SIGINT_STATUS."""
         try:
             with _quoting():
                 return super().invoke(ctx)

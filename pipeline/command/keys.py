@@ -1,4 +1,4 @@
-"""`headrace keys`: makes a pair of CURVE keys, in the two files that zmq.auth would write. Runs in the command line."""
+"""`headrace keys`: creates a CURVE key pair in the two-file format of zmq.auth."""
 
 from __future__ import annotations
 
@@ -57,6 +57,6 @@ def keys(folder: Path, name: str) -> None:
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    """A new file, whole; OSError if there is one."""
+    """Write a new file. Raises OSError if it already exists."""
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode), "w") as file:
         file.write(text)

@@ -1,4 +1,4 @@
-"""What can be asked for, and what this host has: `headrace list` and `headrace check`."""
+"""`headrace list` and `headrace check`: what can be traced, and what this host supports."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def list_events(name: str | None) -> None:
 
 
 def _lack(event: Event) -> str:
-    """Why this host cannot give an event; "" if it can."""
+    """Why this host does not support an event; "" if it does."""
     if event.hook is None:
         return event.missing
     ok, detail = hook_state(event.hook)
@@ -77,7 +77,7 @@ def _show_event(event: Event) -> None:
 
 
 def _source(event: Event) -> str:
-    """Where it comes from on this host."""
+    """The source of an event on this host."""
     kind, _, where = (event.hook or "").partition(":")
     if kind != HOOK:
         return str(event.hook)

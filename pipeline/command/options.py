@@ -1,4 +1,4 @@
-"""Options that commands share: what is traced, and where events and findings go."""
+"""Options shared by several commands: what to trace, and where events and findings go."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Decorator = Callable[[Any], Any]
 
 
 def _all_of(options: Sequence[Decorator]) -> Decorator:
-    """One decorator for several; help shows them in this order."""
+    """Combine several option decorators. The help shows them in this order."""
 
     def decorate(function: Any) -> Any:
         for option in reversed(options):
@@ -44,7 +44,7 @@ _signature_options = (
     ),
 )
 signature_options = _all_of(_signature_options)
-"""Which signatures are on: of `run`, `replay` and `analyze`."""
+"""Options that select signatures, for `run`, `replay` and `analyze`."""
 output_options = _all_of(
     (
         click.option(
@@ -106,7 +106,7 @@ output_options = _all_of(
         ),
     )
 )
-"""Of `run` and `replay`."""
+"""Options of `run` and `replay`."""
 trace_options = _all_of(
     (
         click.option(
@@ -160,4 +160,4 @@ trace_options = _all_of(
         ),
     )
 )
-"""Of `run` alone."""
+"""Options of `run` only."""

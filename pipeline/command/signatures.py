@@ -1,4 +1,4 @@
-"""`headrace signatures`: what they say, whether they can fire here, and whether their examples hold."""
+"""`headrace signatures`: lists, describes, validates and tests signatures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PATHS = click.argument("paths", nargs=-1, metavar="[PATH]...")
 
 
 def rules_of(paths: tuple[str, ...], sigma: tuple[str, ...] = ()) -> Ruleset:
-    """Those of files and folders; without, those that ship."""
+    """The signatures in files and folders; without any paths, those that ship with headrace."""
     return build(
         catalogue(), paths, shipped=not paths and not sigma, sigma=sigma_paths(sigma), also_off=True, refusal=refusal
     )
@@ -66,7 +66,7 @@ def list_signatures(paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
 
 
 def named(found: Ruleset, name: str) -> Rule:
-    """A signature by its id or name; Failure."""
+    """Find a signature by id or name. Raises Failure if there is none."""
     for rule in found.rules:
         if name in (rule.id, rule.name):
             return rule
@@ -100,12 +100,12 @@ def show(rule_id: str, paths: tuple[str, ...], sigma: tuple[str, ...]) -> None:
 
 
 def evaded(rule: Rule) -> tuple[str, ...]:
-    """Events of a rule that io_uring can do unseen."""
+    """Events of a rule that can be evaded with io_uring."""
     return tuple(name for name in rule.events if evades(catalogue().by_name[name]))
 
 
 def _seen(rule: Rule) -> Coverage:
-    """What of a rule can fire here, with what io_uring does unseen."""
+    """Coverage of a rule on this host; at most partial if io_uring can evade some of its events."""
     state, unseen = coverage(rule, catalogue(), event_lack), evaded(rule)
     if state.word == "none" or not unseen:
         return state
@@ -113,7 +113,7 @@ def _seen(rule: Rule) -> Coverage:
 
 
 def describe(node: Node) -> str:
-    """A condition in words."""
+    """A condition as text."""
     if isinstance(node, Test):
         return f"{node.field} {node.wanted}"
     if isinstance(node, Negated | Surely):
@@ -133,7 +133,7 @@ class Checked(msgspec.Struct):
     coverage: str
     reason: str = ""
     io_uring: tuple[str, ...] = ()
-    """Events of it that io_uring can do unseen."""
+    """Its events that can be evaded with io_uring."""
 
 
 @signatures.command()
@@ -203,7 +203,7 @@ def test(paths: tuple[str, ...]) -> None:
 
 
 def _against(rule: Rule, example: Example) -> str:
-    """What is wrong with an example; "" if it holds."""
+    """Why an example fails; "" if it passes."""
     problems: list[str] = []
     try:
         events = [of_example(given, catalogue()) for given in example.events]

@@ -1,4 +1,4 @@
-"""What `headrace subscribe` runs: prints what a publisher sends, and counts what it missed."""
+"""Implementation of `headrace subscribe`: prints the messages of a publisher and counts missed ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Stop(Exception):
 
 
 class _Ending:
-    """Raises Stop at the first signal, and at no other."""
+    """Signal handler that raises Stop at the first signal and ignores all later ones."""
 
     def __init__(self) -> None:
         self.over = False
@@ -35,7 +35,7 @@ class _Ending:
 
 
 def run(endpoint: str, topics: Sequence[str], count: int, server_key: str = "", key: str = "") -> int:
-    """Print until a signal or `count` events; returns the exit status."""
+    """Print messages until a signal, or until `count` events were printed (0: no limit). Returns the exit status."""
     ending = _Ending()
 
     def doubt() -> None:

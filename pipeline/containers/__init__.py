@@ -1,1 +1,1 @@
-"""What the host knows beyond events: container runtimes, accounts, hashes of executables."""
+"""Data about the host that events do not carry: containers, user and group names, hashes of executables."""

@@ -1,7 +1,8 @@
-"""Names of users and groups by the host's databases (files, and whatever else NSS is told to ask), for the enricher.
+"""User and group names from the host's databases (files and other NSS sources), for the enricher.
 
-They stand in the table beside containers, under keys of their own: a word and a number. NSS may ask a directory that
-hangs: so this is asked by a thread, like a runtime. Containers have other databases, which are not asked for.
+They are in the same table as containers, under separate keys: a word and a number. An enricher thread performs the
+lookups as it does for a runtime, because NSS may query a directory service that hangs. The databases inside containers
+are not read.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from headrace.pipeline.containers.runtimes import Happened, Unavailable, silence
 
 
 class Accounts:
-    """Asked like a runtime (pipeline/containers/runtimes.py)."""
+    """Account databases with the interface of a Runtime (pipeline/containers/runtimes.py)."""
 
     def look(self, container: str) -> Info | None:
-        """The name behind a key (pipeline/containers/enrichment.py, ACCOUNT), which is given as digits."""
+        """Look up the name for a key in hex digits (ACCOUNT in pipeline/containers/enrichment.py).
+
+        Returns None if there is no such user or group. Raises Unavailable if the lookup fails.
+        """
         kind, number, _ = ACCOUNT.unpack(bytes.fromhex(container))
         try:
             if kind == USER:

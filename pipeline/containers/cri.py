@@ -1,4 +1,4 @@
-"""containerd and CRI-O, by the Kubernetes Container Runtime Interface over grpc (pipeline/cri.proto)."""
+"""Client for containerd and CRI-O, using the Kubernetes Container Runtime Interface over gRPC (cri.proto)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPTIONS = [("grpc.max_receive_message_length", MAX_BYTES), ("grpc.max_reconnect_
 
 
 class CriClient:
-    """A runtime that speaks the CRI."""
+    """Client of a runtime that implements the CRI."""
 
     def __init__(self, path: str, labels: tuple[str, ...]) -> None:
         self._path, self._labels = path, labels
@@ -43,7 +43,7 @@ class CriClient:
             )
 
     def _status(self, name: str, container: str, request: Any) -> Any:
-        """The status of something; None if there is none of that id."""
+        """Status of a container or pod sandbox; None if there is none with that id. Raises Unavailable."""
         if not self._calls:
             self._open()
         try:
@@ -74,5 +74,5 @@ class CriClient:
         return Info(name="", **about)
 
     def events(self) -> Iterator[Happened]:
-        # version 1.6 of containerd has none in its CRI: what changes is seen when it is asked again
+        # the CRI of containerd 1.6 has no events: changes are noticed when the container is looked up again
         return silence()

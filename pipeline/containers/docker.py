@@ -1,4 +1,4 @@
-"""Docker and podman, by the Docker Engine API."""
+"""Client for Docker and podman, using the Docker Engine API."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from headrace.pipeline.containers.runtimes import MAX_BYTES, TIMEOUT_S, Happened
 MAX_IMAGES = 256
 PIECE_BYTES, LONGEST_LINE = 4096, 64 << 10
 API_VERSION = "1.40"
-"""Docker 19.03, podman 3."""
+"""Supported since Docker 19.03 and podman 3."""
 
 
 def _read_bounded(response: Any, **_: Any) -> None:
-    """A hook of requests: takes an answer in, unless it is longer than any could be."""
+    """Response hook for requests: reads an answer. Raises ValueError if it exceeds MAX_BYTES."""
     data = b""
     for part in response.iter_content(1 << 16):
         data += part
@@ -32,7 +32,7 @@ def _read_bounded(response: Any, **_: Any) -> None:
 
 
 def _lines(response: Any) -> Iterator[bytes]:
-    """Lines of a stream, as soon as each is there; ValueError if one is longer than any could be."""
+    """Yield the lines of a stream as they arrive. Raises ValueError if one exceeds LONGEST_LINE."""
     rest = b""
     for piece in response.iter_content(PIECE_BYTES):
         *whole, rest = (rest + piece).split(b"\n")
@@ -42,12 +42,12 @@ def _lines(response: Any) -> Iterator[bytes]:
 
 
 def _name(names: list[str]) -> str:
-    """A container's own, among those that others link to it by."""
+    """The container's own name, among the names under which other containers link to it."""
     return min((word(name).removeprefix("/") for name in names), key=lambda name: name.count("/"), default="")
 
 
 class DockerClient:
-    """Docker, or podman's service."""
+    """Client of the Docker daemon or podman's service."""
 
     def __init__(self, path: str, labels: tuple[str, ...]) -> None:
         self._path, self._labels = path, labels
@@ -81,7 +81,7 @@ class DockerClient:
     def look(self, container: str) -> Info | None:
         with self._asking():
             self._api = self._api or self._open(TIMEOUT_S)
-            # in a list, since Docker does not answer `inspect` about a container that it is starting
+            # use a list: Docker does not answer `inspect` for a container that is starting
             listed = self._api.containers(filters={"id": container}, all=True)
             if listed == []:
                 return None
@@ -97,7 +97,10 @@ class DockerClient:
             )
 
     def _image(self, container: str, listed: str, image: str) -> str:
-        """What the container was made from: a list has the image's id, when that name is another's by now."""
+        """Name of the image that the container was created from.
+
+        If that name now belongs to another image, the list shows an image id; `inspect` still has the name.
+        """
         if listed != image:
             return listed
         with contextlib.suppress(NotFound):
@@ -105,7 +108,7 @@ class DockerClient:
         return listed
 
     def _digest(self, image: str) -> str:
-        """The digest of an image in its registry; its id if it is of none."""
+        """The digest of an image in its registry; its id if it has no digest."""
         known = self._digests.get(image)
         if known is None:
             try:
@@ -120,7 +123,7 @@ class DockerClient:
 
     def events(self) -> Iterator[Happened]:
         with self._asking(), contextlib.closing(self._open(None)) as api:
-            # not by the SDK, which takes in whatever comes until it makes sense
+            # do not use the SDK here: it buffers input without limit until it parses
             url = f"{api.base_url}/v{API_VERSION}/events"
             response = api.get(url, params={"filters": '{"type": ["container"]}'}, stream=True)
             response.raise_for_status()

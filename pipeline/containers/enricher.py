@@ -3,11 +3,11 @@
     workers --ids--> pipe --> main loop --ids--> a thread for each runtime --answers--> main loop --> table
                                   ^------------- a thread for each runtime's events
 
-The main loop never waits for a runtime: threads do, and when the run ends they are left where they are. All that they
-are given and give back is bounded. A runtime that does not answer fails all that waits for it, at once; what has failed
-is asked for again with growing pauses, and so is what nobody knows. What is known is asked for again in turn, one a
-second, since a runtime may not say what it changes, and all of a runtime when that says again what happens; what it
-calls gone stays a while, for events under way. What is known is never overwritten by what is not.
+The main loop never waits for a runtime; threads do. They are not joined when the run ends. All queues are bounded. When
+a runtime does not answer, all questions in its queue fail at once. Failed and unknown containers are looked up again
+with growing pauses. Known containers are looked up again in turn, one per second, because a runtime may not report
+changes; all containers of a runtime are looked up again when its event stream is re-established. A container reported
+as gone keeps its entry for GONE_S, for events still in the pipeline. A failed lookup never overwrites known data.
 """
 
 from __future__ import annotations
@@ -36,67 +36,67 @@ from headrace.pipeline.transport.shm import Segment
 
 TICK_MS = 50
 MAX_WAITING = 1024
-"""Ids that wait for a thread, and answers that wait for the main loop."""
+"""Maximum length of the queue of ids per thread, and of the queue of answers to the main loop."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
 RECONNECT_S = 1.0
 RECHECK_S, ATTEND_S = 1.0, 0.1
 PAUSE_OF_ALL_S = 0.005
-"""Between those of a predecessor's that are asked for again."""
+"""Interval between the entries of a predecessor that are looked up again."""
 GONE_S = 60.0
 OVERDUE_S = 10.0
-"""An answer that takes longer is none: who sends it byte by byte never exceeds the time limit of one read."""
+"""Deadline for a whole answer. A runtime that sends it byte by byte never exceeds the timeout of a single read."""
 SILENT = frozenset({"timeout", "no connection", "no socket"})
-"""Why a runtime gave no answer, if it will give none to the next question either."""
+"""Reasons for which the next question would fail as well."""
 STACK_BYTES = 256 << 10
 MEMORY_BYTES = 1 << 30
-"""Of address space, beyond what there is at the start: a runtime that talks without end does not take the host's."""
+"""Limit on address space beyond the size at startup. It bounds the memory that an endless answer can consume."""
 
 
 @dataclass(slots=True)
 class Wanted:
-    """A container that someone has asked for."""
+    """A container (or account) that was requested."""
 
     runtime: int
     since: float
-    """When it was first asked for, or when it last changed."""
+    """When this enricher first knew of it (CLOCK_MONOTONIC)."""
     state: int = PENDING
     waiting: set[int] = field(default_factory=set)
-    """Runtimes that have not answered yet, by their position."""
+    """Positions of the runtimes that have not answered yet."""
     reason: str = ""
-    """Why one of them gave none."""
+    """Why one of them failed."""
     pause: float = FIRST_PAUSE_S
     due: float = 0.0
-    """When to ask again; 0: not by itself."""
+    """When to look it up again; 0: no lookup is scheduled."""
     gone: float = 0.0
-    """When it may be forgotten; 0: it is there."""
+    """When to remove it; 0: it is not gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a thread has to say of a container."""
+    """A message of a thread about a container: an answer, a failure, or an event of the runtime."""
 
     position: int
     key: bytes
-    """Of none: of all that the runtime has."""
+    """b"": the message concerns the runtime as a whole."""
     info: Info | None = None
     reason: str = ""
     happened: str = ""
 
 
 class Mailbox:
-    """What threads have to say, bounded; `bell` can be read when there is something."""
+    """Bounded queue of messages from threads. `bell` is readable when there are messages."""
 
     def __init__(self) -> None:
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._said: queue.Queue[Said] = queue.Queue(MAX_WAITING)
 
     def put(self, said: Said) -> None:
-        """From a thread, which waits while there is no room."""
+        """Add a message. Called by threads; blocks while the queue is full."""
         self._said.put(said)
         os.eventfd_write(self.bell, 1)
 
     def take(self) -> Iterator[Said]:
-        """All that is there."""
+        """Yield the queued messages."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.bell)
         with contextlib.suppress(queue.Empty):
@@ -105,14 +105,14 @@ class Mailbox:
 
 
 class Asker(threading.Thread):
-    """Asks one runtime, one container after the other."""
+    """Thread that queries one runtime, one container at a time."""
 
     def __init__(self, position: int, runtime: Runtime, out: Mailbox) -> None:
         super().__init__(daemon=True, name=f"asker-{position}")
         self._position, self._runtime, self._out = position, runtime, out
         self.questions: queue.Queue[bytes] = queue.Queue(MAX_WAITING)
         self._since_s = 0.0
-        """Since when it has waited for an answer; 0 while it does not."""
+        """When the current query began; 0 if there is none."""
 
     def run(self) -> None:
         while True:
@@ -126,12 +126,12 @@ class Asker(threading.Thread):
             self._since_s = 0.0
 
     def is_stuck(self, now_s: float) -> bool:
-        """Whether an answer takes longer than any may."""
+        """Whether the current query has taken longer than OVERDUE_S."""
         since_s = self._since_s
         return since_s > 0 and now_s - since_s >= OVERDUE_S
 
     def others(self) -> list[bytes]:
-        """All that waits, so that it does not wait for one time limit after the other."""
+        """Remove and return all queued keys, so that they do not each wait for a timeout."""
         found: list[bytes] = []
         with contextlib.suppress(queue.Empty):
             while True:
@@ -140,7 +140,7 @@ class Asker(threading.Thread):
 
 
 class Listener(threading.Thread):
-    """Hears what becomes of a runtime's containers; each time that it begins to hear, all is asked for again."""
+    """Thread that receives the events of a runtime. Reconnects RECONNECT_S after the stream ends or fails."""
 
     def __init__(self, position: int, runtime: Runtime, out: Mailbox) -> None:
         super().__init__(daemon=True, name=f"listener-{position}")
@@ -158,12 +158,12 @@ DOCKER, CRI = "headrace.pipeline.containers.docker", "headrace.pipeline.containe
 
 
 def client_module(endpoint: Endpoint) -> str:
-    """The module of an endpoint's client, which is loaded only if it is used."""
+    """Name of the module with the client of an endpoint. It is imported only if it is used."""
     return DOCKER if endpoint.runtime in ("docker", "podman") else CRI
 
 
 def client(endpoint: Endpoint, labels: tuple[str, ...]) -> Runtime:
-    """A client of an endpoint. `labels`: globs of those that are wanted."""
+    """A client of an endpoint. `labels` are globs of the labels to include."""
     if client_module(endpoint) == DOCKER:
         from headrace.pipeline.containers.docker import DockerClient
 
@@ -186,7 +186,7 @@ class Enricher:
         self._listeners = [Listener(i, runtime, self.said) for i, runtime in enumerate(runtimes)]
         now = time.monotonic()
         for entry in table.entries[table.entries["state"] != FREE]:
-            # of a predecessor's: what is not known is asked for again, a few at a time
+            # entries of a predecessor: look those up again that are not known, a few at a time
             state = int(entry["state"])
             due = 0.0 if state == KNOWN else now + len(self._wanted) * PAUSE_OF_ALL_S
             self._wanted[entry["key"].tobytes()] = Wanted(int(entry["runtime"]), now, state, due=due)
@@ -198,7 +198,7 @@ class Enricher:
             thread.start()
 
     def want(self, key: bytes, runtime: int) -> None:
-        """Someone has asked for a container that is not in the table."""
+        """Handle a request for a container. Does nothing if it is already being handled and is in the table."""
         is_there = self._table.get(key) is not None
         if key in self._wanted and is_there:
             return
@@ -211,7 +211,7 @@ class Enricher:
         self._ask(key)
 
     def _ask(self, key: bytes) -> None:
-        """Ask all runtimes that may know it."""
+        """Query all runtimes that may know it."""
         wanted, now = self._wanted[key], time.monotonic()
         mine = [i for i in range(len(self._askers)) if self._has(i, wanted)]
         wanted.due, wanted.reason, wanted.waiting = 0.0, "", set(mine)
@@ -228,7 +228,7 @@ class Enricher:
             self._settle(key, wanted)
 
     def _has(self, position: int, wanted: Wanted) -> bool:
-        """Whether a runtime, by its position, may know it. Behind those of containers stand the host's accounts."""
+        """Whether the runtime at `position` may know it. The last position is that of the host's accounts."""
         of_accounts = wanted.runtime == ACCOUNTS
         if position == len(self._endpoints):
             return of_accounts
@@ -241,7 +241,7 @@ class Enricher:
         wanted.reason = reason
 
     def hear(self) -> None:
-        """Take what threads have said."""
+        """Process the messages of threads."""
         for said in self.said.take():
             self._take(said)
 
@@ -280,10 +280,10 @@ class Enricher:
             self._settle(key, wanted)
 
     def _settle(self, key: bytes, wanted: Wanted) -> None:
-        """All have answered, and none knows it."""
+        """All runtimes have answered or failed, and none knows the container: schedule the next lookup."""
         now = time.monotonic()
         if wanted.state == KNOWN and not wanted.reason:
-            wanted.gone = wanted.gone or now + GONE_S  # what was known of it stays until then
+            wanted.gone = wanted.gone or now + GONE_S  # the known data stays in the table until then
             return
         wanted.due, wanted.pause = now + wanted.pause, min(2 * wanted.pause, LONGEST_PAUSE_S)
         if wanted.state != KNOWN:
@@ -291,7 +291,7 @@ class Enricher:
             self._table.put(key, wanted.state, Info(reason=wanted.reason), wanted.runtime)
 
     def attend(self) -> None:
-        """What time brings: questions that are due, one that is asked again, containers that are long gone."""
+        """Timed work: lookups that are due, overdue answers, removal of gone containers, and one recheck per second."""
         now = time.monotonic()
         if now - self._attended < ATTEND_S:
             return
@@ -333,11 +333,11 @@ def _bound_memory() -> None:
 
 
 KEPT = (privilege.CAP_DAC_OVERRIDE,)
-"""Sockets of runtimes are for root alone, or for a group."""
+"""Capability to open runtime sockets, which only root or a group can access."""
 
 
 def prepare(plan: Plan, source: InheritedFd) -> None:
-    """Before it gives up privilege: import what it needs, from folders that it may not be allowed to read later."""
+    """Setup before privileges are dropped: import the clients (their folders may be unreadable later), set limits."""
     for endpoint in plan.endpoints:
         client(endpoint, plan.container_labels)
     threading.stack_size(STACK_BYTES)
@@ -345,7 +345,7 @@ def prepare(plan: Plan, source: InheritedFd) -> None:
 
 
 def run(plan: Plan, source: InheritedFd) -> None:
-    """The enricher, until all workers have ended."""
+    """Run the enricher until all workers have ended."""
     control = attach_control(plan)
     enricher = Enricher(Table(Segment(name=plan.enrichment)), plan.endpoints, plan.container_labels)
     heap.share()
@@ -361,4 +361,4 @@ def run(plan: Plan, source: InheritedFd) -> None:
             enricher.want(key, runtime)
         enricher.hear()
         enricher.attend()
-    os._exit(0)  # threads may be waiting for a runtime
+    os._exit(0)  # do not join threads: they may be waiting for a runtime

@@ -1,19 +1,19 @@
-"""What runtimes know of containers: a table in shared memory that workers look into, and their way to ask.
+"""The container table in shared memory, which workers read, and the pipe through which they send requests.
 
     worker --request--> pipe --> enricher --> table --> every worker        (pipeline/containers/enricher.py)
 
-A worker never waits: what is not in the table yet is `pending`, and asked for.
+A worker never waits. A container that is not in the table yet is `pending`, and the worker requests it.
 
     head (128 bytes):   changes u64 | counters, see HEAD
     entry (2 KiB):      sequence u64 | key: word u8[8], id u8[32] | since_ns u64 | written_ns u64
                         | state u16 | runtime u16 | bytes u32 | data u8[1976]
 
-One writer, the enricher. `sequence` is odd while it writes an entry; who reads the same even number before and after
-has a whole entry. `changes` moves after every change, so that a reader need not look again before. A key is a word,
-CONTAINER, USER or GROUP, and an id or a number. `since_ns` is when a key was asked for first, and once there is an
-answer, when the first one came: later ones do not move it. The data is an encoded Info. When the enricher dies, the
-table stays as it is, and the next one goes on with it; an entry that its death left half written stays odd until it is
-written again, and reads as if there was none.
+The enricher is the only writer. `sequence` is odd while it writes an entry; a reader that sees the same even number
+before and after has a consistent entry. `changes` increases after every change; until then readers can use cached
+answers. A key is a word (CONTAINER, USER or GROUP) and an id or a number. `since_ns` is when a key was first requested
+or, once there is an answer, when the first answer arrived; later answers do not change it. The data is an encoded Info.
+When the enricher dies, its successor continues with the same table. An entry that was half written at that moment keeps
+an odd sequence until it is written again; readers treat it as missing.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from headrace.pipeline.transport.shm import Array, Segment
 ID_BYTES = 32
 KEY_BYTES, DATA_BYTES = 8 + ID_BYTES, 1976
 COUNTERS = ("asked", "answered", "timeouts", "failures", "retries", "evicted", "oldest_pending_ns")
-"""Questions to runtimes, what became of them, entries that had to make room; and since when the oldest of those that
-are pending has been so (CLOCK_MONOTONIC), 0 if none is."""
+"""Requests to runtimes and their outcomes, evicted entries, and since when the oldest pending entry has been pending
+(CLOCK_MONOTONIC; 0 if none is pending)."""
 HEAD = np.dtype([("changes", "<u8"), *((name, "<u8") for name in COUNTERS), ("pad", "<u8", 8)])
 ENTRY = np.dtype(
     [
@@ -54,12 +54,12 @@ ENTRY = np.dtype(
 )
 ENTRIES, PROBES = 4096, 16
 REQUEST_BYTES = KEY_BYTES + 1
-"""The key, and the runtime's number as the kernel has it (bpf/layout.py, RUNTIMES)."""
+"""A request is the key and the kernel's number of the runtime (RUNTIMES in bpf/layout.py)."""
 CONTAINER, USER, GROUP = b"containr", b"user\0\0\0\0", b"group\0\0\0"
 ACCOUNTS = 255
-"""In place of a runtime: the key is of a user or a group (pipeline/containers/accounts.py)."""
+"""Replaces the runtime number if the key is that of a user or group (pipeline/containers/accounts.py)."""
 ACCOUNT = struct.Struct("<8sI28s")
-"""Its key."""
+"""Key of a user or group: word, number, padding."""
 MAX_ASKED = 1 << 16
 MAX_UNANSWERED = 1024
 TRIES = 100
@@ -69,12 +69,12 @@ NOTHING_YET = Answer()
 
 
 def container_key(name: bytes) -> bytes:
-    """The key of a container, by the 32 bytes of its id."""
+    """The key of a container, from the 32 bytes of its id."""
     return CONTAINER + name
 
 
 def key_of(name: str) -> bytes:
-    """The same by the digits of its id; b"" if they are none."""
+    """The key of a container, from the hex digits of its id; b"" if they are not a valid id."""
     try:
         found = bytes.fromhex(name)
     except ValueError:
@@ -83,32 +83,32 @@ def key_of(name: str) -> bytes:
 
 
 class Table:
-    """The table, in its segment."""
+    """The table in its segment."""
 
     def __init__(self, segment: Segment) -> None:
-        self._segment = segment  # views do not keep it alive
+        self._segment = segment  # the views do not keep it alive
         self.head: Array = segment.array(HEAD, 1)
         self.entries: Array = segment.array(ENTRY, ENTRIES, HEAD.itemsize)
-        # of an entry, as words: a part that is read must be read at once
+        # one u64 per entry, read with a single load
         self._sequences = self.entries["sequence"]
 
     @staticmethod
     def size() -> int:
-        """Size of the segment."""
+        """Size of the segment in bytes."""
         return HEAD.itemsize + ENTRY.itemsize * ENTRIES
 
     @property
     def changes(self) -> int:
-        """Moves with every change."""
+        """Counter that increases with every change."""
         return int(self.head["changes"][0])
 
     def places(self, key: bytes) -> Iterator[int]:
-        """Where a key may stand: the same in every process."""
+        """Possible places of a key. The same in every process."""
         first = zlib.crc32(key)
         return ((first + i) % ENTRIES for i in range(PROBES))
 
     def get(self, key: bytes) -> Answer | None:
-        """What is known of a container; None if it is not in the table."""
+        """The entry of a container; None if it is not in the table."""
         for place in self.places(key):
             entry = self.entries[place]
             for _ in range(TRIES):
@@ -124,27 +124,29 @@ class Table:
         return None
 
     def states(self) -> dict[str, int]:
-        """How many containers are in which state."""
+        """Number of containers per state."""
         of_containers = (self.entries["key"][:, : len(CONTAINER)] == np.frombuffer(CONTAINER, "u1")).all(axis=1)
         counts = np.bincount(self.entries["state"][of_containers], minlength=len(STATES))[: len(STATES)]
         return {name: int(n) for name, n in zip(STATES[1:], counts[1:], strict=True)}
 
     def counters(self) -> dict[str, int]:
-        """The counters of the head; the age of the oldest pending one in milliseconds."""
+        """The counters of the head, with the age of the oldest pending entry in milliseconds."""
         found = {name: int(self.head[name][0]) for name in COUNTERS}
         since_ns = found.pop("oldest_pending_ns")
         found["oldest_pending_ms"] = (time.monotonic_ns() - since_ns) // 10**6 if since_ns else 0
         return found
 
-    # -- the enricher alone
+    # -- called only by the enricher
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter."""
         self.head[name] += np.uint64(by)
 
     def put(self, key: bytes, state: int, info: Info, runtime: int = 0) -> None:
-        """Enter or change a container, unless it is there as it is; in a full neighbourhood the one that was written
-        longest ago goes. `runtime` is for the next enricher.
+        """Add or update a container. Does nothing if the entry is unchanged.
+
+        If all places of the key are taken, evicts the entry that was written longest ago. `runtime` is stored for a
+        successor of this enricher.
         """
         places = list(self.places(key))
         free = [p for p in places if self.entries[p]["state"] == FREE]
@@ -164,7 +166,7 @@ class Table:
         self._write(place, key, state, data, since_ns, runtime)
 
     def remove(self, key: bytes) -> None:
-        """Forget a container."""
+        """Remove a container."""
         place = self._place_of(key)
         if place is not None:
             self._write(place, bytes(KEY_BYTES), FREE, b"", 0, 0)
@@ -174,7 +176,7 @@ class Table:
         return next((p for p in taken if self.entries[p]["key"].tobytes() == key), None)
 
     def change(self) -> None:
-        """Let everybody look again: a predecessor may have died before it could say so."""
+        """Increase `changes`, so that all workers read the table again."""
         self.head["changes"] += np.uint64(1)
 
     def _write(self, place: int, key: bytes, state: int, data: bytes, since_ns: int, runtime: int) -> None:
@@ -189,7 +191,7 @@ class Table:
 
 
 def encoded(info: Info) -> bytes:
-    """At most DATA_BYTES: without labels, then without the ends of texts, if it has to be."""
+    """Encode an Info in at most DATA_BYTES: drops labels first, then truncates texts, and sets `cut`."""
     data = msgspec.msgpack.encode(info)
     if len(data) > DATA_BYTES:
         data = msgspec.msgpack.encode(msgspec.structs.replace(info, labels={}, cut=True))
@@ -205,7 +207,7 @@ TEXTS = ("name", "image", "digest", "pod", "namespace", "pod_uid", "reason")
 
 
 class Client:
-    """A worker's view of the table, and its way to ask. What was found is remembered until the table changes."""
+    """A worker's access to the table and the request pipe. Caches answers until the table changes."""
 
     def __init__(self, segment: str, requests: InheritedFd) -> None:
         self._table = Table(Segment(name=segment))
@@ -213,11 +215,11 @@ class Client:
         self._known: dict[bytes, Answer] = {}
         self._changes = 0
         self._unanswered: dict[bytes, int] = {}
-        """What was asked for and not found: to ask again, since a question may get lost."""
+        """Requested keys that are not in the table yet, with their runtime. A request may get lost and is repeated."""
         self._again_s = 0.0
 
     def changed(self) -> bool:
-        """Whether the table is another since this was last asked."""
+        """Whether the table has changed since the last call. Also repeats unanswered requests."""
         self._ask_again()
         changes = self._table.changes
         if changes == self._changes:
@@ -238,20 +240,20 @@ class Client:
                 del self._unanswered[key]
 
     def of(self, context: Any) -> Answer:
-        """What is known of the container of a context (a CONTEXT scalar, bpf/layout.py)."""
+        """The answer for the container of a context (a CONTEXT scalar, bpf/layout.py)."""
         return self.look(container_key(context["container"].tobytes()), int(context["runtime"]))
 
     def named(self, name: bytes, runtime: bytes) -> Answer | None:
-        """What is known of a container by the texts of its id and its runtime; None if the id is none."""
+        """The answer for a container, by the texts of its id and runtime; None if the id is invalid."""
         key, shown = key_of(name.decode("utf-8", "replace")), runtime.decode("utf-8", "replace")
         return self.look(key, RUNTIMES.index(shown) if shown in RUNTIMES else 0) if key else None
 
     def user(self, number: int) -> str:
-        """A user's name; "" if there is none, or none is known yet."""
+        """The name of a user; "" if there is none or it is not known yet."""
         return self._account(USER, number)
 
     def group(self, number: int) -> str:
-        """The same of a group."""
+        """The name of a group; "" if there is none or it is not known yet."""
         return self._account(GROUP, number)
 
     def _account(self, word: bytes, number: int) -> str:
@@ -259,7 +261,7 @@ class Client:
         return known.name if known else ""
 
     def look(self, key: bytes, runtime: int) -> Answer:
-        """What is known of a container. Asks for it if that is nothing. Never waits."""
+        """The answer for a key. Requests it if it is not in the table. Never waits."""
         found = self._known.get(key)
         if found is None:
             found = self._table.get(key)
@@ -274,12 +276,12 @@ class Client:
 
 
 def client(segment: str, requests: InheritedFd | None) -> Client | None:
-    """A worker's, if runtimes are asked in this run."""
+    """A worker's client; None if enrichment is disabled in this run."""
     return Client(segment, requests) if requests else None
 
 
 def requests(fd: int) -> Iterator[tuple[bytes, int]]:
-    """(key, runtime) of each request that stands in the pipe now."""
+    """Yield (key, runtime) of each request in the pipe."""
     while True:
         try:
             data = os.read(fd, REQUEST_BYTES)

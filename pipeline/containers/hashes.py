@@ -1,20 +1,21 @@
-"""SHA-256 of executables, computed by a process of its own (`--exec-hash`).
+"""SHA-256 of executables (`--exec-hash`), computed by a separate process, the hasher.
 
     worker --request--> pipe --> hasher --> table in a segment --> every worker
 
-A file is known by device, inode and ctime: what the kernel said of it when it was run. The hasher opens it by
-/proc/PID/exe while the process runs it, else by its path below the process's root, else by its path on the host, and
-believes what it reads only if all three are those, before and after. Nobody waits for it here: a request that
-finds the pipe full is asked again, and the table forgets what was not asked for lately when it needs the place.
+A file is identified by device, inode and ctime, as the kernel reported them at exec. The hasher opens the file through
+/proc/PID/exe while the process runs it, else by its path below the root of the process, else by its path on the host.
+It accepts the file only if device, inode and ctime match, and the digest only if inode and ctime still match after
+reading. Workers never wait for the hasher. A request that finds the pipe full is sent again later. If all places of a
+key are taken, its entry replaces one of them.
 
-A file system that user space or another host serves may never answer, and what a call waits for in the kernel no
-signal ends. So a file is named first (O_PATH), its mount is looked up, and only then it is looked at; and files are
-read by a thread that is given up when it is not back after DEADLINE_S.
+A file system served by user space or by another host may never answer, and no signal interrupts such a call. The hasher
+therefore opens a file with O_PATH first, looks up its mount, and only then accesses the file. A thread reads the file;
+the hasher abandons the thread after DEADLINE_S.
 
     entry (64 bytes):  device u64 | inode u64 | ctime_ns u64 | state u64 | digest u8[32]
 
-One writer: state 0, then the rest, then the new state. Who reads the same state before and after has a whole entry.
-The hasher keeps the right to read any file, and no other: it never interprets what it reads.
+One writer: it stores state 0, then the rest, then the new state. A reader that sees the same state before and after has
+a consistent entry. The hasher can read any file (see KEPT) but never interprets the contents.
 """
 
 from __future__ import annotations
@@ -46,20 +47,21 @@ ENTRIES = 4096
 PROBES = 8
 REQUEST = struct.Struct("<QQQII")
 LONGEST_PATH = select.PIPE_BUF - REQUEST.size
-"""A request is written as a whole or not at all."""
+"""Longest path in a request. A request fits into PIPE_BUF, so its write is atomic."""
 LARGEST_FILE = 1 << 30
 NONE, KNOWN = 0, 1
 REASONS = {2: "gone", 3: "changed", 4: "too large", 5: "not read", 6: "file system", 7: "too slow"}
 GONE, CHANGED, TOO_LARGE, NOT_READ, SERVED, TOO_SLOW = REASONS
 POLL_MS, BUSY_S = 100, 0.02
 DEADLINE_S = 10.0
-"""For one file: the largest takes some two seconds from a memory that has it."""
+"""Deadline for one file. A file of LARGEST_FILE bytes takes about two seconds from the page cache."""
 MAX_STUCK, MAX_WAITING = 8, 4096
-"""Threads that do not come back, until no file is read any more; requests that are remembered."""
+"""MAX_STUCK: number of abandoned threads at which the hasher stops reading files. MAX_WAITING: maximum number of queued
+requests."""
 
 
 class Key(NamedTuple):
-    """A file as the kernel had it."""
+    """Identity of a file, as reported by the kernel."""
 
     device: int
     inode: int
@@ -67,20 +69,20 @@ class Key(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A file that someone wants to know about."""
+    """A request to hash a file."""
 
     key: Key
     pid: int
     path: bytes
 
     def packed(self) -> bytes:
-        """As it goes through the pipe."""
+        """Encoded for the pipe. Truncates the path to LONGEST_PATH."""
         path = self.path[:LONGEST_PATH]
         return REQUEST.pack(*self.key, self.pid, len(path)) + path
 
 
 class Table:
-    """What is known of files, in a segment."""
+    """The table of digests in a segment."""
 
     def __init__(self, segment: Segment) -> None:
         self._entries: Array = segment.array(ENTRY, ENTRIES)
@@ -88,7 +90,7 @@ class Table:
 
     @staticmethod
     def size() -> int:
-        """Size of the segment."""
+        """Size of the segment in bytes."""
         return ENTRY.itemsize * ENTRIES
 
     def _places(self, key: Key) -> Iterator[int]:
@@ -96,7 +98,7 @@ class Table:
         return ((first + i) % ENTRIES for i in range(PROBES))
 
     def get(self, key: Key) -> tuple[int, bytes]:
-        """(state, digest); state NONE if nothing is known yet."""
+        """(state, digest) of a file; state NONE if it is not in the table."""
         for place in self._places(key):
             entry = self._entries[place]
             state = int(entry["state"])
@@ -107,7 +109,11 @@ class Table:
         return NONE, b""
 
     def put(self, key: Key, state: int, digest: bytes = bytes(32)) -> None:
-        """Hasher alone: over the same file, a free place, or one of those that it may have, in turn."""
+        """Store an entry. Only the hasher calls this.
+
+        Overwrites the entry of the same file, else takes a free place, else replaces one of the PROBES candidates in
+        turn.
+        """
         places = list(self._places(key))
         mine = [p for p in places if tuple(self._entries[p]["key"].tolist()) == key]
         free = [p for p in places if not self._entries[p]["state"]]
@@ -120,7 +126,7 @@ class Table:
 
 
 class Client:
-    """A worker's view of the table, and its way to ask."""
+    """A worker's access to the table and the request pipe."""
 
     def __init__(self, plan: Plan) -> None:
         assert plan.hash_requests is not None
@@ -128,24 +134,24 @@ class Client:
         self._questions = Questions(plan.hash_requests, ENTRIES)
 
     def look(self, key: tuple[int, int, int]) -> tuple[bytes, str] | None:
-        """(digest, why there is none), or None if nothing is known yet."""
+        """(digest, reason why there is no digest), or None if the file is not in the table yet."""
         state, digest = self._table.get(Key(*key))
         if state == NONE:
             return None
         return (digest, "") if state == KNOWN else (b"", REASONS[state])
 
     def ask(self, key: tuple[int, int, int], pid: int, path: bytes) -> None:
-        """Ask for a file."""
+        """Request the digest of a file."""
         request = Request(Key(*key), pid, path)
         self._questions.ask(request.key, request.packed())
 
 
 def _named(request: Request, remote: bool) -> Iterator[int]:
-    """Descriptors that name what may be the file (O_PATH): none of this looks at the file itself."""
+    """Yield O_PATH descriptors of candidates for the file. Does not access the files themselves."""
     with contextlib.suppress(OSError):
         yield os.open(f"/proc/{request.pid}/exe", os.O_PATH | os.O_CLOEXEC)
     for root, pid in ((f"/proc/{request.pid}/root", request.pid), ("/", "self")):
-        # a way through what others serve is one that they can hold up
+        # skip paths through a served mount: resolving them may hang
         if b"\0" in request.path or (not remote and any(m.is_served and m.is_above(request.path) for m in mounts(pid))):
             continue
         with contextlib.suppress(OSError):
@@ -173,7 +179,7 @@ def _digest(fd: int, key: Key) -> tuple[int, bytes]:
 
 
 def digest_of(request: Request, remote: bool = False) -> tuple[int, bytes]:
-    """(state, SHA-256) of the file that a request means. `remote`: also if user space or another host serves it."""
+    """(state, SHA-256) of a requested file. `remote`: also hash files served by user space or another host."""
     seen = (mount for pid in (request.pid, "self") for mount in mounts(pid))
     if not remote and any(mount.is_served and mount.device == request.key.device for mount in seen):
         return SERVED, bytes(32)
@@ -188,7 +194,7 @@ def digest_of(request: Request, remote: bool = False) -> tuple[int, bytes]:
 
 
 def requests(fd: int) -> Iterator[Request]:
-    """What stands in the pipe now."""
+    """Yield all requests in the pipe."""
     while True:
         try:
             head = os.read(fd, REQUEST.size)
@@ -201,7 +207,7 @@ def requests(fd: int) -> Iterator[Request]:
 
 
 class Reading(NamedTuple):
-    """A file that a thread reads."""
+    """A file that a thread is reading."""
 
     request: Request
     until: float
@@ -209,10 +215,10 @@ class Reading(NamedTuple):
 
 
 class Hasher:
-    """Answers requests, one file at a time; who does not come back holds up nobody for longer than DEADLINE_S."""
+    """Handles requests, one file at a time. A read that hangs delays the next request by at most DEADLINE_S."""
 
     def __init__(self, table: Table, read: Callable[[Request], tuple[int, bytes]]) -> None:
-        """`read`: what digest_of() does."""
+        """`read` computes (state, digest) of a request, like digest_of()."""
         self._table, self._read = table, read
         self._waiting: deque[Request] = deque()
         self._reading: Reading | None = None
@@ -220,12 +226,15 @@ class Hasher:
         self._thread: threading.Thread | None = None
 
     def ask(self, request: Request) -> None:
-        """Take a request in, if it is not known yet."""
+        """Queue a request unless its result is already in the table."""
         if self._table.get(request.key)[0] in (NONE, GONE) and len(self._waiting) < MAX_WAITING:
             self._waiting.append(request)
 
     def attend(self, wait_s: float = 0.0) -> None:
-        """Take what has been read, give up what takes too long, begin the next; waits so long for the one at hand."""
+        """Store a finished result, abandon a read that takes too long, and begin the next one.
+
+        Waits up to `wait_s` for the current read.
+        """
         reading = self._reading
         if reading is not None:
             try:
@@ -260,12 +269,14 @@ class Hasher:
 
 
 KEPT = (privilege.CAP_DAC_READ_SEARCH, privilege.CAP_SYS_PTRACE)
-"""It reads any file, and looks for it in /proc/PID of any process."""
+"""Capabilities to read any file, and to open it through /proc/PID of any process."""
 
 
 def prepare(plan: Plan, source: InheritedFd) -> None:
-    """Before it gives up privilege. Left behind, it must not hold open what others wait for the end of: the standard
-    streams, and the pipe of multiprocessing's tracker. (The supervisor waits for the end of its other pipe.)
+    """Setup before privileges are dropped: close the standard streams and the pipe of multiprocessing's tracker.
+
+    Other processes wait for the end of these. A hasher that hangs in a system call and outlives the run must not hold
+    them open. (The supervisor waits for the end of its other pipe.)
     """
     null = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
@@ -276,7 +287,7 @@ def prepare(plan: Plan, source: InheritedFd) -> None:
 
 
 def run(plan: Plan, source: InheritedFd) -> None:
-    """The hasher, until all workers have ended."""
+    """Run the hasher until all workers have ended."""
     control = attach_control(plan)
     hasher = Hasher(Table(Segment(name=plan.hashes)), lambda request: digest_of(request, plan.hashes_remote))
     poll = select.poll()

@@ -1,9 +1,9 @@
-"""Clients of container runtimes: what is asked of them, and what they say. Used by the enricher's threads alone.
+"""Interface of container runtime clients. Only threads of the enricher use them.
 
-    docker, podman     the Docker Engine API, by the docker SDK (docker.py; podman's service speaks it, too)
-    containerd, crio   the CRI, by grpc (pipeline/containers/cri.py)
+    docker, podman     the Docker Engine API, with the docker SDK (docker.py; podman's service implements it too)
+    containerd, crio   the CRI, over gRPC (pipeline/containers/cri.py)
 
-Each takes an id of 64 hexadecimal digits. Answers are of other programs: nothing of them is believed to have a form.
+Container ids have 64 hexadecimal digits. Answers come from other programs and are not trusted to be well-formed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any, NamedTuple, Protocol
 from headrace.config.runtimes import Info
 
 TIMEOUT_S = 2.0
-"""Of one question."""
+"""Timeout of one request."""
 MAX_BYTES = 4 << 20
-"""Of an answer."""
+"""Maximum size of an answer."""
 POD = "io.kubernetes.pod."
 
 
 class Unavailable(Exception):
-    """A runtime gave no answer: `reason` in a word, as events show it."""
+    """A runtime gave no valid answer. `reason` is a short text that events show."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -31,8 +31,8 @@ class Unavailable(Exception):
 
 
 class Happened(NamedTuple):
-    """What a runtime says has become of a container: `changed` (ask for it), or `gone`. Of none: `listening`, it says
-    so from now on.
+    """An event of a runtime. `what` is `changed` (look the container up), `gone`, or `listening`. With `listening`, the
+    id is empty: the runtime reports events from now on.
     """
 
     id: str
@@ -40,28 +40,28 @@ class Happened(NamedTuple):
 
 
 class Runtime(Protocol):
-    """What the enricher wants of a runtime. Both raise Unavailable."""
+    """Interface of a runtime client. Both methods raise Unavailable."""
 
     def look(self, container: str) -> Info | None:
-        """What it knows of a container; None if it knows none of that id."""
+        """Look up a container; None if the runtime does not know the id."""
 
     def events(self) -> Iterator[Happened]:
-        """What becomes of its containers, for as long as it says so; it ends, or raises, when it cannot."""
+        """Yield events of its containers. Ends or raises when the connection fails."""
 
 
 def silence() -> Iterator[Happened]:
-    """Events of who never says anything."""
+    """Event stream of a runtime that has no events: blocks forever."""
     threading.Event().wait()
     yield from ()
 
 
 def word(value: object) -> str:
-    """A text of an answer as it may be shown: what is no character is replaced."""
+    """A value of an answer as valid text; replaces characters that cannot be encoded."""
     return str(value).encode("utf-8", "replace").decode()
 
 
 def of_labels(labels: object, wanted: tuple[str, ...]) -> dict[str, Any]:
-    """Parts of an Info that stand in labels: those of pods, and the wanted ones."""
+    """Fields of an Info that come from labels: those of the pod, and the labels that match `wanted` (globs)."""
     if not isinstance(labels, Mapping):
         return {}
     texts = {word(k): word(v) for k, v in labels.items()}

@@ -1,1 +1,1 @@
-"""What this host offers, feature by feature, and the proof that its events come."""
+"""Detects the features of this host, and verifies that its events are delivered."""

@@ -1,12 +1,13 @@
-"""What causes each event, for `headrace check --live`, which runs this below headrace:
+"""Causes each event once. `headrace check --live` traces this program:
 
-    python -m headrace.pipeline.host.causes FOLDER CGROUP    FOLDER holds `plan`; CGROUP: where to make groups, or -
+    python -m headrace.pipeline.host.causes FOLDER CGROUP    FOLDER holds `plan`; CGROUP: where to create groups, or -
 
-All of it happens in namespaces of its own (users, processes, mounts, network, IPC, host name, control groups): the
-host keeps its files, mounts and names, and what is done has no privilege on it. System calls are made with arguments
-that the kernel refuses: all of them -1. What they do otherwise is done by ACTIONS.
+Everything except OUTSIDE runs in new namespaces (user, PID, mount, network, IPC, UTS, cgroup). The host's files, mounts
+and names stay unchanged, and the program has no privileges on the host. System calls are made with invalid arguments:
+all are -1. Events that need a successful operation are caused by ACTIONS.
 
-Standard output, as JSON: why something could not be done, by event. The standard library alone: this is what is traced.
+Prints to standard output, as JSON: the reason for each event that could not be caused. Imports only the standard
+library, because this program is what is traced.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ PR_SET_NAME = 15
 IO_URING_SETUP, IO_URING_ENTER, RING_PARAMETERS, SQE_BYTES, RING_ENTRIES = 425, 426, 120, 64, 0x10000000
 CAPABILITY_VERSION = 0x20080522
 DEADLINE_S = 2.0
-"""For each thing. What still waits then, as pause(2) does, is killed: its call ends."""
+"""Deadline per system call. A process that still waits then, as in pause(2), is killed, which ends the call."""
 AT_ONCE = 16
 COMPAT = b"\x53\x55\x89\xf8" + b"".join(bytes([to]) + b"\xff" * 4 for to in (0xBB, 0xB9, 0xBA, 0xBE, 0xBF, 0xBD))
 COMPAT += b"\xcd\x80\x5d\x5b\xc3"
-"""For x86-64: push rbx, rbp; eax = the argument; all registers of a 32-bit call = -1; int 0x80; pop; ret"""
+"""x86-64 code: push rbx, rbp; eax = the argument; all argument registers of a 32-bit call = -1; int 0x80; pop; ret"""
 NATIVE, SETNS = b"\x48\x89\xf8\x0f\x05\xc3", 308
 """mov rax, rdi; syscall; ret"""
 COMPAT_CALLS = "32-bit calls"
-"""Stands for all of them in what is said."""
+"""Key for all 32-bit calls in the output."""
 COMPAT_GETPID = 20
 BPF, PERF_EVENT_OPEN, FINIT_MODULE = 321, 298, 313
 KPROBES = Path("/sys/bus/event_source/devices/kprobe/type")
@@ -55,12 +56,12 @@ AF_SECURITY = 14
 ELF = b"\x7fELF" + bytes(60)
 CONTAINER = "c4ec" * 16
 GROUP = f"docker-{CONTAINER}.scope"
-"""The control group of a container, as Docker names it."""
+"""Name of a container's control group in the format of Docker."""
 Action = Callable[[Path, Path | None], object]
 
 
 def checked(result: int) -> int:
-    """A call's result, which must not be an error. OSError."""
+    """Return the result of a call; raise OSError if it is -1."""
     if result == -1:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -68,17 +69,17 @@ def checked(result: int) -> int:
 
 
 def native(number: int) -> None:
-    """A system call with arguments that cannot be."""
+    """Make a system call with invalid arguments."""
     LIBC.syscall(number, *[-1] * 6)
 
 
 def compat(number: int) -> None:
-    """The same by the 32-bit entry, which every process has where the kernel runs 32-bit programs."""
+    """Make a system call with invalid arguments through the 32-bit entry (int 0x80)."""
     _injected(COMPAT, number)
 
 
 def _injected(code: bytes, number: int) -> None:
-    """Run machine code that takes a number, from memory of no file."""
+    """Run machine code that takes a number, in anonymous memory."""
     memory = mmap.mmap(
         -1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
     )
@@ -146,7 +147,7 @@ def executed(_folder: Path, _: Path | None) -> None:
 
 
 def lowered(_folder: Path, _: Path | None) -> None:
-    """Give up all capabilities."""
+    """Drop all capabilities."""
     checked(LIBC.capset(struct.pack("<Ii", CAPABILITY_VERSION, 0), bytes(24)))
 
 
@@ -160,11 +161,11 @@ def signalled(_folder: Path, _: Path | None) -> None:
 
 
 def submitted(_folder: Path, _: Path | None) -> None:
-    """An operation that does nothing, by a ring of one."""
+    """Submit a no-op through an io_uring with one entry."""
     parameters = ctypes.create_string_buffer(RING_PARAMETERS)
     ring = checked(LIBC.syscall(IO_URING_SETUP, 1, ctypes.addressof(parameters), 0, 0, 0, 0))
     tail, array = (struct.unpack_from("<I", parameters, at)[0] for at in (44, 64))
-    mmap.mmap(ring, SQE_BYTES, offset=RING_ENTRIES)  # an operation of zeros does nothing
+    mmap.mmap(ring, SQE_BYTES, offset=RING_ENTRIES)  # an all-zero entry is a no-op
     queue = mmap.mmap(ring, max(array + 4, mmap.PAGESIZE))
     struct.pack_into("<I", queue, array, 0)
     struct.pack_into("<I", queue, tail, 1)
@@ -172,7 +173,7 @@ def submitted(_folder: Path, _: Path | None) -> None:
 
 
 def programmed(_folder: Path, _: Path | None) -> None:
-    """A map and a program, attached to nothing."""
+    """Create a map and a program without attaching it."""
     described = ctypes.create_string_buffer(struct.pack("<IIII", 2, 4, 4, 1), BPF_ATTR_BYTES)
     checked(LIBC.syscall(BPF, 0, ctypes.addressof(described), BPF_ATTR_BYTES, 0, 0, 0))
     code, licence = ctypes.create_string_buffer(RETURN_0), ctypes.create_string_buffer(b"GPL")
@@ -182,7 +183,7 @@ def programmed(_folder: Path, _: Path | None) -> None:
 
 
 def refused_module(folder: Path, _: Path | None) -> None:
-    """A file that is no module."""
+    """Try to load a file that is not a module."""
     nothing = ctypes.create_string_buffer(1)
     with (folder / "plan").open("rb") as file:
         LIBC.syscall(FINIT_MODULE, file.fileno(), ctypes.addressof(nothing), 0, 0, 0, 0)
@@ -191,7 +192,7 @@ def refused_module(folder: Path, _: Path | None) -> None:
 
 
 def probed(_folder: Path, _: Path | None) -> None:
-    """A kprobe that is never enabled."""
+    """Create a kprobe that is never enabled."""
     attr = ctypes.create_string_buffer(PERF_ATTR_BYTES)
     name = ctypes.create_string_buffer(b"security_path_notify")
     struct.pack_into("<IIQQ", attr, 0, int(KPROBES.read_text()), PERF_ATTR_BYTES, 0, 1)
@@ -200,7 +201,7 @@ def probed(_folder: Path, _: Path | None) -> None:
 
 
 def unknown_family(_folder: Path, _: Path | None) -> None:
-    """The kernel starts a helper, which asks for the module of a family of sockets that nobody ever had."""
+    """Open a socket of a family that does not exist: the kernel starts a helper to load a module for it."""
     with contextlib.suppress(OSError):
         socket.socket(AF_SECURITY, socket.SOCK_RAW)
 
@@ -216,12 +217,12 @@ def looked_at(folder: Path, _: Path | None) -> None:
     os.chdir(folder)
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
-    # it may not set the clock
+    # fails: not permitted to set the clock
     LIBC.settimeofday(struct.pack("<qq", 1, 0), None)
 
 
 def grouped(_folder: Path, groups: Path | None) -> None:
-    """A control group that is named like a container's, and a process in it."""
+    """Create a control group that is named like a container's, and put a process into it."""
     if groups is None:
         raise OSError(0, "no control group in which others may be made")
     made = groups / GROUP.replace("c4ec", "c4ed")
@@ -270,14 +271,15 @@ ACTIONS: dict[Action, str] = {
         security_task_prctl security_settime64""",
     grouped: "cgroup_mkdir cgroup_rmdir cgroup_attach_task container_create container_remove",
 }
-"""What is done, and for which events."""
+"""Actions and the events that they cause."""
 OUTSIDE: dict[Action, str] = {
     submitted: "io_uring_create io_uring_submit",
     programmed: "security_bpf security_bpf_map security_bpf_prog",
     refused_module: "security_kernel_read_file security_kernel_post_read_file",
     probed: "kprobe_attach kallsyms_lookup_name",
 }
-"""The same, before there are namespaces: there, rings count as locked memory, and the others need the host's rights."""
+"""Actions that run before the namespaces are created. In a user namespace, io_uring rings count as locked memory, and
+the other actions need privileges on the host."""
 
 
 def _child(act: Callable[[], object], said: int) -> int:
@@ -294,7 +296,7 @@ def _child(act: Callable[[], object], said: int) -> int:
 
 
 def _wait(children: dict[int, float]) -> None:
-    """Until one has ended, or is killed since its time is over."""
+    """Wait until one child has ended. Kills children whose deadline has passed."""
     while True:
         for child, until in list(children.items()):
             if os.waitpid(child, os.WNOHANG)[0]:
@@ -306,7 +308,7 @@ def _wait(children: dict[int, float]) -> None:
 
 
 def swept(calls: list[tuple[int, bool]]) -> None:
-    """Make all of the calls, each in a process of its own."""
+    """Make all calls, each in a separate process."""
     children: dict[int, float] = {}
     for number, is_compat in calls:
         if len(children) == AT_ONCE:
@@ -318,7 +320,7 @@ def swept(calls: list[tuple[int, bool]]) -> None:
 
 
 def acted(actions: dict[Action, str], folder: Path, groups: Path | None) -> Iterator[tuple[str, str]]:
-    """(event, why it could not be caused)."""
+    """Run actions; yield (event, reason) for each event that could not be caused."""
     for action, events in actions.items():
         read_end, write_end = os.pipe()
         child = _child(lambda action=action: action(folder, groups), write_end)  # type: ignore[misc]
@@ -330,7 +332,7 @@ def acted(actions: dict[Action, str], folder: Path, groups: Path | None) -> Iter
 
 
 def lacks_compat() -> bool:
-    """Whether the kernel kills who makes a 32-bit call."""
+    """Whether the kernel kills a process that makes a 32-bit call."""
     child = os.fork()
     if not child:
         compat(COMPAT_GETPID)
@@ -339,7 +341,7 @@ def lacks_compat() -> bool:
 
 
 def own_namespaces(folder: Path) -> None:
-    """Namespaces of its own, in which it has all capabilities, and a file system in memory over the folder. OSError."""
+    """Enter new namespaces, with all capabilities in them, and mount a tmpfs over the folder. Raises OSError."""
     user, group = os.geteuid(), os.getegid()
     every = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET
     checked(LIBC.unshare(CLONE_NEWUSER | every))
@@ -351,7 +353,7 @@ def own_namespaces(folder: Path) -> None:
 
 
 def main() -> int:
-    """Everything that is in the plan. 1 if nothing could be done."""
+    """Run all actions and the planned system calls. Returns 1 if the namespaces cannot be created."""
     folder, groups = Path(sys.argv[1]), None if sys.argv[2] == "-" else Path(sys.argv[2])
     calls: list[tuple[int, bool]] = json.loads((folder / "plan").read_text())
     failed = dict(acted(OUTSIDE, folder, groups))
@@ -360,7 +362,7 @@ def main() -> int:
     except OSError as error:
         print(json.dumps({"": f"no namespaces of its own: {error.strerror}"}))
         return 1
-    # the first process of its namespace, which collects those that lose their parents
+    # PID 1 of the new namespace, which reaps orphans
     child = os.fork()
     if not child:
         with contextlib.suppress(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""What this host offers: asked feature by feature, never by version."""
+"""Features of this host. Each is probed individually; kernel versions are never compared."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ INIT_PID_NAMESPACE = 0xEFFFFFFC
 """PROC_PID_INIT_INO of include/linux/proc_ns.h."""
 CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_IPC_LOCK": 14, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 SMALLEST = ("CAP_BPF", "CAP_PERFMON", "CAP_IPC_LOCK")
-"""Enough for every kind of run: programs, perf events, their memory."""
+"""Sufficient for every kind of run: to load programs, open perf events, and lock their memory."""
 FOR_TRACEFS = "CAP_DAC_READ_SEARCH"
-"""Where programs hang on perf events, whose numbers stand in tracefs (decisions/0045)."""
+"""Also needed where programs are attached to perf events, whose ids are read from tracefs (decisions/0045)."""
 OPTIONAL_TRACEPOINTS = (
     "sched_prepare_exec",
     "cap_capable",
@@ -39,7 +39,7 @@ OPTIONAL_TRACEPOINTS = (
     "module_load",
     "module_free",
 )
-"""Without them less is known: the name before an exec comes from task_rename, and events are not provided."""
+"""Optional: without them, the name before an exec comes from task_rename, and some events are unavailable."""
 RAW_TRACEPOINTS = (
     "sys_enter",
     "sys_exit",
@@ -57,7 +57,7 @@ RAW_TRACEPOINTS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked for."""
+    """Result of one check."""
 
     name: str
     ok: bool
@@ -67,7 +67,7 @@ class Finding:
 
 
 def pid_namespace() -> Finding:
-    """The kernel side counts processes as the host does; below it, none of them could be told."""
+    """Check that this is the host's PID namespace: the BPF programs report process ids of the host."""
     name = "PID namespace"
     try:
         inside = Path("/proc/self/ns/pid").stat().st_ino != INIT_PID_NAMESPACE
@@ -79,7 +79,7 @@ def pid_namespace() -> Finding:
 
 
 def time_namespace() -> Finding:
-    """The kernel's times are those of the host: what a time namespace adds must be known."""
+    """Check that the offset of the time namespace is known: the BPF programs report times of the host."""
     name = "time namespace"
     try:
         added_ns = namespace_ns()
@@ -122,7 +122,7 @@ def _capabilities(preempted: bool) -> Finding:
 
 
 def _lockdown() -> list[Finding]:
-    """How far the kernel is locked down, if that can be seen."""
+    """The kernel's lockdown mode, if it can be read."""
     try:
         chosen = re.search(r"\[(\w+)]", LOCKDOWN.read_text())
     except OSError:
@@ -154,7 +154,7 @@ def _calls() -> Finding:
 
 
 def findings() -> list[Finding]:
-    """Everything that tracing needs, and the hooks one by one."""
+    """Check all requirements of tracing, and each raw tracepoint."""
     btf_finding, btf = _btf()
     preempted = btf is not None and can_be_preempted(btf)
     found = [
@@ -211,8 +211,9 @@ def _kernel_btf() -> Btf:
 
 @functools.cache
 def _there() -> frozenset[str] | None:
-    """Of the names that events need, those that this kernel has: tracepoints, and functions that are hooked. None if
-    that cannot be told. Parsing BTF would take longer.
+    """The tracepoints and functions that events need and this kernel has; None if BTF cannot be read.
+
+    Searches the raw bytes of BTF for the names, which is faster than parsing it.
     """
     hooks = ((event.hook or "").partition(":") for event in catalogue().by_id.values())
     functions = {name for kind, _, names in hooks if kind == HOOK for name in names.split(",")}
@@ -225,7 +226,7 @@ def _there() -> frozenset[str] | None:
 
 
 def hooked_function(functions: str) -> str:
-    """The first of these functions, separated by commas, that this kernel has; "" for none."""
+    """The first function of a comma-separated list that this kernel has; "" if it has none."""
     return next((f for f in functions.split(",") if f in (_there() or ())), "")
 
 
@@ -247,13 +248,15 @@ def _symbols() -> dict[str, int]:
 
 @functools.cache
 def _table_lack(symbols: str) -> str:
-    """Why the kernel's tables at these symbols cannot be looked at; "" if they can."""
+    """Why the kernel's tables at these symbols cannot be checked; "" if they can."""
     return integrity.lack(symbols.split(","), _symbols(), "btf_trace_module_load" in (_there() or ()))
 
 
 def trial(cache: Path, shards: int) -> tuple[list[Finding], frozenset[str]]:
-    """Whether the kernel takes the programs of all events that this host has; and the events of those refused. The
-    programs are those of a run of a command with so many workers, which need not be compiled again then.
+    """Load the programs of all events that this host supports. Returns (findings, names of the refused events).
+
+    The programs are those of a run that traces a command with `shards` workers. They are stored in `cache`, so such a
+    run need not compile them again.
     """
     name = "programs"
     events = tuple(e for e in catalogue().by_id.values() if e.hook is not None and not event_lack(e))
@@ -272,7 +275,7 @@ def trial(cache: Path, shards: int) -> tuple[list[Finding], frozenset[str]]:
 
 
 def event_lack(event: Event) -> str:
-    """Why an event cannot be traced on this host, whatever is done about it; "" if it can."""
+    """Why this host cannot support an event; "" if it can."""
     if event.hook is None:
         return event.missing
     kind, _, name = event.hook.partition(":")
@@ -288,7 +291,7 @@ def event_lack(event: Event) -> str:
 
 
 def hook_state(hook: str | None) -> tuple[bool, str]:
-    """Whether this host has a hook, and what is missing if not."""
+    """Whether this host has a hook, and the reason if it does not."""
     if hook is None or hook in ("pipeline", "start"):
         return hook is not None, ""
     kind, _, name = hook.partition(":")

@@ -1,4 +1,4 @@
-"""`headrace check --live`: every event that this host is said to have is caused, and it is looked whether it comes."""
+"""`headrace check --live`: causes every event that this host claims to support, and checks that it is reported."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from headrace.pipeline.host.features import Finding, event_lack, hook_state
 
 NAME = "live"
 EXISTING = "existing_container"
-"""Is about no process: a run whose scope is a process tree does not have it."""
+"""This event belongs to no process. A run whose scope is a process tree does not report it."""
 DEADLINE_S = 1200
 BOOKS = ("produced", "delivered", "lost", "lost_by_reason", "missed_runs", "missed_by_program", "balanced")
 UNKNOWN_NUMBER = 9999
-"""A call that no kernel has."""
+"""A system call number that no kernel uses."""
 ROOTKITS = "hooked_syscall hooked_syscalls hooked_seq_ops hooked_proc_fops hidden_kernel_module ftrace_hook"
 MODULES = "module_load module_free do_init_module proc_create debugfs_create_file debugfs_create_dir register_chrdev"
 NOT_CAUSED = {
@@ -44,8 +44,10 @@ class _Seen(msgspec.Struct, rename={"name": "eventName"}):
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """What came of it. `arrived`: events by name; `missing`: those that should have come; `not_caused`: others, and
-    why; `ledger`: the first run's.
+    """Result of the check.
+
+    `arrived`: number of events by name. `missing`: events that were caused and not reported. `not_caused`: events that
+    were not caused, with the reason. `ledger`: from the first run. `error`: why the check failed.
     """
 
     arrived: dict[str, int] = {}
@@ -55,7 +57,7 @@ class Proof(msgspec.Struct, frozen=True):
     error: str = ""
 
     def findings(self) -> list[Finding]:
-        """For people: what did not come, and the sum."""
+        """Findings for display: a summary, and the events that are missing or were not caused."""
         if self.error:
             return [Finding(NAME, False, self.error)]
         books = "the ledger balances" if self.ledger["balanced"] else "THE LEDGER DOES NOT BALANCE"
@@ -70,13 +72,13 @@ class Proof(msgspec.Struct, frozen=True):
 
 
 def claimed(refused: frozenset[str]) -> list[Event]:
-    """The events that this host is said to have, without those whose programs the kernel has refused."""
+    """The events that this host supports, except those whose programs the kernel has refused."""
     known = (event for event in catalogue().by_id.values() if event.hook is not None and not event_lack(event))
     return [event for event in known if event.name not in refused and hook_state(event.hook)[0]]
 
 
 def prove(refused: frozenset[str]) -> Proof:
-    """Cause them all, below a run of headrace, in namespaces of their own."""
+    """Cause all supported events in a traced command, and compare them with the events that headrace reports."""
     events = claimed(refused)
     with tempfile.TemporaryDirectory(prefix="headrace-check-") as name, _group() as group:
         folder = Path(name)
@@ -113,7 +115,7 @@ def _run(events: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def _plan(names: set[str]) -> list[tuple[int, bool]]:
-    """(number, whether by the 32-bit entry) of every call that is claimed."""
+    """(number, whether it uses the 32-bit entry) of every system call among these events."""
     calls = catalogue().calls
     native = {call.event.name for call in calls if not call.compat}
     return [
@@ -150,7 +152,7 @@ def _proof(events: list[Event], folder: Path, failed: dict[str, str]) -> Proof:
 
 @contextlib.contextmanager
 def _group() -> Iterator[Path | None]:
-    """A control group of the caller's own, in which one is named like a container's; None if none may be made."""
+    """A new control group that contains one named like a container's; None if it cannot be created."""
     found = cgroups.hierarchy()
     if found is None:
         yield None

@@ -1,1 +1,1 @@
-"""What every process of the pipeline has: the plan of the run, its books, its rights, its signals, its logs."""
+"""Common to all pipeline processes: the plan of the run, accounting, privileges, signals, and logging."""

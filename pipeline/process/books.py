@@ -1,10 +1,10 @@
-"""The ledger's raw material: what each process commits to its journal, and the sum over all of them.
+"""The ledger: the counters that each process commits to its journal, and their sum over all processes.
 
     produced = filtered + throttled + lost + dropped + rejected + delivered + in_flight
 
-`produced` and `lost` are counted in the kernel; `dropped` by the reader (a worker's ring was full); the
-rest by the workers. Every counter changes together with the position it belongs to, in one journal
-commit, so the sums are right at any moment that a process may die at.
+`produced` and `lost` are counted in the kernel, `dropped` by the reader (a worker's ring was full), the rest by the
+workers. Each counter changes in the same journal commit as the position it belongs to. The sums therefore stay correct
+if a process dies at any moment.
 """
 
 from __future__ import annotations
@@ -44,10 +44,12 @@ def reader_journal(cpus: int, slots: int, rings: int) -> np.dtype[Any]:
 
 
 def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
-    """State of a worker: positions, the turn that it waits in, counters. Of that turn, by render: how many rows were
-    written, and whether all is `done`; by event and CPU: how many of its rows some output was `handed`. Of rows that
-    are held back for names (workers/hold.py), by render: how many there are, without those of the turn, and how many
-    went with a predecessor.
+    """State of a worker: positions, the turn in progress, counters.
+
+    For the turn in progress: `written` and `done` are the rows written per render, and whether the render is complete.
+    `handed` and `handed_cpu` count, per event and per CPU, its rows that some output was handed.
+    For rows that are held back until container names are known (workers/hold.py), per render: `held` counts those
+    present without the rows of the turn, `held_lost` those lost, for example together with a predecessor.
     """
     return np.dtype(
         [
@@ -86,12 +88,13 @@ def worker_journal(cpus: int, sinks: int) -> np.dtype[Any]:
 
 
 LINE = ("offered", "written", "filtered", "dropped", "repeated", "bytes", "refused")
-"""What the publisher counts for a sink."""
+"""Counters that the publisher keeps per sink."""
 
 
 def publisher_journal(workers: int, sinks: int) -> np.dtype[Any]:
-    """State of the publisher: positions in the workers' result rings, the last whole turn of each before
-    the released position (per output format), and a line per sink.
+    """State of the publisher: positions in the workers' result rings, counters per sink, and counters of findings.
+
+    `finished` is the last complete turn of each worker before its released position, per render.
     """
     line = np.dtype([(name, "<u8") for name in LINE])
     return np.dtype(
@@ -110,7 +113,7 @@ def publisher_journal(workers: int, sinks: int) -> np.dtype[Any]:
 
 
 FINDINGS = ("published", "folded", "below")
-"""What becomes of what signatures found."""
+"""The possible outcomes of a finding."""
 
 
 class Line(msgspec.Struct, kw_only=True):
@@ -123,18 +126,22 @@ class Line(msgspec.Struct, kw_only=True):
     dropped: int = 0
     bytes: int = 0
     refused: int = 0
-    """Peers of a ZeroMQ output that were not let in or were disconnected."""
+    """Peers of a ZeroMQ output that were rejected or disconnected."""
     uncertain: int = 0
-    """Of a run that was given up: rows that were being written, and may be there beside those `written`."""
+    """After an aborted run: rows of a write in progress, which may be in the output in addition to `written`."""
 
     @property
     def rest(self) -> int:
-        """What the other terms leave of `offered`."""
+        """Rows of `offered` that no other term accounts for."""
         return self.offered - self.written - self.uncertain - self.filtered - self.dropped
 
 
 class Ledger(msgspec.Struct, kw_only=True):
-    """The books of a run. `balanced` is the identity, every sink's line, that of findings, and no skipped program."""
+    """The counters of a run.
+
+    `balanced` is true if the identity of this module, the identity of every sink and that of the findings hold, and no
+    program run was missed.
+    """
 
     produced: int = 0
     delivered: int = 0
@@ -145,13 +152,14 @@ class Ledger(msgspec.Struct, kw_only=True):
     rejected: int = 0
     in_flight: int = 0
     abandoned: int = 0
-    """Of `dropped`: what was still under way when the pipeline was given up."""
+    """The part of `dropped` that was in flight when the run was aborted."""
     given_up: int = 0
-    """Of `rejected`: events that have ended a worker again and again."""
+    """The part of `rejected` that repeatedly crashed a worker."""
     redelivered: int = 0
     late: int = 0
     unknown: int = 0
-    """Times that a condition could not be decided, since the text could not be read; the event is among `filtered`."""
+    """Number of conditions that could not be evaluated because the text was unreadable. The event counts as `filtered`.
+    """
     announced: int = 0
     missed_runs: int = 0
     missed_by_program: dict[str, int] = msgspec.field(default_factory=dict)
@@ -162,27 +170,26 @@ class Ledger(msgspec.Struct, kw_only=True):
     raced: int = 0
     cross_checks: dict[str, int] = msgspec.field(default_factory=dict)
     findings: dict[str, int] = msgspec.field(default_factory=dict)
-    """found = published + folded + below (a threshold); `cut` of them were too long, and are shortened. Of a run
-    that was given up some may be `abandoned`: nobody counted what became of them, and outputs may have some.
-    """
+    """found = published + folded + below (a threshold). `cut` of them were too long and are truncated. In an aborted
+    run, some may be `abandoned`: their outcome is unknown, and they may be in outputs."""
     signatures: dict[str, int] = msgspec.field(default_factory=dict)
-    """Those that hold: their generation, how many were loaded, and how often they were read again or refused."""
+    """The current signatures: their generation, how many are loaded, and how often they were reloaded or refused."""
     refusal: str = ""
-    """Why they were refused the last time."""
+    """Why the last reload was refused; "" if it was not."""
     uncovered: dict[str, str] = msgspec.field(default_factory=dict)
-    """Of a replay: signatures that the recording cannot answer, or only in part, and what is missing."""
+    """In a replay: signatures that the recording cannot support, or only in part, and the missing data."""
     remarks: list[str] = msgspec.field(default_factory=list)
-    """The same for people."""
+    """`uncovered` as text for the user."""
     reloading: bool = False
-    """Whether some worker does not look by the latest yet."""
+    """Whether some worker does not use the latest signatures yet."""
     by_rule: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
-    """Of signatures that have seen events, by id: `evaluated`, `matched`, `time_ns`; since their generation began."""
+    """TALLY counters by signature id since the current generation began. Only signatures that have seen events."""
     values: dict[str, int] = msgspec.field(default_factory=dict)
-    """Values of fields that signatures have looked at (pipeline/process/plan.py, VALUES)."""
+    """Counters of field values that signatures evaluated (VALUES in pipeline/process/plan.py)."""
     containers: dict[str, int] = msgspec.field(default_factory=dict)
-    """What is known of containers: how many are in which state, and COUNTERS (pipeline/containers/enrichment.py)."""
+    """Number of containers per state, COUNTERS (pipeline/containers/enrichment.py), and `gave_up`."""
     facts: dict[str, int] = msgspec.field(default_factory=dict)
-    """Lifecycle records that no output asked for, and what became of them; outside of the sum."""
+    """Lifecycle records that no output requested, by outcome. They are not part of the identity."""
     by_cpu: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
     by_worker: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
     by_event: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
@@ -190,10 +197,13 @@ class Ledger(msgspec.Struct, kw_only=True):
     cpu_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     restarts: dict[str, int] = msgspec.field(default_factory=dict)
     unoffered: int = 0
-    """Events that were delivered and that an output was never offered, over all outputs; 0 unless there is a fault."""
+    """Delivered events that an output was never offered, summed over all outputs. Nonzero only if there is a bug."""
 
     def close(self, abandoned: bool = False) -> None:
-        """Work out `in_flight` and `balanced` from the rest. `abandoned`: what is under way will not come any more."""
+        """Compute `in_flight` and `balanced` from the other fields.
+
+        `abandoned`: the run was aborted, so events in flight count as dropped.
+        """
         gone = self.filtered + self.throttled + self.lost + self.dropped + self.rejected + self.delivered
         self.in_flight = self.produced - gone
         if abandoned and self.in_flight > 0:
@@ -208,7 +218,7 @@ class Ledger(msgspec.Struct, kw_only=True):
         self.balanced = self.in_flight == 0 and sinks_close and rest == 0 and self.missed_runs == 0
 
     def text(self) -> list[str]:
-        """Lines for people, on standard error."""
+        """Lines for the user, printed on standard error."""
         shown = ("produced", "delivered", "filtered", "throttled", "lost", "dropped", "rejected")
         extra = [
             (n, getattr(self, n))
@@ -240,8 +250,9 @@ class Ledger(msgspec.Struct, kw_only=True):
 
 
 def with_begun(state: Array, findings: int) -> Array:
-    """A worker's state, when it will not go on: what outputs were handed of the turn that it is in is counted, too.
-    `findings`: the number of their render.
+    """State of a worker that will not continue, including the rows of its unfinished turn that outputs were handed.
+
+    `findings` is the render number of findings. Changes `state` in place and returns it.
     """
     state["delivered"] += state["handed"]
     state["delivered_cpu"] += state["handed_cpu"]
@@ -250,14 +261,17 @@ def with_begun(state: Array, findings: int) -> Array:
 
 
 def delivered_rows(journals: list[Array]) -> int:
-    """What every output of events must have been offered: `loss` events are among it."""
+    """Number of rows that every output of events must have been offered, including `loss` events."""
     return sum(int(state["delivered"].sum()) for state in journals)
 
 
 def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue, detects: bool = False) -> None:
-    """The workers' part: delivered, filtered, rejected, by worker, event and CPU; `detects`: there are signatures."""
+    """Add the workers' counters (delivered, filtered, rejected by worker, event and CPU).
+
+    `detects`: whether there are signatures.
+    """
     loss = catalogue.by_name[LOSS].id
-    # every worker takes all of them
+    # every worker receives all lifecycle records
     ledger.facts["taken"] = min(int(state["facts"][0]) for state in journals)
     for i, state in enumerate(journals):
         delivered, filtered = state["delivered"][0].copy(), state["filtered"][0].copy()
@@ -293,7 +307,9 @@ def add_workers(ledger: Ledger, journals: list[Array], catalogue: Catalogue, det
 
 
 def add_kernel(ledger: Ledger, produced: Array, marks: Array, catalogue: Catalogue) -> None:
-    """The kernel's part. `produced` is u64[cpus, EVENTS], `marks` MARK[cpus, slots], the last slot that of facts."""
+    """Add the kernel's counters. `produced` is u64[cpus, EVENTS]. `marks` is MARK[cpus, slots]; the last slot counts
+    lifecycle records (facts).
+    """
     ledger.facts["produced"] = int(marks["facts"].sum())
     ledger.facts["lost"] = sum(int(marks[reason][:, -1].sum()) for reason in LOST_REASONS)
     marks = marks[:, :-1]
@@ -314,7 +330,7 @@ def add_kernel(ledger: Ledger, produced: Array, marks: Array, catalogue: Catalog
 
 
 def add_reader(ledger: Ledger, state: Array) -> None:
-    """The reader's part, and what it saw that must agree with the kernel's counts."""
+    """Add the reader's counters, and the cross-checks that must agree with the kernel's counters."""
     row = state[0]
     ledger.cpu_seconds["reader"] = int(row["cpu_ns"]) / 1e9
     dropped, received = row["dropped"][:, :-1], row["received"][:, :-1]
@@ -335,7 +351,7 @@ def add_reader(ledger: Ledger, state: Array) -> None:
 
 
 def add_recording(ledger: Ledger, state: Array, path: str, written: int, uncertain: int = 0) -> None:
-    """The recording's line: what the reader had for it, and what stands in whole blocks of the file."""
+    """Add the line of the recording: the rows that the reader received, and those in whole blocks of the file."""
     offered = int(state["received"][0][:, :-1].sum())
     line = Line(name=f"record:{path}", offered=offered, written=written, uncertain=uncertain)
     line.dropped = line.rest
@@ -343,7 +359,7 @@ def add_recording(ledger: Ledger, state: Array, path: str, written: int, uncerta
 
 
 def add_sinks(ledger: Ledger, state: Array, names: list[str]) -> None:
-    """A line per sink."""
+    """Add a line per sink, and the outcomes of findings."""
     ledger.cpu_seconds["publisher"] = int(state["cpu_ns"][0]) / 1e9
     if ledger.findings:
         ledger.findings |= {name: int(state[name][0]) for name in FINDINGS}

@@ -1,8 +1,9 @@
-"""The system calls that each kind of stage may make, as a seccomp filter; all others fail with EPERM.
+"""Seccomp filters: the system calls that each kind of stage may make. All others fail with EPERM.
 
-What a stage needs is open when it begins: segments, rings, files, sockets that listen. So none may run a program, look
-into another process, make a socket (but the enricher, for runtimes of this host), open a file for writing, or change
-one by its name.
+Everything that a stage needs is open before the filter is installed: segments, rings, files, listening sockets. A stage
+cannot execute a program, inspect another process, open a file for writing, or change a file by name. Only the enricher
+can create sockets (AF_UNIX, to reach runtimes on this host). The nursery and the tracker, which are not stages, may
+make a few more calls.
 """
 
 from __future__ import annotations
@@ -36,20 +37,21 @@ OF_KIND = {
     "nursery": (*SOCKETS, "accept4", "accept", "wait4", "waitid", "ftruncate", "fsync", "chdir"),
     "tracker": ("unlink",),
 }
-"""Beside ANY_STAGE, and what _conditional() lets through in part."""
+"""Calls allowed per kind, in addition to ANY_STAGE and to the argument-dependent rules of _conditional()."""
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | (os.O_TMPFILE & ~os.O_DIRECTORY)
 CLONE_THREAD = 0x10000
 PRCTLS = (15, 16, 0x53564D41)
-"""PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: names of threads and mappings."""
+"""PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: they name threads and mappings."""
 IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
-"""TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX: none that types into a terminal."""
+"""TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. None of them can inject input into a terminal."""
 BPF_PROG_TEST_RUN = 10
 
 
 @cache
 def library() -> Any:
-    """The bindings of libseccomp, None if it is missing. Loaded once, and before privilege is given up: they may stand
-    in a folder that is closed to a stage.
+    """The libseccomp bindings, or None if libseccomp is missing.
+
+    The first call must happen before privileges are dropped: a stage may not be able to read the folder of the module.
     """
     try:
         import pyseccomp
@@ -59,7 +61,10 @@ def library() -> Any:
 
 
 def confine(kind: str) -> None:
-    """Let this process, and all its threads, make the calls of that kind of stage alone, for good."""
+    """Restrict this process and all its threads to the system calls of that kind of stage. This is irreversible.
+
+    If libseccomp is missing, logs an error and returns.
+    """
     if (seccomp := library()) is None:
         logger(kind).error("process.not_confined", reason="libseccomp is missing")
         return
@@ -69,7 +74,7 @@ def confine(kind: str) -> None:
         found.add_rule(seccomp.ALLOW, name)
     for name, *conditions in _conditional(kind, seccomp):
         found.add_rule(seccomp.ALLOW, name, *conditions)
-    # without it, libraries take the older call, of which the flags can be seen
+    # on ENOSYS, libraries fall back to clone(), whose flags the filter can check
     found.add_rule(seccomp.ERRNO(errno.ENOSYS), "clone3")
     found.load()
 
@@ -102,7 +107,7 @@ def _conditional(kind: str, seccomp: Any) -> list[tuple[Any, ...]]:
     else:
         found.append(("clone", masked(0, CLONE_THREAD, CLONE_THREAD)))
     if kind in ("publisher", "nursery"):
-        # ZeroMQ sets what its threads have anyway
+        # ZeroMQ sets the policy that its threads already have
         found.append(("sched_setscheduler", has(1, os.SCHED_OTHER)))
     if kind == "reader":
         found.append(("bpf", has(0, BPF_PROG_TEST_RUN)))

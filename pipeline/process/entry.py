@@ -1,4 +1,4 @@
-"""What every process of the pipeline does first and last."""
+"""Entry point of every pipeline process: setup, run, exit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PR_SET_NAME = 15
 
 
 def call_it(name: str) -> None:
-    """What ps and top show: `hr-worker-0`. 15 bytes are shown."""
+    """Set the process name that ps and top show, such as `hr-worker-0`. The kernel keeps 15 bytes."""
     ctypes.CDLL(None).prctl(PR_SET_NAME, f"hr-{name}".encode(), 0, 0, 0)
 
 
@@ -32,7 +32,7 @@ def _failed(error: BaseException | None) -> None:
 
 
 def _segments(name: str, plan: Plan) -> tuple[str, ...]:
-    """Those that a stage works with."""
+    """Names of the segments that a stage uses."""
     kind, _, number = name.partition("-")
     tables = plan.hashes, plan.enrichment
     of_kind: dict[str, tuple[str, ...]] = {
@@ -53,11 +53,11 @@ def main(
     nice: int = 0,
     prepare: Callable[..., None] | None = None,
 ) -> None:
-    """Run one process: no signals of its own, no privilege but the capabilities `kept`, and its death is the
-    supervisor's business. `prepare` is called with what `run` is, before privilege is given up.
+    """Run one stage process and exit. Drops all privileges except the capabilities `kept`.
 
-    Signals are the supervisor's: it ends the stages in flow order. A bug ends the process
-    with its traceback; the supervisor starts it again.
+    `prepare` is called with the arguments of `run` before privileges are dropped. The process ignores signals: the
+    supervisor ends stages in flow order. An exception prints its traceback and exits with status 70; the supervisor
+    then restarts the stage.
     """
     signals.ignore_all()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
@@ -75,13 +75,13 @@ def main(
     privilege.drop(*kept)
     privilege.die_with_parent()
     confine(name.partition("-")[0])
-    # a process with a thread less would stand still
+    # if one thread dies, end the process: it would otherwise hang
     threading.excepthook = lambda args: _failed(args.exc_value)
     try:
         run(plan, *args)
     except Exception as error:
         _failed(error)
-    # Views into shared memory may still be alive: skip the interpreter's teardown of mappings.
+    # views into shared memory may still exist: skip the interpreter's teardown of mappings
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

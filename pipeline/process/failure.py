@@ -1,4 +1,4 @@
-"""What is said to people, and how a command fails: a message, and an exit status."""
+"""Messages to the user, and how a command fails: a message and an exit status."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SIGINT_STATUS, SIGPIPE_STATUS = 128 + signal.SIGINT, 128 + signal.SIGPIPE
 
 
 def say(*lines: str, err: bool = False) -> None:
-    """Lines for people: each stays one, whatever was quoted in it (config/printable.py)."""
+    """Print lines for the user. Quoted text is escaped, so each stays one line (config/printable.py)."""
     click.echo("\n".join(map(escaped, lines)), err=err)
 
 
 class Failure(click.ClickException):
-    """A message and an exit status; `more`: lines below it."""
+    """A message and an exit status. `more` are further lines, printed below the message."""
 
     def __init__(self, message: str, status: int, *more: str) -> None:
         super().__init__(message)

@@ -1,6 +1,6 @@
-"""What makes imports quick: no collection of garbage meanwhile, as there is none, and no threads of OpenBLAS.
+"""Faster imports: without garbage collection (imports leave no garbage) and without OpenBLAS threads.
 
-numpy starts these as it is imported, one a CPU; nothing here multiplies matrices.
+numpy starts one OpenBLAS thread per CPU when it is imported. headrace does no linear algebra.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ THREADS = "OPENBLAS_NUM_THREADS"
 
 @contextlib.contextmanager
 def quick() -> Iterator[None]:
-    """Imports within it. What they made is never looked through again; the environment is as it was."""
+    """Context for imports. Later garbage collections skip the objects created in it. Restores the environment."""
     before = os.environ.get(THREADS)
     os.environ[THREADS] = "1"
     gc.disable()

@@ -1,7 +1,7 @@
-"""Logs: structlog on standard error, one line an event, never per traced event.
+"""Logging: structlog on standard error, one line per log event. Traced events are never logged individually.
 
-Names are constant, `<stage>.<noun>_<participle>`. Nothing that was observed from a traced process
-(arguments, paths, environment) is logged at info or above.
+Event names are constant, `<stage>.<noun>_<participle>`. Data from traced processes (arguments, paths, environment) is
+never logged at level info or above.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 def _escaped(logger: Any, method: str, event: Any) -> Any:
-    """What was quoted stays within its value: not a character of it reaches a terminal as more than text."""
+    """Escape all values: quoted text cannot add log lines or send control sequences to a terminal."""
     return {k: escaped(v.replace("\n", "\\n")) if isinstance(v, str) else v for k, v in event.items()}
 
 
@@ -39,5 +39,5 @@ def configure(level: str) -> None:
 
 
 def logger(process: str) -> Any:
-    """A logger that names its process."""
+    """A logger with the process name bound to it."""
     return structlog.get_logger().bind(process=process)

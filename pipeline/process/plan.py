@@ -1,7 +1,7 @@
-"""The plan of a run: what every process must know to find its ends of the pipeline. Made once by the
-supervisor, handed to each process, never changed.
+"""The plan of a run: everything a process needs to attach to the pipeline. The supervisor creates it once and passes it
+to each process. It never changes.
 
-    control segment:  stop, closed sinks, closed pipes, -, latest rules (u64) | ready (u1[READY]) |
+    control segment:  stop, closed sinks, closed pipes, -, latest rules (u64) | ready (u1[READY_BYTES]) |
                       interest (u1[EVENTS + 1]) | running (RUNNING[N], each worker's own) | off (u1[MAX_CODE]) |
                       rules (RULES[MAX_GENERATIONS]) | tallies (TALLIES[N], each worker's own) |
                       progress (PROGRESS[sinks + 1], the last one the recorder's) |
@@ -32,51 +32,48 @@ from headrace.pipeline.transport.shm import Array, Journal, Segment, contents
 FLAGS_BYTES = 64
 READY_BYTES = 128
 RUNNING = np.dtype([("signature", "<u8"), ("since_ns", "<u8"), ("refused", "<u8")])
-"""Of a worker: which signature in Python it is in (from 1, 0: none), and since when (CLOCK_BOOTTIME); and the latest
-generation that it could not load.
-"""
+"""State of a worker: the number of the Python signature that it is executing (from 1; 0: none), since when
+(CLOCK_BOOTTIME), and the latest generation that it failed to load."""
 RULES = np.dtype([("generation", "<u8"), ("bytes", "<u8"), ("name", "S64")])
-"""Where the signatures of a generation are: a segment, and how much of it (pipeline/signatures/generations.py)."""
+"""Location of the signatures of a generation: the name of a segment and the number of bytes used in it
+(pipeline/signatures/generations.py)."""
 MAX_TALLIED = 4096
 TALLY = np.dtype([(name, "<u8") for name in ("evaluated", "matched", "undecided", "time_ns")])
-"""Of a rule. `undecided`: rows that a limit of ours left open; `time_ns`: what its events cost, shared by all rules
-that look at them, and what its own code took.
-"""
+"""Counters of a rule. `undecided`: rows that could not be decided because headrace reached a limit. `time_ns`: its
+share of the evaluation time of its events (split evenly among the rules for an event) plus the time of its own code."""
 VALUES = np.dtype([(name, "<u8") for name in ("scanned", "looked_up", "worked_out", "evicted", "before_dropped")])
-"""Values of fields: in blocks of texts, by a key, worked out since the key was new, forgotten; and events of what
-processes did before that were forgotten before their time.
-"""
+"""Counters of field values: `scanned` in blocks of text, `looked_up` in a cache by key, `worked_out` (cache misses),
+and `evicted` from the cache. `before_dropped`: events of a process's history that were evicted early."""
 TALLIES = np.dtype([("generation", "<u8"), ("values", VALUES), ("rules", TALLY, MAX_TALLIED)])
-"""Of a worker: what the signatures of a generation have cost until now, for people (workers/detect/engine/tally.py)."""
+"""Per worker: the cost of the signatures of a generation so far, for display (workers/detect/engine/tally.py)."""
 ATTEMPT = np.dtype([(name, "<u8") for name in ("turns", "tries", "goal_ns", "fine_ns")])
-"""Of a worker (workers/attempts.py): attempts that began after so many committed turns; up to where rows are taken in
-slices, and up to where a slice is the rows of one moment.
-"""
+"""Per worker (workers/attempts.py): number of attempts (`tries`) that began after `turns` committed turns; the time up
+to which rows are taken in slices, and the time up to which each slice holds the rows of one timestamp."""
 MAX_GENERATIONS = 8
-"""That workers may be in at a time."""
+"""Maximum number of generations in use at the same time."""
 READY_PUBLISHER, READY_READER, READY_WORKER = 0, 1, 2
-"""Indices of `ready`; worker i is READY_WORKER + i, and behind the workers comes the enricher, if there is one."""
+"""Indices of `ready`. Worker i is READY_WORKER + i. The enricher, if there is one, follows the workers."""
 ALL = EVENTS
-"""Index of `interest` that stands for the topic of all events."""
+"""Index in `interest` of the topic for all events."""
 LINES = ("json", "table")
-"""Formats whose lines of several workers can be merged."""
+"""Formats whose lines from several workers can be merged."""
 
 
 @dataclass
 class Host:
-    """What a plan needs to know of the traced host."""
+    """Facts about the traced host that the plan needs."""
 
     cpus: int
     boot_epoch_ns: int
     nodename: bytes
     slots: int
     started_ns: int = 0
-    """CLOCK_BOOTTIME when the run began."""
+    """CLOCK_BOOTTIME in ns when the run began."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Sizes, names and doorbells. `only` narrows events in the workers (replay); None: all."""
+    """Sizes, segment names and doorbells. `only` restricts the events in the workers (replay); None: all events."""
 
     workers: int
     cpus: int
@@ -85,7 +82,7 @@ class Plan:
     relative_to_ns: int | None
     nodename: bytes
     sinks: tuple[Output, ...]
-    """Those of events, and behind them those of findings."""
+    """The sinks of events, followed by those of findings."""
     conditions: tuple[Condition, ...]
     only: tuple[Event, ...] | None
     parse_arguments: bool
@@ -93,7 +90,7 @@ class Plan:
     stack_addresses: bool
     control: str
     rings: tuple[str, ...]
-    """Worker rings, and the recorder's behind them if there is one."""
+    """Segments of the worker rings, followed by that of the recorder if there is one."""
     results: tuple[str, ...]
     bells: tuple[Doorbell, ...]
     """One per ring."""
@@ -104,57 +101,60 @@ class Plan:
     publisher: str = ""
     hashes_remote: bool = False
     hashes: str = ""
-    """Segment of what is known of executables (pipeline/containers/hashes.py), and where to ask; "": not asked for."""
+    """`hashes`: segment of the hash table of executables (pipeline/containers/hashes.py), "" if disabled.
+    `hash_requests`: the pipe for requests."""
     hash_requests: InheritedFd | None = None
     enrichment: str = ""
-    """Segment of what runtimes know of containers (containers/enrichment.py), and where to ask; "": not asked for."""
+    """`enrichment`: segment of the container table (pipeline/containers/enrichment.py), "" if disabled.
+    `enrichment_requests`: the pipe for requests."""
     enrichment_requests: InheritedFd | None = None
     endpoints: tuple[Endpoint, ...] = ()
     container_labels: tuple[str, ...] = ()
     detects: bool = False
-    """Whether there are signatures: those of the latest generation (Control.rules)."""
+    """Whether there are signatures. They are those of the latest generation (Control.rules)."""
     hidden: tuple[str, ...] = ()
-    """Arguments that are read for signatures, and that nobody asked to see."""
+    """Arguments that are read only for signatures and not shown."""
     fold_s: int = 0
-    """For so long repeats of a finding are folded; 0: they are not."""
+    """Number of seconds for which repeats of a finding are folded; 0 disables folding."""
     before_s: float = 0
-    """Of so many seconds before a finding its process's events are kept."""
+    """Number of seconds of process history to include in findings."""
     secret: bytes = b""
-    """What folding keys are made with."""
+    """Secret key for the hash that produces folding keys."""
     colour: bool = False
     users: tuple[dict[int, str], bool] | None = None
-    """Names of the recorded host's users, and whether there may be others; None: this host's are looked up."""
+    """User names of the recorded host by uid, and whether there may be others. None: look up names on this host."""
     columns: int = 0
-    """Width of the terminal that the table goes to; 0: lines are whole."""
+    """Width of the terminal for the table format; 0: do not truncate lines."""
 
     @property
     def renders(self) -> list[tuple[str, bool, int]]:
-        """What workers make of events: (format, whether by topics, for how many milliseconds they wait for names), by
-        the number that a record carries.
+        """Renders of events: (format, whether it has topics, milliseconds to wait for container names).
+
+        The index is the render number that a result record carries.
         """
         return sorted({render_of(s) for s in self.sinks if not s.of_findings and s.render != "none"})
 
     @property
     def finding_render(self) -> int:
-        """The number of findings; 0 stands for events even if nothing is made of them."""
+        """The render number of findings. Number 0 is reserved for events even if there are no event renders."""
         return max(1, len(self.renders))
 
     @property
     def keyed(self) -> bool:
-        """Whether text lines of several workers must be merged by time."""
+        """Whether text lines from several workers must be merged by time."""
         return self.workers > 1
 
 
 def render_of(sink: Output) -> tuple[str, bool, int]:
-    """What workers make for a sink of events."""
+    """The render that a sink of events needs (see Plan.renders)."""
     return sink.render, sink.format == "zmq", sink.enriched_ms
 
 
 class Control:
-    """The control segment, attached or created."""
+    """Typed views of the control segment."""
 
     def __init__(self, segment: Segment, workers: int, cpus: int, slots: int, rings: int, sinks: int) -> None:
-        self._segment = segment  # views do not keep it alive
+        self._segment = segment  # the views do not keep it alive
         self._flags = segment.array("<u8", 5, 0)
         self.ready: Array = segment.array("u1", READY_BYTES, FLAGS_BYTES)
         self.interest: Array = segment.array("u1", EVENTS + 1, FLAGS_BYTES + READY_BYTES)
@@ -162,10 +162,10 @@ class Control:
         self.running: Array = segment.array(RUNNING, workers, at)
         at += (RUNNING.itemsize * workers + 63) // 64 * 64
         self.off: Array = segment.array("u1", MAX_CODE, at)
-        """Signatures in Python that are off; written by the supervisor."""
+        """Python signatures that are disabled, by number - 1. Written by the supervisor."""
         at += MAX_CODE
         self.rules: Array = segment.array(RULES, MAX_GENERATIONS, at)
-        """Written by the supervisor; generation n stands at n % MAX_GENERATIONS."""
+        """Written by the supervisor. Generation n is at index n % MAX_GENERATIONS."""
         at += (RULES.itemsize * MAX_GENERATIONS + 63) // 64 * 64
         self.tallies: Array = segment.array(TALLIES, workers, at)
         at += (self.tallies.nbytes + 63) // 64 * 64
@@ -188,7 +188,7 @@ class Control:
 
     @staticmethod
     def bytes_for(workers: int, cpus: int, slots: int, rings: int, sinks: int) -> int:
-        """Size of the segment."""
+        """Size of the segment in bytes."""
         total = FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 192 + RUNNING.itemsize * workers + MAX_CODE
         total += RULES.itemsize * MAX_GENERATIONS + TALLIES.itemsize * workers + 64
         total += PROGRESS.itemsize * (sinks + 1) + 64
@@ -199,46 +199,46 @@ class Control:
         return total + Journal.bytes_for(books.publisher_journal(workers, sinks))
 
     def waits_for_worker(self, number: int) -> bool:
-        """Whether the reader has written what that worker has not read."""
+        """Whether the reader has written records that this worker has not read."""
         return int(self.reader.peek("ring_head")[number]) > int(self.workers[number].peek("next"))
 
     def waits_for_publisher(self) -> bool:
-        """Whether a worker has written what the publisher is not done with."""
+        """Whether a worker has written results that the publisher has not finished."""
         released = self.publisher.peek("release").tolist()
         heads = [int(journal.peek("result_head")) for journal in self.workers]
         return any(head > done for head, done in zip(heads, released, strict=True))
 
     @property
     def stopping(self) -> bool:
-        """Whether the reader shall drain what is there and end."""
+        """Whether the reader must drain the remaining records and end."""
         return bool(self._flags[0])
 
     def stop(self) -> None:
-        """Supervisor: programs are detached, drain and end."""
+        """Called by the supervisor after the programs are detached: tell the reader to drain and end."""
         self._flags[0] = 1
 
     @property
     def closed_sinks(self) -> int:
-        """Bit per sink whose destination is gone (a closed pipe, a full disk)."""
+        """Bit mask of sinks whose destination has failed (a closed pipe, a full disk)."""
         return int(self._flags[1])
 
     @property
     def closed_pipes(self) -> int:
-        """Of those, the ones whose reader has gone away."""
+        """Bit mask of the closed sinks whose reader has closed the pipe."""
         return int(self._flags[2])
 
     def close_sink(self, index: int, is_pipe: bool) -> None:
-        """Publisher: this sink cannot be written any more."""
+        """Called by the publisher when a sink can no longer be written."""
         self._flags[2] |= np.uint64(is_pipe << index)
         self._flags[1] |= np.uint64(1 << index)
 
     @property
     def latest_rules(self) -> int:
-        """The generation of signatures that holds."""
+        """The current generation of signatures."""
         return int(self._flags[4])
 
     def offer_rules(self, generation: int, name: str, size: int) -> None:
-        """Supervisor: these hold from now on."""
+        """Called by the supervisor: make `generation` the current generation."""
         self.rules[generation % MAX_GENERATIONS] = (generation, size, name.encode())
         self._flags[4] = generation
 
@@ -256,16 +256,16 @@ class Control:
 
 
 def attach_control(plan: Plan) -> Control:
-    """The control segment of a running pipeline."""
+    """Attach to the control segment of a running pipeline."""
     segment = Segment(name=plan.control)
     return Control(segment, plan.workers, plan.cpus, plan.slots, len(plan.rings), len(plan.sinks))
 
 
 def attach_producer(name: str) -> Producer:
-    """The writing end of a ring, by the name of its segment."""
+    """Attach to a ring as its producer, by segment name."""
     return Producer(Segment(name=name))
 
 
 def attach_consumer(name: str) -> Consumer:
-    """The reading end of one."""
+    """Attach to a ring as its consumer, by segment name."""
     return Consumer(Segment(name=name))

@@ -1,7 +1,7 @@
-"""Giving up privilege. Every process but the supervisor does it before it looks at a traced byte.
+"""Dropping privileges. Every process except the supervisor does so before it reads any traced data.
 
-stages   an unprivileged user and group of their own, no capability in any set but what the table in SECURITY.md
-         says, no supplementary groups, no_new_privs, no core dumps; then a filter of system calls (confine.py)
+stages   a dedicated unprivileged user and group, only the capabilities listed in SECURITY.md, no supplementary groups,
+         no_new_privs, no core dumps; then a system call filter (confine.py)
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ SUPERVISOR = (
     *(CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SETPCAP),
     *(CAP_SYS_PTRACE, CAP_SYS_NICE),
 )
-"""What it may still do once all is loaded: open outputs again, and start and end stages, each with what it keeps."""
+"""Capabilities that the supervisor keeps once all programs are loaded: it reopens outputs, and starts and ends stages
+with the capabilities that each stage keeps."""
 NEEDED = 1 << CAP_CHOWN | 1 << CAP_SETUID | 1 << CAP_SETGID
 USER, FIXED_ID = "headrace", 64723
-"""Stages run as this system user, or with this number where there is none of that name."""
+"""Stages run as this system user, or with this user and group id if the user does not exist."""
 
 
 class _Header(ctypes.Structure):
@@ -37,11 +38,11 @@ def _libc() -> ctypes.CDLL:
 
 
 def stage_ids() -> tuple[int, int] | None:
-    """(user, group) of stages; None where this process may not make them so, and they stay what it is."""
+    """(uid, gid) of the stages. None if this process may not change ids; stages then keep those of this process."""
     if os.geteuid() or permitted() & NEEDED != NEEDED:
         return None
     with contextlib.suppress(OSError, ValueError, IndexError):
-        # not by NSS, which may ask a service that hangs
+        # do not use NSS: it may query a service that hangs
         for line in Path("/etc/passwd").read_text(errors="replace").split("\n"):
             fields = line.split(":")
             if fields[0] == USER and int(fields[2]):
@@ -50,7 +51,10 @@ def stage_ids() -> tuple[int, int] | None:
 
 
 def close_all_but(*kept: int) -> None:
-    """Close every descriptor but the standard ones and these: what others wait for the end of is not held open."""
+    """Close every descriptor except 0 to 2 and `kept`.
+
+    An inherited write end would keep other processes from seeing the end of a pipe.
+    """
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) not in kept:
             with contextlib.suppress(OSError):
@@ -58,8 +62,9 @@ def close_all_but(*kept: int) -> None:
 
 
 def drop(*kept: int) -> None:
-    """Become an unprivileged user with these capabilities alone, as far as this process has them, for good. Descriptors
-    and mappings that are open stay usable.
+    """Irreversibly become an unprivileged user that keeps only the capabilities `kept`, if this process has them.
+
+    Open descriptors and mappings stay usable. Raises OSError if no_new_privs or the capabilities cannot be set.
     """
     libc, had, ids = _libc(), effective(), stage_ids()
     libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
@@ -80,11 +85,11 @@ def drop(*kept: int) -> None:
 
 
 def keep(*capabilities: int) -> None:
-    """Have these capabilities alone, as far as this process has them."""
+    """Keep only these capabilities, if this process has them. Raises OSError if capset() fails."""
     libc = _libc()
     header = _Header(CAPABILITY_VERSION_3, 0)
     kept = sum(1 << capability for capability in capabilities) & permitted()
-    # effective, permitted, inheritable; then the same of capabilities from 32 on
+    # effective, permitted, inheritable of capabilities 0 to 31; then of capabilities 32 to 63
     low, high = kept & 0xFFFFFFFF, kept >> 32
     sets = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)
     if libc.capset(ctypes.byref(header), sets):
@@ -92,8 +97,10 @@ def keep(*capabilities: int) -> None:
 
 
 def descriptors_need_right(lookup: Callable[[], object]) -> bool:
-    """Whether even what is done with an open map or program needs CAP_BPF: so it is before 5.19, where the use without
-    privilege is switched off. `lookup` looks into a map: it is tried by a child without capabilities.
+    """Whether operations on an already open map or program need CAP_BPF.
+
+    They do before Linux 5.19 if unprivileged BPF is disabled. A child without capabilities calls `lookup`, which reads
+    from a map.
     """
     child = os.fork()
     if not child:
@@ -106,12 +113,12 @@ def descriptors_need_right(lookup: Callable[[], object]) -> bool:
 
 
 def effective() -> int:
-    """Effective capabilities of this process, as a bit mask."""
+    """Effective capabilities of this process as a bit mask."""
     return _capabilities("CapEff:")
 
 
 def permitted() -> int:
-    """The same of those that it may make effective."""
+    """Permitted capabilities of this process as a bit mask."""
     return _capabilities("CapPrm:")
 
 
@@ -124,7 +131,10 @@ def _capabilities(which: str) -> int:
 
 
 def die_with_parent() -> None:
-    """Be killed when the supervisor ends, whatever way it ends. Who becomes another user has to say so again."""
+    """Have the kernel kill this process when the supervisor ends for any reason.
+
+    Changing the user id clears this setting: call it again afterwards.
+    """
     parent = os.getppid()
     _libc().prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0)
     if os.getppid() != parent:

@@ -1,15 +1,15 @@
-"""How far an output has got, at any moment that its writer may be killed at. A table in the control segment.
+"""Progress of each output, valid even if its writer is killed at any moment. A table in the control segment.
 
     PROGRESS   written u64 | begun u64 | filtered u64 | bytes u64 | at u64 | size u64 | inode u64
 
-The publisher's journal says what was written when it was committed. What was written after that stands here, for a
-run that is given up: rows that are in the output for certain, and those that a write may have added that was begun
-and of which nobody has seen the end. A row has one writer (the sink, the recorder), which stores in this order:
+The publisher's journal holds the counts at its last commit. This table covers the time after that, for a run that is
+aborted: rows that are certainly in the output, and rows of a write that began and may not have completed. A table row
+has one writer (the sink or the recorder), which stores in this order:
 
     at, size, inode | begun = written + rows | the write itself | written | begun = written
 
-x86-64 keeps stores in order, and what a process stored before it was killed is there. Of a regular file the
-supervisor finds out by looking what came of the last write, if nobody else writes to it.
+x86-64 keeps stores in order, and all stores before a kill are visible. For a regular file, the supervisor determines
+the outcome of the last write from the file itself, provided no other process writes to it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ import numpy as np
 from headrace.pipeline.transport.shm import Array
 
 PROGRESS = np.dtype([(name, "<u8") for name in ("written", "begun", "filtered", "bytes", "at", "size", "inode")])
-"""Rows, all bytes; of the write that was begun: where in a file it began, its bytes (0: no file), which file."""
+"""`written`, `begun`, `filtered`: rows; `bytes`: total bytes. `at`, `size`, `inode` describe the write in progress: its
+file offset, its length in bytes (0 if the output is not a regular file), and the file."""
 PIECE = 1 << 20
 
 
 class Progress:
-    """The writer's end. `row`: PROGRESS[1]; without one, nobody looks."""
+    """The writer. `row` is PROGRESS[1]; without it, the progress is kept in private memory."""
 
     def __init__(self, row: Array | None = None) -> None:
         self._row = np.zeros(1, PROGRESS) if row is None else row
         self._bound, self.is_of_file = 0, False
 
     def begin(self, bound: int, fd: int = -1, size: int = 0) -> None:
-        """A write is about to begin, after which `bound` rows are there at most: `size` bytes to a file `fd`."""
+        """Announce a write of `size` bytes to file `fd`, after which at most `bound` rows are in the output."""
         row, found = self._row, os.fstat(fd) if fd >= 0 else None
         self.is_of_file = found is not None and stat.S_ISREG(found.st_mode)
         row["at"], row["inode"], row["size"] = (
@@ -47,26 +48,24 @@ class Progress:
         row["begun"] = bound
 
     def add(self, written: int) -> None:
-        """So many rows are there, and the write goes on."""
+        """Set the number of rows in the output while the write continues."""
         self._row["written"] = written
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """The write waits for room: nothing goes out meanwhile."""
+        """Mark the write as paused while it waits for room: no bytes are written meanwhile."""
         self._row["begun"] = self._row["written"]
         yield
         self._row["begun"] = self._bound
 
     def end(self, written: int, filtered: int = 0, size: int = 0) -> None:
-        """So many rows are there, `size` bytes in all, and no write is under way."""
+        """End a write: `written` rows and `size` total bytes are in the output, and no write is in progress."""
         row = self._row
         row["written"], row["filtered"], row["bytes"] = written, filtered, size
         row["begun"] = written
 
     def restart(self, fd: int) -> None:
-        """After a predecessor's death: what it was in the middle of writing to a file is taken back, since it will be
-        offered again.
-        """
+        """After a predecessor died: truncate a partial write to a regular file. Its rows will be offered again."""
         if self._is_partial(fd):
             with contextlib.suppress(OSError):
                 os.ftruncate(fd, int(self._row["at"][0]))
@@ -77,7 +76,7 @@ class Progress:
 
 
 class Settled(NamedTuple):
-    """Of an output whose writer has ended: rows that are there, and `uncertain` ones that may be as well."""
+    """Final counts of an output whose writer has ended. `uncertain` rows may be in the output in addition to `written`."""
 
     written: int
     uncertain: int
@@ -86,8 +85,9 @@ class Settled(NamedTuple):
 
 
 def settled(row: Any, fd: int, lines: bool) -> Settled:
-    """What there is in the end. `row`: of PROGRESS; `fd`: where it wrote, -1 if that is unknown; part of a line at the
-    end of a file is taken away. `lines`: whether a row is a line.
+    """Determine the final counts of an output. Removes a partial line (or write) at the end of a regular file.
+
+    `row` is a row of PROGRESS. `fd` is the output's descriptor, -1 if unknown. `lines` says whether each row is a line.
     """
     written, begun, filtered, total = (int(row[name]) for name in ("written", "begun", "filtered", "bytes"))
     size, there = int(row["size"]), _bytes_there(row, fd)
@@ -103,7 +103,7 @@ def settled(row: Any, fd: int, lines: bool) -> Settled:
 
 
 def _bytes_there(row: Any, fd: int) -> int:
-    """How many bytes a file has behind the place at which the last write began; -1 if that cannot be said."""
+    """Number of bytes in the file after the offset at which the last write began; -1 if unknown."""
     if fd < 0 or not row["size"]:
         return -1
     found = os.fstat(fd)
@@ -111,7 +111,7 @@ def _bytes_there(row: Any, fd: int) -> int:
 
 
 def _end_whole(fd: int, at: int, lines: bool) -> tuple[int, int]:
-    """Cut a file behind its last whole line, or where the write began; lines and bytes that are there from `at`."""
+    """Truncate a file after its last whole line, or at `at` if there is none. Returns (lines, bytes) after `at`."""
     count, whole = 0, at
     if lines:
         with open(f"/proc/self/fd/{fd}", "rb", buffering=0) as file:

@@ -1,12 +1,12 @@
-"""What signals ask of a run, and what the traced command must find as headrace found it.
+"""Signal handling of a run, and the signal dispositions that the traced command inherits.
 
-    SIGHUP                    outputs are reopened, signatures read again; if the terminal has gone, the end
-    ENDING                    the end, in order: detach, drain, close the books
-    SIGPIPE, SIGXFSZ          ignored: the write that failed says so
-    SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT, SIGWINCH, SIGCHLD, SIGURG   as everywhere
-    SIGSEGV, SIGBUS, SIGFPE, SIGILL   a fault, of which nothing is handled
+    SIGHUP                    reopen outputs and reload signatures; if the terminal is gone, end the run
+    ENDING                    end the run in order: detach, drain, complete the ledger
+    SIGPIPE, SIGXFSZ          ignored: the failing write returns an error
+    SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT, SIGWINCH, SIGCHLD, SIGURG   default behaviour
+    SIGSEGV, SIGBUS, SIGFPE, SIGILL   a fault, not handled
 
-The stages ignore all that the supervisor handles, since a terminal or a service manager sends to the whole group.
+Stages ignore all signals that the supervisor handles, because terminals and service managers signal the whole group.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ ENDING = (
 )
 HANDLED = (*ENDING, signal.SIGHUP)
 OF_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
-"""Ignored by Python itself: whether they were before, only what ran before Python can tell (pipeline/headrace)."""
+"""Signals that Python itself ignores. Only the launcher script can see their previous disposition
+(headrace/bin/headrace)."""
 KEPT = "HEADRACE_IGNORED"
 
 
@@ -36,23 +37,23 @@ def _ignored() -> int:
 
 
 IGNORED = _ignored()
-"""Signals that were ignored when headrace was started, as a mask like that of /proc/PID/status."""
+"""Signals that were ignored when headrace was started, as a mask in the format of /proc/PID/status."""
 
 
 def is_ignored(number: int) -> bool:
-    """Whether it was ignored when headrace was started."""
+    """Whether signal `number` was ignored when headrace was started."""
     return bool(IGNORED >> (number - 1) & 1)
 
 
 def ignore_all() -> None:
-    """In a process whose end is the supervisor's business."""
+    """Ignore all HANDLED signals. For processes that the supervisor ends."""
     for number in HANDLED:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """They come afterwards; what is started meanwhile never sees them."""
+    """Block HANDLED signals; they are delivered afterwards. Processes started meanwhile inherit the blocked mask."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     try:
         yield
@@ -61,9 +62,9 @@ def held() -> Iterator[None]:
 
 
 class Stopper:
-    """Signals as something to wait for. A second one that ends changes nothing: the drain is bounded.
+    """Makes signals waitable through a descriptor. A second ENDING signal has no effect, because the drain is bounded.
 
-    Who ignored SIGHUP before, as nohup has it, goes on without a terminal.
+    If SIGHUP was ignored at startup (nohup), the run continues when the terminal goes away.
     """
 
     def __init__(self) -> None:
@@ -76,7 +77,7 @@ class Stopper:
         self._before = {n: signal.signal(n, self._note) for n in HANDLED}
 
     def hung_up(self) -> bool:
-        """Whether a SIGHUP has come since the last time that does not end the run."""
+        """Whether a SIGHUP that does not end the run has arrived since the last call."""
         asked, self._hung_up = self._hung_up, False
         if asked and not self.signals:
             with contextlib.suppress(BlockingIOError):
@@ -93,11 +94,11 @@ class Stopper:
 
     @property
     def fd(self) -> int:
-        """Readable once a signal has come."""
+        """Descriptor that becomes readable when a signal arrives."""
         return self._read
 
     def close(self) -> None:
-        """Put the handlers back."""
+        """Restore the previous handlers."""
         for number, before in self._before.items():
             signal.signal(number, before)
         os.close(self._read)

@@ -1,4 +1,4 @@
-"""multiprocessing's tracker of segments, without privilege. It is a program of its own, which imports little."""
+"""multiprocessing's resource tracker without privileges. It runs in a separate interpreter and imports little."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ START = (
 
 
 def arguments(reading: int) -> list[str]:
-    """Of the interpreter, for the tracker to read this descriptor. It finds modules where this process does."""
+    """Command line of the tracker, which reads from descriptor `reading`. It uses the module path of this process."""
     return [sys.executable, "-I", "-c", START, str(reading), *sys.path]
 
 
 def run(reading: int) -> None:
-    """The tracker, until all that write to it have ended."""
+    """Run the tracker until all processes that write to it have ended."""
     signals.ignore_all()
-    library()  # afterwards it may not be allowed to read it
+    library()  # may be unreadable once privileges are dropped
     Path("/proc/self/comm").write_text("hr-tracker")
     privilege.close_all_but(reading)
     os.chdir("/")

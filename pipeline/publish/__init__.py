@@ -1,1 +1,1 @@
-"""The publisher and its outputs: it merges batches by time, folds findings, and keeps the books of every sink."""
+"""The publisher and its outputs: merges batches by time, folds findings, and keeps the counters of every sink."""

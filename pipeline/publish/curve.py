@@ -1,10 +1,11 @@
-"""CURVE keys of ZeroMQ: the files that they stand in, and what is read from them.
+"""Reads ZeroMQ CURVE keys from files.
 
-Runs in the supervisor, before the stages start: a stage has no right to read files, so it is given keys and no paths.
+Runs in the supervisor before the stages start. Stages may not read such files and receive keys instead of paths.
 
-A key file is a certificate as pyzmq's zmq.auth writes it (`NAME.key`, `NAME.key_secret`). The file of clients has a
-public key a line, of 40 characters (Z85), and behind it, if wanted, whose it is. Lines that begin with `#` are
-comments: no key does, since the first character of four bytes in Z85 is one of the first 83, and `#` is the last.
+A key file is a certificate in the format of pyzmq's zmq.auth (`NAME.key`, `NAME.key_secret`). A clients file has one
+public key per line, 40 characters (Z85), optionally followed by the name of its owner. Lines that begin with `#` are
+comments. No key begins with `#`: the first of the five Z85 characters that encode four bytes is one of the first 83 of
+the alphabet, and `#` is the last.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ REMEDY = "headrace keys makes such files"
 
 
 class CurveError(Exception):
-    """Keys that cannot be used; the text says which file and why."""
+    """The keys cannot be used. The message names the file and the reason."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A public key and its secret one, in Z85."""
+    """A public key and its secret key, in Z85."""
 
     public: bytes
     secret: bytes = field(repr=False)
@@ -40,7 +41,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class ServerKeys:
-    """What a publisher needs. `clients`: public keys that may subscribe, 32 bytes each; None: any."""
+    """Keys of a publisher. `clients` are the public keys that may subscribe, 32 bytes each; None: any."""
 
     secret: bytes = field(repr=False)
     clients: frozenset[bytes] | None
@@ -48,14 +49,14 @@ class ServerKeys:
 
 @dataclass(frozen=True)
 class ClientKeys:
-    """What a subscriber needs: the publisher's public key, and its own two."""
+    """Keys of a subscriber: the publisher's public key, and its own pair."""
 
     server: bytes
     own: Pair
 
 
 def server_keys(output: Output) -> ServerKeys | None:
-    """Keys of an output, read from its files; None if it has none."""
+    """Read the keys of an output from its files; None if it has none. Raises CurveError."""
     if not output.key:
         return None
     pair = read_pair(output.key)
@@ -63,7 +64,11 @@ def server_keys(output: Output) -> ServerKeys | None:
 
 
 def client_keys(server: str, own: str) -> ClientKeys:
-    """Keys of a subscriber. `server`: a public key, or a file that has it; `own`: a secret file, or "" for any key."""
+    """Read the keys of a subscriber. Raises CurveError.
+
+    `server` is a public key or the path of a file that contains it. `own` is the path of a secret key file; ""
+    generates a new pair.
+    """
     given = os.fsencode(server)
     public = given if KEY.fullmatch(given) and not os.path.exists(server) else read_public(server)
     _raw(public, f"server key {server}")
@@ -71,7 +76,7 @@ def client_keys(server: str, own: str) -> ClientKeys:
 
 
 def read_pair(path: str) -> Pair:
-    """Both keys of a secret file."""
+    """Read both keys from a secret key file. Raises CurveError if they are missing, invalid, or do not match."""
     found = _certificate(path, secret=True)
     if "secret" not in found:
         raise CurveError(f"key {path}: there is no secret key in it; give the file NAME.key_secret ({REMEDY})")
@@ -86,7 +91,7 @@ def read_pair(path: str) -> Pair:
 
 
 def read_public(path: str) -> bytes:
-    """The public key of a file, in Z85."""
+    """Read the public key from a file, in Z85. Raises CurveError if there is none."""
     found = _certificate(path, secret=False)
     if "public" not in found:
         raise CurveError(f"key {path}: there is no public key in it; {REMEDY}")
@@ -94,7 +99,7 @@ def read_public(path: str) -> bytes:
 
 
 def read_clients(path: str) -> frozenset[bytes]:
-    """The keys of a file of clients, 32 bytes each."""
+    """Read the keys of a clients file, 32 bytes each. Raises CurveError if one is invalid or there are none."""
     found = set()
     for number, line in enumerate(_content(path, "clients").splitlines(), 1):
         words = line.split()
@@ -106,10 +111,10 @@ def read_clients(path: str) -> frozenset[bytes]:
 
 
 def _raw(key: bytes, what: str) -> bytes:
-    """The 32 bytes of a key in Z85."""
+    """Decode a Z85 key to 32 bytes. Raises CurveError, with `what` in the message."""
     try:
         raw = z85.decode(key) if KEY.fullmatch(key) else b""
-    except struct.error:  # five characters that are more than four bytes
+    except struct.error:  # five characters whose value exceeds four bytes
         raw = b""
     if not raw:
         raise CurveError(f"{what}: not a public key (40 characters, Z85)")
@@ -117,7 +122,7 @@ def _raw(key: bytes, what: str) -> bytes:
 
 
 def _certificate(path: str, secret: bool) -> dict[str, bytes]:
-    """`public` and `secret`, as far as they are there."""
+    """The `public` and `secret` keys that a key file contains."""
     found = {}
     for line in _content(path, "key", secret).splitlines():
         if match := LINE.fullmatch(line):
@@ -131,7 +136,10 @@ def _certificate(path: str, secret: bool) -> dict[str, bytes]:
 
 
 def _content(path: str, what: str, secret: bool = False) -> bytes:
-    """A regular file, whole. `secret`: CurveError if others than its owner can read or write it."""
+    """Read a whole regular file of at most MAX_FILE_BYTES. Raises CurveError.
+
+    With `secret`, the file must belong to root or this user, and only the owner may be able to read or write it.
+    """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())

@@ -1,6 +1,6 @@
-"""Sockets on which ZeroMQ outputs listen: made by the supervisor, since no stage may bind one.
+"""Listening sockets of ZeroMQ outputs. The supervisor creates them, because stages may not bind sockets.
 
-The publisher is given the descriptor. Another publisher, after a death, listens on the same socket.
+The publisher receives the descriptor. A restarted publisher listens on the same socket.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIOCGIFADDR = 0x8915
 
 
 class Listening:
-    """One endpoint. `target`: its socket, None where ZeroMQ needs none."""
+    """One endpoint. `target` is its socket; None for inproc. Raises SinkError if it cannot listen there."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
@@ -41,7 +41,7 @@ class Listening:
             raise SinkError(f"output zmq:{endpoint}: {getattr(error, 'strerror', None) or error}") from error
 
     def _unix(self, address: str) -> int:
-        """Its owner's alone. A path that nobody listens at is taken over."""
+        """A listening unix socket that only its owner can use. Takes over a path at which no process listens."""
         path = Path(address)
         if not address.startswith("@"):
             if path.exists() and not stat.S_ISSOCK(path.lstat().st_mode):
@@ -61,7 +61,7 @@ class Listening:
             return made.detach()
 
     def close(self) -> None:
-        """Close it, and remove the file of a unix socket if it is still this one's."""
+        """Close the socket. Removes the file of a unix socket if it still belongs to this socket."""
         if self.target is not None:
             self.target.close()
         with contextlib.suppress(OSError):
@@ -90,7 +90,7 @@ def _tcp(address: str) -> int:
 
 
 def _numeric(host: str, made: socket.socket) -> str:
-    """`*` is every address; the name of an interface stands for its address."""
+    """The address to bind: `*` means every address; the name of an interface means its IPv4 address."""
     if host == "*":
         return ""
     if host in {name for _, name in socket.if_nameindex()}:

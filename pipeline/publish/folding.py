@@ -1,12 +1,12 @@
-"""Findings once the workers are merged: repeats are folded, and what is left goes to the sinks.
+"""Folds repeated findings after the workers' lines are merged, and evaluates thresholds.
 
-A finding leaves at once if none like it has left in the window before; those that follow within the window, which
-begins with the first, are counted. When the window is over, or at the bound of windows, or at the end, one more line
-says how many there were: the first's, with `count`, `first`, `last` and some process ids. Windows are measured in the
-time of events; `expire` closes those that no event comes to close.
+The first finding of a kind is published at once and opens a window. Repeats within the window are only counted. When
+the window ends, the limit of windows is reached or the run ends, one summary line is published if there were repeats:
+the line of the first finding with `count`, `firstTime`, `lastTime` and some `pids`. Windows are measured in event time;
+`expire` closes windows for which no later event arrives.
 
-What a signature finds only by its threshold (config/thresholds.py) is counted here, too: the match that completes it
-is a finding, and those before it are `below`. A line that says how many were folded is no finding.
+Thresholds of signatures (config/thresholds.py) are evaluated here too. The match that completes a threshold is a
+finding; the matches before it count as `below`. A summary line does not count as a finding.
 
     found = published + folded + below
 """
@@ -27,7 +27,7 @@ from headrace.pipeline.transport.shm import Array
 
 MAX_WINDOWS = 16384
 MAX_BYTES = 64 << 20
-"""Of first lines that are kept for their summaries."""
+"""Maximum total size of the lines kept for summaries."""
 SAMPLE_PIDS = 16
 RULE = re.compile(rb'"signatureID":"([^"]+)".*?"severity":"([a-z]+)"')
 PID = re.compile(rb'"process":\{"pid":(\d+)')
@@ -35,8 +35,9 @@ SECOND_NS = 10**9
 
 
 def topic(line: bytes) -> bytes:
-    """`finding/SEVERITY/ID/` of a finding. What else a rule says of itself stands between the two, and has no quotes
-    that are not escaped.
+    """The topic of a finding, `finding/SEVERITY/ID/`.
+
+    The other fields of the rule are between the two values; quotes in them are escaped.
     """
     found = RULE.search(line)
     assert found
@@ -45,7 +46,7 @@ def topic(line: bytes) -> bytes:
 
 @dataclass
 class Stayed:
-    """Findings of some record that do not leave: they repeat others, or are below a threshold."""
+    """Counts of findings in a record that are not published: repeats, and matches below a threshold."""
 
     folded: int = 0
     below: int = 0
@@ -61,7 +62,7 @@ class _Window:
 
 
 class Folder:
-    """Folds findings. `window_s` 0: nothing is folded."""
+    """Folds findings. `window_s` 0 disables folding."""
 
     def __init__(self, window_s: int) -> None:
         self._window_ns = window_s * SECOND_NS
@@ -71,11 +72,11 @@ class Folder:
 
     @property
     def folds(self) -> bool:
-        """Whether lines are looked at one by one."""
+        """Whether folding is enabled."""
         return self._window_ns > 0
 
     def take(self, parts: list[Part], stayed: list[Stayed]) -> Iterator[bytes]:
-        """Lines that leave now, in the order of time. `stayed`, of each part: how many do not, added to."""
+        """Yield the lines to publish now, in time order. Adds the lines that are not published to `stayed`, per part."""
         for part, time_ns, fold, data in self._reached(parts, stayed):
             if not self._window_ns:
                 yield data
@@ -92,7 +93,7 @@ class Folder:
                 window.pids.append(int(pid[1]))
 
     def _reached(self, parts: list[Part], stayed: list[Stayed]) -> Iterator[tuple[int, int, int, bytes]]:
-        """(part, time, fold, line) of those that are findings."""
+        """Yield (part, time, fold, line) of matches that are findings; drops those below their threshold."""
         for part, time_ns, mark, data in lines(parts):
             if mark["count"]:
                 group, count, within_ms = int(mark["group"]), int(mark["count"]), int(mark["within_ms"])
@@ -119,7 +120,7 @@ class Folder:
             yield summary(window.line, window.count, window.first_ns, window.last_ns, window.pids)
 
     def expire(self, now_ns: int) -> Iterator[bytes]:
-        """Close windows that are over at that time (CLOCK_BOOTTIME)."""
+        """Close windows that have ended at `now_ns` (CLOCK_BOOTTIME). Yields their summaries."""
         while self._windows:
             oldest = next(iter(self._windows))
             if now_ns < self._windows[oldest].first_ns + self._window_ns:
@@ -127,23 +128,23 @@ class Folder:
             yield from self._close(oldest)
 
     def end(self) -> Iterator[bytes]:
-        """Close all."""
+        """Close all windows. Yields their summaries."""
         while self._windows:
             yield from self._close(next(iter(self._windows)))
 
 
 def summary(line: bytes, count: int, first_ns: int, last_ns: int, pids: list[int]) -> bytes:
-    """The first finding's line, with how many like it followed; times are nanoseconds of CLOCK_BOOTTIME."""
+    """The line of the first finding with the number of repeats. Times are CLOCK_BOOTTIME in ns."""
     return longer(line, count=count, firstTime=first_ns, lastTime=last_ns, pids=pids)
 
 
 def longer(line: bytes, **parts: object) -> bytes:
-    """A finding's line with more at its end."""
+    """The line of a finding with fields appended."""
     return line.rstrip(b"\n").removesuffix(b"}") + b"," + msgspec.json.encode(parts)[1:] + b"\n"
 
 
 def lines(parts: list[Part]) -> Iterator[tuple[int, int, Any, bytes]]:
-    """(part, time, MARK, line) of all parts, merged."""
+    """Yield (part, time, MARK, line) of all parts, merged."""
     columns: list[tuple[Any, ...]] = []
     for part in parts:
         time, tie, ends = part.result.key_columns()

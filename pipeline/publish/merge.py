@@ -1,13 +1,13 @@
-"""Lines of several workers in the order of time.
+"""Merges lines of several workers by time.
 
-Workers let go of rows turn by turn: a turn is what lies between two watermarks. Within a turn every worker's
-rows are sorted; a turn may come in several records. `Merger` takes the turns one after the other and merges
-rows by (time, CPU, thread group), a key that no two workers share: what comes out does not depend on how many
-there are.
+Workers emit rows turn by turn. A turn covers the time between two watermarks. Within a turn, the rows of each worker
+are sorted; a turn may span several records. `Merger` processes turns in order and merges rows by (time, CPU, thread
+group). No two workers share such a key: the result does not depend on the number of workers.
 
-A worker that has not finished a turn limits it to the last time it has shown, so a turn may be larger than any
-ring. Watermarks are the same for all, but for a worker whose ring was full when one was written: it skips that
-turn, and its rows of it come in a later one. They are merged by their time, as far as they have been shown.
+While a worker has not finished a turn, the merge advances only to the last time that this worker has shown. A turn may
+therefore be larger than any ring. All workers see the same watermarks, except that a worker whose ring was full when a
+watermark was written skips that turn. Its rows of that turn come with a later turn and are merged by their time, as far
+as they are known.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NEVER, ALWAYS = -1, 2**64
 
 
 class Part(NamedTuple):
-    """Lines [first, last) of one record; `token` is the caller's, `whole` says that none follow."""
+    """Lines [first, last) of one record. `token` belongs to the caller. `whole`: no lines of the record follow."""
 
     result: Result
     first: int
@@ -51,18 +51,18 @@ class _Waiting:
 @dataclass
 class _Source:
     finished_ns: int = 0
-    """Watermark of the last turn that is all here."""
+    """Watermark of the last turn that has been received completely."""
     finished: list[int] = field(default_factory=list)
-    """Watermarks of turns that are all here, in order, without those that are over."""
+    """Watermarks of completely received turns, in order, without those that have been merged completely."""
     queue: deque[_Waiting] = field(default_factory=deque)
 
     def finish(self, turn_ns: int) -> None:
-        """This turn is all here."""
+        """The turn has been received completely."""
         self.finished_ns = turn_ns
         self.finished.append(turn_ns)
 
     def forget(self, turn_ns: int) -> None:
-        """Turns before this one are over."""
+        """Drop turns before this one: they have been merged completely."""
         del self.finished[: bisect_left(self.finished, turn_ns)]
 
     def _has_finished(self, turn_ns: int) -> bool:
@@ -70,14 +70,16 @@ class _Source:
         return at < len(self.finished) and self.finished[at] == turn_ns
 
     def limit(self, turn_ns: int) -> int:
-        """Up to which time this worker has shown its rows of the turn."""
+        """Time up to which all rows of this worker for the turn are known: ALWAYS if complete, NEVER if none are."""
         last_ns = self.queue[-1].watermark_ns if self.queue else turn_ns
         if self._has_finished(turn_ns) or self.finished_ns >= last_ns:
             return ALWAYS
         return int(self.queue[-1].result.key_columns()[0][-1]) - 1 if self.queue else NEVER
 
     def take(self, turn_ns: int, limit_ns: int) -> Iterator[Part]:
-        """Lines of the turn up to the limit; of a later turn, if this one was skipped, those that fall into it."""
+        """Yield lines of the turn up to the limit. If this worker skipped the turn, include lines of a later turn whose
+        time falls into this one.
+        """
         skipped = not self._has_finished(turn_ns)
         while self.queue:
             head = self.queue[0]
@@ -97,14 +99,14 @@ class _Source:
 
 
 class Merger:
-    """Merges the records of one output format."""
+    """Merges the records of one render."""
 
     def __init__(self, finished_ns: Sequence[int]) -> None:
-        """`finished_ns`: for each worker, the last turn that was all handed on before."""
+        """`finished_ns` is the last turn per worker that a predecessor has passed on completely."""
         self._sources = [_Source(ns) for ns in finished_ns]
 
     def add(self, worker: int, result: Result, token: Any) -> bool:
-        """Take a record; False if it has no rows and needs no keeping."""
+        """Add a record. Returns False if it has no rows and need not be kept."""
         source = self._sources[worker]
         if result.header["final"]:
             source.finish(int(result.header["watermark_ns"]))
@@ -114,10 +116,10 @@ class Merger:
         return True
 
     def ripe(self) -> Iterator[list[Part]]:
-        """Parts to be merged with each other, in order, until more must be known."""
+        """Yield lists of parts to merge with each other, in order, until more records are needed."""
         while True:
             turn = min((s.queue[0].watermark_ns for s in self._sources if s.queue), default=None)
-            # a turn that every worker has finished and that nothing is queued of is over
+            # a turn is over when every worker has finished it and none of its records are queued
             over = min(s.finished_ns for s in self._sources)
             for source in self._sources:
                 source.forget(over if turn is None else min(turn, over))
@@ -131,10 +133,10 @@ class Merger:
 
 
 def merge(parts: list[Part]) -> Gather:
-    """The lines of all parts in order: runs of one worker's lines stay in one piece."""
+    """The lines of all parts in order. Consecutive lines of one worker form one piece."""
     payloads = [part.result.payload for part in parts]
     keys = [part.result.key_columns() for part in parts]
-    # where each line begins in memory, and where it ends
+    # start and end address of each line
     ends = [address(payload) + ends.astype(np.uint64) for payload, (_, _, ends) in zip(payloads, keys, strict=True)]
     begins = [np.r_[np.uint64(address(payload)), e[:-1]] for payload, e in zip(payloads, ends, strict=True)]
     first, last = _joined(begins, parts), _joined(ends, parts)
@@ -155,8 +157,8 @@ def _joined(columns: list[Array], parts: list[Part]) -> Array:
 
 
 def order(time: Array, tie: Array) -> Array:
-    """Of sorted runs one after the other: by (time, tie), and as they stand where both are equal."""
-    # a stable sort finds the runs and merges them; the second key is seldom needed
+    """Indices that sort concatenated sorted runs by (time, tie). Stable for equal keys."""
+    # the stable sort detects and merges the runs; the second key is rarely needed
     found = np.argsort(time, kind="stable")
     sorted_time = time[found]
     if (sorted_time[1:] == sorted_time[:-1]).any():

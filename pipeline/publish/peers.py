@@ -1,14 +1,14 @@
-"""Peers of a ZeroMQ publisher: who is let in, what each has subscribed to, and who is shown the door.
+"""Peers of a ZeroMQ publisher: access control, subscriptions per peer, and disconnection of peers that exceed limits.
 
-Runs in the publisher. XPUB has one stream of subscriptions for all peers. Each peer is told from the others by a number
-that it is given when it connects: ZeroMQ asks a handler on inproc://zeromq.zap.01 about every connection (RFC 27), and
-what the handler calls the user's id comes back with every message of that connection.
+Runs in the publisher. XPUB delivers the subscriptions of all peers in one stream. To distinguish peers, each connection
+gets a number: ZeroMQ asks a handler on inproc://zeromq.zap.01 about every connection (RFC 27), and attaches the user id
+that the handler returns to every message of that connection.
 
-    a peer connects --ZAP--> Door: a number, or refused (in a thread, since the handshake waits for it)
+    a peer connects --ZAP--> Door: a number, or refused (in a thread, because the handshake waits for it)
     a peer subscribes --XPUB_VERBOSER--> Subscriptions: counted for that number
-    a peer goes --XPUB--> one unsubscription for each pair of (peer, topic) that is left, without a number
+    a peer disconnects --XPUB--> one unsubscription per remaining (peer, topic) pair, without a number
 
-`Subscriptions` mirrors the pairs that ZeroMQ keeps, so that what one peer sends never ends the subscription of another.
+`Subscriptions` mirrors the pairs that ZeroMQ keeps. A message of one peer never ends the subscription of another.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from headrace.pipeline.process.logs import logger
 from headrace.pipeline.publish.curve import ServerKeys
 
 MAX_TOPICS, MAX_TOPIC_BYTES = 1024, 64 << 10
-"""Of one peer."""
+"""Limits per peer."""
 MAX_ALL_TOPICS, MAX_ALL_TOPIC_BYTES = 16384, 4 << 20
-"""Of all peers together."""
+"""Limits for all peers together."""
 MAX_MESSAGES_PER_S = 4096
-"""That one peer may send."""
+"""Maximum rate of one peer."""
 MAX_MESSAGES_AT_ONCE = 8192
-"""That are taken in before the publisher does its other work."""
+"""Maximum number of messages to read before the publisher continues with its other work."""
 MAX_MESSAGE_BYTES = 1024
-"""ZeroMQ disconnects a peer that sends more in one."""
+"""ZeroMQ disconnects a peer that sends a larger message."""
 RECEIVE_BUFFER_BYTES = 64 << 10
-"""Of a connection, in the kernel: what a peer that was shown the door may still have sent."""
+"""Kernel receive buffer per connection. It bounds the data still to be read from a disconnected peer."""
 ZAP, DOMAIN = "inproc://zeromq.zap.01", b"headrace"
 LOG_S = 60.0
 
 
 class Limited:
-    """Logs a refusal once a minute at most, with the number of those in between."""
+    """Logs a refusal at most once every LOG_S seconds, with the number of refusals suppressed in between."""
 
     def __init__(self, event: str) -> None:
         self._event, self._next_s, self._suppressed = event, 0.0, 0
 
     def warn(self, **facts: Any) -> None:
-        """Say it, or count it."""
+        """Log the refusal, or count it as suppressed."""
         now = time.monotonic()
         if now < self._next_s:
             self._suppressed += 1
@@ -61,19 +61,19 @@ class Limited:
 
 
 class Door:
-    """Answers ZeroMQ, which asks about every connection to the sockets of a context, until the context ends."""
+    """ZAP handler: answers ZeroMQ's query about every connection to the sockets of a context until the context ends."""
 
     def __init__(self, context: Any, keys: ServerKeys | None) -> None:
         self._clients = keys.clients if keys else None
         self.refused = 0
-        """Connections of clients that are not listed."""
+        """Number of refused connections, from clients that are not listed."""
         self._socket = context.socket(zmq.REP)
         self._socket.bind(ZAP)
         self._log = Limited("publisher.client_refused")
         self._thread = threading.Thread(target=self._answer_all, name="door")
 
     def guard(self, server: Any, keys: ServerKeys | None) -> None:
-        """Set a socket up before it is bound. Whoever connects waits until `start`."""
+        """Configure a socket before it is bound. Peers that connect wait until `start`."""
         server.set(zmq.ZAP_DOMAIN, DOMAIN)
         server.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
         server.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
@@ -84,7 +84,7 @@ class Door:
             server.set(zmq.CURVE_SECRETKEY, keys.secret)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start the handler thread."""
         self._thread.start()
 
     def _answer_all(self) -> None:
@@ -103,13 +103,13 @@ class Door:
             self._socket.close(linger=0)
 
     def join(self) -> None:
-        """After the context's end."""
+        """Wait for the handler thread. Call it after the context has ended."""
         self._thread.join()
 
 
 @dataclass
 class Peer:
-    """One connection. `inode` is that of its socket: a descriptor's number is given to another when it is closed."""
+    """One connection. `inode` identifies its socket, because descriptor numbers are reused after close()."""
 
     fd: int
     inode: int
@@ -117,24 +117,24 @@ class Peer:
     bytes: int = 0
     second: int = 0
     messages: int = 0
-    """In that second."""
+    """Messages received in `second`."""
     gone: bool = False
 
 
 class Subscriptions:
-    """What peers have subscribed to: `topics` counts the peers of each."""
+    """The subscriptions of all peers. `topics` counts the peers per topic."""
 
     def __init__(self) -> None:
         self.topics: Counter[bytes] = Counter()
         self.disconnected = 0
-        """Peers that broke a bound."""
+        """Number of peers that were disconnected because they exceeded a limit."""
         self._pairs = self._bytes = 0
         self._peers: dict[str, Peer] = {}
         self._by_fd: dict[int, str] = {}
         self._log = Limited("publisher.peer_disconnected")
 
     def read(self, receive: Callable[[], Any]) -> bool:
-        """Take in what peers have sent, until zmq.Again or MAX_MESSAGES_AT_ONCE; True if there was anything."""
+        """Process messages from peers until zmq.Again or MAX_MESSAGES_AT_ONCE. Returns whether there were any."""
         for done in range(MAX_MESSAGES_AT_ONCE):
             try:
                 frame = receive()
@@ -148,7 +148,7 @@ class Subscriptions:
         kind, topic = message[:1], message[1:]
         try:
             number, fd = frame.get("User-Id"), frame.get(zmq.SRCFD)
-        except zmq.ZMQError:  # ZeroMQ itself: the peer has gone, and had this topic
+        except zmq.ZMQError:  # generated by ZeroMQ: the peer has disconnected and had this topic
             self._forget(topic)
             return
         peer = self._peer(number, fd)
@@ -174,14 +174,14 @@ class Subscriptions:
     def _peer(self, number: str, fd: int) -> Peer:
         found = self._peers.get(number)
         if found is None:
-            # whoever had this descriptor before has gone
+            # the peer that used this descriptor before has disconnected
             self._peers.pop(self._by_fd.get(fd, ""), None)
             self._by_fd[fd] = number
             found = self._peers[number] = Peer(fd, _inode(fd))
         return found
 
     def _broken(self, peer: Peer) -> str:
-        """Which bound, or ""."""
+        """The limit that the peer exceeds, or ""."""
         second = int(time.monotonic())
         peer.messages = peer.messages + 1 if second == peer.second else 1
         peer.second = second
@@ -194,7 +194,7 @@ class Subscriptions:
         return ""
 
     def _disconnect(self, peer: Peer, reason: str) -> None:
-        """ZeroMQ finds the connection ended, and cleans up as after any other."""
+        """Shut down the peer's connection. ZeroMQ notices and cleans up as after any disconnect."""
         peer.gone = True
         self.disconnected += 1
         self._log.warn(reason=reason)
@@ -205,7 +205,7 @@ class Subscriptions:
 
 
 def _inode(fd: int) -> int:
-    """Of an open descriptor; 0 if it is closed."""
+    """Inode of an open descriptor; 0 if it is closed."""
     try:
         return os.fstat(fd).st_ino
     except OSError:

@@ -1,10 +1,10 @@
-"""Publisher: takes what workers rendered, in the order of watermarks, and offers it to every sink.
+"""Publisher: reads the workers' rendered results in watermark order and offers them to every sink.
 
     result ring of each worker --read--> queue --all workers past W--> merge --> sinks --done--> release
 
-Result rings are released when every sink is done with a batch, never before: a publisher that dies is
-started again at the released position, and what it may have written already is written again, marked
-`repeated` and counted. With one worker nothing is merged, and batches go straight through.
+A result ring is released only when every sink is done with a batch. A restarted publisher continues at the released
+position. It writes batches again that its predecessor may already have written; they are marked `repeated` and counted.
+With one worker nothing is merged, and batches go directly to the sinks.
 """
 
 from __future__ import annotations
@@ -35,28 +35,29 @@ from headrace.pipeline.transport.ring import BATCH
 
 Shape = Callable[[str, bytes, Plan], bytes]
 EXPIRY_SLACK_NS = 10**9
-"""A window of folding is closed by the clock so much later than by an event: what it counts may be under way."""
+"""Delay before the clock closes a folding window: findings that belong to the window may still be in the pipeline."""
 WAIT_MS = 500
 RETRY_MS = 1
 
 
 @dataclass
 class Held:
-    """A record of a result ring until all sinks are done with it."""
+    """A record of a result ring that at least one sink still needs."""
 
     end: int
     users: int = 0
     render: int = 0
     finished_ns: int = 0
-    """Watermark of the turn that this record ends; 0 if more of it follows."""
+    """Watermark of the turn that ends with this record; 0 if more records of the turn follow."""
     published: int = 0
     stayed: Stayed = field(default_factory=Stayed)
-    """Findings of it: counted with its release, so that a successor, who reads it again, does not count them twice."""
+    """Counters of its findings. They are added when the record is released: a successor reads unreleased records again
+    and would otherwise count them twice."""
 
 
 @dataclass
 class Source:
-    """One worker's result ring and what was read from it but not released."""
+    """One worker's result ring: the read position, and the records read but not yet released."""
 
     read: int
     held: deque[Held] = field(default_factory=deque)
@@ -132,12 +133,12 @@ class Publisher:
                 one.users -= 1
 
     def _finished(self, held: list[Held]) -> None:
-        """A sink is done: from its thread, so the loop is woken to give the room back."""
+        """A sink is done with its records. Called from the sink's thread; wakes the main loop, which releases them."""
         self._release(held)
         self.plan.publisher_bell.ring()
 
     def _take(self) -> bool:
-        """Read what workers wrote; offer what needs no merging."""
+        """Read new results and offer those that need no merging. Returns whether there were any."""
         took = False
         for index, (ring, source) in enumerate(zip(self.rings, self.sources, strict=True)):
             while len(source.held) < 4096:
@@ -169,7 +170,7 @@ class Publisher:
             self._release([held])
 
     def _merge_ripe(self) -> None:
-        """Offer what all workers have passed."""
+        """Offer merged results up to the time that all workers have passed."""
         for number, merger in self._mergers.items():
             for parts in merger.ripe():
                 if number == self.plan.finding_render:
@@ -182,7 +183,7 @@ class Publisher:
                 self._release([part.token[0] for part in parts if part.whole])
 
     def _offer(self, result: Result, gather: Gather, rows: int, held: list[Held], repeated: bool) -> None:
-        """To every sink of this render; the ring's room is free when the last is done."""
+        """Queue a batch for every sink of this render. Its records are released when the last sink is done."""
         render = int(result.header["render"])
         topic, covered = int(result.header["topic"]), int(result.header["covered"])
         users = [i for i, s in enumerate(self.sinks) if self._uses(s, render)]
@@ -196,7 +197,7 @@ class Publisher:
             self._blocked[i].append(offer)
 
     def _publish(self, parts: list[Part]) -> None:
-        """Findings of some records, merged: to the sinks as they are, or line by line."""
+        """Merge the findings of some records and queue them: as one batch, or line by line if lines must be inspected."""
         if not parts:
             return
         users = [i for i, s in enumerate(self.sinks) if s.output.of_findings]
@@ -220,7 +221,7 @@ class Publisher:
             record.published += part.last - part.first - count.folded - count.below
 
     def _send_lines(self, lines: list[bytes]) -> None:
-        """Lines of findings, in each sink's shape; those of one rule that follow each other are one message."""
+        """Queue lines of findings in each sink's format. For ZeroMQ, consecutive lines of one topic form one message."""
         for i, sink in enumerate(self.sinks):
             if not sink.output.of_findings or not lines:
                 continue
@@ -234,12 +235,12 @@ class Publisher:
         if sink.output.of_findings:
             return False
         if sink.output.render == "none":
-            # counted once a turn: with the first render's batches
+            # counted once per turn, with the batches of the first render
             return render == 0
         return self.renders[render] == render_of(sink.output)
 
     def _push(self) -> bool:
-        """Hand offers to their sinks, each in order; True if one must wait."""
+        """Pass queued offers to their sinks, in order per sink. Returns whether some must wait."""
         waiting = False
         for i, offers in self._blocked.items():
             while offers:
@@ -283,7 +284,7 @@ class Publisher:
                 if isinstance(sink, ZmqSink):
                     sink.read_subscriptions()
             for number, fd in self._reopened.take() if self._reopened.fd in ready else ():
-                self._push()  # what has come before goes where it was to go
+                self._push()  # offers from before the reopening still go to the old file
                 found = self.sinks[number]
                 assert isinstance(found, FileSink)
                 found.reopen(fd)
@@ -293,7 +294,8 @@ class Publisher:
             if self._folder.folds:
                 self._send_lines(list(self._folder.expire(boottime_ns() - EXPIRY_SLACK_NS)))
             if took:
-                self._commit()  # before a sink is given what was read: a successor knows then that it may have had it
+                # commit before sinks get the new results: a successor then knows that sinks may have written them
+                self._commit()
             waiting = self._push()
             if took or waiting or unfinished:
                 self._commit()
@@ -318,8 +320,10 @@ def run(
     shape: Shape,
     keys: tuple[ServerKeys | None, ...],
 ) -> None:
-    """The publisher process. `files`: where reopened files come from (pipeline/publish/reopen.py); `shape` gives a
-    finding's line the shape of a sink; `keys`: of each sink, which no other process is given.
+    """Run the publisher process. Exits with status 74 if a sink cannot be opened.
+
+    `files` is the socket that delivers reopened files (pipeline/publish/reopen.py). `shape` converts the line of a
+    finding to the format of a sink. `keys` are the CURVE keys of each sink; no other stage receives them.
     """
     try:
         publisher = Publisher(plan, targets, files, shape, keys)

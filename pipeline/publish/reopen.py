@@ -1,9 +1,9 @@
-"""Outputs that are reopened while a run goes on: the supervisor opens, and the publisher gets the descriptor.
+"""Reopening outputs during a run: the supervisor opens the file and passes the descriptor to the publisher.
 
-    supervisor   path is another file now, or SIGHUP -> open_file() -> (number of the sink, descriptor) -> socket
-    publisher    socket -> the sink's queue, behind what it has taken: that still goes where it was to go
+    supervisor   path names another file, or SIGHUP -> open_file() -> (number of the sink, descriptor) -> socket
+    publisher    socket -> the sink's queue; batches already in the queue still go to the old file
 
-A publisher that is started again begins with the descriptors of that moment, and may get one of them once more.
+A restarted publisher starts with the current descriptors, and may receive one of them again.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from headrace.pipeline.transport.doorbell import InheritedFd
 
 NUMBER = struct.Struct("<I")
 LOOK_S = 0.5
-"""Between two looks at the paths."""
+"""Seconds between two checks of the paths."""
 MISSED = 2
-"""A path that is missing in so many looks is made again: who rotates may be about to make it."""
+"""A missing file is recreated only after this many checks, because log rotation may be about to create it."""
 
 
 class Files:
-    """The supervisor's end. `targets`, of each sink: its descriptor, None if it writes no file."""
+    """The supervisor's end. `targets` holds the descriptor of each sink, None if the sink does not write a file."""
 
     def __init__(
         self,
@@ -43,12 +43,12 @@ class Files:
         its.setblocking(False)
         self._socket = mine
         self.end = InheritedFd(its.detach())
-        """The publisher's."""
+        """The publisher's end of the socket."""
         self._missing = [0] * len(sinks)
         self._looked = 0.0
 
     def look(self) -> None:
-        """Reopen those whose path names another file by now, or none."""
+        """Reopen outputs whose path names another file or has been missing for MISSED checks."""
         if time.monotonic() - self._looked < LOOK_S:
             return
         self._looked = time.monotonic()
@@ -59,7 +59,7 @@ class Files:
                 self._reopen(number, target)
 
     def reopen(self) -> None:
-        """Reopen all whose path does not name the file that is written."""
+        """Reopen all outputs whose path does not name the current file."""
         for number, target in self._files():
             if _identity(self._sinks[number].target) != _identity(target.fd):
                 self._reopen(number, target)
@@ -79,13 +79,13 @@ class Files:
         name = self._sinks[number].name
         try:
             new = self._open(self._sinks[number])
-        except SinkError as error:  # the run goes on with the file that it has
+        except SinkError as error:  # the run continues with the old file
             logger("supervisor").error("supervisor.output_not_reopened", output=name, reason=str(error))
             return
         try:
             socket.send_fds(self._socket, [NUMBER.pack(number)], [new.fd])
         except OSError as error:
-            # it does not read: looked at again
+            # the publisher does not read its socket; the next check tries again
             new.close()
             logger("supervisor").error("supervisor.output_not_reopened", output=name, reason=error.strerror)
             return
@@ -117,11 +117,11 @@ class Reopened:
 
     @property
     def fd(self) -> int:
-        """Readable when a file was reopened."""
+        """Descriptor that becomes readable when a file was reopened."""
         return self._socket.fileno()
 
     def take(self) -> Iterator[tuple[int, int]]:
-        """(number of the sink, descriptor) of each."""
+        """Yield (number of the sink, descriptor) of each reopened file."""
         while True:
             try:
                 data, fds, _, _ = socket.recv_fds(self._socket, NUMBER.size, 1)

@@ -1,7 +1,7 @@
-"""The outputs' lines of the ledger when a run was given up: the publisher has been killed, whatever it was doing.
+"""The ledger lines of the outputs after an aborted run, in which the publisher was killed at an arbitrary moment.
 
-What was offered is what workers had handed over; what was written is what `progress` (pipeline/process/progress.py)
-and the files themselves say, not what the publisher last committed.
+`offered` comes from the rows that workers handed over. `written` comes from `progress` (pipeline/process/progress.py)
+and from the files themselves, not from the last commit of the publisher.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ def settle(
     rows: int,
     goes_on: bool = False,
 ) -> None:
-    """Put the lines right. `rows`: events that workers handed over; `progress`: PROGRESS, of each sink; `goes_on`: the
-    publisher could not be ended, and may still write.
+    """Correct the lines of all sinks in `ledger`.
+
+    `rows` is the number of events that workers handed over. `progress` is PROGRESS[sinks]. `goes_on`: the publisher
+    could not be killed and may still write, so undecided rows count as uncertain.
     """
     for line, sink, target, row in zip(ledger.sinks, sinks, targets, progress, strict=False):
         fd = target.fd if target and sink.format != "zmq" else -1
@@ -36,5 +38,5 @@ def settle(
 def _settle_line(line: Line, found: Settled, rows: int) -> None:
     line.written, line.uncertain, line.filtered, line.bytes = found
     line.dropped = 0
-    # a row that was offered again, to a second publisher, counts twice
+    # a row that was offered again to a second publisher counts twice
     line.offered = max(line.offered, rows, line.written + line.uncertain + line.filtered)

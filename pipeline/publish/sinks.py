@@ -1,11 +1,10 @@
-"""Sinks: where the publisher puts what workers rendered. Each closes a line of the ledger of its own:
+"""Sinks: the destinations of the publisher's batches. Each sink has a line in the ledger:
 offered = written + filtered + dropped.
 
-A sink never blocks the publisher's loop: a file or pipe is written by a thread of its own (a write
-holds no lock of the interpreter), a ZeroMQ socket is asked without waiting. What a sink does when it
-cannot keep up is its policy: `block` keeps the batch, so that its result ring fills and the workers
-wait; `drop` lets it go and counts it. What a file by `drop` has not written yet is a copy, so that it takes no room
-of the ring, and no other sink waits for it.
+A sink never blocks the publisher's loop. A file or pipe has its own writer thread (writes release the GIL); a ZeroMQ
+socket is written without blocking. The policy decides what happens when a sink cannot keep up. `block` keeps the batch:
+the result ring fills, and the workers wait. `drop` drops the batch and counts it. A file sink with policy `drop` copies
+the batches that it queues: they do not occupy the ring, and no other sink waits for them.
 """
 
 from __future__ import annotations
@@ -45,12 +44,12 @@ WAKE_S = 0.5
 
 
 class SinkError(Exception):
-    """A sink that cannot be opened."""
+    """A sink cannot be opened."""
 
 
 @dataclass
 class Offer:
-    """One batch for a sink. `done` is called once, from any thread, when its views are free."""
+    """One batch for a sink. The sink calls `done` once, from any thread, when it no longer needs the views."""
 
     gather: Gather
     rows: int
@@ -73,25 +72,25 @@ class Counts:
     repeated: int = 0
     bytes: int = 0
     refused: int = 0
-    """Peers that were not let in or were disconnected."""
+    """Peers that were refused or disconnected."""
 
     def take_up(self) -> None:
-        """What a predecessor had taken and not finished is offered again."""
+        """Reset `offered`: batches that a predecessor accepted but did not finish are offered again."""
         self.offered = self.written + self.filtered + self.dropped
 
     def store(self, line: Any) -> None:
-        """Into the journal."""
+        """Store the counters into a line of the journal."""
         for name in LINE:
             line[name] = getattr(self, name)
 
     def load(self, line: Any) -> None:
-        """From the journal."""
+        """Load the counters from a line of the journal."""
         for name in LINE:
             setattr(self, name, int(line[name]))
 
 
 class Sink(Protocol):
-    """What the publisher asks of a sink."""
+    """Interface of a sink."""
 
     output: Output
     counts: Counts
@@ -99,18 +98,18 @@ class Sink(Protocol):
     progress: Progress
 
     def try_offer(self, offer: Offer) -> bool:
-        """Take a batch; False if it must be offered again later (policy block)."""
+        """Accept a batch. Returns False if it must be offered again later (policy `block`)."""
 
     def take_up(self) -> None:
-        """Go on after a predecessor's death, whose counts are loaded."""
+        """Continue after the death of a predecessor, whose counters are already loaded."""
 
     def close(self) -> None:
-        """Write out what was taken, then close."""
+        """Write all accepted batches, then close."""
 
 
 @dataclass
 class NoneSink:
-    """Counts, and nothing else."""
+    """Counts rows without writing them."""
 
     output: Output
     counts: Counts = field(default_factory=Counts)
@@ -134,7 +133,7 @@ class NoneSink:
 
 
 def open_target(target: str, what: str, truncate: bool = False) -> int:
-    """Descriptor of a file that is appended to; SinkError says why `what` cannot be opened."""
+    """Open a file for appending ("-": standard output). Raises SinkError, with `what` in the message."""
     if target == "-":
         return own_stdout()
     try:
@@ -151,10 +150,10 @@ class FileSink:
         self._fd, self._drops, self.progress = fd, output.policy == "drop", Progress()
         self._breath_s = BREATH_S if pipe_bytes(fd) >= PIPE_BYTES else 0
         self._bytes = 0
-        """Of copies that wait: what came in, less what went out."""
+        """Total bytes of copies ever queued. Minus `_out`, the bytes that are waiting."""
         self._out = 0
         self._queue: queue.Queue[Offer | int | None] = queue.Queue()
-        """An int is the descriptor that what follows is written to."""
+        """An int is a descriptor: the batches after it are written to that file."""
         self._thread = threading.Thread(target=self._write_all, name=f"sink {output.name}")
         self._thread.start()
 
@@ -164,7 +163,7 @@ class FileSink:
             return False
         self.counts.offered += offer.rows
         size = offer.gather.size if self._drops else 0
-        # one alone may be larger
+        # a single batch may exceed BACKLOG_BYTES
         waiting = waiting or (self._bytes > self._out and self._bytes - self._out + size > BACKLOG_BYTES)
         if self.broken or waiting:
             self.counts.dropped += offer.rows
@@ -203,15 +202,17 @@ class FileSink:
             offer.done()
 
     def _write(self, offer: Offer) -> Iterator[int]:
-        """A batch, portion by portion. What of it has gone into a pipe is counted when that has no room for a while:
-        the run may end before it has.
+        """Write a batch; yields the bytes of each portion.
+
+        When a pipe has no room for STUCK_MS, the lines written so far are added to the progress: the run may end before
+        the pipe has room again.
         """
         before, sent = self.counts.written, 0
         self.progress.begin(before + offer.rows, self._fd, offer.gather.size)
 
         def wait(fd: int) -> None:
             if wait_room(fd, STUCK_MS):
-                time.sleep(self._breath_s)  # one page may be free: a large pipe goes on meanwhile
+                time.sleep(self._breath_s)  # perhaps one page is free: let the reader of a large pipe free more
                 return
             if self.output.render != "arrow":
                 self.progress.add(before + offer.gather.joined()[:sent].tobytes().count(b"\n"))
@@ -226,7 +227,7 @@ class FileSink:
         self.progress.end(self.counts.written, self.counts.filtered, self.counts.bytes)
 
     def _end_whole(self, offer: Offer, sent: int) -> None:
-        """Count the lines of a broken batch that are there, and take back the part of a line behind them."""
+        """After a failed write: count the whole lines that were written, and truncate a partial line after them."""
         there = bytes(offer.gather.joined()[:sent])
         whole = 0 if self.output.render == "arrow" else there.rfind(b"\n") + 1
         rows = min(there.count(b"\n", 0, whole), offer.rows)
@@ -239,11 +240,13 @@ class FileSink:
                 self.counts.bytes -= sent - whole
 
     def reopen(self, fd: int) -> None:
-        """Write to that descriptor what is offered from now on."""
+        """Write all batches offered from now on to descriptor `fd`."""
         self._queue.put(fd)
 
     def take_up(self) -> None:
-        """After a predecessor's death, with its counts: what it had copied is gone, the rest is offered again."""
+        """Continue after a predecessor's death. Batches that it had copied are lost and count as dropped; all others
+        are offered again.
+        """
         counts = self.counts
         if self._drops:
             counts.dropped = counts.offered - counts.written - counts.filtered
@@ -255,18 +258,18 @@ class FileSink:
     def close(self) -> None:
         self._queue.put(None)
         while self._thread.is_alive():
-            # a process that wakes is not taken for one that stands (pipeline/run/watchdog.py)
+            # wake up regularly: the watchdog treats a process that never wakes as stuck (pipeline/run/watchdog.py)
             self._thread.join(WAKE_S)
         with contextlib.suppress(OSError):
             os.close(self._fd)
 
 
 def nothing() -> None:
-    """What is to be done when something that was copied is free."""
+    """Do nothing. The `done` of copied batches."""
 
 
 class ZmqSink:
-    """An XPUB socket. XPUB tells who subscribed to what; NODROP makes a full queue visible.
+    """An XPUB socket. XPUB reports subscriptions; XPUB_NODROP reports a full queue instead of dropping silently.
 
     Message: topic | header (JSON) | payload. See docs/reference/wire.md.
     """
@@ -280,8 +283,8 @@ class ZmqSink:
         listening: InheritedFd | None = None,
         keys: ServerKeys | None = None,
     ) -> None:
-        """`shared`: the sink of events at the same endpoint, whose socket this one uses for findings; `listening`: the
-        socket that clients connect to (pipeline/publish/endpoints.py).
+        """`shared` is the sink of events at the same endpoint, whose socket this sink uses for findings. `listening` is
+        the socket that clients connect to (pipeline/publish/endpoints.py). Raises SinkError if binding fails.
         """
         self.output, self.counts, self.broken = output, Counts(), ""
         self._publisher, self._interest, self.progress = publisher, interest, Progress()
@@ -310,11 +313,11 @@ class ZmqSink:
 
     @property
     def fd(self) -> int:
-        """Becomes readable when there may be subscriptions to read."""
+        """Descriptor that becomes readable when there may be subscriptions to read."""
         return int(self._socket.get(zmq.FD))
 
     def read_subscriptions(self) -> None:
-        """Take in who came and went; workers render what is in `interest`."""
+        """Process changes of subscriptions. Updates `interest`, which decides what workers render."""
         if self._shared is not None:
             return
         changed = self._subscriptions.read(lambda: self._socket.recv(zmq.DONTWAIT, copy=False))
@@ -328,7 +331,7 @@ class ZmqSink:
             self._interest[ALL] = any(b"all/".startswith(s) or s.startswith(b"all/") for s in topics)
 
     def _wanted(self, topic: bytes, shortest: int = 0) -> bool:
-        """Whether a subscription is a prefix of `topic`: costs its length, however many subscriptions there are."""
+        """Whether a subscription is a prefix of `topic`. The cost depends only on the length of the topic."""
         return any(topic[:n] in self._subscriptions.topics for n in range(shortest, len(topic) + 1))
 
     def try_offer(self, offer: Offer) -> bool:
@@ -375,7 +378,7 @@ class ZmqSink:
         try:
             self._socket.send_multipart([topic, header, payload], zmq.DONTWAIT)
         except zmq.Again:
-            # the number is used up, so that the gap shows
+            # skip the number, so that subscribers see a gap
             if self.output.policy == "drop":
                 self._sequences[topic] = sequence + 1
             return False

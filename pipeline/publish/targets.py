@@ -1,8 +1,8 @@
-"""Files that outputs write: opened by the supervisor, so that no stage needs the right to.
+"""Opens output files. Runs in the supervisor, because stages may not open files for writing.
 
-A path is walked one directory at a time, each from the descriptor of the one before, so that nobody can exchange
-a component between the look at it and its use. In a directory that others can write, a symbolic link or an existing
-file counts only if it belongs to root or to who runs headrace.
+A path is resolved one component at a time, each relative to the descriptor of its parent directory. No other user can
+replace a component between check and use. In a directory that other users can write, a symbolic link or existing file
+is accepted only if it belongs to root or to the user who runs headrace.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import stat
 
 MODE = 0o640
 PIPE_BYTES, DEFAULT_PIPE_BYTES = 1 << 20, 1 << 16
-"""What an unprivileged user may have a pipe hold, unless the host says otherwise."""
+"""The maximum pipe size for an unprivileged user unless the host is configured otherwise, and the default pipe size."""
 MAX_LINKS = 40
-"""As the kernel's own limit for a path."""
+"""Maximum number of symbolic links in a path; the same as the kernel's limit."""
 WRITE = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Planted(OSError):
-    """A component of a path that somebody else may have put there."""
+    """A component of a path that another user may have placed there."""
 
 
 def open_file(path: str, truncate: bool = False) -> int:
-    """Descriptor that appends to `path`, made if it is missing; OSError, never a wait.
+    """Open `path` for appending and create it if it is missing. Raises OSError; never blocks.
 
-    `truncate` empties a regular file, after it was found to be the right one.
+    `truncate` empties a regular file after all checks have passed.
     """
     if not path:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -78,7 +78,7 @@ def _moved(old: int, new: int) -> int:
 
 
 def _follow(at: int, name: str, rest: list[str]) -> tuple[int, list[str]]:
-    """Directory and components to go on with after a symbolic link, read from the link that was looked at."""
+    """Resolve a symbolic link: returns the directory and components to continue with. Reads the link that was checked."""
     link = os.open(name, PATH, dir_fd=at)
     try:
         _trust(at, os.fstat(link), "a symbolic link")
@@ -91,7 +91,7 @@ def _follow(at: int, name: str, rest: list[str]) -> tuple[int, list[str]]:
 
 
 def _last(at: int, name: str) -> int:
-    """The file itself: made by us, or one that is to be trusted here."""
+    """Open the final component: create it, or open an existing file that passes _trust()."""
     flags = WRITE | os.O_NOFOLLOW
     try:
         return os.open(name, flags | os.O_CREAT | os.O_EXCL, MODE, dir_fd=at)
@@ -112,7 +112,7 @@ def _last(at: int, name: str) -> int:
 
 
 def _trust(at: int, found: os.stat_result, what: str) -> None:
-    """Planted if others can write directory `at` and what was found there is theirs."""
+    """Raise Planted if other users can write directory `at` and the file `found` in it belongs to another user."""
     shared = os.fstat(at).st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if shared and found.st_uid not in (0, os.geteuid()):
         text = f"{what} of uid {found.st_uid} in a directory that others can write: remove it, or choose another place"
@@ -120,21 +120,21 @@ def _trust(at: int, found: os.stat_result, what: str) -> None:
 
 
 def make_room(fd: int) -> None:
-    """Have a pipe hold more, if that is allowed: who writes without blocking is woken less often."""
+    """Enlarge a pipe if permitted. A non-blocking writer is then woken less often."""
     with contextlib.suppress(OSError):
-        if pipe_bytes(fd) == DEFAULT_PIPE_BYTES:  # another size is somebody's choice
+        if pipe_bytes(fd) == DEFAULT_PIPE_BYTES:  # any other size was set deliberately
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def pipe_bytes(fd: int) -> int:
-    """How much a pipe holds; 0 of what is none."""
+    """Capacity of a pipe in bytes; 0 if `fd` is not a pipe."""
     with contextlib.suppress(OSError):
         return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
     return 0
 
 
 def own_stdout() -> int:
-    """Standard output; of a pipe an end of our own, which need not block because others want it to."""
+    """Duplicate standard output. A pipe is reopened, so that O_NONBLOCK does not affect other processes that share it."""
     if stat.S_ISFIFO(os.fstat(1).st_mode):
         with contextlib.suppress(OSError):
             return os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)

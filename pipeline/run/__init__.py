@@ -1,1 +1,1 @@
-"""A run: the composition root, the supervisor, the kernel side, the traced command, reloads."""
+"""A run: the composition root, the supervisor, the kernel side, the traced command, signature reloads."""

@@ -1,4 +1,4 @@
-"""The composition root: puts a run together, and takes it apart in flow order.
+"""The composition root: assembles a run, and ends it in flow order.
 
     programs -> perf rings -> reader -> rings -> workers -> result rings -> publisher -> sinks
 
@@ -44,7 +44,7 @@ from headrace.workers.conditions import early
 from headrace.workers.enrich.users import USERS
 
 READS = ("exec_environment", "fd_paths", "exec_hash", "capture_bytes", "stack_addresses")
-"""Settings by which more is read than events have."""
+"""Settings that make headrace read additional data."""
 STOP_DEADLINE_S = 5.0
 START_DEADLINE_S = 60.0
 TICK_S, IDLE_TICK_S = 0.02, 0.5
@@ -68,7 +68,7 @@ class Run:
         self.kernel: Kernel | None = None
         self.status = 0
         self._abandoned = False
-        """The pipeline did not drain: what was under way is given up, and counted as dropped."""
+        """The pipeline did not drain: events in flight are counted as dropped."""
         self._seeded = 0
         host = Host(
             cpus=probes.possible_cpus(),
@@ -110,11 +110,11 @@ class Run:
 
     @property
     def _tree_live(self) -> int:
-        """Thread groups of the traced trees that are alive: those entered here, and the kernel's count since."""
+        """Number of live thread groups in the traced trees: those seeded here plus the kernel's change since then."""
         return self._seeded + (self.kernel.programs.tree_change if self.kernel else 0)
 
     def run(self) -> Outcome:
-        """Trace until it is over; then drain, and close the books."""
+        """Trace until the end of the run, drain the pipeline, and complete the ledger."""
         try:
             self._start()
             self._attend()
@@ -124,7 +124,7 @@ class Run:
             self.close()
 
     def _start(self) -> None:
-        """Processes start while the programs are compiled, which takes longest."""
+        """Start the stages, load and attach the programs, and release the command."""
         settings = self.request.settings
         for namespace in (pid_namespace(), time_namespace()):
             if not namespace.ok:
@@ -139,7 +139,7 @@ class Run:
         self.pipeline.on_restart = programs.tell_again
         self.pipeline.start_source(reader_stage(reader.run, kernel.ends, descriptors=descriptors, kept=kernel.rights))
         self.pipeline.wait_ready(START_DEADLINE_S)
-        # before there is a command; what these start later is theirs in the kernel's eyes
+        # do this before the command exists: the kernel attributes later children of headrace to headrace
         trees.seed_tree(programs, (os.getpid(),), loader.GROUP_OWN)
         if self.request.command:
             self.command = Command(self.request.command)
@@ -165,7 +165,7 @@ class Run:
             self.command.go()
 
     def _load(self) -> Kernel:
-        """Narrowed by what signatures can match, and by conditions, if the kernel takes such programs."""
+        """Load programs that filter by signatures and conditions. If the kernel refuses them, use fewer filters."""
         settings, boot_ns = self.request.settings, self.pipeline.host.boot_epoch_ns
         tests: tuple[Test, ...] = early.early_tests(self.request.early(self._traced))
         narrowed = self.request.narrowed(self.request.ruleset)
@@ -178,7 +178,7 @@ class Run:
         return Kernel(settings, self._traced, self.span, (), boot_ns)
 
     def _attend(self) -> None:
-        """Wait for the end: a signal, the command's tree, the processes that the scope names."""
+        """Supervise the run until it ends: by a signal, with the command's tree, or with the processes in the scope."""
         assert self.kernel is not None
         try:
             while not self._over():
@@ -195,14 +195,14 @@ class Run:
             self.status = failure.status
 
     def _if_hung_up(self) -> None:
-        """What a SIGHUP asks for."""
+        """Handle a pending SIGHUP: reopen outputs and reload signatures."""
         if self.stopper.hung_up():
             self.pipeline.reopen_outputs()
             if self._reloader:
                 self._reloader.now()
 
     def _watched_fds(self) -> list[int]:
-        """Descriptors of the processes whose end may be the run's."""
+        """Descriptors of the live processes whose end may end the run."""
         if self.command:
             return [] if self.command.ended else [self.command.pidfd]
         ended = set(connection.wait(self._watched, 0))
@@ -232,14 +232,16 @@ class Run:
         self._if_hung_up()
         self._drain()
         if self.command and not self.status:
-            # or every reader of its events has gone: then it goes on without them
+            # a command that ignores the signal, or whose events have lost all readers, continues untraced
             signalled = 128 + self.stopper.signals[0] if self.stopper.signals else 0
             self.status = self.command.status if self.command.ended else signalled
         self.status = self.status or sink_status(self.pipeline.control)
 
     def _drain(self) -> None:
-        """Wait until everything is written. Once a stage has failed for good, the others get the time that they
-        would have after a signal: they may be waiting for it.
+        """Wait until everything is written.
+
+        After a signal, or once a stage has failed for good, the stages have STOP_DEADLINE_S left: they may be waiting
+        for the failed one. Then they are killed and the run counts as abandoned.
         """
         failures: list[PipelineFailed] = []
 
@@ -261,7 +263,7 @@ class Run:
                 return
 
     def _answer(self) -> None:
-        """Who asks for the ledger gets it, while the pipeline drains as well."""
+        """Answer requests for the ledger. Also called while the pipeline drains."""
         self._server.serve(self._ledger)
 
     def _ledger(self) -> Ledger:
@@ -274,7 +276,7 @@ class Run:
         return ledger
 
     def close(self) -> None:
-        """Leave nothing behind, whatever happened before."""
+        """Release everything, regardless of earlier errors."""
         with contextlib.ExitStack() as stack:
             for fd in self._watched:
                 stack.callback(os.close, fd)
@@ -288,7 +290,7 @@ class Run:
 
 
 def _watch(pid: int) -> int:
-    """A descriptor that becomes readable when the process ends."""
+    """A pidfd, which becomes readable when the process ends. Raises ScopeError if the process has already ended."""
     try:
         return os.pidfd_open(pid)
     except ProcessLookupError as error:
@@ -296,7 +298,7 @@ def _watch(pid: int) -> int:
 
 
 def _narrowed(early: Sequence[Condition]) -> dict[str, str]:
-    """Events of which the kernel keeps something back, and what is left."""
+    """Events that the kernel filters, with the conditions that their records meet."""
     found: dict[str, list[str]] = {}
     for condition in early:
         found.setdefault(condition.event.name, []).append(condition.text)
@@ -309,7 +311,7 @@ def live(request: Request) -> Outcome:
 
 
 def write_ledger(ledger: Ledger, path: str) -> None:
-    """The ledger as JSON; OSError if the file cannot be written."""
+    """Write the ledger as JSON ("-": to standard output). Raises OSError if the file cannot be written."""
     data = msgspec.json.format(msgspec.json.encode(ledger), indent=2)
     if path == "-":
         sys.stdout.write(data.decode() + "\n")

@@ -1,4 +1,4 @@
-"""The kernel's end of a run: programs, perf events, and a mapping of every perf ring. Held by the supervisor."""
+"""The kernel side of a run, owned by the supervisor: programs, perf events, and a mapping of every perf ring."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ from headrace.pipeline.transport.doorbell import InheritedFd
 from headrace.pipeline.transport.perf import PerfRing
 
 AGAIN_S = 1.0
-"""Until the second look at what can be seen in passing."""
+"""Delay before tables are checked again after a module was loaded or a check was inconclusive."""
 WAKE_BYTES, WAKE_FRACTION = 1 << 20, 8
-"""What wakes the reader if nothing else does: so much in a bulk perf ring, or this part of a small one. The rest of the
-ring is there for the time that the reader waits for a CPU."""
+"""A bulk perf ring wakes the reader at WAKE_BYTES, or when 1/WAKE_FRACTION of it is full if that is less. The rest of
+the ring covers the time until the reader is scheduled."""
 
 
 class Tables:
-    """When the kernel's own tables are looked at: at the start, every `interval_s`, and when a module has loaded; then
-    again AGAIN_S later, since the module's own code runs after the tracepoint.
+    """Schedules checks of the kernel's own tables: at the start, every `interval_s`, and when a module is loaded.
+
+    After a module load they are checked again AGAIN_S later, because the module's code runs after the tracepoint.
     """
 
     def __init__(self, programs: loader.Programs, btf: Btf, interval_s: int) -> None:
@@ -42,7 +43,7 @@ class Tables:
         self._next_s, self._loaded = 0.0, programs.modules_loaded
 
     def attend(self) -> None:
-        """Look if it is time."""
+        """Check the tables if a check is due."""
         before, self._loaded = self._loaded, self._programs.modules_loaded
         changed = self._loaded != before
         if not changed and time.monotonic() < self._next_s:
@@ -52,12 +53,12 @@ class Tables:
         self._next_s = time.monotonic() + (AGAIN_S if changed or self._integrity.unsure else self._interval_s)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Release the resources of the checks."""
         self._integrity.close()
 
 
 class Kernel:
-    """The kernel's end: programs, perf events, and a mapping of every perf ring that outlives readers."""
+    """The kernel side: programs, perf events, and a mapping of every perf ring that survives restarts of the reader."""
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class Kernel:
         boot_ns: int,
         whole: bool = False,
     ) -> None:
-        """`whole`: a program that the kernel refuses is an error whatever it is for (bpf/load/loader.py)."""
+        """`whole`: any program that the kernel refuses is an error (bpf/load/loader.py). Raises loader.LoadError."""
         try:
             btf = Btf.of_kernel()
         except BtfError as error:
@@ -89,7 +90,7 @@ class Kernel:
         self._wanted = wanted
         self._tables = Tables(self.programs, btf, settings.integrity_s) if self.programs.wanted.checked else None
         self.rights = (privilege.CAP_BPF,) if privilege.descriptors_need_right(self.programs.containers) else ()
-        """What supervisor and reader must keep, to go on using maps and programs."""
+        """Capabilities that the supervisor and the reader must keep to use maps and programs."""
         self.cpus = self.programs.cpus
         self._produced = watermark.produced(self.programs.map_fd("produced"), self.cpus)
         self._marks = watermark.Marks(self.programs.map_fd("marks"), self.cpus, self.programs.slots)
@@ -112,7 +113,7 @@ class Kernel:
             alarm=StepAlarm(),
         )
         self.alarm = StepAlarm()
-        """Readable when the wall clock was set: follow_clock() then."""
+        """Readable when the wall clock was set. Call follow_clock() then."""
 
     def _open(self, name: str, cpu: int, pages: int, wakeup_bytes: int) -> int:
         try:
@@ -126,23 +127,23 @@ class Kernel:
         return fd
 
     def tell_refused(self) -> None:
-        """Warn of programs that the kernel did not take, or not where they belong; once they are attached."""
+        """Log a warning for each program that the kernel refused to load or attach. Call it after attaching."""
         for function, reason in self.programs.refused.items():
             events = ", ".join(self._wanted.raised_by(function))
             logger("supervisor").warning("supervisor.program_refused", program=function, events=events, reason=reason)
 
     def follow_clock(self) -> None:
-        """Tell the programs what the wall clock shows, for the times of containers."""
+        """Pass the wall clock offset to the programs, which need it for the times of containers."""
         self.alarm.rang()
         self.programs.set_boot_epoch(boot_epoch_ns())
 
     def look_at_tables(self) -> None:
-        """Look at the kernel's own tables if it is time, and have told what is found; asked several times a second."""
+        """Check the kernel's own tables if a check is due, and log changes. Called several times a second."""
         if self._tables:
             self._tables.attend()
 
     def add_to(self, ledger: Ledger) -> None:
-        """The kernel's part of the books."""
+        """Add the kernel's counters to the ledger."""
         produced = self._produced.array["events"]
         add_kernel(ledger, produced, self._marks.array, catalogue())
         ledger.missed_by_program = self.programs.missed_runs()
@@ -153,7 +154,7 @@ class Kernel:
         ledger.cross_checks["containers_overflow"] = self.programs.containers_overflow
 
     def close(self) -> None:
-        """Detach, unmap, free."""
+        """Close everything: detach programs, unmap rings, close descriptors."""
         if self._tables:
             self._tables.close()
         self.alarm.close()

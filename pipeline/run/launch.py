@@ -1,12 +1,12 @@
-"""The traced command before it is one: waits until tracing is armed, then becomes the command.
+"""Launcher of the traced command: waits until tracing is armed, then executes the command.
 
     python -I -S launch.py READY_FD GO_FD IGNORED PATH COMMAND [ARG...]
 
-IGNORED is the mask of signals that headrace itself found ignored, in hex: the command gets those, and the default for
-all others, since Python changes some and the supervisor handles others.
+IGNORED is the hex mask of the signals that were ignored when headrace started. The command inherits these as ignored
+and all others with the default action, because Python and the supervisor change some dispositions.
 
-Run as a script by the supervisor. Nothing of it is shown: the kernel side starts with its exec. Exit status 127 if
-there is no such command, 126 if it cannot be executed.
+The supervisor runs this script. Its own activity is not traced: tracing begins with its exec of the command. Exit
+status 127 if the command does not exist, 126 if it cannot be executed.
 """
 
 import errno
@@ -16,7 +16,7 @@ import sys
 
 
 def main() -> None:
-    """Say so, wait for a byte, then exec. End of file instead of a byte: never mind."""
+    """Report readiness, wait for a byte, then exec. On end of file instead of a byte, exit with status 0."""
     ready, go, ignored, command = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3], 16), sys.argv[4:]
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_IGN if ignored >> (number - 1) & 1 else signal.SIG_DFL)

@@ -1,9 +1,9 @@
-"""The ledger while a run goes on: the supervisor hands it out on a socket, `headrace stat` asks for it.
+"""The ledger of a running headrace: the supervisor serves it on a socket, and `headrace stat` requests it.
 
-    DIRECTORY/PID.sock   a connection gets one ledger as JSON, and is closed
+    DIRECTORY/PID.sock   a connection receives one ledger as JSON and is closed
 
-The sockets are their owner's alone, and nobody else can write to the directory. A ledger that is taken while
-events are under way is not balanced: `in_flight` says how many there are.
+Only the owner can access the sockets and write to the directory. A ledger that is taken while events are in flight is
+not balanced; `in_flight` is their number.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from headrace.pipeline.process.books import Ledger
 from headrace.pipeline.process.failure import say
 
 TIMEOUT_S = 0.2
-"""How long a run waits for who asks, and then goes on without."""
+"""Time that a run waits for a slow client."""
 PATIENCE_S = 10.0
-"""How long an answer may take: it comes between two looks at the pipeline."""
+"""Time that a client waits for the answer. The supervisor answers between two checks of the pipeline."""
 LONGEST_LEDGER = 16 << 20
 SHOWN = ("produced", "delivered", "filtered", "lost", "dropped", "rejected")
 HEADER_EVERY = 20
 
 
 class NoRun(Exception):
-    """There is no run to ask, or more than one."""
+    """There is no run to query, or more than one."""
 
 
 def directory() -> Path:
-    """Where this user's sockets are; HEADRACE_RUNTIME_DIR says otherwise."""
+    """The directory of this user's sockets. HEADRACE_RUNTIME_DIR overrides it."""
     if chosen := os.environ.get("HEADRACE_RUNTIME_DIR"):
         return Path(chosen)
     if os.getuid() == 0:
@@ -47,20 +47,20 @@ def directory() -> Path:
 
 
 def _is_own(folder: Path) -> bool:
-    """Whether nobody else can have put anything there."""
+    """Whether the folder belongs to this user and no other user can write to it."""
     found = folder.lstat()
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
 class Server:
-    """The supervisor's end. Where no socket can be made, nobody can ask, and the run goes on."""
+    """The supervisor's end. If no socket can be created, the run continues without one."""
 
     def __init__(self) -> None:
         self.path = directory() / f"{os.getpid()}.sock"
         self._socket: socket.socket | None = None
 
     def open(self) -> None:
-        """Listen, if that can be."""
+        """Listen, if possible."""
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(mode=0o700, exist_ok=True)
             if _is_own(self.path.parent):
@@ -68,7 +68,7 @@ class Server:
                 self._listen()
 
     def _clear(self) -> None:
-        """Remove what killed runs have left."""
+        """Remove sockets that killed runs have left behind."""
         for path in self.path.parent.glob("*.sock"):
             if path == self.path or not Path("/proc", path.stem).exists():
                 path.unlink(missing_ok=True)
@@ -88,11 +88,11 @@ class Server:
         self._socket = listening
 
     def fds(self) -> list[int]:
-        """Readable when somebody asks."""
+        """Descriptors that become readable when a client connects."""
         return [self._socket.fileno()] if self._socket else []
 
     def serve(self, ledger: Callable[[], Ledger]) -> None:
-        """Answer who has asked."""
+        """Answer all clients that have connected."""
         with contextlib.suppress(OSError):
             while self._socket:
                 asking, _ = self._socket.accept()
@@ -101,7 +101,7 @@ class Server:
                     asking.sendall(msgspec.json.encode(ledger()))
 
     def close(self) -> None:
-        """Leave no socket behind."""
+        """Close and remove the socket."""
         if self._socket:
             self._socket.close()
             with contextlib.suppress(OSError):
@@ -109,7 +109,7 @@ class Server:
 
 
 def ask(path: Path) -> Ledger | None:
-    """A run's ledger; None if it has ended, or does not answer in time and in its words."""
+    """Request the ledger of a run; None if it has ended, does not answer in PATIENCE_S, or the answer is invalid."""
     data, until = b"", time.monotonic() + PATIENCE_S
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking, contextlib.suppress(OSError):
         asking.settimeout(PATIENCE_S)
@@ -122,7 +122,7 @@ def ask(path: Path) -> Ledger | None:
 
 
 def find(pid: int | None) -> tuple[Path, Ledger]:
-    """The socket of a run, and what it says; NoRun if there is none, or more than one to choose from."""
+    """The socket and the ledger of a run. Raises NoRun if no run answers, or if several do and `pid` is None."""
     folder = directory()
     trusted = folder.is_dir() and _is_own(folder)
     paths = [folder / f"{pid}.sock"] if pid is not None else sorted(folder.glob("*.sock")) if trusted else []
@@ -136,7 +136,7 @@ def find(pid: int | None) -> tuple[Path, Ledger]:
 
 
 def watch(pid: int | None, interval_s: float, count: int, json: bool) -> None:
-    """Print a line for each interval, until the run has ended or `count` lines are out."""
+    """Print one line per interval until the run has ended or `count` lines are printed (0: no limit)."""
     path, before = find(pid)
     asked, lines = time.monotonic(), 0
     while not count or lines < count:
@@ -158,7 +158,7 @@ def watch(pid: int | None, interval_s: float, count: int, json: bool) -> None:
 
 
 def rules(ledger: Ledger) -> list[str]:
-    """What signatures have cost so far, the dearest first."""
+    """Table of the cost of signatures so far, the most expensive first."""
     lines = [f"{'SIGNATURE':<36} {'evaluated':>12} {'matched':>10} {'undecided':>10} {'ms':>10} {'ns each':>8}"]
     for name, counts in sorted(ledger.by_rule.items(), key=lambda item: -item[1]["time_ns"]):
         each = counts["time_ns"] / counts["evaluated"]
@@ -169,13 +169,13 @@ def rules(ledger: Ledger) -> list[str]:
 
 
 def header() -> str:
-    """Names of the columns: events a second, those under way, and the CPU of each part in percent of one."""
+    """Column names: events per second, events in flight, and CPU usage of each part in percent of one CPU."""
     rates = " ".join(f"{name + '/s':>12}" for name in SHOWN)
     return f"{rates} {'in_flight':>10} {'late':>8} {'reader%':>8} {'workers%':>8} {'publish%':>8}"
 
 
 def row(before: Ledger, after: Ledger, took_s: float) -> str:
-    """One line: what happened between two ledgers."""
+    """One line: the difference between two ledgers."""
     rates = " ".join(f"{(getattr(after, name) - getattr(before, name)) / took_s:>12.0f}" for name in SHOWN)
     shares = " ".join(
         f"{100 * (_cpu_seconds(after, part) - _cpu_seconds(before, part)) / took_s:>8.1f}"
@@ -185,5 +185,5 @@ def row(before: Ledger, after: Ledger, took_s: float) -> str:
 
 
 def _cpu_seconds(ledger: Ledger, part: str) -> float:
-    """Of a stage, or of all workers together."""
+    """CPU time of a stage, or of all workers together."""
     return sum(seconds for name, seconds in ledger.cpu_seconds.items() if name.startswith(part))

@@ -1,11 +1,11 @@
-"""What the fork server imports before it forks the processes of the pipeline (multiprocessing's `forkserver`).
+"""The nursery: the fork server of the pipeline (multiprocessing's `forkserver`), with everything that stages import.
 
-The imports are done once and shared by all: a stage starts in some milliseconds, after a death too. The
-fork server has nothing of the supervisor's that a stage is not given: no BPF objects, no threads. To
-import this is to become it: nothing else may.
+It imports all modules once, and stages share them. A stage therefore starts in a few milliseconds, also when it is
+restarted. The fork server inherits nothing from the supervisor that a stage must not have: no BPF objects, no threads.
+Importing this module turns the process into the nursery; nothing but the fork server may import it.
 
-A signal to the process group, from a terminal or from timeout(1), is for the supervisor alone. When the
-supervisor ends, this is killed, and so is every stage.
+The nursery ignores signals to the process group, from a terminal or timeout(1); the supervisor handles them. When the
+supervisor ends, the kernel kills the nursery and every stage.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ EAGER = (
     *("multiprocessing.popen_spawn_posix", "multiprocessing.shared_memory", "multiprocessing.synchronize"),
     *("multiprocessing.resource_sharer", "traceback", "linecache", "tokenize", "unicodedata", "stringprep"),
     *(f"encodings.{name}" for name in CODECS.split()),
-    # what signatures in Python are likely to import
+    # modules that Python signatures are likely to import
     *"json re ipaddress datetime fnmatch base64 binascii hashlib math string collections itertools functools".split(),
     *"operator statistics textwrap urllib.parse posixpath shlex time calendar bisect heapq decimal _strptime".split(),
 )
-"""What stages may need later, when the folder that it is in may be closed to them."""
+"""Modules that stages may need later, when they can no longer read the folders of these modules."""
 STAGES = (enricher, hashes, process, publisher, reader, recording, worker)
 
 with imports.quick():
     for _name in EAGER:
         importlib.import_module(_name)
-    catalogue()  # its tables are files, too
+    catalogue()  # reads its tables from files
 signals.ignore_all()
 process.call_it("nursery")
 confine.library()

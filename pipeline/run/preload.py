@@ -1,5 +1,5 @@
-"""What the fork server imports for one run beside what every run needs (nursery.py): the stages may not be allowed to
-read the folders that it is in.
+"""Modules that the fork server imports for a particular run, in addition to those for every run (nursery.py). It
+imports them early because stages may not be able to read their folders.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from headrace.pipeline.containers.enricher import client_module
 
 
 def modules_for(rules: Sequence[Rule], sinks: Sequence[Output], endpoints: Sequence[Endpoint]) -> list[str]:
-    """Modules that signatures in Python, outputs and runtimes of containers need, and that not every run has."""
+    """Names of the modules that Python signatures, outputs and container runtimes of this run need."""
     found = {client_module(endpoint) for endpoint in endpoints}
     if any(sink.render == "arrow" for sink in sinks):
         found |= {"headrace.workers.views.arrow", "pyarrow.compute"}

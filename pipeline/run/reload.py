@@ -1,4 +1,4 @@
-"""Signatures of a run, read again while it goes on (SIGHUP, `headrace reload`): taken whole, or refused, with why."""
+"""Reloads the signatures of a running headrace (SIGHUP, `headrace reload`). A set is accepted completely or refused."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from headrace.workers.detect.rules.rulesets import Ruleset, coverage
 
 PATIENCE_S = 30.0
 SHORT = {"left_out": "left out", "not_covered": "not covered"}
-"""What a set may fall short by, as the books count it, in words."""
+"""Words for the ledger's counters of signatures that are missing from a set or not fully covered."""
 
 
 class Refused(Exception):
-    """A set that cannot be used, and why."""
+    """A set cannot be used; the message is the reason."""
 
 
 class Held(NamedTuple):
-    """A set, the events that are traced for it, and whether the kernel lets all records of them pass."""
+    """A set, the events to trace for it, and whether the kernel must pass all records of them."""
 
     ruleset: Ruleset
     asked: tuple[Event, ...]
@@ -41,12 +41,12 @@ class Held(NamedTuple):
 
 
 class Reloader:
-    """Reads them again, asks the kernel for what they look at, and lets the workers have them."""
+    """Reloads signatures: reads the files, asks the kernel for the events, and offers the set to the workers."""
 
     def __init__(
         self, request: Request, generations: Generations, programs: Programs, bells: Sequence[Doorbell]
     ) -> None:
-        """`bells`: those of the workers."""
+        """`bells` are the doorbells of the workers."""
         self._request, self._generations, self._programs = request, generations, programs
         self._bells = bells
         traced = request.traced(event_lack)
@@ -59,7 +59,7 @@ class Reloader:
         self._not_covered = 0
 
     def lack(self, event: Event) -> str:
-        """Why signatures that come now cannot see an event; "" if they can."""
+        """Why a reloaded signature cannot see an event; "" if it can."""
         if why := event_lack(event):
             return why
         if event.name in self._narrowed:
@@ -74,7 +74,7 @@ class Reloader:
         return any(catalogue().by_name[name].hook == SYS_EXIT for name in self._loaded)
 
     def now(self) -> None:
-        """Read them. What is wrong is said in the log, and the signatures stay what they were."""
+        """Reload the signatures. On error, logs the reason and keeps the current set."""
         try:
             self._offer(self._read())
         except (Refused, NoSharedMemory, OSError) as error:
@@ -87,7 +87,7 @@ class Reloader:
         logger("supervisor").error("supervisor.signatures_refused", reason=why)
 
     def _offer(self, held: Held, is_former: bool = False) -> None:
-        """Let a set hold. If a worker cannot load it, the last one that all had comes back."""
+        """Offer a set to the workers. If a worker cannot load it, offer the last set that all workers used again."""
         self._ask(_union(self._asked, held.asked), self._wider or held.wider)
 
         def taken() -> None:
@@ -96,7 +96,7 @@ class Reloader:
 
         def refused(worker: int) -> None:
             if is_former:
-                return  # it holds where it can be loaded
+                return  # the workers that can load it use it
             self.count -= 1
             self._refuse(f"worker {worker} could not load them (the run's log says why); the set before holds again")
             self._offer(self._settled, is_former=True)
@@ -116,7 +116,7 @@ class Reloader:
                 logger("supervisor").warning("supervisor.signature_not_covered", id=rule.id, reason=state.reason)
 
     def _ask(self, events: tuple[Event, ...], wider: bool) -> None:
-        """`wider`: all records of what is asked for, not those alone that the first signatures can match."""
+        """Ask the kernel for events. `wider`: pass all their records, not only those that the initial set can match."""
         if wider:
             self._programs.let_pass(True)
         self._programs.ask(events)
@@ -125,7 +125,7 @@ class Reloader:
         self._asked, self._wider = events, wider
 
     def _read(self) -> Held:
-        """The set that the files hold now. Refused, whatever they hold: the run goes on."""
+        """Read the current set from the files. Converts every error to Refused, so that the run continues."""
         try:
             assert self._request.read_rules is not None
             ruleset = self._request.read_rules()
@@ -140,7 +140,7 @@ class Reloader:
             raise Refused(f"{type(error).__name__}: {error}") from error
 
     def add_to(self, ledger: Ledger) -> None:
-        """What the books say of them."""
+        """Add the state of the signatures to the ledger."""
         counts = {"generation": self._generations.latest, "loaded": len(self._held.ruleset.rules)}
         counts |= {"left_out": len(self._held.ruleset.left_out), "not_covered": self._not_covered}
         ledger.signatures = counts | {"reloads": self.count, "refused": self.refused}
@@ -153,7 +153,10 @@ def _union(first: Sequence[Event], second: Sequence[Event]) -> tuple[Event, ...]
 
 
 def ask(pid: int | None) -> Ledger:
-    """Have a run read its signatures again; its ledger once it has. live.NoRun; TimeoutError."""
+    """Make a run reload its signatures, and return its ledger afterwards, whether they were accepted or refused.
+
+    Raises live.NoRun if there is no such run or it has no signatures, TimeoutError after PATIENCE_S.
+    """
     path, before = live.find(pid)
     if not before.signatures:
         raise live.NoRun(f"the run {path.stem} has no signatures")

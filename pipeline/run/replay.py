@@ -1,4 +1,4 @@
-"""A recording run through the same workers: there is no kernel, and the replayer stands in the reader's place."""
+"""Replays a recording through the same workers. There is no kernel side; the replayer takes the place of the reader."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace.workers.enrich.users import UNKNOWN
 
 
 def _add_uncovered(ledger: Ledger, rules: Sequence[Rule], facts: recording.Facts) -> None:
-    """What of signatures a recording cannot answer."""
+    """Add the signatures that the recording cannot support, completely or in part."""
     recorded = Recorded(facts.events, facts.reads, facts.narrowed, facts.users is not None)
     gaps = recorded.gaps(rules, catalogue(), ledger.by_event.keys())
     ledger.uncovered = {gap.rule: f"{gap.word}: {'; '.join(gap.reasons)}" for gap in gaps}
@@ -39,11 +39,11 @@ def _recorded_host(facts: recording.Facts) -> Host:
 
 
 def replay(request: Request, path: Path) -> Outcome:
-    """Run a recording through the same workers."""
+    """Replay a recording. Raises RecordingError if it cannot be read; damage found later gives status EX_DAMAGED."""
     file = recording.opened(path)
     facts, _ = recording.read_facts(recording.mapped(file, str(path)), str(path))
     named = request.settings.events != "*"
-    # there is no kernel to take anything out
+    # there is no kernel side that filters: all conditions apply in the workers
     selection = request.selection.beside(request.selection.events)
     pipeline = Pipeline(
         request.settings,
@@ -77,7 +77,7 @@ def replay(request: Request, path: Path) -> Outcome:
             except PipelineFailed as failure:
                 status = failure.status
                 if status != recording.EX_DAMAGED:
-                    # nobody will say to the workers that this was the end
+                    # the workers will not receive END
                     pipeline.kill()
                     break
         abandoned = status not in (0, recording.EX_DAMAGED)

@@ -1,4 +1,4 @@
-"""What a run is asked to do, and how it ended."""
+"""The request for a run, and its outcome."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from headrace.workers.views.table import header
 
 @dataclass(frozen=True)
 class Request:
-    """What a run is asked to do, resolved and checked."""
+    """The request for a run, resolved and validated."""
 
     settings: Settings
     selection: filters.Selection
@@ -35,74 +35,76 @@ class Request:
     command: tuple[str, ...] = ()
     ready_fd: int = -1
     endpoints: tuple[Endpoint, ...] = ()
-    """Runtimes that are asked about containers."""
+    """Container runtimes to query."""
     fold_s: int = 0
     hidden: tuple[str, ...] = ()
     read_rules: Callable[[], Ruleset] | None = None
-    """Reads the signatures again; Failure or TuningError."""
+    """Reads the signatures again. Raises Failure or TuningError."""
 
     @property
     def sinks(self) -> tuple[Output, ...]:
-        """All of them: events' first."""
+        """All sinks: those of events, then those of findings."""
         return (*self.outputs.sinks, *self.findings)
 
     def traced(self, lack: Lack) -> filters.Selection:
-        """What the kernel is asked for: the events of the outputs, and those that signatures look at, whole."""
+        """The selection to trace: the events of the outputs, and the events of signatures without conditions."""
         needed = self.ruleset.events(catalogue(), lack)
         return replace(self.selection.beside(needed), events=self.beside(self.ruleset, lack))
 
     def beside(self, ruleset: Ruleset, lack: Lack) -> tuple[Event, ...]:
-        """The events of the outputs, and those that these signatures look at."""
+        """The events of the outputs and of these signatures, ordered by id."""
         events = {event.name: event for event in (*self.selection.events, *ruleset.events(catalogue(), lack))}
         return tuple(sorted(events.values(), key=lambda e: e.id))
 
     def early(self, traced: filters.Selection) -> list[filters.Condition]:
-        """Conditions that the kernel may decide: none on an event that signatures look at."""
+        """Conditions that the kernel may evaluate: those on events that no signature uses."""
         looked_at = {name for rule in self.ruleset.rules for name in rule.events}
         return [condition for condition in traced.conditions if condition.event.name not in looked_at]
 
     def narrowed(self, ruleset: Ruleset) -> tuple[AnyOf, ...]:
-        """What the kernel keeps back of events that these signatures alone look at; nothing if all is to be kept."""
+        """Kernel filters for events that only these signatures use. Empty if all records are needed: there are no
+        outputs of findings, the run is recorded, or findings include process history.
+        """
         if not self.findings or self.settings.record or self.settings.before_s:
             return ()
         return narrowed(ruleset.rules, catalogue(), {event.name for event in self.selection.events})
 
     def only(self, traced: filters.Selection) -> tuple[Event, ...] | None:
-        """Events that outputs show, if that is not all that is traced."""
+        """The events that outputs show, if these are fewer than the traced events; otherwise None."""
         fewer = bool(self.outputs.sinks) and len(traced.events) > len(self.selection.events)
         return self.selection.events if fewer else None
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """Those that are on."""
+        """The enabled rules; none if there are no outputs of findings."""
         return self.ruleset.rules if self.findings else ()
 
 
 @dataclass
 class Outcome:
-    """How a run ended."""
+    """Exit status and ledger of a run."""
 
     status: int
     ledger: Ledger
 
 
 def _to_terminal(sinks: Sequence[Output]) -> bool:
-    """Whether the tables are for a terminal alone."""
+    """Whether tables go only to standard output and that is a terminal."""
     return sys.stdout.isatty() and {s.target for s in sinks if s.format == "table"} == {"-"}
 
 
 def coloured(sinks: Sequence[Output]) -> bool:
-    """Whether they are in colour."""
+    """Whether tables are coloured."""
     return _to_terminal(sinks) and not os.environ.get("NO_COLOR")
 
 
 def terminal_columns(sinks: Sequence[Output]) -> int:
-    """Width of the terminal that they are for; 0: for none."""
+    """Width of the terminal for tables; 0 if they do not go to a terminal."""
     return shutil.get_terminal_size().columns if _to_terminal(sinks) else 0
 
 
 def print_headers(request: Request, columns: int) -> None:
-    """The line above each table on standard output."""
+    """Print the header line of each table on standard output."""
     for sink in request.sinks:
         if (sink.format, sink.target) == ("table", "-"):
             line = shapes.header(columns) if sink.of_findings else header(columns)

@@ -1,4 +1,4 @@
-"""A process of the pipeline: how it is started, and how it ended."""
+"""A stage, which is a process of the pipeline: how it starts, ends, and is killed."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from headrace.pipeline.transport.shm import stat_fields
 
 START_TRIES = 100
 START_S = 60.0
-"""That the fork server has for one process, its own start and imports included."""
+"""Time that the fork server has to start one process, including its own start and imports."""
 GUARD_S, STOPPED_LOOKS = 0.5, 3
 KILL_S = 2.0
-"""Until a process that was killed is given up."""
+"""Time that a killed process has to end before it is left behind."""
 FORKED, SPAWNED = multiprocessing.get_context("forkserver"), multiprocessing.get_context("spawn")
 MAX_DESCRIPTORS = 200
-"""That a fork server takes for one process, with some left for its own (it refuses more than 253)."""
+"""Maximum number of descriptors to pass for one process. The fork server accepts 253 and needs some for itself."""
 EX_SOFTWARE = 70
 
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """Each process would import the command line again; the stages do not need it."""
+    """Hide `__main__` while a process starts. Otherwise each stage would import the command line again."""
     main = sys.modules["__main__"]
     kept: dict[str, Any] = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
     main.__dict__["__spec__"] = None
@@ -50,8 +50,9 @@ def _without_main() -> Iterator[None]:
 
 
 def start_helpers(imports: Iterable[str] = ()) -> None:
-    """The fork server and multiprocessing's tracker of segments, to which no signal of ours is one. `imports`: what
-    stages will import beside what the nursery says, from folders that they may not be allowed to read.
+    """Start the fork server and multiprocessing's resource tracker with HANDLED signals blocked.
+
+    `imports` are modules that stages of this run need in addition to those that the nursery imports.
     """
     forkserver.set_forkserver_preload([*imports, "headrace.pipeline.run.nursery"])
     with held():
@@ -60,7 +61,7 @@ def start_helpers(imports: Iterable[str] = ()) -> None:
 
 
 def _start_tracker() -> None:
-    """As multiprocessing would, but one that gives up privilege before it begins."""
+    """Start the resource tracker like multiprocessing does, but as a process that drops privileges first."""
     its = resource_tracker._resource_tracker
     if its._fd is not None:  # type: ignore[attr-defined]
         return
@@ -71,12 +72,15 @@ def _start_tracker() -> None:
 
 
 def nursery_pid() -> int:
-    """Of the fork server; 0 if there is none."""
+    """Process id of the fork server; 0 if there is none."""
     return getattr(forkserver._forkserver, "_forkserver_pid", None) or 0
 
 
 def end_nursery(reason: str) -> None:
-    """Kill the fork server, and all stages with it: a stopped one neither forks nor says which stages have ended."""
+    """Kill the fork server and all stages with it.
+
+    A stopped fork server neither forks nor reports which stages have ended.
+    """
     if pid := nursery_pid():
         logger("supervisor").error("supervisor.process_stalled", name="nursery", reason=reason)
         with contextlib.suppress(ProcessLookupError):
@@ -84,14 +88,17 @@ def end_nursery(reason: str) -> None:
 
 
 def nursery_is_stopped() -> bool:
-    """By a signal; who is held by a debugger is left alone."""
+    """Whether the fork server is stopped by a signal. A debugger that stops it does not count."""
     pid = nursery_pid()
     return bool(pid) and stat_fields(pid)[:1] == ["T"]
 
 
 @contextlib.contextmanager
 def _in_time() -> Iterator[None]:
-    """What waits for the fork server here does so until it is killed: soon if it is stopped, or else after START_S."""
+    """Bound the time that this process waits for the fork server.
+
+    Kills the fork server if it has been stopped for STOPPED_LOOKS checks of GUARD_S, or after START_S.
+    """
     done = threading.Event()
 
     def guard() -> None:
@@ -112,9 +119,12 @@ def _in_time() -> Iterator[None]:
 
 
 def _begin(process: Any) -> None:
-    """Start a process; a fork server that has just died is started again, as soon as its end can be seen."""
+    """Start a process. If the fork server has just died, retry until multiprocessing notices and restarts it.
+
+    Raises PipelineFailed after START_TRIES attempts.
+    """
     for _ in range(START_TRIES):
-        # a stage begins where this process stands, which may be where it may not go
+        # a stage inherits the working directory, which it may not be able to access
         with contextlib.suppress(ConnectionError, EOFError), held(), contextlib.chdir("/"), _in_time():
             process.start()
             return
@@ -123,7 +133,7 @@ def _begin(process: Any) -> None:
 
 
 class PipelineFailed(Exception):
-    """A process of the pipeline could not go on; `status` is its exit status."""
+    """A stage failed for good. `status` is its exit status, EX_SOFTWARE if a signal ended it."""
 
     def __init__(self, name: str, status: int) -> None:
         how = f"status {status}" if status >= 0 else f"signal {-status}"
@@ -133,38 +143,39 @@ class PipelineFailed(Exception):
 
 @dataclass
 class Stage:
-    """One process and how to start it."""
+    """One stage and how to start it."""
 
     name: str
     target: Callable[..., None]
     args: tuple[Any, ...]
     descriptors: int = 0
-    """How many descriptors its arguments hold, beyond a few."""
+    """Number of descriptors in its arguments, if there are many."""
     running: Any = None
     kept: tuple[int, ...] = ()
-    """Capabilities that it needs: who has some is not forked by the nursery, which has none."""
+    """Capabilities that it keeps. A stage with capabilities is spawned, because the nursery has none."""
     prepare: Callable[..., None] | None = None
-    """What it does before it gives up privilege."""
+    """Setup before privileges are dropped."""
     nice: int = 0
     spare: bool = False
-    """The run goes on without it, if it cannot be kept alive."""
+    """The run continues without it if it cannot be kept alive."""
     once: bool = False
-    """Its work cannot be taken up again after a death (a file that was half written)."""
+    """It cannot be restarted after a death (a file that was half written)."""
     aside: bool = False
-    """No event passes through it: the run does not end later because of it."""
+    """No event passes through it, and the end of the run does not wait for it."""
     restarts: int = 0
     futile: int = 0
-    """Restarts since it has got on: of a worker, since it has committed a turn."""
+    """Restarts without progress. A worker makes progress when it commits a turn."""
     turns: int = 0
-    """What it had committed when it died last."""
+    """Number of turns that it had committed at its last death."""
     lost: bool = False
-    """It could not be ended: another one takes its place."""
+    """It could not be killed, and is replaced by a new process."""
     finished: bool = False
     status: int = 0
 
     def kill(self) -> bool:
-        """End it; False if it cannot be ended now, and was left behind: a call holds it in the kernel. It will not
-        run again.
+        """Kill the process. Returns False if it does not end within KILL_S, because it is blocked in the kernel.
+
+        Such a process is left behind. It never returns to user space.
         """
         if self.running is None or not self.running.is_alive():
             return True
@@ -172,13 +183,13 @@ class Stage:
         self.running.join(KILL_S)
         if not self.running.is_alive():
             return True
-        # else multiprocessing would wait for it at the end of this process
+        # otherwise multiprocessing would wait for it when this process exits
         multiprocessing.process._children.discard(self.running)  # type: ignore[attr-defined]
         logger("supervisor").error("supervisor.process_left_behind", name=self.name, pid=self.running.pid)
         return False
 
     def launch(self, plan: Plan, descriptors: int) -> None:
-        """Start it; `descriptors`: how many the plan holds."""
+        """Start the process. `descriptors` is the number of descriptors in the plan and the outputs."""
         many = self.descriptors + descriptors > MAX_DESCRIPTORS
         context: Any = SPAWNED if many or self.kept else FORKED
         running = context.Process(
@@ -193,12 +204,12 @@ class Stage:
 
 
 def reader_stage(target: Callable[..., None], *args: Any, descriptors: int = 0, kept: tuple[int, ...] = ()) -> Stage:
-    """The stage that feeds the rings; `kept`: capabilities that it needs here."""
+    """The stage that feeds the rings. `kept` are the capabilities that it keeps."""
     return Stage("reader", target, args, descriptors, kept=kept)
 
 
 def recorder_stage(path: str, facts: recording.Facts) -> Stage:
-    """The stage that writes a recording; the file is opened here, with the supervisor's rights."""
+    """The stage that writes a recording. Opens the file with the supervisor's privileges; SinkError if that fails."""
     return Stage(
         "recorder",
         recording.record,
@@ -208,7 +219,7 @@ def recorder_stage(path: str, facts: recording.Facts) -> Stage:
 
 
 def sink_status(control: Control) -> int:
-    """0, or the status that broken sinks call for: a closed pipe is a quiet SIGPIPE, the rest an I/O error."""
+    """Exit status for closed sinks: 0 if there are none, SIGPIPE's if all are closed pipes, else EX_IOERR."""
     if not control.closed_sinks:
         return 0
     return SIGPIPE_STATUS if control.closed_sinks == control.closed_pipes else EX_IOERR

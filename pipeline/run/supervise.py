@@ -1,4 +1,4 @@
-"""Supervisor: makes the segments, starts the processes, starts again what dies, ends in flow order.
+"""Supervisor: creates the segments, starts the stages, restarts stages that die, and ends them in flow order.
 
     supervisor (the only one with privilege)
       |- reader, or replayer     drains or reads into the rings
@@ -6,9 +6,9 @@
       |- worker 0..N-1
       |- publisher
 
-The journals (pipeline/transport/shm.py) make a restart exact; here is only who is started again and when it is
-given up: MAX_RESTARTS within a run (of a worker: without a turn between them), or an exit status that says a start
-makes no sense.
+The journals (pipeline/transport/shm.py) make restarts exact. This module only decides whether a stage is restarted. It
+gives up after MAX_RESTARTS restarts (for a worker: without a committed turn in between), or on an exit status for which
+a restart is pointless (GIVE_UP).
 """
 
 from __future__ import annotations
@@ -64,17 +64,17 @@ from headrace.workers.detect.findings.shapes import shape
 
 MAX_RESTARTS = 20
 ASIDE_S = 1.0
-"""That a stage which no event passes through has to end, once all others have."""
+"""Time that auxiliary stages (Stage.aside) have to end after all others have ended."""
 SIGNATURE_NS = 5 * 10**9
-"""So long a signature in Python may take for the events of a turn."""
+"""Time limit of a Python signature for the events of a turn."""
 ENRICHER_NICE = -10
-"""It has little to do, and there are names missing until it has."""
+"""The enricher has little work, but container names are missing until it is done."""
 GIVE_UP = frozenset({64, 65, 74})
 
 
 @dataclass
 class Pipeline:
-    """Segments and processes of a run. `close()` leaves nothing behind."""
+    """Segments and processes of a run. `close()` ends and removes all of them."""
 
     settings: Settings
     host: Host
@@ -87,15 +87,15 @@ class Pipeline:
     before_s: float = 0
     records: bool = False
     endpoints: tuple[Endpoint, ...] = ()
-    """Runtimes that are asked about containers."""
+    """Container runtimes to query."""
     hashes: bool = False
-    """Whether executables are hashed, which is done on the host that ran them."""
+    """Whether executables are hashed. Never in a replay, because the files are on the recorded host."""
     colour: bool = False
     columns: int = 0
     users: tuple[dict[int, str], bool] | None = None
-    """Of the recorded host."""
+    """User names of the recorded host (see Plan.users)."""
     on_restart: Callable[[], None] = lambda: None
-    """Called when a process was started again: what workers knew of the traced processes is gone with them."""
+    """Called after a stage was restarted, because a worker's knowledge of the traced processes dies with it."""
     _listening: dict[str, Listening] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -160,7 +160,7 @@ class Pipeline:
         )
 
     def reopen_outputs(self) -> None:
-        """Open files again whose names were given to others."""
+        """Reopen output files whose path names another file."""
         self._files.reopen()
 
     def _reopened(self, sink: Output) -> InheritedFd:
@@ -177,12 +177,12 @@ class Pipeline:
             return None
         target = InheritedFd(open_target(sink.target, f"output {sink.name}", truncate))
         if sink.target != "-" and stat.S_ISFIFO(os.fstat(target.fd).st_mode):
-            os.set_blocking(target.fd, False)  # a write that waits would not say how much of it has gone out
+            os.set_blocking(target.fd, False)  # a blocking write does not report how much it has written so far
         make_room(target.fd)
         if sink.format == "arrow":
-            from headrace.workers.views import arrow  # an extra
+            from headrace.workers.views import arrow  # needs the optional dependency pyarrow
 
-            with contextlib.suppress(OSError):  # the sink will find out, too
+            with contextlib.suppress(OSError):  # the sink will report the error
                 os.write(target.fd, arrow.head(self.settings.relative_time))
         return target
 
@@ -192,7 +192,7 @@ class Pipeline:
         return segment
 
     def start(self, recorder: Stage | None = None) -> None:
-        """Start every process but the source."""
+        """Start every stage except the source."""
         self._recording = recorder.args[0].fd if recorder else -1
         self._launch(Stage("publisher", publisher.run, (self._targets, self._files.end, shape, self._keys)))
         for i in range(self.plan.workers):
@@ -209,7 +209,7 @@ class Pipeline:
             self._launch(one)
 
     def start_source(self, source: Stage) -> None:
-        """Start what feeds the rings."""
+        """Start the stage that feeds the rings: the reader or the replayer."""
         self._launch(source)
 
     def _launch(self, stage: Stage) -> None:
@@ -218,7 +218,7 @@ class Pipeline:
         stage.launch(self.plan, len(self.plan.bells) + len(self._targets))
 
     def wait_ready(self, deadline_s: float) -> None:
-        """Wait until every process has its ends; TimeoutError at the deadline."""
+        """Wait until the publisher, reader, workers and enricher are ready. Raises TimeoutError at the deadline."""
         until = time.monotonic() + deadline_s
         stages = READY_WORKER + self.plan.workers + bool(self.endpoints)
         while not self.control.ready[:stages].all():
@@ -232,7 +232,7 @@ class Pipeline:
         return [s.running.sentinel for s in self.stages if not s.finished and s.running is not None]
 
     def _watch_signatures(self) -> None:
-        """A signature in Python that does not return, or that has ended its worker, is off from now on."""
+        """Disable Python signatures that have not returned within SIGNATURE_NS or have crashed their worker."""
         for i, stage in enumerate(self.stages_of_workers()):
             running = self.control.running[i]
             if not (number := int(running["signature"])) or stage.running is None:
@@ -248,11 +248,14 @@ class Pipeline:
                 stage.running.kill()
 
     def stages_of_workers(self) -> list[Stage]:
-        """In order."""
+        """The stages of the workers, in order."""
         return [stage for stage in self.stages if stage.name.startswith("worker-")]
 
     def attend(self) -> None:
-        """Look after what has ended: start it again, or PipelineFailed."""
+        """Supervise: disable hanging signatures, reopen rotated files, kill stuck stages, restart stages that died.
+
+        Raises PipelineFailed if a stage cannot be restarted.
+        """
         if self.rules:
             self._watch_signatures()
             self.generations.attend()
@@ -270,7 +273,7 @@ class Pipeline:
             elif stage.status in GIVE_UP or self._futile(stage) >= MAX_RESTARTS or stage.once:
                 stage.finished = True
                 if stage.spare:
-                    self.control.ready[READY_WORKER + self.plan.workers] = 1  # nobody waits for it any more
+                    self.control.ready[READY_WORKER + self.plan.workers] = 1  # do not wait for it
                     logger("supervisor").error("supervisor.process_given_up", name=stage.name, status=stage.status)
                     continue
                 raise PipelineFailed(stage.name, stage.status)
@@ -282,15 +285,17 @@ class Pipeline:
                     self.on_restart()
 
     def _futile(self, stage: Stage) -> int:
-        """Restarts since it has got on; what ends a worker is given up in the end (workers/attempts.py)."""
+        """Restarts without progress. A worker eventually gives up rows that crash it (workers/attempts.py)."""
         if stage.name.startswith("worker-"):
             turns = int(self.control.workers[int(stage.name.partition("-")[2])].peek("turns"))
             stage.futile, stage.turns = stage.futile if turns == stage.turns else 0, turns
         return stage.futile
 
     def finish(self, hurry: Callable[[], bool], deadline_s: float, meanwhile: Callable[[], None]) -> None:
-        """Wait until every stage has drained and ended. Once `hurry` is true there are `deadline_s` left,
-        then TimeoutError. `meanwhile` is called several times a second.
+        """Wait until every stage has drained and ended. `meanwhile` is called several times a second.
+
+        Raises TimeoutError `deadline_s` after `hurry` has first returned true. Auxiliary stages are killed ASIDE_S
+        after all others have ended.
         """
         until = None
         while not all(stage.finished or stage.aside for stage in self.stages):
@@ -314,7 +319,7 @@ class Pipeline:
                 stage.finished = True
 
     def books(self, catalogue: Any, abandoned: bool = False) -> Ledger:
-        """The ledger as far as user space has it. `abandoned`: all stages have been killed, and nothing more comes."""
+        """The user-space part of the ledger. `abandoned`: the run was aborted and all stages are killed."""
         ledger = Ledger()
         workers = [journal.committed() for journal in self.control.workers]
         if abandoned:
@@ -336,7 +341,7 @@ class Pipeline:
         return ledger
 
     def _add_outputs(self, ledger: Ledger, workers: list[Array], abandoned: bool) -> None:
-        """What no journal says of them: rows that went with a worker, and how a run ended that was given up."""
+        """Complete the lines of the outputs: rows lost together with a worker, and the outcome of an aborted run."""
         rows = delivered_rows(workers)
         if abandoned:
             goes_on = any(s.name == "publisher" and s.running and s.running.is_alive() for s in self.stages)
@@ -354,18 +359,18 @@ class Pipeline:
 
     @property
     def failed(self) -> bool:
-        """Whether a stage that events pass through has ended for good, before all of them had."""
+        """Whether a stage that events pass through has failed for good. The recorder does not count."""
         return any(s.finished and s.status and not (s.aside or s.once) for s in self.stages)
 
     def kill(self) -> None:
-        """End what still runs, by id."""
+        """Kill all stages that still run."""
         if nursery_is_stopped():
             end_nursery("the run ends")
         for stage in self.stages:
             stage.kill()
 
     def close(self) -> None:
-        """End what still runs, and remove the segments."""
+        """Kill all stages that still run, and remove the segments, pipes and sockets."""
         self.kill()
         self.generations.close()
         self.control.close()
@@ -381,6 +386,6 @@ class Pipeline:
 
 
 def _pipe() -> tuple[InheritedFd, InheritedFd]:
-    """Both ends of a pipe; neither blocks."""
+    """(read end, write end) of a pipe. Both are non-blocking."""
     ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     return InheritedFd(ends[0]), InheritedFd(ends[1])

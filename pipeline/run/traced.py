@@ -1,4 +1,4 @@
-"""The traced command: armed before it runs, waited for, its status passed on."""
+"""The traced command: started, released once tracing is armed, and waited for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LAUNCH = Path(__file__).with_name("launch.py")
 
 
 class Command:
-    """One command, started as a launcher that waits for go()."""
+    """One command, started as a launcher that waits for go(). Raises PipelineFailed if the launcher does not start."""
 
     def __init__(self, argv: Sequence[str]) -> None:
         path = shutil.which(argv[0]) or argv[0]
@@ -38,7 +38,7 @@ class Command:
         self._process = subprocess.Popen(launcher, pass_fds=(says_ready, waits))
         os.close(waits)
         os.close(says_ready)
-        # its own exec is over when this comes, and cannot be taken for the command's
+        # the launcher's own exec is complete then and cannot be mistaken for the command's
         began = select.select([ready], [], [], START_S)[0]
         os.close(ready)
         if not began:
@@ -49,7 +49,7 @@ class Command:
         self.pidfd = os.pidfd_open(self.pid)
 
     def go(self) -> None:
-        """Let it exec, if it is still there."""
+        """Let the launcher execute the command, if it is still running."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._go, b"x")
         os.close(self._go)
@@ -57,25 +57,25 @@ class Command:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """Whether the command has ended."""
         return self._process.poll() is not None
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send a signal to the command."""
         self._process.send_signal(number)
 
     @property
     def status(self) -> int:
-        """Its exit status as a shell gives it: 128 + signal if one ended it."""
+        """Wait for the command and return its exit status as a shell reports it: 128 + N if signal N ended it."""
         code = self._process.wait()
         return code if code >= 0 else 128 - code
 
     def close(self) -> None:
-        """Forget it; a launcher that never got its go ends."""
+        """Release the descriptors. A launcher that was never released with go() exits."""
         if self._go >= 0:
             os.close(self._go)
             try:
                 self._process.wait(KILL_S)
-            except subprocess.TimeoutExpired:  # somebody has stopped it
+            except subprocess.TimeoutExpired:  # it was stopped by a signal
                 self._process.kill()
         os.close(self.pidfd)

@@ -1,10 +1,10 @@
-"""Notices stages that do not get on: stopped by a signal, held in a call, or busy for ever.
+"""Detects stages that make no progress: stopped by a signal, blocked in a system call, or in an endless loop.
 
-    stands   it has neither run nor slept anew in STANDS looks, though each loop wakes once a second at least
-    hangs    work waits for it, and in HANGS looks it has not committed its journal
+    stands   the process has not been scheduled for STANDS checks, although each main loop wakes at least once a second
+    hangs    work is waiting for the stage, and it has not committed its journal for HANGS checks
 
-Counted in looks of the supervisor, a second apart, and not in time: where all of headrace was stopped for an hour, and
-goes on, nothing is wrong.
+The units are checks by the supervisor, one second apart, and not wall-clock time. If all of headrace is stopped for an
+hour and then continues, the watchdog does not report anything.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ LOOK_S = 1.0
 STANDS, HANGS = 10, 60
 NURSERY_STANDS = 2
 Work = Callable[[], tuple[int, bool]]
-"""(how often the stage has committed, whether work waits for it)."""
+"""(number of commits of the stage, whether work is waiting for it)."""
 
 
 class Seen(NamedTuple):
-    """What a look at a stage saw, and in how many looks that was the same."""
+    """Observation of a stage, and the number of checks for which it has not changed."""
 
     pid: int
     ran: tuple[int, ...]
@@ -40,8 +40,8 @@ STOPPED, TRACED = "T", "t"
 
 
 def state(pid: int) -> tuple[str, tuple[int, ...]]:
-    """The letter of its state; CPU time in ticks, and switches of the first thread, by will and against it. Nothing of
-    both if there is no such process.
+    """The state letter of a process, and its activity: CPU time in ticks, voluntary and involuntary context switches of
+    its main thread. ("", ()) if there is no such process.
     """
     with contextlib.suppress(OSError, ValueError, IndexError):
         fields = stat_fields(pid)
@@ -51,7 +51,7 @@ def state(pid: int) -> tuple[str, tuple[int, ...]]:
 
 
 class Watchdog:
-    """Of one pipeline."""
+    """The watchdog of one pipeline."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
@@ -60,13 +60,16 @@ class Watchdog:
         self._nursery = 0
 
     def look(self, stages: Sequence[Stage]) -> list[tuple[Stage, str]]:
-        """Those that do not get on, and why; at most once in LOOK_S."""
+        """Check the stages at most once every LOOK_S. Returns the stuck stages with the reason.
+
+        Kills the fork server (the nursery) if it is stopped.
+        """
         if time.monotonic() - self._looked < LOOK_S:
             return []
         self._looked = time.monotonic()
         self._nursery = self._nursery + 1 if nursery_is_stopped() else 0
         if self._nursery >= NURSERY_STANDS:
-            # without it nobody can say which stages have ended
+            # a stopped nursery does not report which stages have ended
             self._nursery = 0
             end_nursery(f"it has not run for {NURSERY_STANDS} s")
             return []
@@ -84,7 +87,7 @@ class Watchdog:
         before, (letter, now) = self._seen.get(stage.name), state(pid)
         if before is None or before.pid != pid:
             before = Seen(pid, (), 0, commits, 0)
-        # a recorder may wait for its disk; who is looked at by a debugger is left alone
+        # a recorder may block on its disk, so only a stop counts; ignore processes that are being traced
         counts = letter == STOPPED if stage.once else letter != TRACED
         stands = before.stands + 1 if counts and now == before.ran else 0
         hangs = before.hangs + 1 if waits and commits == before.commits else 0

@@ -1,1 +1,1 @@
-"""Signatures of a run: which are on, read apart first, and replaced as generations."""
+"""Signatures of a run: selection, trial loading in a confined process, and replacement as generations."""

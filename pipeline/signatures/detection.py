@@ -1,4 +1,4 @@
-"""Which signatures are on in a run, and where their findings go."""
+"""Determines which signatures are enabled in a run, and where their findings go."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ READ_FOR = {
     "env": ("exec_environment", "the environment of processes"),
     "descriptor": ("fd_paths", "what descriptors stand for"),
 }
-"""Fields that are read only if a setting says so: the setting, and what it is about."""
+"""Prefixes of fields that are read only if a setting is enabled: the setting, and the data that it adds."""
 
 
 def unread(rules: Ruleset, settings: Settings) -> dict[str, str]:
-    """Settings that are off and that signatures need, with what each is about."""
+    """Disabled settings that signatures need, with the data that each adds."""
     return {
         setting: what
         for prefix, (setting, what) in READ_FOR.items()
@@ -30,21 +30,24 @@ def unread(rules: Ruleset, settings: Settings) -> dict[str, str]:
 
 
 def only_findings(settings: Settings, is_replay: bool) -> bool:
-    """Whether a run shows findings and no events: it was asked for neither events nor an output of them."""
+    """Whether a run shows only findings, because neither events nor an output for events were requested."""
     asked = settings.events not in ("", "*") if is_replay else bool(settings.events)
     named = any(not spec.startswith("option:") for spec in settings.output)
     return not asked and not named and (not is_replay or bool(settings.findings))
 
 
 def sinks(settings: Settings, quiet: bool) -> tuple[outputs.Output, ...]:
-    """Where findings go; nowhere if signatures are off."""
+    """Outputs of findings; none if signatures are disabled."""
     wanted = settings.signatures or settings.sigma or settings.rules or settings.exclude or settings.exceptions
     specs = settings.findings or (("table:-",) if quiet or wanted else ())
     return outputs.parse_findings(specs)
 
 
 def ruleset(settings: Settings) -> Ruleset:
-    """The rules of a run. Failure if one of them cannot be used: a set is taken whole or not at all."""
+    """The rules of a run. Warns about rules that are left out.
+
+    Raises Failure if any rule is refused, and TuningError if no rule remains: a set is used completely or not at all.
+    """
     found = build(
         catalogue(),
         settings.signatures,
@@ -68,7 +71,7 @@ def ruleset(settings: Settings) -> Ruleset:
 
 
 def sigma_paths(paths: Sequence[str]) -> Sequence[str]:
-    """Those paths; Failure if there are some and no pySigma."""
+    """Return `paths`. Raises Failure if there are any and pySigma is not installed."""
     if paths and find_spec("sigma") is None:
         raise Failure("Sigma rules need pySigma, which is not installed: pip install 'headrace[sigma]'", EX_USAGE)
     return paths

@@ -1,13 +1,13 @@
-"""Generations of signatures: a set that is read again replaces the one before, whole, while events go on.
+"""Generations of signatures: a reloaded set atomically replaces the previous one while events continue.
 
     supervisor   encodes the set into a segment, names it in the control segment, then stores its generation
-    worker       looks for a later generation before each turn; all rows of a turn are looked at by one set. Which it
-                 was stands in the journal, so that a turn that is redone after a death is looked at by the same
-    supervisor   removes a segment once every worker has committed a later generation; where one could not load it,
-                 the set before comes back as another generation
+    worker       checks for a newer generation before each turn. All rows of a turn are evaluated with one set. The
+                 journal holds its generation: a turn that is repeated after a death uses the same set
+    supervisor   removes a segment once every worker has committed a newer generation. If a worker cannot load the new
+                 set, the previous set returns as another generation
 
-A signature that is what it was goes on with what it has kept, and stays off if it was. The kernel is asked for what a
-set looks at before the set is named, and no longer for what nobody looks at once all workers have come to it.
+A signature that did not change keeps its state, and stays disabled if it was disabled. The kernel is asked for the
+events of a set before the set is announced. Events that no set needs are disabled once all workers use the new set.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from headrace.workers.detect.detector import RuleSet, unplaced
 
 
 class TooSoon(Exception):
-    """There is no room for another set: workers have not come to those before."""
+    """There is no room for another set, because workers still use earlier ones."""
 
 
 class Generations:
-    """The supervisor's side."""
+    """The supervisor's side of generations."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
         self._segments: dict[int, Segment] = {}
         self._numbers: dict[bytes, int] = {}
-        """Of each signature in Python that was there, by what it is."""
+        """Number of each Python signature, by its content. Includes signatures of earlier sets."""
         self._when_taken: Callable[[], None] | None = None
         self._when_refused: Callable[[int], None] = lambda worker: None
         self.latest = 0
         self._ids: list[str] = []
 
     def add_to(self, ledger: Ledger) -> None:
-        """What the books say of signatures: what the workers that look by the latest have told."""
+        """Add the counters of signatures to the ledger, from the workers that use the latest generation."""
         found = self._control.tallies
         found = found[found["generation"] == self.latest]
         rules, values = found["rules"], found["values"]
@@ -56,14 +56,14 @@ class Generations:
         ledger.values = {key: int(values[key].sum()) for key in VALUES.names or ()}
 
     def make_room(self) -> None:
-        """For another set. TooSoon."""
+        """Make room for another set. Raises TooSoon if workers still use too many earlier ones."""
         self.attend()
-        if len(self._segments) >= MAX_GENERATIONS - 1:  # one may have to come back
+        if len(self._segments) >= MAX_GENERATIONS - 1:  # keep room to restore the previous set
             raise TooSoon("workers have not come to the signatures before yet")
 
     @property
     def settled(self) -> bool:
-        """Whether every worker looks by the latest."""
+        """Whether every worker uses the latest set, or one has refused it."""
         return self._when_taken is None
 
     def offer(
@@ -72,8 +72,10 @@ class Generations:
         when_taken: Callable[[], None] = lambda: None,
         when_refused: Callable[[int], None] = lambda worker: None,
     ) -> None:
-        """Let these hold from now on. There is room. `when_taken` is called once every worker looks by them, or
-        `when_refused` with the number of one that could not load them.
+        """Make these rules the latest set. Call make_room() before.
+
+        `when_taken` is called once every worker uses the set. `when_refused` is called instead with the number of a
+        worker that could not load it.
         """
         numbers = self._numbered([rule for rule in rules if rule.code])
         generation = self.latest + 1
@@ -87,7 +89,7 @@ class Generations:
 
     def _numbered(self, code: Sequence[Rule]) -> dict[str, int]:
         wanted = {unplaced(rule): rule.id for rule in code}
-        # numbers of what is gone are had again only when there are no others
+        # reuse numbers of removed signatures only when there are no others
         free = [n for n in range(1, MAX_CODE + 1) if n not in self._numbers.values()]
         new = [what for what in wanted if what not in self._numbers]
         if len(new) > len(free):
@@ -99,7 +101,7 @@ class Generations:
         return {name: self._numbers[what] for what, name in wanted.items()}
 
     def attend(self) -> None:
-        """Remove what no worker needs any more."""
+        """Remove sets that no worker needs anymore, and call `when_taken` or `when_refused`."""
         if not self._when_taken and len(self._segments) < 2:
             return
         refused = np.flatnonzero(self._control.running["refused"] == self.latest)
@@ -115,6 +117,6 @@ class Generations:
                 taken()
 
     def close(self) -> None:
-        """Remove all."""
+        """Remove all segments."""
         for segment in self._segments.values():
             segment.close()

@@ -1,5 +1,5 @@
-"""Signatures in Python read as a worker reads them: unprivileged and confined, in a process of its own. What does not
-bear that is refused, and is not run anywhere else.
+"""Loads Python signatures on trial, as a worker does: in a separate, unprivileged and confined process. A file that
+fails there is refused and is not executed anywhere else.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ TEXT_BYTES, LINE_DIGITS = 4096, 9
 
 
 def refusal(path: Path, source: str, deadline_s: float = DEADLINE_S) -> RuleError | None:
-    """Why a worker would not read a file of signatures; None if it would."""
-    confine.library()  # its bindings may stand where a stage may not look
+    """Why a worker would not load a file of signatures; None if it would. Waits at most `deadline_s` seconds."""
+    confine.library()  # load it now: a stage may not be able to read its folder
     read_end, write_end = os.pipe()
     child = os.fork()
     if not child:
@@ -36,13 +36,13 @@ def refusal(path: Path, source: str, deadline_s: float = DEADLINE_S) -> RuleErro
     if status and not said:
         said = f"0 its code ended the process (status {os.waitstatus_to_exitcode(status)})"
     line, _, why = said.partition(" ")
-    # the code may have written there, too
+    # the code may have written to the pipe as well
     number = int(line) if line.isascii() and line.isdigit() and len(line) < LINE_DIGITS else 0
     return RuleError(str(path), number, "", f"in a worker: {why or said}") if said else None
 
 
 def _read(path: Path, source: str, said: int) -> None:
-    """In the child, which ends here."""
+    """Load the file in the child process, report an error through `said`, and exit."""
     why, line = "", 0
     try:
         os.setsid()
@@ -52,7 +52,7 @@ def _read(path: Path, source: str, said: int) -> None:
         defined(str(path), source)
     except RuleError as error:
         why, line = error.why, error.line
-    except BaseException as error:  # whatever the code does
+    except BaseException as error:  # the code may raise anything
         why = traceback.format_exception_only(error)[-1].strip()
     if why:
         os.write(said, f"{line} {why}".encode("utf-8", "backslashreplace")[:TEXT_BYTES])

@@ -1,1 +1,1 @@
-"""Stages that bring frames in: the reader, and the recorder and replayer of recordings."""
+"""Stages that move frames into the pipeline: the reader, and the recorder and replayer of recordings."""

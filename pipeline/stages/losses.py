@@ -1,6 +1,6 @@
-"""Losses until they are announced: `loss` events in worker 0's ring, a few times a second at most. In the reader.
+"""Pending losses in the reader, announced as `loss` events in worker 0's ring at most every ANNOUNCE_EVERY_NS.
 
-Losses of one CPU and shard are announced together. What finds no room in the ring stays owed.
+Losses of one CPU and shard are announced together. A loss for which the ring has no room stays pending.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ LOG_EVERY_NS = 1_000_000_000
 
 
 class Losses:
-    """`frame_of` makes the frame of a loss, with the time that it carries; `recorder` gets a copy."""
+    """Pending losses. `frame_of` builds the frame of a loss with a given time. `recorder` receives a copy."""
 
     def __init__(self, frame_of: Callable[[Loss, int], bytes], ring: Producer, recorder: Producer | None) -> None:
         self._frame_of, self._ring, self._recorder = frame_of, ring, recorder
         self.owed: dict[tuple[int, int], Loss] = {}
-        """By CPU and shard."""
+        """Pending losses by (CPU, shard)."""
         self.announced_ns = 0
-        """When the last were."""
+        """Time of the last announcement (CLOCK_BOOTTIME)."""
         self._logged_ns = self._unlogged = 0
 
     def add(self, loss: Loss) -> None:
-        """Remember a loss until it is announced."""
+        """Add a loss; merge it with a pending loss of the same CPU and shard."""
         key = (loss.cpu, loss.shard)
         before = self.owed.get(key)
         if before is not None:
@@ -38,11 +38,14 @@ class Losses:
 
     @property
     def due(self) -> bool:
-        """Whether some are owed, and the last were announced long enough ago."""
+        """Whether losses are pending and ANNOUNCE_EVERY_NS have passed since the last announcement."""
         return bool(self.owed) and boottime_ns() - self.announced_ns >= ANNOUNCE_EVERY_NS
 
     def announce(self, watermark_ns: int, at_once: bool = False) -> int:
-        """Announce what is due, or with `at_once` all that is owed, later than the watermark. The frames that were."""
+        """Announce all pending losses if `due`, or in any case with `at_once`. Returns the number of frames written.
+
+        The events carry a time later than the watermark.
+        """
         if not self.due and not (at_once and self.owed):
             return 0
         now, sent = boottime_ns(), 0

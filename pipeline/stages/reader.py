@@ -1,16 +1,16 @@
-"""Reader: drains the perf rings of all CPUs into the workers' rings, and keeps its part of the books.
+"""Reader: drains the perf rings of all CPUs into the workers' rings, and keeps its part of the ledger.
 
     perf ring (CPU, stream)  --copy-->  ring of worker (shard % N)      bulk frames
                                         every worker's ring             urgent frames (lifecycle)
                                         the recorder's ring             everything
 
-A cycle: sample the marks (pipeline/transport/watermark.py), drain up to the data_heads read after that, write the
-watermark behind, commit. Commit order: payloads, journal, ring heads, data_tails. A reader that dies
-in between leaves its journal at the last whole cycle: the next one begins there, and what was copied
-beyond is overwritten. So nothing is lost or doubled by its death.
+A cycle samples the marks (pipeline/transport/watermark.py), drains up to the data_heads read after that, appends the
+watermark, and commits. Commit order: payloads, journal, ring heads, data_tails. A reader that dies in between leaves
+its journal at the last whole cycle. Its successor starts there and overwrites everything that was copied after it:
+the death of a reader neither loses nor duplicates records.
 
-A ring that is full costs the frame, counted as `dropped` by CPU and slot and announced as a `loss`
-event; the reader never waits for a worker.
+If a worker's ring is full, the frame is dropped, counted as `dropped` by CPU and slot, and announced as a `loss` event.
+The reader never waits for a worker.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ FINAL_WATERMARK = TIME_END
 RECORDER_PATIENCE_S = 2.0
 FD_SETSIZE = 1024
 IDLE_MS = 40
-"""How often an idle reader looks for records that wait on a busy CPU, which no sample announces."""
+"""Poll interval of an idle reader: it checks for unsent records on a CPU, which no sample announces."""
 
 
 @dataclass(frozen=True)
 class KernelEnds:
-    """What the reader inherits: perf events per CPU as (bulk, urgent), maps and the flush program."""
+    """Descriptors that the reader inherits: perf events per CPU as (bulk, urgent), maps, the flush program, the alarm."""
 
     perf: tuple[tuple[InheritedFd, InheritedFd], ...]
     perf_pages: int
@@ -87,7 +87,7 @@ class Reader:
         self._recover()
 
     def _recover(self) -> None:
-        """Take up where the committed state ends (all zero at the first start)."""
+        """Continue at the committed state (all zero at the first start)."""
         for i, ring in enumerate(self.rings):
             ring.restore_head(int(self.state["ring_head"][i]))
         for cpu, pair in enumerate(self.perf):
@@ -95,7 +95,7 @@ class Reader:
                 perf.release(int(self.state["perf_tail"][cpu, stream]))
 
     def cycle(self) -> bool:
-        """Move what is there. True if anything was."""
+        """Move all available records. Returns whether there were any."""
         self._flush_stale()
         watermark_ns = self.marks.sample()
         self._offsets.look()
@@ -121,7 +121,7 @@ class Reader:
                 self._moved.append((head - tail, perf.size))
                 for sample in perf.samples(tail, head):
                     if sample.bytes < HEADER.size:
-                        continue  # a bell (bpf/c/flush.c)
+                        continue  # a wakeup sample without a frame (bpf/c/flush.c)
                     self._route(perf, sample, read_header(perf.header(sample, HEADER.size)))
                 self.state["perf_lost"] += perf.lost
                 perf.lost = 0
@@ -160,17 +160,17 @@ class Reader:
                 perf.copy(sample, room)
 
     def _miss(self, loss: Loss, stream: int) -> None:
-        """A gap: of a shard, or of what makes every worker's process tree."""
+        """Add a gap: of one shard for bulk frames, else of all shards, because all process trees are affected."""
         of_shard = (loss.shard, self.plan.workers) if stream == STREAM_BULK else (0, 0)
         self._gaps.add(loss.first_ns, loss.last_ns, loss.count, *of_shard)
 
     def _notice_losses(self) -> None:
-        """Losses that the kernel counted since the last look."""
+        """Register losses that the kernel has counted since the last call."""
         lost = self.marks.lost()
         fresh = lost != self.state["announced"]
         if not fresh.any():
             return
-        # what is older than the last watermark was lost before it, and counted
+        # losses before the last watermark were already counted
         after_ns = int(self.state["watermark_ns"]) + 1
         for cpu, slot in np.argwhere(fresh).tolist():
             mark = self.marks.array[cpu, slot]
@@ -180,7 +180,7 @@ class Reader:
             is_bulk = slot < self.plan.workers
             loss = Loss(cpu, slot if is_bulk else BROADCAST, count, first_ns, last_ns)
             self._miss(loss, STREAM_BULK if is_bulk else STREAM_FACTS)
-            if slot < self.plan.slots - 1:  # facts are no events
+            if slot < self.plan.slots - 1:  # the last slot holds facts, which are not events
                 self._losses.add(loss)
         self.state["announced"] = lost
 
@@ -193,7 +193,7 @@ class Reader:
             self._latest_ns = max(self._latest_ns, self._losses.announced_ns)
 
     def _mark(self, watermark_ns: int) -> None:
-        """Write the watermark behind the frames of this cycle, in every ring."""
+        """Append the watermark to every ring, after the frames of this cycle."""
         payload = U64.pack(watermark_ns)
         self._owed = [ring for ring in self.rings if not put(ring, WATERMARK, payload)]
         self.state["watermark_ns"] = watermark_ns
@@ -216,12 +216,12 @@ class Reader:
 
     @property
     def _somebody_holds(self) -> bool:
-        """Whether a worker holds events back for names: it looks at them, and at the time, when a watermark comes."""
+        """Whether a worker holds back events until container names are known. It rechecks them at each watermark."""
         return any(journal.peek("held").any() for journal in self.control.workers)
 
     @property
     def _idle(self) -> bool:
-        """Whether nothing waits: no unsent record, no sample, no row of a worker below a watermark."""
+        """Whether nothing is pending: no unsent record, sample, watermark or loss, and no row that a worker holds."""
         if (
             self._owed
             or self._losses.owed
@@ -233,7 +233,7 @@ class Reader:
         return all(perf.head == perf.tail for pair in self.perf for perf in pair)
 
     def _flush_stale(self) -> None:
-        """Send for what has waited on a CPU for half an interval; it is drained in this cycle."""
+        """Flush CPUs whose oldest record has waited for half an interval. This cycle drains it."""
         waiting = self.marks.waiting()
         if not waiting.any():
             return
@@ -244,15 +244,15 @@ class Reader:
             self.state["flushes"] += 1
 
     def _cpu_of_others(self) -> list[int]:
-        """CPU time of the stages behind this one, ns."""
+        """CPU time in ns of the workers and the publisher."""
         return [int(journal.peek("cpu_ns")) for journal in (*self.control.workers, self.control.publisher)]
 
     def run(self) -> None:
-        """Cycle until told to stop, then drain what is left and say so to the workers."""
+        """Run cycles until the supervisor requests a stop, then drain all rings and send END to the workers."""
         interval_s = self.plan.interval_ms / 1000
         due, idle = time.monotonic(), False
         while not self.control.stopping:
-            # a sample wakes at once; cycles keep their distance, so that a flood comes in batches
+            # a sample wakes the reader at once; the minimum distance between cycles batches samples under load
             self._poll.poll(IDLE_MS if idle else self.plan.interval_ms)
             early = due - time.monotonic()
             if early > 0:
@@ -273,7 +273,7 @@ class Reader:
         self._finish()
 
     def _wait(self, seconds: float) -> None:
-        """Until then, or until the wall clock is set."""
+        """Wait for some seconds, or until the wall clock is set."""
         fds = [self._alarm.fd] if self._alarm.fd < FD_SETSIZE else []
         select.select(fds, [], [], seconds)
 
@@ -282,12 +282,15 @@ class Reader:
             self._offsets.look()
 
     def _close_sequences(self) -> None:
-        """Refused frames behind the last one that came are gaps too: the marks have the next number."""
+        """Count frames that were refused after the last received one as gaps. The marks hold the next sequence number."""
         self.state["gaps"] += self.marks.array["frames"] - self.state["next_sequence"]
         self.state["next_sequence"] = self.marks.array["frames"]
 
     def _finish(self) -> None:
-        """The last watermark and END; this once the reader waits for room. A recorder may be dead."""
+        """Write the final watermark and END. Only here does the reader wait for room in a ring.
+
+        It stops waiting for the recorder after RECORDER_PATIENCE_S, because the recorder may be dead.
+        """
         patience = time.monotonic() + RECORDER_PATIENCE_S
         for i, (ring, bell) in enumerate(zip(self.rings, self.plan.bells, strict=True)):
             for kind in (WATERMARK, END):
@@ -301,7 +304,7 @@ class Reader:
 
 
 def run(plan: Plan, ends: KernelEnds) -> None:
-    """The reader process."""
+    """Run the reader process."""
     reader = Reader(plan, ends)
     reader.control.ready[READY_READER] = 1
     reader.run()

@@ -1,12 +1,12 @@
-"""Recordings: frames and watermarks as the reader saw them, in a file, to run again anywhere.
+"""Recordings: files with the frames and watermarks that the reader saw. They can be replayed on any host.
 
     magic "HEADRACE" | u32 version | u32 header bytes | u32 crc32 of the header | u32 zero
-    header (JSON: what views need of the host)
-    block...   u32 bytes | u32 crc32 (begun with the kind) | u32 kind | u32 zero | payload padded to 8
-    the last block is of kind END; a file without it was cut off
+    header (JSON: the facts about the host that views need)
+    block...   u32 bytes | u32 crc32 (initialized with the kind) | u32 kind | u32 zero | payload padded to 8
+    the last block has kind END; a file without it is truncated
 
-Kinds are those of the rings (pipeline/transport/ring.py), GAPS, and OFFSETS. The header carries the clock's offset,
-the number of CPUs and shards, and the ledger's `produced` is the sum of what stands in the file.
+The kinds are those of the rings (pipeline/transport/ring.py), GAPS, and OFFSETS. The header includes the clock offset
+and the numbers of CPUs and shards. In a replay, the ledger's `produced` is the number of events in the file.
 """
 
 from __future__ import annotations
@@ -40,39 +40,40 @@ from headrace.pipeline.transport.shm import Array
 
 MAGIC = b"HEADRACE"
 VERSION, READS = 5, (4, 5)
-"""What is written, and what is read: version 4 had no OFFSETS."""
+"""The version that is written, and the versions that can be read. Version 4 has no OFFSETS."""
 GAPS = 16
-"""Kind of a block: all gaps until now (pipeline/transport/gaps.py), GAP[n]; the last one holds."""
+"""Block kind: all gaps so far (pipeline/transport/gaps.py), GAP[n]. The last such block is authoritative."""
 OFFSETS = 17
-"""Kind of a block: how the wall clock was set until now (transport/offsets.py), STEP[n]; the last one holds."""
+"""Block kind: all wall clock steps so far (pipeline/transport/offsets.py), STEP[n]. The last such block is
+authoritative."""
 EX_DAMAGED = 65
-"""Status of a replayer that has handed on all that stands before the damage."""
+"""Exit status of a replayer that found damage. It has replayed everything before the damage."""
 LEAD = struct.Struct("<8sIIII")
 BLOCK = struct.Struct("<IIII")
 LONGEST_BLOCK = 1 << 16
 TURN_BYTES = 1 << 20
-"""A replay leaves out watermarks until so much has gone by: turns of a live run are short for the sake
-of latency, and a turn has a cost of its own. Which ones are left out depends on the file alone."""
+"""A replay skips watermarks until this many bytes of frames have passed. Turns of a live run are short to keep latency
+low, and each turn has a fixed cost. Which watermarks are skipped depends only on the file."""
 
 
 TIME = msgspec.Meta(ge=0, le=1 << 62)
-"""Of a time: with it, that of an event is still one of 64 bits."""
+"""Range of a time in the header. An event's time plus this offset still fits into 64 bits."""
 LONGEST_NAME = 256
 
 
 class RecordingError(Exception):
-    """A recording that cannot be read: not one, of another version, cut off or corrupted."""
+    """The file is not a readable recording: wrong format, unsupported version, truncated or corrupted."""
 
 
 class Users(msgspec.Struct, frozen=True):
-    """Names of the host's users by their numbers, when it was begun; `others`: a directory service may know more."""
+    """User names by uid when the recording began. `others`: a directory service may know more users."""
 
     names: dict[int, str]
     others: bool = False
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What a recording says about the host it was made on."""
+    """Facts about the recorded host and run, stored in the header of a recording."""
 
     boot_epoch_ns: Annotated[int, TIME]
     nodename: Annotated[str, msgspec.Meta(max_length=LONGEST_NAME)]
@@ -81,39 +82,39 @@ class Facts(msgspec.Struct, frozen=True):
     machine: str
     made_by: str
     started_ns: Annotated[int, TIME]
-    """CLOCK_BOOTTIME when it was begun."""
+    """CLOCK_BOOTTIME in ns when the recording began."""
     hidden: tuple[str, ...] = ()
-    """Arguments that were read for signatures, and that nobody asked to see."""
+    """Arguments that were read only for signatures and not shown."""
     events: tuple[str, ...] | None = None
-    """What was recorded; None: the headrace that made it did not say."""
+    """The recorded events. None: written by a version of headrace that did not store them."""
     reads: tuple[str, ...] = ()
-    """Settings that were on and by which more is read."""
+    """Enabled settings that make headrace read additional data."""
     narrowed: dict[str, str] = {}
-    """Events of which only those were recorded that a condition holds for, and which."""
+    """Events recorded only if a condition holds, with that condition."""
     users: Users | None = None
 
 
 class Block(NamedTuple):
-    """One block; `payload` is a view of the file's bytes."""
+    """One block. `payload` is a view into the file."""
 
     kind: int
     payload: memoryview
 
 
 def lead(facts: Facts) -> bytes:
-    """The first bytes of a recording."""
+    """The encoded header of a recording, with magic and version."""
     header = msgspec.json.encode(facts)
     header += b" " * (-(LEAD.size + len(header)) % 8)
     return LEAD.pack(MAGIC, VERSION, len(header), zlib.crc32(header), 0) + header
 
 
 def block(kind: int, payload: memoryview | bytes) -> bytes:
-    """One block's bytes."""
+    """One encoded block."""
     return BLOCK.pack(len(payload), zlib.crc32(payload, kind), kind, 0) + bytes(payload) + bytes(-len(payload) % 8)
 
 
 def read_facts(data: memoryview, name: str) -> tuple[Facts, int]:
-    """Header of a recording and where its blocks begin; RecordingError if it is none."""
+    """The header of a recording and the byte offset of its first block. Raises RecordingError if it is invalid."""
     if len(data) < LEAD.size or bytes(data[:8]) != MAGIC:
         raise RecordingError(f"{name}: not a headrace recording")
     _, version, size, checksum, zero = LEAD.unpack_from(data)
@@ -137,7 +138,7 @@ def _is_block(kind: int, size: int) -> bool:
 
 
 def blocks(data: memoryview, at: int, name: str) -> Iterator[Block]:
-    """All blocks; RecordingError where the file is cut off or a checksum does not fit."""
+    """Yield all blocks from offset `at`. Raises RecordingError where the file is truncated or corrupted."""
     while True:
         if at + BLOCK.size > len(data):
             raise RecordingError(f"{name}: cut off at byte {at}: the end is missing")
@@ -164,8 +165,10 @@ def blocks(data: memoryview, at: int, name: str) -> Iterator[Block]:
 
 
 def last_tables(data: memoryview, at: int) -> tuple[Array, Array]:
-    """The gaps of a recording, GAP[n], and its clock's STEP[n], as far as it can be read: looked for before anything
-    else, so that what is said of them does not depend on how far a worker is. Checksums are left to blocks().
+    """The last gaps, GAP[n], and clock steps, STEP[n], of the readable part of a recording.
+
+    A replay reads them first: results then do not depend on the progress of each worker. Checksums are not verified
+    here but in blocks().
     """
     found, steps = np.zeros(0, GAP), np.zeros(0, STEP)
     while at + BLOCK.size <= len(data):
@@ -180,12 +183,12 @@ def last_tables(data: memoryview, at: int) -> tuple[Array, Array]:
 
 
 def last_gaps(data: memoryview, at: int) -> Array:
-    """The gaps alone."""
+    """The last gaps of a recording, GAP[n]."""
     return last_tables(data, at)[0]
 
 
 def opened(path: Path) -> InheritedFd:
-    """The file, for the process that replays it; RecordingError if it cannot be read."""
+    """Open a recording for the process that replays it. Raises RecordingError if it is not a readable regular file."""
     try:
         file = InheritedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
     except OSError as error:
@@ -198,7 +201,7 @@ def opened(path: Path) -> InheritedFd:
 
 
 def mapped(file: InheritedFd, name: str) -> memoryview:
-    """The file's bytes, mapped; RecordingError if it cannot be read."""
+    """Map an open recording. Raises RecordingError if it is empty or cannot be mapped."""
     try:
         if os.fstat(file.fd).st_size == 0:
             raise RecordingError(f"{name}: not a headrace recording (empty)")
@@ -208,7 +211,7 @@ def mapped(file: InheritedFd, name: str) -> memoryview:
 
 
 def open_recording(path: Path) -> memoryview:
-    """The bytes of a recording; RecordingError if it cannot be read."""
+    """Open and map a recording. Raises RecordingError if that fails."""
     file = opened(path)
     try:
         return mapped(file, str(path))
@@ -217,7 +220,7 @@ def open_recording(path: Path) -> memoryview:
 
 
 class Recorder:
-    """The recorder process: its ring to a file, whole blocks only."""
+    """The recorder process: writes the records of its ring to a file as blocks."""
 
     def __init__(self, plan: Plan, target: InheritedFd, facts: Facts) -> None:
         self.plan, self._fd = plan, target.fd
@@ -225,7 +228,7 @@ class Recorder:
         self.ring = attach_consumer(plan.rings[-1])
         self._gaps, self._offsets = GapReader(self.control.gaps), OffsetReader(self.control.offsets)
         self._progress, self._written = Progress(self.control.progress[-1:]), 0
-        """Events in whole blocks."""
+        """Number of events in completely written blocks."""
         self._write(lead(facts))
 
     def _write(self, data: bytes) -> None:
@@ -243,7 +246,7 @@ class Recorder:
         self._progress.end(self._written)
 
     def run(self) -> None:
-        """Write until END."""
+        """Write blocks until END."""
         position = self.ring.tail
         while True:
             record = self.ring.read(position)
@@ -262,7 +265,7 @@ class Recorder:
 
 
 def record(plan: Plan, target: InheritedFd, facts: Facts, path: str) -> None:
-    """The recorder process; a full disk ends it and the supervisor says so."""
+    """Run the recorder process. A write error (such as a full disk) is logged and ends it with status 74."""
     try:
         Recorder(plan, target, facts).run()
     except OSError as error:
@@ -271,7 +274,7 @@ def record(plan: Plan, target: InheritedFd, facts: Facts, path: str) -> None:
 
 
 class Replayer:
-    """Stands in the reader's place: a recording into the workers' rings, as fast as they take it."""
+    """Replaces the reader in a replay: writes a recording into the workers' rings as fast as they drain."""
 
     def __init__(self, plan: Plan, data: memoryview, at: int, name: str) -> None:
         self.plan = plan
@@ -289,7 +292,10 @@ class Replayer:
         OffsetTable(self.control.offsets, plan.boot_epoch_ns).take(steps)
 
     def _targets(self, payload: memoryview) -> list[int]:
-        """Workers that own a thread group in this frame. Shards fit if their number is a multiple."""
+        """Workers that receive this frame: the owner of its shard, or all of them.
+
+        The owner is known only for bulk frames whose number of shards is a multiple of the number of workers.
+        """
         if len(payload) < HEADER.size:
             return [0]
         header = read_header(bytes(payload[: HEADER.size]))
@@ -311,7 +317,7 @@ class Replayer:
             bell.ring()
 
     def run(self) -> int:
-        """All blocks; returns an exit status."""
+        """Replay all blocks. Returns the exit status: 0, or EX_DAMAGED."""
         status = 0
         state = self.state
         since = passed_ns = 0
@@ -350,7 +356,7 @@ class Replayer:
 
 
 def replay(plan: Plan, file: InheritedFd, path: str) -> None:
-    """The process that reads a recording, which was opened for it."""
+    """Run the replayer process on an already open recording. Exits with EX_DAMAGED if it is damaged."""
     data = mapped(file, path)
     _, at = read_facts(data, path)
     replayer = Replayer(plan, data, at, path)

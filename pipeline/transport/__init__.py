@@ -1,1 +1,4 @@
-"""Bytes between processes: shared memory, rings, perf rings, frames, watermarks, clocks. No record is read here."""
+"""Byte transport between processes: shared memory, rings, perf rings, frames, watermarks, clocks.
+
+This package does not parse records.
+"""

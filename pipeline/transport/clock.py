@@ -1,7 +1,7 @@
-"""Clocks. Records carry CLOCK_BOOTTIME of the host; outputs carry the epoch.
+"""Clocks. Records carry the host's CLOCK_BOOTTIME; outputs carry time since the epoch.
 
-A process in a time namespace sees another CLOCK_BOOTTIME than the kernel's programs: what its namespace adds is taken
-off again, in every process of the pipeline alike.
+In a time namespace, a process sees a different CLOCK_BOOTTIME than the BPF programs do. Every pipeline process
+subtracts the offset of its namespace.
 """
 
 from __future__ import annotations
@@ -22,18 +22,21 @@ _TRIES = 5
 
 
 class ClockError(Exception):
-    """The time of events could not be told on this host, or not here."""
+    """The time of events cannot be determined on this host or in this namespace."""
 
 
 def namespace_ns(process: Path = NAMESPACE) -> int:
-    """What the time namespace of this process adds to CLOCK_BOOTTIME; ClockError if that cannot be known."""
+    """Offset in ns that the time namespace of this process adds to CLOCK_BOOTTIME.
+
+    Raises ClockError if the offset cannot be determined.
+    """
     try:
         text = (process / "timens_offsets").read_text()
     except FileNotFoundError:
-        return 0  # a kernel without them
+        return 0  # this kernel has no time namespaces
     except OSError as error:
         raise ClockError(f"{process}/timens_offsets: {error.strerror}") from error
-    # the file is about the namespace of children
+    # timens_offsets describes the namespace of the children, not of this process
     mine, theirs = (os.readlink(process / "ns" / name) for name in ("time", "time_for_children"))
     if mine != theirs:
         raise ClockError("this process is in another one than those that it starts, so that their clocks differ")
@@ -48,19 +51,19 @@ def _namespace_or_none_ns() -> int:
     try:
         return namespace_ns()
     except ClockError:
-        return 0  # the run is refused (pipeline/host/features.py)
+        return 0  # pipeline/host/features.py refuses the run
 
 
 _NAMESPACE_NS = _namespace_or_none_ns()
 
 
 def boottime_ns() -> int:
-    """CLOCK_BOOTTIME, as bpf_ktime_get_boot_ns."""
+    """The host's CLOCK_BOOTTIME in ns, as returned by bpf_ktime_get_boot_ns()."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - _NAMESPACE_NS
 
 
 def sample_offset() -> tuple[int, int]:
-    """(CLOCK_REALTIME minus CLOCK_BOOTTIME, how far it may be off), the best of a few readings."""
+    """(CLOCK_REALTIME minus CLOCK_BOOTTIME, maximum error), both in ns; the best of _TRIES readings."""
     best: tuple[int, int] | None = None
     for _ in range(_TRIES):
         before = boottime_ns()
@@ -73,7 +76,7 @@ def sample_offset() -> tuple[int, int]:
 
 
 def boot_epoch_ns() -> int:
-    """CLOCK_REALTIME minus CLOCK_BOOTTIME, within a microsecond."""
+    """CLOCK_REALTIME minus CLOCK_BOOTTIME in ns, accurate to about a microsecond."""
     return sample_offset()[0]
 
 
@@ -84,7 +87,7 @@ class _Timer(ctypes.Structure):
 
 
 class StepAlarm(InheritedFd):
-    """A timer that is never due, and readable once the wall clock was set (TFD_TIMER_CANCEL_ON_SET)."""
+    """A timerfd that never expires. It becomes readable when the wall clock is set (TFD_TIMER_CANCEL_ON_SET)."""
 
     def __init__(self, fd: int = -1) -> None:
         if fd < 0:
@@ -97,7 +100,7 @@ class StepAlarm(InheritedFd):
         super().__init__(fd)
 
     def rang(self) -> bool:
-        """Whether the clock was set since it was last asked."""
+        """Whether the clock was set since the last call."""
         try:
             os.read(self.fd, 8)
         except BlockingIOError:
@@ -109,7 +112,7 @@ class StepAlarm(InheritedFd):
 
 
 class CpuClock:
-    """CPU time of a stage, over the deaths of its processes: `before` is what the journal has."""
+    """CPU time of a stage across restarts. `before_ns` is the CPU time from the journal."""
 
     def __init__(self, before_ns: int) -> None:
         self._before_ns = before_ns

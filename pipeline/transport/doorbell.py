@@ -1,4 +1,4 @@
-"""What a process of the pipeline is given: descriptors, and doorbells to wake another process with."""
+"""File descriptors passed to pipeline processes, and eventfd doorbells that wake another process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AGAIN_S = 1.0
 
 
 class InheritedFd:
-    """A descriptor that goes along when it is an argument of a process."""
+    """A file descriptor that is duplicated into a process when passed as an argument to it."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -32,8 +32,10 @@ def _rebuild(kind: Any, duplicate: Any) -> Any:
 
 
 class Questions:
-    """Asks by a pipe that does not block: each thing again after a while, since the pipe may be full, and who answers
-    may die. No more than `most` things are remembered.
+    """Sends requests through a non-blocking pipe.
+
+    A request can get lost because the pipe is full or the receiver dies. Each key may therefore be requested again
+    after AGAIN_S seconds. At most `most` keys are remembered.
     """
 
     def __init__(self, pipe: InheritedFd, most: int) -> None:
@@ -41,7 +43,7 @@ class Questions:
         self._asked: dict[Hashable, float] = {}
 
     def ask(self, key: Hashable, data: bytes) -> None:
-        """Write what asks for a thing, which is no longer than PIPE_BUF, unless it was asked for just now."""
+        """Write the request `data` (at most PIPE_BUF bytes) unless `key` was requested within the last AGAIN_S."""
         now = time.monotonic()
         if now - self._asked.get(key, -AGAIN_S) < AGAIN_S:
             return
@@ -53,19 +55,19 @@ class Questions:
 
 
 class Doorbell(InheritedFd):
-    """An eventfd. A ring before wait() is not lost; many rings may wake once."""
+    """An eventfd. A ring() before wait() is not lost; several rings may cause one wakeup."""
 
     def __init__(self, fd: int | None = None) -> None:
         super().__init__(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if fd is None else fd)
         self._poll: select.poll | None = None
 
     def ring(self) -> None:
-        """Wake the waiter, now or when it next waits."""
+        """Wake the waiter now, or at its next wait()."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self.fd, 1)
 
     def wait(self, timeout_ms: float) -> bool:
-        """Wait for a ring; False if none came in time."""
+        """Wait for a ring; return False on timeout."""
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(self.fd, select.POLLIN)

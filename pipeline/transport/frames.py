@@ -1,6 +1,6 @@
-"""Frames as the pipeline sees them: a header to route by, bytes to copy. Nothing here reads a record.
+"""Frames as the pipeline sees them: a header for routing, and bytes to copy. This module does not parse records.
 
-Also the one frame that the pipeline makes itself: the announcement of a loss.
+It also builds the only frame that the pipeline itself creates, which reports a loss.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from headrace.bpf.layout import CELL_BYTES, CONTEXT, FRAME, FRAME_VERSION, HEAD
 from headrace.bpf.tables.catalogue import LOSS, catalogue
 
 HEADER = struct.Struct("<IIQQQHBBHHII")
-"""The fields of bpf.layout.FRAME up to `shards`."""
+"""The fields of bpf.layout.FRAME up to and including `shards`."""
 assert HEADER.size == FRAME.fields["bitmap"][1]  # type: ignore[index]
 
 
 class Header(NamedTuple):
-    """struct frame, from `size` on (bpf/c/layout.h)."""
+    """The fields of struct frame from `size` to `shards` (bpf/c/layout.h)."""
 
     size: int
     cpu: int
@@ -37,13 +37,13 @@ class Header(NamedTuple):
 
 
 def read_header(data: bytes) -> Header:
-    """Header of a frame, unchecked."""
+    """Header of a frame, not validated."""
     return Header._make(HEADER.unpack_from(data))
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Events that were lost, to be announced on every output. Times are CLOCK_BOOTTIME."""
+    """Lost events to report on every output. Times are CLOCK_BOOTTIME."""
 
     cpu: int
     shard: int
@@ -53,7 +53,7 @@ class Loss:
 
 
 def loss_frame(loss: Loss, now_ns: int, boot_epoch_ns: int, nodename: bytes) -> bytes:
-    """A frame with one `loss` event, owned by thread group 0."""
+    """A frame with one `loss` event, attributed to thread group 0."""
     event = catalogue().by_name[LOSS]
     cells = 1 + (len(event.arguments) + 2) // 4
     context_cells = CONTEXT.itemsize // CELL_BYTES

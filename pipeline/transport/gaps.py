@@ -1,10 +1,10 @@
-"""The gap table: from when to when events were lost, for what must say how far it can be relied on.
+"""The gap table: the time ranges in which events were lost. Consumers use it to qualify results.
 
-    control segment:  journal of  count u32 | GAP[MAX_GAPS]        written by the reader, or by a replay
+    control segment:  journal of  count u64 | GAP[MAX_GAPS]        written by the reader, or by a replay
 
-The reader commits it before it publishes the watermark that has passed the loss: a worker that has come to a watermark
-finds all that was lost before it. A gap that touches one of the same shard extends it; when the table is full, the two
-of one shard that are nearest to each other become one. It is never less than what was lost.
+The reader commits the table before it publishes the watermark that has passed the loss: a worker that has reached a
+watermark sees all losses before it. A gap that touches another gap of the same shard extends that gap. When the table
+is full, the two closest gaps of one shard are merged. The table may overstate losses but never understates them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from headrace.pipeline.transport.shm import Array, Journal, TableReader
 
 MAX_GAPS = 512
 NEAR_NS = 10_000_000
-"""Gaps of a shard that are nearer to each other are one."""
+"""Gaps of a shard that are at most this far apart are merged."""
 GAP = np.dtype(
     [("first_ns", "<u8"), ("last_ns", "<u8"), ("events", "<u8"), ("shard", "<u4"), ("shards", "<u4")], align=True
 )
-"""Times are CLOCK_BOOTTIME. It concerns thread groups with `tgid % shards == shard`; of 0 shards all: these are
-lifecycle records, of which every worker's process tree is made."""
+"""Times are CLOCK_BOOTTIME. A gap affects thread groups with `tgid % shards == shard`. With `shards == 0` it affects
+all of them: lifecycle records were lost, from which every worker builds its process tree."""
 TABLE = np.dtype([("count", "<u8"), ("gaps", GAP, MAX_GAPS)])
 
 
 class GapTable:
-    """The writer's side."""
+    """The writer."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
@@ -34,7 +34,7 @@ class GapTable:
         self._changed = False
 
     def add(self, first_ns: int, last_ns: int, events: int, shard: int = 0, shards: int = 0) -> None:
-        """So many events of a shard were lost in that time."""
+        """Record that `events` events of a shard were lost in [first_ns, last_ns]."""
         self._changed = True
         for gap in reversed(self._known):
             if gap[3:] == [shard, shards] and first_ns <= gap[1] + NEAR_NS and gap[0] <= last_ns + NEAR_NS:
@@ -57,12 +57,12 @@ class GapTable:
         gap[:3] = [gap[0], max(gap[1], later[1]), gap[2] + later[2]]
 
     def take(self, gaps: Array) -> None:
-        """Have these instead."""
+        """Replace all gaps. commit() publishes them."""
         self._known = [list(gap) for gap in gaps[:MAX_GAPS].tolist()]
         self._changed = True
 
     def commit(self) -> None:
-        """Show what has changed."""
+        """Commit the table to the journal if it changed."""
         if not self._changed:
             return
         state = self._journal.next[0]
@@ -73,6 +73,6 @@ class GapTable:
 
 
 class GapReader(TableReader):
-    """What others see of it: GAP[n]; an empty table, too, when it is asked first."""
+    """The reading side: GAP[n]. The first call of changed() returns the table even if it is empty."""
 
     field, seen = "gaps", -1

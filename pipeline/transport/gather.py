@@ -1,7 +1,6 @@
-"""Where the bytes of a batch lie: addresses and lengths in an array that writev(2) takes as it is.
+"""Gather lists: addresses and lengths of the pieces of a batch, in an array that writev(2) accepts directly.
 
-Lines of several workers alternate every few lines, so that a Python object for each run of them would cost
-more than merging does.
+Lines of different workers alternate every few lines. A Python object per piece would cost more than the merge itself.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 from headrace.pipeline.transport.shm import Array
 
 IOVEC = np.dtype([("base", "<u8"), ("bytes", "<u8")])
-"""struct iovec of a 64-bit machine."""
+"""struct iovec on a 64-bit machine."""
 IOV_MAX = 1024
 Wait = Callable[[int], object]
 _writev = ctypes.CDLL(None, use_errno=True).writev
@@ -26,15 +25,15 @@ _writev.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
 
 
 class Gather:
-    """Pieces of memory in order, none of them empty. It keeps the buffers mapped that they lie in."""
+    """An ordered list of non-empty pieces of memory. It keeps references to the buffers that contain them."""
 
     def __init__(self, vectors: Array, buffers: Sequence[Array]) -> None:
-        """`vectors`: IOVEC[n]; `buffers`: whatever they point into."""
+        """`vectors` is IOVEC[n]; `buffers` are the arrays that they point into."""
         self.vectors, self._buffers = vectors, tuple(buffers)
 
     @classmethod
     def of(cls, *pieces: Array) -> Gather:
-        """Each a u8 array, whole."""
+        """A gather list of whole u8 arrays. Skips empty ones."""
         present = [piece for piece in pieces if piece.size]
         return cls(np.array([(address(piece), piece.size) for piece in present], IOVEC), present)
 
@@ -43,17 +42,18 @@ class Gather:
 
     @property
     def size(self) -> int:
-        """Bytes, all together."""
+        """Total bytes."""
         return int(self.vectors["bytes"].sum())
 
     def joined(self) -> memoryview:
-        """All bytes in one: a view if they are one piece, or else of a copy."""
+        """All bytes as one memoryview: a view of the memory if there is one piece, else of a copy."""
         views = [memoryview((ctypes.c_char * n).from_address(at)).cast("B") for at, n in self.vectors.tolist()]
         return views[0] if len(views) == 1 else memoryview(b"".join(views))
 
     def write(self, fd: int, wait: Wait | None = None) -> Iterator[int]:
-        """Write everything, and yield the bytes of each portion that the descriptor took. OSError as write(2). `wait`:
-        called when a descriptor that does not block has no room.
+        """Write everything; yield the number of bytes that each writev(2) accepted. Raises OSError like write(2).
+
+        `wait` is called when a non-blocking descriptor has no room; the default is wait_room.
         """
         rest = self.vectors.copy()
         while len(rest):
@@ -69,20 +69,21 @@ class Gather:
 
 
 def address(array: Array) -> int:
-    """Of its first byte."""
+    """Address of the first byte of an array."""
     return int(array.__array_interface__["data"][0])
 
 
 def wait_room(fd: int, most_ms: int | None = None) -> bool:
-    """Until a descriptor takes some; False if it does not in that time."""
+    """Wait until a descriptor is writable; return False on timeout. None waits forever."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(most_ms))
 
 
 def _write_some(fd: int, vectors: Array, wait: Wait) -> int:
-    """One writev(2), begun again when a signal interrupts it, and when a descriptor that does not block has room: who
-    shares it, such as the traced command, may have made it so.
+    """One writev(2), repeated after EINTR, and after EAGAIN once `wait` returns.
+
+    The descriptor may be non-blocking because another process that shares it, such as the traced command, made it so.
     """
     while True:
         sent = int(_writev(fd, address(vectors), min(len(vectors), IOV_MAX)))

@@ -1,7 +1,7 @@
-"""Intake: what a worker takes from its ring, a turn at a time, and how much of it must stay there.
+"""Intake: takes one turn at a time from a worker's ring, and tracks which records must stay in the ring.
 
-A turn is all frames up to the last watermark that is there. A worker that keeps up finds one; a worker that is
-behind finds several, and takes them at once, since large turns cost less an event.
+A turn is all frames up to the last watermark in the ring. A worker that keeps up finds one watermark. A worker that is
+behind finds several and takes them in one turn, because large turns cost less per event.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from headrace.pipeline.transport.ring import END, FRAME, U64, WATERMARK, Consume
 from headrace.pipeline.transport.shm import Array
 
 MAX_BYTES = 1 << 20
-"""A turn ends with the first watermark behind so much."""
+"""A turn ends at the first watermark after this many bytes."""
 
 
 class Fed(NamedTuple):
-    """A frame that was taken: where its record begins, and its last time."""
+    """A frame that was taken: the ring position of its record, and the time of its last row."""
 
     start: int
     last_ns: int
 
 
 class Intake:
-    """The consumer's end of a ring of frames."""
+    """The consumer end of a ring of frames."""
 
     def __init__(self, ring: Consumer, feed: Callable[[Array], None]) -> None:
-        """`feed` is given each frame."""
+        """`feed` is called with each frame."""
         self._ring, self._feed = ring, feed
         self._fed: list[Fed] = []
         self.position = 0
-        """Behind the last record that was taken."""
+        """Position after the last record that was taken."""
         self.ended = 0
-        """Behind the END, once it is the next record; 0 before."""
+        """Position after the END record once it is the next record; 0 before."""
 
     def recover(self, released: int, position: int) -> None:
-        """What a predecessor had taken up to `position`: its frames from `released` on once more."""
+        """Restore the state of a predecessor: take its frames in [released, position) again."""
         self._ring.release(released)
         self.position = released
         self.take_up_to(position)
 
     def take_up_to(self, end: int) -> None:
-        """All frames up to a position, whatever the watermarks say."""
+        """Take all frames up to position `end`, regardless of watermarks."""
         position = self.position
         while position < end and (record := self._ring.read(position)) is not None:
             if record.kind == FRAME:
@@ -52,7 +52,10 @@ class Intake:
         self.position = end
 
     def take(self, after_ns: int) -> int:
-        """The frames of a turn: its watermark, 0 if there is none yet. One that was only promised must be later."""
+        """Take the frames of one turn and return its watermark in ns, or 0 if no watermark is available yet.
+
+        A promised watermark (Producer.promise) counts only if it is later than `after_ns`.
+        """
         start = position = self.position
         watermark_ns = 0
         while True:
@@ -81,12 +84,15 @@ class Intake:
         self._feed(payload)
 
     def ripe(self, watermark_ns: int) -> int:
-        """Up to where records may go: frames whose last row is later stay, since after a death they are read again."""
+        """Position up to which records may be released.
+
+        Frames whose last row is later than the watermark stay in the ring: a successor must read them again.
+        """
         unripe = [fed for fed in self._fed if fed.last_ns > watermark_ns]
         end = unripe[0].start if unripe else self.position
         self._fed = [fed for fed in self._fed if fed.start >= end]
         return end
 
     def release(self, position: int) -> None:
-        """Give records back."""
+        """Release all records before `position`."""
         self._ring.release(position)

@@ -1,11 +1,11 @@
-"""The offset table: when the wall clock was set, and what it showed from then on.
+"""The offset table: the times at which the wall clock was set, and its offset from then on.
 
     control segment:  journal of  count u64 | STEP[MAX_STEPS]        written by the reader, or by a replay
 
-Records carry CLOCK_BOOTTIME. Until the first step the offset is that of the plan. The two clocks are slewed alike, so
-that the difference changes when somebody sets the wall clock, and at a leap second. The reader looks in every
-cycle, at once when a timer says that the clock was set, and commits the table before it publishes the watermark:
-a worker that has come to one knows of all steps before it. A recording has the table as a block.
+Records carry CLOCK_BOOTTIME. Before the first step, the offset of the plan applies. Both clocks are slewed alike: the
+offset changes only when the wall clock is set, and at a leap second. The reader checks it in every cycle, and
+immediately when a timer reports that the clock was set. It commits the table before it publishes the watermark: a
+worker that has reached a watermark knows all steps before it. A recording stores the table as a block.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from headrace.pipeline.transport.clock import boottime_ns, sample_offset
 from headrace.pipeline.transport.shm import Array, Journal, TableReader
 
 MAX_STEPS = 512
-"""The oldest is forgotten when there are more: events from before the oldest that is known have the plan's offset."""
+"""When the table is full, the oldest step is dropped. Events before the oldest known step use the plan's offset."""
 TOLERANCE_NS = 100_000
-"""What two readings may differ by without a step."""
+"""Largest difference between two readings that does not count as a step."""
 LAST_NS = 1 << 62
 STEP = np.dtype([("since_ns", "<u8"), ("offset_ns", "<i8")])
-"""From that time of CLOCK_BOOTTIME on: CLOCK_REALTIME minus CLOCK_BOOTTIME."""
+"""`offset_ns` is CLOCK_REALTIME minus CLOCK_BOOTTIME, valid from `since_ns` (CLOCK_BOOTTIME) on."""
 TABLE = np.dtype([("count", "<u8"), ("steps", STEP, MAX_STEPS)])
 
 
 class OffsetTable:
-    """The writer's side. `base_ns`: the offset before the first step."""
+    """The writer. `base_ns` is the offset before the first step."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class OffsetTable:
         self._steps: Array = state["steps"][: int(state["count"])].copy()
 
     def look(self) -> bool:
-        """Whether the wall clock was set since the last look."""
+        """Add a step if the wall clock was set since the last call; return whether it was."""
         offset_ns, doubt_ns = self._sample()
         offset_ns = max(0, offset_ns)
         known = int(self._steps["offset_ns"][-1]) if len(self._steps) else self._base_ns
@@ -53,26 +53,26 @@ class OffsetTable:
         return True
 
     def take(self, steps: Array) -> None:
-        """Have these instead."""
+        """Replace all steps and commit the table."""
         self._steps, state = steps, self._journal.next[0]
         state["count"] = len(steps)
         state["steps"][: len(steps)] = steps
         self._journal.commit()
 
     def at(self, time_ns: int) -> int:
-        """The offset that held at a time."""
+        """The offset in ns that was valid at `time_ns` (CLOCK_BOOTTIME)."""
         index = int(np.searchsorted(self._steps["since_ns"], np.uint64(time_ns), "right"))
         return int(self._steps["offset_ns"][index - 1]) if index else self._base_ns
 
 
 class OffsetReader(TableReader):
-    """What others see of it: all steps, STEP[n]."""
+    """The reading side: all steps, STEP[n]."""
 
     field = "steps"
 
 
 def are_steps(data: bytes | memoryview) -> bool:
-    """Whether these bytes are steps in order of time, with times that fit into 64 bits."""
+    """Whether `data` is at most MAX_STEPS steps in strictly ascending order, with all values in [0, LAST_NS]."""
     if len(data) % STEP.itemsize or len(data) > MAX_STEPS * STEP.itemsize:
         return False
     steps = np.frombuffer(data, STEP)

@@ -1,8 +1,8 @@
-"""Pace: how far apart the reader's cycles are.
+"""Pace: the interval between the reader's cycles.
 
-A cycle makes a turn of every worker, and a turn costs some milliseconds whatever is in it. While a stage is busy, or
-cycles move much, they are further apart, so that turns are larger and cost less an event; otherwise events arrive
-sooner.
+Each cycle causes one turn in every worker, and a turn costs a few milliseconds regardless of its size. While a stage is
+busy, or cycles move a lot of data, the interval is longer: turns are larger and cost less per event. Otherwise the
+interval is short, which keeps latency low.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 STRETCH = 3
-"""Intervals between two cycles while a stage is busy, or much is moved."""
+"""Intervals between two cycles while a stage is busy or a lot of data moves."""
 LARGE_BYTES = 96 << 10
-"""Much, an interval: three full frames."""
+"""Bytes per interval that count as a lot of data: three full frames."""
 BUSY, CALM = 0.4, 0.15
-"""Shares of a CPU: a stage is busy from the one on, and until it takes less than the other (large turns cost about
-half)."""
+"""CPU shares. A stage becomes busy at BUSY, and stays busy until its share falls below CALM. The two differ because
+large turns take about half the CPU time."""
 WINDOW_S = 0.1
 HEADROOM = 4
-"""A stretched cycle must fit so many times into the perf ring that it fills most."""
+"""Every drained perf ring must hold the data of this many stretched cycles; otherwise cycles are not stretched."""
 
 
 class Pace:
-    """Intervals until the next cycle."""
+    """Number of intervals until the next cycle."""
 
     def __init__(self) -> None:
         self.intervals = 1
@@ -31,8 +31,10 @@ class Pace:
         self._cpu_ns: Sequence[int] = ()
 
     def look(self, now_s: float, stages: Callable[[], Sequence[int]], moved: Sequence[tuple[int, int]]) -> None:
-        """After a cycle. `stages`: CPU time that each has taken so far, ns; `moved`: (bytes, size) of the perf rings
-        that were drained.
+        """Update `intervals` after a cycle.
+
+        `stages` returns the CPU time in ns that each stage has used so far. `moved` is (bytes drained, ring size) of
+        each perf ring that was drained.
         """
         window_s = now_s - self._since_s
         if window_s >= WINDOW_S:

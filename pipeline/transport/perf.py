@@ -1,9 +1,9 @@
 """Perf rings: one per CPU and stream, opened by the supervisor, drained by the reader.
 
-Layout of a mapping (include/uapi/linux/perf_event.h, `struct perf_event_mmap_page`): one control page
-whose words 128 and 129 are data_head and data_tail, then a power of two of data pages. The kernel
-stores data_head after the records; we store data_tail after we have copied them. A record begins with
-{u32 type, u16 misc, u16 size}; a sample goes on with {u32 raw size, raw bytes}.
+Layout of a mapping (include/uapi/linux/perf_event.h, `struct perf_event_mmap_page`): one control page whose words 128
+and 129 are data_head and data_tail, followed by a power of two of data pages. The kernel stores data_head after the
+records; the reader stores data_tail after it has copied them. A record begins with {u32 type, u16 misc, u16 size}. In a
+sample, {u32 raw size, raw bytes} follows.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Attr(ctypes.Structure):
 
 
 def open_output(cpu: int, wakeup_bytes: int) -> int:
-    """A perf event that programs on `cpu` can submit to; OSError if refused. Needs CAP_PERFMON."""
+    """Descriptor of a perf event that BPF programs on `cpu` can submit to. Needs CAP_PERFMON; OSError on failure."""
     attr = _Attr(
         type=PERF_TYPE_SOFTWARE,
         size=ctypes.sizeof(_Attr),
@@ -62,19 +62,19 @@ def open_output(cpu: int, wakeup_bytes: int) -> int:
 
 
 def enable(fd: int) -> None:
-    """Start the event; it must be mapped first, or its output has nowhere to go."""
+    """Enable the event. Map it first: without a mapping its output is discarded."""
     fcntl.ioctl(fd, PERF_IOC_ENABLE, 0)
 
 
 class Sample(NamedTuple):
-    """One sample: where its frame (from the raw size on) begins in the ring, and its bytes."""
+    """One sample: the ring position of its frame (which starts at the raw size), and its length in bytes."""
 
     position: int
     bytes: int
 
 
 class PerfRing:
-    """One mapped perf ring. Bytes are copied out by `copy`; nothing is moved until release()."""
+    """One mapped perf ring. copy() copies samples out; data_tail moves only in release()."""
 
     def __init__(self, fd: int, pages: int) -> None:
         self.size = pages * PAGE
@@ -86,19 +86,22 @@ class PerfRing:
 
     @property
     def head(self) -> int:
-        """data_head: bytes that the kernel ever wrote."""
+        """data_head: total bytes written by the kernel."""
         return int(self._words[HEAD_WORD])
 
     @property
     def tail(self) -> int:
-        """data_tail: bytes that were ever released."""
+        """data_tail: total bytes released."""
         return int(self._words[TAIL_WORD])
 
     def samples(self, start: int, head: int) -> Iterator[Sample]:
-        """Samples in [start, head). PERF_RECORD_LOST is added to `lost`; other types are passed over."""
+        """Samples in [start, head). Adds the counts of PERF_RECORD_LOST to `lost`; skips other record types.
+
+        Raises ValueError at a record of size 0.
+        """
         at, mask, view = start, self.size - 1, self._view
         while at < head:
-            # records are 8-aligned, so a header never wraps
+            # records are 8-byte aligned, so a header never wraps
             kind, _, size = HEADER.unpack_from(view, at & mask)
             if size == 0:
                 raise ValueError(f"perf record of size 0 at {at}")
@@ -118,7 +121,7 @@ class PerfRing:
         return self._wrapped(sample.position, count)
 
     def copy(self, sample: Sample, into: Array) -> None:
-        """Copy a sample's bytes; `into` is exactly as long."""
+        """Copy a sample's bytes. `into` must have exactly the sample's length."""
         at = sample.position & (self.size - 1)
         first = self.size - at
         if sample.bytes <= first:
@@ -128,11 +131,11 @@ class PerfRing:
             into[first:] = self._data[: sample.bytes - first]
 
     def release(self, position: int) -> None:
-        """Give everything before `position` back to the kernel (after the copies: x86-64's order)."""
+        """Return everything before `position` to the kernel. Call it after the copies (x86-64 keeps the order)."""
         self._words[TAIL_WORD] = position
 
     def close(self) -> None:
-        """Unmap. With the last mapping closed, what is in the ring is gone."""
+        """Unmap. Closing the last mapping discards the contents of the ring."""
         self._view.release()
         del self._words, self._data
         self._map.close()

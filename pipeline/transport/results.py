@@ -1,9 +1,9 @@
-"""What a worker hands to the publisher: one BATCH record a rendered piece of a turn.
+"""Results that a worker passes to the publisher: one BATCH record per rendered piece of a turn.
 
 RESULT header | keys (only if lines must be merged) | payload
 
 keys:  time u64[rows] | tie u64[rows] (CPU << 32 | thread group) | end of each line u32[rows], padded to 8
-       of findings, behind these:  MARK[rows]
+       findings also have:  MARK[rows]
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ RESULT = np.dtype(
         ("payload_bytes", "<u4"),
     ]
 )
-"""`covered`: of an empty record, rows of the turn that went out under topics of their own instead; of such a
-topic's record, the rows to be counted there."""
+"""`covered`: in an empty record, the number of rows of the turn that went out under separate topics instead. In the
+record of such a topic, the number of rows to count there."""
 
 
 class Result(NamedTuple):
@@ -44,11 +44,11 @@ class Result(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Events that it stands for."""
+        """Number of events in this record."""
         return int(self.header["rows"])
 
     def key_columns(self) -> tuple[Array, Array, Array]:
-        """(time, tie, end of line)."""
+        """(time u64[rows], tie u64[rows], end of line u32[rows])."""
         n = self.rows
         return (
             self.keys[: 8 * n].view("<u8"),
@@ -57,20 +57,23 @@ class Result(NamedTuple):
         )
 
     def marks(self) -> Array:
-        """Of findings: MARK[rows]."""
+        """MARK[rows]. Only records of findings have it."""
         n = self.rows
         at = (20 * n + 7) & ~7
         return self.keys[at : at + MARK.itemsize * n].view(MARK)
 
 
 def key_bytes(time_ns: Array, tie: Array, ends: Array) -> bytes:
-    """The keys of a batch."""
+    """The serialized keys of a batch, without marks, padded to 8 bytes."""
     data = time_ns.astype("<u8").tobytes() + tie.astype("<u8").tobytes() + ends.astype("<u4").tobytes()
     return data + bytes(-len(data) % 8)
 
 
 def try_write(ring: Producer, header: Array, keys: bytes, payload: Sequence[Buffer]) -> bool:
-    """Write one record behind the ring's head, the payload's parts one after the other; False if it is full."""
+    """Write one record to the ring, with the parts of the payload concatenated. False if the ring is full.
+
+    Sets `key_bytes` and `payload_bytes` of `header`. The record is not published yet.
+    """
     header["key_bytes"], header["payload_bytes"] = len(keys), sum(map(len, payload))
     room = ring.try_reserve(RESULT.itemsize + len(keys) + int(header["payload_bytes"][0]), BATCH)
     if room is None:

@@ -1,17 +1,17 @@
 """Ring: one producer, one consumer, records of any length, in a shared-memory segment.
 
-    byte 0     head: bytes ever written   (the producer stores it, after the records)
-    byte 8     promise: a watermark that found no room as a record (the producer, after head)
-    byte 64    tail: bytes ever released  (the consumer stores it, after it has copied what it needs)
+    byte 0     head: total bytes written    (stored by the producer, after the records)
+    byte 8     promise: a watermark for which the ring had no room (stored by the producer, after head)
+    byte 64    tail: total bytes released   (stored by the consumer, after it has copied what it needs)
     byte 128   data, a power of two of bytes
 
     record:  u32 payload bytes | u32 kind | payload, padded to 8
-    A record never wraps: where it would, a PAD record fills the data up to the end.
+    A record never wraps. If it would, a PAD record fills the data up to the end.
 
-Invariants: tail <= head <= tail + capacity; everything in [tail, head) is whole records.
-The producer writes records behind `head` and makes them visible together with publish(). A crash
-before publish() leaves nothing behind: the next producer starts at `head` again. Positions are what
-the producer and the consumer put into their journals (pipeline/transport/shm.py).
+Invariants: tail <= head <= tail + capacity, and [tail, head) contains only whole records.
+The producer writes records after `head` and makes them visible together with publish(). A crash before publish() has no
+effect: the next producer starts at `head` again. The producer and the consumer store positions in their journals
+(pipeline/transport/shm.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ U64 = struct.Struct("<Q")
 
 
 class Record(NamedTuple):
-    """One record as the consumer sees it. `payload` is a view, dead after release()."""
+    """One record as the consumer sees it. `payload` is a view, invalid after release()."""
 
     kind: int
     payload: Array
@@ -42,7 +42,7 @@ def _padded(payload_bytes: int) -> int:
 
 
 class Ring:
-    """What both ends of a ring have."""
+    """Common base of the two ends of a ring."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
@@ -60,16 +60,16 @@ class Ring:
 
     @property
     def head(self) -> int:
-        """Bytes ever made visible."""
+        """Total bytes made visible to the consumer."""
         return load_acquire(self._head)
 
     @property
     def tail(self) -> int:
-        """Bytes ever released."""
+        """Total bytes released by the consumer."""
         return load_acquire(self._tail)
 
     def close(self) -> None:
-        """Drop the views; the segment stays with its owner."""
+        """Drop the views. The segment itself is closed by its owner."""
         self._view.release()
         del self._head, self._promise, self._tail, self._data
 
@@ -83,11 +83,11 @@ class Producer(Ring):
 
     @property
     def used(self) -> int:
-        """Bytes written and not released, unpublished ones included."""
+        """Bytes written and not yet released, including unpublished bytes."""
         return self.write_position - self.tail
 
     def try_reserve(self, payload_bytes: int, kind: int) -> Array | None:
-        """Room for one record's payload, or None if the ring is full."""
+        """Reserve one record and return a view of its payload, or None if the ring is full."""
         need = _padded(payload_bytes)
         at = self.write_position & (self.capacity - 1)
         to_end = self.capacity - at
@@ -103,22 +103,22 @@ class Producer(Ring):
         return self._data[at + RECORD.size : at + RECORD.size + payload_bytes]
 
     def fits(self, payload_bytes: int, held: int = 0) -> bool:
-        """Whether a record of this size always finds room: beside `held` such that are not released yet, and a gap."""
+        """Whether a record of this size always fits next to `held` unreleased records of that size and a PAD."""
         return _padded(payload_bytes) <= self.capacity // (2 + held)
 
     def publish(self) -> None:
-        """Make everything written so far visible: the records are stored before `head` is."""
+        """Make everything written so far visible. The records are stored before `head`."""
         store_release(self._head, self.write_position)
 
     def promise(self, watermark_ns: int) -> None:
-        """Say what a WATERMARK record behind `head` would say, when a full ring has no room for one.
+        """Pass on the watermark when the ring has no room for a WATERMARK record.
 
-        A consumer that waits for the watermark before it releases would otherwise wait for ever.
+        Without it, a consumer that releases records only after the next watermark would wait forever.
         """
         store_release(self._promise, watermark_ns)
 
     def restore_head(self, position: int) -> None:
-        """At start: go on from a journalled position."""
+        """Continue from a journaled position. Called at startup."""
         self.write_position = position
         store_release(self._head, position)
 
@@ -128,11 +128,11 @@ class Consumer(Ring):
 
     @property
     def promised(self) -> int:
-        """Holds for all records up to a `head` that is read after it."""
+        """The promised watermark in ns. It covers all records up to a `head` that is read after it."""
         return load_acquire(self._promise)
 
     def read(self, position: int) -> Record | None:
-        """The record at `position`, or None if nothing is there yet."""
+        """The record at `position`, or None if the producer has not published it yet. Skips PAD records."""
         while position < self.head:
             at = position & (self.capacity - 1)
             payload_bytes, kind = RECORD.unpack_from(self._view, at)
@@ -143,7 +143,7 @@ class Consumer(Ring):
         return None
 
     def release(self, position: int) -> None:
-        """Give back everything before `position`: views into it are dead, and were read before `tail` is stored."""
+        """Release everything before `position`. Views into that range become invalid; finish reading them first."""
         store_release(self._tail, position)
 
 

@@ -1,12 +1,11 @@
-"""Shared-memory segments and what stands in them: typed arrays and a two-slot journal.
+"""Shared-memory segments and their contents: typed arrays and a two-slot journal.
 
-A segment has one owner, the supervisor, which creates and unlinks it; every other process attaches.
-All numpy views are made by `np.frombuffer`, so that closing a segment that is still in use raises
-instead of leaving a dangling view.
+A segment has one owner, the supervisor, which creates and unlinks it. All other processes attach to it. All numpy views
+are created with `np.frombuffer`: closing a segment that is still in use raises instead of leaving a dangling view.
 
-Ordering. Plain Python has no fence. x86-64 keeps stores in program order and loads in program order,
-and an aligned 8-byte numpy store is one `mov`: payload before cursor is what a reader sees. Other
-machines reorder; `require_total_store_order()` refuses to start there.
+Memory ordering: plain Python has no fence. x86-64 keeps stores in program order and loads in program order, and an
+aligned 8-byte numpy store is one `mov`. A reader therefore sees the payload before the cursor. Other architectures
+reorder; `require_total_store_order()` refuses to start there.
 """
 
 from __future__ import annotations
@@ -30,42 +29,42 @@ Array = np.ndarray[Any, Any]
 
 
 class UnorderedMemory(Exception):
-    """This machine may reorder stores, and plain Python cannot fence them."""
+    """This architecture may reorder stores, and plain Python has no fence."""
 
 
 def require_total_store_order() -> None:
-    """Raise UnorderedMemory unless plain stores are seen in order by other cores."""
+    """Raise UnorderedMemory unless other cores see plain stores in program order."""
     if platform.machine() != "x86_64":
         raise UnorderedMemory(f"the rings need x86-64's store order; {platform.machine()} would need a fence")
 
 
 class NoSharedMemory(Exception):
-    """A segment cannot be made, or there is no room for all of them."""
+    """A segment cannot be created, or /dev/shm has too little free space for all segments."""
 
 
 FOLDER = Path("/dev/shm")
 NAME = re.compile(r"headrace-(\d+)-(\d+)-[0-9a-f]+")
-"""headrace-PID-START-RANDOM: START is that of /proc/PID/stat, in clock ticks since boot."""
+"""headrace-PID-START-RANDOM. START is the start time from /proc/PID/stat, in clock ticks since boot."""
 
 
 def stat_fields(pid: int) -> list[str]:
-    """What /proc/PID/stat says behind the program's name, its state first; [] if there is no such process."""
+    """The fields of /proc/PID/stat after the command name, starting with the state; [] if there is no such process."""
     with contextlib.suppress(OSError):
-        # the name stands in parentheses, and may have some itself
+        # the command name is in parentheses and may itself contain parentheses
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     return []
 
 
 def start_of(pid: int) -> int:
-    """When a process began, in clock ticks since boot; 0 if there is none of that id."""
+    """Start time of a process in clock ticks since boot; 0 if there is no such process."""
     fields = stat_fields(pid)
     return int(fields[19]) if fields else 0
 
 
 def remove_orphans() -> list[str]:
-    """Remove segments whose owner has been killed together with all that would have removed them; their names.
+    """Remove segments whose owner was killed together with all processes that would remove them; return their names.
 
-    Owners of another PID namespace cannot be looked up, so each holds a lock on its segments.
+    An owner in another PID namespace cannot be looked up. For that reason each owner holds a lock on its segments.
     """
     removed = []
     for path in FOLDER.glob("headrace-*"):
@@ -84,7 +83,10 @@ def remove_orphans() -> list[str]:
 
 
 def require_room(sizes: Sequence[int]) -> None:
-    """NoSharedMemory unless that many bytes are free: who fills a tmpfs otherwise finds out by SIGBUS."""
+    """Raise NoSharedMemory unless /dev/shm has room for segments of these sizes in bytes.
+
+    Without this check, a process that fills the tmpfs is killed by SIGBUS.
+    """
     found = os.statvfs(FOLDER)
     free, need = found.f_bavail * found.f_frsize, sum(sizes)
     if free < need:
@@ -96,7 +98,7 @@ def require_room(sizes: Sequence[int]) -> None:
 
 @contextlib.contextmanager
 def _any_size() -> Iterator[None]:
-    """A limit on the size of files is about outputs: it does not hold for segments where that can be had."""
+    """Raise RLIMIT_FSIZE as far as permitted. The limit is meant for outputs, not for shared memory."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for wanted in (resource.RLIM_INFINITY, hard):
         with contextlib.suppress(ValueError, OSError):
@@ -109,30 +111,33 @@ def _any_size() -> Iterator[None]:
 
 
 class _Mapping(shared_memory.SharedMemory):
-    """A mapping that is unmapped with its last view, not by a finalizer that finds views alive."""
+    """A mapping without a finalizer: it is unmapped together with its last view."""
 
     def __del__(self) -> None:
         return
 
 
 ATTACHED: dict[str, _Mapping] = {}
-"""Mapped before this process lost the right to open them."""
+"""Segments mapped before this process dropped the privilege to open them."""
 
 
 def attach(names: Iterable[str]) -> None:
-    """Map segments that are attached to later, by name."""
+    """Map segments now, so that Segment(name=...) can attach to them later."""
     for name in names:
         ATTACHED[name] = _Mapping(name=name)
 
 
 def contents(name: str, size: int) -> bytes:
-    """The bytes of a segment that is only read."""
+    """The first `size` bytes of a segment, read without mapping it."""
     with open(FOLDER / name, "rb") as file:
         return file.read(size)
 
 
 class Segment:
-    """One shared-memory segment. `close()` after all views are gone; `unlink()` by the owner."""
+    """One shared-memory segment, created (`size`) or attached to (`name`). Drop all views before `close()`.
+
+    `ids` is the (uid, gid) that a new segment belongs to. Raises NoSharedMemory if it cannot be created.
+    """
 
     def __init__(self, size: int = 0, name: str | None = None, ids: tuple[int, int] | None = None) -> None:
         self.owner = name is None
@@ -162,11 +167,11 @@ class Segment:
 
     @property
     def size(self) -> int:
-        """Bytes, at least what was asked for."""
+        """Size in bytes, at least the requested size."""
         return self._memory.size
 
     def array(self, dtype: np.dtype[Any] | str, count: int, offset: int = 0) -> Array:
-        """View of `count` items at `offset`; dead after close()."""
+        """View of `count` items at byte `offset`; invalid after close()."""
         assert self._memory.buf is not None
         return np.frombuffer(self._memory.buf, dtype, count, offset)
 
@@ -175,33 +180,33 @@ class Segment:
         if self.owner:
             self._memory.unlink()
             os.close(self._lock)
-        with contextlib.suppress(BufferError):  # a view is alive: the mapping goes with it
+        with contextlib.suppress(BufferError):  # a view still exists: the mapping lives until the view is gone
             self._memory.close()
 
 
 def store_release(cell: Array, value: int) -> None:
-    """Store into u64[1] after all stores before it.
+    """Store into u64[1] after all earlier stores.
 
-    On x86-64 an aligned store of 8 bytes is one instruction, and stores are seen in the order of the program. Another
-    architecture needs its fence here and in `load_acquire`: `require_total_store_order` refuses it until then.
+    On x86-64 an aligned 8-byte store is one instruction, and other cores see stores in program order. Other
+    architectures need a fence here and in `load_acquire`; until then `require_total_store_order` refuses them.
     """
     cell[0] = value
 
 
 def load_acquire(cell: Array) -> int:
-    """Load u64[1] before all loads behind it."""
+    """Load u64[1] before all later loads."""
     return int(cell[0])
 
 
 class Journal:
-    """State that changes as a whole or not at all, whatever moment its writer dies at.
+    """State that changes atomically, even if its writer dies at any moment.
 
         generation (u64) | slot 0 | slot 1
                            ^ the slot `generation & 1` is the committed one
 
-    One writer: it fills the other slot, then stores `generation`. `committed()` may be called by
-    anyone; a reader that sees the generation move meanwhile reads again, since from then on the writer
-    may be filling the slot that was read.
+    There is one writer. It fills the other slot, then stores `generation`. Any process may call `committed()`. If the
+    generation changes during the read, the reader repeats it, because the writer may already be filling the slot that
+    was read.
     """
 
     HEADER_BYTES = 64
@@ -213,12 +218,12 @@ class Journal:
 
     @classmethod
     def bytes_for(cls, dtype: np.dtype[Any]) -> int:
-        """Space that a journal of this dtype takes, rounded up to cache lines."""
+        """Size in bytes of a journal of this dtype, rounded up to cache lines."""
         return (cls.HEADER_BYTES + 2 * dtype.itemsize + 63) // 64 * 64
 
     @property
     def generation(self) -> int:
-        """How often it was committed."""
+        """Number of commits."""
         return load_acquire(self._generation)
 
     def committed(self) -> Array:
@@ -231,12 +236,12 @@ class Journal:
                 return state
 
     def peek(self, field: str) -> Array:
-        """One field of the committed state, a view: for flags that only ever go one way."""
+        """View of one field of the committed state. Use it only for flags that never change back."""
         column: Array = self._slots[field][load_acquire(self._generation) & 1]
         return column
 
     def commit(self) -> None:
-        """Make `next` the committed state. About 1 µs and a copy of the state."""
+        """Make `next` the committed state. Costs about 1 µs and a copy of the state."""
         generation = load_acquire(self._generation) + 1
         at = generation & 1
         self._slots[at : at + 1] = self.next
@@ -248,17 +253,17 @@ class Journal:
 
 
 class TableReader:
-    """What others see of a journal that has a table: `count`, and as many rows of `field`."""
+    """The reading side of a journal that holds a table: `count`, and that many rows in `field`."""
 
     field = ""
     seen = 0
-    """The generation that is known; before the first there is nothing to tell."""
+    """The generation that changed() returned last. With 0, a table that was never committed counts as unchanged."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
     def changed(self) -> Array | None:
-        """All rows, if they are not what they were when it was last asked."""
+        """All rows if the table was committed since the last call, else None."""
         generation = self._journal.generation
         if generation == self.seen:
             return None

@@ -1,15 +1,15 @@
-"""The watermark: a time up to which everything has been handed to the workers.
+"""The watermark: a time up to which all records have been passed to the workers.
 
-The programs keep a mark per CPU and slot in a map that is mapped here (bpf/c/frame.h says in which
-order they store): `busy` while one writes, `first_ns` the time of the oldest unsent record.
+The BPF programs keep one mark per CPU and slot in a map, which this module maps (bpf/c/frame.h describes the order of
+their stores). `busy` is set while a program writes; `first_ns` is the time of the oldest unsent record.
 
     1. T = now
-    2. busy of all marks, then first_ns of all marks
-    3. data_head of all perf rings, and drain up to there
-    4. everything older than min(T, first_ns that are set) is in the rings
+    2. read busy of all marks, then first_ns of all marks
+    3. read data_head of all perf rings, and drain up to there
+    4. everything older than min(T, all first_ns that are set) is in the rings
 
-A mark that is busy and shows no time may be about to take one: then it is looked at again, and if it
-stays so, the watermark waits. A record begun after step 2 has read the clock after T.
+A mark that is busy and has no time may be about to set one. The reader then samples again; if the mark stays that way,
+the watermark does not advance. A record begun after step 2 has read the clock after T.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TRIES = 50
 
 
 class Marks:
-    """The marks of all CPUs and slots: MARK[cpus, slots]."""
+    """The marks of all CPUs and slots, MARK[cpus, slots]. `bound_ns` limits the lag of the watermark."""
 
     def __init__(self, fd: int, cpus: int, slots: int, bound_ns: int = 2**62) -> None:
         self.cpus, self.slots, self.bound_ns = cpus, slots, bound_ns
@@ -38,17 +38,17 @@ class Marks:
         self._watermark_ns = 0
 
     def any_waiting(self) -> bool:
-        """Whether a CPU has a record that it has not sent."""
+        """Whether any CPU has an unsent record."""
         return bool(self._first.any())
 
     def waiting(self) -> Array:
-        """Time of the oldest unsent record, per CPU and slot; 0 where there is none."""
+        """Time of the oldest unsent record, u64[cpus, slots]; 0 if there is none."""
         return self._first.copy()
 
     def sample(self) -> int:
-        """The watermark. Take it before reading data_head.
+        """The watermark in ns. Call this before reading data_head.
 
-        It never goes back, and never lags by more than `bound_ns`: what arrives later is late.
+        The watermark never goes back and never lags by more than `bound_ns`. Records that arrive after that are late.
         """
         for _ in range(TRIES):
             now = boottime_ns()
@@ -76,5 +76,5 @@ class Marks:
 
 
 def produced(fd: int, cpus: int) -> MappedArray:
-    """Events that programs counted, u64[EVENTS] per CPU (as a structured array of one field)."""
+    """Events counted by the programs, u64[EVENTS] per CPU, as a structured array with the field `events`."""
     return MappedArray(fd, np.dtype([("events", "<u8", EVENTS)]), cpus)

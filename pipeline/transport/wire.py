@@ -1,4 +1,4 @@
-"""Reading a message of columns: the inverse of workers/views/columns.py (docs/reference/wire.md)."""
+"""Parses a columns message: the inverse of workers/views/columns.py (docs/reference/wire.md)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Section(msgspec.Struct, frozen=True):
-    """Where one column stands behind the header."""
+    """The position of one column, relative to the end of the header."""
 
     name: str
     dtype: Literal["<u8", "<i8", "<u4", "<u2", "|u1", "context"]
@@ -22,7 +22,7 @@ class Section(msgspec.Struct, frozen=True):
 
 
 class Header(msgspec.Struct, frozen=True):
-    """The header of a payload of columns."""
+    """The header of a columns payload."""
 
     sections: list[Section]
     count: int = 0
@@ -30,11 +30,11 @@ class Header(msgspec.Struct, frozen=True):
 
 
 class WireError(Exception):
-    """A message that is not what docs/reference/wire.md describes."""
+    """The message does not conform to docs/reference/wire.md."""
 
 
 def read_header(payload: bytes | memoryview) -> tuple[Header, int]:
-    """The payload's own header and where its sections begin."""
+    """The header of a payload and the byte offset of its sections. Raises WireError if the header is invalid."""
     if len(payload) < 8:
         raise WireError("a payload of less than 8 bytes")
     size = int.from_bytes(payload[:4], "little")
@@ -48,7 +48,7 @@ def read_header(payload: bytes | memoryview) -> tuple[Header, int]:
 
 
 def read_columns(payload: bytes | memoryview) -> dict[str, Array]:
-    """The sections by name, as views of `payload`."""
+    """The sections by name, as views of `payload`. Raises WireError if a section exceeds the payload."""
     header, base = read_header(payload)
     view, found = memoryview(payload), {}
     for section in header.sections:

@@ -28,7 +28,7 @@ from tests.fuzz.mutation import mutated
 
 ROOT = Path(__file__).parents[2]
 PROGRESS = struct.Struct("<QQ")
-PACKAGES = ("bpf", "config", "pipeline", "workers")
+PACKAGES = tuple(f"headrace.{room}" for room in ("bpf", "config", "pipeline", "workers"))
 LONGEST_TRACE = 30
 TIMEOUT_S, MEMORY_MB = 60, 4096
 """An input that takes longer, or with which the process takes more, is a defect."""
@@ -37,8 +37,7 @@ TIMEOUT_S, MEMORY_MB = 60, 4096
 def place(error: BaseException) -> str:
     """What a defect is known by: where it was raised, in our own code if it went through that, and its kind."""
     frames = traceback.extract_tb(error.__traceback__)
-    folders = tuple(str(ROOT / package) for package in PACKAGES)
-    last = ([frame for frame in frames if frame.filename.startswith(folders)] or frames)[-1]
+    last = ([frame for frame in frames if frame.filename.startswith(str(ROOT / "headrace"))] or frames)[-1]
     why = str(error) if isinstance(error, AssertionError) else ""
     return " ".join(f"{type(error).__name__} {last.filename}:{last.lineno} {why}".split())
 

@@ -1,1 +1,1 @@
-"""Conditions of outputs on rows, and which of them, and of signatures, the kernel side can decide."""
+"""Output conditions on rows, and the choice of conditions (of outputs and signatures) that BPF programs decide."""

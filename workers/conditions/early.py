@@ -1,8 +1,7 @@
-"""Which conditions the kernel side can decide, and as what (bpf/programs/early.py): words become bits here.
+"""Translates conditions into tests for the BPF programs (bpf/programs/early.py).
 
-A condition goes there if a record that its test takes back would certainly be taken out by
-workers/conditions/filters.py. Words are met halfway: the test asks for the bits that all values of a word have in
-common.
+A test may discard a record only if workers/conditions/filters.py would certainly reject it. For words, the test
+requires the bits that all values of the word have in common.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ RANGES = {"s32": (-(2**31), 2**31 - 1), "u32": (0, 2**32 - 1), "s64": (-(2**63),
 
 
 def early_tests(conditions: Sequence[Condition]) -> tuple[Test, ...]:
-    """Tests for those of the conditions that the kernel side can decide, or part of them."""
+    """Tests for the conditions that the BPF programs can decide, completely or in part."""
     found = (_test(condition) for condition in conditions if is_early(condition.event) and not condition.member)
     return tuple(test for test in found if test is not None)
 
@@ -63,7 +62,7 @@ def _number(condition: Condition, cast: str, parser: Parser | None) -> Test | No
 
 @cache
 def _producers(parser: Parser) -> dict[str, int]:
-    """Of each word that a parser can give, and each way to join some: the bits that all values of it have."""
+    """Maps each word and each combination of words that a parser can return to the bits common to all its values."""
     table = table_of(parser)
     if table is not None:
         return words.numbers_of(table)
@@ -76,7 +75,7 @@ def _producers(parser: Parser) -> dict[str, int]:
 
 
 def common_bits(parser: Parser, text: str) -> int:
-    """Bits that a value must have for its words to be `text`, or for `text` to be one of them; 0 if none is known."""
+    """Bits set in every value whose words are `text` or include it; 0 if no common bits are known."""
     known = _producers(parser)
     bits = 0
     for word in text.split("|"):
@@ -87,7 +86,9 @@ def common_bits(parser: Parser, text: str) -> int:
 
 
 def text_test(event: Event, argument: int, globs: Sequence[str], negated: bool = False) -> TextTest | None:
-    """Takes back only what certainly fits none of these, or, negated, one of them; None if there is no such test."""
+    """A test that discards a record if its text certainly matches none of the globs or, if `negated`, certainly
+    matches one of them. None if the programs cannot decide this.
+    """
     form = event.arguments[argument].form
     is_string = any(blob.arg == argument and blob.kind == KIND_STRING for blob in event.blobs)
     if form not in (PATH, "", "kernel") or (event.is_syscall and not is_string):

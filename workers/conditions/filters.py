@@ -1,7 +1,7 @@
-"""Argument conditions as column predicates: evaluated on distinct values, remembered, applied as masks.
+"""Argument conditions as column predicates: evaluated once per distinct value, cached, applied as masks.
 
-Three-valued underneath: an argument that could not be read makes a condition unknown, and unknown does
-not match, negated or not.
+Evaluation is three-valued. An argument that could not be read makes a condition unknown, and an unknown condition
+does not match, negated or not.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 CACHE_ENTRIES = 1 << 16
-"""Values that a condition remembers its verdict of, before it begins anew."""
+"""Maximum verdicts that a condition caches. A full cache is cleared."""
 Test = Callable[[Any], bool]
 
 
 def _number_test(condition: Condition, width: str, parser: Parser | None) -> Test:
-    """Of a number, or of one with the command that says what its words are."""
+    """Test of a number, or of a (number, command) pair whose command selects the words."""
 
     def test(given: int | tuple[int, int]) -> bool:
         raw = Commanded.of(*given) if isinstance(given, tuple) else given
@@ -64,7 +64,7 @@ def _same_number(text: str, value: int) -> bool:
 
 
 def _text_test(condition: Condition) -> Test:
-    """A test of the ways in which one text can be read: a path has one more where the process has its own root."""
+    """Test of the readings of one text. A path has a second reading if the process has its own root."""
 
     def test(readings: tuple[bytes, ...]) -> bool:
         shown = [data.decode("utf-8", "replace") for data in readings]
@@ -75,7 +75,7 @@ def _text_test(condition: Condition) -> Test:
 
 
 def check_words(conditions: Sequence[Condition]) -> None:
-    """FilterError if a condition names a flag or a value that its argument does not have."""
+    """Raises FilterError if a condition names a word that its argument does not have."""
     for condition in conditions:
         if condition.argument is None:
             continue
@@ -96,7 +96,7 @@ def check_words(conditions: Sequence[Condition]) -> None:
 
 
 def _check_part(condition: Condition) -> None:
-    from headrace.workers.conditions.parts import field_for  # not loaded where there are none
+    from headrace.workers.conditions.parts import field_for  # loaded on demand
 
     field = field_for(condition)
     known = known_words(field.words) if field.words else set()
@@ -110,7 +110,7 @@ def _check_part(condition: Condition) -> None:
 
 
 class Predicates:
-    """All conditions of a run. Call it with rows and contexts to get the mask of rows that stay."""
+    """All conditions of a run. A call with rows and contexts returns the mask of rows to keep."""
 
     def __init__(
         self, catalogue: Catalogue, conditions: Sequence[Condition], only: Sequence[Event] | None = None
@@ -121,13 +121,13 @@ class Predicates:
         self._readers: dict[tuple[int, int], Texts] = {}
         self._unused: dict[tuple[int, int], Ignored] = {}
         self.unknown = 0
-        """Times that a condition could not be decided, since the text could not be read: it did not hold."""
-        # what was lost is announced whatever is asked for
+        """How often a condition was undecided because its text could not be read. Such a condition does not match."""
+        # loss events are always reported
         shown = None if only is None else [catalogue.by_name[LOSS].id, *(event.id for event in only)]
         self._only = None if shown is None else np.isin(np.arange(1 << 16), shown)
 
     def take_unknown(self) -> int:
-        """`unknown` since it was last asked for."""
+        """Returns `unknown` and resets it."""
         count, self.unknown = self.unknown, 0
         return count
 
@@ -148,7 +148,7 @@ class Predicates:
         return _number_test(condition, argument.width, words_of(condition.event, condition.argument))
 
     def _part(self, condition: Condition) -> Parts:
-        from headrace.workers.conditions.parts import Parts  # not loaded where there are none
+        from headrace.workers.conditions.parts import Parts  # loaded on demand
 
         return Parts(condition, self._counts)
 
@@ -169,7 +169,7 @@ class Predicates:
             else:
                 values = self._numbers(rows, condition.event, condition.argument, chosen)
             if (ignored := self._ignored(condition)) and (mask := ignored.of(rows, chosen)).any():
-                stays[chosen[mask]] = False  # there is no value to test
+                stays[chosen[mask]] = False  # the kernel ignores the argument: no value to test
                 values, chosen = list(compress(values, ~mask)), chosen[~mask]
             self.unknown += sum(v is None for v in values)
             stays[chosen] = [self._verdict(test, memory, v) for v in values]

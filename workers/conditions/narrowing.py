@@ -1,9 +1,9 @@
-"""What the kernel side need not tell of, since no signature can match it (bpf/programs/early.py, AnyOf).
+"""Tests with which the BPF programs discard records that no signature can match (bpf/programs/early.py, AnyOf).
 
-Of a condition, that part is taken over which the programs can decide on a finished record: numbers and flags, and texts
-that are exact, begin or end with something. What they cannot decide, and what is negated, counts as if it held. So a
-record is taken back only if every signature of its event is certain not to match. That is looked at where paths are
-walked (bpf/c/path.h), so of events with paths alone: those are many, and large.
+A test covers the parts of a condition that the programs can decide on a finished record: numbers, flags, and texts
+that are exact or have a literal prefix or suffix. Undecidable and negated parts count as true, so a record is
+discarded only if no signature of its event can match it. The programs evaluate the test where they walk paths
+(bpf/c/path.h). It therefore applies only to events with paths, which are frequent and large.
 """
 
 from __future__ import annotations
@@ -37,16 +37,20 @@ from headrace.workers.detect.rules.values import NUMBER, number_of
 
 COMPARED = {"equals": "=", "has": "=", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 MAX_PATTERNS = 128
-"""Of one event. The programs try one after the other, and each is some 40 instructions."""
+"""Maximum patterns for one event. The programs try them in sequence, at about 40 instructions each."""
 MAX_MEASURED = 32
-"""Of these, beginnings that end within a name: for them a name's length is looked for byte by byte, which the verifier
-does as well; it gives up between 32 and 128 of them, and takes seconds for that."""
+"""Maximum of those patterns whose prefix ends inside a path component. For these, the program finds the length of a
+name byte by byte, and the verifier follows every step. It rejects a program somewhere between 32 and 128 of them,
+after several seconds.
+"""
 MEANING = re.compile(r"[*?\[\\]")
-"""What a glob does not take as it stands."""
+"""Characters that a glob does not match literally."""
 
 
 def narrowed(rules: Sequence[Rule], catalogue: Catalogue, shown: Collection[str]) -> tuple[AnyOf, ...]:
-    """A test for each event of which some records match no rule for certain; of those that are `shown`, none."""
+    """One test for each event of which some records certainly match no rule, sorted by event id. Events in `shown` get
+    none.
+    """
     found = []
     for of in compile_rules(rules, catalogue).values():
         walks = any(argument.form == PATH for argument in of.event.arguments)
@@ -65,7 +69,7 @@ class _Narrowing:
         self._numbers: dict[int, int | None] = {}
 
     def test(self) -> AnyOf | None:
-        """None if some rule can match whatever the record is."""
+        """The test; None if some rule can match any record of the event, or if there are too many patterns."""
         parts = [self._most(formula) for formula in self._of.formulas.values()]
         wanted = tuple(part for part in parts if part is not None)
         patterns = [p for leaf in self._leaves if isinstance(leaf, TextTest) for p in leaf.patterns]
@@ -74,7 +78,7 @@ class _Narrowing:
         return AnyOf(self._of.event, tuple(self._leaves), (EITHER, wanted)) if len(wanted) == len(parts) else None
 
     def _most(self, formula: Formula) -> Wanted | None:
-        """What must hold for a formula to be true, None if nothing need."""
+        """A condition that holds whenever the formula is true; None if there is none that the programs can test."""
         if isinstance(formula, int):
             return self._number(formula)
         kind, inner = formula
@@ -101,7 +105,7 @@ def _is_measured(pattern: Pattern) -> bool:
 
 
 def leaf_of(field: Field, test: Test) -> Leaf | None:
-    """What the kernel side can tell of a test; None if nothing."""
+    """The test that the BPF programs can evaluate in place of `test`; None if there is none."""
     if field.place not in ("argument", "result") or field.view or field.element is not None or field.is_bool:
         return None
     if field.type in TEXT_TYPES:
@@ -112,7 +116,7 @@ def leaf_of(field: Field, test: Test) -> Leaf | None:
 
 
 def _glob(test: Test, value: Scalar) -> str | None:
-    """The texts that a value stands for, and perhaps more; None if that is too many."""
+    """A glob that matches at least the texts that `value` matches; None if no useful glob is known."""
     text = str(value)
     if test.nocase:
         return None

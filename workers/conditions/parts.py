@@ -1,7 +1,7 @@
-"""Conditions on a part of an argument (`connect.addr.port=53`, `bpf.attr.prog_type=BPF_PROG_TYPE_KPROBE`): it is what
-signatures call a field, and is looked at by the same columns.
+"""Conditions on a part of an argument (`connect.addr.port=53`, `bpf.attr.prog_type=BPF_PROG_TYPE_KPROBE`).
 
-Loaded only where there is such a condition.
+Signatures call such a part a field, and conditions read it through the same columns. This module is loaded only if a
+run has such a condition.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ Array = np.ndarray[Any, Any]
 
 
 def field_for(condition: Condition) -> Field:
-    """The field that a condition is on; FilterError if there is none, or none that conditions can be on."""
+    """The field that a condition tests. Raises FilterError if there is no such field, or if it is text and the
+    operator is neither = nor !=.
+    """
     name = condition.event.arguments[condition.argument or 0].name + condition.member
     try:
         found = field_of(condition.event, name)
@@ -36,7 +38,7 @@ def field_for(condition: Condition) -> Field:
 
 
 class Parts:
-    """The values of one such field, of rows of its event."""
+    """Values of one such field in rows of its event."""
 
     def __init__(self, condition: Condition, counts: Array) -> None:
         self.field = field_for(condition)
@@ -44,7 +46,7 @@ class Parts:
         self._tree = ProcessTree(catalogue())
 
     def values(self, rows: Rows, contexts: Contexts, chosen: Array) -> Sequence[Any]:
-        """A number, the readings of a text, or None of each chosen row."""
+        """For each chosen row: a number, the readings of a text, or None if the value is unknown or truncated."""
         view = View(rows, contexts, self._tree, self._counts, chosen)
         found = [self._column.value(key) for key in listed(self._column.keys(view, chosen))]
         return [None if isinstance(v, Text) and v.cut else v.parts if isinstance(v, Text) else v for v in found]

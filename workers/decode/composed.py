@@ -1,4 +1,4 @@
-"""Numbers that are put together of parts, or that no table has: `:NAME` of bpf/tables/arguments.txt and structs.txt."""
+"""Parsers for numbers that are composed of parts or in no table: `:NAME` in bpf/tables/arguments.txt, structs.txt."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def open_flags(raw: int) -> str:
 
 
 def how_flags(raw: int) -> str:
-    """Those of openat2, of which none is dropped."""
+    """`flags` of openat2. No bits are dropped."""
     return both(open_flags(raw), hex(raw >> 32 << 32) if raw >> 32 else "")
 
 
 def open_rest(raw: int) -> str:
-    """What F_SETFL can change, and an access mode where one is given."""
+    """Flags that F_SETFL can change, and the access mode if one is set."""
     return open_flags(raw) if raw & 3 else bits(raw, words.bits_of("open"))
 
 
@@ -30,7 +30,7 @@ prot = flagged("prot")
 
 
 def mmap_flags(raw: int) -> str:
-    """`flags` of mmap: the type of mapping, then the rest; a huge page size by its log2."""
+    """`flags` of mmap: the type of mapping, then the rest. A huge page size is shown by its log2."""
     kind = raw & 0xF
     found = [words.names_of("map_type").get(kind, hex(kind))]
     rest = raw & ~0xF
@@ -41,14 +41,14 @@ def mmap_flags(raw: int) -> str:
 
 
 def huge_flags(table: str, raw: int) -> str:
-    """Flags with the log2 of a huge page's size above bit 26, as memfd_create and shmget take it."""
+    """Flags with the log2 of a huge page size from bit 26 on, as for memfd_create."""
     size = raw >> 26 & 0x3F
     rest = bits(raw & ~0xFC000000, words.bits_of(table), "")
     return both(rest, f"{size}<<MFD_HUGE_SHIFT" if size else "")
 
 
 def clone_flags(raw: int) -> str:
-    """`flags` of clone: the flags, then the signal that the child's end sends."""
+    """`flags` of clone: the flags, then the signal that is sent when the child exits."""
     return both(bits(raw & ~0xFF, words.bits_of("clone"), ""), signal_name(raw & 0xFF) if raw & 0xFF else "")
 
 
@@ -56,7 +56,7 @@ clone3_flags = flagged("clone")
 
 
 def socket_type(raw: int) -> str:
-    """`type` of socket: the kind, then SOCK_NONBLOCK and SOCK_CLOEXEC."""
+    """`type` of socket: the type, then SOCK_NONBLOCK and SOCK_CLOEXEC."""
     value = raw & LOW
     kind = words.names_of("socket_type").get(value & 0xF, str(value & 0xF))
     return both(kind, bits(value & ~0xF, words.bits_of("socket_flags"), ""))
@@ -68,7 +68,7 @@ def access_mode(raw: int) -> str:
 
 
 def mode(raw: int) -> str:
-    """A mode_t: the file's type if there is one, then the permissions."""
+    """A mode_t: the file type if there is one, then the permissions."""
     value = raw & 0xFFFF
     kind = value & 0o170000
     found = [tables.FILE_TYPE.get(kind, oct(kind))] if kind else []
@@ -77,7 +77,7 @@ def mode(raw: int) -> str:
 
 
 def mode64(raw: int) -> str:
-    """One of 64 bits, of which none is dropped."""
+    """A mode of 64 bits. No bits are dropped."""
     return both(mode(raw) if raw & 0xFFFF or not raw else "", hex(raw & ~0xFFFF) if raw & ~0xFFFF else "")
 
 
@@ -98,7 +98,7 @@ def unsigned32(raw: int) -> str:
 
 
 def own_id(raw: int) -> str:
-    """A user or group where -1 is none: the caller's own, or the one that it was."""
+    """A user or group id. -1 stands for no id: the caller's own, or no change."""
     return "-1" if raw & LOW == LOW else unsigned32(raw)
 
 
@@ -108,7 +108,7 @@ def decimal32(raw: int) -> str:
 
 
 def signal_name(raw: int) -> str:
-    """A signal; those for real time by their distance from the first."""
+    """A signal. Unnamed real-time signals are numbered from SIGRT_0, signal 32."""
     value = signed32(raw)
     return words.names_of("signal").get(value) or (f"SIGRT_{value - 32}" if 32 <= value <= 64 else str(value))
 
@@ -117,7 +117,7 @@ NO_SIGNALS = "[]"
 
 
 def no_signals(text: str) -> int | None:
-    """The number of the empty set."""
+    """0 for the text of the empty set, else None."""
     return 0 if text == NO_SIGNALS else None
 
 
@@ -132,12 +132,12 @@ def capabilities(raw: int) -> str:
 
 
 def high_capabilities(raw: int) -> str:
-    """The rest of them: bit 0 is capability 32."""
+    """The upper half of a set of capabilities: bit 0 is capability 32."""
     return capabilities(raw << 32)
 
 
 def wait_status(raw: int) -> str:
-    """What a child's end, stop or going on is told as (include/uapi/linux/wait.h)."""
+    """Wait status of a child that exited, was killed, stopped or continued (include/uapi/linux/wait.h)."""
     value, signal = raw & 0xFFFF, raw & 0x7F
     if value == 0xFFFF:
         return "continued"
@@ -149,18 +149,18 @@ def wait_status(raw: int) -> str:
 
 
 def handler(raw: int) -> str:
-    """What a signal does."""
+    """A signal handler."""
     return {0: "SIG_DFL", 1: "SIG_IGN", 0xFFFFFFFFFFFFFFFF: "SIG_ERR"}.get(raw) or hex(raw)
 
 
 def device(raw: int) -> str:
-    """A device number, as user space has it: `major:minor`."""
+    """A device number in the encoding of user space, as `major:minor`."""
     major = (raw >> 8 & 0xFFF) | (raw >> 32 & 0xFFFFF000)
     return f"{major}:{(raw & 0xFF) | (raw >> 12 & 0xFFFFFF00)}"
 
 
 def device_number(text: str) -> int | None:
-    """The number of `major:minor`."""
+    """The number of `major:minor`; None if it is invalid."""
     major, _, minor = text.partition(":")
     if not (major.isdecimal() and minor.isdecimal()):
         return None
@@ -169,32 +169,32 @@ def device_number(text: str) -> int | None:
 
 
 def limit(raw: int) -> str:
-    """A limit of resources."""
+    """A resource limit."""
     return "RLIM_INFINITY" if raw == 0xFFFFFFFFFFFFFFFF else str(raw)
 
 
 def touched(raw: int) -> str:
-    """Nanoseconds of utimensat, or what stands for the time."""
+    """Nanoseconds of utimensat, or the special value in their place."""
     return {0x3FFFFFFF: "UTIME_NOW", 0x3FFFFFFE: "UTIME_OMIT"}.get(raw, str(raw))
 
 
 def errno_name(raw: int) -> str:
-    """An error that is passed as a positive number."""
+    """An error code that is passed as a positive number."""
     return tables.ERRNO.get(raw, str(raw & LOW))
 
 
 def signal_code(raw: int) -> str:
-    """Why a signal came; what the kernel says of faults and children differs by signal."""
+    """The si_code of a signal. For faults and children, the meaning depends on the signal, so these stay numbers."""
     return words.names_of("sigcode").get(signed32(raw) & 0xFFFFFFFFFFFFFFFF) or str(signed32(raw))
 
 
 def mount_flags(raw: int) -> str:
-    """`flags` of mount, without the magic number that old programs put into the upper half."""
+    """`flags` of mount, without the magic number that old programs put in the upper half."""
     return bits(raw & 0xFFFF if raw & 0xFFFF0000 == tables.MOUNT_MAGIC else raw, words.bits_of("mount"))
 
 
 def mount_attributes(raw: int) -> str:
-    """`attr_flags` of fsmount: two of its bits are the policy of access times."""
+    """`attr_flags` of fsmount. A field of several bits holds the access time policy."""
     policy = {0x10: "MOUNT_ATTR_NOATIME", 0x20: "MOUNT_ATTR_STRICTATIME", 0x30: "0x30"}.get(raw & 0x70, "")
     plain = [word for word in words.bits_of("mount_attr") if not word[0] & 0x70]
     return both(bits(raw & ~(0x70 if policy else 0), plain, ""), policy)
@@ -208,24 +208,24 @@ def swap_flags(raw: int) -> str:
 
 
 def quota_command(raw: int) -> str:
-    """`cmd` of quotactl: what is done, and to which kind of quota."""
+    """`cmd` of quotactl: the command and the quota type."""
     kind = raw & 0xFF
     return f"{word('quota_cmd', raw >> 8)}|{word('quota_type', kind)}"
 
 
 def mempolicy(raw: int) -> str:
-    """A policy of memory, and how its nodes are counted."""
+    """A memory policy and its mode flags."""
     flags = sum(number for number, _ in words.words_of("mempolicy_mode"))
     return both(word("mempolicy", raw & ~flags), bits(raw & flags, words.bits_of("mempolicy_mode"), ""))
 
 
 def io_priority(raw: int) -> str:
-    """A class, and the priority in it."""
+    """The I/O priority class and the priority within it."""
     return f"{word('ioprio_class', raw >> 13)}|{raw & 0x1FFF}"
 
 
 def personality(raw: int) -> str:
-    """A personality: what it is, and its flags."""
+    """A personality: the execution domain and its flags."""
     if raw == LOW:
         return hex(raw)
     names = {number & 0xFF: name for number, name in reversed(words.words_of("personality"))}
@@ -233,12 +233,12 @@ def personality(raw: int) -> str:
 
 
 def sched_policy(raw: int) -> str:
-    """A policy of scheduling, and whether children begin anew."""
+    """A scheduling policy, with SCHED_RESET_ON_FORK if it is set."""
     return both(word("sched", raw & ~0x40000000 & LOW), "SCHED_RESET_ON_FORK" if raw & 0x40000000 else "")
 
 
 def ptracer(raw: int) -> str:
-    """Who may trace, by PR_SET_PTRACER."""
+    """Argument of PR_SET_PTRACER: the process that may trace."""
     return "PR_SET_PTRACER_ANY" if raw in (0xFFFFFFFFFFFFFFFF, LOW) else str(signed32(raw))
 
 
@@ -256,7 +256,7 @@ def ethertype(raw: int) -> str:
 
 
 def clock(raw: int) -> str:
-    """A clock; negative ones are of a process or a descriptor (include/linux/posix-timers.h)."""
+    """A clock. Negative ones belong to a process or a descriptor (include/linux/posix-timers.h)."""
     value = signed32(raw)
     if value >= 0:
         return word("clock", value)
@@ -284,17 +284,17 @@ def ipc_key(raw: int) -> str:
 
 
 def ipc_command(table: str, raw: int) -> str:
-    """A command, and whether its structs are the newer ones."""
+    """A command of System V IPC, with IPC_64 if it uses the newer structs."""
     return both("IPC_64" if raw & 0x100 else "", word(table, raw & ~0x100))
 
 
 def kernel_version(raw: int) -> str:
-    """A version of the kernel as programs carry it."""
+    """A kernel version as BPF programs carry it."""
     return f"{raw >> 16}.{raw >> 8 & 0xFF}.{raw & 0xFF}" if raw else "0"
 
 
 def version_number(text: str) -> int | None:
-    """The number of `6.1.0`."""
+    """The number of a version such as `6.1.0`; None if it is invalid."""
     parts = text.split(".")
     if len(parts) != 3 or not all(part.isdecimal() for part in parts):
         return None
@@ -302,7 +302,7 @@ def version_number(text: str) -> int | None:
 
 
 def huge_number(text: str) -> int | None:
-    """The number of `21<<MAP_HUGE_SHIFT`."""
+    """The number of a page size such as `21<<MAP_HUGE_SHIFT`; None if it is invalid."""
     size, shift, _ = text.partition("<<")
     return int(size) << 26 if shift and size.isdecimal() else None
 
@@ -317,7 +317,7 @@ PERF_BITS = """disabled inherit pinned exclusive exclude_user exclude_kernel exc
 
 
 def perf_flags(raw: int) -> str:
-    """The bit fields of a perf event's attributes."""
+    """The bit fields of struct perf_event_attr."""
     return bits(raw, [(1 << number, name) for number, name in enumerate(PERF_BITS)])
 
 
@@ -373,7 +373,7 @@ COMPOSED: dict[str, Parser] = {
     "kernel_version": kernel_version,
     "perf_flags": perf_flags,
 }
-"""`:NAME` of bpf/tables/arguments.txt and structs.txt."""
+"""Parsers by their `:NAME` in bpf/tables/arguments.txt and structs.txt."""
 BACK = {
     device: device_number,
     kernel_version: version_number,
@@ -381,4 +381,4 @@ BACK = {
     signal_set: no_signals,
     ioctl_request: request_number,
 }
-"""Parsers whose texts are made of more than words, and what makes a number of a part of them."""
+"""For parsers whose texts contain more than words: the function that converts such a part back to a number."""

@@ -1,6 +1,7 @@
-"""Which argument is shown in which words: of calls as `bpf/tables/arguments.txt` says, of other events as PARSERS does.
+"""Maps each argument to the parser that renders its number as words. For calls, `bpf/tables/arguments.txt` selects the
+parser; for other events, PARSERS does.
 
-The raw value stays beside the words in every output.
+Every output also contains the raw value.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ def _low(parser: Parser, raw: int) -> str:
 
 @cache
 def parser_from(how: str) -> Parser:
-    """The parser that `=TABLE`, `|TABLE` or `:PARSER` says (bpf/tables/arguments.txt). KeyError if there is none."""
+    """The parser for `=TABLE`, `|TABLE` or `:PARSER` (bpf/tables/arguments.txt). Raises KeyError if there is none."""
     mark, table = how[0], how[1:].removesuffix("/32")
     parser = named(table) if mark == "=" else flagged(table) if mark == "|" else COMPOSED[table]
     return partial(_low, parser) if how.endswith("/32") else parser
 
 
 def error_name(retval: int) -> str | None:
-    """Name of the error that a result stands for, or None."""
+    """Name of the error in a return value; None if it is not a known error."""
     return tables.ERRNO.get(-retval) if -4096 < retval < 0 else None
 
 
@@ -49,14 +50,14 @@ PARSERS: dict[tuple[str, str], Parser] = {
     for events, argument, how in [line.split()]
     for event in events.split(",")
 } | {("mem_prot_alert", "alert"): lambda raw: tables.ALERT.get(raw, str(raw))}
-"""Arguments of events that are no calls."""
+"""Parsers for arguments of events that are not calls."""
 TYPE_PARSERS: dict[str, Parser] = {"mode_t": composed.mode, "umode_t": composed.mode}
 NAME_PARSERS: dict[str, Parser] = dict.fromkeys(("dirfd", "olddirfd", "newdirfd", "from_dfd", "to_dfd"), composed.dirfd)
 
 
 @cache
 def parser_of(event: str, argument: str, kind: str) -> Parser | None:
-    """The parser of an argument, or None if its number is best shown as it is, or a command decides."""
+    """The parser of an argument; None if it is shown as a plain number or if a command decides."""
     if (event, argument) in PARSERS:
         return PARSERS[event, argument]
     how = shown.of(event, argument, kind)
@@ -67,7 +68,7 @@ def parser_of(event: str, argument: str, kind: str) -> Parser | None:
 
 @cache
 def parser_by_command(event: str, argument: str, command: int) -> Parser | None:
-    """The parser of an argument with that value of the argument that decides (masked), or None."""
+    """The parser of an argument for one (masked) value of its command argument, or None."""
     commands = shown.commands_of(event)
     how = commands.by_value.get(command, {}).get(argument) if commands else None
     return parser_from(how.words) if how and how.words else None

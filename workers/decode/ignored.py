@@ -1,14 +1,14 @@
-"""Arguments that the kernel does not look at in a call, because of another one: they are no values of it.
+"""Arguments that the kernel ignores in a call because of the value of another argument.
 
-    (event, argument): what decides it, and for which of its values
+    (event, argument): the argument that decides, and a test of its value
 
-A register that nobody reads can hold anything, such as what a condition looks for. So these are null in
-outputs, with the reason `ignored`, and match no condition. What the kernel demands to be 0 and refuses otherwise is
-looked at, and stays. Sources: the calls' own code in Linux 5.10 to 6.18, which agrees on all of these.
+An ignored register can hold anything, including a value that a condition matches. Ignored arguments are therefore
+null in outputs, with the reason `ignored`, and match no condition. An argument that the kernel requires to be 0 is
+not ignored. Sources: the code of the calls in Linux 5.10 to 6.18, which agrees on all of these.
 
-Of calls that name a file by a directory and a path, the directory is ignored if the path is absolute: it stays, since
-it says where the call would have begun. `bpf/programs/early.py` may let a record pass because of such a register,
-which the worker's predicate then takes out; it takes back none that would match.
+If a call names a file by a directory and an absolute path, it ignores the directory. That argument is still shown,
+because it says where the call would have begun. `bpf/programs/early.py` may let a record pass because of an ignored
+register; the worker's predicate then removes it. It never discards a record that would match.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ LOW = np.uint64(0xFFFFFFFF)
 
 
 class Rule(NamedTuple):
-    """`of`: the argument that decides; `test`: of its values (u64, those of 32 bits without what is above)."""
+    """`of`: the argument that decides; `test`: applied to its u64 values, masked to 32 bits in 32-bit calls."""
 
     of: str
     test: Mask
     native: bool = False
-    """In 64-bit calls alone: the others have their arguments elsewhere."""
+    """Only for 64-bit calls. 32-bit calls have these arguments elsewhere."""
 
 
 def one_of(text: str) -> Mask:
@@ -51,38 +51,38 @@ def without(bits: int) -> Mask:
 
 
 def with_any(bits: int, and_without: int = 0) -> Mask:
-    """One of the first bits is set, and none of the others."""
+    """At least one of `bits` is set, and none of `and_without`."""
     return lambda values: ((values & np.uint64(bits)) != 0) & ((values & np.uint64(and_without)) == 0)
 
 
 def command(text: str, drop: int = 0, shift: int = 0) -> Mask:
-    """As one_of, of a number that has other bits in it."""
+    """Like one_of(), after the bits `drop` are cleared and the value is shifted right."""
     test = one_of(text)
     return lambda values: test((values & LOW & ~np.uint64(drop)) >> np.uint64(shift))
 
 
 def is_zero(values: Array) -> Array:
-    """A null pointer, or nothing of it."""
+    """The value is 0, for example a null pointer."""
     found: Array = values == 0
     return found
 
 
 def is_zero_32(values: Array) -> Array:
-    """The same of 32 bits."""
+    """The low 32 bits are 0."""
     return is_zero(values & LOW)
 
 
 def always(values: Array) -> Array:
-    """Whatever it is."""
+    """True for every value."""
     return np.ones(len(values), bool)
 
 
 CREATES, TEMPORARY, PATH_ONLY = 0o100, 0o20000000, 0o10000000
-"""O_CREAT, __O_TMPFILE, O_PATH, which takes the others away."""
+"""O_CREAT, __O_TMPFILE, and O_PATH, which disables the other two."""
 
 
 def makes_nothing(flags: Array) -> Array:
-    """Flags of open: no file can be made."""
+    """These flags of open create no file."""
     return without(CREATES | TEMPORARY)(flags) | with_any(PATH_ONLY)(flags)
 
 
@@ -91,7 +91,7 @@ MAGIC, MAGIC_BITS = np.uint64(0xC0ED0000), np.uint64(0xFFFF0000)
 
 
 def mount_flags(test: Mask) -> Mask:
-    """Of flags without the number that old programs put into their upper half."""
+    """Applies a test to flags of mount without the magic number that old programs put in the upper half."""
     return lambda flags: test(np.where((flags & MAGIC_BITS) == MAGIC, flags & ~MAGIC_BITS, flags))
 
 
@@ -104,7 +104,7 @@ def _either(*tests: Mask) -> Mask:
 
 
 def _counted(of: str, first: int, names: str, table: str) -> dict[str, Rule]:
-    """Of a call with a command and numbered arguments: `table` says how many each command has."""
+    """Rules for a call with a command and numbered arguments. `table`: number of arguments that each command uses."""
     commands: dict[int, list[str]] = {}
     for word in table.split():
         number, _, count = word.partition(":")
@@ -118,7 +118,8 @@ def _counted(of: str, first: int, names: str, table: str) -> dict[str, Rule]:
 
 PRCTL = """1:1 2:1 3:0 4:1 13:0 14:1 15:1 16:1 21:0 22:2 23:1 24:1 25:1 26:1 27:0 28:1 29:1 30:0 31:0 32:0 36:1 37:1
     40:1 0x59616d61:1"""
-"""Options that do not demand 0 of what they do not use, and how many arguments they use behind the option."""
+"""Options that do not require unused arguments to be 0, with the number of arguments that they use after the option.
+"""
 KEYCTL = """0:2 1:1 2:3 3:1 4:3 5:2 6:3 7:1 8:2 9:2 10:4 11:3 12:4 13:3 14:1 15:2 16:1 17:3 18:0 19:4 20:4 21:1 22:2
     23:4 29:3 30:4 31:2 32:3"""
 GETS = "1 3 9 11 1025 1028 1032 1034"
@@ -133,7 +134,7 @@ FUTEX = {
     "uaddr2": command("0 1 6 7 8 9 10 13", 0x180),
     "val3": command("0 1 3 6 7 8 11 13", 0x180),
 }
-"""By operation, without FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME."""
+"""Tests of the operation, without FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME."""
 PTRACE_ADDR = "0 7 8 9 12 13 14 15 16 17 18 19 24 31 32 33 0x4200 0x4201 0x4202 0x4203 0x4207 0x4208"
 PTRACE_DATA = "0 8 16 0x4207 0x4208"
 ANONYMOUS, GETEVENTS = 0x20, 1
@@ -219,7 +220,7 @@ _OF_MANY: tuple[tuple[str, dict[str, Rule]], ...] = (
 
 @cache
 def rules() -> dict[tuple[str, str], Rule]:
-    """By event and argument."""
+    """All rules by (event, argument)."""
     found: dict[tuple[str, str], Rule] = {}
     for names, of in _OF_MANY:
         for name in names.split():
@@ -228,18 +229,18 @@ def rules() -> dict[tuple[str, str], Rule]:
 
 
 class Ignored:
-    """Of one argument of an event: which rows have it and do not use it."""
+    """Finds the rows in which the kernel ignores one argument of an event."""
 
     def __init__(self, event: Event, index: int) -> None:
         self._rule = rules().get((event.name, event.arguments[index].name)) if event.is_syscall else None
         self._of = (event.index(self._rule.of) or 0) if self._rule else 0
 
     def __bool__(self) -> bool:
-        """Whether there are such rows at all."""
+        """Whether the argument can be ignored at all."""
         return self._rule is not None
 
     def of(self, rows: Rows, chosen: Array) -> Array:
-        """Mask of the chosen rows."""
+        """Mask of the chosen rows in which it is ignored."""
         if self._rule is None:
             return np.zeros(len(chosen), bool)
         values = argument(rows, self._of, chosen)

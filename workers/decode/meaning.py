@@ -1,4 +1,4 @@
-"""What an argument of a call means: by its name and type, or by the value of another argument, its command."""
+"""The meaning of a call's argument: by its name and type, or by the value of another argument, its command."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BYTES_TYPE = "bytes"
 
 
 def shown_of(event: Event, argument: Argument, command: int | None) -> Shown | None:
-    """How an argument of a call is shown, with that command if one decides."""
+    """How an argument of a call is shown, with this command if a command decides. None if nothing is declared."""
     if not event.is_syscall:
         return None
     commands = commands_of(event.name)
@@ -29,12 +29,12 @@ def shown_of(event: Event, argument: Argument, command: int | None) -> Shown | N
 
 
 def by_variant(how: Shown | None, command: int | None) -> str:
-    """The word that says which of a struct's variants it is."""
+    """The word that selects the variant of a struct; "" if there is none."""
     return words.names_of(f"bpf_{how.by}").get(command or 0, "") if how and how.by else ""
 
 
 def is_read(event: Event, index: int, how: Shown | None, command: int | None) -> bool:
-    """Whether something stands behind the argument in the record."""
+    """Whether the record can hold data for the argument in addition to its number."""
     kind = event.arguments[index].type
     if not event.is_syscall:
         return kind in TEXT_TYPES or kind in (VECTOR, BYTES_TYPE) or kind in TYPED
@@ -43,7 +43,9 @@ def is_read(event: Event, index: int, how: Shown | None, command: int | None) ->
 
 
 def decides(event: Event, argument: Argument) -> tuple[int, int, frozenset[int]]:
-    """Which argument says what this one is, its mask, and the values that say something; -1 if none does."""
+    """(index of the argument that decides the meaning of this one, its mask, its values that have a declared meaning).
+    The index is -1 if no argument decides.
+    """
     commands = commands_of(event.name)
     how = of_call(event.name, argument.name, argument.type) if event.is_syscall else None
     if how is not None and how.by:
@@ -57,27 +59,27 @@ def decides(event: Event, argument: Argument) -> tuple[int, int, frozenset[int]]
 
 @cache
 def pointing(event: Event, argument: Argument) -> frozenset[int]:
-    """The commands with which an argument is a pointer, and no number."""
+    """The commands for which an argument is a pointer."""
     commands = commands_of(event.name)
     by_value = commands.by_value if commands else {}
     return frozenset(v for v, each in by_value.items() if argument.name in each and each[argument.name].is_pointer)
 
 
 class Commanded(int):
-    """The value of an argument that another one decides the words of."""
+    """The value of an argument whose words depend on a command. It carries that command."""
 
     command: int
 
     @classmethod
     def of(cls, value: int, command: int) -> Commanded:
-        """That value, with that command."""
+        """`value` with `command`."""
         found = cls(value)
         found.command = command
         return found
 
 
 class WordsByCommand:
-    """A parser of such values: it needs the command that they carry."""
+    """Parser for Commanded values. Other values are shown as plain numbers."""
 
     def __init__(self, event: Event, argument: str) -> None:
         commands = commands_of(event.name)
@@ -94,12 +96,12 @@ class WordsByCommand:
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """What each word stands for, whatever the command."""
+        """The number of each word, over all commands."""
         return {word: number for parser in self._parsers.values() for word, number in numbers_of_words(parser).items()}
 
 
 def words_of(event: Event, index: int) -> Parser | None:
-    """The words of a number, by its command if it has one; None if it has none."""
+    """The parser of a number, by command if its words depend on one; None if it has no words."""
     argument = event.arguments[index]
     if decides(event, argument)[0] < 0 or not event.is_syscall:
         return parser_of(event.name, argument.name, argument.type)

@@ -1,4 +1,4 @@
-"""Numbers as words of one table of `bpf/tables/words.tsv`. Bits without a name show as hex; nothing is dropped."""
+"""Numbers as words of one table of `bpf/tables/words.tsv`. Unnamed bits are shown in hex; nothing is dropped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache, partial
 from headrace.bpf.tables import words
 
 Parser = Callable[[int], str]
-"""Of one unsigned raw value, without the bits that the kernel does not use (bpf/tables/widths.py)."""
+"""Renders an unsigned raw value, without the bits that the kernel does not use (bpf/tables/widths.py)."""
 Bits = Iterable[tuple[int, str]]
 LOW = 0xFFFFFFFF
 
@@ -20,7 +20,9 @@ def signed32(raw: int) -> int:
 
 
 def bits(value: int, names: Bits, none: str = "0") -> str:
-    """Names of the set bits, joined by `|`, the unnamed rest in hex. Names of several bits come before their parts."""
+    """Names of the set bits, joined by `|`, then unnamed bits in hex; `none` if no bit is set. `names` must list names
+    of several bits before their parts.
+    """
     found = []
     left = value
     for mask, name in names:
@@ -36,7 +38,7 @@ SMALL = 0x10000
 
 
 def _plain(raw: int) -> str:
-    """A number without a name: small ones, negative ones too, are decimal."""
+    """A number without a name: decimal if it is small or a small negative number, else hexadecimal."""
     return str(signed32(raw)) if raw < SMALL or (1 << 32) - SMALL < raw < 1 << 32 else hex(raw)
 
 
@@ -54,23 +56,23 @@ def _flags(table: str, raw: int) -> str:
 
 @cache
 def named(table: str) -> Parser:
-    """A value by its name in a table of bpf/tables/words.tsv."""
+    """Parser that looks a value up in a table of bpf/tables/words.tsv."""
     negative = any(number >> 63 for number, _ in words.words_of(table))
     return partial(_signed_word if negative else word, table)
 
 
 @cache
 def flagged(table: str) -> Parser:
-    """Flags by theirs."""
+    """Parser for flags of a table of bpf/tables/words.tsv."""
     return partial(_flags, table)
 
 
 def table_of(parser: Parser) -> str | None:
-    """The table whose words a parser gives, if that is all that it does."""
+    """The table of a parser that only looks up words of one table; None for other parsers."""
     plain = isinstance(parser, partial) and parser.func in (word, _signed_word, _flags)
     return parser.args[0] if plain else None  # type: ignore[attr-defined]
 
 
 def both(first: str, rest: str) -> str:
-    """Two parts of a number in words, of which one may be nothing."""
+    """Joins the words of two parts of a number. Either part may be empty."""
     return "|".join(part for part in (first, rest) if part) or "0"

@@ -1,4 +1,4 @@
-"""What a call is asked to do, where that is put together of parts: requests of ioctl, operations of futex."""
+"""Operation codes that are composed of parts: requests of ioctl, operations of futex."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from headrace.workers.decode.numbers import LOW, bits, both, word
 IOCTL_SIZE = 0x3FFF << 16
 IOCTL = re.compile(r"_IO(|R|W|WR)\((0x[0-9a-f]+), (0x[0-9a-f]+)(?:, (\d+))?\)")
 IOCTL_DIRECTIONS = ("", "W", "R", "WR")
-"""By the two highest bits of a request (include/uapi/asm-generic/ioctl.h)."""
+"""Indexed by the two highest bits of a request (include/uapi/asm-generic/ioctl.h)."""
 
 
 class Requests:
-    """Requests of ioctl by name, with the size of the caller's buffer where they have it; others by their parts."""
+    """Parser for ioctl requests: by name, with the size of the caller's buffer if it is encoded; unknown ones by
+    parts.
+    """
 
     def __call__(self, raw: int) -> str:
         if raw >> 32 or raw in self.known:
@@ -27,12 +29,12 @@ class Requests:
 
     @property
     def known(self) -> Mapping[int, str]:
-        """Those of one number."""
+        """Names of requests with a fixed number."""
         return words.names_of("ioctl")
 
     @property
     def numbers(self) -> Mapping[str, int]:
-        """What each word stands for."""
+        """The number of each name."""
         return words.numbers_of("ioctl")
 
 
@@ -40,7 +42,7 @@ ioctl_request = Requests()
 
 
 def request_number(text: str) -> int | None:
-    """The number of `HIDIOCGNAME(8)` or `_IOR(0x48, 0x6, 8)`."""
+    """The number of a request such as `HIDIOCGNAME(8)` or `_IOR(0x48, 0x6, 8)`; None if it is invalid."""
     if match := IOCTL.fullmatch(text):
         direction = IOCTL_DIRECTIONS.index(match[1])
         return direction << 30 | int(match[4] or 0) << 16 | int(match[2], 16) << 8 | int(match[3], 16)
@@ -55,7 +57,7 @@ def futex_operation(raw: int) -> str:
 
 
 def futex_wake(raw: int) -> str:
-    """`val3` of FUTEX_WAKE_OP: what is done to the second futex, and when its waiters are woken."""
+    """`val3` of FUTEX_WAKE_OP: the operation on the second futex, and the condition for waking its waiters."""
     operation, comparison = raw >> 28 & 7, raw >> 24 & 0xF
     shift = "FUTEX_OP_OPARG_SHIFT|" if raw >> 31 & 1 else ""
     done = f"{shift}{word('futex_wake', operation)}({raw >> 12 & 0xFFF})"
@@ -63,5 +65,5 @@ def futex_wake(raw: int) -> str:
 
 
 def futex_bitset(raw: int) -> str:
-    """Which waiters are meant."""
+    """Bit set that selects the waiters."""
     return "FUTEX_BITSET_MATCH_ANY" if raw == LOW else hex(raw)

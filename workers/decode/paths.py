@@ -1,7 +1,7 @@
-"""Paths as the kernel side carries them, and as people write them.
+"""Converts paths from the form in records to ordinary path strings.
 
-A walked path (bpf/c/path.h) is its components from the last to the first, each with a NUL; the component `/` is the
-root, and what has none (memfd) stands without. Names are bytes: nothing is decoded here.
+A walked path (bpf/c/path.h) consists of its components from the last to the first, each followed by a NUL. The
+component `/` is the root; a file outside any root (memfd) has none. Names are bytes and are not decoded here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ ROOT = b"/"
 
 
 def walked(data: bytes) -> bytes:
-    """A walked path, its last NUL there or not, from the first component to the last."""
+    """A walked path with its components in normal order. The last NUL is optional."""
     parts = data.rstrip(b"\0").split(b"\0")
     if parts[-1] != ROOT:
         return b"/".join(reversed(parts))
@@ -20,19 +20,20 @@ def walked(data: bytes) -> bytes:
 
 
 def own_root(data: bytes, whole: int) -> bytes | None:
-    """A walked path as the process's own root has it; None if it is not below that. `whole` is not 0."""
+    """A walked path relative to the process's own root; None if it is outside that root. `whole` must not be 0."""
     return None if whole == ROOT_NOT_MET else walked(data[: whole - 1] + ROOT)
 
 
 def joined(base: bytes, whole: int, name: bytes) -> tuple[bytes, bytes | None]:
-    """`name` as seen from the walked directory `base`, normalised: the path, and as the own root has it.
+    """(`name` resolved against the walked directory `base` and normalised; the same relative to the process's own
+    root, None if it is outside that root).
 
-    `whole` is the base's. An absolute name starts from `base`, too, which is then the root of the process. It is
-    text alone: a symbolic link on the way is not followed, and `..` behind one takes its name back.
+    `whole` belongs to the base. An absolute name also starts from `base`, which is then the root of the process.
+    Resolution is lexical: symbolic links are not followed, and `..` after a link removes the name of the link.
     """
     parts = base.rstrip(b"\0").split(b"\0")
     found = [part for part in reversed(parts) if part not in (ROOT, b"")]
-    # names above the own root: `..` does not get there
+    # number of components above the own root, which `..` cannot remove
     above = len(found) - base[: whole - 1].count(b"\0") if 0 < whole < ROOT_NOT_MET else 0
     for part in name.split(b"/"):
         if part == b"..":

@@ -1,4 +1,4 @@
-"""Socket addresses as maps of strings, as Tracee shows them (include/uapi/linux/socket.h and friends)."""
+"""Socket addresses as maps of strings, in Tracee's format (include/uapi/linux/socket.h and others)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def _inet(data: bytes) -> dict[str, str]:
 
 
 def ipv4(packed: bytes) -> str:
-    """An address of four bytes."""
+    """Text of a packed IPv4 address (4 bytes)."""
     return str(ipaddress.IPv4Address(packed))
 
 
 def ipv6(packed: bytes) -> str:
-    """As inet_ntop(3) and RFC 5952 write it: of a mapped address, the last four bytes as of IPv4."""
+    """Text of a packed IPv6 address, as in inet_ntop(3) and RFC 5952. Mapped addresses end in IPv4 notation."""
     address = ipaddress.IPv6Address(packed)
     mapped = address.ipv4_mapped
     return str(address) if mapped is None else f"::ffff:{mapped}"
@@ -95,19 +95,19 @@ _EXACT: dict[int, Callable[[bytes], bool]] = {
     AF_NETLINK: lambda data: len(data) == 12 and data[2:4] == bytes(2),
     AF_PACKET: lambda data: len(data) == 20 and data[11] <= 8 and not any(data[12 + data[11] :]),
 }
-"""Whether the map of an address says all of its bytes."""
+"""Whether the map of an address preserves all of its bytes."""
 
 
 def is_exact(data: bytes) -> bool:
-    """Whether no other bytes give the same map as these: what a family leaves unused is zero, text is UTF-8."""
+    """Whether only these bytes decode to this map: unused bytes are zero and text is UTF-8."""
     family = int.from_bytes(data[:2], "little")
     _, least = _DECODERS.get(family, (None, 0))
-    # what is shown raw says all
+    # raw addresses preserve all bytes
     return family not in _EXACT or len(data) < least or _EXACT[family](data)
 
 
 def decode(data: bytes) -> dict[str, str]:
-    """The address; one that is too short for its family, or of another family, is shown raw."""
+    """Decodes an address. One of an unknown family, or too short for its family, has a `raw` value."""
     if len(data) < 2:
         return {"raw": data.hex()}
     family = struct.unpack_from("<H", data)[0]

@@ -1,5 +1,5 @@
-"""Structures that calls point to, as maps of numbers and words: those of `bpf/tables/structs.txt`, and some that no
-declaration can say: addresses, control messages, values of socket options, sets of descriptors.
+"""Decodes structures that calls point to into maps of numbers and words: the ones in `bpf/tables/structs.txt`, and
+some that no declaration can express: addresses, control messages, socket option values, descriptor sets.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from headrace.workers.decode.sockaddr import ipv4, ipv6
 Value = object
 Reader = Callable[[bytes], Value]
 PADDING = "pad"
-"""Members of such names are not shown."""
+"""Members whose names begin with this are not shown."""
 NUMERIC = frozenset("limit signal errno sigcode s32 dirfd utime".split())
-"""Parsers that name some numbers and leave the others."""
+"""Parsers that name some numbers and leave the others as numbers."""
 SIGNED = ("s8", "s16", "s32", "s64", "long")
 IDS = ("Uid", "Gid", "Suid", "Sgid", "Euid", "Egid", "Fsuid", "Fsgid", "UserNamespace", "SecureBits")
 CAPABILITIES = ("CapInheritable", "CapPermitted", "CapEffective", "CapBounding", "CapAmbient")
@@ -33,21 +33,21 @@ MAX_MESSAGES, MAX_SAID = 64, 4096
 
 @dataclass(frozen=True)
 class Decoder:
-    """What makes a value of bytes, and how many it needs at least."""
+    """Function that decodes bytes to a value, and the minimum number of bytes that it needs."""
 
     read: Reader
     least: int
     has_texts: bool = True
-    """Whether a value can have texts, which may not say which bytes they were."""
+    """Whether a value can contain texts, which may not preserve the original bytes."""
 
 
 def _text(data: bytes) -> str:
-    """Up to a NUL; what is not UTF-8 shows as the replacement character."""
+    """The text up to a NUL. Invalid UTF-8 becomes the replacement character."""
     return data.split(b"\0", 1)[0].decode("utf-8", "replace")
 
 
 def is_lossy(value: Value) -> bool:
-    """Whether some text of a value does not say which bytes it was."""
+    """Whether some text in a value does not preserve the original bytes."""
     if isinstance(value, str):
         return "\ufffd" in value
     if isinstance(value, dict):
@@ -56,12 +56,12 @@ def is_lossy(value: Value) -> bool:
 
 
 def _scalar(kind: str) -> Reader:
-    """Of what is in network order."""
+    """Reader of a value in network byte order."""
     return {"in4": ipv4, "in6": ipv6}.get(kind, lambda data: int.from_bytes(data, "big"))
 
 
 def _shown(how: str) -> Callable[[int], Value]:
-    """A member's words; what has none stays a number. What was said once is remembered: most values come again."""
+    """Function that returns a member's words, or the number if it has none. Results are cached."""
     parser, said = parser_from(how), dict[int, Value]()
     numeric = how[0] == "=" or how[1:] in NUMERIC
 
@@ -77,18 +77,18 @@ def _shown(how: str) -> Callable[[int], Value]:
 
 
 CODES = {"s8": "b", "u8": "B", "s16": "h", "u16": "H", "s32": "i", "u32": "I", "s64": "q", "u64": "Q"}
-"""Of struct.unpack()."""
+"""Format codes of struct.unpack()."""
 
 
 def _code(kind: str, size: int, words: bool) -> str:
-    """How a number is unpacked; one that is shown in words is unsigned."""
+    """Format code of a number. A number that is shown in words is unsigned."""
     signed = kind in SIGNED and not words
     return CODES[f"{'s' if signed else 'u'}{8 * size}"]
 
 
 @dataclass(frozen=True)
 class _Part:
-    """How one member is unpacked: `code` of struct, so many values, and what is made of each (None: nothing)."""
+    """How to unpack one member: format code, number of values, and a conversion for each (None: none needed)."""
 
     name: str
     code: str
@@ -112,7 +112,7 @@ def _part(place: Place, compat: bool) -> _Part:
 
 
 class _Compiled:
-    """A layout, unpacked at once."""
+    """A layout compiled to one struct.unpack() call."""
 
     def __init__(self, layout: Layout, compat: bool) -> None:
         self._layout, self._compat = layout, compat
@@ -126,7 +126,7 @@ class _Compiled:
         self._ends = [place.offset + place.size for place in layout.places]
 
     def read(self, data: bytes) -> Value:
-        """The members; of bytes that end early, those that are whole."""
+        """The members; for truncated data, only the complete ones."""
         size = self._unpack.size
         if len(data) < size:
             return self._beginning(data)
@@ -158,18 +158,18 @@ def _compiled(layout: Layout, compat: bool) -> _Compiled:
 
 
 def _elements(layout: Layout, compat: bool, data: bytes) -> Value:
-    """Of an array, as many as the bytes have."""
+    """All complete elements of an array."""
     size, read = layout.size, _compiled(layout, compat).read
     return [read(data[at : at + size]) for at in range(0, len(data) - size + 1, size)]
 
 
 def decode(name: str, data: bytes, compat: bool = False) -> Value:
-    """One struct. KeyError if there is none of that name."""
+    """Decodes one struct. Raises KeyError if there is no struct of that name."""
     return _compiled(layout_of(name, compat), compat).read(data)
 
 
 def _least(name: str, compat: bool) -> int:
-    """Bytes without which nothing can be said: the first member, or the whole value."""
+    """Minimum number of bytes to decode anything: the size of the first member."""
     layout = layout_of(name, compat)
     return layout.places[0].size
 
@@ -185,7 +185,7 @@ def _set_bits(data: bytes) -> Value:
 
 
 def decoder_of(how: Shown, compat: bool, variant: str = "") -> Decoder:
-    """Of a SPEC of bpf/tables/arguments.txt. `variant`: the word of the argument that decides which struct it is."""
+    """Decoder for a SPEC of bpf/tables/arguments.txt. `variant`: the word of the argument that selects the struct."""
     name = how.struct
     if how.by:
         name = f"{how.struct}/{variant}"
@@ -244,7 +244,9 @@ TEXT_OPTIONS = {"SO_BINDTODEVICE", "TCP_CONGESTION", "TCP_ULP", "SO_PEERSEC"}
 
 
 def option_value(level: int, option: int, data: bytes, compat: bool) -> Value:
-    """The value of a socket option: a struct or a text where it is one, else a number if it has four bytes."""
+    """The value of a socket option: a struct or a text if it is known to be one, a number if it has four bytes, else
+    hexadecimal digits.
+    """
     parser = parser_by_command("setsockopt", "optname", level)
     name = parser(option) if parser else ""
     if name in TEXT_OPTIONS:
@@ -264,7 +266,7 @@ def _iovecs(data: bytes, compat: bool) -> Value:
 
 
 def typed_decoder(kind: str, compat: bool) -> Decoder | None:
-    """Of a C type that has a form of its own, whatever the call; None if it has none."""
+    """Decoder for a C type that has the same form in every event; None if it has none."""
     if kind == SOCKADDR:
         return Decoder(decode_sockaddr, 2)
     if kind == "slim_cred_t":

@@ -1,4 +1,4 @@
-"""Names of numbers that no uapi header has as such, or that are put together (the others: bpf/tables/words.py)."""
+"""Names of numbers that are missing from the uapi headers or composed of parts (for others: bpf/tables/words.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FILE_TYPE = {
     0o020000: "S_IFCHR",
     0o010000: "S_IFIFO",
 }
-"""The three bits of a class together have a name of their own."""
+"""Names of the file type in st_mode (S_IFMT)."""
 MODE = (
     (0o4000, "S_ISUID"),
     (0o2000, "S_ISGID"),
@@ -31,6 +31,7 @@ MODE = (
     (0o002, "S_IWOTH"),
     (0o001, "S_IXOTH"),
 )
+"""Permission bits. The three bits of a class together have their own name, listed before them."""
 ERRNO = dict(errno.errorcode) | {
     11: "EAGAIN",
     35: "EDEADLK",
@@ -43,13 +44,13 @@ ERRNO = dict(errno.errorcode) | {
     516: "ERESTART_RESTARTBLOCK",
     517: "EPROBE_DEFER",
 }
-"""Results -512 to -516 mean that the kernel will restart the call; user space never sees them."""
+"""Results -512 to -516 make the kernel restart the call; user space never sees them."""
 ALERT = {
     1: "Mmaped region with W+E permissions!",
     2: "Protection changed to Executable!",
     3: "Protection changed from E to W+E!",
     4: "Protection changed from W+E to E!",
 }
-"""mem_prot_alert, in Tracee's words. 4: it was writable, is executable, and is no longer writable."""
+"""Values of mem_prot_alert, in Tracee's words. 4: was writable, is now executable and no longer writable."""
 MOUNT_MAGIC = 0xC0ED0000
-"""The upper half of the flags, as programs older than Linux 2.4 pass it; the kernel takes it away."""
+"""Upper half of the flags as programs older than Linux 2.4 pass it. The kernel removes it."""

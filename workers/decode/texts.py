@@ -1,6 +1,6 @@
-"""The texts of one argument, row by row: what stood behind a pointer, and paths put together.
+"""Texts of one argument per row: data that pointers pointed to, and resolved paths.
 
-Views and conditions read texts here, so that both mean the same path.
+Views and conditions both read texts here and therefore see the same path.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ SOURCES = {SOURCE_USER_EXIT: "user-exit", SOURCE_KERNEL: "kernel", SOURCE_USER_E
 TEXT_TYPES = frozenset({"const char*", "char*"})
 NAMES_OUT = ("readlink", "readlinkat", "getcwd")
 PASSED = frozenset({"syscall_pathname", "target"})
-"""Texts of other events that come from the caller's memory."""
+"""Text arguments of events other than calls that come from the caller's memory."""
 OUTSIDE = 16
-"""A status that no record has: the file is not below the process's own root."""
+"""A status that no record has: the file is outside the process's own root."""
 
 
 class Text(NamedTuple):
-    """A text, or why there is none: `status` None if nothing was read."""
+    """A text, or the reason why it is missing. `status` is None if nothing was read."""
 
     status: int | None
     source: str = ""
@@ -46,7 +46,7 @@ class Text(NamedTuple):
 
     @property
     def known(self) -> bytes | None:
-        """The whole text, or None: what was cut is not known."""
+        """The complete text; None if it is missing or truncated."""
         return self.data if self.status == BLOB_OK else None
 
 
@@ -54,13 +54,13 @@ ABSENT = Text(None)
 
 
 def is_buffer(event: Event, argument: Argument) -> bool:
-    """Whether it has a length, so that a NUL is a byte like others; names that the kernel writes have none."""
+    """Whether the argument has a length, which makes NUL an ordinary byte. Names written by the kernel do not count."""
     how = shown.of(event.name, argument.name, argument.type) if event.is_syscall else None
     return how is not None and how.text and bool(how.count) and event.name not in NAMES_OUT
 
 
 class Texts:
-    """Reads one argument of one event."""
+    """Reader for the texts of one argument of one event."""
 
     def __init__(self, event: Event, index: int) -> None:
         argument = event.arguments[index]
@@ -75,7 +75,9 @@ class Texts:
         self._usual = SOURCE_USER_EXIT if event.is_syscall or argument.name in PASSED else SOURCE_KERNEL
 
     def simple(self, rows: Rows, chosen: Array, found: Blobs) -> Array | None:
-        """The blobs (positions in `found`) if their bytes alone decide all texts; `shown` makes them such."""
+        """Positions in `found` of the chosen rows' blobs, if each text depends only on the bytes of its blob; else
+        None. shown() converts these bytes.
+        """
         if not self._is_text or self._own or self._form == NAME:
             return None
         entries = found.entries(self.index, len(rows), chosen)
@@ -84,11 +86,13 @@ class Texts:
         return None if (found.arg == BLOB_BASE | self.index).any() else entries
 
     def shown(self, data: bytes) -> Text:
-        """The text of a simple blob."""
+        """The text of a blob for which simple() holds."""
         return Text(BLOB_OK, SOURCES[self._usual], paths.walked(data) if self._form == PATH else data)
 
     def known(self, rows: Rows, chosen: Array, found: Blobs) -> list[bytes | None]:
-        """The whole text of each chosen row, None where it is not known: at once, if no two blobs make one text."""
+        """The complete text of each chosen row, None if unknown. Converts all texts at once unless bases must be
+        joined.
+        """
         if self._own or (found.arg == BLOB_BASE | self.index).any():
             return [text.known for text in self.read(rows, chosen, found)]
         entries = found.entries(self.index, len(rows), chosen)
@@ -125,7 +129,7 @@ class Texts:
         if self._form == PATH:
             data = paths.walked(data)
         elif self._is_text:
-            data = data.rstrip(b"\0")  # as byte_strings() does: some results count their NUL
+            data = data.rstrip(b"\0")  # like byte_strings(): some results count their NUL
         return Text(status, source, data)
 
     @staticmethod
@@ -141,7 +145,7 @@ class Texts:
             if status != BLOB_OK:
                 return Text(status, LEXICAL)
         name, left = bytes_of(rows, found, entry), int(found.whole[entry])
-        if left:  # the kernel has gone the rest, to the directory that the base is
+        if left:  # the kernel has resolved the name up to here, to the base directory
             name = name[left - 1 :]
         source = SOURCES[SOURCE_KERNEL] if left else LEXICAL
         path, own = paths.joined(bytes_of(rows, found, base), int(found.whole[base]), name)

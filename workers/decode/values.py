@@ -1,4 +1,4 @@
-"""Numbers, many at once: runs and groups of the same, and `decimals`, numbers into text at the speed of numpy."""
+"""Operations on many numbers at once: runs, groups, and fast conversion to decimal text with numpy."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def is_pointer(kind: str) -> bool:
 
 
 FEW_KEYS = 24
-"""So few are looked up in less time than runs are found."""
+"""With fewer keys, looking all of them up is faster than finding runs."""
 
 
 def by_runs(keys: Array, numbers_of: Callable[[list[Any]], Array]) -> Array:
-    """`numbers_of` of all keys, an array of integers; those that follow their like are not looked up."""
+    """`numbers_of` of all keys, as an array of integers. Only the first key of each run is looked up."""
     size = len(keys)
     if size < FEW_KEYS:
         return numbers_of(keys.tolist())
     changes = (keys[1:] != keys[:-1]).nonzero()[0]
     if 2 * len(changes) >= size:
         return numbers_of(keys.tolist())
-    # where runs begin, and the end of the last
+    # starts of the runs, and the end of the last
     bounds = np.empty(len(changes) + 2, np.intp)
     bounds[0], bounds[-1] = 0, size
     np.add(changes, 1, out=bounds[1:-1])
@@ -38,7 +38,7 @@ def by_runs(keys: Array, numbers_of: Callable[[list[Any]], Array]) -> Array:
 
 
 def grouped(keys: Array) -> tuple[Array, list[Array]]:
-    """Distinct keys (of an array of integers), and where each of them is, in order."""
+    """The distinct keys of an integer array in ascending order, and the positions of each in ascending order."""
     order = keys.argsort(kind="stable")
     ordered = keys[order]
     bounds = [0, *((ordered[1:] != ordered[:-1]).nonzero()[0] + 1).tolist(), len(keys)]
@@ -46,9 +46,9 @@ def grouped(keys: Array) -> tuple[Array, list[Array]]:
 
 
 def decimals(lead: bytes, numbers: Array) -> Array:
-    """`lead` and the decimal digits of each number (u64), as an array of bytes (dtype S).
+    """`lead` followed by the decimal digits of each number (u64), as an array of bytes (dtype S).
 
-    Numbers of 19 digits, as nanoseconds since 1970 are until 2286, take some 40 ns each.
+    The fast path takes about 40 ns per number and requires 19 digits, as nanoseconds since 1970 have until 2286.
     """
     least, most = (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, 0)
     if not NINETEEN_DIGITS[0] <= least <= most < NINETEEN_DIGITS[1]:
@@ -62,7 +62,7 @@ def decimals(lead: bytes, numbers: Array) -> Array:
         block[:, column] = FOUR_DIGITS[(rest - upper * np.uint64(10_000)).astype(np.intp)]
         rest = upper
     text = block.view(np.uint8)
-    # of the five groups of four digits the first has one too many: the lead ends over it
+    # five groups of four digits have one digit too many: the lead overwrites it
     text[:, spare : spare + len(lead)] = np.frombuffer(lead, np.uint8)
     found: Array = np.ascontiguousarray(text[:, spare:]).view(f"S{width}").reshape(-1)
     return found

@@ -1,4 +1,4 @@
-"""From words back to numbers: what the parsers of flags.py give, asked for values that have all names between them."""
+"""Maps words back to numbers, by calling the parsers of flags.py with values that cover all names."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from headrace.bpf.tables import words
 from headrace.workers.decode.numbers import Parser, table_of
 
 PLAIN_VALUES = 0x9000
-"""Numbers below it are asked for their names: requests of ioctl are the largest of these."""
+"""Numbers below this are tried. The largest named ones are requests of ioctl."""
 
 
 def sample_values() -> Iterator[int]:
-    """Values that have all names between them: small ones, negative ones of both widths, and one or two bits."""
+    """Values that cover all names: small ones, negative ones of both widths, and all with one or two bits set."""
     yield from range(PLAIN_VALUES)
     yield from (top - n for top in (1 << 32, 1 << 64) for n in range(1, 200))
     yield from (1 << one | 1 << other for one in range(64) for other in range(one + 1))
@@ -21,7 +21,7 @@ def sample_values() -> Iterator[int]:
 
 @cache
 def numbers_of_words(parser: Parser) -> dict[str, int]:
-    """The value that each word of a parser stands for: the one with the fewest bits that has it in its words."""
+    """The value of each word of a parser: the one with the fewest bits among the values that include the word."""
     table = table_of(parser)
     if table is not None:
         return words.numbers_of(table)
@@ -37,5 +37,5 @@ def numbers_of_words(parser: Parser) -> dict[str, int]:
 
 
 def known_words(parser: Parser) -> set[str]:
-    """The names that a parser can give."""
+    """All names that a parser can return."""
     return {word for word in numbers_of_words(parser) if not word.lstrip("-")[:1].isdigit()}

@@ -1,4 +1,4 @@
-"""What a worker has of signatures: the engine that finds, code that looks closer, and the lines that tell."""
+"""Detection in a worker: the engine finds matches, signatures in Python refine them, and findings become lines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from headrace.workers.views.style import Facts
 
 
 def unplaced(rule: Rule) -> bytes:
-    """What a rule is, wherever it stands in its file."""
+    """The encoded rule without its line number. A rule that moved in its file compares equal."""
     return msgspec.msgpack.encode(msgspec.structs.replace(rule, line=0))
 
 
@@ -39,29 +39,29 @@ def _lives(tree: ProcessTree, key: Any) -> bool:
 
 
 class RuleSet(msgspec.Struct, frozen=True):
-    """Rules that have been checked, as the workers get them."""
+    """Checked rules, as the supervisor sends them to the workers."""
 
     rules: tuple[Rule, ...]
     generation: int = 1
-    """How often they were loaded."""
+    """Counts the loads of the rules, from 1."""
     numbers: dict[str, int] = {}
-    """Of each signature in Python by its id: from 1, its own for as long as it stays what it is."""
+    """Id of each signature in Python -> its number, from 1. A signature keeps its number until it changes."""
 
 
 class Detector:
-    """Signatures of one generation."""
+    """The signatures of one generation."""
 
     def __init__(
         self, rules: Sequence[Rule], catalogue: Catalogue, report: Report = lambda text: None, generation: int = 1
     ) -> None:
-        """`report`: told what goes wrong in signatures in Python."""
+        """`report` receives a message for each error in a signature in Python."""
         self.rules, self._catalogue, self._report = (*rules, UNDECIDED), catalogue, report
         self.generation = generation
         self._engine = Engine(self.rules, catalogue)
         self._code: dict[int, CodeRule] = code_rules(self.rules)
         self._numbers: dict[int, int] = {}
         self.guard: Callable[[int], None] = lambda number: None
-        """Told which signature in Python runs, from 1, and 0 when none does any more."""
+        """Called with the number of a signature in Python, from 1, before it runs, and with 0 afterwards."""
         self._counts = argument_counts(catalogue)
         self.gaps = Gaps()
         self._history: History | None = None
@@ -72,14 +72,14 @@ class Detector:
 
     @classmethod
     def of(cls, encoded: bytes, catalogue: Catalogue, report: Report) -> Detector:
-        """From an encoded RuleSet."""
+        """A detector for an encoded RuleSet."""
         given = msgspec.msgpack.decode(encoded, type=RuleSet)
         found = cls(given.rules, catalogue, report, given.generation)
         found._numbers = {position: given.numbers[found.rules[position].id] for position in found._code}
         return found
 
     def adopt(self, before: Detector) -> None:
-        """Go on with what signatures that have not changed have kept, and with the gaps that are known."""
+        """Take over from the previous generation: the state of unchanged signatures, the gaps and the history."""
         self.gaps, self._history = before.gaps, before._history
         kept = {unplaced(code.rule): code for code in before._code.values()}
         for position, code in self._code.items():
@@ -87,7 +87,7 @@ class Detector:
 
     @property
     def shared(self) -> list[int]:
-        """Events that must be seen whatever worker they are of."""
+        """Ids of the events that this worker must see for all processes, including those of other workers."""
         names = {name for rule in self.rules for name in rule.shared}
         return [self._catalogue.by_name[name].id for name in sorted(names)]
 
@@ -101,7 +101,7 @@ class Detector:
         before_s: float = 0,
         describe: Describe = nobody,
     ) -> None:
-        """Make ready to render. `before_s`: so much of what processes did before is kept for findings."""
+        """Prepare for rendering. `before_s`: seconds of process history to keep for findings."""
         if self._history is None and before_s:
             self._history = History(before_s)
         self._lines = FindingLines(
@@ -118,36 +118,36 @@ class Detector:
         )
 
     def forget_who(self) -> None:
-        """More is known of containers than there was."""
+        """Render processes again, because more is known about containers."""
         assert self._lines is not None
         self._lines.forget_who()
 
     def switch_off(self, numbers: Sequence[int]) -> None:
-        """Signatures in Python that are off, by their numbers."""
+        """Switch off the signatures in Python with these numbers."""
         for position, code in self._code.items():
             if self._numbers.get(position) in numbers:
                 code.switch_off()
 
     def write_counts(self, rules: Any, values: Any) -> None:
-        """What the rules have cost since they were loaded, and what became of values (TALLIES of the plan)."""
+        """Write the cost of each rule since it was loaded, and the counters of values (TALLIES of the plan)."""
         self._engine.tally.write(rules)
         for name, count in self._engine.values().items():
             values[name] = count
         values["before_dropped"] = self._history.dropped if self._history else 0
 
     def keep(self, rows: Rows, contexts: Contexts) -> None:
-        """A turn is done with: remember what processes did, if findings shall have it."""
+        """Called at the end of a turn: adds its rows to the history, if findings show it."""
         if self._history:
             self._history.keep(rows.select(~rows.foreign) if rows.foreign.any() else rows, contexts)
 
     def match(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
-        """Rows of this worker that rules match."""
+        """The rows of this worker that rules match."""
         found = self._with_undecided(self._matched(rows, contexts, tree), rows.foreign)
         self._engine.tally.add_matches(found.rules)
         return found
 
     def _with_undecided(self, found: Matches, foreign: Any) -> Matches:
-        """The rows as well that a limit of ours left undecided for some rule: that is a finding, too."""
+        """Adds the finding UNDECIDED to each row that a limit of headrace left undecided for some rule."""
         own = {row: what for row, what in found.undecided.items() if not foreign[row]}
         if not own:
             return found
@@ -183,7 +183,7 @@ class Detector:
         return Matches(np.array(at, np.int64), kept, data, caused, found.undecided)
 
     def _ask(self, found: Matches, view: View) -> dict[tuple[int, int], Answer]:
-        """What signatures in Python find in what the engine let through, by (row, rule)."""
+        """The findings of signatures in Python on the rows that the engine matched, by (row, rule)."""
         lines = self._lines
         assert lines is not None
         rows_of: dict[int, list[int]] = {}
@@ -230,19 +230,19 @@ class Detector:
         return sorted(found, key=lambda given: given.at)
 
     def _forget(self, view: View) -> None:
-        """What is kept of processes that have ended: exits of this worker's, and of those it was told of."""
+        """Drop the state of processes that have ended."""
         for code in self._code.values():
             if code.rule.state in ("process", "fork"):
                 code.states.keep(lambda key: _lives(view.tree, key))
 
     def take_cut(self) -> int:
-        """How many findings were shortened since it was asked last."""
+        """Returns the number of shortened findings since the last call."""
         if self._lines is None:
             return 0
         cut, self._lines.cut = self._lines.cut, 0
         return cut
 
     def render(self, rows: Rows, contexts: Contexts, matches: Matches, part: slice) -> Rendered:
-        """Their findings."""
+        """The findings of some of the matches, as lines."""
         assert self._lines is not None
         return self._lines.render(rows, contexts, matches, part)

@@ -1,1 +1,1 @@
-"""What is known of the processes that events are of."""
+"""Information about the processes that generate events."""

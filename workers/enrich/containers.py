@@ -1,5 +1,5 @@
-"""The container of a process context: its id and runtime as the kernel side has it (bpf/c/containers.h), and what its
-runtime says of it, as far as that is known by now (pipeline/containers/enrichment.py).
+"""The container of a process context: id and runtime come from the BPF programs (bpf/c/containers.h), further details
+from its runtime as far as they are known (pipeline/containers/enrichment.py).
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ OFF = "off"
 
 
 Describe = Callable[[Any], Answer | None]
-"""What is known of the container of a context (a CONTEXT scalar); None if nobody asks."""
+"""Returns what is known of the container of a context (a CONTEXT scalar); None if the run asks no runtime."""
 
 
 class Accounts(Protocol):
-    """Names of users and groups of the host; "" if there is none, or none is known yet."""
+    """Names of users and groups of the host; "" if there is none or it is not known yet."""
 
     def user(self, number: int) -> str: ...
     def group(self, number: int) -> str: ...
 
 
 def nobody(context: Any) -> Answer | None:
-    """Of a run that asks no runtime."""
+    """The Describe of a run that asks no runtime."""
     return None
 
 
 def runtime_name(number: int) -> str:
-    """A runtime's name; "" on the host, and for a number that is none's."""
+    """Name of a runtime; "" on the host and for an unknown number."""
     return RUNTIMES[number] if number < len(RUNTIMES) else ""
 
 
 def runtime_of(context: Any) -> str:
-    """The same of one context (a CONTEXT scalar)."""
+    """Runtime name of a context (a CONTEXT scalar)."""
     return runtime_name(int(context["runtime"]))
 
 
 def shown_id(data: bytes, runtime: int) -> str:
-    """A container's id, from its 32 bytes (bpf/c/containers.h): 64 hexadecimal digits, a name, or a task of ECS and its
+    """Container id from its 32 bytes (bpf/c/containers.h): 64 hexadecimal digits, a name, or an ECS task and its
     number; "" on the host.
     """
     if not any(data):
@@ -53,12 +53,12 @@ def shown_id(data: bytes, runtime: int) -> str:
 
 
 def container_id(context: Any) -> str:
-    """The same of one context (a CONTEXT scalar)."""
+    """Container id of a context (a CONTEXT scalar)."""
     return shown_id(context["container"].tobytes(), int(context["runtime"]))
 
 
 def of_event(context: Any, describe: Describe) -> dict[str, object]:
-    """What an event says of its container: keys of docs/schema.json."""
+    """Container keys of an event, as in docs/schema.json."""
     name = container_id(context)
     answer = describe(context) if name else None
     info = answer.known if answer else None
@@ -78,7 +78,9 @@ def of_event(context: Any, describe: Describe) -> dict[str, object]:
 
 
 def of_finding(context: Any, describe: Describe, whole: bool = True) -> dict[str, object]:
-    """What a finding says of its container; of an event, whose own keys have the rest, without pod and state."""
+    """The container of a finding. For an event, `whole` is false: pod and state are omitted, since the event has keys
+    for them.
+    """
     name = container_id(context)
     if not name:
         return {}

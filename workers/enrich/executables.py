@@ -1,8 +1,8 @@
-"""The SHA-256 of what was run, from the table that the hasher keeps (pipeline/containers/hashes.py).
+"""SHA-256 of executables, from the table that the hasher maintains (pipeline/containers/hashes.py).
 
-Before a turn is rendered, what it needs is asked for, and waited for: for at most WAIT_S, and for no more than a tenth
-of the time in the long run, so that a flood of new files cannot hold up a worker. What is not known by then is
-`pending`.
+Before a turn is rendered, the worker requests the hashes that it needs and waits for them. It waits at most WAIT_S
+per turn and at most a tenth of the time in the long run, so a flood of new files cannot stall a worker. A hash that is
+not known by then is reported as `pending`.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ PENDING, NO_FILE = "pending", "no object"
 
 
 class Known(Protocol):
-    """What a worker asks of the hasher."""
+    """Interface of the hasher."""
 
     def look(self, key: Key) -> tuple[bytes, str] | None:
-        """(digest, why there is none) of a file, or None if it is not known yet."""
+        """(digest, reason if there is none) of a file; None if it is not known yet."""
 
     def ask(self, key: Key, pid: int, path: bytes) -> None:
-        """Have it hashed: a file that a process ran, and its path. Does not wait."""
+        """Request the hash of `path`, a file that process `pid` ran. Does not wait."""
 
 
 class Executables:
-    """Of one worker."""
+    """Hash lookup of one worker."""
 
     def __init__(self, catalogue: Catalogue, known: Known) -> None:
         event = catalogue.by_name[EVENT]
@@ -52,10 +52,10 @@ class Executables:
         self._counts = np.zeros(EVENTS, np.uint8)
         self._counts[event.id] = event.cells
         self._credit_s, self._credited = WAIT_S, time.monotonic()
-        """How long may be waited, as of when."""
+        """Remaining wait time in seconds, and the time at which it was computed."""
 
     def prepare(self, rows: Rows, contexts: Contexts) -> None:
-        """Have ready what rows need."""
+        """Request the hashes of all exec rows, and wait for them within the limits."""
         chosen = np.flatnonzero(rows.event == self._event)
         if not len(chosen):
             return
@@ -81,12 +81,12 @@ class Executables:
         self._credit_s, self._credited = credit_s - (now - began), now
 
     def keys(self, rows: Rows, chosen: Array) -> list[Key]:
-        """Files of the chosen rows, which are of the event."""
+        """File keys of the chosen rows, all of the exec event."""
         device, inode, ctime = (argument(rows, index, chosen).tolist() for index in self._columns)
         return list(zip(device, inode, ctime, strict=True))
 
     def shown(self, key: Key) -> tuple[bytes, str]:
-        """(digest, why there is none)."""
+        """(digest, reason if there is none)."""
         if not key[1]:
             return b"", NO_FILE
         return self._known.look(key) or (b"", PENDING)

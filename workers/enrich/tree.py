@@ -1,14 +1,15 @@
-"""The process tree: who a process is, what it runs and who created it, as lifecycle records tell it.
+"""The process tree: each process, what it runs and who created it, built from lifecycle records.
 
-Every worker keeps the whole of it, since a child usually belongs to another worker than its parent. The
-kernel side sends fork, exec and the end of every traced process to all workers, asked for or not, and the
-image of a process that it had not told of yet before that process's first event (bpf/c/told.h).
+Every worker keeps the whole tree, because a child usually belongs to another worker than its parent. The BPF programs
+send fork, exec and exit of every traced process to all workers, requested or not. If they have not reported the
+image of a process yet, they send it before the first event of that process (bpf/c/told.h).
 
-A process is known by its thread group and start time, so that a PID that is used again is another one. A
-context has the executable's device and inode at its moment: with it the image is found that was running
-then, also after an exec.
+The key of a process is its thread group and start time, so a reused PID is a different process. A context holds
+the device and inode of the executable at its time. This identifies the image that was running then, even after an
+exec.
 
-Bounded by processes and by bytes: processes that ended go first, in the order of their end, then the oldest.
+The tree is bounded by processes and by bytes. Ended processes are evicted first, in the order of their end, then the
+oldest.
 """
 
 from __future__ import annotations
@@ -33,33 +34,33 @@ MAX_PROCESSES = 32768
 MAX_ENDED = 8192
 MAX_BYTES = 64 << 20
 AT_ONCE = 64
-"""Processes that are forgotten together, if there are too many."""
+"""Maximum live processes evicted in one step."""
 MAX_ANCESTORS = 64
 EARLIER_IMAGES = 4
-"""Of a process, for events of before its last exec."""
+"""Earlier images kept per process, for events from before its last exec."""
 FORK, EXEC, EXIT = "sched_process_fork", "sched_process_exec", "sched_process_exit"
 
 
 class Image(NamedTuple):
-    """What a process runs. Texts are None where they could not be read or were cut."""
+    """What a process runs. Texts are None if they could not be read or were truncated."""
 
     dev: int
     inode: int
     ctime_ns: int
     path: bytes | None
     asked: bytes | None = None
-    """As it was asked for (of a script, its interpreter), None if the exec was not seen."""
+    """The path as requested (for a script, its interpreter); None if the exec was not seen."""
     argv: bytes = b""
-    """Each with a NUL behind it."""
+    """Arguments, each followed by a NUL."""
     cwd: bytes | None = None
-    """When it was run."""
+    """Working directory at the exec."""
     bytes: int = 400
-    """What keeping it costs, about."""
+    """Approximate memory size."""
 
 
 @dataclass(slots=True)
 class Process:
-    """One process. `creator` forked it, which is not who adopted it later; `creator_image` is what ran then."""
+    """One process. `creator` forked it and may differ from a later adoptive parent; `creator_image` ran at the fork."""
 
     key: Key
     image: Image | None = None
@@ -71,12 +72,12 @@ class Process:
 
     @property
     def bytes(self) -> int:
-        """What keeping its images costs, about."""
+        """Approximate memory size of its images."""
         now = self.image.bytes if self.image else 0
         return now + sum(image.bytes for image in self.earlier) if self.earlier else now
 
     def image_of(self, dev: int, inode: int) -> Image | None:
-        """The image with that executable; the last one if there is no executable (a task that is ending)."""
+        """The image with that executable, None if unknown; the latest image if `inode` is 0 (a task that is ending)."""
         if not inode:
             return self.image
         for image in (self.image, *self.earlier):
@@ -86,7 +87,7 @@ class Process:
 
 
 class ProcessTree:
-    """State of one worker."""
+    """Process tree of one worker."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._events = {catalogue.by_name[name].id: name for name in (FORK, EXEC, EXIT)}
@@ -104,9 +105,9 @@ class ProcessTree:
         self._bytes = 0
         self._evicted = 0
         self.version = 0
-        """Moves on with every change."""
+        """Incremented by every change."""
         self.followers: WeakSet[Follower] = WeakSet()
-        """Who is told of processes that have ended and are forgotten."""
+        """Notified of each ended process that is evicted."""
 
     def _reader(self, name: str) -> Texts:
         index = self._exec.index(name)
@@ -117,31 +118,31 @@ class ProcessTree:
         return len(self._processes)
 
     def take_evicted(self) -> int:
-        """Processes that were forgotten while they lived, since it was last asked for."""
+        """Returns the number of live processes evicted since the last call."""
         count, self._evicted = self._evicted, 0
         return count
 
     def get(self, key: Key) -> Process | None:
-        """A process, if it is known."""
+        """The process with that key, if it is known."""
         return self._processes.get(key)
 
     def running(self, context: Any) -> tuple[Process | None, Image | None]:
-        """The process of a context (a CONTEXT scalar), and what it ran then; None for what is not known."""
+        """The process of a context (a CONTEXT scalar) and the image that it ran then; None for either if unknown."""
         process = self._processes.get((int(context["tgid"]), int(context["process_start_ns"])))
         image = process.image_of(int(context["exe_dev"]), int(context["exe_inode"])) if process else None
         return process, image
 
     def executable(self, context: Any) -> bytes:
-        """Path of what a context (a CONTEXT scalar) was running; b"" if that is not known."""
+        """Path of the executable of a context (a CONTEXT scalar); b"" if unknown."""
         _, image = self.running(context)
         return (image.path if image else None) or b""
 
     def lifecycle(self, rows: Rows) -> Array:
-        """Which rows are for the tree, as positions. Every row of a turn is asked: one look-up each."""
+        """Positions of lifecycle rows. Costs one lookup per row of a turn."""
         return np.flatnonzero(self._is_lifecycle[rows.event])
 
     def apply(self, rows: Rows, contexts: Contexts) -> None:
-        """Take lifecycle records, of any shard, in the order of their time."""
+        """Apply lifecycle records of any shard in order of their time."""
         self.version += 1
         rows = rows.select(np.argsort(rows.time_ns, kind="stable"))
         found = blobs(rows, self._counts)
@@ -190,7 +191,7 @@ class ProcessTree:
         if known is None:
             self._put(Process(child, image, creator=creator, creator_image=image))
         else:
-            # its exec came by another CPU's buffer, a turn before
+            # its exec came through another CPU's buffer, a turn earlier
             known.creator, known.creator_image = creator, image
             self._bytes -= known.bytes
             known.earlier = known.earlier or ((image,) if image else ())
@@ -205,7 +206,7 @@ class ProcessTree:
         if process.image is not None:
             images = (process.image, *process.earlier)
             if (process.image.dev, process.image.inode, process.image.path) == image[:2] + (image.path,):
-                dropped, process.earlier = images, ()  # told again, or run again: the same to every context
+                dropped, process.earlier = images, ()  # reported again or run again: equal for every context
             else:
                 process.earlier, dropped = images[:EARLIER_IMAGES], images[EARLIER_IMAGES:]
         process.image = image
@@ -221,7 +222,7 @@ class ProcessTree:
         while len(self._ended) > MAX_ENDED or (self._ended and self._over()):
             self._forget(self._ended.popleft())
         while self._processes and self._over():
-            # some at once: a dict whose first keys have gone is slow to find the first that is left
+            # evict in groups: a dict whose first keys were removed is slow to find its first remaining key
             for key in list(itertools.islice(self._processes, AT_ONCE)):
                 if not self._over():
                     break
@@ -242,19 +243,19 @@ class ProcessTree:
 
 
 class Follower(Protocol):
-    """Remembers something of processes."""
+    """Caches data of processes."""
 
     def gone(self, key: Key) -> None: ...
 
 
 class Known(Protocol):
-    """Processes by their keys."""
+    """Lookup of processes by key."""
 
     def get(self, key: Key) -> Process | None: ...
 
 
 def ancestors(tree: Known, process: Process) -> list[Process]:
-    """Who created the process, who created that, and so on, as far as the tree knows them."""
+    """The creator of the process, the creator's creator, and so on: at most MAX_ANCESTORS, as far as they are known."""
     found: list[Process] = []
     seen = {process.key}
     while process.creator is not None and process.creator not in seen and len(found) < MAX_ANCESTORS:
@@ -268,6 +269,6 @@ def ancestors(tree: Known, process: Process) -> list[Process]:
 
 
 def ancestor_images(tree: Known, process: Process) -> list[Image]:
-    """What each ancestor ran when it created the next."""
+    """The image that each ancestor ran when it created the next process, without unknown ones."""
     images = [process.creator_image, *(above.creator_image for above in ancestors(tree, process))]
     return [image for image in images if image is not None]

@@ -1,7 +1,7 @@
-"""Names of the host's users, without waiting for anybody: from /etc/passwd alone.
+"""Names of the host's users, read only from /etc/passwd.
 
-Directory services may hang, and a worker must not: what only they know is unknown here. In a container, a number is
-another user's, by a database of the container's own.
+Directory services may hang, and a worker must not. Users that only a directory service knows are therefore unknown.
+In a container, a number belongs to the container's own user database.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 LOOK_S = 1.0
-"""Between two looks whether the files have changed."""
+"""Seconds between checks whether the files have changed."""
 LOCAL = frozenset({"files", "compat", "systemd", "db"})
-"""Sources of names (nsswitch.conf) that are files, or made up for what has no name in one."""
+"""Sources in nsswitch.conf that are local or only synthesize names that files lack."""
 
 
 class Names(NamedTuple):
-    """Names of users by number; `others`: what has none may be known elsewhere."""
+    """User names by number. `others`: a number that is missing may have a name elsewhere."""
 
     names: dict[int, str]
     others: bool
 
 
 UNKNOWN = Names({}, True)
-"""Nothing is known of the users of a host."""
+"""No user of the host is known."""
 
 
 class Users:
-    """Of one worker."""
+    """User names of one process."""
 
     def __init__(self, passwd: Path = Path("/etc/passwd"), sources: Path = Path("/etc/nsswitch.conf")) -> None:
         self._passwd, self._sources = passwd, sources
@@ -42,7 +42,7 @@ class Users:
         self._looked = -LOOK_S
 
     def name(self, uid: int) -> str | None:
-        """A user of the host: its name, its number if it has none, and None if only a directory service knows."""
+        """Name of a user of the host; the number if it has no name; None if only a directory service may know it."""
         now = time.monotonic()
         if now - self._looked >= LOOK_S:
             self._looked = now
@@ -55,7 +55,7 @@ class Users:
         return Names(self._names, self._others)
 
     def fix(self, names: Names) -> None:
-        """These are those of another host, and do not change."""
+        """Use the names of another host from now on."""
         self._names, self._others = dict(names.names), names.others
         self._looked = math.inf
 
@@ -68,7 +68,7 @@ class Users:
             for line in self._passwd.read_text(errors="surrogateescape").split("\n"):
                 fields = line.split(":")
                 if len(fields) > 2 and fields[2].isdecimal():
-                    # the first of a number counts, as for getpwuid(3)
+                    # the first entry of a number counts, as for getpwuid(3)
                     self._names.setdefault(int(fields[2]), fields[0])
         with contextlib.suppress(OSError):
             for line in self._sources.read_text(errors="replace").split("\n"):
@@ -84,18 +84,18 @@ def _changed_ns(path: Path) -> int:
 
 
 USERS = Users()
-"""This process's."""
+"""User names of this process."""
 
 
 def fix_users(given: tuple[dict[int, str], bool] | None) -> None:
-    """Take the names of the host that was recorded; None: those of this one."""
+    """Use the names of the recorded host; None: keep those of this host."""
     if given is not None:
         USERS.fix(Names(*given))
 
 
 @contextlib.contextmanager
 def users_of(names: Names) -> Iterator[None]:
-    """Within it, the names are those of another host: for what reads recordings in a process of its user's."""
+    """Context manager that uses the names of another host. For readers of recordings in a user's process."""
     before = dict(vars(USERS))
     USERS.fix(names)
     try:
@@ -105,5 +105,5 @@ def users_of(names: Names) -> Iterator[None]:
 
 
 def user_name(uid: int, container: Any) -> str | None:
-    """Of a process of the host; None in a container, whose bytes of an id are given, and where it is not known."""
+    """Name of a host user; None if unknown or in a container (`container`: the bytes of the id)."""
     return None if any(container) else USERS.name(uid)

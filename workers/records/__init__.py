@@ -1,1 +1,1 @@
-"""Records as rows and columns: the first step of a worker, without what anything means."""
+"""Reads records: frames become rows with arguments and blobs."""

@@ -1,8 +1,7 @@
 """Arguments and blobs of rows, as columns.
 
-`arguments()` gives the raw values, flattened; `blobs()` walks what pointers pointed to. Both work on
-`Rows.data` by position and check every position first: a record that runs over its own cells yields no
-blob, and is counted.
+`argument()` returns raw values; `blobs()` walks the data that pointers pointed to. Both address `Rows.data` by
+position. `blobs()` checks every position first: a blob that runs past the cells of its record is skipped and counted.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ NOT_THERE = 0xFF
 
 
 def argument_cells(counts: Any) -> Any:
-    """Cells of a record before its blobs: the head, and one for every four arguments after the first."""
+    """Number of cells before the blobs of a record: the head, and one cell per four arguments after the first."""
     return 1 + (counts + 2) // 4
 
 
 def argument(rows: Rows, index: int, chosen: Array | slice = slice(None)) -> Array:
-    """Raw value of argument `index` of the chosen rows, u64. The events must have that many arguments."""
+    """Raw value of argument `index` of the chosen rows, u64. Their events must have that many arguments."""
     if index == 0:
         return rows.arg0[chosen]
     position = rows.at[chosen] * CELL_WORDS + (CELL_WORDS + index - 1)
@@ -39,16 +38,16 @@ def argument(rows: Rows, index: int, chosen: Array | slice = slice(None)) -> Arr
 
 
 def used(rows: Rows, event: Event, index: int, chosen: Array) -> Array:
-    """The bits of that argument of the chosen rows, all of `event`, that the kernel uses, u64."""
+    """Argument `index` of the chosen rows, all of `event`, masked to the bits that the kernel uses, u64."""
     return argument(rows, index, chosen) & np.uint64(mask_of(event.arguments[index].width))
 
 
 @dataclass
 class Blobs:
-    """One entry per blob, ordered by row then position. `start` and `bytes` index `Rows.data`.
+    """One entry per blob, ordered by row, then position. `start` and `bytes` index `Rows.data`.
 
-    `arg` is the argument it stands behind (or BLOB_BASE | argument), `status` holds the source as well
-    (bpf/c/layout.h).
+    `arg` is the argument that the blob belongs to (or BLOB_BASE | argument). `status` also holds the source
+    (bpf/c/layout.h). `broken` counts blobs that ran past their record.
     """
 
     row: Array
@@ -63,26 +62,26 @@ class Blobs:
         return len(self.row)
 
     def entries(self, arg: int, rows: int, chosen: Array) -> Array:
-        """Position of each chosen row's blob of that argument, -1 if it has none; `rows` is how many there are."""
+        """Index of each chosen row's blob of argument `arg`, -1 if it has none. `rows` is the total number of rows."""
         of_row = np.full(rows, -1, np.int64)
         mine = np.flatnonzero(self.arg == arg)
         of_row[self.row[mine]] = mine
         return of_row[chosen]
 
     def statuses(self, entries: Array) -> Array:
-        """BLOB_STATUS of each entry, NOT_THERE of -1."""
+        """BLOB_STATUS of each entry, NOT_THERE for -1."""
         return np.where(entries < 0, NOT_THERE, self._of(self.status, entries) & BLOB_STATUS)
 
     def texts(self, data: Array, entries: Array) -> Block:
-        """The bytes of each entry in `Rows.data`, none of -1."""
+        """Bytes of each entry in `Rows.data`, empty for -1."""
         return gather(data, self._of(self.start, entries), self._of(self.bytes, entries))
 
     def sizes(self, entries: Array) -> Array:
-        """Bytes of each entry, 0 of -1, i64."""
+        """Number of bytes of each entry, 0 for -1, i64."""
         return self._of(self.bytes, entries).astype(np.int64)
 
     def wholes(self, entries: Array) -> Array:
-        """`whole` of each entry, 0 of -1, i64."""
+        """`whole` of each entry, 0 for -1, i64."""
         return self._of(self.whole, entries).astype(np.int64)
 
     def _of(self, column: Array, entries: Array) -> Array:
@@ -90,13 +89,15 @@ class Blobs:
 
 
 def bytes_of(rows: Rows, found: Blobs, entry: int) -> bytes:
-    """The bytes of one blob."""
+    """Bytes of one blob."""
     start = int(found.start[entry])
     return rows.data[start : start + int(found.bytes[entry])].tobytes()
 
 
 def blobs(rows: Rows, argument_counts: Array, of: Array | None = None) -> Blobs:
-    """All blobs of `rows`, or of those at the positions `of`; `argument_counts`: arguments per event id, u8[EVENTS]."""
+    """All blobs of `rows`, or only of the rows at positions `of`. `argument_counts`: arguments per event id,
+    u8[EVENTS].
+    """
     having = np.flatnonzero(rows.blobs) if of is None else of[np.flatnonzero(rows.blobs[of])]
     parts: list[tuple[Array, ...]] = []
     broken = 0
@@ -146,7 +147,7 @@ def blobs(rows: Rows, argument_counts: Array, of: Array | None = None) -> Blobs:
 
 @cache
 def argument_counts(catalogue: Catalogue) -> Array:
-    """Arguments that a record has cells for, per event id, u8[EVENTS], read-only: everybody has the same."""
+    """Arguments that have cells in a record, per event id, u8[EVENTS]. The array is shared and read-only."""
     counts = np.zeros(EVENTS, np.uint8)
     for event in catalogue.by_id.values():
         counts[event.id] = event.cells

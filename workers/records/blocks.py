@@ -1,11 +1,11 @@
-"""Many texts as one array of bytes, and what is done to all of them at once: no text becomes an object of its own.
+"""Many texts in one byte array, with operations on all of them at once. No text becomes a Python object.
 
-    data   00 | t0 ... 00 | t1 ... 00 | ...     every text has a NUL before it and one behind it at least
-    begin       ^           ^                    of each text, i64
-    size        without its last NUL             i64
+    data   00 | t0 ... 00 | t1 ... 00 | ...     every text has a NUL before it and at least one after it
+    begin       ^           ^                    start of each text, i64
+    size        bytes without the last NUL       i64
 
-A text with NULs in it is several: the elements of a vector, or the components of a walked path (bpf/c/path.h), which
-stand from the last to the first.
+A text that contains NULs has several parts: the elements of a vector, or the components of a walked path
+(bpf/c/path.h), stored from the last to the first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MASKS = np.array([(1 << (8 * n)) - 1 for n in range(WORD)], np.uint64)
 
 @dataclass(frozen=True)
 class Block:
-    """`data`: u8; `begin`, `size`: i64, one for each text."""
+    """`data`: u8[bytes]; `begin`, `size`: i64[texts]."""
 
     data: Array
     begin: Array
@@ -34,16 +34,16 @@ class Block:
         return len(self.begin)
 
     def texts(self) -> list[bytes]:
-        """All of them, as objects."""
+        """All texts as bytes objects."""
         data = self.data.tobytes()
         return [data[b:e] for b, e in zip(self.begin.tolist(), (self.begin + self.size).tolist(), strict=True)]
 
     def rows(self, positions: Array) -> Array:
-        """Which text has each byte; its last NUL is its own."""
+        """Index of the text that each byte position belongs to. The last NUL of a text belongs to it."""
         return np.searchsorted(self.begin, positions, "right") - 1
 
     def is_ascii(self) -> Array:
-        """Of each text, whether it is ASCII, as a mask."""
+        """Mask of the texts that are ASCII."""
         found = np.ones(len(self), bool)
         beyond = np.flatnonzero(self.data > 0x7F)
         if len(beyond):
@@ -52,8 +52,8 @@ class Block:
 
     @cached_property
     def nuls(self) -> tuple[Array, Array, Array]:
-        """Positions of the NULs that are in texts or end one; of each text how many of them come before it, and how
-        many are its own.
+        """Positions of the NULs that are inside a text or end one; for each text, how many of these NULs come before
+        it and how many are its own.
         """
         nuls = np.flatnonzero(self.data == NUL)
         first = np.searchsorted(nuls, self.begin)
@@ -65,13 +65,13 @@ class Block:
 
     @cached_property
     def ended(self) -> Block:
-        """The same without the one NUL that may be at their end."""
+        """The same texts, each without one trailing NUL if it has any."""
         has = (self.size > 0) & (self.data[self.begin + self.size - 1] == NUL)
         return Block(self.data, self.begin, self.size - has)
 
     @cached_property
     def stripped(self) -> Block:
-        """The same texts without the NULs at their end."""
+        """The same texts without trailing NULs."""
         size = self.size
         while True:
             ends = (size > 0) & (self.data[self.begin + size - 1] == NUL)
@@ -81,13 +81,13 @@ class Block:
 
 
 def _ranges(start: Array, length: Array) -> Array:
-    """start[0], start[0]+1, ... for `length[0]`, then those of the next."""
+    """Concatenation of the ranges that begin at `start[i]` and have `length[i]` numbers."""
     ends = np.cumsum(length)
     return np.repeat(start - ends + length, length) + np.arange(int(ends[-1]) if len(ends) else 0)
 
 
 def gather(data: Array, start: Array, size: Array) -> Block:
-    """`data[start:start + size]` of each; `start` is a multiple of 8, as the starts of blobs are."""
+    """The texts `data[start:start + size]`. Each `start` must be a multiple of 8, as the starts of blobs are."""
     words = data[: len(data) // WORD * WORD].view(np.uint64)
     each = size // WORD + 1
     ends = np.cumsum(each)
@@ -101,12 +101,14 @@ def gather(data: Array, start: Array, size: Array) -> Block:
 
 
 def byte_strings(data: Array, start: Array, size: Array) -> list[bytes]:
-    """The same as objects, without the NULs at their end."""
+    """The texts `data[start:start + size]` as bytes objects, without trailing NULs. `start` as for gather()."""
     return gather(data, start, size).stripped.texts()
 
 
 def joined(block: Block, start: Array, length: Array, pieces: Array) -> Block:
-    """Texts of pieces of `block`, each with the NUL behind its last one: text i has the next pieces[i] of them."""
+    """Texts concatenated from pieces of `block`: text i consists of the next `pieces[i]` pieces. The last piece of
+    each text includes the NUL after it.
+    """
     data = np.empty(int(length.sum()) + 1, np.uint8)
     data[0] = NUL
     np.take(block.data, _ranges(start, length), out=data[1:], mode="clip")
@@ -115,15 +117,15 @@ def joined(block: Block, start: Array, length: Array, pieces: Array) -> Block:
 
 
 def walked(block: Block, rooted: Array | None = None) -> Block:
-    """Walked paths, from the first component to the last, as paths.walked() has them. Of those in the mask `rooted`
-    the root was cut off: `leaf, folder` is `/folder/leaf`, and nothing is `/`.
+    """Walked paths (components from the last to the first) as path strings, like paths.walked(). The texts in the mask
+    `rooted` have no root component: `leaf, folder` becomes `/folder/leaf`, and an empty text becomes `/`.
     """
     block = block.stripped
     nuls, first, count = block.nuls
     start = np.empty(len(nuls), np.int64)
     start[1:] = nuls[:-1] + 1
     start[first] = block.begin
-    # with the NUL before it, which becomes the slash
+    # include the preceding NUL, which becomes the slash
     start -= 1
     length = nuls - start
     last = first + count - 1
@@ -134,7 +136,7 @@ def walked(block: Block, rooted: Array | None = None) -> Block:
     start[last] += bare
     length[last] -= bare
     length[first] += 1
-    # each text's pieces from the last to the first, the root left out
+    # pieces of each text from the last to the first, without the root
     order = np.repeat(2 * first + count - 1, count) - np.arange(len(nuls))
     slashes = np.ones(len(nuls), bool)
     slashes[last[bare]] = False
@@ -150,7 +152,7 @@ def walked(block: Block, rooted: Array | None = None) -> Block:
 
 
 def spaced(block: Block) -> Block:
-    """Vectors as lines: the NULs in them become spaces, that at the end goes."""
+    """Vectors as lines: inner NULs become spaces, one trailing NUL is removed."""
     block = block.ended
     nuls, first, _ = block.nuls
     inner = np.ones(len(nuls), bool)
@@ -162,14 +164,14 @@ def spaced(block: Block) -> Block:
 
 
 def element(block: Block, number: int) -> tuple[Block, Array]:
-    """Element `number` of each vector, and the mask of those that have one (of the others the text is empty)."""
+    """Element `number` of each vector, and the mask of vectors that have it. The other texts are empty."""
     full = block.size > 0
     block = block.ended
     nuls, first, count = block.nuls
     has = full & (count > number)
     at = np.where(has, first + number, 0)
     start = np.where(has, nuls[at - 1] + 1, 0) if number else block.begin
-    # without one: the NUL before everything
+    # a vector without the element gets the NUL at position 0
     start = np.where(has, start, 0)
     length = np.where(has, nuls[at] - start + 1, 1)
     return joined(block, start, length, np.ones(len(block), np.int64)), has

@@ -1,12 +1,14 @@
-"""Pieces: bytes that found no room in a record, in frames of their own, put back before rows are made.
+"""Pieces: blob bytes that did not fit in a record. They arrive in frames of their own and are joined before rows are
+built.
 
-    frame of pieces   header | struct piece | bytes       (bpf/c/pieces.h; no records, nothing in the ledger)
+    frame of a piece  header | struct piece | bytes       (bpf/c/pieces.h; no records, not counted in the ledger)
     frame             header | context | record of an exec ... cut blob ... | other records
 
-becomes two frames: one of the context and the record alone, as long as it has to be, and one of the others. So
-whoever reads records finds a whole one. A blob of more bytes than its header can say has LONG_BLOB there, and `whole`.
+These become two frames: one holds the context and the completed record, as long as necessary, and the other holds the
+remaining records. Code that reads records therefore sees a complete one. A blob longer than its header can state has
+`bytes` = LONG_BLOB and its length in `whole`.
 
-Nothing of a piece is trusted: it is joined only where it continues a blob of the same thread that was cut there.
+Piece contents are untrusted: a piece is joined only if it continues a cut blob of the same thread at that offset.
 """
 
 from __future__ import annotations
@@ -34,14 +36,14 @@ from headrace.bpf.layout import (
 
 Array = np.ndarray[Any, Any]
 MAX_BYTES = 1 << 17
-"""Of a blob, as the kernel side sends at most (PIECES_MOST)."""
+"""Maximum bytes of a blob that the BPF programs send in pieces (PIECES_MOST)."""
 _PIECE_AT, _HEADS_AT = (FRAME.fields[name][1] if FRAME.fields else 0 for name in ("piece", "heads"))
 Key = tuple[int, int, int, int]
-"""CPU, stream, shard (0 but in the bulk stream) and number of a frame."""
+"""(CPU, stream, shard, sequence number) of a frame. The shard is 0 except in the bulk stream."""
 
 
 def is_piece(frame: Array) -> bool:
-    """Whether a frame has a piece in place of records: it claims none, so that nothing is lost with it."""
+    """Whether a frame holds a piece. Such a frame claims no records, so losing it loses no events."""
     return len(frame) > _PIECE_AT and bool(frame[_PIECE_AT]) and not frame[_HEADS_AT : _HEADS_AT + 2].any()
 
 
@@ -50,16 +52,16 @@ def _key(header: Array, stream: int, sequence: int) -> Key:
 
 
 class Pieces:
-    """Those that wait for their records: of this turn and the one before, for their records follow at once."""
+    """Pieces that wait for their records. Records follow at once, so pieces are kept for this turn and the next."""
 
     def __init__(self, cells: Callable[[int], int]) -> None:
-        """`cells`: of a record of an event, before its blobs."""
+        """`cells` returns the number of cells before the blobs of a record, by event id."""
         self._cells = cells
         self._waiting: dict[Key, list[Array]] = {}
         self._before: dict[Key, list[Array]] = {}
 
     def add(self, frame: Array) -> None:
-        """Take a frame of a piece; one that contradicts itself is no use to anybody."""
+        """Copy the piece out of a frame. A piece with inconsistent lengths is ignored."""
         begin = FRAME.itemsize + PIECE.itemsize
         if len(frame) < begin:
             return
@@ -71,11 +73,11 @@ class Pieces:
         self._waiting.setdefault(key, []).append(frame[FRAME.itemsize : begin + int(piece["bytes"])].copy())
 
     def turn(self) -> None:
-        """What has waited for a whole turn will not be asked for."""
+        """End a turn: discard the pieces that have waited for a whole turn."""
         self._before, self._waiting = self._waiting, {}
 
     def joined(self, frames: list[Array]) -> list[Array]:
-        """The frames, with pieces in their records."""
+        """The frames, with pieces joined to their records."""
         if not self._waiting and not self._before:
             return frames
         found: list[Array] = []
@@ -93,7 +95,9 @@ class Pieces:
 
 
 def _split(frame: Array, pieces: list[Array], argument_cells: Callable[[int], int]) -> list[Array] | None:
-    """The first record with its pieces, and the other records; None if the frame is not as it must be."""
+    """A frame of the first record with its pieces and, if there are more, a frame of the other records. None if the
+    frame is invalid.
+    """
     header, cells = frame[: FRAME.itemsize].copy().view(FRAME), frame[FRAME.itemsize :]
     bits = np.unpackbits(header["bitmap"].view(np.uint8), bitorder="little")[:FRAME_CELLS]
     heads = np.flatnonzero(bits)
@@ -127,7 +131,7 @@ def _of_thread(piece: Array, tgid: int, tid: int) -> bool:
 
 
 def _whole_record(record: Array, pieces: list[Array], at: int) -> Array:
-    """A record whose cut blobs go on with their pieces."""
+    """A copy of `record` whose cut blobs are continued by their pieces; `record` itself if it is invalid."""
     head = record[: HEAD.itemsize].view(HEAD)[0]
     parts = [record[:at].copy()]
     for _ in range(int(head["blobs"])):
@@ -146,7 +150,7 @@ def _whole_record(record: Array, pieces: list[Array], at: int) -> Array:
 
 
 def _whole_blob(blob: Array, data: Array, pieces: list[Array]) -> Array:
-    """Its header and its bytes, padded to eight."""
+    """The header and the bytes of a blob with its pieces, padded to 8 bytes."""
     status, length = int(blob["status"]), len(data)
     texts = [data]
     if status & BLOB_STATUS == BLOB_CUT:

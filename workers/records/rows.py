@@ -1,15 +1,15 @@
 """Frames to rows: the first step of a worker, a few numpy passes over all frames of a turn.
 
     frames (views into the ring)                 Rows
-    [header|cells][header|cells]...   ->   data: the cells of all frames, one array of bytes
-                                           at:   cell of each head in it           i64[n]
-                                           time_ns, event, retval, flags, cpu      columns
-                                           who:  row of `Contexts`                 u32[n]
+    [header|cells][header|cells]...   ->   data: the cells of all frames, one byte array
+                                           at:   cell index of each head in `data`   i64[n]
+                                           time_ns, event, retval, flags, cpu        columns
+                                           who:  row of `Contexts`                   u32[n]
 
-Nothing from a frame is trusted: counts, cell numbers and lengths are checked before they are used as
-an index, and a frame that contradicts itself is rejected whole, with the number of events that its
-header claims. Of a bulk frame, records of thread groups that are not of its shard are rejected alone: the frame
-may have gone to a worker that does not own them, and no other would ever see them.
+Frame contents are untrusted. Counts, cell numbers and lengths are checked before they are used as an index. An
+inconsistent frame is rejected whole, and the number of events that its header claims is counted. In a bulk frame,
+records of thread groups that do not belong to its shard are rejected individually: the frame may have gone to a
+worker that does not own them, and no other worker would see them.
 """
 
 from __future__ import annotations
@@ -36,17 +36,16 @@ Array = np.ndarray[Any, Any]
 CONTEXT_CELLS = CONTEXT.itemsize // CELL_BYTES
 CELL_WORDS = CELL_BYTES // 8
 COUNTED_BYTES = FRAME.fields["bitmap"][1] if FRAME.fields else 0
-"""Of a frame's header, what must be there for its count of heads to be believed."""
+"""Minimum bytes of a frame whose count of heads is used."""
 MAX_CONTEXTS = 8192
-"""Contexts remembered before the table begins anew (about 600 bytes each, and what views cache for them)."""
+"""Maximum cached contexts (about 600 bytes each, plus the caches of views). A full table is cleared."""
 NOWHERE = np.zeros(0, np.int64)
 
 
 class Contexts:
-    """Distinct process contexts, in order of arrival. A row's `who` indexes `table`.
+    """Distinct process contexts in order of arrival. A row's `who` indexes `table`.
 
-    Bounded: when it is full, `generation` moves on and the table begins anew; caches keyed by `who`
-    follow `generation`.
+    The table is bounded. Clearing it increments `generation`, which invalidates caches keyed by `who`.
     """
 
     def __init__(self) -> None:
@@ -56,15 +55,15 @@ class Contexts:
 
     @property
     def table(self) -> Array:
-        """CONTEXT[n], a view; valid until the next `intern`."""
+        """CONTEXT[n], a view that is valid until the next `intern`."""
         return self._table[: len(self._index)]
 
     def intern(self, raw: bytes) -> int:
-        """Row of this context; a new one is added."""
+        """Row of a context, which is added if it is new."""
         return self.intern_all([raw])[0]
 
     def intern_all(self, raws: Sequence[bytes]) -> list[int]:
-        """Row of each context; new ones are added."""
+        """Row of each context. New contexts are added."""
         found = list(map(self._index.get, raws))
         if None not in found:
             return found  # type: ignore[return-value]
@@ -79,11 +78,11 @@ class Contexts:
 
     @property
     def full(self) -> bool:
-        """Whether it is time to begin anew."""
+        """Whether the table should be cleared."""
         return len(self._index) > MAX_CONTEXTS
 
     def clear(self) -> None:
-        """Begin anew: every `who` handed out so far is dead."""
+        """Empty the table. Every `who` handed out before becomes invalid."""
         self.generation += 1
         self._index.clear()
 
@@ -108,33 +107,33 @@ class Rows:
     blobs: Array
     arg0: Array
     foreign: Array
-    """Whether a row is another worker's: it is there for signatures that look at more than one process."""
+    """Whether another worker owns the row. Signatures that look at several processes need such rows."""
 
     def __len__(self) -> int:
         return len(self.at)
 
     def select(self, chosen: Array | slice) -> Rows:
-        """These rows only (mask, order or slice); `data` is shared, a slice copies nothing."""
+        """The chosen rows (mask, positions or slice). `data` is shared, and a slice copies no columns."""
         if isinstance(chosen, np.ndarray) and chosen.dtype == bool:
-            # numpy takes several times as long by a mask, and there are twelve columns
+            # indexing by a mask takes numpy several times as long, and there are twelve columns
             chosen = np.flatnonzero(chosen)
         return Rows(self.data, *(getattr(self, name)[chosen] for name in COLUMNS))
 
     def compact(self) -> Rows:
-        """The same rows on a `data` of their own, so that the frames can go."""
+        """The same rows with a copy of only their cells, independent of the frames."""
         cells = self.cells.astype(np.int64)
         ends = np.cumsum(cells)
         starts = ends - cells
         total = int(ends[-1]) if len(ends) else 0
         source = np.arange(total) + np.repeat(self.at - starts, cells)
-        # by words: rows of bytes are gathered byte by byte
+        # gather 64-bit words: numpy gathers rows of bytes byte by byte
         words = self.data.view(np.uint64).reshape(-1, CELL_WORDS)
         data = words.take(source, axis=0, mode="clip").view(np.uint8).reshape(-1)
         columns = {name: getattr(self, name).copy() for name in COLUMNS}
         return Rows(data, **(columns | {"at": starts}))
 
     def trim(self) -> Rows:
-        """The same rows without what stands around them in `data`; that is copied only if little of it is theirs."""
+        """The same rows with `data` reduced to the range that they span; copied if they own less than half of it."""
         if not len(self):
             return self
         ends = self.at + self.cells
@@ -161,12 +160,12 @@ _DTYPES: dict[str, type] = {
 
 
 def empty_rows() -> Rows:
-    """No rows."""
+    """Rows without any entries."""
     return Rows(np.zeros(0, np.uint8), *(np.zeros(0, _DTYPES.get(name, np.uint64)) for name in COLUMNS))
 
 
 def concatenate(parts: list[Rows]) -> Rows:
-    """Rows of several parts, one after the other."""
+    """Concatenation of rows, in order."""
     if len(parts) == 1:
         return parts[0]
     bases = np.cumsum([0] + [len(part.data) // CELL_BYTES for part in parts[:-1]])
@@ -177,7 +176,9 @@ def concatenate(parts: list[Rows]) -> Rows:
 
 @dataclass
 class Decoded:
-    """What came of some frames. `rejected` and `rejected_cpu` count events of frames that were refused."""
+    """Result of reading frames. `rejected` and `rejected_by_cpu` count the events of rejected frames and records.
+    `reasons` counts rejections.
+    """
 
     rows: Rows
     rejected: int
@@ -186,7 +187,7 @@ class Decoded:
 
 
 def _frame_problem(header: Array, payload_bytes: int, heads_found: int) -> str | None:
-    """Why a frame cannot be believed, or None."""
+    """Why a frame is invalid; None if its header is valid."""
     if header["version"] != FRAME_VERSION:
         return "version"
     if int(header["used"]) % CELL_BYTES or int(header["used"]) + FRAME.itemsize != payload_bytes:
@@ -197,10 +198,10 @@ def _frame_problem(header: Array, payload_bytes: int, heads_found: int) -> str |
 
 
 def read_frames(payloads: list[Array], contexts: Contexts, owns: Callable[[int], bool] | None = None) -> Decoded:
-    """Rows of all frames in `payloads` (views of whole frames, from `size` on), in their order.
+    """Rows of all frames in `payloads` (views of whole frames, from `size` on), in order.
 
-    `owns` says whether a frame's shard is this worker's: a frame that all workers get is rejected, and
-    counted, by one. Rows come with `late` false. Cost: about 1.5 µs a frame, and some 60 ns an event.
+    `owns` returns whether this worker owns a shard: if all workers receive an invalid frame, only one of them counts
+    its events as rejected. All rows have `late` false. Cost: about 1.5 µs per frame and 60 ns per event.
     """
     rejected: dict[int, int] = {}
     reasons: dict[str, int] = {}
@@ -213,7 +214,7 @@ def read_frames(payloads: list[Array], contexts: Contexts, owns: Callable[[int],
 
     whole = [p for p in payloads if len(p) >= FRAME.itemsize]
     for short in (p for p in payloads if len(p) < FRAME.itemsize):
-        # one that ends before its count of heads claims none
+        # a frame that ends before its count of heads claims no events
         known = short if len(short) >= COUNTED_BYTES else short[:0]
         reject("short", np.concatenate([known, np.zeros(FRAME.itemsize - len(known), np.uint8)]).view(FRAME)[0])
     if not whole:
@@ -248,8 +249,8 @@ def read_frames(payloads: list[Array], contexts: Contexts, owns: Callable[[int],
 def _gather(
     frames: list[Array], headers: Array, bits: Array, counts: Array, contexts: Contexts
 ) -> tuple[Rows | None, Array, Array]:
-    """Rows of frames whose headers are sound, or the frames (mask) whose records are not; and the positions of the
-    rows at which another context begins.
+    """For frames with valid headers: the rows and the positions at which the context changes. If some records are
+    invalid: None and the mask of their frames.
     """
     data = np.concatenate([p[FRAME.itemsize :] for p in frames])
     used = headers["used"].astype(np.int64) // CELL_BYTES
@@ -259,7 +260,7 @@ def _gather(
     shift = np.repeat(bases - width * np.arange(len(frames)), counts)
     at = flat + shift
     limit = np.repeat(bases + used, counts)
-    # a head beyond the frame's end must not be read: it is looked at where it cannot do harm
+    # never read a head past the end of the frame: the index is clipped, the row marked invalid
     inside = at < limit
     words = data.view(np.uint64).reshape(-1, CELL_WORDS)
     heads = words.take(at, axis=0, mode="clip")
@@ -268,9 +269,9 @@ def _gather(
     cells = ((packed >> np.uint64(32)) & np.uint64(0xFFFF)).astype(np.uint16)
     ends = at + cells
     sound = inside & (cells > 0) & (ends <= limit) & (context + CONTEXT_CELLS <= limit)
-    # no watermark would ever let go of a later one
+    # no watermark would ever pass a later time
     sound &= heads[:, 0] < np.uint64(TIME_END)
-    # nor may a record run into the next: what is copied out of a frame is never more than the frame
+    # records must not overlap: the cells copied out of a frame never exceed the frame
     sound[:-1] &= ends[:-1] <= at[1:]
     if not sound.all():
         bad = np.zeros(len(frames), bool)
@@ -299,15 +300,15 @@ def _gather(
 
 
 class _Strays(NamedTuple):
-    """Rows (mask) whose thread groups are not of their frame's shard, and how many each frame has."""
+    """Mask of the rows whose thread group does not belong to the shard of their frame, and their number per frame."""
 
     rows: Array
     by_frame: Array
 
 
 def _strays(rows: Rows, begins: Array, headers: Array, counts: Array, contexts: Contexts) -> _Strays | None:
-    """Rows that do not belong into their bulk frame; None if there are none, as the kernel side writes frames.
-    `begins`: positions of the rows at which another context or frame begins.
+    """Rows that do not belong in their bulk frame; None if there are none. The BPF programs write no such rows.
+    `begins`: positions of the rows at which the context or the frame changes.
     """
     frame = np.searchsorted(np.cumsum(counts), begins, "right")
     shards = headers["shards"][frame]
@@ -321,7 +322,9 @@ def _strays(rows: Rows, begins: Array, headers: Array, counts: Array, contexts: 
 
 
 def _intern(data: Array, context_cell: Array, contexts: Contexts) -> tuple[Array, Array]:
-    """`who` per row, and where another begins. Rows of one context stand together: only changes are looked at."""
+    """`who` of each row, and the positions at which it changes. Rows of one context are adjacent, so only changes are
+    looked up.
+    """
     if not len(context_cell):
         return np.zeros(0, np.uint32), NOWHERE
     change = np.empty(len(context_cell), bool)

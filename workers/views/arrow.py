@@ -1,9 +1,9 @@
-"""Batches as Arrow IPC (docs/reference/wire.md): what polars, pandas, DuckDB or Arrow's own libraries read as a table.
+"""Batches as Arrow IPC (docs/reference/wire.md), which polars, pandas, DuckDB and the Arrow libraries read as a table.
 
-A row is an event, with the names of the JSON lines. Arguments are a list of name, text and raw value: a number in
-words as in JSON, null where there is a reason instead.
+A row is an event, with the names of the JSON lines. Arguments are a list of name, text and raw value. A number is in
+words as in JSON. The text is null if there is a reason instead of a value.
 
-Needs pyarrow, which is an extra: imported where it is used.
+Requires pyarrow, an optional dependency. Other modules import this one on demand.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from headrace.workers.views.style import Facts, Marks, Value, text
 
 Array = np.ndarray[Any, Any]
 NULL = "\0"
-"""Piece of an argument that has no value; no other piece is just this."""
+"""Piece of an argument without a value. No other piece is equal to it."""
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 ARGUMENT = pa.struct([("name", pa.string()), ("value", pa.string()), ("raw", pa.uint64())])
 WHO: dict[str, tuple[pa.DataType, Callable[[Any], object]]] = {
@@ -47,13 +47,13 @@ WHO: dict[str, tuple[pa.DataType, Callable[[Any], object]]] = {
     "containerId": (pa.string(), lambda c: container_id(c) or None),
     "processStartTime": (pa.uint64(), lambda c: int(c["process_start_ns"])),
 }
-"""Columns made of a context (a CONTEXT scalar); null on the host, for containerId."""
+"""Columns derived from a context (a CONTEXT scalar). containerId is null on the host."""
 CONTAINER = ("containerName", "containerImage", "podName", "podNamespace", "podUID", "enrichment")
-"""Texts that runtimes say of its container; null where there is none."""
+"""Columns with texts from the container's runtime; null if there is none."""
 
 
 def schema(relative: bool) -> pa.Schema:
-    """The columns. Times are of the epoch, or `relative` to the start of the run."""
+    """The schema. Times are since the epoch or, if `relative`, since the start of the run."""
     time = pa.duration("ns") if relative else pa.timestamp("ns", "UTC")
     return pa.schema(
         [
@@ -71,7 +71,7 @@ def schema(relative: bool) -> pa.Schema:
 
 
 class ArrowStyle:
-    """Pieces of an argument's text. Everything else of a row has a column of its own."""
+    """Pieces with the text of an argument. All other data of a row is in separate columns."""
 
     end = ""
     stacks = False
@@ -126,7 +126,7 @@ class ArrowView:
         describe: Describe = nobody,
         named: Named = unasked,
     ) -> None:
-        """`executable` gives the path of what a process context was running."""
+        """`executable` returns the path of the executable of a process context."""
         self._describe = describe
         self._lines = Lines(catalogue, ArrowStyle(), parse, executables, named=named)
         self._schema = schema(facts.relative_to_ns is not None)
@@ -136,7 +136,7 @@ class ArrowView:
         self._names = pa.array([catalogue.by_id[i].name if i in catalogue.by_id else None for i in range(EVENTS)])
 
     def batch(self, rows: Rows, contexts: Contexts) -> pa.RecordBatch:
-        """The rows, of which there must be some."""
+        """A record batch of the rows, of which there must be at least one."""
         time = pa.array(self._facts.shown_ns(rows.time_ns).view(np.int64)).cast(self._schema.field("timestamp").type)
         no_result = (rows.flags & (HEAD_ENTRY | HEAD_NOT_RUN)) != 0
         known, who = np.unique(rows.who, return_inverse=True)
@@ -182,7 +182,7 @@ class ArrowView:
         found, lengths = store.pieces(values), store.lengths(values)
         missing = np.zeros(len(values), bool)
         short = np.flatnonzero(lengths == 1)
-        # not compared as arrays: numpy takes NULs off the end
+        # compared as bytes objects: numpy strips trailing NULs
         missing[short] = [piece == NULL.encode() for piece in found[short].tolist()]
         texts = _strings(found, lengths, missing)
         columns = [pa.array(names, pa.string()).take(pa.array(keys)), texts, pa.array(raws, mask=lacking)]
@@ -190,11 +190,11 @@ class ArrowView:
         return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], ends]), pa.int32()), entries)
 
     def render(self, rows: Rows, contexts: Contexts, whole: bool) -> list[bytes | memoryview]:
-        """`whole`: a stream of its own, with schema and end; else the message alone, for a stream that has begun."""
+        """`whole`: a complete stream with schema and end. Otherwise only the message, for a stream that has begun."""
         message = memoryview(self.batch(rows, contexts).serialize())
         return [self._head, message, END_OF_STREAM] if whole else [message]
 
 
 def head(relative: bool) -> bytes:
-    """How a stream begins: with its schema."""
+    """The beginning of a stream, which is its schema."""
     return schema(relative).serialize().to_pybytes()  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The views that a worker renders with, by format."""
+"""Selects the view that a worker renders with, by format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Options(Protocol):
-    """What is asked of them (pipeline/process/plan.py)."""
+    """Rendering options (pipeline/process/plan.py)."""
 
     @property
     def parse_arguments(self) -> bool: ...
@@ -51,7 +51,7 @@ def view_of(
     named: Named,
     tells: bool = True,
 ) -> Lines | ColumnsView | ArrowView:
-    """The view of a format. `tells`: lines tell of processes, too, since all go the same way."""
+    """The view of a format. `tells`: lines include process information, because all readers get every line."""
     parse = options.parse_arguments
     if name == "json":
         json = JsonStyle(facts, options.detect_syscall, tree.executable, options.stack_addresses, describe, accounts)
@@ -61,28 +61,26 @@ def view_of(
         table = TableStyle(facts, options.colour, options.columns)
         return Lines(catalogue, table, parse, executables, options.hidden, named)
     if name == "arrow":
-        from headrace.workers.views.arrow import ArrowView  # an extra
+        from headrace.workers.views.arrow import ArrowView  # optional dependency
 
         return ArrowView(catalogue, facts, parse, tree.executable, executables, describe, named)
     return ColumnsView(catalogue, facts, parse)
 
 
 def forget_who(views: Iterable[Lines | ColumnsView | ArrowView]) -> None:
-    """More is known of containers than there was: who did something is rendered anew."""
+    """Invalidate cached process identities after container information has changed."""
     for view in views:
         if isinstance(view, Lines):
             view.forget_who()
 
 
 def unsay(view: Lines | ColumnsView | ArrowView) -> None:
-    """What was rendered last is not written, and rendered again."""
+    """Undo the last render: its lines are not written but rendered again."""
     if isinstance(view, Lines):
         view.unsay()
 
 
 def part_of(render: str, rows: Rows, chosen: slice) -> Rows:
-    """Some of the rows. Columns carry their cells along where there are blobs: these must become fewer, too, for the
-    part to be smaller.
-    """
+    """Some of the rows. For columns with blobs, the cells are reduced to these rows, so the part is smaller."""
     part = rows.select(chosen)
     return part.trim() if render == "columns" and part.blobs.any() else part

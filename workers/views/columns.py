@@ -1,7 +1,7 @@
 """Batches as columns: the binary layout that subscribers read in place with numpy (docs/reference/wire.md).
 
-A message is a JSON header and a payload of sections, each 8-aligned, at offsets that the header gives.
-Rows are never folded: every event has its own row, with its own time.
+A message is a JSON header and a payload of 8-aligned sections at the offsets in the header. Rows are never folded:
+every event has its own row and time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ColumnsView:
         self._names = {event.id: event.name for event in catalogue.by_id.values()}
 
     def sections(self, rows: Rows, contexts: Contexts) -> dict[str, Array]:
-        """The columns by name. Contexts are those of this batch; `context` indexes them."""
+        """The columns by name. `contexts` contains only contexts of this batch; `context` indexes it."""
         counts = self._counts[rows.event]
         used = np.zeros(len(contexts.table), bool)
         used[rows.who] = True
@@ -73,20 +73,22 @@ class ColumnsView:
         return ends.astype(np.uint32), flat
 
     def words(self, rows: Rows) -> dict[str, dict[str, str]]:
-        """What parsed arguments say: "event.argument" -> raw value -> words, for this batch's values."""
+        """Words of parsed arguments: "event.argument" -> raw value -> words, for at most DISTINCT values of this
+        batch.
+        """
         found: dict[str, dict[str, str]] = {}
         for event in np.flatnonzero(np.bincount(rows.event)).tolist():
             parsers = self._parsers.get(event, ())
             chosen = np.flatnonzero(rows.event == event)
             for i, name, parser in parsers:
                 raw = argument(rows, i, chosen)
-                # most batches know one value: seen much faster than sorted out
+                # most batches have a single value, and this check is much faster than sorting
                 distinct = raw[:1] if (raw == raw[0]).all() else np.unique(raw)[:DISTINCT]
                 found[f"{self._names[event]}.{name}"] = {str(v): parser(v) for v in distinct.tolist()}
         return found
 
     def render(self, rows: Rows, contexts: Contexts) -> list[bytes | memoryview]:
-        """Header length (u32), header, padding to 8, sections: the parts of a message, in their order."""
+        """The parts of a message in order: header length (u32), header, padding to 8 bytes, sections."""
         sections = self.sections(rows, contexts)
         at, layout = 0, []
         parts: list[bytes | memoryview] = []

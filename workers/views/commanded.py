@@ -1,4 +1,4 @@
-"""Arguments that another argument says the meaning of: the rows of each command have pieces of their own."""
+"""Arguments whose meaning depends on another argument: rows of each command have separate pieces."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Pieces(Protocol):
     index: int
 
     def render(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
-        """The number of a piece for each chosen row."""
+        """The piece number for each chosen row."""
 
 
 class CommandedPieces:
-    """Pieces of one argument of one event, which another argument says the meaning of (as ArgumentPieces)."""
+    """Pieces of one argument whose meaning depends on another argument (like ArgumentPieces)."""
 
     def __init__(self, event: Event, index: int, make: Callable[[int | None], Pieces]) -> None:
-        """`make` gives the pieces with a command, or without a known one."""
+        """`make` creates the pieces for a command, or for None if the command is unknown."""
         self.argument, self.index, self._event = event.arguments[index], index, event
         self._of, self._mask, self._known = decides(event, self.argument)
         self._make, self._made = make, dict[int | None, Pieces]()
 
     def render(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
-        """The number of a piece for each chosen row."""
+        """The piece number for each chosen row."""
         commands = used(rows, self._event, self._of, chosen) & np.uint64(self._mask)
         distinct, places = grouped(commands)
         numbers = np.empty(len(chosen), np.int64)

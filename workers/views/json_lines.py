@@ -1,4 +1,4 @@
-"""Events as JSON, one object a line: the shape of Tracee's `trace.Event` (docs/schema.json)."""
+"""Events as JSON, one object per line, in the format of Tracee's `trace.Event` (docs/schema.json)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Context: Any = type("Context", (namedtuple("Fields", CONTEXT.names or ()),), {"_
 MAX_CONTAINERS = 1024
 CONTEXT_NAMES = ("gid", "euid", "loginUid", "sessionId", "utsNamespace", "capEffective")
 UNSET, UTS = 0xFFFFFFFF, 0xEFFFFFFE
-"""What audit has of who has not logged in, and the first UTS namespace's number (include/linux/proc_ns.h)."""
+"""Audit's value for a user who has not logged in, and the number of the initial UTS namespace (linux/proc_ns.h)."""
 
 
 def encode(value: object) -> str:
@@ -34,17 +34,17 @@ def encode(value: object) -> str:
 
 
 def inner(parts: Mapping[str, object]) -> str:
-    """JSON text of what stands between the braces."""
+    """JSON text of a map without its braces."""
     return encode(parts)[1:-1]
 
 
 def entity_id(start_ns: int, number: int) -> int:
-    """32 bits that identify a task for as long as the host is up: CRC-32 of start time and id."""
+    """32 bits that identify a task while the host is up: CRC-32 of start time and id."""
     return zlib.crc32(start_ns.to_bytes(8, "little") + number.to_bytes(4, "little"))
 
 
 def _plain(value: object) -> tuple[object, bool]:
-    """A value with its bytes as text, and whether something was not UTF-8."""
+    """The value with bytes decoded as text, and whether any bytes were not UTF-8."""
     if isinstance(value, bytes):
         shown = text(value)
         return shown, "\ufffd" in shown
@@ -66,8 +66,8 @@ class JsonStyle:
         describe: Describe = nobody,
         accounts: Accounts | None = None,
     ) -> None:
-        """`executable` gives the path of what a process context was running; `stacks`: every record has its stack;
-        `accounts` has the names of the host's users.
+        """`executable` returns the path of the executable of a process context; `stacks`: every record has a stack;
+        `accounts` returns names of the host's users and groups.
         """
         self._describe, self._accounts = describe, accounts
         self._containers: dict[tuple[bytes, int], str] = {}
@@ -104,7 +104,7 @@ class JsonStyle:
         )
 
     def _names(self, c: Any) -> str:
-        """Of the user and group of a process of the host: those in containers have databases of their own."""
+        """User and group name of a host process. "" in containers, which have databases of their own."""
         if self._accounts is None or c.container.any():
             return ""
         user, group = self._accounts.user(c.uid), self._accounts.group(c.gid)
@@ -120,7 +120,7 @@ class JsonStyle:
         return known
 
     def forget_who(self) -> None:
-        """More may be known of containers by now."""
+        """Discard cached container data after more has become known."""
         self._containers.clear()
 
     def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
@@ -147,8 +147,8 @@ class JsonStyle:
         return "".join(parts) + ',"args":['
 
     def stack(self, addresses: bytes) -> str:
-        """Last piece of a line: the innermost address first, null if the stack could not be read."""
-        # of a recording, there may be half an address
+        """Last piece of a line, innermost address first; null if the stack could not be read."""
+        # in a recording, the last address may be incomplete
         found = ",".join(map(str, np.frombuffer(addresses, "<u8", len(addresses) // 8).tolist()))
         return f',"stackAddresses":[{found}]}}\n' if found else ',"stackAddresses":null}\n'
 
@@ -173,7 +173,7 @@ class JsonStyle:
 
 
 def _context(c: Any) -> str:
-    """What signatures read of a process that Tracee's format has no place for; what is usual is left out."""
+    """Process data that signatures read and Tracee's format lacks. Usual values are omitted."""
     parts: dict[str, object] = {**said_user(user_name(c.uid, c.container))}
     shown = (
         (c.gid, c.uid),

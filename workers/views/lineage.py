@@ -1,17 +1,17 @@
-"""What JSON lines say of processes beside each event: what they run, and who created them and ran what then.
+"""Process information in JSON lines: the image of a process, its ancestors and their images.
 
-Signatures read it from the process tree (workers/enrich/tree.py), which lines do not have. It is long and seldom
-changes, so it is said once, in the first line of a process of which it is true:
+Signatures read it from the process tree (workers/enrich/tree.py), which readers of lines do not have. It is long and
+rarely changes, so it is written once, in the first line of a process for which it holds:
 
     "lineage": {"image": IMAGE | null, "ancestors": [{"pid", "startTime", "image": IMAGE | null}]}
 
-`image` is what the process runs; missing, it is what its creator ran. `ancestors` begin with the creator, each with
-what it ran when it created the one before it; the last has no `pid` if no more is known of it. `"lineage": null`:
-nothing is known any more. What reads the lines (workers/detect/offline/lineages.py) remembers it by process id and
-start time.
+`image` is what the process runs; if it is missing, the process runs the image of its creator. `ancestors` begin with
+the creator. Each entry has the image that the ancestor ran when it created the process before it; the last has no
+`pid` if only its image is known. `"lineage": null` means that the process is no longer known. Readers of lines
+(workers/detect/offline/lineages.py) store it by process id and start time.
 
-What a line says depends on the lines of its own process alone, so not on the number of workers. After REPEAT_NS it is
-said again: who reads on from the middle of a file knows it before long.
+Whether a line has it depends only on the lines of the same process, and therefore not on the number of workers. It is
+repeated after REPEAT_NS, so a reader that starts in the middle of a file soon has it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from headrace.workers.views.style import said
 Array = np.ndarray[Any, Any]
 REPEAT_NS = 60 * 10**9
 MAX_BYTES = 32768
-"""Of the ancestors in one line, about: those above have no command lines and directories then."""
+"""Approximate maximum for the ancestors in one line. Entries beyond it have no command line and directory."""
 MAX_TOLD = 65536
 
 
 class _State(NamedTuple):
-    """What is to be known of a process. `parts` are the same objects for as long as it is the same; empty if nothing
-    is known.
+    """Process information. `parts` holds identical objects while it is unchanged, and is empty if the process is
+    unknown.
     """
 
     key: Key
@@ -48,14 +48,14 @@ class _State(NamedTuple):
 class _Told(NamedTuple):
     parts: tuple[Any, ...]
     until_ns: int
-    """When it is to be said again."""
+    """Time from which it is repeated."""
 
 
 NEVER = _Told((), 2**63)
 
 
 class Lineages:
-    """What one render of one worker has told."""
+    """Process information that one render of one worker has written."""
 
     def __init__(self, tree: ProcessTree) -> None:
         self._tree = tree
@@ -64,11 +64,11 @@ class Lineages:
         self._version: tuple[int, int] = (-1, -1)
         self._told: dict[Key, _Told] = {}
         self._before: dict[Key, _Told | None] = {}
-        """What was told of processes before the last rows."""
+        """State of the processes that the last tell() changed, as it was before."""
 
     def tell(self, rows: Rows, contexts: Contexts) -> list[tuple[int, str]]:
-        """Rows, by position, whose lines must tell something, and what. Nearly always there are none: then it costs
-        a look at each distinct context.
+        """(position, JSON text) for each row whose line must include process information. Usually there are none, and
+        the cost is one check per distinct context.
         """
         self._before.clear()
         version = self._tree.version, contexts.generation
@@ -76,7 +76,7 @@ class Lineages:
             self._version = version
             self._states.clear()
         states = {who: self._state(who, contexts) for who in np.flatnonzero(np.bincount(rows.who)).tolist()}
-        # a process that has changed within these rows has contexts of before and of after
+        # a process that changed within these rows has contexts from before and after the change
         last_ns = int(rows.time_ns.max())
         news = {state.key for state in states.values() if self._is_due(state, last_ns)}
         if not news:
@@ -91,11 +91,11 @@ class Lineages:
         return found
 
     def gone(self, key: Key) -> None:
-        """No line of that process comes any more."""
+        """Forget a process that has no more lines."""
         self._told.pop(key, None)
 
     def unsay(self) -> None:
-        """The last lines are not written, and the rows will come again."""
+        """Undo the last tell(): its lines are not written, and the rows will be rendered again."""
         for key, told in self._before.items():
             self._told.pop(key, None)
             if told is not None:

@@ -1,4 +1,6 @@
-"""Arguments that no record has: what runtimes say of the container that an event is about (`container_create`)."""
+"""Arguments that come from the runtime of the container that an event is about, not from a record
+(`container_create`).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from headrace.workers.views.style import Style, Value
 
 Array = np.ndarray[Any, Any]
 Named = Callable[[bytes, bytes], Answer | None]
-"""What is known of a container, by the texts of its id and its runtime; None if nobody asks."""
+"""Returns what is known of a container, by the text of its id and its runtime; None if the run asks no runtime."""
 SOURCE = "runtime"
 FIELDS = {
     "container_image": "image",
@@ -26,16 +28,16 @@ FIELDS = {
     "pod_namespace": "namespace",
     "pod_uid": "pod_uid",
 }
-"""Arguments, and where they stand in an Info."""
+"""Arguments, and the Info attribute that holds each."""
 
 
 def unasked(name: bytes, runtime: bytes) -> Answer | None:
-    """Of a run that asks no runtime."""
+    """The Named of a run that asks no runtime."""
     return None
 
 
 class NamedPieces:
-    """Pieces of one argument of one event (as ArgumentPieces of views/pieces.py)."""
+    """Pieces of one argument of one event (like ArgumentPieces of views/pieces.py)."""
 
     def __init__(self, event: Event, index: int, style: Style, store: Store, last: bool, named: Named) -> None:
         ids, runtimes = event.index("container_id"), event.index("runtime")
@@ -47,12 +49,12 @@ class NamedPieces:
         self._pieces = Cache(store, self._piece)
 
     def render(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
-        """The number of a piece for each chosen row."""
+        """The piece number for each chosen row."""
         ids, runtimes = (texts.known(rows, chosen, found) for texts in (self._ids, self._runtimes))
         return self._pieces.numbers_of([self._said(*each) for each in zip(ids, runtimes, strict=True)])
 
     def _said(self, name: bytes | None, runtime: bytes | None) -> tuple[str, str]:
-        """A value, and why there is none."""
+        """(value, reason why it is missing)."""
         answer = self._named(name, runtime or b"") if name else None
         if answer is None:
             return "", "not read"

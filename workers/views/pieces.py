@@ -1,9 +1,9 @@
-"""Rows to text, piece by piece: what JSON lines and the table have in common.
+"""Renders rows as text from cached pieces. Shared by JSON lines and the table.
 
-A line is a join of pieces: time | who | event and result | an argument each. All but the time
-repeat, so each distinct piece is rendered once and is a number from then on (views/store.py); a batch
-is then a few passes of numpy and dictionary look-ups in C, and one join. What a piece looks like is a
-Style's business (views/json_lines.py, views/table.py); the last of a line has the line's end.
+A line is a sequence of pieces: time | who | event and result | one per argument. All except the time repeat, so each
+distinct piece is rendered once and then referred to by number (views/store.py). Rendering a batch takes a few numpy
+passes, dictionary lookups in C, and one join. A Style formats the pieces (views/json_lines.py, views/table.py). The
+last piece of a line includes the line end.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ REASONS = {
 VECTOR_TYPE, ADDRESS_TYPE = VECTOR, SOCKADDR
 LOW = 0xFFFFFFFF
 MAX_GROUPS = 4096
-"""Of events with flags. The kernel side has some hundreds; a recording can have any."""
+"""Maximum groups. The BPF programs produce some hundreds; a recording can contain any combination."""
 SOME_NUMBER, SOME_ADDRESS = 7_777_777, "0x7777777"
 
 
@@ -87,8 +87,8 @@ class ArgumentPieces:
         hidden: bool = False,
         command: int | None = None,
     ) -> None:
-        """`hidden`: the record has it for signatures alone; `command`: the value of the argument that decides what this
-        one is, if there is such an argument.
+        """`hidden`: do not show the argument, which is in the record only for signatures; `command`: the value of the
+        argument that decides the meaning of this one, if there is such an argument.
         """
         self.argument = argument = event.arguments[index]
         self._event, self.index = event, index
@@ -105,7 +105,7 @@ class ArgumentPieces:
             decoder_of(self._how, self._compat, variant) if self._how and self._how.struct else None
         )
         self._option = event.index("optname") if argument.name == "optval" else None
-        # the first bytes of a buffer are there only if they were asked for
+        # the first bytes of a buffer are in the record only if they were requested
         self._is_buffer = BUFFERS.get(event.name, (None,))[0] == index
         self._texts = Texts(event, index)
         self._source = KERNEL if argument.form in (KERNEL, OBJECT) else ""
@@ -113,7 +113,7 @@ class ArgumentPieces:
         self._never = hidden or argument.form == UNREAD or (argument.form == OBJECT and no_object)
         self._missing = "no object" if no_object else "exec" if flags & HEAD_EXEC_IMAGE else "not read"
         self._is_address = parse and is_pointer(kind)
-        # what stands around a number is the same around each: most numbers are met once
+        # most numbers occur once, so the constant text around a number is computed in advance
         example = SOME_ADDRESS if self._is_address else SOME_NUMBER
         around = self._piece(Value(example, source=self._source)).split(str(example))
         self._lead, self._tail = around[0], around[-1]
@@ -156,7 +156,7 @@ class ArgumentPieces:
     def _descriptor_piece(self, key: tuple[int, bytes]) -> str:
         raw, path = key
         value = number(raw, self.argument.width)
-        # an unnamed pipe is the one file whose dentry has no name
+        # only an unnamed pipe has a dentry without a name
         return self._piece(Value(b"%d=%s" % (value, paths.walked(path) or b"pipe"), value, source=KERNEL))
 
     def _simple_piece(self, data: bytes) -> str:
@@ -189,7 +189,7 @@ class ArgumentPieces:
         return Value(shown, cut=cut, source=text.source, exact=data if lossy else None)
 
     def render(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
-        """The number of a piece for each chosen row."""
+        """The piece number for each chosen row."""
         if self._never:
             return np.full(len(chosen), self._others[ABSENT, 0])
         if self._ignored and (mask := self._ignored.of(rows, chosen)).any():
@@ -227,7 +227,7 @@ class ArgumentPieces:
         return np.array(pieces, np.int64)
 
     def _slow(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
-        # a path of the own root has no cell of its own
+        # a path relative to the own root has no cell
         raws = self._raws(rows, chosen).tolist() if self.argument.in_record else [0] * len(chosen)
         if self._option is not None:
             level = used(rows, self._event, self._option - 1, chosen) << np.uint64(32)
@@ -251,15 +251,15 @@ class Group:
 
 
 class Rendered(NamedTuple):
-    """Rendered rows: all lines, UTF-8, and where each ends (i64, one a row)."""
+    """Rendered rows: all lines in UTF-8, and the end of each line (i64, one per row)."""
 
     data: bytes
     ends: Array
 
 
 class Laid(NamedTuple):
-    """Rows as numbers of pieces. A row has, up to its place in `ends`: its time (left 0), who, what and result, an
-    argument each, and the stack if the style has stacks. `places`: the rows of each of `groups`.
+    """Rows as piece numbers. Each row's pieces end at its value in `ends`: time (left 0), who, event and result, one
+    per argument, and the stack if the style has stacks. `places`: the rows of each of `groups`.
     """
 
     numbers: Array
@@ -281,8 +281,8 @@ class Lines:
         named: Named = unasked,
         lineages: Lineages | None = None,
     ) -> None:
-        """`executables`: what is known of them is shown; `hidden`: arguments of that name are not; `named`: what is
-        known of containers; `lineages`: what lines tell of processes beside their events.
+        """`executables`: source of executable hashes, which are omitted if it is None; `hidden`: names of arguments to
+        hide; `named`: source of container information; `lineages`: source of process information in lines.
         """
         self._lineages = lineages
         self._named = named
@@ -299,12 +299,12 @@ class Lines:
         self._stacks = Cache(self.store, self._style.stack)
 
     def forget_who(self) -> None:
-        """Render anew who did something: more is known by now."""
+        """Discard cached `who` pieces after more information has become available."""
         self._style.forget_who()
         self._who.clear()
 
     def unsay(self) -> None:
-        """What was rendered last is not written, and rendered again."""
+        """Undo the last render: its lines are not written but rendered again."""
         if self._lineages:
             self._lineages.unsay()
 
@@ -342,7 +342,7 @@ class Lines:
         return group
 
     def lay_out(self, rows: Rows, contexts: Contexts) -> Laid:
-        """The pieces of rows, of which there must be some."""
+        """The pieces of rows, of which there must be at least one."""
         crowded = len(self._groups) > MAX_GROUPS
         changed = self._contexts is not contexts or self._generation != contexts.generation
         if changed or self.store.full or crowded:
@@ -378,7 +378,7 @@ class Lines:
         return Laid(numbers, ends, groups, places)
 
     def render(self, rows: Rows, contexts: Contexts) -> Rendered:
-        """All rows, a line each."""
+        """All rows, one line each."""
         if not len(rows):
             return Rendered(b"", np.zeros(0, np.int64))
         numbers, ends, _, _ = self.lay_out(rows, contexts)

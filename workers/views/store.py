@@ -1,11 +1,11 @@
-"""Pieces of lines that were rendered before, by number: what repeats is text once, and a number from then on.
+"""Cache of rendered pieces of lines. A repeated piece is rendered once and then referred to by number.
 
     Cache:  key -> number                    a dict for each kind of piece
-    Store:  number -> piece, length          two arrays, so that many numbers are looked up at once
+    Store:  number -> piece, length          two arrays, for lookups of many numbers at once
 
-A store is bounded, by pieces and by bytes. Who finds it `full` clears it, and with it all of its caches, since
-every number handed out before is dead then. The caches are emptied and not replaced: they are part of cycles
-of objects, and what hangs on such a cycle waits for the garbage collector, which takes its time.
+A store is bounded by pieces and by bytes. The user of a store clears it when it is `full`, and with it all of its
+caches, because every number handed out before becomes invalid. Caches are emptied rather than replaced: they are in
+reference cycles, whose memory is only released when the garbage collector runs.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ class Store:
 
     @property
     def full(self) -> bool:
-        """Whether it is time to clear it. A store takes more than its bounds until then."""
+        """Whether the store should be cleared. It may exceed its bounds until then."""
         return self._count > MAX_PIECES or self._bytes > MAX_BYTES
 
     def clear(self) -> None:
-        """Begin anew, with all caches empty."""
+        """Remove all pieces and empty all caches."""
         for cache in self.caches:
             cache.clear()
         self._begin()
 
     def add(self, piece: str) -> int:
-        """The number of a new piece."""
+        """Adds a piece and returns its number."""
         if self._count == len(self._pieces):
             self._pieces = np.concatenate([self._pieces, np.empty(self._count, object)])
             self._lengths = np.concatenate([self._lengths, np.zeros(self._count, np.int64)])
@@ -64,13 +64,13 @@ class Store:
         return found
 
     def lengths(self, numbers: Array) -> Array:
-        """Their lengths in bytes, i64."""
+        """The lengths of the pieces in bytes, i64."""
         found: Array = self._lengths[numbers]
         return found
 
 
 class Cache(dict[Any, int]):
-    """Numbers of pieces by key; renders what is missing."""
+    """Piece numbers by key. Renders missing pieces."""
 
     def __init__(self, store: Store, render: Callable[[Any], str]) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Cache(dict[Any, int]):
         return number
 
     def numbers(self, keys: Array) -> Array:
-        """Numbers of all keys (an array of integers). Keys that follow their like are not looked up."""
+        """Numbers of all keys (an array of integers). Only the first key of each run is looked up."""
         return by_runs(keys, self.numbers_of)
 
     def numbers_of(self, keys: list[Any]) -> Array:

@@ -1,4 +1,4 @@
-"""What a style of lines is: how the pieces of a line look (views/json_lines.py, views/table.py)."""
+"""Interface of a style of lines, which formats their pieces (views/json_lines.py, views/table.py)."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ Array = np.ndarray[Any, Any]
 
 
 class Steps:
-    """When the wall clock was set while events went by, and its offset from then on (pipeline/transport/offsets.py)."""
+    """Changes of the wall clock during the run, and the offset from each on (pipeline/transport/offsets.py)."""
 
     def __init__(self) -> None:
         self.since_ns: Array = np.zeros(0, np.uint64)
         self.offset_ns: Array = np.zeros(0, np.int64)
 
     def know(self, steps: Array) -> None:
-        """These, in order of time."""
+        """Set the changes, in order of time."""
         self.since_ns, self.offset_ns = steps["since_ns"].copy(), steps["offset_ns"].copy()
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the views must know of the traced host; a recording carries it."""
+    """Data on the traced host that views need. A recording contains it."""
 
     boot_epoch_ns: int
     """CLOCK_REALTIME minus CLOCK_BOOTTIME, before the first of the `steps`."""
     relative_to_ns: int | None = None
-    """CLOCK_BOOTTIME that times are shown from; None: they are shown from the epoch."""
+    """CLOCK_BOOTTIME to which shown times are relative; None: shown times are since the epoch."""
 
     steps: Steps = field(default_factory=Steps)
 
     def shown_ns(self, time_ns: Array) -> Array:
-        """The times that are shown, u64, of times of CLOCK_BOOTTIME: each by the offset that held then."""
+        """Converts CLOCK_BOOTTIME times to shown times, u64, each with the offset that was valid then."""
         if self.relative_to_ns is not None:
             return time_ns - np.uint64(self.relative_to_ns)
         base = np.int64(self.boot_epoch_ns)
@@ -52,7 +52,7 @@ class Facts:
 
 
 class Value(NamedTuple):
-    """One argument's value: `shown` for people and JSON, `raw` the number if `shown` is words."""
+    """Value of an argument: `shown` for people and JSON; `raw` is the number if `shown` is words."""
 
     shown: object
     raw: int | None = None
@@ -60,18 +60,18 @@ class Value(NamedTuple):
     cut: bool = False
     source: str = ""
     exact: bytes | None = None
-    """The bytes, where `shown` is not made of them alone and other bytes would be shown alike."""
+    """The bytes, if other bytes would result in the same `shown`."""
 
 
 class Marks(NamedTuple):
-    """What is said of a row beside its flags."""
+    """Attributes of a row in addition to its flags."""
 
     late: bool = False
     container_started: bool = False
 
 
 class Style(Protocol):
-    """How the pieces of a line look."""
+    """Formats the pieces of a line."""
 
     end: str
     stacks: bool
@@ -84,26 +84,26 @@ class Style(Protocol):
         """Piece of one process context (a CONTEXT scalar)."""
 
     def forget_who(self) -> None:
-        """Something is known by now that was not when such pieces were made."""
+        """Discard cached data of who() after more has become known."""
 
     def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
-        """Piece of an event and its result; `arguments` is how many follow."""
+        """Piece of an event and its result; `arguments` is the number of arguments that follow."""
 
     def argument(self, argument: Argument, index: int, value: Value) -> str:
-        """Piece of one argument; `index` tells the first from the others."""
+        """Piece of one argument; `index` is its position, 0 for the first."""
 
     def stack(self, addresses: bytes) -> str:
         """Piece of a stack of addresses, u64 each; b"" if there is none."""
 
 
 def said(name: str, data: bytes) -> dict[str, str]:
-    """A text under its name, and its exact bytes beside it if they are not UTF-8."""
+    """A text under its name and, if it is not UTF-8, its exact bytes in base64."""
     shown = text(data)
     return {name: shown} if "\ufffd" not in shown else {name: shown, f"{name}Base64": base64.b64encode(data).decode()}
 
 
 def exact(name: str, encoded: object) -> bytes:
-    """The bytes that stand beside a text; ValueError if they are no base64."""
+    """Decodes the exact bytes of a text. Raises ValueError if they are not base64."""
     try:
         return base64.b64decode(encoded, validate=True)  # type: ignore[arg-type]
     except (binascii.Error, ValueError, TypeError) as error:
@@ -111,10 +111,10 @@ def exact(name: str, encoded: object) -> bytes:
 
 
 def said_user(name: str | None) -> dict[str, str]:
-    """A user's name under `user`, if it is known."""
+    """The user's name under `user`, if it is known."""
     return {} if name is None else said("user", name.encode("utf-8", "surrogateescape"))
 
 
 def text(data: bytes) -> str:
-    """Bytes of a string as text; what is not UTF-8 shows as the replacement character."""
+    """Bytes as text. Invalid UTF-8 becomes the replacement character."""
     return data.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""Events as a table for people: one line each, columns that fit a terminal, colour where it is one."""
+"""Events as a table for terminals: one line each, columns that fit the width, colour if enabled."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Array = np.ndarray[Any, Any]
 HEADER = f"{'TIME':<15} {'UID':>5} {'COMM':<15} {'PID':>7} {'TID':>7} {'EVENT':<20} {'RET':>10}  ARGS"
 NARROW_HEADER = f"{'TIME':<12} {'COMM':<15} {'PID':>7} {'EVENT':<17} {'RET':>7}  ARGS"
 NARROW = 120
-"""A terminal with fewer columns has no user, no thread, and no microseconds."""
+"""On a terminal with fewer columns, the table omits the user, the thread and the microseconds."""
 RED, DIM, RESET = "\x1b[31m", "\x1b[2m", "\x1b[0m"
 ESCAPE = re.compile(r"\x1b\[[0-9]*m")
 LONGEST_VALUE = 200
-"""Characters of one argument that a terminal shows; a file has all of them."""
+"""Maximum characters of one argument on a terminal. Files contain all of them."""
 
 
 def shown(value: object) -> str:
-    """A value: texts are quoted where they could be taken for more than one, or for something else."""
+    """Text of a value. Strings are quoted if they would be ambiguous."""
     if isinstance(value, str | bytes):
         return quoted(value)
     if isinstance(value, list):
@@ -39,12 +39,12 @@ def shown(value: object) -> str:
 
 
 def header(columns: int) -> str:
-    """The line above the table, for a terminal of that width (0: no terminal)."""
+    """The header line for a terminal of `columns` (0: no terminal)."""
     return NARROW_HEADER if 0 < columns < NARROW else HEADER
 
 
 def _cut(line: str, columns: int) -> str:
-    """The line, no wider than the terminal; colours take no room."""
+    """The line truncated to the width of the terminal. Colour codes take no width."""
     plain = len(line) - sum(len(m[0]) for m in ESCAPE.finditer(line))
     if plain <= columns:
         return line
@@ -60,9 +60,9 @@ def _cut(line: str, columns: int) -> str:
 
 
 def fitted(data: bytes, ends: Array, columns: int) -> tuple[bytes, Array]:
-    """Rendered lines, each cut to the width of the terminal that they go to: for people, so a line at a time.
+    """Rendered lines, each truncated to the width of the terminal.
 
-    `ends`: where each line ends, in bytes. They are never found by their text.
+    `ends`: end of each line, in bytes. Lines are located only by `ends`, never by their content.
     """
     begins = [0, *ends.tolist()][:-1]
     rows = [data[b : e - 1].decode() for b, e in zip(begins, ends.tolist(), strict=True)]
@@ -71,7 +71,7 @@ def fitted(data: bytes, ends: Array, columns: int) -> tuple[bytes, Array]:
 
 
 class TableStyle:
-    """Pieces of a table line, for a terminal of `columns` (0: for a file, all of it)."""
+    """Pieces of a table line, for a terminal of `columns` (0: a file, nothing is truncated)."""
 
     def __init__(self, facts: Facts, colour: bool = False, columns: int = 0) -> None:
         self._facts, self._relative = facts, facts.relative_to_ns is not None
@@ -82,7 +82,7 @@ class TableStyle:
         self.stacks = False
 
     def time(self, time_ns: Array, flags: Array) -> Array:
-        """Time of day in UTC, or seconds since the start, to the microsecond."""
+        """Time of day in UTC, or seconds since the start, in microseconds (milliseconds on a narrow terminal)."""
         found = []
         for ns in self._facts.shown_ns(time_ns).view(np.int64).tolist():
             seconds, rest = divmod(ns, 10**9)
@@ -120,7 +120,7 @@ class TableStyle:
 
     def argument(self, argument: Argument, index: int, value: Value) -> str:
         if index and value.reason == REASON:
-            return ""  # most opens have a mode that nobody looks at
+            return ""  # most opens have an ignored mode
         whole = value.shown
         if value.exact is not None and isinstance(whole, dict):
             whole = {**whole, "raw": value.exact.hex()}

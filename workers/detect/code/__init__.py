@@ -1,1 +1,1 @@
-"""Signatures in Python: what their authors write against, and the bounds that they are kept in."""
+"""Signatures in Python: the interface for their authors, and the bounds within which they run."""

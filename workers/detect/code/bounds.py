@@ -1,5 +1,5 @@
-"""Signatures in Python, kept within bounds: loaded from files, run on what the engine lets through, and switched off if
-they fail too often. What they keep: workers/detect/code/states.py.
+"""Signatures in Python, within bounds: loads them from files, runs them on the events that the engine passes, and
+switches them off if they fail too often. Their state is in workers/detect/code/states.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from headrace.workers.detect.code.signature import Batch, Result, Signature, Sta
 from headrace.workers.detect.code.states import Caused, Given, Kept, States
 
 MAX_FAILURES = 10
-"""After so many a signature is off in this worker."""
+"""A signature that has failed this often is off in this worker."""
 STATES = ("", "process", "fork", "container")
 Report = Callable[[str], None]
 Shown = Callable[[Sequence[int]], Sequence[Any]]
@@ -32,7 +32,7 @@ FORK = "sched_process_fork"
 
 
 def load_code(path: Path, catalogue: Catalogue) -> Iterator[tuple[Rule, tuple[Example, ...]]]:
-    """The signatures of a file: every class that is one and has an id. RuleError."""
+    """The signatures of a file with their examples: each class that derives from Signature and has an id. RuleError."""
     source = text_of(path)
     classes = defined(str(path), source)
     if not classes:
@@ -42,15 +42,18 @@ def load_code(path: Path, catalogue: Catalogue) -> Iterator[tuple[Rule, tuple[Ex
             yield msgspec.structs.replace(_rule(path, name, kind, catalogue), source=source), _examples(path, kind)
         except RuleError:
             raise
-        except Exception as error:  # its attributes are whatever its author made them
+        except Exception as error:  # the author can set the attributes to anything
             raise RuleError(str(path), 0, str(kind.id), f"{type(error).__name__}: {error}") from error
 
 
 def defined(path: str, source: str) -> list[tuple[str, type[Signature]]]:
-    """What a file defines, by what it was when it was read: all workers have the same."""
+    """The signatures that a file defines, as (class name, class). RuleError if the file raises.
+
+    `source` is the text of the file when it was loaded, so all workers execute the same text.
+    """
     module = ModuleType(f"headrace_signatures_{abs(hash(path))}")
     module.__file__ = path
-    sys.modules[module.__name__] = module  # as dataclasses and others expect
+    sys.modules[module.__name__] = module  # dataclasses and others look up the module there
     try:
         with can_be_imported():
             exec(compile(source, path, "exec"), module.__dict__)
@@ -65,7 +68,7 @@ def defined(path: str, source: str) -> list[tuple[str, type[Signature]]]:
 
 
 def _line(error: BaseException, file: str) -> int:
-    """Where in a file an error came from; 0 if nowhere."""
+    """The line of a file in which an error was raised; 0 if none."""
     frames = reversed(traceback.extract_tb(error.__traceback__))
     return next((frame.lineno or 0 for frame in frames if frame.filename == file), 0)
 
@@ -144,18 +147,18 @@ def _examples(path: Path, kind: type[Signature]) -> tuple[Example, ...]:
 
 
 class Answer(NamedTuple):
-    """What a signature says of one event, and of what it kept."""
+    """The result of a signature for one event, and the history of its state."""
 
     result: Result
     caused: Caused | None = None
-    """None if it keeps nothing, or says nothing."""
+    """None if the signature keeps no state or returned no finding."""
 
 
 NOTHING = Answer(None)
 
 
 class CodeRule:
-    """One signature at work."""
+    """One signature in one worker, with its state and its failures."""
 
     def __init__(self, rule: Rule, kind: type[Signature]) -> None:
         self.rule = rule
@@ -165,15 +168,19 @@ class CodeRule:
 
     @property
     def is_off(self) -> bool:
-        """Whether it has failed too often."""
+        """Whether the signature has failed too often, or was switched off."""
         return self.failures >= MAX_FAILURES
 
     def switch_off(self) -> None:
-        """For good."""
+        """Switch the signature off permanently."""
         self.failures = MAX_FAILURES
 
     def look(self, events: Sequence[Given], report: Report, shown: Shown) -> list[Answer]:
-        """What it says of each, in the order of time. `shown`: asked what findings show of events, by their numbers."""
+        """The answer of the signature for each event, in order of time.
+
+        `shown` returns what findings show of events, given their numbers (Given.at). An exception in the signature goes
+        to `report` and counts as a failure; the event, or with on_batch() all events, then have no finding.
+        """
         if self.is_off:
             return [NOTHING] * len(events)
         if self.rule.state == "fork" or type(self.signature).on_batch is Signature.on_batch:
@@ -211,7 +218,7 @@ class CodeRule:
             self.states.note(state, event)
 
     def _answer(self, result: Result, state: Kept) -> Answer:
-        """As it is now: what a finding shows is JSON, and code may go on with what it has given."""
+        """A copy of the result, as JSON: the code may change the mapping afterwards. TypeError for another type."""
         if result is None or (isinstance(result, bool | np.bool_) and not result):
             return NOTHING
         if not isinstance(result, Mapping | bool | np.bool_):
@@ -233,7 +240,7 @@ def _batch(events: Sequence[Given], fields: Mapping[str, str], states: Sequence[
 
 
 def code_rules(rules: Sequence[Rule]) -> dict[int, CodeRule]:
-    """Those of a set that are code, by their positions."""
+    """The signatures in Python of a set, by their positions."""
     code = {position: rule for position, rule in enumerate(rules) if rule.code}
     files = {(rule.file, rule.source) for rule in code.values()}
     kinds = {each: dict(defined(*each)) for each in files}

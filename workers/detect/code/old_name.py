@@ -1,5 +1,6 @@
-"""`workers.detect.signature`, as `headrace.signature` was called before 0.2: files that import it are read for one
-release more, with a warning.
+"""The module name `workers.detect.signature`, which 0.2 renamed to `headrace.signature`.
+
+Files that import the old name still load for one more release, with a warning.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ OLD_NAME = "workers.detect.signature"
 
 @contextlib.contextmanager
 def can_be_imported() -> Iterator[None]:
-    """The old name can be imported within it, whether or not a folder `workers` is in reach."""
+    """Makes the old name importable inside the `with` block, whether or not a folder `workers` is on the path."""
     parts = OLD_NAME.split(".")
     names = [".".join(parts[: n + 1]) for n in range(len(parts))]
     before = {name: sys.modules.get(name) for name in names}
@@ -35,7 +36,7 @@ def can_be_imported() -> Iterator[None]:
 
 
 def warning(file: str, source: str) -> str:
-    """What its author is told of a file of signatures; "" if it has the new name."""
+    """The warning for the author of a file that imports the old name; "" if it does not."""
     if f"from {OLD_NAME} import" not in source:
         return ""
     return (

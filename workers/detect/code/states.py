@@ -1,6 +1,7 @@
-"""What signatures in Python keep, of a process or container, and which events put it there: bounded, and counted.
+"""State that signatures in Python keep for each process or container, and the events that changed it: bounded and
+counted.
 
-key (process, container) -> Kept     a dictionary, since when there is one, the events that changed it
+key (process or container) -> Kept     a dictionary, the time at which it was created, the events that changed it
 """
 
 from __future__ import annotations
@@ -13,56 +14,56 @@ from typing import Any, NamedTuple
 MAX_STATES = 65_536
 MIN_LOOK = 1024
 MAX_CAUSES = 16
-"""Of one state: the latest."""
+"""Events per state; the latest are kept."""
 MAX_CAUSE_BYTES = 16 << 20
-"""Of one signature."""
+"""Bytes of shown events per signature."""
 MAX_LINE = 64 << 10
-"""Of one event: a longer one is not shown."""
+"""Bytes of one event; a longer event is not shown."""
 NO_BYTES = 1024
-"""What a cause counts for that is not bytes."""
+"""Bytes that a cause counts for if it is not bytes."""
 
 
 class Given(NamedTuple):
-    """One event for a signature: whose it is, and the values of its fields."""
+    """One event for a signature: its process and container, and the values of its fields."""
 
     at: int
-    """The caller's number of it, in the order of time."""
+    """The caller's number of the event; ascending in time."""
     name: str
     time_ns: int
     process: Hashable
     container: str
     values: Mapping[str, Any]
     child: Hashable = None
-    """Of a fork: the new process."""
+    """For a fork: the new process."""
 
 
 @dataclass(eq=False, slots=True)
 class Cause:
-    """An event that changed a state: the caller's number of it, and what a finding shows of it."""
+    """An event that changed a state: the caller's number of the event, and its form in a finding."""
 
     at: int
     shown: Any = None
-    """None until it is known, and if it is too long."""
+    """None until show() has set it, and if the event is too long."""
 
 
 class Caused(NamedTuple):
-    """Why a signature said what it said: since when it kept something, what changed that, and how many more did."""
+    """The history of a state: its creation time, the latest events that changed it, and how many are omitted."""
 
     began_ns: int
     causes: tuple[Cause, ...]
     omitted: int
 
     def events(self) -> list[Any]:
-        """What is shown of those that are."""
+        """The causes as findings show them, without those that cannot be shown."""
         return [cause.shown for cause in self.causes if cause.shown is not None]
 
     def left_out(self) -> int:
-        """How many are not shown."""
+        """How many causes are not shown."""
         return self.omitted + sum(cause.shown is None for cause in self.causes)
 
 
 class Kept(dict[str, Any]):
-    """One state, as a signature has it: a dictionary that knows whether it was changed."""
+    """The state that a signature gets: a dictionary that records whether it was changed."""
 
     __slots__ = ("began_ns", "causes", "changed", "omitted")
 
@@ -85,44 +86,44 @@ class Kept(dict[str, Any]):
         return self
 
     def update(self, *others: Any, **more: Any) -> None:
-        """As a dictionary's."""
+        """Like dict.update."""
         for key, item in dict(*others, **more).items():
             self[key] = item
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """As a dictionary's."""
+        """Like dict.setdefault."""
         if key not in self:
             self[key] = default
         return self[key]
 
     def pop(self, *key_and_default: Any) -> Any:
-        """As a dictionary's."""
+        """Like dict.pop."""
         self.changed |= key_and_default[:1] != () and key_and_default[0] in self
         return super().pop(*key_and_default)
 
     def popitem(self) -> tuple[str, Any]:
-        """As a dictionary's."""
+        """Like dict.popitem."""
         self.changed |= bool(self)
         return super().popitem()
 
     def clear(self) -> None:
-        """As a dictionary's."""
+        """Like dict.clear."""
         self.changed |= bool(self)
         super().clear()
 
     def copied(self) -> Kept:
-        """What a new process begins with."""
+        """A copy, with its history: the initial state of a child process."""
         found = Kept(self.began_ns)
         dict.update(found, self)
         found.causes, found.omitted = self.causes, self.omitted
         return found
 
     def caused(self) -> Caused:
-        """What made it what it is."""
+        """The history of the state."""
         return Caused(self.began_ns, self.causes, self.omitted)
 
     def add(self, cause: Cause) -> None:
-        """An event that changed it; the oldest goes if there are too many. With nothing kept, there are no causes."""
+        """Record an event that changed the state. Only the latest MAX_CAUSES are kept. An empty state has no causes."""
         self.changed = False
         if not self:
             self.causes, self.omitted = (), 0
@@ -131,26 +132,29 @@ class Kept(dict[str, Any]):
         self.causes = (*self.causes, cause)[-MAX_CAUSES:]
 
     def drop_causes(self) -> None:
-        """There are too many of them elsewhere."""
+        """Omit all causes, because those of the whole signature take too many bytes."""
         self.omitted += len(self.causes)
         self.causes = ()
 
 
 class States:
-    """What one signature keeps, by process or container: the oldest goes first when there are too many."""
+    """The states of one signature, by process or container.
+
+    Beyond MAX_STATES, the least recently used state is dropped and counted in `evicted`.
+    """
 
     def __init__(self, scope: str) -> None:
         self._scope = scope
         self._known: OrderedDict[Hashable, Kept] = OrderedDict()
         self._fresh: list[Cause] = []
-        """Not shown yet."""
+        """Causes that show() has not been called for yet."""
         self._cause_bytes = 0
-        """At most: of those that have gone since it was last worked out as well."""
+        """Upper bound: includes causes that were dropped since it was last computed."""
         self._look_at = MIN_LOOK
         self.evicted = 0
 
     def of(self, event: Given) -> Kept:
-        """The state that an event is looked at with."""
+        """The state for an event; a new one if there is none, or if the signature keeps no state."""
         if not self._scope:
             return Kept(event.time_ns)
         key = event.container if self._scope == "container" else event.process
@@ -168,14 +172,14 @@ class States:
             self.evicted += 1
 
     def note(self, state: Kept, event: Given) -> None:
-        """An event was looked at: if it changed the state, findings that come of it shall have it."""
+        """Called after an event was evaluated: if it changed the state, later findings show it."""
         if state.changed and self._scope:
             cause = Cause(event.at)
             state.add(cause)
             self._fresh.append(cause)
 
     def show(self, shown: Callable[[Sequence[int]], Sequence[Any]]) -> None:
-        """What findings show of the events that changed something since this was called last: by their numbers."""
+        """Set what findings show of the events that changed a state since the last call; `shown` gets their numbers."""
         fresh, self._fresh = self._fresh, []
         if not fresh:
             return
@@ -195,13 +199,15 @@ class States:
         self._cause_bytes = total
 
     def forked(self, event: Given) -> None:
-        """A new process begins with a copy of what is kept of the one that made it."""
+        """For state `fork`: give the new process a copy of the state of the process that forked it."""
         known = self._known.get(event.process)
         if self._scope == "fork" and known:
             self._put(event.child, known.copied())
 
     def keep(self, lives: Callable[[Hashable], bool]) -> None:
-        """Forget processes that have ended; looked for once there are many more than before."""
+        """Drop the states of processes for which `lives` is false. It looks only when there are MIN_LOOK states, and
+        twice as many as after it last looked.
+        """
         if len(self._known) < self._look_at:
             return
         self._known = OrderedDict((key, state) for key, state in self._known.items() if lives(key))

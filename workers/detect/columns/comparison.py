@@ -1,4 +1,4 @@
-"""Two fields of one event compared with each other: `pathname|endswith|process.name`."""
+"""Compares two fields of one event: `pathname|endswith|process.name`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from headrace.workers.detect.rules.patterns import lowered
 from headrace.workers.detect.rules.values import Text, Value, text
 
 UNDECIDED = Text((), True)
-"""The outcome where a limit of ours leaves it open."""
+"""The result if a limit of headrace leaves the comparison open."""
 
 
 def compared(how: str, left: Value, right: Value) -> Value:
-    """1 if some reading of the left field fits some reading of the right one, else 0; None if one was not read,
-    UNDECIDED if one was cut or could not be followed, and what is there does not decide it.
+    """1 if some reading of the left field matches some reading of the right one, else 0. None if a field was not read.
+    UNDECIDED if a field was truncated or its name was not resolved, and the part that was read does not decide.
     """
     if left is None or right is None:
         return None
@@ -38,7 +38,7 @@ def _text(value: Value) -> Text:
 
 
 class ComparisonColumn(ValueColumn):
-    """Whether two fields fit; the key is both of theirs."""
+    """Whether two fields match. The key is the pair of their keys."""
 
     def __init__(self, how: str, left: Column, right: Column) -> None:
         self._how, self._left, self._right = how, left, right

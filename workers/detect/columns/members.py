@@ -1,6 +1,6 @@
 """Members of structures as columns (workers/detect/rules/members.py).
 
-Rows of each structure are read by themselves, and a call whose structure has no such member has no value.
+Rows are grouped by structure and read group by group. A call whose structure lacks the member has no value.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from headrace.workers.records.blocks import Block
 
 
 class MemberColumn(ValueColumn):
-    """A member of what a pointer pointed to. The key of a number is its bits, of a text (bytes, whether it was cut)."""
+    """A member of the structure behind a pointer. The key of a number is its bits, the key of a text its bytes."""
 
     def __init__(self, event: Event, index: int, path: str, element: int, member: Member) -> None:
         self._event, self._index, self._path, self._element = event, index, path, element
@@ -47,7 +47,7 @@ class MemberColumn(ValueColumn):
         return keys
 
     def _take(self, keys: list[Any], block: Block, unread: Array, at: Array, place: Place) -> None:
-        """The keys of some rows, of which all have the same structure."""
+        """Set the keys of some rows that all have the same structure."""
         if self._element and not place.step:
             return
         offset = place.offset + self._element * place.step

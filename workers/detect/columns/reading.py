@@ -1,4 +1,4 @@
-"""Which column reads which field."""
+"""Selects the column that reads a field."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from headrace.workers.views.pieces import VECTOR_TYPE
 
 
 class ShownColumn(ValueColumn):
-    """A number as text: `@hex` without 0x, `@dec`."""
+    """A number as text: `@hex` without 0x, `@dec`, or `@word`."""
 
     def __init__(self, column: Column, field: Field) -> None:
         self._column, self._field = column, field
@@ -37,7 +37,7 @@ class ShownColumn(ValueColumn):
 
 
 def column_of(field: Field) -> Column:
-    """How a field is read from rows."""
+    """The column that reads a field from rows."""
     found = _plain_column(field)
     return ShownColumn(found, field) if field.view else found
 
@@ -65,7 +65,7 @@ def _plain_column(field: Field) -> Column:
 
 
 def _of_exec(field: Field) -> Column | None:
-    """What the process runs, on an exec itself: the record has it. None for its parent and ancestors."""
+    """For an exec, the column that reads the process's own image from the record; None for other images."""
     event = field.event
     if field.column == "process.image":
         return ExecImageColumn(event)

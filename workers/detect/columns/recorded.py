@@ -1,4 +1,4 @@
-"""Fields of records, as columns: a key for each row, and what a key stands for (workers/detect/columns/view.py)."""
+"""Fields of records as columns: a key for each row, and the value of a key (workers/detect/columns/view.py)."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from headrace.workers.views.pieces import VECTOR_TYPE
 LOW = np.uint64(0xFFFFFFFF)
 NONE = np.zeros(0, bool)
 MAX_ADDRESS = 32
-"""What is longer says nothing of family and port."""
+"""Bytes of an address that matter for family and port. Longer sizes are treated as this one."""
 UNKNOWN_ADDRESS = 1 << 63
 
 
 def used_keys(ignored: Ignored, view: View, chosen: Array, keys: Keys) -> Keys:
-    """The keys, none of rows whose call did not use the argument."""
+    """The keys, with None for rows whose call did not use the argument."""
     if not ignored or not (mask := ignored.of(view.rows, chosen)).any():
         return keys
     return [None if unused else key for unused, key in zip(mask.tolist(), listed(keys), strict=True)]
@@ -100,7 +100,7 @@ class ResultColumn(ValueColumn):
 
 
 class TextColumn(ValueColumn):
-    """A text of its own: a key is the bytes of a blob, or a Text where those alone do not say it."""
+    """A text. The key is the bytes of a blob, or a Text if the bytes alone do not determine the value."""
 
     def __init__(self, event: Event, index: int) -> None:
         self._event, self._index = event, index
@@ -148,7 +148,7 @@ class TextColumn(ValueColumn):
 
     def bulk(self, view: View, chosen: Array) -> Bulk | None:
         if self._form == ROOT:
-            return None  # it stands in the text of another argument
+            return None  # its value is in the text of another argument
         rows, found = view.rows, view.found
         block, unread, cut, entry = view.read(self._index, chosen)
         if self._ignored:
@@ -168,19 +168,19 @@ class TextColumn(ValueColumn):
 
     @staticmethod
     def _below(block: Block, below: Array, whole: Array) -> tuple[Block, Array]:
-        """Paths as the own root has them, and the mask of those that are the root itself or look strange."""
+        """Paths as seen from the process's own root, and a mask of those that are the root itself or malformed."""
         size = whole - 1
         has = below & (size >= 0) & (whole != ROOT_NOT_MET)
         good = has & (size > 0) & (size <= block.size)
         size = np.where(good, size, 0)
         good &= block.data[block.begin + size - 1] == blocks.NUL
-        # of others an empty text in what stands before everything
+        # Other rows get an empty text, at the NUL before all texts.
         own = Block(block.data, np.where(good, block.begin, 1), np.where(good, size, 0))
         return blocks.walked(own, good), has & ~good
 
 
 class BlobColumn(ValueColumn):
-    """What a pointer pointed to, whole: the key is (bytes, whether it was cut)."""
+    """All bytes behind a pointer. The key is (bytes, whether they were truncated)."""
 
     def __init__(self, field: Field) -> None:
         self._field, self._index = field, field.argument
@@ -193,7 +193,7 @@ class BlobColumn(ValueColumn):
         keys = view.wholes(self._index, chosen)
         if self._field.element is None:
             return keys
-        # what is remembered is the element: vectors seldom come again
+        # Cache the element, because whole vectors seldom recur.
         element, parts = self._field.element, view.parts(self._index, chosen)
         return [
             None if split is None or element >= len(split) else (split[element], key[1] and element == len(split) - 1)
@@ -225,7 +225,7 @@ class BlobColumn(ValueColumn):
 
 
 class AddressNumberColumn(ValueColumn):
-    """Family or port of an address; the key is what decides it: the first four bytes, and how many there are."""
+    """Family or port of an address. The key holds what determines it: the first four bytes, and the size in bytes."""
 
     def __init__(self, field: Field) -> None:
         self._index, self._part = field.argument, field.column
@@ -244,7 +244,7 @@ class AddressNumberColumn(ValueColumn):
 
 
 def address_part(address: dict[str, str], part: str) -> Value:
-    """A part of a socket's address; None if its family has none. A mapped IPv4 address reads both ways."""
+    """A part of a socket address; None if its family has no such part. A mapped IPv4 address has two readings."""
     family = FAMILIES.get(address.get("sa_family", ""))
     if part == "family":
         return family
@@ -265,7 +265,7 @@ def address_part(address: dict[str, str], part: str) -> Value:
 
 
 class TargetColumn(ValueColumn):
-    """Whether a call on a process is on the caller itself; the key is (number, own group and thread, kernel's word)."""
+    """Whether a call on a process targets the caller. The key is (pid, own ns_tgid, own ns_tid, the kernel's flag)."""
 
     def __init__(self, field: Field) -> None:
         self._index = field.argument

@@ -1,4 +1,4 @@
-"""Columns of who did it: the process of a row, its parent and ancestors, its container, and what each runs."""
+"""Columns for the subject of a row: its process, parent, ancestors and container, and what each of them runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from headrace.workers.records import blocks
 
 
 class ContextColumn(ValueColumn):
-    """A column of the process's context; a key is what those parts of the context are that decide it."""
+    """A field of the process's context. The key is a tuple of the parts of the context that determine the value."""
 
     def __init__(self, field: Field) -> None:
         plain = int if field.kind == NUMBER or field.view else text
@@ -54,16 +54,16 @@ _FROM_SEVERAL: dict[str, tuple[tuple[str, ...], Callable[..., Value]]] = {
     "container.runtime": (("runtime",), lambda number: text(runtime_name(number))),
     "process.user": (("uid", "container"), _user),
 }
-"""Fields that are not one part of the context as it is: the parts, and what is made of them."""
+"""Fields that are computed from the context: the parts, and the function that converts them."""
 
 
 def started_by(path: bytes | None, given: bytes | None, cwd: bytes | None) -> Text | None:
-    """The file that runs, and the path that it was started by, made absolute; None if neither is known."""
+    """The file that runs, and the path that started it, made absolute. None if neither is known."""
     parts = [path] if path else []
     if given and not given.startswith(b"/"):
         given = os.path.join(cwd, given) if cwd else None
     if given:
-        # two leading slashes are one (normpath keeps them)
+        # normpath keeps two leading slashes; they mean one
         absolute = b"/" + os.path.normpath(given).lstrip(b"/")
         if absolute not in parts:
             parts.append(absolute)
@@ -71,7 +71,7 @@ def started_by(path: bytes | None, given: bytes | None, cwd: bytes | None) -> Te
 
 
 def exec_image(path: Value, interp: Value, cwd: Value) -> Text | None:
-    """What an exec has started, by its arguments: the file, and the path that it was started by."""
+    """The image that an exec starts, from its arguments: the file, and the path that started it."""
     found = started_by(*(v.parts[0] if isinstance(v, Text) and not v.cut else None for v in (path, interp, cwd)))
     if found is not None and isinstance(path, Text) and len(path.parts) > 1:
         return Text(tuple(dict.fromkeys((*path.parts, *found.parts))))
@@ -95,7 +95,7 @@ class CommandLineColumn(BlobColumn):
 
 
 class ExecImageColumn(ValueColumn):
-    """`process.image` on an exec itself: what this very record says of the new image."""
+    """`process.image` on an exec itself, read from the record."""
 
     def __init__(self, event: Event) -> None:
         self._columns = [TextColumn(event, event.index(name) or 0) for name in ("pathname", "interp", "pwd")]
@@ -111,7 +111,7 @@ class ExecImageColumn(ValueColumn):
         if path is None or given is None:
             return None
         block = given.blocks[0]
-        # what has to be made absolute or normal first is, one by one
+        # Paths that must be made absolute or normalized are read one by one.
         odd = (block.size > 0) & (block.data[block.begin] != blocks.SLASH)
         odd |= (block.size > 1) & (block.data[block.begin + block.size - 1] == blocks.SLASH)
         second = np.flatnonzero((block.data[:-1] == blocks.SLASH) & np.isin(block.data[1:], [blocks.SLASH, blocks.DOT]))
@@ -121,7 +121,7 @@ class ExecImageColumn(ValueColumn):
 
 
 class ImageColumn(ValueColumn):
-    """What the process, its parent or its ancestors run, from the process tree; the key is what the tree has."""
+    """The image of the process, its parent or its ancestors, from the process tree. The key holds the tree's values."""
 
     def __init__(self, field: Field) -> None:
         self._who, _, self._part = field.column.partition(".")

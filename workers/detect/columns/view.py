@@ -1,9 +1,8 @@
-"""What columns read from: some rows, and what is known of their processes; and what a column gives.
+"""The input of columns: some rows and the state of their processes. And the output: keys, values and blocks of texts.
 
-A key is what is cheap to take out of many rows at once (a raw number, the bytes of a blob, parts of a context); it is
-turned into a value only when it is met for the first time (workers/detect/engine/memory.py). Texts that stand in the
-rows themselves are also given all at once, in blocks (workers/records/blocks.py), and no key of them is ever made but
-for the few that must be looked at one by one.
+A key is cheap to extract from many rows at once: a raw number, the bytes of a blob, parts of a context. It is converted
+to a value only when it first occurs (workers/detect/engine/memory.py). Texts that are in the rows are also available in
+blocks (workers/records/blocks.py); they need keys only for the few rows that must be tested one by one.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ Array = np.ndarray[Any, Any]
 
 
 class Few(NamedTuple):
-    """Keys of which there are few: the distinct ones, and which of them each row has."""
+    """Keys with few distinct values: the distinct ones, and for each row the index of its key."""
 
     distinct: list[Any]
     which: Array
 
     def tolist(self) -> list[Any]:
-        """One for each row."""
+        """One key for each row."""
         return [self.distinct[i] for i in self.which.tolist()]
 
 
@@ -37,13 +36,14 @@ Keys = Array | list[Any] | Few
 
 
 def listed(keys: Keys) -> list[Any]:
-    """One for each row."""
+    """One key for each row."""
     return keys if isinstance(keys, list) else keys.tolist()
 
 
 class Read(NamedTuple):
-    """What blobs of one argument hold. `block`: what was read, of others nothing; `unread` and `cut`: masks, `cut` also
-    of what changed while it was read; `entry`: i64, the blobs, where there is one."""
+    """The blobs of one argument. `block`: the bytes read, empty if nothing was; `unread` and `cut`: masks, `cut` also
+    for data that changed while it was read; `entry`: i64, the position of the blob, -1 if there is none.
+    """
 
     block: Block
     unread: Array
@@ -52,8 +52,9 @@ class Read(NamedTuple):
 
 
 class Bulk(NamedTuple):
-    """Texts of many rows. `blocks`: their readings, each block has one of every row, which is "" if there is none;
-    `unread`: mask of rows without a value; `single`: mask of rows whose values must be read one by one."""
+    """Texts of many rows. `blocks`: their readings; each block has one text per row, "" if the row has no such reading.
+    `unread`: mask of rows without a value. `single`: mask of rows whose values must be read one by one.
+    """
 
     blocks: list[Block]
     unread: Array
@@ -63,7 +64,7 @@ class Bulk(NamedTuple):
 class Walked(NamedTuple):
     """Paths of many rows, last component first.
 
-    `unread`: mask of rows without a value. `inexact`: mask of rows whose path is more than what stands in `block`.
+    `unread`: mask of rows without a value. `inexact`: mask of rows whose path is not completely in `block`.
     """
 
     block: Block
@@ -72,12 +73,12 @@ class Walked(NamedTuple):
 
 
 class View:
-    """Some rows, and what is known of their processes. Blobs are looked for once."""
+    """Some rows and what is known about their processes. Blobs are located only once."""
 
     def __init__(
         self, rows: Rows, contexts: Contexts, tree: ProcessTree, counts: Array, of: Array | None = None
     ) -> None:
-        """`of`: positions of the rows that will be asked for, if not all."""
+        """`of`: positions of the rows that columns will read; None for all."""
         self.rows, self.contexts, self.tree = rows, contexts, tree
         self._counts, self._of = counts, of
         self._found: Blobs | None = None
@@ -95,8 +96,8 @@ class View:
         return self._found
 
     def whose(self, chosen: Array) -> tuple[Array, Array]:
-        """Contexts in the order of the chosen rows, and which of them each row has: rows of one process stand together.
-        Columns that are asked for the same rows, the same array, share it.
+        """The contexts of the chosen rows, and for each row the index of its context. Only consecutive rows of one
+        context share an entry. The result is cached for the same array object.
         """
         if self._whose is None or self._whose[0] is not chosen:
             who = self.rows.who[chosen]
@@ -105,8 +106,8 @@ class View:
         return self._whose[1:]
 
     def wholes(self, argument: int, chosen: Array) -> list[Any]:
-        """(bytes, whether they were cut) behind an argument of each chosen row, None if nothing was read. Elements of
-        a vector are columns of their own, and all want the same.
+        """(bytes, whether they were truncated) behind an argument of each chosen row, None if nothing was read. Cached,
+        because each element of a vector has its own column.
         """
         key = argument, chosen.tobytes()
         known = self._wholes.get(key)
@@ -119,14 +120,14 @@ class View:
         return known
 
     def running(self, who: int) -> tuple[Process | None, Image | None]:
-        """The process of a context, and what it ran then."""
+        """The process of a context, and the image that it ran then."""
         known = self._running.get(who)
         if known is None:
             known = self._running[who] = self.tree.running(self.contexts.table[who])
         return known
 
     def parts(self, argument: int, chosen: Array) -> list[list[bytes] | None]:
-        """The elements of a vector of each chosen row."""
+        """The elements of a vector for each chosen row, None if nothing was read."""
         key = argument, chosen.tobytes()
         known = self._parts.get(key)
         if known is None:
@@ -135,7 +136,7 @@ class View:
         return known
 
     def read(self, argument: int, chosen: Array) -> Read:
-        """What stands behind an argument of each chosen row, all at once."""
+        """The data behind an argument of all chosen rows."""
         key = argument, chosen.tobytes()
         known = self._reads.get(key)
         if known is None:
@@ -151,28 +152,28 @@ class View:
 
 
 def elements(data: bytes) -> list[bytes]:
-    """Of a vector: each has a NUL behind it, of one that was cut perhaps not the last."""
+    """The elements of a vector. A NUL follows each element; a truncated vector may lack the final NUL."""
     return data.removesuffix(b"\0").split(b"\0") if data else []
 
 
 class Column(Protocol):
-    """One field, read from rows."""
+    """Reads one field from rows."""
 
     def keys(self, view: View, chosen: Array) -> Keys:
-        """A key for each chosen row, None if the field could not be read."""
+        """A key for each chosen row; None if the field could not be read."""
 
     def value(self, key: Any) -> Value:
-        """What a key stands for."""
+        """The value of a key."""
 
     def bulk(self, view: View, chosen: Array) -> Bulk | None:
-        """The texts of the chosen rows at once; None if this column has only keys."""
+        """The texts of the chosen rows in blocks; None if the column has only keys."""
 
     def walked(self, view: View, chosen: Array) -> Walked | None:
-        """The texts as walked paths, as they stand in the rows; None if they are none."""
+        """The texts of the chosen rows as walked paths, unchanged from the rows; None if they are not walked paths."""
 
 
 class ValueColumn:
-    """What columns have in common: keys alone, if they say no more."""
+    """Defaults for columns that have only keys and values."""
 
     def bulk(self, view: View, chosen: Array) -> Bulk | None:
         return None

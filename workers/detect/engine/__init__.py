@@ -1,1 +1,1 @@
-"""The engine: which rules match which rows."""
+"""The engine: decides which rules match which rows."""

@@ -1,14 +1,14 @@
-"""The engine: which rules match which rows, at a cost that hardly depends on the number of rules.
+"""The engine: decides which rules match which rows, at a cost that hardly depends on the number of rules.
 
-Every field that rules of an event ask for is a column. A value of a column falls into a class: the set of tests that
-hold of it, and of those that are unknown. Classes are few, and remembered by value. A row then walks a table from
-column to column:
+Each field that the rules of an event test is a column. The tests of a column divide its values into classes: a class is
+the set of tests that hold, and the set of tests that are unknown. There are few classes, and the class of each value is
+cached. A row walks a table from column to column:
 
     state 0 --class of column 1--> state --class of column 2--> state ... --> verdict: a tuple of rules
 
-A state is the set of all tests decided so far. It is worked out when it is met for the first time, and then only for
-the rules that a test of it touches; as soon as no rule is left open it has its verdict, and the columns behind it are
-not even read for those rows. Tables are numpy arrays, so that all rows of a turn take a step at once.
+A state is the set of all tests decided so far. It is computed when it first occurs, and only for the rules that its
+tests affect. A state has a verdict as soon as no rule is open; the remaining columns are not read for its rows. Tables
+are numpy arrays, so all rows of a turn take a step at once.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from headrace.workers.records.rows import Contexts, Rows
 
 Array = np.ndarray[Any, Any]
 ColumnOf = Callable[[Field], Column]
-"""How a field is read."""
+"""Returns the column that reads a field."""
 MAX_TABLES = 32 << 20
-"""Bytes of the tables of an event; and about what rows add to them between two looks at these bounds."""
+"""Bytes that the tables of one event may take; also roughly the most that they grow between two checks."""
 MAX_BYTES = 256 << 20
-"""Of the tables of all events, and of the values that are remembered."""
+"""Bytes that the tables of all events and the cached values may take."""
 MAX_ROWS, MIN_ROWS = 1 << 14, 16
-"""Looked at between two looks at these bounds: the fewer, the more tests and columns there are."""
+"""Range of the rows that are evaluated between two checks: the more tests and columns, the fewer rows."""
 
 
 class Verdict(NamedTuple):
-    """What comes of a row: rules that match; rules that a limit of ours leaves undecided, and for which fields."""
+    """The outcome for a row: rules that match, rules that a limit of headrace leaves undecided, and their fields."""
 
     matched: Matched = ()
     undecided: Matched = ()
@@ -58,17 +58,17 @@ class Verdict(NamedTuple):
 
 
 DEAR = ("image", "compared")
-"""Places of fields that cost the most to read."""
+"""Places of fields that cost the most to read. Their columns come last."""
 
 
 class Classes:
-    """Values of one column by what its tests say of them."""
+    """The classes of one column: a class is a distinct outcome of the tests on it."""
 
     def __init__(self, column: Column, tests: Sequence[int], matcher: Matcher) -> None:
         self.column = column
         self.matcher = matcher
         self.tests = tests
-        """Numbers of the event's tests, by position in the matcher."""
+        """The event's number of each test, by the test's position in the matcher."""
         self.memory = Memory(self._classes)
         self.known: list[State] = []
         self._by_state: dict[State, int] = {}
@@ -83,7 +83,7 @@ class Classes:
         return [self.class_of(self.matcher.verdicts(self.column.value(key))) for key in keys]
 
     def class_of(self, verdicts: Verdicts) -> int:
-        """The class with these verdicts."""
+        """The number of the class with these verdicts. Adds the class if it is new."""
         state = State(*(bits(self.tests[i] for i in each) for each in verdicts))
         found = self._by_state.get(state)
         if found is None:
@@ -93,7 +93,7 @@ class Classes:
         return found
 
     def of(self, view: View, chosen: Array) -> Array:
-        """Class of each chosen row, i64."""
+        """The class of each chosen row, i64."""
         walked = self.column.walked(view, chosen) if self.prefilter else None
         if walked is None:
             return self._exact(view, chosen)
@@ -139,7 +139,7 @@ class Classes:
         return found
 
     def forget(self) -> None:
-        """All classes: there are too many."""
+        """Drop all classes and cached values, because they take too much memory."""
         self.memory.forget()
         self.known.clear()
         self._by_state.clear()
@@ -148,10 +148,10 @@ class Classes:
 
 
 class EventEngine:
-    """All rules of one event."""
+    """All rules on one event."""
 
     def __init__(self, rules: OfEvent, column_of: ColumnOf, bound: Callable[[], None] = lambda: None) -> None:
-        """`bound`: called after some rows each, when nothing of the tables is in use."""
+        """`bound` is called after each part of the rows, when no number of a state, class or verdict is in use."""
         self.rules, self._bound = rules, bound
         self.columns = self._columns(rules, column_of)
         self._rules_of: dict[int, list[int]] = {n: [] for n in range(len(rules.tests))}
@@ -159,7 +159,7 @@ class EventEngine:
             for number in numbers(formula):
                 self._rules_of[number].append(position)
         self._after: list[frozenset[int]] = []
-        """Of each column: the tests that are decided only by later ones."""
+        """For each column: the tests that only later columns decide."""
         later: set[int] = set(range(len(rules.tests)))
         for column in self.columns:
             later -= set(column.tests)
@@ -168,9 +168,9 @@ class EventEngine:
         self._verdict_numbers: dict[Verdict, int] = {}
         self._begin()
         self._usual = [self._split(State(), after, rules.formulas) for after in self._after]
-        """After each column, if no test of it holds: rules that match for certain, and those that are open."""
+        """For each column, if none of the tests so far is true or unknown: (rules that match, rules that are open)."""
         self.evicted = self.held = 0
-        """States that were forgotten; about how many bytes tables and values take."""
+        """Number of states that were dropped; approximate bytes of tables and cached values."""
         grows = 2 * len(self.columns) * State(-1 << len(rules.tests), -1 << len(rules.tests)).bytes
         self._part = max(MIN_ROWS, min(MAX_ROWS, MAX_TABLES // max(grows, 1)))
 
@@ -182,7 +182,7 @@ class EventEngine:
         self._verdict(Verdict())
 
     def begin_anew(self) -> None:
-        """Forget all: it has become too much."""
+        """Drop all tables and cached values, because they take too much memory."""
         self.evicted += sum(len(s.states) for s in self._steps)
         for column in self.columns:
             column.forget()
@@ -191,7 +191,7 @@ class EventEngine:
 
     @staticmethod
     def _columns(rules: OfEvent, column_of: ColumnOf) -> list[Classes]:
-        """Cheap ones first: numbers and contexts, then texts."""
+        """The columns, cheap ones first: numbers and contexts, then texts, then the places in DEAR."""
         by_field: dict[Field, list[int]] = {}
         for number, (asked, _) in enumerate(rules.tests):
             by_field.setdefault(asked, []).append(number)
@@ -210,8 +210,11 @@ class EventEngine:
     def _split(
         state: State, after: frozenset[int], formulas: dict[int, Formula]
     ) -> tuple[frozenset[int], frozenset[int]]:
-        """Of these rules: those that match whatever follows, and those that what follows decides; with a test that a
-        limit left undecided, whether the rule is undecided, too.
+        """Divides the rules of `formulas` by `state`: (rules that match whatever later columns hold, rules that are
+        open). `after`: the tests of later columns.
+
+        A rule is open if it can still match. If the state has a limited test, a rule that can still become undecided is
+        open, too.
         """
         sure, open_ = set(), set()
         for position, formula in formulas.items():
@@ -223,8 +226,9 @@ class EventEngine:
         return frozenset(sure), frozenset(open_)
 
     def matches(self, view: Any, chosen: Array) -> tuple[Array, list[Verdict]]:
-        """Rows that match, of those chosen, or that are not decided, and their verdicts; in parts, so that what is
-        remembered is bounded inside a turn, too.
+        """The chosen rows that rules match or leave undecided, and the verdict of each.
+
+        Evaluates the rows in parts and checks the memory bounds after each, so the bounds also hold within a turn.
         """
         rows: list[Array] = []
         matched: list[Verdict] = []
@@ -233,7 +237,7 @@ class EventEngine:
             verdicts = self.match(view, part)
             hit = np.flatnonzero(verdicts)
             rows.append(part[hit])
-            # numbers of verdicts hold until the next part
+            # Numbers of verdicts are valid until the next call of _weigh().
             matched += [self.verdicts[v] for v in verdicts[hit].tolist()]
             self._weigh()
         return np.concatenate(rows), matched
@@ -246,7 +250,7 @@ class EventEngine:
         self._bound()
 
     def match(self, view: Any, chosen: Array) -> Array:
-        """Verdict of each chosen row, as a number of `verdicts`, i32."""
+        """The verdict of each chosen row, as an index into `verdicts`, i32."""
         if not self.columns:
             sure, _ = self._split(State(), frozenset(), self.rules.formulas)
             return np.full(len(chosen), self._verdict(Verdict(tuple(sorted(sure)))), np.int32)
@@ -292,7 +296,7 @@ class EventEngine:
         return found
 
     def _undecided(self, state: State, after: frozenset[int]) -> tuple[Matched, tuple[str, ...]]:
-        """The rules that a limit of ours leaves undecided, and the fields that it is about."""
+        """The rules that a limit of headrace leaves undecided, and the names of the fields concerned."""
         limited = set(numbers_in(state.limited))
         touched = {p for n in limited for p in self._rules_of[n]}
         found = {p for p in touched if _bounds(self.rules.formulas[p], state, after) == (0, 0)}
@@ -310,7 +314,9 @@ class EventEngine:
 
 
 def _bounds(formula: Formula, state: State, after: frozenset[int]) -> tuple[int, int]:
-    """The least and the largest verdict that a formula can still have; the tests `after` are not decided yet."""
+    """The least and the greatest verdict that a formula can still have (-1 false, 0 unknown, 1 true). The tests in
+    `after` are not decided yet.
+    """
     if isinstance(formula, int):
         if formula in after:
             return -1, 1
@@ -340,13 +346,13 @@ class Engine:
         self.tally = Tally(self.rules, {event: list(of.rules.formulas) for event, of in self.events.items()})
 
     def _bound(self) -> None:
-        """The event that takes the most begins anew if all together take too much."""
+        """If all events together exceed MAX_BYTES, drop the tables of the event that takes the most."""
         if sum(engine.held for engine in self.events.values()) > MAX_BYTES:
             max(self.events.values(), key=lambda engine: engine.held).begin_anew()
 
     def values(self) -> dict[str, int]:
-        """Counts of the values that were looked at: in blocks of texts; by a key; worked out, since the key was new;
-        forgotten.
+        """Counters of the values tested so far: `scanned` in blocks of texts, `looked_up` in the caches, `worked_out`
+        after a cache miss, and `evicted` from the caches and tables.
         """
         columns = [column for engine in self.events.values() for column in engine.columns]
         memories = [column.memory for column in columns]
@@ -359,7 +365,7 @@ class Engine:
         }
 
     def match(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
-        """All rows that match at least one rule."""
+        """All rows that at least one rule matches or leaves undecided."""
         looked_at = np.flatnonzero(self._looked_at[rows.event])
         if not len(looked_at):
             return Matches.none()

@@ -1,4 +1,4 @@
-"""What signatures have found in some rows. Apart, so that a worker without signatures loads nothing of theirs."""
+"""Rows that rules match. Kept apart from the engine: a worker without signatures does not load the engine."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from headrace.workers.detect.code.states import Caused
 
 Array = np.ndarray[Any, Any]
 Matched = tuple[int, ...]
-"""Positions of rules, in order."""
+"""Positions of rules in their set, ascending."""
 
 
 @dataclass
 class Matches:
-    """Rows that rules match: positions of rows, and of each the rules. In the order of rows."""
+    """The rows that at least one rule matches.
+
+    `rows`: positions of rows, ascending, i64; `rules`: the rules that match each of them.
+    """
 
     rows: Array
     rules: list[Matched]
     data: dict[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict)
-    """What signatures in Python say of (row, rule), in place of data fields."""
+    """(row, rule) -> the mapping that a signature in Python returned. It replaces the data fields of the rule."""
     caused: Mapping[tuple[int, int], Caused] = field(default_factory=dict)
-    """Of (row, rule), if the rule keeps something: since when, and the lines of the events that changed it."""
+    """(row, rule) -> the history of the state, for rules that keep state."""
     undecided: Mapping[int, tuple[Matched, tuple[str, ...]]] = field(default_factory=dict)
-    """Of a row: rules that a limit of ours leaves undecided, and for which fields."""
+    """Row -> the rules that a limit of headrace leaves undecided, and the names of the fields concerned."""
 
     @classmethod
     def none(cls) -> Matches:
-        """Nothing was found."""
+        """An instance without rows."""
         return cls(np.zeros(0, np.int64), [])
 
     def __len__(self) -> int:

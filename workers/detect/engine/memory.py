@@ -1,10 +1,10 @@
-"""What was worked out before, by key: bounded in keys and bytes, counted, and as fast as a dict.
+"""A cache from keys to numbers: bounded in keys and bytes, with counters, and as fast as a dict.
 
-    recent  {key: number}     looked at first
-    before  {key: number}     what was recent until `recent` was full
+    recent  {key: number}     looked up first
+    before  {key: number}     the previous `recent`
 
-A key of `before` that is met again moves to `recent`. When `recent` is full it becomes `before`, and what `before`
-held is forgotten: of keys that keep coming, none is lost.
+A key that is found in `before` moves to `recent`. When `recent` is full it becomes `before`, and the old `before` is
+dropped. A key that recurs often enough is therefore never evicted.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from headrace.workers.decode.values import by_runs
 
 Array = np.ndarray[Any, Any]
 MAX_KEYS, MAX_BYTES = 1 << 17, 16 << 20
-"""Of each of the two."""
+"""Bounds of `recent` and of `before`, each."""
 KEY_BYTES, PART_BYTES = 120, 40
-"""About what a key takes beside its texts, and a part of one."""
+"""Approximate bytes of a key besides its texts, and of each part of a tuple."""
 
 
 def size_of(key: Any) -> int:
-    """About how many bytes a key takes."""
+    """Approximate bytes that a key takes."""
     return KEY_BYTES + _texts(key)
 
 
 def _texts(key: Any) -> int:
-    if isinstance(key, tuple):  # a Text as well
+    if isinstance(key, tuple):  # also a Text, which is a NamedTuple
         return sum(PART_BYTES + _texts(part) for part in key)
     return len(key) if isinstance(key, bytes | str) else 0
 
 
 class Memory(dict[Any, int]):
-    """Numbers by key; `work_out` gives those of keys that are not known, many at once."""
+    """Numbers by key. `work_out` computes the numbers of several unknown keys in one call."""
 
     def __init__(
         self, work_out: Callable[[list[Any]], list[int]], most: int = MAX_KEYS, most_bytes: int = MAX_BYTES
@@ -48,7 +48,7 @@ class Memory(dict[Any, int]):
         self.looked_up = self.misses = self.evicted = 0
 
     def _learn(self, keys: Iterable[Any]) -> dict[Any, int]:
-        """Numbers of keys that `recent` does not have."""
+        """The numbers of keys that are not in `recent`. Adds them to `recent` as far as they fit."""
         found: dict[Any, int] = {}
         unknown: list[Any] = []
         for key in dict.fromkeys(keys):
@@ -74,18 +74,18 @@ class Memory(dict[Any, int]):
 
     @property
     def held(self) -> int:
-        """About how many bytes all keys take."""
+        """Approximate bytes of all keys."""
         return self._bytes + self._bytes_before
 
     def forget(self) -> None:
-        """Everything: what keys stand for has changed."""
+        """Drop all keys, because their numbers are no longer valid."""
         self.evicted += len(self) + len(self._before)
         self.clear()
         self._before.clear()
         self._bytes = self._bytes_before = 0
 
     def numbers(self, keys: Array | list[Any]) -> Array:
-        """Of all keys, i64. Keys of an array that follow their like are not looked up."""
+        """The number of each key, i64. In an array, a run of equal keys costs one lookup."""
         self.looked_up += len(keys)
         return self._of(keys) if isinstance(keys, list) else by_runs(keys, self._of)
 

@@ -1,11 +1,11 @@
-"""A first look at walked paths as they stand, last component first: which of them can hold any test at all.
+"""A prefilter for walked paths: finds the rows on which a test can hold, without reversing the paths.
 
-    value   /etc/cron.d/*  (startswith)      path    /etc/cron.d/job
+    value   /etc/cron.d/   (startswith)      path    /etc/cron.d/job
     sought  \\0cron.d\\0etc\\0/\\0               walked  \\0job\\0cron.d\\0etc\\0/\\0
 
-Most paths hold none, and need not be turned round to see that (workers/records/blocks.py, `walked`). Of each value the
-longest piece is sought that every path which it holds for has: whole components, or what stands at the end or the
-beginning of one. Only rows with such a piece, and inexact ones, are tested exactly
+A walked path has its last component first (workers/records/blocks.py, `walked`). No test holds on most paths. For each
+value, the prefilter searches for the longest piece that every matching path contains: whole components, or the
+beginning or end of one. Only rows that contain a piece, and inexact rows, are tested exactly
 (workers/detect/engine/scan.py).
 """
 
@@ -25,12 +25,12 @@ from headrace.workers.records.blocks import NUL, SLASH, Block
 
 Array = np.ndarray[Any, Any]
 LEAST = 2
-"""Bytes of a piece, with the NULs around it: one byte of a name stands everywhere."""
+"""Minimum bytes of a piece, including the NULs around it. One byte within a name would occur everywhere."""
 WILD = re.compile(rb"[*?\[\\]")
 
 
 class Piece(NamedTuple):
-    """Text that a path has in it, and whether that begins or ends there."""
+    """A text that a path contains. `first`: the path begins with it; `last`: the path ends with it."""
 
     data: bytes
     first: bool
@@ -38,7 +38,7 @@ class Piece(NamedTuple):
 
 
 def pieces(operator: str, value: Scalar, nocase: bool) -> Iterator[Piece]:
-    """What a path must have for a test of it to hold: each of them."""
+    """The pieces that a path contains if the test holds on it: all of them."""
     if operator == "re":
         text = required(str(value))
         if text is not None:
@@ -54,7 +54,7 @@ def pieces(operator: str, value: Scalar, nocase: bool) -> Iterator[Piece]:
 
 
 def sought(piece: Piece) -> Iterator[bytes]:
-    """The same in a walked path: each of these is in it, if the piece is in the path."""
+    """The forms of a piece in a walked path. If a path contains the piece, its walked form contains each of these."""
     names = piece.data.split(b"/")
     if b"\0" in piece.data:
         return
@@ -74,7 +74,7 @@ def sought(piece: Piece) -> Iterator[bytes]:
 
 
 def best(test: Test, value: Scalar) -> bytes | None:
-    """The longest that is worth looking for; None if there is none."""
+    """The longest text worth searching for; None if there is none."""
     found = [each for piece in pieces(test.operator, value, test.nocase) for each in sought(piece)]
     longest = max(found, key=_letters, default=b"")
     return longest if _letters(longest) and LEAST <= len(longest) <= MAX_BYTES // 4 else None
@@ -85,16 +85,16 @@ def _letters(data: bytes) -> int:
 
 
 class Prefilter:
-    """The tests of one field."""
+    """The prefilter of all tests of one field."""
 
     def __init__(self, wanted: set[tuple[bytes, bool]]) -> None:
-        """hyperscan.error if one is beyond its bounds."""
-        # each with a number of its own: with one for all, Hyperscan takes a hundred times as long
+        """`wanted`: (text, whether case is ignored). hyperscan.error if one exceeds Hyperscan's limits."""
+        # Each pattern has its own number: with one number for all, Hyperscan takes a hundred times as long.
         self._database = database([(i, escaped(data), small) for i, (data, small) in enumerate(sorted(wanted))])
 
     @classmethod
     def of(cls, tests: Sequence[Test]) -> Prefilter | None:
-        """None if some path that has nothing of what is sought could hold a test."""
+        """The prefilter of these tests; None if a test can hold on a path without a text worth searching for."""
         wanted: set[tuple[bytes, bool]] = set()
         for test in tests:
             for value in test.values if test.operator != "exists" else ():
@@ -108,7 +108,9 @@ class Prefilter:
             return None
 
     def maybe(self, block: Block) -> Array:
-        """Mask of the walked paths that can hold a test. Texts that are not ASCII always can."""
+        """Mask of the walked paths on which a test can hold. It includes all paths that are not ASCII, or that have a
+        slash which is not the root.
+        """
         block = block.stripped
         found = np.zeros(len(block), bool)
         ends: list[int] = []
@@ -123,7 +125,7 @@ class Prefilter:
 
 
 def _slashed(block: Block) -> Array:
-    """Mask of those with a slash that is not the root: names of memfds can have them."""
+    """Mask of the paths with a slash that is not the root: names of memfds can contain slashes."""
     last = block.begin + block.size - 1
     root = (block.size > 0) & (block.data[last] == SLASH) & ((block.size == 1) | (block.data[last - 1] == NUL))
     slashes = np.flatnonzero(block.data == SLASH)

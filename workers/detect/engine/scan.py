@@ -1,13 +1,12 @@
-"""Tests of a text field on many values at once: one pass over a block of texts (Hyperscan), no value an object.
+"""Tests of a text field on many values at once: one Hyperscan pass over a block of texts, without an object per value.
 
-    block       \0 value \0 value \0 ...
-    pass        (pattern, where it ends)...              every occurrence of every pattern
-    rows        which tests hold, as a fingerprint: the sum of a secret random number of each of them
+    block       \\0 value \\0 value \\0 ...
+    pass        (pattern, position of its end)...            every occurrence of every pattern
+    rows        the tests that hold, as a fingerprint: the sum of a secret random number per test
 
-What a pattern of bytes cannot decide is only noticed here, and looked at value by value
-(workers/detect/rules/matching.py): texts that are not ASCII, since small letters and regular expressions are of
-characters, and regular expressions. Of these the longest text that they cannot do without is looked for, so that few
-values are left.
+Byte patterns cannot decide regular expressions, nor texts that are not ASCII: case and regular expressions are defined
+on characters. Scan only marks such values as doubtful, and workers/detect/rules/matching.py tests them one by one. For
+a regular expression, Scan searches for the longest literal that every match contains, so few values are doubtful.
 """
 
 from __future__ import annotations
@@ -30,20 +29,20 @@ from headrace.workers.records.blocks import Block
 
 Array = np.ndarray[Any, Any]
 MAX_BYTES = 1000
-"""Of a pattern; Hyperscan has a bound."""
+"""Bytes of a pattern. Hyperscan limits them."""
 MAX_WILD = 1000
-"""Wildcards in all globs of a field that are looked for as they are: each takes milliseconds to compile. Of more, a
-plain part is looked for, and values that have it are looked at one by one.
+"""Wildcards in all globs of a field that are compiled as they are; each takes milliseconds to compile. With more, Scan
+searches for a plain part of each glob, and the values that contain it are tested one by one.
 """
 IN_EMPTY = ("", END, END + END)
-"""Patterns that are in a text of nothing, which a block cannot tell from none."""
+"""Patterns that match an empty text. In a block, an empty text and an absent one look the same."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was found.
+    """The result of a scan.
 
-    `fingerprint`: u64 of each text, equal for texts of which the same tests hold, 0 if none does. `doubt`: mask of
+    `fingerprint`: u64 of each text, equal for texts on which the same tests hold, 0 if none holds. `doubt`: mask of
     texts that must be tested one by one.
     """
 
@@ -53,13 +52,13 @@ class Seen:
     _test: Array
 
     def tests(self, row: int) -> list[int]:
-        """The tests that hold of a text."""
+        """The tests that hold on the text of a row."""
         first, last = np.searchsorted(self._row, [row, row + 1]).tolist()
         return self._test[first:last].tolist()  # type: ignore[no-any-return]
 
 
 def required(regular: str) -> str | None:
-    """ASCII text that every match of a regular expression has in it, without case; None if none is known."""
+    """An ASCII text that every match of a regular expression contains, without case; None if none is known."""
     parsed = _parsed(regular)
     if parsed is None:
         return None
@@ -75,7 +74,7 @@ def required(regular: str) -> str | None:
 
 
 class Ends(NamedTuple):
-    """What all begins and ends with that a regular expression matches, "" if unknown; `whole`: all of it is `begin`."""
+    """Literal prefix and suffix shared by every match, "" if unknown. `whole`: every match equals `begin`."""
 
     begin: str = ""
     end: str = ""
@@ -83,7 +82,7 @@ class Ends(NamedTuple):
 
 
 def ends(regular: str) -> Ends:
-    """ASCII texts, with case."""
+    """The case-sensitive ASCII prefix and suffix of every match of a regular expression."""
     parsed = _parsed(regular)
     if parsed is None or parsed.state.flags & (re.IGNORECASE | re.MULTILINE):
         return Ends()
@@ -100,10 +99,12 @@ def ends(regular: str) -> Ends:
 
 
 def _parsed(regular: str) -> Any:
-    """As Python has it; None if it has not what RE2 has: then it is only looked for more often."""
+    """A regular expression as parsed by Python's `re`. None if Python cannot parse it, although RE2 can: then no
+    literal is known, and more values are tested one by one.
+    """
     parser = getattr(re, "_parser", None)
     if parser is None or "[:" in regular:
-        return None  # a class by name, which Python has not
+        return None  # a character class by name, which Python does not support
     try:
         with warnings.catch_warnings(action="ignore"):
             return parser.parse(regular)
@@ -112,14 +113,14 @@ def _parsed(regular: str) -> Any:
 
 
 def _byte(text: str) -> int | None:
-    """The byte that a pattern is, if it is one."""
+    """The byte that a pattern matches if it matches exactly one, else None."""
     plain = text.encode("ascii").decode("unicode_escape")
     return ord(plain) if len(plain) == 1 else None
 
 
 def database(patterns: Sequence[tuple[int, str, bool]]) -> Any:
-    """Patterns that are looked for all at once: a number, the pattern, and whether it is without case. None of none;
-    hyperscan.error if one is beyond its bounds.
+    """A Hyperscan database that searches for all patterns at once; None if there are none. A pattern is (number, text,
+    whether it ignores case). hyperscan.error if a pattern exceeds Hyperscan's limits.
     """
     if not patterns:
         return None
@@ -134,7 +135,7 @@ def database(patterns: Sequence[tuple[int, str, bool]]) -> Any:
 
 
 def too_wild(tests: Sequence[Test]) -> bool:
-    """Whether their globs would take too long to compile."""
+    """Whether the globs of these tests would take too long to compile."""
     globs = [pattern("glob", value, test.nocase) for test in tests if test.operator == "glob" for value in test.values]
     return sum(map(wildness, globs)) > MAX_WILD
 
@@ -143,7 +144,7 @@ class Scan:
     """All tests of one field, compiled."""
 
     def __init__(self, tests: Sequence[Test]) -> None:
-        """hyperscan.error if a pattern is beyond its bounds."""
+        """hyperscan.error if a pattern exceeds Hyperscan's limits."""
         wild = too_wild(tests)
         owners: dict[tuple[str, bool], list[tuple[int, int]]] = {}
         loose = PatternSet(False)
@@ -156,20 +157,20 @@ class Scan:
                 else:
                     loose.add(pattern("re", value, test.nocase), (i, at))
         self._loose = loose.close()
-        """Regular expressions that can be anywhere."""
+        """Regular expressions without a known literal."""
         self._wanted = np.array([len(t.values) if t.each else 1 for t in tests], np.int64)
         self._secret = np.random.default_rng().integers(1, 1 << 63, len(tests), np.uint64)
         each = [len(owner) for owner in owners.values()]
         self._first = np.concatenate([[0], np.cumsum(each)]).astype(np.int64)
         self._test = np.array([test for owner in owners.values() for test, _ in owner], np.int64)
         self._bytes = [(i, byte, small) for i, (text, small) in enumerate(owners) if (byte := _byte(text)) is not None]
-        """Patterns of one byte: they are everywhere, and numpy tells where at once."""
+        """Patterns of one byte. They occur everywhere, and numpy finds all positions at once."""
         alone = {i for i, _, _ in self._bytes}
         self._database = database([(i, *each) for i, each in enumerate(owners) if i not in alone])
 
     @classmethod
     def of(cls, field: Field, tests: Sequence[Test]) -> Scan | None:
-        """None if these tests need every value by itself."""
+        """The scan of these tests; None if they must be tested value by value."""
         wild = too_wild(tests)
         for test in tests:
             if field.kind != TEXT or test.operator == "cidr":
@@ -186,7 +187,7 @@ class Scan:
             return None
 
     def look(self, blocks: Sequence[Block]) -> Seen:
-        """Which tests hold of each row; a row's readings are its texts in all blocks, "" is none."""
+        """Which tests hold on each row. The readings of a row are its texts in all blocks; "" means no reading."""
         rows: list[Array] = []
         patterns: list[Array] = []
         doubt = np.zeros(len(blocks[0]), bool)
@@ -198,13 +199,13 @@ class Scan:
             if self._loose:
                 hits = self._loose.hits
                 for i, text in enumerate(block.texts()):
-                    # of texts that are not ASCII it is known already
+                    # texts that are not ASCII are doubtful already
                     if text.isascii() and any(map(hits, text.split(b"\0"))):
                         doubt[i] = True
         return self._seen(np.concatenate(rows), np.concatenate(patterns), doubt)
 
     def _occurrences(self, block: Block) -> tuple[Array, Array]:
-        """(position of the last byte, pattern) of all."""
+        """(positions of last bytes, patterns) of all occurrences."""
         found: list[int] = []
         add = found.append
 

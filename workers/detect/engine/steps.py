@@ -1,8 +1,9 @@
-"""Steps of the engine: from the states before a column and a value's class to the states behind it. In each worker.
+"""Steps of the engine: from the states before a column and the class of a value to the states after it. Each worker has
+its own.
 
-A small table is an array, by state and class. A table that rules of two fields of many values would make too large is
-kept as the pairs that were met, which costs time. What all of it takes is counted in bytes, as it is made, and bounded
-by the engine, which then begins anew.
+A small table is an array, indexed by state and class. Rules on two fields with many values each would make it too
+large; then the step stores only the pairs that occurred, which is slower. Each step counts its bytes as it grows. The
+engine bounds the total, and drops all steps of an event that exceeds it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 MAX_CELLS = 1 << 20
-"""Of one step's table; a larger one is kept as the pairs that were met."""
+"""Cells in the table of one step. A larger table is stored as pairs."""
 STATE_BYTES, PAIR_BYTES = 300, 200
-"""About what a state takes beside its bits (itself, its number by state, its verdict), and a pair that was met."""
+"""Approximate bytes of a state besides its bits (the tuple, its number, its verdict), and of a stored pair."""
 OPEN, UNKNOWN_STEP = -1, -1
 
 
 def bits(numbers: Iterable[int]) -> int:
-    """The set of these numbers: bit n stands for n."""
+    """The set of these numbers as an integer: bit n is set if n is in the set."""
     found = 0
     for number in numbers:
         found |= 1 << number
@@ -31,7 +32,7 @@ def bits(numbers: Iterable[int]) -> int:
 
 
 def numbers_in(found: int) -> Iterable[int]:
-    """The numbers in such a set."""
+    """The numbers in a set made by bits(), ascending."""
     while found:
         lowest = found & -found
         yield lowest.bit_length() - 1
@@ -39,40 +40,45 @@ def numbers_in(found: int) -> Iterable[int]:
 
 
 class State(NamedTuple):
-    """Tests decided so far, as sets of bits()."""
+    """The tests decided so far, as sets made by bits(). A decided test in neither `true` nor `unknown` is false."""
 
     true: int = 0
     unknown: int = 0
     limited: int = 0
-    """Of those that are unknown, the ones for which a limit of ours is the reason."""
+    """The subset of `unknown` for which a limit of headrace is the reason."""
 
     @property
     def bytes(self) -> int:
-        """About what it takes in a table."""
+        """Approximate bytes that the state takes in a table."""
         return STATE_BYTES + sum(map(getsizeof, self))
 
 
 @dataclass
 class Step:
-    """From the states before a column to those behind it."""
+    """The transition from the states before a column to the states after it."""
 
     to: Array = field(default_factory=lambda: np.full((64, 16), UNKNOWN_STEP, np.int32))
     states: list[State] = field(default_factory=list)
     numbers: dict[State, int] = field(default_factory=dict)
     verdicts: Array = field(default_factory=lambda: np.full(64, OPEN, np.int32))
-    """Of the states behind it: a verdict, or OPEN."""
+    """i32 by number of the state after the column: the number of a verdict, or OPEN."""
     pairs: dict[int, int] | None = None
-    """Instead of `to`, once that would be too large: the state behind, by (state before << 32 | class)."""
+    """Replaces `to` once that would be too large: (state before << 32 | class) -> state after."""
     held: int = 0
-    """Bytes of all states behind it."""
+    """Bytes of all states after the column."""
 
     @property
     def bytes(self) -> int:
-        """About what all of it takes."""
+        """Approximate bytes of the whole step."""
         return self.held + self.to.nbytes + PAIR_BYTES * len(self.pairs or ())
 
     def find(self, state: Array, classes: Array, rows: int, columns: int) -> Array:
-        """The states behind these, i64; UNKNOWN_STEP where it has not been worked out."""
+        """The state after each pair of `state` and `classes`, as integers; UNKNOWN_STEP if the pair has not been
+        computed yet.
+
+        `rows` and `columns` are the numbers of known states and classes. Switches from `to` to `pairs` if the table
+        would become too large.
+        """
         if self.pairs is None and 4 * rows * columns > MAX_CELLS:
             self.pairs = {}
             for before, kind in np.argwhere(self.to != UNKNOWN_STEP).tolist():
@@ -86,14 +92,14 @@ class Step:
         return np.array([known.get(key, UNKNOWN_STEP) for key in distinct.tolist()], np.int64)[which]
 
     def put(self, before: int, kind: int, behind: int) -> None:
-        """What was worked out."""
+        """Store a computed transition."""
         if self.pairs is None:
             self.to[before, kind] = behind
         else:
             self.pairs[before << 32 | kind] = behind
 
     def add(self, state: State) -> int:
-        """The number of a state that is not there yet. Its verdict is OPEN."""
+        """Add a state that is not known yet, with the verdict OPEN. Returns its number."""
         found = self.numbers[state] = len(self.states)
         self.states.append(state)
         self.held += state.bytes
@@ -102,7 +108,7 @@ class Step:
         return found
 
     def grow(self, rows: int, columns: int) -> None:
-        """Room for so many states before, and classes."""
+        """Make room in `to` for this many states before the column, and classes."""
         have = self.to.shape
         if rows > have[0] or columns > have[1]:
             shape = (

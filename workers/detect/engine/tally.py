@@ -1,4 +1,4 @@
-"""What signatures cost, and what the memory of their values is good for: counts of one worker and generation."""
+"""Cost and hits of signatures: the counts of one worker and one generation of rules."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Array = np.ndarray[Any, Any]
 
 
 class Tally:
-    """Counts by event, from which those of rules are worked out when somebody wants them."""
+    """Counts by event. `write` derives the counts of each rule from them."""
 
     def __init__(self, rules: tuple[Rule, ...], of_event: dict[int, list[int]]) -> None:
-        """`of_event`: positions of the rules that look at an event, by its id."""
+        """`of_event`: event id -> positions of the rules that look at the event."""
         self.matched = np.zeros(len(rules), np.int64)
         self.undecided = np.zeros(len(rules), np.int64)
         self.own_ns = np.zeros(len(rules), np.int64)
@@ -26,25 +26,29 @@ class Tally:
         self._seen = {event: [0, 0] for event in of_event}
 
     def add(self, event: int, rows: int, took_ns: int) -> None:
-        """So many rows of an event were looked at."""
+        """Count `rows` evaluated rows of an event, which took `took_ns` nanoseconds."""
         seen = self._seen[event]
         seen[0] += rows
         seen[1] += took_ns
 
     def add_matches(self, matched: Sequence[Matched]) -> None:
-        """What rules matched of some rows."""
+        """Count the matches of some rows; each element has the rules that match one row."""
         if matched:
             self.matched += self._counted(matched)
 
     def add_undecided(self, positions: Sequence[Matched]) -> None:
-        """What rules a limit of ours left undecided in some rows."""
+        """Count the rules that a limit of headrace left undecided in some rows."""
         self.undecided += self._counted(positions)
 
     def _counted(self, positions: Sequence[Matched]) -> Array:
         return np.bincount(np.fromiter(chain.from_iterable(positions), np.int64), minlength=len(self.matched))
 
     def write(self, shown: Array) -> None:
-        """Into columns `evaluated`, `matched` and `time_ns`, as many rules as there are rows."""
+        """Write the columns `evaluated`, `matched`, `undecided` and `time_ns` of `shown`, one row per rule. If there
+        are more rules than rows in `shown`, the last rules are left out.
+
+        The rules of an event share its evaluation time in equal parts. `own_ns` is added for signatures in Python.
+        """
         evaluated, time_ns = np.zeros(len(self.matched), np.int64), self.own_ns.copy()
         for event, (rows, took_ns) in self._seen.items():
             positions = self._of_event[event]

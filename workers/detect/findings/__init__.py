@@ -1,1 +1,1 @@
-"""Findings: what they show, and how they are written."""
+"""Findings: their contents, and the formats in which they are written."""

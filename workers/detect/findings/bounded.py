@@ -1,7 +1,7 @@
-"""Findings of a bounded size: what makes one too long is shortened, and the finding says so.
+"""Bounds the size of findings: a finding that is too long is shortened and marked.
 
-A traced process decides how long its arguments, environment and paths are, and a signature in Python what it
-finds. A result ring takes no record that is longer than itself, so nothing may be longer than MAX_BYTES.
+A traced process controls the length of its arguments, environment and paths, and a signature in Python controls its
+data. A result ring accepts no record longer than the ring, so no finding may exceed MAX_BYTES.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 import msgspec
 
 MAX_BYTES = 256 << 10
-"""Of a finding's line."""
+"""Bytes of a finding's line."""
 STEPS = ((16384, 1024), (4096, 256), (1024, 64), (256, 16), (64, 4), (16, 1))
-"""Characters of a text and parts of a list that are kept, tried one after the other."""
+"""Limits for the characters of a text and the elements of a list, tried in this order."""
 LATEST = {"events": "eventsOmitted", "before": "beforeOmitted"}
-"""Lists of which the end is kept, and what counts those that are not."""
+"""Lists whose end is kept, and the key that counts the omitted elements."""
 MAX_DEPTH = 12
 
 
 def bounded(line: bytes, most: int = MAX_BYTES) -> bytes:
-    """The line, or a shorter one with `"cut": true` and the `bytes` that it would have had."""
+    """The line, or a shortened one with `"cut": true` and the original length in `bytes`."""
     if len(line) <= most:
         return line
     finding = msgspec.json.decode(line)
@@ -29,7 +29,7 @@ def bounded(line: bytes, most: int = MAX_BYTES) -> bytes:
         short = msgspec.json.encode(_top(finding, characters, parts) | said) + b"\n"
         if len(short) <= most:
             return short
-    # only keys can be that long: those of what a signature says
+    # Only keys can still be too long: those in the data of a signature in Python.
     return msgspec.json.encode(_top(finding | {"data": {}}, *STEPS[-1]) | said) + b"\n"
 
 
@@ -55,7 +55,7 @@ def _short(value: Any, characters: int, parts: int, depth: int = 0) -> Any:
     if isinstance(value, list):
         return [_short(each, characters, parts, depth + 1) for each in value[:parts]]
     if isinstance(value, dict):
-        # keys are headrace's own but for those of data
+        # Keys are headrace's own, except in the data.
         kept = list(value.items())[: max(parts, 64)]
         return {key: _short(each, characters, parts, depth + 1) for key, each in kept}
     return value

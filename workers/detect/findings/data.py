@@ -1,4 +1,4 @@
-"""The data of findings: what rules show of the events that they match."""
+"""The data of findings: the fields that rules show of the events that they match."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class DataField(NamedTuple):
     name: str
     field: Field
     of: Matcher | None
-    """Of a vector: the tests that the rule makes of it."""
+    """For a vector: the tests that the rule has on it."""
 
     def shown(self, value: Value) -> object:
-        """What a finding shows."""
+        """The value as a finding shows it."""
         return shown(self.field, value, self.of)
 
     def said(self, value: Value) -> dict[str, object]:
-        """The same under its name, with its exact bytes beside it where those are not UTF-8."""
+        """The shown value under its name. If its bytes are not UTF-8, they are added as base64 under `NAMEBase64`."""
         found = {self.name: self.shown(value)}
         if isinstance(value, Text) and "\ufffd" in encode(found[self.name]):
             exact = b"\0".join(_parts(self.field, value, self.of))
@@ -40,7 +40,7 @@ class DataField(NamedTuple):
 
 
 def data_fields(rule: Rule, event: Event) -> list[DataField]:
-    """The data fields of a rule on one of its events, without those that this event cannot have."""
+    """The data fields of a rule on one of its events, without those that the event does not have."""
     found = []
     for name, source in rule.data.items():
         try:
@@ -54,20 +54,22 @@ def data_fields(rule: Rule, event: Event) -> list[DataField]:
 
 
 def same_fields(rule: Rule) -> Rule:
-    """A rule that shows what is the same about the matches that its threshold counts together."""
+    """A copy of the rule whose data fields are those in `by` of its threshold."""
     by = rule.threshold.by if rule.threshold else ()
     return msgspec.structs.replace(rule, data={name: name for name in by})
 
 
 def _parts(field: Field, value: Text, of: Matcher | None) -> tuple[bytes, ...]:
-    """The first reading of a text; of a vector its elements."""
+    """For a vector, the elements for which a test holds, or all if there are no tests; else the first reading."""
     if field.type != VECTOR_TYPE or field.element is not None:
         return value.parts[:1]
     return tuple(p for p in value.parts if of is None or of.verdicts(Text((p,))).true)
 
 
 def shown(field: Field, value: Value, of: Matcher | None = None) -> object:
-    """A field's value for people: flags in words, texts as text; of a vector the elements that a rule asks for."""
+    """A field's value for people: flags as words, bytes as base64, texts as text. For a vector, the elements for which
+    one of the rule's tests (`of`) holds.
+    """
     if value is None:
         return None
     if isinstance(value, bytes):

@@ -1,8 +1,8 @@
-"""What may be missing from a finding: gaps in what it was made from (pipeline/transport/gaps.py has the table).
+"""Gaps: events that were lost and could have changed a finding (pipeline/transport/gaps.py has the table).
 
-A finding tells of its process's ancestors, so it reaches back to when the oldest of them began; lifecycle records that
-were lost since then may have changed that. A finding of a signature that keeps something reaches back to when it began
-to, and every event of its process's shard counts.
+A finding names the ancestors of its process, so it depends on lifecycle records since the oldest of them began. If its
+signature keeps state or has a threshold, it also depends on every event of the process's shard: since the state was
+created, or within the time of the threshold.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ NO_GAPS = b',"complete":true,"gaps":[]}\n'
 
 
 class Reach(NamedTuple):
-    """How far back a finding reaches; nanoseconds of CLOCK_BOOTTIME. `state_ns` 0: it keeps nothing."""
+    """How far back a finding depends on events, in nanoseconds of CLOCK_BOOTTIME. `state_ns` is 0 if the signature has
+    neither state nor a threshold.
+    """
 
     tgid: int
     time_ns: int
@@ -26,14 +28,14 @@ class Reach(NamedTuple):
 
 
 class Gaps:
-    """The gaps that a worker knows of."""
+    """The gaps that a worker knows."""
 
     def __init__(self) -> None:
         self._known: Array | None = None
         self._lifecycle = np.zeros(0, bool)
 
     def know(self, gaps: Array) -> None:
-        """All of them: columns first_ns, last_ns, events, shard and shards."""
+        """Replace all gaps. Columns: first_ns, last_ns, events, shard and shards."""
         self._known = gaps[np.argsort(gaps["first_ns"], kind="stable")] if len(gaps) else None
         if self._known is not None:
             self._lifecycle = self._known["shards"] == 0
@@ -44,7 +46,7 @@ class Gaps:
         return self._known is None
 
     def piece(self, reach: Reach) -> bytes:
-        """The end of a finding's line."""
+        """The end of a finding's line: `complete`, `gaps`, and the newline."""
         known = self._known
         if known is None:
             return NO_GAPS

@@ -1,10 +1,10 @@
-"""What processes did before: rows of the last seconds, for findings that shall have them (`--before`).
+"""History of processes: the rows of the last seconds, for findings with `--before`.
 
-    turn   turn   turn   | turn at hand
+    turn   turn   turn   | current turn
     rows   rows   rows   | rows ... the one that a signature matched
 
-Bounded by bytes; the oldest turns go first, and their rows are counted. Rows are of one table of contexts: when that
-begins anew, so does this.
+The history is bounded in bytes; the oldest turns are dropped first, and their rows are counted. All rows refer to one
+table of contexts, so the history is cleared when that table is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from headrace.workers.records.rows import Contexts, Rows, concatenate
 Array = np.ndarray[Any, Any]
 MAX_BYTES = 32 << 20
 MAX_EVENTS = 64
-"""Of one finding: the latest."""
+"""Events per finding; the latest are kept."""
 SECOND_NS = 10**9
 
 
@@ -31,7 +31,7 @@ class Turn(NamedTuple):
 
 
 class History:
-    """State of one worker."""
+    """The history of one worker."""
 
     def __init__(self, seconds: float, most_bytes: int = MAX_BYTES) -> None:
         self._span_ns, self._most = int(seconds * SECOND_NS), most_bytes
@@ -39,17 +39,17 @@ class History:
         self._bytes = 0
         self._generation = 0
         self.dropped = 0
-        """Rows that had to go before their time."""
+        """Rows that were dropped before their time was over."""
 
     def follow(self, contexts: Contexts) -> None:
-        """Forget rows of a table that was begun anew."""
+        """Drop all rows if the table of contexts was cleared since."""
         if self._generation != contexts.generation:
             self.dropped += sum(len(turn.rows) for turn in self._turns)
             self._turns.clear()
             self._generation, self._bytes = contexts.generation, 0
 
     def keep(self, rows: Rows, contexts: Contexts) -> None:
-        """Remember the rows of a turn that is done with."""
+        """Add the rows of a finished turn."""
         self.follow(contexts)
         if not len(rows):
             return
@@ -65,7 +65,9 @@ class History:
             self.dropped += len(turn.rows)
 
     def before(self, now: Turn, row: int) -> tuple[Rows | None, int]:
-        """(rows of the same process in the time before a row of the turn at hand, how many more there were)."""
+        """The rows of the same process in the time before a row of the current turn, None if there are none; and how
+        many more there were beyond MAX_EVENTS.
+        """
         tgid, time_ns = now.tgid[row], int(now.rows.time_ns[row])
         since = np.uint64(max(0, time_ns - self._span_ns))
         parts: list[Rows] = []

@@ -1,11 +1,11 @@
-"""Findings as JSON, one object a line (docs/finding.schema.json): what a rule found, who did it, and the event.
+"""Findings as JSON, one object per line (docs/finding.schema.json): what a rule found, the process, and the event.
 
-Like the lines of events (workers/views/pieces.py), a finding is a join of pieces that mostly were there before:
+As for lines of events (workers/views/pieces.py), a finding is joined from pieces, most of which are cached:
 
-    time | rule | who | data fields | the event's own line | what may be missing
+    time | rule | process | data fields | the event's own line | gaps
 
-The keys beside the lines say when it was, and what is the same about it (`fold`): generation, rule, executable,
-container and data fields. Repeats are folded by it once the workers are merged (pipeline/publish/folding.py).
+Each line has a mark (MARK) with a folding key (`fold`): a hash of generation, rule, executable, container and data
+fields. Repeats are folded by this key after the workers are merged (pipeline/publish/folding.py).
 """
 
 from __future__ import annotations
@@ -43,12 +43,14 @@ from headrace.workers.views.style import Facts, said, said_user
 Array = np.ndarray[Any, Any]
 NOTHING_KEPT = Caused(0, (), 0)
 MAX_ANCESTORS = 16
-"""Shown with a finding."""
+"""Ancestors shown with a finding."""
 
 
 @dataclass
 class Rendered:
-    """Findings as lines. `ends`: i64, where each ends; `row`: i64; `marks`: MARK (config/thresholds.py)."""
+    """Findings as lines. `ends`: end of each line in `data`, i64; `row`: position of the matching row, i64; `marks`:
+    MARK (config/thresholds.py).
+    """
 
     data: bytes
     ends: Array
@@ -59,7 +61,7 @@ class Rendered:
         return len(self.ends)
 
     def halves(self) -> tuple[Rendered, Rendered]:
-        """The first half of the lines, and the others."""
+        """Split into the first half of the lines and the rest."""
         middle = len(self) // 2
         cut = int(self.ends[middle - 1])
         columns = self.row, self.marks
@@ -75,12 +77,12 @@ class _Data:
         self._known = known
 
     def pieces(self, view: View, chosen: Array) -> list[str]:
-        """`"name":value,...` of each chosen row."""
+        """`"name":value,...` for each chosen row."""
         columns = [self._column(i, view, chosen) for i in range(len(self._fields))]
         return [",".join(parts) for parts in zip(*columns, strict=True)] if columns else [""] * len(chosen)
 
     def values(self, view: View, chosen: Array) -> list[dict[str, Any]]:
-        """The fields of each chosen row, as a finding would show them."""
+        """The fields of each chosen row, as a finding shows them."""
         found: list[dict[str, Any]] = [{} for _ in range(len(chosen))]
         for data, column in self._fields:
             keys = column.keys(view, chosen)
@@ -110,7 +112,7 @@ class _DataOf:
         self._pieces = Pieces()
 
     def of(self, position: int, event: int) -> _Data:
-        """Those of one rule on one event."""
+        """The data fields of one rule on one event."""
         known = self._known.get((position, event))
         if known is None:
             known = self._known[position, event] = _Data(
@@ -119,7 +121,7 @@ class _DataOf:
         return known
 
     def pieces(self, view: View, row: Array, rule: Array) -> list[bytes]:
-        """`"name":value,...` of each finding: rows, and the rules that they match."""
+        """`"name":value,...` for each finding, given as a row and the rule that it matches."""
         found = [b""] * len(row)
         pairs = rule << 16 | view.rows.event[row].astype(np.int64)
         for pair in np.unique(pairs).tolist():
@@ -131,7 +133,7 @@ class _DataOf:
 
 
 class FindingLines:
-    """Renders what a set of rules found. One per worker and generation."""
+    """Renders the findings of a set of rules. One per worker and generation."""
 
     def __init__(
         self,
@@ -146,11 +148,11 @@ class FindingLines:
         history: History | None = None,
         describe: Describe = nobody,
     ) -> None:
-        """`secret`: what folding keys are made with, so that nobody makes two that agree; the same in all workers. b"":
-        nothing is folded. `history`: of what processes did before, for findings to have it.
+        """`secret`: the key of the hash for folding keys; without it, a traced process could produce collisions. It is
+        the same in all workers, and b"" disables folding. `history`: the source of `before` in findings.
         """
         self.cut = 0
-        """Findings that were shortened, since somebody has taken the number."""
+        """Findings that were shortened since the counter was last taken."""
         self._history = history
         self._rules, self._catalogue, self._tree, self._gaps = rules, catalogue, tree, gaps
         style = JsonStyle(facts, executable=tree.executable, describe=describe)
@@ -161,7 +163,7 @@ class FindingLines:
         self._pieces = [b"," + encode(rule_parts(rule, generation))[1:-1].encode() for rule in rules]
         self._thresholds = {i: rule.threshold for i, rule in enumerate(rules) if rule.threshold}
         self._data = _DataOf(rules, catalogue)
-        # of a signature in Python, it is the code that says them
+        # A signature in Python returns its data itself.
         self._shown = _DataOf([msgspec.structs.replace(r, data={}) if r.code else r for r in rules], catalogue)
         self._same = _DataOf([same_fields(rule) for rule in rules], catalogue)
         self._who = Pieces()
@@ -208,18 +210,18 @@ class FindingLines:
         return Rendered(b"".join(found), np.cumsum(lengths), at[row], marks)
 
     def forget_who(self) -> None:
-        """Render anew who did something: more is known of containers by now."""
+        """Render processes again: more is known about containers now."""
         self._who.clear()
         self._events.forget_who()
 
     def event_lines(self, rows: Rows, contexts: Contexts) -> list[bytes]:
-        """The events themselves, without newlines."""
+        """The lines of the events, without newlines."""
         lines, ends = self._events.render(rows, contexts)
         begins = [0, *ends[:-1].tolist()]
         return [lines[b : e - 1] for b, e in zip(begins, ends.tolist(), strict=True)]
 
     def _before(self, rows: Rows, contexts: Contexts, at: Array) -> list[bytes]:
-        """What the processes of some rows did before."""
+        """`,"before":...` for the process of each row."""
         assert self._history is not None
         self._history.follow(contexts)
         turn = Turn(rows, contexts.table["tgid"][rows.who])
@@ -247,7 +249,7 @@ class FindingLines:
         return int.from_bytes(hashlib.blake2b(key, digest_size=8, key=self._secret).digest(), "little")
 
     def values(self, view: View, chosen: Array, position: int) -> list[dict[str, Any]]:
-        """The data fields of rows of one event, for a signature in Python."""
+        """The data fields of rows, all of one event, for a signature in Python."""
         return self._data.of(position, int(view.rows.event[chosen[0]])).values(view, chosen)
 
     def _subjects(self, rows: Rows, contexts: Contexts) -> list[tuple[_Subject, bytes]]:
@@ -259,7 +261,7 @@ class FindingLines:
         return [now[each] for each in who]
 
     def _subject(self, who: int, context: Any) -> tuple[_Subject, bytes]:
-        """The piece of a process, and what folding takes of it. The same context can run something else by now."""
+        """The piece of a process, and its part of the folding key. The same context may run another program by now."""
         process, image = self._tree.running(context)
         known = self._who.get(who)
         if known is None or known.process is not process or known.image is not image or process is None:
@@ -284,7 +286,7 @@ class _Subject(NamedTuple):
     piece: bytes
     tgid: int
     oldest_ns: int
-    """When the oldest ancestor that is shown began, or the process itself if none is."""
+    """Start time of the oldest ancestor that is shown, or of the process itself if none is."""
 
 
 def _subject(
@@ -316,7 +318,7 @@ def _subject(
 
 
 def shown_image(image: Image | None) -> dict[str, object]:
-    """What a finding says of what a process runs."""
+    """The path and command line of an image in a finding."""
     if image is None:
         return {"path": None, "commandLine": None}
     path: dict[str, object] = {"path": None} if image.path is None else {**said("path", image.path)}
@@ -326,7 +328,7 @@ def shown_image(image: Image | None) -> dict[str, object]:
 
 
 def rule_parts(rule: Rule, generation: int) -> dict[str, object]:
-    """What a finding says of its rule."""
+    """The properties of its rule that a finding shows."""
     parts: dict[str, object] = {
         "signatureID": rule.id,
         "signatureName": rule.name,

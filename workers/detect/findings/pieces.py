@@ -1,4 +1,4 @@
-"""Rendered parts of findings by what they were made of, in each worker: bounded in bytes, whatever processes write."""
+"""Cache of rendered parts of findings, in each worker. It is bounded in bytes, whatever traced processes write."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ MAX_BYTES = 32 << 20
 
 
 class Pieces(dict[Any, Any]):
-    """Pieces by key; begun anew when they would take more than the bound."""
+    """Pieces by key. The cache is cleared when it would exceed the bound."""
 
     def __init__(self, most_bytes: int = MAX_BYTES) -> None:
         super().__init__()
         self._most, self._held = most_bytes, 0
 
     def put(self, key: Any, piece: Any, size: int) -> None:
-        """A piece of so many bytes. One that is over the bound alone is not kept."""
+        """Add a piece of `size` bytes. A piece that exceeds the bound alone is not kept."""
         size += size_of(key)
         if self._held + size > self._most:
             self.clear()
@@ -26,6 +26,6 @@ class Pieces(dict[Any, Any]):
             self[key] = piece
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all pieces."""
         self._held = 0
         super().clear()

@@ -1,4 +1,4 @@
-"""Shapes of a finding, made from its JSON line: a table for people, Falco's alert, Tracee's finding.
+"""Formats of a finding, made from its JSON line: a table for people, Falco's alert, Tracee's finding.
 
 severity   Sigma's level              Falco's priority   Tracee's number
 info       informational              Informational      0
@@ -28,7 +28,7 @@ SECOND_NS = 10**9
 
 
 class Terminal(Protocol):
-    """What a plan says of the terminal."""
+    """The terminal's properties in a plan."""
 
     @property
     def colour(self) -> bool:
@@ -36,11 +36,11 @@ class Terminal(Protocol):
 
     @property
     def columns(self) -> int:
-        """Its width; 0: no terminal."""
+        """Its width; 0 if the output is not a terminal."""
 
 
 def shape(form: str, line: bytes, terminal: Terminal) -> bytes:
-    """A finding's line in that form."""
+    """The line of a finding in a format: `json`, `table`, `falco` or `tracee`."""
     if form == "json":
         return line
     finding = msgspec.json.decode(line)
@@ -51,7 +51,7 @@ def shape(form: str, line: bytes, terminal: Terminal) -> bytes:
 
 
 def header(columns: int) -> str:
-    """The line above the table."""
+    """The header line of the table."""
     return HEADER[:columns] if columns else HEADER
 
 
@@ -87,7 +87,7 @@ def _falco_container(container: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"container.id": container.get("id", "")[:12] or "host"}
     if "name" in container:
         repository, _, tag = container["image"].rpartition(":")
-        named = bool(repository) and "/" not in tag  # or the colon is that of a port
+        named = bool(repository) and "/" not in tag  # otherwise the colon precedes a port
         found |= {
             "container.name": container["name"],
             "container.image.repository": repository if named else container["image"],

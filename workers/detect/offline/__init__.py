@@ -1,1 +1,1 @@
-"""The same engine over events that were recorded as lines."""
+"""The same engine on events that were recorded as JSON lines."""

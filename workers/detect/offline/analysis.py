@@ -1,7 +1,7 @@
-"""Signatures over events that come as JSON lines, in Tracee's flat format: the same engine, other columns.
+"""Signatures over events from JSON lines, headrace's own or Tracee's: the same engine with other columns.
 
-Descriptors are followed through the events themselves (connect, dup, close, exit, fork): where a socket is duplicated
-and no event of its own says so, one is put beside it, `socket_dup`, with the address that the history knows.
+The analysis follows descriptors through the events (connect, dup, close, exit, fork). If a socket is duplicated and the
+input has no `socket_dup` for it, the analysis adds one, with the address known from earlier events.
 """
 
 from __future__ import annotations
@@ -35,40 +35,40 @@ from headrace.workers.detect.rules.values import Value, number_of
 MAX_PROCESSES = 65536
 MAX_LINE_BYTES = 16 << 20
 MAX_DEPTH = 64
-"""How deeply the values of a line may be nested."""
+"""Levels of nesting in the values of a line."""
 CONNECTS = {"security_socket_connect": ("sockfd", "remote_addr"), "connect": ("sockfd", "addr")}
 ENDS = ("sched_process_exit", "exit_group")
 
 
 Fields = dict[tuple[int, int], list[DataField]]
-"""By rule and event."""
+"""Data fields by rule and event."""
 
 
 class TooLong(BaseException):
-    """A signature in Python does not return."""
+    """A signature in Python did not return in time."""
 
 
 class LineError(Exception):
-    """A line that is no event."""
+    """A line that is not an event."""
 
 
 class Indexed(NamedTuple):
-    """An event, the line that it came with, and what that line was."""
+    """An event with the number and the contents of its line."""
 
     line: int
     event: FlatEvent
     raw: Mapping[str, Any]
     told: Told = NOTHING
-    """Of its process, by the line and those before it."""
+    """The state of its process, from this line and earlier ones."""
 
     @property
     def time_ns(self) -> int:
-        """As the line has it; 0 if it has none."""
+        """The timestamp of the line; 0 if it has none."""
         return number_of(self.raw.get("timestamp"), "u64", None) or 0
 
 
 def _depth(value: object) -> int:
-    """How deeply a value of JSON is nested."""
+    """Levels of nesting in a JSON value."""
     level, depth = [value], 0
     while level := [each for each in level if isinstance(each, dict | list)]:
         depth += 1
@@ -77,7 +77,7 @@ def _depth(value: object) -> int:
 
 
 class FlatColumn(ValueColumn):
-    """A field of flat events: the key is the value itself."""
+    """A field of flat events. The key is the value itself."""
 
     def __init__(self, field: Field) -> None:
         self._field = field
@@ -90,7 +90,7 @@ class FlatColumn(ValueColumn):
 
 
 class Descriptors:
-    """Which descriptor of which process is a connected socket, as the events tell."""
+    """Tracks which descriptors of which processes are connected sockets."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._socket_dup = catalogue.by_name["socket_dup"]
@@ -99,8 +99,8 @@ class Descriptors:
         self._waiting: dict[int | None, Indexed] = {}
 
     def follow(self, one: Indexed) -> Iterator[Indexed]:
-        """An event, and the duplicate of a socket that it makes, if no other event says so. Headrace's own lines have
-        that event behind its call: it is waited for until the process does something else.
+        """Yields the event, and a `socket_dup` if it duplicates a socket and no other event reports that. In headrace's
+        own lines `socket_dup` follows its call, so the added event is held back until the next event of the process.
         """
         name, event = one.event.event.name, one.event
         pid = _number(event.values.get("process.pid", event.values.get("process.ns_pid")))
@@ -131,7 +131,7 @@ class Descriptors:
                 self._table(child).update(self._known[pid])
 
     def rest(self) -> Iterator[Indexed]:
-        """What was waited for and did not come."""
+        """The events still held back at the end of the input."""
         yield from self._waiting.values()
         self._waiting.clear()
 
@@ -171,7 +171,7 @@ def _number(given: object) -> int | None:
 
 
 class Analysis:
-    """A set of rules over lines."""
+    """A set of rules over JSON lines."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class Analysis:
         report: Callable[[str], None] = lambda text: None,
         bounded: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`report`: told what goes wrong in signatures in Python. `bounded`: what they run in, raises TooLong."""
+        """`report` receives errors in signatures in Python. They run in the context `bounded`, which raises TooLong."""
         rules = (*rules, UNDECIDED)
         self._rules, self._catalogue, self._bounded = rules, catalogue, bounded
         self._engines = {event: EventEngine(of, FlatColumn) for event, of in compile_rules(rules, catalogue).items()}
@@ -194,7 +194,9 @@ class Analysis:
         self._report = report
 
     def read(self, index: int, line: bytes) -> Indexed | None:
-        """An event of a line; None if the catalogue does not know it. LineError."""
+        """The event of a line; None if the catalogue does not know it. LineError if the line is not an event, is too
+        long or is nested too deeply.
+        """
         if len(line) > MAX_LINE_BYTES:
             raise LineError(f"longer than {MAX_LINE_BYTES >> 20} MiB")
         try:
@@ -217,16 +219,16 @@ class Analysis:
         return Indexed(index, event, raw, told)
 
     def remarks(self) -> list[str]:
-        """What of the rules the lines could not answer, for people."""
+        """For people: which rules the lines could not answer."""
         return said(self._read.gaps(), len(self._rules) - 1)
 
     def of_examples(self, events: Sequence[FlatEvent]) -> list[str]:
-        """Ids of the rules that the last of some events completes."""
+        """The ids of the rules that the last of these events completes."""
         found = self.findings([Indexed(i, event, {}) for i, event in enumerate(events)])
         return [one["signatureID"] for one in found if one["eventIndex"] == len(events) - 1]
 
     def findings(self, events: Sequence[Indexed], last: bool = True) -> Iterator[dict[str, Any]]:
-        """What rules find in some events, in their order. `last`: no others follow."""
+        """The findings in some events, in order. `last`: no other events follow."""
         batch = [each for event in events for each in self._descriptors.follow(event)]
         batch += self._descriptors.rest() if last else ()
         found: list[tuple[int, int]] = []
@@ -260,7 +262,7 @@ class Analysis:
                 yield self._finding(batch[at], rule, answer) | reached
 
     def _reached(self, one: Indexed, position: int) -> dict[str, Any] | None:
-        """What a finding says of its rule's threshold; None if that is not reached."""
+        """The threshold's part of a finding, {} if its rule has none; None if the threshold is not reached."""
         rule = self._rules[position]
         if rule.threshold is None:
             return {}
@@ -315,7 +317,7 @@ class Analysis:
         before = caused.events() if caused else []
         omitted = {"eventsOmitted": more} if caused and (more := caused.left_out()) else {}
         shown = raw
-        if "lineage" in raw:  # it belongs to the line, not to the event
+        if "lineage" in raw:  # belongs to the line, not to the event
             shown = {key: value for key, value in raw.items() if key != "lineage"}
         return {
             "timestamp": one.time_ns if "timestamp" in raw else None,
@@ -331,7 +333,10 @@ class Analysis:
 
 
 def _subject(one: Indexed) -> dict[str, Any]:
-    """Whose event it was, as a run's findings say it; of lines that are not headrace's, as far as they do."""
+    """The process, ancestors and container of an event, as a run's findings show them.
+
+    Lines that headrace did not write provide only part of it.
+    """
     raw, own = one.raw, is_own(one.raw)
     about: dict[str, Any] = {
         "pid": raw.get("hostProcessId", raw.get("processId")),
@@ -355,7 +360,7 @@ def _subject(one: Indexed) -> dict[str, Any]:
 
 
 def _copied(given: Mapping[str, Any], key: str, name: str) -> dict[str, Any]:
-    """A text and the exact bytes beside it, by another name."""
+    """A text and its base64 bytes, under another name."""
     exact = given.get(f"{key}Base64")
     return {name: given.get(key)} | ({} if exact is None else {f"{name}Base64": exact})
 

@@ -1,7 +1,6 @@
-"""Events that come one by one, as maps of names and values: examples of rules, and Tracee's JSON lines.
+"""Single events as mappings of names to values: the examples of rules, and JSON lines.
 
-Values are brought to the same types that the columns of rows have, by the catalogue. A value that is missing is null,
-and null is unread.
+Values are converted to the types of the columns, by the catalogue. A missing value is None, which means unread.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from headrace.workers.views.pieces import VECTOR_TYPE
 
 @dataclass
 class FlatEvent:
-    """One event; `values` are those of its process, by the names of fields."""
+    """One event. `values`: the fields of its process, by name."""
 
     event: Event
     args: Mapping[str, Any]
@@ -36,7 +35,7 @@ class FlatEvent:
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def value(self, wanted: Field) -> Value:
-        """A field as rules see it."""
+        """The value of a field, as rules see it."""
         found = self._value(wanted)
         if wanted.view and isinstance(found, int):
             return shown_number(found, wanted.view, wanted.words)
@@ -77,7 +76,7 @@ class FlatEvent:
         return int(bool(name) and self.values.get("container.started") is not False)
 
     def _image(self, what: str) -> Value:
-        """What the process runs, on an exec itself: its arguments have it."""
+        """The process's own image on an exec, taken from its arguments."""
         if what == "process.command_line":
             argv = self.args.get("argv")
             if not isinstance(argv, list | Text):
@@ -117,7 +116,7 @@ class FlatEvent:
         return texts(given)
 
     def _has_member(self, wanted: Field) -> bool:
-        """Whether what stands behind the argument, with the command that the call has, has that member."""
+        """Whether the structure behind the argument has the member, for the command of this call."""
         of, mask, known = decides(self.event, self.event.arguments[wanted.argument])
         command = None
         if of >= 0:
@@ -126,7 +125,7 @@ class FlatEvent:
         return place_of(self.event, wanted.argument, wanted.column, False, command) is not None
 
     def _number(self, wanted: Field, given: object) -> Value:
-        """With the command that says what its words are, if there is one."""
+        """A number, with the command that determines its words, if there is one."""
         value = number_of(given, wanted.width, wanted.words)
         argument = self.event.arguments[wanted.argument]
         of, mask, _ = decides(self.event, argument)
@@ -139,13 +138,13 @@ class FlatEvent:
 
 
 def _member(wanted: Field, given: object) -> Value:
-    """A member of a structure, as lines have it."""
+    """The value of a structure's member, as lines show it."""
     if isinstance(given, list):
         element = wanted.element or 0
         given = given[element] if element < len(given) else None
     elif wanted.element:
         return None
-    if isinstance(given, bytes):  # of a structure of one text
+    if isinstance(given, bytes):  # a structure of one text
         given = given.split(b"\0", 1)[0]
     elif not isinstance(given, str | int):
         for name in wanted.column.split("."):
@@ -156,7 +155,7 @@ def _member(wanted: Field, given: object) -> Value:
 
 
 def texts(given: object) -> Text:
-    """A value as texts; each element of a list is one."""
+    """A value as texts; each element of a list is a reading."""
     if isinstance(given, Text):
         return given
     if isinstance(given, list | tuple):
@@ -165,7 +164,7 @@ def texts(given: object) -> Text:
 
 
 def _bytes(given: object) -> Value:
-    """Byte arrays are base64; a list of numbers is one, too."""
+    """Bytes from base64, or from a list of numbers. A text that is not base64 is taken as it is."""
     if isinstance(given, list):
         return bytes(b & 255 for b in given if isinstance(b, int))
     if not isinstance(given, str):
@@ -177,7 +176,7 @@ def _bytes(given: object) -> Value:
 
 
 def _address(given: str | dict[str, Any]) -> dict[str, str]:
-    """A socket address; as text, some of Tracee's versions write a map in quotes."""
+    """A socket address. Some versions of Tracee write it as the text of a mapping."""
     if isinstance(given, dict):
         return {str(k): str(v) for k, v in given.items()}
     found: dict[str, str] = {}
@@ -188,7 +187,7 @@ def _address(given: str | dict[str, Any]) -> dict[str, str]:
 
 
 class FlatRules:
-    """Conditions evaluated one event at a time: slow, plain, and an answer of its own to what the engine says."""
+    """Evaluates conditions one event at a time: slow and plain. Independent of the engine, to compare the two."""
 
     def __init__(self) -> None:
         self._matchers: dict[tuple[int, Test], tuple[Field, Matcher]] = {}
@@ -208,7 +207,7 @@ class FlatRules:
         return False if False in found else None if None in found else True
 
     def test(self, test: Test, event: FlatEvent) -> tuple[Value, bool | None]:
-        """What one test sees, and its verdict."""
+        """The value that a test sees, and its verdict."""
         key = event.event.id, test
         if key not in self._matchers:
             wanted = field_of(event.event, test.field)
@@ -220,7 +219,9 @@ class FlatRules:
 
 
 def of_example(given: Mapping[str, Any], catalogue: Catalogue) -> FlatEvent:
-    """An event of a rule's example. UnknownName, ValueError if it is not one of the catalogue's."""
+    """The event of an example. UnknownName if the catalogue does not know the event; ValueError or FieldError if an
+    argument, value or field is invalid.
+    """
     event = catalogue.event(given["event"])
     args = given.get("args") or {}
     if not isinstance(args, dict):

@@ -1,7 +1,7 @@
-"""What of a set of signatures an input cannot answer that was recorded before: a recording, or JSON lines.
+"""Coverage of an input: which signatures a recording or JSON lines cannot answer, completely or in part.
 
-A signature whose events were not recorded, or that asks for what nobody read with them, finds nothing there, which must
-not look as if there were nothing to be found.
+A signature finds nothing if its events were not recorded, or if fields that it uses were not read. The user must be
+able to distinguish this from an input without matches.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ NONE, PARTIAL = "none", "partial"
 DUPLICATES = ("dup", "dup2", "dup3", "socket_dup")
 EXISTS, UNREAD = "exists", "not read"
 ENVIRONMENT, DESCRIPTORS = "exec_environment", "fd_paths"
-"""Settings without which fields are not read."""
+"""Settings that certain fields need in order to be read."""
 
 
 class Gap(NamedTuple):
-    """What one signature lacks. `word`: whether nothing of it can match, or some."""
+    """What is not covered of a signature. `word`: NONE if no part of it can match, PARTIAL if some part can."""
 
     rule: str
     word: str
@@ -34,11 +34,11 @@ class Gap(NamedTuple):
 
 
 Lacks = Callable[[Field], bool]
-"""Whether an input has a field in none of its events of that kind."""
+"""Whether an input lacks a field in all events of that kind."""
 
 
 def source_of(field: Field) -> str:
-    """What an event must have for a field to be known."""
+    """The name of the argument or field that an event must have for a field to be known."""
     if field.place == "argument":
         return field.event.arguments[field.argument].name
     if field.place == "image" and field.event.name == EXEC and field.name.startswith("process."):
@@ -49,8 +49,8 @@ def source_of(field: Field) -> str:
 def gaps(
     rules: Sequence[Rule], catalogue: Catalogue, events: Collection[str], lacks: Lacks, narrowed: Mapping[str, str]
 ) -> list[Gap]:
-    """What of the rules is not covered. `events`: those that were recorded; `narrowed`: of which of them not all, and
-    why.
+    """The gaps in the coverage of the rules. `events`: events that were recorded; `narrowed`: those recorded only in
+    part -> under which condition.
     """
     found = []
     for rule in rules:
@@ -70,18 +70,18 @@ def gaps(
 
 
 def _asked(rule: Rule, node: Node, event: Event) -> Iterator[tuple[str, Field]]:
-    """What a rule asks of one of its events, by the names that it uses."""
+    """The fields that a rule uses on one of its events, with the names that it uses for them."""
     names = list(asked(node))
     names += rule.threshold.by if rule.threshold else ()
-    # of a signature in Python, what it shows is what its code looks at
+    # The code of a signature in Python reads the data fields.
     names += rule.data.values() if rule.code else ()
     for name in names:
-        with contextlib.suppress(FieldError):  # data may be another event's
+        with contextlib.suppress(FieldError):  # a data field may belong to another event
             yield name, field_of(event, name)
 
 
 def _outcomes(node: Node, lacking: Collection[str]) -> tuple[bool, bool]:
-    """Whether a condition can be true, and whether it can be false, if what is lacking is unknown."""
+    """(whether a condition can be true, whether it can be false), if the fields in `lacking` are unknown."""
     if isinstance(node, Test):
         if not set(asked(node)).intersection(lacking):
             return True, True
@@ -99,7 +99,7 @@ def _outcomes(node: Node, lacking: Collection[str]) -> tuple[bool, bool]:
 
 
 class LinesRead:
-    """What lines have had of what some rules ask for."""
+    """Collects which of the events and fields that rules use occur in JSON lines."""
 
     def __init__(self, rules: Sequence[Rule], catalogue: Catalogue) -> None:
         self._rules, self._catalogue = rules, catalogue
@@ -111,10 +111,10 @@ class LinesRead:
                 wanted |= {source_of(field) for _, field in _asked(rule, node, catalogue.by_name[name])}
 
     def take(self, event: FlatEvent, line: Mapping[str, Any], told: Told) -> None:
-        """An event, and the line that it was."""
+        """Add an event and its line."""
         wanted = self._missing.get(event.event.name)
         if event.event.name in DUPLICATES and "socket_dup" in self._missing:
-            # the event of its socket is made of it, if there is none (workers/detect/offline/analysis.py)
+            # The analysis adds this event if the lines lack it (workers/detect/offline/analysis.py).
             self._events.add("socket_dup")
             self._missing["socket_dup"].clear()
         if wanted is None:
@@ -126,7 +126,7 @@ class LinesRead:
             wanted -= {name for name in wanted if _has(name, event, given, own, told)}
 
     def gaps(self) -> list[Gap]:
-        """What of the rules these lines could not answer."""
+        """The gaps in the coverage of the rules by these lines."""
         return gaps(
             self._rules,
             self._catalogue,
@@ -150,7 +150,7 @@ def _has(source: str, event: FlatEvent, given: Mapping[str, Mapping[str, Any]], 
 
 
 class Recorded(NamedTuple):
-    """What a recording says of itself; `events` None if it was made by a headrace that said nothing."""
+    """What a recording says about itself. `events` is None if it was made by a version that did not record them."""
 
     events: Collection[str] | None
     reads: Collection[str]
@@ -158,10 +158,10 @@ class Recorded(NamedTuple):
     has_users: bool
 
     def gaps(self, rules: Sequence[Rule], catalogue: Catalogue, seen: Collection[str]) -> list[Gap]:
-        """What of the rules it cannot answer. `seen`: events that stand in it."""
+        """The gaps in the coverage of the rules by the recording. `seen`: events that occur in it."""
         found = dict(self.narrowed)
         if self.events is not None:
-            # signatures that were read later have asked for more
+            # Signatures that were loaded later added these events.
             found |= dict.fromkeys({*seen} - {*self.events}, "signatures read again asked for it")
         return gaps(rules, catalogue, {*(self.events or ()), *seen}, self._lacks, found)
 

@@ -1,5 +1,5 @@
-"""JSON lines as events: Tracee's flat format, and headrace's own (docs/schema.json), of which every field that a rule
-can read is what the run that wrote it had.
+"""JSON lines as events: Tracee's flat format, and headrace's own (docs/schema.json). headrace's own lines have every
+field that a rule can read, with the value that the run had.
 """
 
 from __future__ import annotations
@@ -43,26 +43,28 @@ OWN_CONTEXT = {
     "process.utsns": "utsNamespace",
     "process.cap_effective": "capEffective",
 }
-"""In `context`, which headrace's own lines alone have."""
+"""Keys in `context`, which only headrace's own lines have."""
 USUAL = {"loginUid": UNSET, "sessionId": UNSET, "utsNamespace": UTS, "capEffective": 0}
-"""What is left out there."""
+"""Default values, which those lines omit."""
 FOREIGN = (SOURCE, HASH)
-"""Sources of values that no record has: signatures of a run do not see them."""
+"""Sources of values that are not in records. The signatures of a run cannot read them."""
 
 
 def is_own(line: Mapping[str, Any]) -> bool:
-    """Whether headrace has written a line."""
+    """Whether headrace wrote a line."""
     return isinstance(line.get("context"), dict)
 
 
 def _exact(given: Mapping[str, Any], key: str) -> Any:
-    """A text, by its exact bytes where headrace has put them beside it. ValueError."""
+    """The text at a key, as exact bytes if headrace added them as base64. ValueError if the base64 is invalid."""
     value, encoded = given[key], given.get(f"{key}Base64")
     return value if encoded is None else exact(key, encoded)
 
 
 def of_line(line: Mapping[str, Any], catalogue: Catalogue, told: Told = NOTHING) -> FlatEvent | None:
-    """An event of a line; None if it is none that the catalogue knows. ValueError. `told`: of its process."""
+    """The event of a line; None if the catalogue does not know it. `told`: what is known about its process. ValueError
+    if the line is malformed.
+    """
     name = line.get("eventName")
     if not isinstance(name, str):
         raise ValueError("no eventName")
@@ -122,13 +124,14 @@ def _arguments(
         found[name] = _argument(of[name], each) if name in of else each.get("value")
     if not own:
         return found
-    if event.is_syscall:  # of others the pointer is shown
+    if event.is_syscall:  # other events show the pointer
         read = {blob.arg for blob in event.blobs}
         found |= {a.name: None for i, a in enumerate(event.arguments) if a.type in TEXT_TYPES and i not in read}
     if event.descriptor is not None:
         values |= _descriptor(given.get(event.arguments[event.descriptor].name, {}))
     for argument in event.arguments:
-        # what the process's own root has, where that is not the host's; elsewhere they are the same
+        # A line has `root_...` only if the process's own root differs from the host's; otherwise the two paths are
+        # equal.
         if argument.form == ROOT and argument.name not in given:
             found[argument.name] = found.get(argument.name.removeprefix("root_"))
     for argument in event.arguments:
@@ -146,7 +149,7 @@ def _both(path: object, root: object) -> Text | None:
 
 
 def _argument(argument: Argument, given: Mapping[str, Any]) -> Any:
-    """A value, by its exact bytes and numbers where headrace has put them beside it."""
+    """The value of an argument, from the exact bytes and numbers if headrace added them. ValueError."""
     value, encoded, raw = given.get("value"), given.get("base64"), given.get("raw")
     if value is None and given.get("reason") == "raced":
         return Text((), True)
@@ -162,7 +165,7 @@ def _argument(argument: Argument, given: Mapping[str, Any]) -> Any:
             return decode_sockaddr(data)
         if isinstance(value, dict):
             return value
-        # a vector's elements are one text, with a NUL between them
+        # The elements of a vector are one text, separated by NULs.
         value = data.split(b"\0") if isinstance(value, list) else data
     cut = given.get("cut") is True or given.get("reason") == "fault"
     passed = given.get("source") == LEXICAL
@@ -172,7 +175,7 @@ def _argument(argument: Argument, given: Mapping[str, Any]) -> Any:
 
 
 def _descriptor(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The file of a descriptor, which stands behind its number."""
+    """The file of a descriptor, which follows its number in the value (`NUMBER=PATH`)."""
     value = given.get("value")
     if not isinstance(value, str) or not isinstance(given.get("raw"), int):
         return {}

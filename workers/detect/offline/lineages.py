@@ -1,6 +1,6 @@
-"""Processes as headrace's own JSON lines tell of them (workers/views/lineage.py): what each runs, and who created it.
+"""Processes as described by headrace's own JSON lines (workers/views/lineage.py): their images and ancestors.
 
-What is told stays for the lines behind it, by process id and start time.
+A description applies to its line and the following lines of the process, identified by process id and start time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from headrace.workers.enrich.tree import Image, Key
 from headrace.workers.views.style import exact
 
 MAX_TOLD = 65536
-"""Processes that are remembered; those told of longest ago are forgotten first."""
+"""Number of processes that are remembered. Beyond it, the one described least recently is dropped."""
 
 
 class _ImageLine(msgspec.Struct, rename="camel"):
@@ -31,7 +31,7 @@ class _ImageLine(msgspec.Struct, rename="camel"):
     argv_base64: str | None = None
 
     def image(self) -> Image:
-        """ValueError if bytes are no base64."""
+        """The image; ValueError if a base64 text is invalid."""
         argv = b"".join(_bytes(each) + b"\0" for each in self.argv)
         return Image(
             0,
@@ -55,8 +55,9 @@ class _Lineage(msgspec.Struct):
 
 
 class Told(NamedTuple):
-    """What is known of a process at one line: what it runs, `above`: (process id, what it ran) of its ancestors, and
-    fields of rules by their names.
+    """What is known about a process at one line.
+
+    Its image; `above`: (process id, image) of its ancestors; `values`: the fields that rules can read, by name.
     """
 
     image: Image | None = None
@@ -69,13 +70,16 @@ NOTHING = Told()
 
 
 class Processes:
-    """What some lines have told."""
+    """The processes that the lines so far describe."""
 
     def __init__(self) -> None:
         self._told: dict[Key, Told] = {}
 
     def of(self, line: Mapping[str, Any]) -> Told:
-        """Take what a line tells; what is known of its process by then. ValueError, msgspec.ValidationError."""
+        """Read the lineage of a line, if any. Returns what is known about its process by then.
+
+        ValueError or msgspec.ValidationError if the lineage is malformed.
+        """
         pid, start = line.get("hostProcessId"), line.get("processStartTime")
         if not isinstance(pid, int) or not isinstance(start, int):
             return NOTHING
@@ -101,7 +105,7 @@ def _read(lineage: _Lineage) -> Told:
 
 
 def _fields(who: str, images: Sequence[Image | None]) -> dict[str, Text]:
-    """IMAGE_FIELDS of one image, or of several as one; without those that are not known."""
+    """IMAGE_FIELDS of one image, or of several as alternative readings; without those that are unknown."""
     found: dict[str, Text] = {}
     for part in IMAGE_PARTS:
         texts = [text for image in images if image is not None and (text := _text(image, part)) is not None]

@@ -1,1 +1,1 @@
-"""Rules: the languages that they are written in, the fields that they may name, and how they are checked."""
+"""Rules: the languages in which they are written, the fields that they can name, and how they are checked."""

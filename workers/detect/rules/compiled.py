@@ -1,7 +1,8 @@
-"""Rules to formulas over numbered tests, event by event: what a set of rules is to an engine.
+"""Compiles rules to formulas over numbered tests, for each event: the input of an engine.
 
-A test that several rules make is one test. A formula is a number (that test), or (EVERY | EITHER, parts), or
-(NEGATED, part). Verdicts are numbers: -1 false, 0 unknown, 1 true; so `every` is the least, `either` the greatest.
+Equal tests of several rules are one test. A formula is a number (that test), (EVERY | EITHER, parts), or (NEGATED |
+SURELY, part). Verdicts are numbers: -1 false, 0 unknown, 1 true. `every` is therefore the minimum of its parts,
+`either` the maximum.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ IN_SCOPE: dict[str, Node] = {
 
 
 def numbers(formula: Formula) -> set[int]:
-    """The tests that a formula asks for."""
+    """The numbers of the tests in a formula."""
     if isinstance(formula, int):
         return {formula}
     kind, parts = formula
@@ -39,7 +40,7 @@ def numbers(formula: Formula) -> set[int]:
 
 @dataclass
 class OfEvent:
-    """All rules of one event: their formulas by position in the set, and the tests by number."""
+    """All rules on one event: their formulas by position in the set, and the tests by number."""
 
     event: Event
     formulas: dict[int, Formula] = field(default_factory=dict)
@@ -47,7 +48,7 @@ class OfEvent:
     _known: dict[tuple[str, Test], int] = field(default_factory=dict)
 
     def add(self, position: int, node: Node) -> None:
-        """One rule's condition on this event, checked before (check_rule)."""
+        """Add the condition of one rule on this event. It must have passed check_rule()."""
         self.formulas[position] = self._formula(node)
 
     def _formula(self, node: Node) -> Formula:
@@ -64,7 +65,9 @@ class OfEvent:
 
 
 def check_rule(rule: Rule, catalogue: Catalogue) -> None:
-    """RuleError if an event or a field of it does not exist, or a test cannot be decided on its field's type."""
+    """RuleError if the rule names an event or a field that does not exist, if a test does not apply to the type of its
+    field, if a condition is nested more than MAX_DEPTH deep, or if the rule cannot be encoded.
+    """
     for name, node in rule.events.items():
         event = event_of(rule, name, catalogue)
         _check(rule, event, node, MAX_DEPTH)
@@ -74,7 +77,7 @@ def check_rule(rule: Rule, catalogue: Catalogue) -> None:
     try:
         msgspec.msgpack.encode(rule)
     except (UnicodeEncodeError, OverflowError, TypeError) as error:
-        # workers get it encoded: what cannot be must not end a run that reads it again
+        # Workers get the rule encoded. A reload must not end the run because of a rule that cannot be encoded.
         raise RuleError(rule.file, rule.line, rule.id, f"it has what cannot be encoded: {error}") from error
     for name in rule.events:
         for source in rule.threshold.by if rule.threshold else ():
@@ -85,7 +88,7 @@ def check_rule(rule: Rule, catalogue: Catalogue) -> None:
 
 
 def event_of(rule: Rule, name: str, catalogue: Catalogue) -> Event:
-    """An event that a rule names; RuleError."""
+    """The event of that name; RuleError if it does not exist."""
     try:
         return catalogue.event(name)
     except UnknownName as error:
@@ -93,7 +96,7 @@ def event_of(rule: Rule, name: str, catalogue: Catalogue) -> Event:
 
 
 def has_field(event: Event, name: str) -> bool:
-    """Whether an event has a field."""
+    """Whether an event has the field."""
     try:
         field_of(event, name)
     except FieldError:
@@ -117,7 +120,7 @@ def _check(rule: Rule, event: Event, node: Node, depth: int) -> None:
 
 
 def compile_rules(rules: Sequence[Rule], catalogue: Catalogue) -> dict[int, OfEvent]:
-    """The rules of each event, by its id. All have passed check_rule()."""
+    """The rules of each event, by event id. All must have passed check_rule()."""
     found: dict[int, OfEvent] = {}
     for position, rule in enumerate(rules):
         for name, node in rule.events.items():

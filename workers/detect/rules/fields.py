@@ -1,11 +1,12 @@
 """Named, typed fields of an event: its arguments and result, and its process, parent, ancestors and container.
 
-Types come from the event catalogue alone. A name is one of
+Types come from the event catalogue only. A name is one of
 
     pathname            an argument             argv[0]             an element of a vector
     remote_addr.ip      a part of an address    flags@hex @dec @word    a number as text
+    attr.prog_type      a member of a structure
     retval              the result              process.name ...    the tables below
-    process.image       what the process runs: the file, and the path that it was started by, absolute
+    process.image       the executable of the process: its file, and the absolute path that started it
     pathname|endswith|process.name      whether one field equals, contains, begins or ends with another: a truth value
 """
 
@@ -32,12 +33,11 @@ from headrace.workers.views.pieces import VECTOR_TYPE
 SOCKADDR_TYPE = "struct sockaddr*"
 MEMBER_TYPE = "member"
 OPAQUE_TYPES = frozenset({"slim_hooks"})
-"""Lists of things that rules see as texts."""
+"""Types of lists that rules see as texts."""
 TARGET = "target.own"
-"""Whether the process that such a call is about is the caller itself, by any of its threads."""
+"""Whether the call targets the calling process itself, through any of its threads."""
 EXEC = "sched_process_exec"
 
-"""Of the process that an event is of: name -> (kind, column of CONTEXT)."""
 CONTEXT_FIELDS = {
     "process.pid": (NUMBER, "tgid"),
     "process.tid": (NUMBER, "tid"),
@@ -62,10 +62,12 @@ CONTEXT_FIELDS = {
     "container.id": (TEXT, "container"),
     "container.runtime": (TEXT, "runtime"),
 }
+"""Fields of the event's process: name -> (kind, column of CONTEXT)."""
 IMAGE_PARTS = ("path", "image", "command_line", "cwd")
-"""Of what a process runs (workers/enrich/tree.py): the file, that and the path it was started by, argv, directory."""
+"""Parts of an image (workers/enrich/tree.py): its file; the file and the path that started it; argv; directory."""
 IMAGE_FIELDS = tuple(f"{who}.{part}" for who in ("process", "parent", "ancestors") for part in IMAGE_PARTS)
-"""`ancestors`: any of them, the parent included; `parent` is who forked, with what it ran then."""
+"""`parent`: the process that forked this one, with the image that it had then. `ancestors`: any, including the parent.
+"""
 ADDRESS_PARTS = {"family": NUMBER, "ip": TEXT, "port": NUMBER, "path": TEXT}
 VIEWS = ("hex", "dec", "word")
 DESCRIPTOR = "descriptor.path"
@@ -74,13 +76,15 @@ FAMILIES = words.numbers_of("family")
 
 
 class FieldError(Exception):
-    """A name that is no field of an event."""
+    """A name that is not a field of the event."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One field of one event. `place` says where it is read: argument, result, context, image, target,
-    descriptor, or compared."""
+    """One field of one event.
+
+    `place` is the source of its value: argument, result, context, image, target, descriptor, or compared.
+    """
 
     name: str
     kind: str
@@ -88,7 +92,9 @@ class Field:
     event: Event
     argument: int = 0
     column: str = ""
-    """Of a context; of an address its part; of an image who it is and what of it."""
+    """For a context: its column. For an address: the part. For a member: its path. For an image: its subject and part.
+    For a comparison: the operator.
+    """
     element: int | None = None
     view: str = ""
     type: str = ""
@@ -96,13 +102,13 @@ class Field:
     words: Words | None = None
     is_bool: bool = False
     member: Member | None = None
-    """Of a structure behind an argument: `column` is its path, `element` which one of an array."""
+    """For a member of a structure behind an argument: `column` is its path, `element` its index in an array."""
     pair: tuple[Field, Field] | None = None
-    """The fields that are compared with each other."""
+    """For a comparison: the two fields."""
 
     @property
     def width(self) -> str:
-        """Of a number, as it is compared (bpf/tables/widths.py)."""
+        """Width of a number in comparisons (bpf/tables/widths.py)."""
         if self.member is not None:
             return members.width_of(self.member)
         return self.event.arguments[self.argument].width if self.place == "argument" else width_of(self.type)
@@ -119,7 +125,7 @@ def names(event: Event) -> list[str]:
 
 
 def field_of(event: Event, name: str) -> Field:
-    """The field of that name; FieldError names the nearest one."""
+    """The field of that name. FieldError if there is none, with the nearest name."""
     if COMPARED in name:
         return _comparison(event, name)
     match = NAME.fullmatch(name)
@@ -201,7 +207,7 @@ def _calls() -> dict[int, str]:
 
 
 def call_name(raw: int) -> str:
-    """The name of a system call by its native number."""
+    """The name of a system call, given its native number."""
     return _calls().get(raw & 0xFFFFFFFF, str(signed32(raw)))
 
 

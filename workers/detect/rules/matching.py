@@ -1,8 +1,9 @@
-"""Tests of one field on one value: which of them hold, all at once.
+"""Tests of one field on one value: finds all tests that hold, at once.
 
-Texts go through sets of patterns (workers/detect/rules/patterns.py), in one pass and in time that grows with the text
-alone. Numbers and bytes are few and are tested one by one. Of a value that was cut, a test holds if what is there is
-enough for it, and is unknown otherwise; of a name that could not be followed, if it holds of what was passed.
+Texts go through sets of patterns (workers/detect/rules/patterns.py) in one pass, whose time grows only with the text.
+Numbers and bytes have few tests, which run one by one. On a truncated value, a test holds if the part that was read is
+sufficient, and is unknown otherwise. On a name that could not be resolved, a test holds if it holds on the name that
+was passed, and is unknown otherwise.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ OF_NUMBERS = ("equals", "has", "exists", *SIZES)
 OF_TEXTS = ("equals", "contains", "startswith", "endswith", "glob", "re", "cidr", "exists")
 OF_BYTES = ("equals", "contains", "startswith", "endswith", "exists")
 MAX_VALUE_BYTES, MAX_SHOWN = 64 << 10, 100
-"""Of a value; what a message shows of it."""
+"""Bytes of a value; characters of it that a message shows."""
 NUL = b"\0"
 GROWING = ("contains", "startswith")
-"""What holds of the beginning of a text holds of all of it."""
+"""Operators that hold on a text if they hold on its beginning."""
 
 
 COMPARES: dict[str, Callable[[bytes, bytes], bool]] = {
@@ -44,16 +45,16 @@ COMPARES: dict[str, Callable[[bytes, bytes], bool]] = {
     "startswith": lambda data, other: data.startswith(other),
     "endswith": lambda data, other: data.endswith(other),
 }
-"""What operators mean of bytes as they are."""
+"""The operators on raw bytes."""
 
 
 class TestError(Exception):
-    """A test that its field's type cannot meet."""
+    """A test that does not apply to the type of its field."""
 
 
 class Verdicts(NamedTuple):
-    """Of the tests of one field, by their numbers: those that hold, those that cannot be decided, and of these the ones
-    for which a limit of ours is the reason.
+    """The outcome of the tests of one field, by test number: `true` hold, `unknown` cannot be decided, and `limited` is
+    the subset of `unknown` for which a limit of headrace is the reason. All others are false.
     """
 
     true: frozenset[int]
@@ -62,7 +63,7 @@ class Verdicts(NamedTuple):
 
 
 def check(field: Field, test: Test) -> None:
-    """TestError if the test can never be decided on a field of that type."""
+    """TestError if the test can never be decided on a field of that type, or if a value is invalid."""
     known = {NUMBER: OF_NUMBERS, BYTES: OF_BYTES}.get(field.kind, OF_TEXTS)
     if test.operator not in known:
         raise TestError(
@@ -81,7 +82,7 @@ def _check_value(field: Field, test: Test, value: Scalar) -> None:
         size = len(str(value).encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError as error:
         raise TestError(f"{field.name}: {_brief(value)} is no text: a lone surrogate") from error
-    except ValueError as error:  # a number of more digits than Python shows
+    except ValueError as error:  # an integer with more digits than Python converts to text
         raise TestError(f"{field.name}: {error}") from error
     if size > MAX_VALUE_BYTES:
         raise TestError(f"{field.name}: {_brief(value)} is longer than {MAX_VALUE_BYTES} bytes, which no field is")
@@ -120,7 +121,7 @@ def _brief(value: Scalar) -> str:
 
 
 def _room(field: Field) -> tuple[int, int, str]:
-    """The numbers that a field can be tested for, signed or not, and what they are called."""
+    """The range of numbers that a field can be tested for, signed or unsigned: (least, most, description)."""
     if field.type == SOCKADDR_TYPE and field.column == "port":
         return 0, 65535, "a port (0 to 65535)"
     bits = 32 if field.width.endswith("32") else 64
@@ -144,7 +145,7 @@ def _check_number(field: Field, test: Test, value: Scalar) -> None:
 
 
 class Matcher:
-    """All tests of one field, which were checked before. Numbers of tests are positions in `tests`."""
+    """All tests of one field, which must have passed check(). The number of a test is its position in `tests`."""
 
     def __init__(self, field: Field, tests: Sequence[Test]) -> None:
         self.field, self.tests = field, tests
@@ -152,7 +153,7 @@ class Matcher:
         exists = frozenset(i for i, test in enumerate(tests) if test.operator == "exists")
         self.present = frozenset(i for i in exists if tests[i].values[0])
         self.unread = Verdicts(exists - self.present, everything - exists)
-        """Of a value that could not be read."""
+        """The verdicts on a value that could not be read."""
         self._growing = frozenset(i for i, test in enumerate(tests) if test.operator in GROWING)
         self._uncertain = everything - exists
         self._each = {i: len(test.values) for i, test in enumerate(tests) if test.each and len(test.values) > 1}
@@ -162,7 +163,7 @@ class Matcher:
             self._add(i, test, regular if test.operator == "re" else small if test.nocase else exact)
         closed = (exact.close(), False), (small.close(), True)
         self._sets = [(patterns, is_small) for patterns, is_small in closed if patterns]
-        """Those of texts, and whether one is of small letters."""
+        """Pattern sets for texts, and whether each needs lower case."""
         self._regular = regular.close()
 
     def _add(self, number: int, test: Test, patterns: PatternSet) -> None:
@@ -179,7 +180,7 @@ class Matcher:
                 patterns.add(pattern(test.operator, value, test.nocase), (number, at))
 
     def verdicts(self, value: Value) -> Verdicts:
-        """Which tests hold of a value, and which are unknown."""
+        """The tests that hold on a value, and those that are unknown."""
         if value is None:
             return self.unread
         if self.field.pair is not None and isinstance(value, Text):

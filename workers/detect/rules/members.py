@@ -1,6 +1,6 @@
 """Members of structures as fields: `attr.prog_type` of bpf, `act.sa_handler`, `arg.l_type` of fcntl.
 
-Which structure stands behind an argument depends on the ABI of the call, and of some on its command.
+The structure behind an argument depends on the ABI of the call, and for some calls on a command argument.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ADDRESSES = {"in4": ipv4, "in6": ipv6}
 
 @dataclass(frozen=True)
 class Place:
-    """Where a member stands, and in what: `step` from one structure of an array to the next, 0 if it is none."""
+    """Position, size and type of a member. `step`: bytes from one structure of an array to the next, else 0."""
 
     offset: int
     size: int
@@ -31,14 +31,14 @@ class Place:
 
 
 def kind_of(member: Member) -> str | None:
-    """Whether a member is a number or a text; None if it is neither."""
+    """NUMBER or TEXT; None if a member is neither."""
     if member.type == "char" or member.type in ADDRESSES:
         return TEXT
     return NUMBER if member.type in SCALARS and member.type != "byte" and member.count is None else None
 
 
 def width_of(member: Member) -> str:
-    """Of a number (bpf/tables/widths.py)."""
+    """Width of a member that is a number (bpf/tables/widths.py)."""
     return WIDTHS.get(member.type, member.type)
 
 
@@ -48,7 +48,7 @@ def _commands(event: Event, index: int) -> Iterator[int | None]:
 
 
 def _layout(how: Shown | None, command: int | None, compat: bool) -> tuple[Layout, bool] | None:
-    """The structure that stands behind an argument, and whether it is an array."""
+    """The layout of the structure behind an argument, and whether it is an array; None if there is no structure."""
     if how is None or not how.struct or how.unit == "bits":
         return None
     variant = by_variant(how, command)
@@ -60,7 +60,7 @@ def _layout(how: Shown | None, command: int | None, compat: bool) -> tuple[Layou
 
 @cache
 def place_of(event: Event, index: int, path: str, compat: bool, command: int | None) -> Place | None:
-    """Where the member of that path (`it_value.tv_sec`) stands, with that command; None if there is none."""
+    """The place of the member with that path (`it_value.tv_sec`), for that command; None if there is none."""
     found = _layout(shown_of(event, event.arguments[index], command), command, compat)
     if found is None:
         return None
@@ -80,7 +80,7 @@ def place_of(event: Event, index: int, path: str, compat: bool, command: int | N
 
 @cache
 def member_of(event: Event, index: int, path: str) -> Member | None:
-    """The member, whatever the command; None if no command has one."""
+    """The member with that path, for the first command that has one; None if no command has one."""
     for command in _commands(event, index):
         place = place_of(event, index, path, False, command)
         if place is not None:
@@ -90,7 +90,7 @@ def member_of(event: Event, index: int, path: str) -> Member | None:
 
 @cache
 def paths_of(event: Event, index: int) -> tuple[str, ...]:
-    """All members of the structures behind an argument that are fields."""
+    """Paths of all members behind an argument that are fields, for any command."""
     if not event.is_syscall:
         return ()
     found: dict[str, None] = {}

@@ -1,12 +1,12 @@
-"""Values of tests as patterns, and sets of them that look for all at once (RE2).
+"""Values of tests as regular expressions for RE2, and sets that search for many of them at once.
 
     value  /a/b, /c          ->  \\0/a/b\\0/c\\0      every reading between NULs
     equals /c                ->  \\x00/c\\x00
     startswith /a            ->  \\x00/a
     endswith b               ->  b\\x00
 
-so that one pass tests all readings. Tests without case see the value in small letters; regular expressions are in
-a set of their own, on UTF-8.
+One pass tests all readings of a value. Tests that ignore case get the value in lower case. Regular expressions have a
+set of their own, which works on UTF-8.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import re2
 from headrace.config.conditions import Scalar
 
 MAX_MEMORY = 64 << 20
-"""Of a set's automaton; when it is used up, what was remembered of it is forgotten, and built again as needed."""
+"""Memory for the automaton of a set. When it is used up, RE2 drops the cached states and rebuilds them as needed."""
 ONE_CHARACTER = r"(?:[\x01-\x7f]|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf])"
 ANYTHING = r"[^\x00]*"
 END = r"\x00"
@@ -28,7 +28,7 @@ WILD = re.compile("[*?]")
 
 
 def options(latin: bool) -> re2.Options:
-    """For bytes as they are, or for UTF-8."""
+    """RE2 options for raw bytes (`latin`), or for UTF-8."""
     found = re2.Options()
     found.encoding = re2.Options.Encoding.LATIN1 if latin else re2.Options.Encoding.UTF8
     found.max_mem, found.log_errors, found.dot_nl = MAX_MEMORY, False, True
@@ -36,24 +36,24 @@ def options(latin: bool) -> re2.Options:
 
 
 def as_bytes(value: Scalar) -> bytes:
-    """A rule's value, as the kernel would have it."""
+    """The value of a rule, as the kernel would store it."""
     return str(value).encode("utf-8", "surrogateescape")
 
 
 def lowered(data: bytes) -> bytes:
-    """In small letters: what is the same without case is the same in these."""
+    """Lower case. Two texts are equal without case if they are equal in lower case."""
     if data.isascii():
         return data.lower()
     return data.decode("utf-8", "surrogateescape").lower().encode("utf-8", "surrogateescape")
 
 
 def escaped(data: bytes) -> str:
-    """The pattern that is these bytes and nothing else."""
+    """A pattern that matches exactly these bytes."""
     return "".join(chr(b) if (chr(b).isalnum() and b < 128) or b in b"/ _" else f"\\x{b:02x}" for b in data)
 
 
 def _globbed(data: bytes) -> Iterator[str]:
-    """A glob on bytes without NUL, as the parts of a pattern."""
+    """The parts of a pattern for a glob on bytes without NUL."""
     at = 0
     while at < len(data):
         one = data[at : at + 1]
@@ -76,7 +76,7 @@ def _globbed(data: bytes) -> Iterator[str]:
 
 
 def _bounded(parts: list[str]) -> str:
-    """From end to end; what may be anything up to an end is not looked for."""
+    """A pattern anchored at both ends of a reading; the anchor is dropped at an end where the glob has `*`."""
     begin = end = END
     while parts and parts[0] == ANYTHING:
         parts, begin = parts[1:], ""
@@ -86,7 +86,7 @@ def _bounded(parts: list[str]) -> str:
 
 
 def pattern(operator: str, value: Scalar, nocase: bool) -> str:
-    """What a test looks for in a value between NULs; in a value's text, of a regular expression."""
+    """The pattern that a test searches for in a value with NULs around its readings; for `re`, in one reading."""
     if operator == "re":
         return f"(?i){value}" if nocase else str(value)
     data = lowered(as_bytes(value)) if nocase else as_bytes(value)
@@ -98,12 +98,12 @@ def pattern(operator: str, value: Scalar, nocase: bool) -> str:
 
 
 def wildness(pattern: str) -> int:
-    """How many parts of a glob's pattern may be several texts: what makes it costly to look for among others."""
+    """Number of wildcards in the pattern of a glob. They make it costly to search for it together with others."""
     return pattern.count(ANYTHING) + pattern.count(ONE_CHARACTER) + pattern.count("[")
 
 
 def plain_part(glob: str) -> str | None:
-    """ASCII text that all have in them that a glob matches, without case; None if none is known."""
+    """An ASCII text that every match of a glob contains, ignoring case; None if none is known."""
     if "[" in glob or "\\" in glob:
         return None
     parts = [part for part in WILD.split(glob) if part.isascii()]
@@ -111,26 +111,26 @@ def plain_part(glob: str) -> str | None:
 
 
 class TooLarge(Exception):
-    """A pattern that RE2 cannot take."""
+    """A pattern that RE2 does not accept."""
 
 
 class PatternSet:
-    """Patterns, each with a number; which of them are in a text."""
+    """Numbered patterns. Finds the ones that occur in a text."""
 
     def __init__(self, latin: bool) -> None:
         self._latin = latin
         self._patterns: list[str] = []
         self._sets: list[tuple[Any, list[tuple[int, int]]]] = []
         self.numbers: list[tuple[int, int]] = []
-        """Of each pattern: the test that it belongs to, and which of its values it is."""
+        """For each pattern: the test that it belongs to, and the position of its value in the test."""
 
     def add(self, pattern: str, owner: tuple[int, int]) -> None:
-        """Before it is closed."""
+        """Add a pattern. Must be called before close()."""
         self._patterns.append(pattern)
         self.numbers.append(owner)
 
     def close(self) -> PatternSet | None:
-        """Ready to be used; None if it is empty. TooLarge."""
+        """Compile the set for hits(). None if it is empty; TooLarge if RE2 does not accept a pattern."""
         if not self.numbers:
             return None
         self._compile(0, len(self._patterns))
@@ -138,7 +138,7 @@ class PatternSet:
         return self
 
     def _compile(self, first: int, last: int) -> None:
-        """Those from `first` to `last` as one set, or as several if RE2 has no room for them in one."""
+        """Compile the patterns from `first` to before `last`: as one set, or as several if they do not fit in one."""
         made = re2.Set.SearchSet(options(self._latin))
         try:
             for pattern in self._patterns[first:last]:
@@ -154,14 +154,14 @@ class PatternSet:
             self._sets.append((made, self.numbers[first:last]))
 
     def hits(self, data: bytes | str) -> list[tuple[int, int]]:
-        """(test, value) of all that is there."""
+        """(test, position of the value) of each pattern that occurs in `data`."""
         if len(self._sets) == 1:
             return [self.numbers[i] for i in self._sets[0][0].Match(data) or ()]
         return [numbers[i] for made, numbers in self._sets for i in made.Match(data) or ()]
 
 
 def fits(operator: str, value: Scalar, nocase: bool) -> bool:
-    """Whether RE2 has room for it."""
+    """Whether RE2 has room for the pattern of a value."""
     alone = PatternSet(operator != "re")
     alone.add(pattern(operator, value, nocase), (0, 0))
     try:

@@ -1,4 +1,4 @@
-"""The rules of a run: loaded, checked, chosen, and what this host can give them."""
+"""The rules of a run: loads, checks and selects them, and determines their coverage on this host."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from headrace.workers.detect.code.bounds import load_code
 from headrace.workers.detect.rules.compiled import check_rule, has_field
 
 Lack = Callable[[Event], str]
-"""Why this host cannot give an event; "" if it can."""
+"""Returns why this host cannot provide an event; "" if it can."""
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What of a rule can fire here: `full`, `partial` or `none`, and why not all of it."""
+    """How much of a rule can match here: `full`, `partial` or `none`, and the reason if it is not full."""
 
     word: str
     reason: str = ""
@@ -47,26 +47,26 @@ class Coverage:
 
 @dataclass
 class Ruleset:
-    """Rules that can be used, and those that cannot."""
+    """The rules that can be used, and those that were refused."""
 
     rules: tuple[Rule, ...] = ()
     examples: dict[str, tuple[Example, ...]] = field(default_factory=dict)
     refused: tuple[RuleError, ...] = ()
     left_out: tuple[RuleError, ...] = ()
-    """Sigma rules that cannot be used: of a collection of others, some may be for something else."""
+    """Unusable Sigma rules. They are only skipped: a collection by others may have rules for other products."""
 
     def warnings(self) -> list[str]:
-        """What their authors should change before the next release."""
+        """Warnings for authors: changes that their files need before the next release."""
         files = {rule.file: rule.source for rule in self.rules if rule.code}
         return [text for file, source in files.items() if (text := old_name.warning(file, source))]
 
     def events(self, catalogue: Catalogue, lack: Lack) -> tuple[Event, ...]:
-        """What must be traced for them."""
+        """The events that must be traced for these rules, without those that this host lacks."""
         names = {name for rule in self.rules for name in rule.events}
         return tuple(event for name in sorted(names) if not lack(event := catalogue.by_name[name]))
 
     def needs(self, prefix: str) -> bool:
-        """Whether a rule asks for a field of that name, or one that begins with it and a dot."""
+        """Whether a rule uses the field of that name, or a field below it (`PREFIX.` or `PREFIX[`)."""
         return any(
             name == prefix or name.startswith((f"{prefix}.", f"{prefix}["))
             for rule in self.rules
@@ -75,13 +75,13 @@ class Ruleset:
 
 
 def _fields(rule: Rule) -> list[str]:
-    """All that a rule asks for."""
+    """All fields that a rule uses: in conditions, data and threshold."""
     tested = [name for node in rule.events.values() for name in asked(node)]
     return [*tested, *rule.data.values(), *(rule.threshold.by if rule.threshold else ())]
 
 
 def coverage(rule: Rule, catalogue: Catalogue, lack: Lack) -> Coverage:
-    """What of a rule this host can provide."""
+    """How much of a rule this host can provide."""
     missing = {name: why for name in rule.events if (why := lack(catalogue.by_name[name]))}
     reasons = [f"{name}: {why}" for name, why in missing.items()] + list(rule.dead)
     if rule.lacking:
@@ -93,13 +93,13 @@ def coverage(rule: Rule, catalogue: Catalogue, lack: Lack) -> Coverage:
 
 def _code_files(folders: Sequence[Path]) -> Iterator[Path]:
     for folder in folders:
-        with contextlib.suppress(FileError):  # said already
+        with contextlib.suppress(FileError):  # load() has already reported it
             yield from files_of(folder, code=True)
 
 
 def _add_sigma(usable: list[Rule], paths: Sequence[str], catalogue: Catalogue, keywords: bool) -> list[RuleError]:
-    """Sigma rules beside others; what is left out."""
-    from headrace.workers.detect.rules.sigma_files import load_sigma  # an extra
+    """Add Sigma rules to `usable`. Returns those that are left out."""
+    from headrace.workers.detect.rules.sigma_files import load_sigma  # needs an optional dependency
 
     found, left_out = load_sigma(list(map(Path, paths)), catalogue, keywords)
     known = {rule.id: rule for rule in usable}
@@ -108,7 +108,7 @@ def _add_sigma(usable: list[Rule], paths: Sequence[str], catalogue: Catalogue, k
 
 
 def _as_sent(rule: Rule) -> Rule:
-    """A rule as workers get it; RuleError if it cannot be sent."""
+    """A rule as the workers decode it; RuleError if it cannot be encoded."""
     try:
         return msgspec.msgpack.decode(msgspec.msgpack.encode(rule), type=Rule)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, TypeError) as error:
@@ -120,7 +120,7 @@ def _texts(rule: Rule) -> list[str]:
 
 
 def _checked(rules: Sequence[Rule], catalogue: Catalogue) -> tuple[list[Rule], list[RuleError]]:
-    """Those whose tests can be decided, and the others."""
+    """The rules that pass check_rule(), and the errors of the others."""
     fit: list[Rule] = []
     unfit: list[RuleError] = []
     for rule in rules:
@@ -133,7 +133,11 @@ def _checked(rules: Sequence[Rule], catalogue: Catalogue) -> tuple[list[Rule], l
 
 
 def within_bounds(rules: Sequence[Rule]) -> tuple[list[Rule], list[RuleError]]:
-    """Those that a set may have, and those beyond. What ships does not count, so that `check` says what `run` does."""
+    """The rules that fit within the bounds of a set, and the errors of those beyond.
+
+    The rules that ship do not count against the bounds on rules and values, so `signatures check` gives the same answer
+    as a run.
+    """
     code = files_of(SHIPPED, code=True)
     own = {shown_path(path) for path in (*files_of(SHIPPED), *code)} | set(map(str, code))
     most = {"signatures": MAX_RULES, "values": MAX_VALUES, "bytes of values": MAX_TEXT}
@@ -156,7 +160,7 @@ def within_bounds(rules: Sequence[Rule]) -> tuple[list[Rule], list[RuleError]]:
 
 
 Refusal = Callable[[Path, str], RuleError | None]
-"""Of a file and its text: why it may not be run here, None if it may."""
+"""Given a file and its text: why it must not be executed here; None if it may."""
 
 
 def _add_code(loaded: Loaded, path: Path, catalogue: Catalogue, refusal: Refusal | None) -> None:
@@ -168,6 +172,20 @@ def _add_code(loaded: Loaded, path: Path, catalogue: Catalogue, refusal: Refusal
                 raise RuleError(str(path), 0, rule.id, taken(other))
         loaded.rules.append(rule)
         loaded.examples[rule.id] = examples
+
+
+def _enabled(
+    usable: Sequence[Rule], only: Sequence[str], exclude: Sequence[str], least: str, also_off: bool, some_refused: bool
+) -> tuple[Rule, ...]:
+    """The rules that the options choose. TuningError if a name matches none of them, unless some rules were refused:
+    the named one may be among those, and its error says more.
+    """
+    try:
+        return chosen(usable, only, exclude, least, also_off)
+    except TuningError:
+        if not some_refused:
+            raise
+        return ()
 
 
 def build(
@@ -183,9 +201,12 @@ def build(
     also_off: bool = False,
     refusal: Refusal | None = None,
 ) -> Ruleset:
-    """The rules that ship and those of some folders, tuned. TuningError; what cannot be used is in `refused`.
-    `also_off`: those as well that say they are not enabled; `refusal`: why a file in Python, which is not headrace's,
-    may not be run here.
+    """The rules of a run: those that ship and those from `folders` and `sigma`, filtered and with exceptions.
+
+    `only`, `exclude`, `least`: see chosen() in config/tuning.py. `exceptions`: a file, "" for none. `also_off`: include
+    rules that are not enabled. `keywords`: search for keywords of Sigma rules in command lines. `refusal`: asked before
+    a file in Python that does not ship with headrace is executed. Unusable rules are in `refused`. TuningError if a
+    pattern matches no rule and no rule was refused.
     """
     loaded = load([*([SHIPPED] if shipped else []), *map(Path, folders)])
     refused, usable = list(loaded.refused), []
@@ -199,7 +220,7 @@ def build(
             usable.append(_as_sent(rule))
         except RuleError as error:
             refused.append(error)
-    # before each value is looked at, which takes long if there are too many
+    # Before values are checked, which takes long if there are too many.
     usable, too_many = within_bounds(usable)
     refused += too_many
     usable, unfit = _checked(usable, catalogue)
@@ -207,7 +228,7 @@ def build(
     left_out: list[RuleError] = []
     if sigma:
         left_out = _add_sigma(usable, sigma, catalogue, keywords)
-        # what was named itself must be there; in a folder of others' rules, some may be for something else
+        # A path that was named must be usable. A folder of Sigma rules may contain rules for other products.
         refused += [error for error in left_out if error.file in sigma and not error.rule]
         left_out = [error for error in left_out if error.file not in sigma or error.rule]
     usable, too_many = within_bounds(usable)
@@ -217,7 +238,7 @@ def build(
     except TuningError:
         if not refused:
             raise
-        rules = ()  # the one that was named may be among those refused, which says more
+        rules = ()  # the named rule may be one of those refused, and that error says more
     if exceptions:
         try:
             rules = with_exceptions(
@@ -228,6 +249,6 @@ def build(
             )
         except RuleError as error:
             refused.append(error)
-        # without its exceptions it was right
+        # Without exceptions these rules passed the check, so the exceptions are the cause.
         refused += [RuleError(exceptions, e.line, e.rule, e.why) for e in _checked(rules, catalogue)[1]]
     return Ruleset(rules, loaded.examples, tuple(refused), tuple(left_out))

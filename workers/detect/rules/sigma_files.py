@@ -1,8 +1,8 @@
-"""Files of Sigma rules: read by pySigma, with filters and placeholders of all files applied to the rules of all.
+"""Loads files of Sigma rules with pySigma, and applies the filters and placeholders of all files to the rules of all.
 
-Three kinds of documents: a rule, a filter, and a processing pipeline with `vars`, which are the values of placeholders
-(`expand`); of such a pipeline nothing else is used. Names of selections may have dots and hyphens, which pySigma's
-conditions do not all know: it gets names without them.
+A document is a rule, a filter, or a processing pipeline with `vars`: the values of placeholders (`expand`). Nothing
+else of a pipeline is used. The conditions of pySigma do not accept dots and hyphens in all names of selections, so
+pySigma gets names without them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ LONGEST_FILE = 1 << 20
 UNKNOWN_TO_CONDITIONS = re.compile("[.-]")
 VARIABLES, ITS_OWN = "vars", {"vars", "name", "priority", "allowed_backends", "transformations"}
 TRANSFORMATION = "value_placeholders"
-"""The only one that a pipeline with variables may have: it says what headrace does anyway."""
+"""The only transformation that a pipeline with variables may have. headrace always applies it."""
 
 
 def load_sigma(
     folders: Sequence[Path], catalogue: Catalogue, keywords: bool = False
 ) -> tuple[list[Rule], list[RuleError]]:
-    """Rules of files and folders, and what is refused. ImportError without pySigma."""
+    """The rules of files and folders, and the errors of what is refused. ImportError if pySigma is not installed."""
     parsed: list[tuple[Path, Any]] = []
     refused: list[RuleError] = []
     placeholders: dict[str, tuple[str, ...]] = {}
@@ -61,16 +61,16 @@ def load_sigma(
 
 
 def _collection(path: Path, placeholders: dict[str, tuple[str, ...]]) -> Any:
-    """What pySigma reads in a file, whose variables come to the placeholders; RuleError."""
+    """The documents of a file as pySigma parses them; RuleError. Adds the variables of pipelines to `placeholders`."""
     from sigma.collection import SigmaCollection
     from sigma.modifiers import SigmaWideModifier, modifier_mapping
 
-    # the specification has it as another name of `wide`, pySigma does not know it
+    # The specification defines it as an alias of `wide`. pySigma does not know it.
     modifier_mapping.setdefault("utf16le", SigmaWideModifier)
     try:
         data = text(path, LONGEST_FILE, "utf-8-sig")
         if twice := repeated_modifier(data):
-            # each of several that expand multiplies what the one before made
+            # Each modifier that expands values multiplies the output of the one before.
             raise ValueError(f"{twice}: a modifier stands twice")
         documents = list(yaml.safe_load_all(data))
         pipelines = [each for each in documents if isinstance(each, dict) and VARIABLES in each]
@@ -80,7 +80,7 @@ def _collection(path: Path, placeholders: dict[str, tuple[str, ...]]) -> Any:
         return collection
     except FileError as error:
         raise RuleError(str(path), 0, "", str(error)) from error
-    except Exception as error:  # decision 37: what PyYAML and pySigma raise on hostile files has no bound
+    except Exception as error:  # decision 37: PyYAML and pySigma can raise anything on hostile files
         mark = getattr(error, "problem_mark", None)
         why = getattr(error, "problem", None) or str(error) or type(error).__name__
         line = mark.line + 1 if mark else 0
@@ -88,7 +88,7 @@ def _collection(path: Path, placeholders: dict[str, tuple[str, ...]]) -> Any:
 
 
 def _named(document: Any) -> Any:
-    """A rule or filter with names of selections that pySigma's conditions know."""
+    """A rule or filter with names of selections that pySigma's conditions accept."""
     for part in ("detection", "filter"):
         found = document.get(part) if isinstance(document, dict) else None
         if isinstance(found, dict):
@@ -110,7 +110,7 @@ def _known(given: Any) -> Any:
 
 
 def _variables(pipeline: Mapping[str, Any], known: Placeholders) -> Placeholders:
-    """The values of placeholders in a pipeline; ValueError."""
+    """The values of the placeholders in a pipeline. ValueError for other contents, or if a name already has values."""
     other = sorted(map(str, set(pipeline) - ITS_OWN))
     steps = pipeline.get("transformations") or []
     kinds = {step.get("type") if isinstance(step, dict) else step for step in steps} - {TRANSFORMATION}
@@ -130,7 +130,7 @@ def _variables(pipeline: Mapping[str, Any], known: Placeholders) -> Placeholders
 
 
 def _apply_filters(parsed: list[tuple[Path, Any]]) -> list[RuleError]:
-    """Filters apply to the rules of all files (pySigma applies them within their own); those that fail."""
+    """Apply filters to the rules of all files (pySigma: only of their own file). Returns the errors of filters."""
     refused: list[RuleError] = []
     for path, owner in parsed:
         for each in owner.filters:
@@ -142,7 +142,7 @@ def _apply_filters(parsed: list[tuple[Path, Any]]) -> list[RuleError]:
 
 
 def _apply(given: Any, path: Path, owner: Any, collections: list[Any]) -> None:
-    """One filter, on the rules of other files; RuleError."""
+    """Apply one filter to the rules of the other files. RuleError if it fails, or if it applies to no rule at all."""
     try:
         for collection in collections:
             if collection is not owner:

@@ -1,12 +1,12 @@
-"""Sigma rules to rules of headrace, by pySigma, which reads and parses them (an extra: headrace[sigma]).
+"""Converts Sigma rules, which pySigma parses, to rules of headrace. pySigma is optional (headrace[sigma]).
 
-A selection becomes a condition on each kind of row that its log source has (workers/detect/rules/taxonomy.py): all of
-it must hold in one row. Selections are then put together as the rule's condition says. What can never hold is left out,
-and said: a rule is covered in full, in part (`dead` names the selections), or lacks its source (`lacking`).
+A selection becomes a condition on each kind of row of its log source (workers/detect/rules/taxonomy.py), and must hold
+completely in one row. The condition of the rule then combines the selections. A part that can never hold is left out
+and reported: a rule is covered in full, in part (`dead` names the parts), or lacks its source (`lacking`).
 
-As Sigma has it, plain values are without case and may have wildcards, `re` is with case and not anchored. Keywords of
-auditd rules are looked for in the arguments of what is run; those of other logs are only tried on command lines, and
-only if that is asked for.
+As Sigma defines it, plain values ignore case and may have wildcards; `re` is case-sensitive and not anchored. Keywords
+of auditd rules are searched for in the arguments of executed programs. Keywords of other logs are searched for in
+command lines, and only on request.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from headrace.workers.detect.rules.sigma_values import (
 from headrace.workers.detect.rules.taxonomy import Constant, Plain, Row, audit_rows, looked_at, rows_of_category
 
 MAX_SELECTIONS = 20_000
-"""Times that one condition comes to a selection: `1 of s* and 1 of s* ...` grows faster than its text."""
+"""References to selections in one condition. `1 of s* and 1 of s* ...` grows faster than its text."""
 SEVERITIES = {"informational": "info", "low": "low", "medium": "medium", "high": "high", "critical": "critical"}
 TECHNIQUE = re.compile(r"attack\.(t[0-9]{4}(?:\.[0-9]{3})?)")
 CALL_FIELDS = ("SYSCALL", "syscall")
 
 
 def converted(rule: Any, file: str, catalogue: Catalogue, keywords: bool, values: Placeholders) -> Rule:
-    """A rule of pySigma as one of headrace; RuleError."""
+    """A pySigma rule as a rule of headrace; RuleError if it cannot be used."""
     name = str(rule.id or rule.title)
     try:
         found = _Converter(rule, file, catalogue, keywords, values).rule()
         check_rule(found, catalogue)
-        # as workers get it: a lone surrogate in a title must not end them
+        # As the workers decode it: a lone surrogate in a title must not end them.
         return msgspec.msgpack.decode(msgspec.msgpack.encode(found), type=Rule)
     except RuleError:
         raise
@@ -57,7 +57,7 @@ def converted(rule: Any, file: str, catalogue: Catalogue, keywords: bool, values
 
 
 class _Converter:
-    """One rule of pySigma."""
+    """Converts one rule."""
 
     def __init__(self, rule: Any, file: str, catalogue: Catalogue, keywords: bool, values: Placeholders) -> None:
         self._rule, self._file, self._catalogue, self._keywords = rule, file, catalogue, keywords
@@ -71,16 +71,16 @@ class _Converter:
         self._audit = source.service == "auditd"
         self._selections = 0
         self._reasons: dict[str, str] = {}
-        """Of each selection that cannot hold in some row: why."""
+        """Selection -> why it cannot hold in some row."""
         self._alive: set[str] = set()
         """Selections that can hold in some row."""
         self._unsourced: dict[tuple[str, int], str] = {}
-        """Of each alternative (selection, identity) that cannot be decided in some row: why."""
+        """Alternative (selection, identity) -> why it cannot be decided in some row."""
         self._sourced: set[tuple[str, int]] = set()
         """Alternatives that can be decided in some row."""
 
     def rule(self) -> Rule:
-        """The rule; RuleError if it cannot be used."""
+        """The converted rule; RuleError if it cannot be used."""
         rows, lacking = self._rows()
         events: dict[str, Node] = {}
         for name in dict.fromkeys(row.event for row in rows):
@@ -149,7 +149,7 @@ class _Converter:
             parts = tuple(self._selection(name, rows) for name in names)
             return Every(parts) if node.cond_class is ConditionAND else Either(parts)
         if isinstance(node, ConditionNOT):
-            # what could not be read excuses nothing
+            # A part that could not be read counts as false under `not`.
             return Negated(Surely(self._tree(node.args[0], rows)))
         parts = tuple(self._tree(part, rows) for part in node.args)
         assert isinstance(node, ConditionAND | ConditionOR)
@@ -178,7 +178,7 @@ class _Converter:
                 self._alive.add(name)
                 found.append(node)
         node = folded(Either(tuple(found)))
-        # there is such a record or there is none: what a record has not is no reason to doubt
+        # A record exists or it does not. A field that a record lacks leaves nothing unknown.
         return Surely(node) if self._audit and node not in (TRUE, FALSE) else node
 
     def _detection(self, name: str, detection: Any, row: Row) -> Node:
@@ -224,7 +224,7 @@ class _Converter:
         except Refused as error:
             raise RuleError(self._file, 0, self.id, f"{written(item)}: {error}") from error
         node: Node = Every(parts) if item.value_linking is ConditionAND else Either(parts)
-        # unknown stays unknown: what could not be read is neither equal nor different
+        # Unknown stays unknown: a value that could not be read is neither equal nor different.
         return Negated(node) if "neq" in applied else node
 
     def _value(self, value: Any, item: Any, meaning: Plain | Constant, row: Row) -> Node:
@@ -285,7 +285,7 @@ def _items(detection: Any) -> list[Any]:
 
 
 def folded(node: Node) -> Node:
-    """The same condition without parts that are certain, and with alternatives of one test as one."""
+    """An equivalent condition without constant parts, with alternative tests of one field and operator merged."""
     if isinstance(node, Negated):
         inner = folded(node.part)
         return FALSE if inner == TRUE else TRUE if inner == FALSE else Negated(inner)
@@ -313,7 +313,7 @@ def folded(node: Node) -> Node:
 
 
 def _joined(parts: list[Node]) -> list[Node]:
-    """Tests of one field by one operator are one test of several values."""
+    """Alternatives in which tests of the same field and operator are merged into one test with several values."""
     found: dict[tuple[Any, ...], Node] = {}
     values: dict[tuple[Any, ...], list[Scalar]] = {}
     for part in parts:

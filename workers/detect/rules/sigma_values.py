@@ -1,6 +1,8 @@
-"""Values and modifiers of Sigma as tests of fields; what headrace cannot evaluate as Sigma means it is refused by name.
+"""Values and modifiers of Sigma as tests of fields. Those that headrace cannot evaluate as Sigma defines them are
+refused by name.
 
-Worker and supervisor load it with the rules; it keeps no state. pySigma has applied the modifiers that change values.
+Used where rules are loaded: the supervisor and the commands, not the workers. pySigma has already applied the modifiers
+that change values.
 """
 
 from __future__ import annotations
@@ -24,18 +26,18 @@ NO_HEX = re.compile(r"[^0-9a-f*?]")
 
 
 Placeholders = Mapping[str, tuple[str, ...]]
-"""Values by the names of placeholders."""
+"""Values by name of the placeholder."""
 HIDDEN = re.compile("^_filt_[a-z]{10}_")
 ESCAPED = re.compile("_x(2d|2e)_")
 ENCODINGS = frozenset({"base64", "base64offset", "wide", "utf16", "utf16le", "utf16be"})
 
 
 class Dead(Exception):
-    """A part that can never be decided here."""
+    """A part of a rule that can never be decided here."""
 
 
 class Refused(Exception):
-    """A modifier or value that headrace cannot evaluate as Sigma means it: the rule is refused."""
+    """A modifier or value that headrace cannot evaluate as Sigma defines it. The rule is refused."""
 
 
 def modifiers(item: Any) -> list[str]:
@@ -48,13 +50,13 @@ def modifiers(item: Any) -> list[str]:
 
 
 def repeated_modifier(data: str) -> str:
-    """A key of a rule's YAML that has a modifier twice; "" if there is none, or if it is no YAML."""
+    """A key in the YAML of a rule that has the same modifier twice; "" if there is none, or if the text is not YAML."""
     try:
         waiting = list(yaml.compose_all(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.YAMLError as error:
         if "nesting" in str(error):
             raise
-        return ""  # pySigma says why
+        return ""  # pySigma reports the reason
     seen: set[int] = set()
     while waiting:
         node = waiting.pop()
@@ -73,8 +75,8 @@ def repeated_modifier(data: str) -> str:
 
 
 def shown_name(selection: str) -> str:
-    """A selection's name as its file has it (workers/detect/rules/sigma_files.py), one of a filter without the random
-    prefix that pySigma gives to it.
+    """The name of a selection as its file has it (workers/detect/rules/sigma_files.py). For a filter, without the
+    random prefix that pySigma adds.
     """
     return ESCAPED.sub(lambda found: chr(int(found[1], 16)), HIDDEN.sub("filter ", selection))
 
@@ -86,7 +88,7 @@ def encodes_placeholders(applied: list[str]) -> str:
 
 
 def expanded(value: Any, values: Placeholders) -> list[Any]:
-    """A value for each combination of what its placeholders stand for; Refused for one without values."""
+    """One value for each combination of the values of its placeholders. Refused if a placeholder has no values."""
     from sigma.types import Placeholder, SigmaExpansion, SigmaRegularExpression, SigmaString
 
     def of(placeholder: Placeholder) -> Iterator[SigmaString]:
@@ -102,14 +104,14 @@ def expanded(value: Any, values: Placeholders) -> list[Any]:
 
 
 def written(item: Any) -> str:
-    """A field with its modifiers, as a rule has it."""
+    """A field with its modifiers, as a rule writes it."""
     return "|".join((item.field or "keywords", *modifiers(item)))
 
 
 def value_node(value: Any, meaning: Meaning, keyword: bool) -> Node:
     from sigma.types import SigmaExpansion
 
-    if isinstance(value, SigmaExpansion):  # windash, base64offset: any of them, even under `all`
+    if isinstance(value, SigmaExpansion):  # windash, base64offset: any of the values, even with `all`
         return Either(tuple(value_node(each, meaning, keyword) for each in value.values))
     _evaluable(value)
     if isinstance(meaning, Constant):
@@ -118,7 +120,7 @@ def value_node(value: Any, meaning: Meaning, keyword: bool) -> Node:
     assert isinstance(meaning, Plain)
     test = _test(meaning.name, value, keyword, meaning.number)
     if test.operator != "re" and any("\0" in str(each) for each in test.values):
-        return FALSE  # utf16 and its like: no text of the kernel has a NUL in it
+        return FALSE  # utf16 and similar encodings: a text from the kernel never contains a NUL
     if meaning.words and not any(_constant(test, word) == TRUE for word in meaning.words):
         return FALSE
     if meaning.name.endswith("@hex") and any(NO_HEX.search(str(v).lower()) for v in test.values):
@@ -127,7 +129,7 @@ def value_node(value: Any, meaning: Meaning, keyword: bool) -> Node:
 
 
 def reference_node(value: Any, meaning: Plain | Constant, other: Plain | Constant, nocase: bool) -> Node:
-    """One field against another one; a field that is always the same is a value."""
+    """A comparison of two fields. If one is constant, a test of the other field, or a constant."""
     how = {(0, 0): "equals", (1, 1): "contains", (1, 0): "startswith", (0, 1): "endswith"}
     operator = how[int(value.starts_with), int(value.ends_with)]
     if isinstance(other, Constant):
@@ -139,7 +141,7 @@ def reference_node(value: Any, meaning: Plain | Constant, other: Plain | Constan
 
 
 def _evaluable(value: Any) -> None:
-    """Refused for values that would silently mean something else here."""
+    """Refused for values that would have a different meaning here without notice."""
     from sigma import types
 
     inner = getattr(value, "number", None) if isinstance(value, types.SigmaCompareExpression) else value
@@ -157,7 +159,7 @@ def _constant(test: Test, value: str) -> Node:
 
 
 def _test(name: str, value: Any, keyword: bool, number: bool) -> Test:
-    """One value as a test. Dead for what has no meaning here."""
+    """One value as a test. Dead if the kind of value has no meaning here; Refused if a number cannot be compared."""
     from sigma import types
 
     if value is None or isinstance(value, types.SigmaNull):
@@ -186,12 +188,13 @@ def _test(name: str, value: Any, keyword: bool, number: bool) -> Test:
 
 def _flagged(value: Any) -> str:
     flags = "".join(sorted(FLAGS[flag.name] for flag in value.flags))
-    # `.` is any character but a newline, unless the rule says `s`; headrace's own rules have it the other way
+    # In Sigma, `.` does not match a newline unless the rule has the flag `s`. headrace's own rules are the other way
+    # round.
     return f"(?{flags}{'' if 's' in flags else '-s'}){value.regexp}"
 
 
 def _whole(number: str, operator: str) -> int:
-    """The whole number that gives the same verdicts on whole numbers; Refused."""
+    """The integer that gives the same verdicts on integers. Refused if there is none, or beyond 64 bits."""
     found = Decimal(number)
     if not found.is_finite() or abs(found) >= 1 << 64:
         raise Refused(f"{number} is not a number of 64 bits")

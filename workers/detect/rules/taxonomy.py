@@ -1,15 +1,15 @@
-"""Sigma's fields for Linux, as fields of events: which log source comes from which events, and what stands where.
+"""Sigma's fields for Linux as fields of events: which events serve a log source, and what each field means there.
 
     process_creation     sched_process_exec
-    file_event           an open that creates, truncates or opens for writing; what rename, link, symlink, mknod make
+    file_event           an open that creates, truncates or opens for writing; what rename, link, symlink, mknod create
     network_connection   security_socket_connect, and sendto, sendmsg, sendmmsg with an address
-    auditd               one row a record, as auditd would write them for the same event:
+    auditd               one row per record, as auditd would write them for the same event:
         EXECVE           sched_process_exec: a0, a1, ... are the arguments
-        PATH             of what is run, its interpreter, and what is opened: `name` as it was given, and absolute
+        PATH             of executed files, interpreters and opened files: `name` as it was passed, and absolute
         SYSCALL          exec, open, connect, and the calls that the rule names: a0 to a3 are hex without 0x
         SOCKADDR         connect
 
-A field is a name of workers/detect/rules/fields.py, a constant, or nothing that this event has.
+A Sigma field is a field from workers/detect/rules/fields.py, a constant, or absent from the record.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CREATED = Either(
         Every((Test("created", "exists", (False,)), Test("flags", "has", ("O_CREAT",)))),
     )
 )
-"""Where nobody tells whether the file was there before, what was asked for must do."""
+"""If `created` is absent, O_CREAT in the flags counts as creation."""
 OPEN, CONNECT = "security_file_open", "security_socket_connect"
 EXEC_CALLS = ("execve", "execveat")
 ARGUMENT = re.compile(r"a([0-9]{1,4})")
@@ -37,7 +37,7 @@ ARGUMENT = re.compile(r"a([0-9]{1,4})")
 
 @dataclass(frozen=True)
 class Constant:
-    """A field that is always the same in such a record."""
+    """A field that has the same value in every such record."""
 
     value: str
 
@@ -49,16 +49,16 @@ class Plain:
     name: str
     number: bool = False
     words: tuple[str, ...] = ()
-    """All that it can be, if that is known."""
+    """All possible values, if they are known."""
 
 
 Meaning = Constant | Plain | None
-"""None: such a record has no such field."""
+"""None: the record has no such field."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of record of one event: what its fields mean, and when there is such a record at all."""
+    """One kind of record made from an event: what its fields mean, and the condition under which the record exists."""
 
     event: str
     meaning: Callable[[str], Meaning]
@@ -77,7 +77,7 @@ PROCESS = {
     "ParentProcessId": Plain("process.ppid@dec"),
 }
 DESTINATIONS = {CONNECT: "remote_addr", "sendto": "dest_addr", "sendmsg": "addr", "sendmmsg": "addr"}
-"""Events that go to an address, and the argument that it is: datagrams need no connection."""
+"""Events that send to an address, and the argument that holds the address. Datagrams need no connection."""
 
 
 def _network(address: str) -> dict[str, Meaning]:
@@ -105,7 +105,7 @@ _NAMETYPES = (
     ("unlink unlinkat rmdir", {"pathname": "DELETE"}),
 )
 NAMETYPES = {call: kinds for calls, kinds in _NAMETYPES for call in calls.split()}
-"""What a call does to a name, if it succeeds; all others are NORMAL."""
+"""What a successful call does to a name: call -> argument -> nametype. All others are NORMAL."""
 AUDIT_SUBJECT = {
     "exe": Plain("process.path"),
     "comm": Plain("process.name"),
@@ -125,7 +125,7 @@ def _of(table: Mapping[str, Meaning]) -> Callable[[str], Meaning]:
 
 
 def rows_of_category(category: str) -> list[Row] | None:
-    """Rows of a category of log source; None if there are none."""
+    """The rows for a category of log source; None if the category is not supported."""
     if category == "process_creation":
         return [Row(EXEC, _of(PROCESS))]
     if category == "network_connection":
@@ -141,7 +141,7 @@ def rows_of_category(category: str) -> list[Row] | None:
 
 
 def audit_rows(named: frozenset[str], fields: frozenset[str], catalogue: Catalogue) -> list[Row]:
-    """Rows of auditd, with those of the calls that a rule names. `fields`: what it asks for."""
+    """The rows for auditd, with those of the calls that a rule names (`named`). `fields`: fields that the rule uses."""
     found = [
         Row(EXEC, _execve),
         Row(EXEC, _syscall(Constant("execve"), {"success": Constant("yes"), "exit": Constant("0")})),
@@ -184,7 +184,7 @@ def _paths(call: Event) -> list[str]:
 
 
 def looked_at(event: Event, is_audit: bool) -> list[str]:
-    """Fields that say what a rule has found in an event: the command line, the path, or where it goes."""
+    """The fields that describe a match on an event: the command line, the path, or the destination."""
     found = ["process.command_line"] if is_audit or event.name == EXEC else []
     if event.name == EXEC:
         return [*found, "process.image"]

@@ -1,10 +1,10 @@
-"""What a field's value is once it is read, whatever it was read from: a recording's cells or a line of JSON.
+"""Values of fields. They have the same form whether they come from the cells of a record or from a line of JSON.
 
-NUMBER   int, as the C type has it
-TEXT     Text: its readings, any of which may fit (a path as the host and as the process's own root has it,
-         the elements of an argument vector); no reading has a NUL in it
+NUMBER   int, in the range of its C type
+TEXT     Text: its readings, any of which can match (a path as seen by the host and by the process's own root, or the
+         elements of an argument vector); no reading contains a NUL
 BYTES    bytes
-unread   None: every test of it is unknown
+unread   None: every test of it is unknown, except `exists`
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from headrace.workers.decode.words import numbers_of_words
 
 NUMBER, TEXT, BYTES = "number", "text", "bytes"
 Words = Parser
-"""A number of 64 bits to its words."""
+"""Converts a 64-bit number to its words."""
 
 
 class Text(NamedTuple):
-    """The readings of a text. `cut`: there was more behind them, or it changed while it was read. `passed`: it is what
-    was passed, and may stand for something else.
+    """The readings of a text. `cut`: the text continues beyond them, or it changed while it was read. `passed`: this is
+    the name that the caller passed; it was not resolved and may refer to something else.
     """
 
     parts: tuple[bytes, ...]
@@ -36,13 +36,13 @@ Value = int | Text | bytes | None
 
 
 def text(value: str | bytes) -> Text:
-    """A text of one reading."""
+    """A text with one reading. A NUL in it becomes U+FFFD."""
     data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
     return Text((data.replace(b"\0", b"\xef\xbf\xbd"),))
 
 
 def number_of(given: object, width: str, words: Words | None) -> int | None:
-    """A number as people and other programs write it: decimal, hex, or words joined by `|`. None if it is none."""
+    """The number that is written as decimal, hex, octal, or words joined by `|`; None if it is not a number."""
     if isinstance(given, bool):
         return int(given)
     if isinstance(given, int):
@@ -69,13 +69,13 @@ def _integer(word: str) -> int | None:
 
 
 def as_raw(value: int) -> int:
-    """A number as a register has it, with its command if it has one."""
+    """The number as the register holds it, with its command if it has one."""
     raw = value & 0xFFFFFFFFFFFFFFFF
     return Commanded.of(raw, value.command) if isinstance(value, Commanded) else raw
 
 
 def shown_number(value: int, view: str, words: Words | None) -> Text:
-    """`hex`: as the register had it, without 0x; `dec`: as it is; `word`: in words, if it has any."""
+    """A number as text. `hex`: the 64-bit register without 0x; `dec`: decimal; `word`: words, or else decimal."""
     if view == "word" and words is not None:
         return text(words(as_raw(value)))
     return text(format(value & 0xFFFFFFFFFFFFFFFF, "x") if view == "hex" else str(value))
