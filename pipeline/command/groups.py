@@ -62,7 +62,7 @@ class Suggesting(click.Group):
             os._exit(os.EX_IOERR)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Invoke the command. A closed pipe and Ctrl-C end it with the usual statuses, SIGPIPE_STATUS and SIGINT_STATUS."""
+        """Invoke the command. A closed pipe ends it with SIGPIPE_STATUS, Ctrl-C with SIGINT_STATUS."""
         try:
             with _quoting():
                 return super().invoke(ctx)

@@ -158,8 +158,7 @@ class Ledger(msgspec.Struct, kw_only=True):
     redelivered: int = 0
     late: int = 0
     unknown: int = 0
-    """Number of conditions that could not be evaluated because the text was unreadable. The event counts as `filtered`.
-    """
+    """Number of conditions not evaluated because the text was unreadable. The event counts as `filtered`."""
     announced: int = 0
     missed_runs: int = 0
     missed_by_program: dict[str, int] = msgspec.field(default_factory=dict)

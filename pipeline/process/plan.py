@@ -40,7 +40,7 @@ RULES = np.dtype([("generation", "<u8"), ("bytes", "<u8"), ("name", "S64")])
 MAX_TALLIED = 4096
 TALLY = np.dtype([(name, "<u8") for name in ("evaluated", "matched", "undecided", "time_ns")])
 """Counters of a rule. `undecided`: rows that could not be decided because headrace reached a limit. `time_ns`: its
-share of the evaluation time of its events (split evenly among the rules for an event) plus the time of its own code."""
+share of the evaluation time of its events (split evenly among the rules for an event) plus the time of its code."""
 VALUES = np.dtype([(name, "<u8") for name in ("scanned", "looked_up", "worked_out", "evicted", "before_dropped")])
 """Counters of field values: `scanned` in blocks of text, `looked_up` in a cache by key, `worked_out` (cache misses),
 and `evicted` from the cache. `before_dropped`: events of a process's history that were evicted early."""
@@ -214,7 +214,7 @@ class Control:
         return bool(self._flags[0])
 
     def stop(self) -> None:
-        """Called by the supervisor after the programs are detached: tell the reader to drain and end."""
+        """Called by the supervisor after the programs are detached: make the reader drain and end."""
         self._flags[0] = 1
 
     @property

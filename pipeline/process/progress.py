@@ -76,7 +76,7 @@ class Progress:
 
 
 class Settled(NamedTuple):
-    """Final counts of an output whose writer has ended. `uncertain` rows may be in the output in addition to `written`."""
+    """Final counts of an output whose writer has ended. `uncertain` rows may be in it in addition to `written`."""
 
     written: int
     uncertain: int

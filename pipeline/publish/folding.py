@@ -76,7 +76,7 @@ class Folder:
         return self._window_ns > 0
 
     def take(self, parts: list[Part], stayed: list[Stayed]) -> Iterator[bytes]:
-        """Yield the lines to publish now, in time order. Adds the lines that are not published to `stayed`, per part."""
+        """Yield the lines to publish now, in time order. Adds the numbers of all other lines to `stayed`, per part."""
         for part, time_ns, fold, data in self._reached(parts, stayed):
             if not self._window_ns:
                 yield data

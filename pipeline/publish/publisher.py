@@ -197,7 +197,7 @@ class Publisher:
             self._blocked[i].append(offer)
 
     def _publish(self, parts: list[Part]) -> None:
-        """Merge the findings of some records and queue them: as one batch, or line by line if lines must be inspected."""
+        """Merge the findings of some records and queue them: as one batch, or line by line if it must read them."""
         if not parts:
             return
         users = [i for i, s in enumerate(self.sinks) if s.output.of_findings]
@@ -221,7 +221,7 @@ class Publisher:
             record.published += part.last - part.first - count.folded - count.below
 
     def _send_lines(self, lines: list[bytes]) -> None:
-        """Queue lines of findings in each sink's format. For ZeroMQ, consecutive lines of one topic form one message."""
+        """Queue findings in each sink's format. For ZeroMQ, consecutive lines of one topic form one message."""
         for i, sink in enumerate(self.sinks):
             if not sink.output.of_findings or not lines:
                 continue

@@ -78,7 +78,7 @@ def _moved(old: int, new: int) -> int:
 
 
 def _follow(at: int, name: str, rest: list[str]) -> tuple[int, list[str]]:
-    """Resolve a symbolic link: returns the directory and components to continue with. Reads the link that was checked."""
+    """Resolve a symbolic link to the directory and components to continue with. Reads the link that was checked."""
     link = os.open(name, PATH, dir_fd=at)
     try:
         _trust(at, os.fstat(link), "a symbolic link")
@@ -134,7 +134,7 @@ def pipe_bytes(fd: int) -> int:
 
 
 def own_stdout() -> int:
-    """Duplicate standard output. A pipe is reopened, so that O_NONBLOCK does not affect other processes that share it."""
+    """Duplicate standard output. A pipe is reopened: O_NONBLOCK must not affect other processes that share it."""
     if stat.S_ISFIFO(os.fstat(1).st_mode):
         with contextlib.suppress(OSError):
             return os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)

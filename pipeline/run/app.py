@@ -124,7 +124,10 @@ class Run:
             self.close()
 
     def _start(self) -> None:
-        """Start the stages, load and attach the programs, and release the command."""
+        """Start the stages, load and attach the programs, and release the command.
+
+        The stages start while the programs are compiled, which takes longest.
+        """
         settings = self.request.settings
         for namespace in (pid_namespace(), time_namespace()):
             if not namespace.ok:

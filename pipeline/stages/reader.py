@@ -45,7 +45,7 @@ IDLE_MS = 40
 
 @dataclass(frozen=True)
 class KernelEnds:
-    """Descriptors that the reader inherits: perf events per CPU as (bulk, urgent), maps, the flush program, the alarm."""
+    """Descriptors that the reader inherits: perf events per CPU as (bulk, urgent), maps, flush program, alarm."""
 
     perf: tuple[tuple[InheritedFd, InheritedFd], ...]
     perf_pages: int
@@ -282,7 +282,7 @@ class Reader:
             self._offsets.look()
 
     def _close_sequences(self) -> None:
-        """Count frames that were refused after the last received one as gaps. The marks hold the next sequence number."""
+        """Count frames refused after the last received one as gaps. The marks hold the next sequence number."""
         self.state["gaps"] += self.marks.array["frames"] - self.state["next_sequence"]
         self.state["next_sequence"] = self.marks.array["frames"]
 

@@ -233,12 +233,7 @@ def build(
         left_out = [error for error in left_out if error.file not in sigma or error.rule]
     usable, too_many = within_bounds(usable)
     refused += too_many
-    try:
-        rules = chosen(usable, only, exclude, least, also_off)
-    except TuningError:
-        if not refused:
-            raise
-        rules = ()  # the named rule may be one of those refused, and that error says more
+    rules = _enabled(usable, only, exclude, least, also_off, bool(refused))
     if exceptions:
         try:
             rules = with_exceptions(
