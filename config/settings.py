@@ -18,8 +18,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 MAX_WORKERS = 64
+MAX_RING_BYTES = 1 << 30
 Pages = Annotated[int, msgspec.Meta(ge=8, le=16384)]
-RingBytes = Annotated[int, msgspec.Meta(ge=1 << 18, le=1 << 30)]
+RingBytes = Annotated[int, msgspec.Meta(ge=1 << 18, le=MAX_RING_BYTES)]
 ResultBytes = Annotated[int, msgspec.Meta(ge=1 << 22, le=1 << 30)]
 """A result ring must hold several lines of the maximum length (pipeline/transport/ring.py, fits)."""
 OPTIONS = {"fold_s": "--fold", "before_s": "--before"}

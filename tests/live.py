@@ -149,7 +149,7 @@ def let_go(load: subprocess.Popen[str]) -> None:
     load.stdin.flush()
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
         with contextlib.suppress(OSError):
@@ -182,7 +182,7 @@ class Running:
     def stages(self) -> dict[str, int]:
         """Process ids by name: nursery, publisher, worker-0, ..., reader."""
         found = {}
-        for pid in _descendants(self.process.pid):
+        for pid in descendants(self.process.pid):
             with contextlib.suppress(OSError):
                 name = Path(f"/proc/{pid}/comm").read_text().strip()
                 if name.startswith("hr-"):
@@ -212,7 +212,7 @@ class Running:
     def kill(self) -> None:
         """kill -9 of the supervisor; whatever still holds its standard error after a while is killed as well."""
         self.alive.discard(self)
-        started = _descendants(self.process.pid)
+        started = descendants(self.process.pid)
         self.process.kill()
         try:
             self.process.communicate(timeout=10)

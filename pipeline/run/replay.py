@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from multiprocessing import connection
 from pathlib import Path
 
+import msgspec
+
 from headrace.bpf.layout import EXTRA_SLOTS
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.config.rules import Rule
+from headrace.config.settings import MAX_RING_BYTES, Settings
 from headrace.pipeline.process.books import Ledger
 from headrace.pipeline.process.plan import Host
 from headrace.pipeline.process.signals import Stopper
@@ -18,6 +21,9 @@ from headrace.pipeline.run.supervise import Pipeline
 from headrace.pipeline.stages import recording
 from headrace.workers.detect.offline.inputs import Recorded, said
 from headrace.workers.enrich.users import UNKNOWN
+
+TURNS_IN_RING = 4
+"""A turn that is read, one that is written, and frames that stay because some of their rows are not ripe."""
 
 
 def _add_uncovered(ledger: Ledger, rules: Sequence[Rule], facts: recording.Facts) -> None:
@@ -38,15 +44,26 @@ def _recorded_host(facts: recording.Facts) -> Host:
     )
 
 
+def _with_room(settings: Settings, turn: int, path: Path) -> Settings:
+    """Settings whose rings hold the recording's longest turn: a worker releases frames only after a watermark, and a
+    replay drops nothing. RecordingError if no ring can be that large.
+    """
+    needed = TURNS_IN_RING * turn
+    if needed > MAX_RING_BYTES:
+        raise recording.RecordingError(f"{path}: {turn} bytes without a watermark; a replay can hold {MAX_RING_BYTES}")
+    return msgspec.structs.replace(settings, ring_bytes=max(settings.ring_bytes, needed))
+
+
 def replay(request: Request, path: Path) -> Outcome:
     """Replay a recording. Raises RecordingError if it cannot be read; damage found later gives status EX_DAMAGED."""
     file = recording.opened(path)
-    facts, _ = recording.read_facts(recording.mapped(file, str(path)), str(path))
+    data = recording.mapped(file, str(path))
+    facts, at = recording.read_facts(data, str(path))
     named = request.settings.events != "*"
     # there is no kernel side that filters: all conditions apply in the workers
     selection = request.selection.beside(request.selection.events)
     pipeline = Pipeline(
-        request.settings,
+        _with_room(request.settings, recording.turn_bytes(data, at), path),
         _recorded_host(facts),
         request.sinks,
         selection.conditions,

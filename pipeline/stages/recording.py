@@ -35,7 +35,7 @@ from headrace.pipeline.transport.doorbell import InheritedFd
 from headrace.pipeline.transport.frames import HEADER, read_header
 from headrace.pipeline.transport.gaps import GAP, MAX_GAPS, GapReader, GapTable
 from headrace.pipeline.transport.offsets import STEP, OffsetReader, OffsetTable, are_steps
-from headrace.pipeline.transport.ring import END, FRAME, U64, WATERMARK, Record
+from headrace.pipeline.transport.ring import END, FRAME, U64, WATERMARK, Record, record_bytes
 from headrace.pipeline.transport.shm import Array
 
 MAGIC = b"HEADRACE"
@@ -182,6 +182,20 @@ def last_tables(data: memoryview, at: int) -> tuple[Array, Array]:
     return found, steps
 
 
+def turn_bytes(data: memoryview, at: int) -> int:
+    """Bytes in a ring of the longest turn of a replay: all frames between two watermarks that are passed on."""
+    longest = since = held = 0
+    while at + BLOCK.size <= len(data):
+        size, _, kind, _ = BLOCK.unpack_from(data, at)
+        if kind == FRAME:
+            since, held = since + size, held + record_bytes(size)
+            longest = max(longest, held)
+        elif kind == WATERMARK and since >= TURN_BYTES:
+            since = held = 0
+        at += BLOCK.size + size + (-size % 8)
+    return longest
+
+
 def last_gaps(data: memoryview, at: int) -> Array:
     """The last gaps of a recording, GAP[n]."""
     return last_tables(data, at)[0]
@@ -274,7 +288,12 @@ def record(plan: Plan, target: InheritedFd, facts: Facts, path: str) -> None:
 
 
 class Replayer:
-    """Replaces the reader in a replay: writes a recording into the workers' rings as fast as they drain."""
+    """Replaces the reader in a replay: writes a recording into the workers' rings as fast as they drain.
+
+    Its journal is committed at each watermark that is passed on, with the position of the next block. A successor goes
+    on from there. Records behind the committed heads may have been read already: the successor writes the same bytes to
+    the same places, because routing depends on the recording alone.
+    """
 
     def __init__(self, plan: Plan, data: memoryview, at: int, name: str) -> None:
         self.plan = plan
@@ -285,7 +304,8 @@ class Replayer:
         self.rings = [attach_producer(name) for name in plan.rings]
         for i, ring in enumerate(self.rings):
             ring.restore_head(int(self.state["ring_head"][i]))
-        self._blocks = blocks(data, at, name)
+        self._at = int(self.state["block"]) or at
+        self._blocks = blocks(data, self._at, name)
         gaps, (lost, steps) = GapTable(self.control.gaps), last_tables(data, at)
         gaps.take(lost)
         gaps.commit()
@@ -319,40 +339,50 @@ class Replayer:
     def run(self) -> int:
         """Replay all blocks. Returns the exit status: 0, or EX_DAMAGED."""
         status = 0
-        state = self.state
-        since = passed_ns = 0
+        if self.state["watermark_ns"] == FINAL_WATERMARK:  # a predecessor had finished
+            return status
+        since = 0
         try:
             for kind, payload in self._blocks:
+                self._at += BLOCK.size + len(payload) + (-len(payload) % 8)
                 if kind == FRAME:
-                    if len(payload) >= HEADER.size:
-                        header = read_header(bytes(payload[: HEADER.size]))
-                        slot = -1 if header.stream == STREAM_FACTS else 0
-                        state["received"][0, slot] += header.heads
-                        state["frames"][0, 0] += 1
+                    self._take(payload)
                     since += len(payload)
-                    for worker in self._targets(payload):
-                        self._put(worker, FRAME, payload)
                 elif kind == WATERMARK and since >= TURN_BYTES:
                     since = 0
-                    passed_ns = max(passed_ns, U64.unpack(payload)[0])
-                    state["cpu_ns"] = self._cpu.now_ns()
-                    for worker in range(self.plan.workers):
-                        self._put(worker, WATERMARK, memoryview(U64.pack(passed_ns)))
-                    self.journal.commit()
-                    self._publish()
+                    self.state["watermark_ns"] = max(int(self.state["watermark_ns"]), U64.unpack(payload)[0])
+                    self._put_all(WATERMARK, int(self.state["watermark_ns"]))
+                    self._commit()
         except RecordingError as error:
             logger("replay").error("replay.recording_damaged", reason=str(error))
             status = EX_DAMAGED
-        final = memoryview(U64.pack(FINAL_WATERMARK))
+        self.state["watermark_ns"] = FINAL_WATERMARK
+        self._put_all(WATERMARK, FINAL_WATERMARK)
+        self._put_all(END, FINAL_WATERMARK)
+        self._commit()
+        return status
+
+    def _take(self, payload: memoryview) -> None:
+        """Count a frame and write it to the rings of its workers."""
+        if len(payload) >= HEADER.size:
+            header = read_header(bytes(payload[: HEADER.size]))
+            slot = -1 if header.stream == STREAM_FACTS else 0
+            self.state["received"][0, slot] += header.heads
+            self.state["frames"][0, 0] += 1
+        for worker in self._targets(payload):
+            self._put(worker, FRAME, payload)
+
+    def _put_all(self, kind: int, time_ns: int) -> None:
         for worker in range(self.plan.workers):
-            self._put(worker, WATERMARK, final)
-            self._put(worker, END, final)
+            self._put(worker, kind, memoryview(U64.pack(time_ns)))
+
+    def _commit(self) -> None:
+        """Commit the position and the counters, then show the workers what was written."""
         for i, ring in enumerate(self.rings):
-            state["ring_head"][i] = ring.write_position
-        state["cpu_ns"] = self._cpu.now_ns()
+            self.state["ring_head"][i] = ring.write_position
+        self.state["block"], self.state["cpu_ns"] = self._at, self._cpu.now_ns()
         self.journal.commit()
         self._publish()
-        return status
 
 
 def replay(plan: Plan, file: InheritedFd, path: str) -> None:

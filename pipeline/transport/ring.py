@@ -37,7 +37,7 @@ class Record(NamedTuple):
     next: int
 
 
-def _padded(payload_bytes: int) -> int:
+def record_bytes(payload_bytes: int) -> int:
     return RECORD.size + ((payload_bytes + 7) & ~7)
 
 
@@ -88,7 +88,7 @@ class Producer(Ring):
 
     def try_reserve(self, payload_bytes: int, kind: int) -> Array | None:
         """Reserve one record and return a view of its payload, or None if the ring is full."""
-        need = _padded(payload_bytes)
+        need = record_bytes(payload_bytes)
         at = self.write_position & (self.capacity - 1)
         to_end = self.capacity - at
         skip = to_end if need > to_end else 0
@@ -104,7 +104,7 @@ class Producer(Ring):
 
     def fits(self, payload_bytes: int, held: int = 0) -> bool:
         """Whether a record of this size always fits next to `held` unreleased records of that size and a PAD."""
-        return _padded(payload_bytes) <= self.capacity // (2 + held)
+        return record_bytes(payload_bytes) <= self.capacity // (2 + held)
 
     def publish(self) -> None:
         """Make everything written so far visible. The records are stored before `head`."""
@@ -136,7 +136,7 @@ class Consumer(Ring):
         while position < self.head:
             at = position & (self.capacity - 1)
             payload_bytes, kind = RECORD.unpack_from(self._view, at)
-            after = position + _padded(payload_bytes)
+            after = position + record_bytes(payload_bytes)
             if kind != PAD:
                 return Record(kind, self._data[at + RECORD.size : at + RECORD.size + payload_bytes], after)
             position = after
