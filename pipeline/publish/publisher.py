@@ -14,8 +14,8 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -201,26 +201,34 @@ class Publisher:
         if not parts:
             return
         users = [i for i, s in enumerate(self.sinks) if s.output.of_findings]
+        held, repeated = [part.token[0] for part in parts], any(part.token[1] for part in parts)
         stayed = [Stayed() for _ in parts]
         counted = any(part.result.marks()["count"].any() for part in parts)
         if self._folder.folds or counted or any(self.sinks[i].output.format != "json" for i in users):
-            self._send_lines(list(self._folder.take(parts, stayed)))
+            self._send_lines(list(self._folder.take(parts, stayed)), held, repeated)
         else:
-            held = [part.token[0] for part in parts]
             rows = sum(part.last - part.first for part in parts)
-            with self._lock:
-                for one in held:
-                    one.users += len(users)
             gather = merge(parts)
             for i in users:
-                self._blocked[i].append(Offer(gather, rows, ALL, 0, lambda: self._finished(held)))
+                self._queue(i, Offer(gather, rows, ALL, 0, nothing, repeated), held)
         for part, count in zip(parts, stayed, strict=True):
             record = part.token[0]
             record.stayed.folded += count.folded
             record.stayed.below += count.below
             record.published += part.last - part.first - count.folded - count.below
 
-    def _send_lines(self, lines: list[bytes]) -> None:
+    def _queue(self, sink: int, offer: Offer, held: list[Held]) -> None:
+        """Queue findings for a sink. The records that they come from are not released before the sink is done: a
+        successor reads them again, and nothing that was only queued is lost.
+        """
+        with self._lock:
+            for one in held:
+                one.users += 1
+        if offer.repeated:
+            self.sinks[sink].counts.repeated += offer.rows
+        self._blocked[sink].append(replace(offer, done=lambda: self._finished(held)))
+
+    def _send_lines(self, lines: list[bytes], held: Sequence[Held] = (), repeated: bool = False) -> None:
         """Queue findings in each sink's format. For ZeroMQ, consecutive lines of one topic form one message."""
         for i, sink in enumerate(self.sinks):
             if not sink.output.of_findings or not lines:
@@ -229,7 +237,8 @@ class Publisher:
             for name, group in itertools.groupby(lines, key=named):
                 texts = [self._shape(sink.output.render, line, self.plan) for line in group]
                 data = np.frombuffer(b"".join(texts), "u1")
-                self._blocked[i].append(Offer(Gather.of(data), len(texts), ALL, 0, nothing, name=name))
+                offer = Offer(Gather.of(data), len(texts), ALL, 0, nothing, repeated, name)
+                self._queue(i, offer, list(held))
 
     def _uses(self, sink: Sink, render: int) -> bool:
         if sink.output.of_findings:

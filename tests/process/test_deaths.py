@@ -227,3 +227,41 @@ def test_an_event_that_ends_workers_is_given_up_and_counted_and_the_run_goes_on(
     closed = [next(a["value"] for a in event["args"] if a["name"] == "fd") for event in lines]
     assert closed == list(range(700000, 701500))
     assert len(found.read_text().splitlines()) == ledger["findings"]["found"] == 1500
+
+
+EACH = "id: EACH\nname: each\nseverity: low\nevents: {close: {fd|gte: 1000000}}\n"
+
+
+@pytest.mark.parametrize(("form", "fold"), [("json", "0"), ("falco", "0"), ("json", "60")])
+def test_findings_that_a_killed_publisher_had_only_queued_come_again(form: str, fold: str, tmp_path: Path) -> None:
+    pipe, rule = tmp_path / "pipe", tmp_path / "each.yaml"
+    rule.write_text(EACH)
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    wanted = ("--signatures", str(rule), "--rules", "EACH", "--fold", fold, "--findings", f"{form}:{pipe}")
+    small = os.environ | {"HEADRACE_RESULT_BYTES": str(1 << 22)}
+    running = Running(*wanted, "--", sys.executable, "-S", "-c", CLOSES, env=small)
+    assert running.ready, running.end()
+    if fold == "0":
+        wait_for(lambda: running.has_full_ring(1 << 22), "a full ring of results")
+    for _ in range(2):
+        before = running.stages()["publisher"]
+        os.kill(before, signal.SIGKILL)
+        wait_for(lambda seen=before: running.stages().get("publisher", seen) != seen, "a new process")
+    os.set_blocking(reading, True)
+    times, broken = [], 0
+    with open(reading, "rb") as file:
+        for line in file:
+            try:
+                found = json.loads(line)
+                times.append(found.get("time") or found["timestamp"])
+            except ValueError:
+                broken += 1
+    assert broken <= 2, "of a pipe, one line a death: what is in it cannot be taken back"
+    status, ledger, errors = running.end()
+    assert (status, ledger["balanced"]) == (0, True), (errors, ledger)
+    found = ledger["findings"]
+    assert found["found"] == 30_000
+    assert len(set(times)) == found["published"]
+    (sink,) = ledger["sinks"]
+    assert sink["written"] <= len(times) <= sink["written"] + ledger["redelivered"]
