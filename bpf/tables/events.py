@@ -95,7 +95,7 @@ shared_object_loaded | exit:mmap | const char* pathname@path, int flags@kernel, 
     unsigned long inode@kernel, unsigned long ctime@kernel
 
 commit_creds | exit:identity | slim_cred_t old_cred, slim_cred_t new_cred, int syscall@kernel
-switch_task_ns | exit:identity raw:sched_process_fork | pid_t pid@kernel, u32 new_mnt@kernel, u32 new_pid@kernel,
+switch_task_ns | exit:identity | pid_t pid@kernel, u32 new_mnt@kernel, u32 new_pid@kernel,
     u32 new_uts@kernel, u32 new_ipc@kernel, u32 new_net@kernel, u32 new_cgroup@kernel
 
 do_init_module | hook:do_init_module | const char* name, const char* version, const char* src_version, u64

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Array = np.ndarray[Any, Any]
-OF_A_ROW = {"timestamp": "<u8", "event": "<u2", "cpu": "<u2", "retval": "<i8", "flags": "|u1"}
+OF_A_ROW = {"timestamp": "<u8", "event": "<u2", "cpu": "<u2", "retval": "<i8", "flags": "<u2"}
 """Columns that each row has for itself (docs/reference/wire.md)."""
 ARGS = "args."
 """Before the name of an argument, where each has a column."""

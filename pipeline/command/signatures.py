@@ -19,6 +19,7 @@ from headrace.pipeline.signatures.detection import sigma_paths
 from headrace.pipeline.signatures.rehearsal import refusal
 from headrace.workers.detect.offline.analysis import Analysis
 from headrace.workers.detect.offline.flat import of_example
+from headrace.workers.detect.rules.fields import FieldError
 from headrace.workers.detect.rules.rulesets import Coverage, Ruleset, build, coverage
 
 
@@ -207,7 +208,7 @@ def _against(rule: Rule, example: Example) -> str:
     problems: list[str] = []
     try:
         events = [of_example(given, catalogue()) for given in example.events]
-    except (ValueError, UnknownName) as error:
+    except (ValueError, UnknownName, FieldError) as error:
         return f"not an example: {error}"
     matches = rule.id in Analysis((rule,), catalogue(), problems.append).of_examples(events)
     if problems:

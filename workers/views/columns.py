@@ -49,7 +49,7 @@ class ColumnsView:
             "context": local[rows.who],
             "cpu": rows.cpu,
             "retval": rows.retval,
-            "flags": rows.flags | (rows.late.astype(np.uint8) << 7),
+            "flags": rows.flags | (rows.late.astype(np.uint16) << 8),
             "contexts": contexts.table[used],
         }
         found["args_end"], found["args"] = self._arguments(rows, counts)

@@ -107,6 +107,8 @@ def _rule(path: Path, name: str, kind: type[Signature], catalogue: Catalogue) ->
             hint = "" if kind.shared else " (state fork shares all of its events, if shared does not name some)"
             why = "goes to one worker; those that go to all are processes' beginnings and ends and other urgent events"
             raise refuse(f"shared: {each} {why}{hint}")
+    if kind.state == "fork" and kind.on_batch is not Signature.on_batch:
+        raise refuse("on_batch: with state fork events are looked at one by one, by on_event")
     missed = sorted(alone - set(shared)) if kind.state == "fork" else []
     if kind.state == "fork":
         events.setdefault(FORK, read(_located(None), {}))

@@ -147,7 +147,8 @@ def within_bounds(rules: Sequence[Rule]) -> tuple[list[Rule], list[RuleError]]:
     taken_up = dict.fromkeys(most, 0)
     for rule in rules:
         texts = _texts(rule) if rule.file not in own else []
-        counts = (rule.file not in own, len(texts), sum(map(len, texts)), bool(rule.code))
+        is_own = rule.file in own
+        counts = (not is_own, len(texts), sum(map(len, texts)), bool(rule.code) and not is_own)
         after = {name: taken_up[name] + count for name, count in zip(most, counts, strict=True)}
         beyond = [name for name, count in after.items() if count > most[name]]
         if beyond:

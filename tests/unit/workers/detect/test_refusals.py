@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.bpf.tables.catalogue import catalogue
+from headrace.config.rules import MAX_CODE
 from headrace.workers.detect.rules.rulesets import build
 from headrace.workers.detect.rules.sigma_files import load_sigma
 from headrace.workers.detect.rules.sigma_rules import MAX_SELECTIONS
@@ -51,3 +52,29 @@ def test_a_signature_that_is_named_and_refused_is_said_to_be_refused(tmp_path: P
     assert found.rules == ()
     (error,) = found.refused
     assert str(error) == f"{tmp_path}/mine.py:1: ModuleNotFoundError: No module named 'nosuch'"
+
+
+def test_a_signature_with_state_fork_that_takes_batches_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "one.py"
+    path.write_text(
+        "from headrace.signature import Signature\n"
+        "class One(Signature):\n"
+        "    id, name, state, events = 'X', 'x', 'fork', {'sched_process_exec': None}\n"
+        "    def on_batch(self, batch):\n"
+        "        return [True] * len(batch)\n"
+    )
+    (error,) = build(catalogue(), (str(path),), shipped=False, also_off=True).refused
+    assert "on_batch: with state fork" in str(error)
+
+
+def test_as_many_signatures_in_python_as_the_limit_says(tmp_path: Path) -> None:
+    one = (
+        "from headrace.signature import Signature\n"
+        "class S{0}(Signature):\n"
+        "    id, name, events = 'S{0}', 's', {{'close': None}}\n"
+    )
+    for number in range(MAX_CODE):
+        (tmp_path / f"s{number}.py").write_text(one.format(number))
+    found = build(catalogue(), (str(tmp_path),), also_off=True)
+    assert sum(bool(rule.code) for rule in found.rules) == MAX_CODE
+    assert all("signatures in Python" in error.why for error in found.refused)

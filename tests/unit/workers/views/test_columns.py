@@ -118,10 +118,10 @@ def test_only_contexts_of_the_batch_are_sent() -> None:
     assert found["contexts"]["tgid"][found["context"]].tolist() == [149, 110]
 
 
-def test_a_late_row_is_flagged_in_the_top_bit() -> None:
-    rows, contexts = rows_of(Record(CLOSE, flags=1), Record(CLOSE))
+def test_a_late_row_has_a_flag_beyond_those_of_the_record() -> None:
+    rows, contexts = rows_of(Record(CLOSE, flags=0x81), Record(CLOSE, flags=0x80))
     rows.late[:] = [True, False]
-    assert read_columns(message(rows, contexts))["flags"].tolist() == [0x81, 0]
+    assert read_columns(message(rows, contexts))["flags"].tolist() == [0x181, 0x80]
 
 
 def test_status_tells_what_was_not_read_whole() -> None:
