@@ -21,8 +21,9 @@ import numpy as np
 
 from bench import harness, synthetic
 from headrace.bpf.tables.catalogue import catalogue
-from headrace.config.conditions import Either, Every, Negated, Node, Surely, Test, every
+from headrace.config.conditions import Node, Test
 from headrace.config.rules import Rule
+from headrace.config.tree import conjunction, mapped, verdict
 from headrace.pipeline.process import heap
 from headrace.workers.core import Core
 from headrace.workers.detect.columns.reading import column_of
@@ -48,15 +49,12 @@ Look = Callable[[Rows, Contexts, Any], Matches]
 
 def varied(node: Node, mark: str) -> Node:
     """The same condition with other literals."""
-    if isinstance(node, Test):
-        texts = tuple(f"{v}{mark}" if isinstance(v, str) and node.operator != "cidr" else v for v in node.values)
-        return msgspec.structs.replace(node, values=texts) if not node.field.endswith(("port", "flags")) else node
-    if isinstance(node, Negated):
-        return Negated(varied(node.part, mark))
-    if isinstance(node, Surely):
-        return Surely(varied(node.part, mark))
-    parts = tuple(varied(part, mark) for part in node.parts)
-    return Every(parts) if isinstance(node, Every) else Either(parts)
+
+    def other(test: Test) -> Test:
+        texts = tuple(f"{v}{mark}" if isinstance(v, str) and test.operator != "cidr" else v for v in test.values)
+        return msgspec.structs.replace(test, values=texts) if not test.field.endswith(("port", "flags")) else test
+
+    return mapped(node, other)
 
 
 def multiplied(rules: Sequence[Rule], count: int) -> list[Rule]:
@@ -142,15 +140,8 @@ def plainly(rules: Sequence[Rule]) -> Look:
             known[key] = bool(said.true) if not said.unknown else None
         return known[key]
 
-    def verdict(node: Node, event: int, keys: Keys, row: int) -> bool | None:
-        if isinstance(node, Test):
-            return test(node, event, keys, row)
-        if isinstance(node, Negated | Surely):
-            inner = verdict(node.part, event, keys, row)
-            return inner is True if isinstance(node, Surely) else None if inner is None else not inner
-        found = {verdict(part, event, keys, row) for part in node.parts}
-        wanted = isinstance(node, Either)
-        return wanted if wanted in found else None if None in found else not wanted
+    def holds(node: Node, event: int, keys: Keys, row: int) -> bool | None:
+        return verdict(node, lambda each: test(each, event, keys, row))
 
     def look(rows: Rows, contexts: Contexts, tree: Any) -> Matches:
         view = View(rows, contexts, tree, counts)
@@ -169,7 +160,7 @@ def plainly(rules: Sequence[Rule]) -> Look:
             name = catalogue().by_id[event].name
             for position, rule in enumerate(rules):
                 node = rule.events.get(name)
-                if node is not None and verdict(every(IN_SCOPE[rule.scope], node), event, keys, row):
+                if node is not None and holds(conjunction(IN_SCOPE[rule.scope], node), event, keys, row):
                     found.setdefault(row, []).append(position)
         return Matches(np.array(list(found), np.int64), [tuple(each) for each in found.values()])
 

@@ -50,12 +50,13 @@ BLOBS = {"pathname": 1, "argv": 2, "env": 3}
 
 def rules_of(case: Case) -> list[Any]:
     """Each asks for its word in all fields."""
-    from headrace.config.conditions import Every, Test
+    from headrace.config.conditions import Test
     from headrace.config.rules import Rule
+    from headrace.config.tree import And
 
     found = []
     for i in range(case.rules):
-        node = Every(tuple(Test(name, "contains", (f"{name[0]}{i:03}.",)) for name in case.fields))
+        node = And(tuple(Test(name, "contains", (f"{name[0]}{i:03}.",)) for name in case.fields))
         found.append(Rule(id=f"R-{i}", name=f"r{i}", events={"sched_process_exec": node}))
     return found
 

@@ -25,7 +25,7 @@ import re2
 from bench import harness, synthetic
 from bench.detection import ENOUGH, MANY, multiplied
 from headrace.bpf.tables.catalogue import catalogue
-from headrace.config.conditions import tests
+from headrace.config.tree import leaves
 from headrace.workers.detect.rules.patterns import options
 from headrace.workers.detect.rules.rulesets import build
 
@@ -36,7 +36,7 @@ FIELD = "process.command_line"
 def wanted(folder: Path, count: int) -> list[bytes]:
     """What so many rules look for, in small letters; not what is one letter, which is everywhere."""
     rules = multiplied(build(catalogue(), shipped=False, sigma=[str(folder)]).rules, count)
-    asked = [test for rule in rules for node in rule.events.values() for test in tests(node) if test.field == FIELD]
+    asked = [test for rule in rules for node in rule.events.values() for test in leaves(node) if test.field == FIELD]
     plain = {str(v).lower() for test in asked if test.operator == "contains" for v in test.values}
     return sorted(text.encode() for text in plain if len(text) > 1 and text.isascii())
 

@@ -1,13 +1,8 @@
-"""Conditions on events: the form to which every syntax for signatures is compiled.
+"""Conditions on events, to which every syntax for signatures is compiled: boolean trees (tree.py) of tests.
 
-    Test      a field and its allowed values        pathname|endswith: [/a, /b]
-    Every     all parts hold                        a mapping, or {all: [...]}
-    Either    one part holds                        a list of mappings, or {any: [...]}
-    Negated   the part does not hold                {not: ...}
-
-Verdicts are three-valued: true, false, unknown. A field that could not be read makes a test unknown. An unknown
-condition does not match, and neither does its negation. A test with several values holds if one of them matches; with
-the modifier `all`, if each does. Fields are only names here. They are resolved against an event in
+A Test has a field and its allowed values: `pathname|endswith: [/a, /b]`. A field that could not be read makes a test
+unknown. An unknown condition does not match, and neither does its negation. A test with several values holds if one of
+them matches; with the modifier `all`, if each does. Fields are only names here. They are resolved against an event in
 workers/detect/rules/fields.py.
 """
 
@@ -19,6 +14,7 @@ from itertools import islice
 import msgspec
 
 from headrace.config.located import Located
+from headrace.config.tree import TRUE, And, Not, Or, Tree, conjunction, leaves
 
 OPERATORS = (
     "equals",
@@ -76,49 +72,13 @@ class Test(msgspec.Struct, frozen=True, tag="test"):
         return f"{self.operator}{how} {', '.join(map(str, self.values))}"
 
 
-class Every(msgspec.Struct, frozen=True, tag="every"):
-    """True if all parts are true, or if there are none."""
-
-    parts: tuple[Node, ...] = ()
-
-
-class Either(msgspec.Struct, frozen=True, tag="either"):
-    """True if one of the parts is true. False if there are none."""
-
-    parts: tuple[Node, ...] = ()
-
-
-class Negated(msgspec.Struct, frozen=True, tag="negated"):
-    """True if the part is false."""
-
-    part: Node
-
-
-class Surely(msgspec.Struct, frozen=True, tag="surely"):
-    """True if the part is true, false if it is false or unknown. For exceptions, and for records that must exist."""
-
-    part: Node
-
-
-Node = Test | Every | Either | Negated | Surely
+Node = Tree[Test]
 Lists = Mapping[str, tuple[Scalar, ...]]
-TRUE, FALSE = Every(), Either()
-
-
-def tests(node: Node) -> Iterator[Test]:
-    """All tests of a condition, from left to right."""
-    if isinstance(node, Test):
-        yield node
-    elif isinstance(node, Negated | Surely):
-        yield from tests(node.part)
-    else:
-        for part in node.parts:
-            yield from tests(part)
 
 
 def asked(node: Node) -> Iterator[str]:
     """The names of all fields in a condition. A comparison has two."""
-    for test in tests(node):
+    for test in leaves(node):
         names = test.field.split(COMPARED)
         yield from (names[0], names[-1]) if len(names) > 1 else names
 
@@ -129,12 +89,6 @@ def comparison(left: str, operator: str, right: str, nocase: bool, line: int = 0
     return Test(COMPARED.join((left, how, right)), "equals", (True,), line=line)
 
 
-def every(*parts: Node) -> Node:
-    """All of the conditions; a single condition as it is."""
-    kept = tuple(part for part in parts if part != TRUE)
-    return kept[0] if len(kept) == 1 else Every(kept)
-
-
 def read(located: Located, lists: Lists) -> Node:
     """Parse a condition from YAML. ConditionError if it is malformed."""
     value = located.value
@@ -143,21 +97,21 @@ def read(located: Located, lists: Lists) -> Node:
     if isinstance(value, list):
         if not value:
             raise ConditionError(located.line, "an empty list is no condition")
-        return Either(tuple(read(part, lists) for part in value))
+        return Or(tuple(read(part, lists) for part in value))
     if not isinstance(value, dict):
         raise ConditionError(located.line, f"a condition is a mapping or a list, not {value!r}")
     lines = located.keys or {}
-    return every(*(_entry(key, part, lines.get(key, part.line), lists) for key, part in value.items()))
+    return conjunction(*(_entry(key, part, lines.get(key, part.line), lists) for key, part in value.items()))
 
 
 def _entry(key: str, part: Located, line: int, lists: Lists) -> Node:
     if key == "not":
-        return Negated(read(part, lists))
+        return Not(read(part, lists))
     if key in ("all", "any"):
         if not isinstance(part.value, list) or not part.value:
             raise ConditionError(line, f"{key}: a list of conditions is wanted")
         parts = tuple(read(each, lists) for each in part.value)
-        return Every(parts) if key == "all" else Either(parts)
+        return And(parts) if key == "all" else Or(parts)
     field, *words = key.split("|")
     return _test(field, words, part, line, lists)
 
@@ -190,7 +144,7 @@ def _comparisons(field: str, operator: str, words: list[str], values: tuple[Scal
     if not all(isinstance(value, str) for value in values):
         raise ConditionError(line, f"{field}: the name of a field is wanted")
     parts = tuple(comparison(field, operator, str(value), "nocase" in words, line) for value in values)
-    return parts[0] if len(parts) == 1 else Every(parts) if "all" in words else Either(parts)
+    return parts[0] if len(parts) == 1 else And(parts) if "all" in words else Or(parts)
 
 
 def _values(part: Located, lists: Lists, line: int) -> Iterator[Scalar]:

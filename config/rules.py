@@ -15,10 +15,11 @@ from typing import Any, NoReturn
 import msgspec
 
 from headrace.bpf.tables.catalogue import nearest
-from headrace.config.conditions import TRUE, ConditionError, Lists, Node, Scalar, every, read
+from headrace.config.conditions import ConditionError, Lists, Node, Scalar, read
 from headrace.config.files import FileError, below, text
 from headrace.config.located import MAX_DEPTH, Located, LocatedError, documents
 from headrace.config.thresholds import Threshold, threshold_of
+from headrace.config.tree import TRUE, conjunction
 
 SEVERITIES = ("info", "low", "medium", "high", "critical")
 SCOPES = ("any", "host", "container")
@@ -348,7 +349,7 @@ class _RuleReader:
             return {each.value: common for each in part.value}
         if not isinstance(part.value, dict) or not part.value:
             self.refuse("events", "events: a list of events, or a mapping of events to conditions")
-        return {name: every(read(each, self._lists), common) for name, each in part.value.items()}
+        return {name: conjunction(read(each, self._lists), common) for name, each in part.value.items()}
 
     def _data(self) -> dict[str, str]:
         part = self._parts.get("data")

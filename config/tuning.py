@@ -17,10 +17,11 @@ from pathlib import Path
 import msgspec
 
 from headrace.bpf.tables.catalogue import nearest
-from headrace.config.conditions import ConditionError, Every, Negated, Node, Surely, asked, read
+from headrace.config.conditions import ConditionError, Node, asked, read
 from headrace.config.files import FileError, text
 from headrace.config.located import LocatedError, documents
 from headrace.config.rules import SEVERITIES, Rule, RuleError
+from headrace.config.tree import And, Certain, Not
 
 
 class TuningError(Exception):
@@ -119,4 +120,4 @@ def with_exceptions(
 
 
 def _but(node: Node, unless: Node) -> Node:
-    return Every((node, Negated(Surely(unless))))
+    return And((node, Not(Certain(unless))))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from headrace.bpf.tables.catalogue import LIFECYCLE, Event
 from headrace.bpf.tables.reads import PATH
+from headrace.config.tree import Fold, Tree
 
 MAX_BYTES = 255
 """Maximum bytes of a text in a test."""
@@ -104,19 +105,16 @@ class TextTest:
 
 
 Leaf = NumberTest | TextTest
-Wanted = int | tuple[str, tuple["Wanted", ...]]
-"""The number of a leaf, or EVERY or EITHER of a tuple of these."""
-EVERY, EITHER = "every", "either"
 MAX_LEAVES = 64
 
 
 @dataclass(frozen=True)
 class AnyOf:
-    """The records of an event that signatures can match: `leaves`, none negated, and their combination `wanted`."""
+    """The records of an event that signatures can match: `leaves`, and a tree of their numbers without negations."""
 
     event: Event
     leaves: tuple[Leaf, ...]
-    wanted: Wanted
+    wanted: Tree[int]
 
     def source(self) -> str:
         """C: returns `false` if no signature can match, while the signatures of the start of the run are in use."""
@@ -165,11 +163,18 @@ def _hit(number: int) -> str:
 Test = NumberTest | TextTest | AnyOf
 
 
-def _joined(wanted: Wanted) -> str:
-    if isinstance(wanted, int):
-        return f"(hits & {1 << wanted:#x}ULL)"
-    kind, parts = wanted
-    return f"({(' && ' if kind == EVERY else ' || ').join(map(_joined, parts))})" if parts else "0"
+def _negated(_: str) -> str:
+    raise ValueError("a test that the programs cannot decide must not discard a record")
+
+
+_joined = Fold[int, str](
+    leaf=lambda number: f"(hits & {1 << number:#x}ULL)",
+    all_of=lambda parts: f"({' && '.join(parts)})" if parts else "1",
+    any_of=lambda parts: f"({' || '.join(parts)})" if parts else "0",
+    negate=_negated,
+    certain=lambda part: part,
+)
+"""C: the combination of the tests that were hit."""
 
 
 def _literal(value: int, kind: str) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from headrace.bpf.tables.catalogue import catalogue
-from headrace.config.conditions import Either, Every, Negated, Node, Surely, Test, every
+from headrace.config.conditions import Node, Test
 from headrace.config.rules import Rule
+from headrace.config.tree import And, Certain, Not, Or, conjunction
 from headrace.pipeline.command.options import sigma_option
 from headrace.pipeline.command.signatures import PATHS, named, rules_of
 from headrace.pipeline.host.features import event_lack
@@ -88,7 +89,7 @@ def _explained(rule: Rule, one: Indexed, line: int) -> bool:
         say(f"line {line}: {name}: not requested: {rule.id} looks at {', '.join(rule.events)}")
         return False
     plain = FlatRules()
-    whole = every(IN_SCOPE[rule.scope], node)
+    whole = conjunction(IN_SCOPE[rule.scope], node)
     say(f"line {line}: {name}: {WORDS[plain.verdict(whole, one.event)]}")
     for text in _tree(whole, one, plain, 1):
         say(text)
@@ -102,8 +103,8 @@ def _tree(node: Node, one: Indexed, plain: FlatRules, depth: int) -> Iterator[st
         seen = [f"{each.name} is {_known(each, one)}" for each in field.pair or (field,)]
         yield f"{lead}{word:<8} {', '.join(seen)}: {node.field if field.pair else node.wanted}"
         return
-    names = {Every: "all of", Either: "one of", Negated: "not", Surely: "certainly"}
-    parts = (node.part,) if isinstance(node, Negated | Surely) else node.parts
+    names = {And: "all of", Or: "one of", Not: "not", Certain: "certainly"}
+    parts = (node.part,) if isinstance(node, Not | Certain) else node.parts
     yield f"{lead}{word:<8} {names[type(node)]}" + ("" if parts else " nothing")
     for part in parts:
         yield from _tree(part, one, plain, depth + 1)

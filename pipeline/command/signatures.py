@@ -9,8 +9,9 @@ import msgspec
 
 from headrace.bpf.programs.uring import evades
 from headrace.bpf.tables.catalogue import UnknownName, catalogue, nearest
-from headrace.config.conditions import Every, Negated, Node, Surely, Test
+from headrace.config.conditions import Node, Test
 from headrace.config.rules import SHIPPED, Example, Rule, RuleError, taken
+from headrace.config.tree import Fold
 from headrace.pipeline.command.groups import Suggesting
 from headrace.pipeline.command.options import sigma_option
 from headrace.pipeline.host.features import event_lack
@@ -115,14 +116,18 @@ def _seen(rule: Rule) -> Coverage:
 
 def describe(node: Node) -> str:
     """A condition as text."""
-    if isinstance(node, Test):
-        return f"{node.field} {node.wanted}"
-    if isinstance(node, Negated | Surely):
-        return f"{'not ' if isinstance(node, Negated) else ''}({describe(node.part)})"
-    if not node.parts:
-        return "always" if isinstance(node, Every) else "never"
-    joined = (" and " if isinstance(node, Every) else " or ").join(describe(part) for part in node.parts)
-    return joined if len(node.parts) == 1 else f"({joined})"
+
+    def joined(parts: list[str], word: str, empty: str) -> str:
+        text = f" {word} ".join(parts) or empty
+        return f"({text})" if len(parts) > 1 else text
+
+    return Fold[Test, str](
+        leaf=lambda test: f"{test.field} {test.wanted}",
+        all_of=lambda parts: joined(parts, "and", "always"),
+        any_of=lambda parts: joined(parts, "or", "never"),
+        negate=lambda part: f"not ({part})",
+        certain=lambda part: f"({part})",
+    )(node)
 
 
 class Checked(msgspec.Struct):

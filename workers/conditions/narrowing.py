@@ -12,26 +12,24 @@ import re
 from collections.abc import Collection, Sequence
 
 from headrace.bpf.programs.early import (
-    EITHER,
-    EVERY,
     MAX_LEAVES,
     AnyOf,
     Leaf,
     NumberTest,
     Pattern,
     TextTest,
-    Wanted,
     is_early,
 )
 from headrace.bpf.tables.catalogue import Catalogue
 from headrace.bpf.tables.reads import PATH
 from headrace.config.conditions import Scalar, Test
 from headrace.config.rules import Rule
+from headrace.config.tree import And, Certain, Not, Or, Tree
 from headrace.workers.conditions.early import RANGES, common_bits, text_test
 from headrace.workers.decode.flags import parser_of
 from headrace.workers.decode.texts import TEXT_TYPES
 from headrace.workers.detect.engine.scan import ends
-from headrace.workers.detect.rules.compiled import NEGATED, SURELY, Formula, OfEvent, compile_rules
+from headrace.workers.detect.rules.compiled import Formula, OfEvent, compile_rules
 from headrace.workers.detect.rules.fields import Field
 from headrace.workers.detect.rules.values import NUMBER, number_of
 
@@ -70,27 +68,26 @@ class _Narrowing:
 
     def test(self) -> AnyOf | None:
         """The test; None if some rule can match any record of the event, or if there are too many patterns."""
-        parts = [self._most(formula) for formula in self._of.formulas.values()]
+        parts = [self._necessary(formula) for formula in self._of.formulas.values()]
         wanted = tuple(part for part in parts if part is not None)
         patterns = [p for leaf in self._leaves if isinstance(leaf, TextTest) for p in leaf.patterns]
         if len(patterns) > MAX_PATTERNS or sum(map(_is_measured, patterns)) > MAX_MEASURED:
             return None
-        return AnyOf(self._of.event, tuple(self._leaves), (EITHER, wanted)) if len(wanted) == len(parts) else None
+        return AnyOf(self._of.event, tuple(self._leaves), Or(wanted)) if len(wanted) == len(parts) else None
 
-    def _most(self, formula: Formula) -> Wanted | None:
+    def _necessary(self, formula: Formula) -> Tree[int] | None:
         """A condition that holds whenever the formula is true; None if there is none that the programs can test."""
         if isinstance(formula, int):
             return self._number(formula)
-        kind, inner = formula
-        if kind == NEGATED:
+        if isinstance(formula, Not):
             return None
-        if kind == SURELY:
-            return self._most(inner)
-        parts = [self._most(part) for part in inner]
+        if isinstance(formula, Certain):
+            return self._necessary(formula.part)
+        parts = [self._necessary(part) for part in formula.parts]
         wanted = tuple(part for part in parts if part is not None)
-        if kind == EVERY:
-            return (EVERY, wanted) if wanted else None
-        return (EITHER, wanted) if len(wanted) == len(parts) else None
+        if isinstance(formula, And):
+            return And(wanted) if wanted else None
+        return Or(wanted) if len(wanted) == len(parts) else None
 
     def _number(self, test: int) -> int | None:
         if test not in self._numbers:

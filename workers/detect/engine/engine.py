@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from headrace.bpf.programs.early import EVERY
 from headrace.bpf.tables.catalogue import Catalogue
 from headrace.config.rules import Rule
+from headrace.config.tree import And, Certain, Not, leaves
 from headrace.workers.detect.columns.reading import column_of
 from headrace.workers.detect.columns.view import Bulk, Column, Few, View
 from headrace.workers.detect.engine.matches import Matched, Matches
@@ -30,7 +30,7 @@ from headrace.workers.detect.engine.prefilter import Prefilter
 from headrace.workers.detect.engine.scan import Scan, Seen
 from headrace.workers.detect.engine.steps import OPEN, STATE_BYTES, UNKNOWN_STEP, State, Step, bits, numbers_in
 from headrace.workers.detect.engine.tally import Tally
-from headrace.workers.detect.rules.compiled import NEGATED, SURELY, Formula, OfEvent, compile_rules, numbers
+from headrace.workers.detect.rules.compiled import Formula, OfEvent, compile_rules
 from headrace.workers.detect.rules.fields import Field
 from headrace.workers.detect.rules.matching import Matcher, Verdicts
 from headrace.workers.detect.rules.values import NUMBER
@@ -156,7 +156,7 @@ class EventEngine:
         self.columns = self._columns(rules, column_of)
         self._rules_of: dict[int, list[int]] = {n: [] for n in range(len(rules.tests))}
         for position, formula in rules.formulas.items():
-            for number in numbers(formula):
+            for number in set(leaves(formula)):
                 self._rules_of[number].append(position)
         self._after: list[frozenset[int]] = []
         """For each column: the tests that only later columns decide."""
@@ -322,14 +322,13 @@ def _bounds(formula: Formula, state: State, after: frozenset[int]) -> tuple[int,
             return -1, 1
         value = 1 if state.true >> formula & 1 else 0 if state.unknown >> formula & 1 else -1
         return value, value
-    kind, inner = formula
-    if kind in (NEGATED, SURELY):
-        low, high = _bounds(inner, state, after)
-        if kind == NEGATED:
+    if isinstance(formula, Not | Certain):
+        low, high = _bounds(formula.part, state, after)
+        if isinstance(formula, Not):
             return -high, -low
         return 1 if low > 0 else -1, 1 if high > 0 else -1
-    pairs = [_bounds(each, state, after) for each in inner]
-    how, empty = (min, 1) if kind == EVERY else (max, -1)
+    pairs = [_bounds(each, state, after) for each in formula.parts]
+    how, empty = (min, 1) if isinstance(formula, And) else (max, -1)
     return how((low for low, _ in pairs), default=empty), how((high for _, high in pairs), default=empty)
 
 

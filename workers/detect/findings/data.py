@@ -8,8 +8,8 @@ from typing import NamedTuple
 import msgspec
 
 from headrace.bpf.tables.catalogue import Event
-from headrace.config.conditions import tests
 from headrace.config.rules import Rule
+from headrace.config.tree import leaves
 from headrace.workers.detect.rules.fields import Field, FieldError, field_of
 from headrace.workers.detect.rules.matching import Matcher
 from headrace.workers.detect.rules.values import NUMBER, Text, Value
@@ -47,7 +47,7 @@ def data_fields(rule: Rule, event: Event) -> list[DataField]:
             field = field_of(event, source)
         except FieldError:
             continue
-        asked = [test for test in tests(rule.events[event.name]) if test.field == source]
+        asked = [test for test in leaves(rule.events[event.name]) if test.field == source]
         whole = field.type == VECTOR_TYPE and field.element is None
         found.append(DataField(name, field, Matcher(field, asked) if whole and asked else None))
     return found

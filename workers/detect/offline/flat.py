@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.bpf.tables.catalogue import Catalogue, Event
-from headrace.config.conditions import Either, Negated, Node, Surely, Test
+from headrace.config.conditions import Node, Test
+from headrace.config.tree import verdict
 from headrace.workers.decode.meaning import Commanded, decides, pointing, words_of
 from headrace.workers.decode.structs import TYPED
 from headrace.workers.detect.columns.comparison import compared
@@ -194,17 +195,7 @@ class FlatRules:
 
     def verdict(self, node: Node, event: FlatEvent) -> bool | None:
         """True, false, or None for unknown."""
-        if isinstance(node, Test):
-            return self.test(node, event)[1]
-        if isinstance(node, Negated):
-            inner = self.verdict(node.part, event)
-            return None if inner is None else not inner
-        if isinstance(node, Surely):
-            return self.verdict(node.part, event) is True
-        found = [self.verdict(part, event) for part in node.parts]
-        if isinstance(node, Either):
-            return True if True in found else None if None in found else False
-        return False if False in found else None if None in found else True
+        return verdict(node, lambda test: self.test(test, event)[1])
 
     def test(self, test: Test, event: FlatEvent) -> tuple[Value, bool | None]:
         """The value that a test sees, and its verdict."""

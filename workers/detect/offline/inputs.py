@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from headrace.bpf.tables.catalogue import Catalogue, Event
-from headrace.config.conditions import Either, Every, Negated, Node, Surely, Test, asked
+from headrace.config.conditions import Node, Test, asked
 from headrace.config.rules import Rule
+from headrace.config.tree import Fold
 from headrace.workers.detect.offline.flat import FlatEvent
 from headrace.workers.detect.offline.json_events import is_own
 from headrace.workers.detect.offline.lineages import Told
@@ -82,20 +83,19 @@ def _asked(rule: Rule, node: Node, event: Event) -> Iterator[tuple[str, Field]]:
 
 def _outcomes(node: Node, lacking: Collection[str]) -> tuple[bool, bool]:
     """(whether a condition can be true, whether it can be false), if the fields in `lacking` are unknown."""
-    if isinstance(node, Test):
-        if not set(asked(node)).intersection(lacking):
+
+    def of_test(test: Test) -> tuple[bool, bool]:
+        if not set(asked(test)).intersection(lacking):
             return True, True
-        return (False, False) if node.operator != EXISTS else (not node.values[0], bool(node.values[0]))
-    if isinstance(node, Negated):
-        true, false = _outcomes(node.part, lacking)
-        return false, true
-    if isinstance(node, Surely):
-        return _outcomes(node.part, lacking)[0], True
-    parts = [_outcomes(part, lacking) for part in node.parts]
-    if isinstance(node, Either):
-        return any(true for true, _ in parts), all(false for _, false in parts)
-    assert isinstance(node, Every)
-    return all(true for true, _ in parts), any(false for _, false in parts)
+        return (False, False) if test.operator != EXISTS else (not test.values[0], bool(test.values[0]))
+
+    return Fold[Test, tuple[bool, bool]](
+        of_test,
+        all_of=lambda parts: (all(true for true, _ in parts), any(false for _, false in parts)),
+        any_of=lambda parts: (any(true for true, _ in parts), all(false for _, false in parts)),
+        negate=lambda part: (part[1], part[0]),
+        certain=lambda part: (part[0], True),
+    )(node)
 
 
 class LinesRead:

@@ -1,41 +1,30 @@
 """Compiles rules to formulas over numbered tests, for each event: the input of an engine.
 
-Equal tests of several rules are one test. A formula is a number (that test), (EVERY | EITHER, parts), or (NEGATED |
-SURELY, part). Verdicts are numbers: -1 false, 0 unknown, 1 true. `every` is therefore the minimum of its parts,
-`either` the maximum.
+Equal tests of several rules are one test. A formula is a boolean tree (config/tree.py) of numbers of tests. Verdicts
+are numbers: -1 false, 0 unknown, 1 true. And is therefore the minimum of its parts, Or the maximum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 
-from headrace.bpf.programs.early import EITHER, EVERY
 from headrace.bpf.tables.catalogue import Catalogue, Event, UnknownName
-from headrace.config.conditions import Either, Every, Negated, Node, Surely, Test, every
+from headrace.config.conditions import Node, Test
 from headrace.config.rules import Rule, RuleError
+from headrace.config.tree import TRUE, And, Certain, Not, Or, Tree, conjunction, mapped
 from headrace.workers.detect.rules.fields import Field, FieldError, field_of
 from headrace.workers.detect.rules.matching import TestError, check
 
 MAX_DEPTH = 100
-NEGATED, SURELY = "negated", "surely"
-Formula = int | tuple[str, Any]
+Formula = Tree[int]
 IN_SCOPE: dict[str, Node] = {
-    "any": Every(),
+    "any": TRUE,
     "host": Test("container.id", "equals", ("",)),
     "container": Test("container", "equals", (True,)),
 }
-
-
-def numbers(formula: Formula) -> set[int]:
-    """The numbers of the tests in a formula."""
-    if isinstance(formula, int):
-        return {formula}
-    kind, parts = formula
-    return numbers(parts) if kind in (NEGATED, SURELY) else {n for part in parts for n in numbers(part)}
 
 
 @dataclass
@@ -49,18 +38,14 @@ class OfEvent:
 
     def add(self, position: int, node: Node) -> None:
         """Add the condition of one rule on this event. It must have passed check_rule()."""
-        self.formulas[position] = self._formula(node)
+        self.formulas[position] = mapped(node, self._number)
 
-    def _formula(self, node: Node) -> Formula:
-        if isinstance(node, Negated | Surely):
-            return (NEGATED if isinstance(node, Negated) else SURELY, self._formula(node.part))
-        if isinstance(node, Every | Either):
-            return (EVERY if isinstance(node, Every) else EITHER, tuple(map(self._formula, node.parts)))
-        key = node.field, msgspec.structs.replace(node, line=0)
+    def _number(self, test: Test) -> int:
+        key = test.field, msgspec.structs.replace(test, line=0)
         number = self._known.get(key)
         if number is None:
             number = self._known[key] = len(self.tests)
-            self.tests.append((field_of(self.event, node.field), node))
+            self.tests.append((field_of(self.event, test.field), test))
         return number
 
 
@@ -107,9 +92,9 @@ def has_field(event: Event, name: str) -> bool:
 def _check(rule: Rule, event: Event, node: Node, depth: int) -> None:
     if not depth:
         raise RuleError(rule.file, rule.line, rule.id, f"its condition is nested more than {MAX_DEPTH} deep")
-    if isinstance(node, Negated | Surely):
+    if isinstance(node, Not | Certain):
         _check(rule, event, node.part, depth - 1)
-    elif isinstance(node, Every | Either):
+    elif isinstance(node, And | Or):
         for part in node.parts:
             _check(rule, event, part, depth - 1)
     else:
@@ -125,5 +110,5 @@ def compile_rules(rules: Sequence[Rule], catalogue: Catalogue) -> dict[int, OfEv
     for position, rule in enumerate(rules):
         for name, node in rule.events.items():
             event = catalogue.by_name[name]
-            found.setdefault(event.id, OfEvent(event)).add(position, every(IN_SCOPE[rule.scope], node))
+            found.setdefault(event.id, OfEvent(event)).add(position, conjunction(IN_SCOPE[rule.scope], node))
     return found

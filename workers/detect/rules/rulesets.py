@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from headrace.bpf.tables.catalogue import Catalogue, Event
-from headrace.config.conditions import asked, tests
+from headrace.config.conditions import asked
 from headrace.config.files import FileError
 from headrace.config.rules import (
     MAX_CODE,
@@ -28,6 +28,7 @@ from headrace.config.rules import (
     taken,
     text_of,
 )
+from headrace.config.tree import leaves
 from headrace.config.tuning import TuningError, chosen, read_exceptions, with_exceptions
 from headrace.workers.detect.code import old_name
 from headrace.workers.detect.code.bounds import load_code
@@ -116,7 +117,7 @@ def _as_sent(rule: Rule) -> Rule:
 
 
 def _texts(rule: Rule) -> list[str]:
-    return [str(value) for node in rule.events.values() for test in tests(node) for value in test.values]
+    return [str(value) for node in rule.events.values() for test in leaves(node) for value in test.values]
 
 
 def _checked(rules: Sequence[Rule], catalogue: Catalogue) -> tuple[list[Rule], list[RuleError]]:

@@ -18,8 +18,9 @@ from typing import Any
 import msgspec
 
 from headrace.bpf.tables.catalogue import Catalogue
-from headrace.config.conditions import FALSE, TRUE, Either, Every, Negated, Node, Scalar, Surely, Test, every
+from headrace.config.conditions import Node, Scalar, Test
 from headrace.config.rules import Mitre, Rule, RuleError
+from headrace.config.tree import FALSE, TRUE, And, Certain, Not, Or, conjunction, simplified
 from headrace.workers.detect.rules.compiled import check_rule
 from headrace.workers.detect.rules.sigma_values import (
     Dead,
@@ -128,7 +129,7 @@ class _Converter:
         parts = [self._tree(c.parse(False), rows) for c in self._rule.detection.parsed_condition]
         if not parts:
             raise RuleError(self._file, 0, self.id, "its condition is empty")
-        return folded(parts[0] if len(parts) == 1 else Either(tuple(parts)))
+        return folded(parts[0] if len(parts) == 1 else Or(tuple(parts)))
 
     def _tree(self, node: Any, rows: list[Row]) -> Node:
         from sigma.conditions import (
@@ -147,13 +148,13 @@ class _Converter:
             if not names:
                 raise RuleError(self._file, 0, self.id, f"no selection is like {node.pattern}")
             parts = tuple(self._selection(name, rows) for name in names)
-            return Every(parts) if node.cond_class is ConditionAND else Either(parts)
+            return And(parts) if node.cond_class is ConditionAND else Or(parts)
         if isinstance(node, ConditionNOT):
             # A part that could not be read counts as false under `not`.
-            return Negated(Surely(self._tree(node.args[0], rows)))
+            return Not(Certain(self._tree(node.args[0], rows)))
         parts = tuple(self._tree(part, rows) for part in node.args)
         assert isinstance(node, ConditionAND | ConditionOR)
-        return Every(parts) if isinstance(node, ConditionAND) else Either(parts)
+        return And(parts) if isinstance(node, ConditionAND) else Or(parts)
 
     def _selection(self, name: str, rows: list[Row]) -> Node:
         detection = self._rule.detection.detections.get(name)
@@ -168,7 +169,7 @@ class _Converter:
             self._reasons[name] = self._absent(absent[0])
         for row in rows:
             try:
-                node = folded(every(row.when, self._detection(name, detection, row)))
+                node = folded(conjunction(row.when, self._detection(name, detection, row)))
             except Dead as why:
                 self._reasons.setdefault(name, str(why))
                 continue
@@ -177,15 +178,15 @@ class _Converter:
             else:
                 self._alive.add(name)
                 found.append(node)
-        node = folded(Either(tuple(found)))
+        node = folded(Or(tuple(found)))
         # A record exists or it does not. A field that a record lacks leaves nothing unknown.
-        return Surely(node) if self._audit and node not in (TRUE, FALSE) else node
+        return Certain(node) if self._audit and node not in (TRUE, FALSE) else node
 
     def _detection(self, name: str, detection: Any, row: Row) -> Node:
         from sigma.conditions import ConditionAND
 
         if detection.item_linking is ConditionAND:
-            return Every(tuple(self._part(name, item, row) for item in detection.detection_items))
+            return And(tuple(self._part(name, item, row) for item in detection.detection_items))
         found: list[Node] = []
         dead: Dead | None = None
         for item in detection.detection_items:
@@ -197,7 +198,7 @@ class _Converter:
                 self._unsourced.setdefault((name, id(item)), str(why))
         if dead and not found:
             raise dead
-        return Either(tuple(found))
+        return Or(tuple(found))
 
     def _part(self, name: str, item: Any, row: Row) -> Node:
         from sigma.rule import SigmaDetection
@@ -223,16 +224,16 @@ class _Converter:
             parts = tuple(self._value(value, item, meaning, row) for value in values)
         except Refused as error:
             raise RuleError(self._file, 0, self.id, f"{written(item)}: {error}") from error
-        node: Node = Every(parts) if item.value_linking is ConditionAND else Either(parts)
+        node: Node = And(parts) if item.value_linking is ConditionAND else Or(parts)
         # Unknown stays unknown: a value that could not be read is neither equal nor different.
-        return Negated(node) if "neq" in applied else node
+        return Not(node) if "neq" in applied else node
 
     def _value(self, value: Any, item: Any, meaning: Plain | Constant, row: Row) -> Node:
         from sigma.types import SigmaFieldReference
 
         if not isinstance(value, SigmaFieldReference):
             each = expanded(value, self._values)
-            return Either(tuple(value_node(one, meaning, keyword=not item.field) for one in each))
+            return Or(tuple(value_node(one, meaning, keyword=not item.field) for one in each))
         other = row.meaning(value.field)
         if other is None:
             raise Dead(self._absent(value.field))
@@ -286,30 +287,7 @@ def _items(detection: Any) -> list[Any]:
 
 def folded(node: Node) -> Node:
     """An equivalent condition without constant parts, with alternative tests of one field and operator merged."""
-    if isinstance(node, Negated):
-        inner = folded(node.part)
-        return FALSE if inner == TRUE else TRUE if inner == FALSE else Negated(inner)
-    if isinstance(node, Surely):
-        inner = folded(node.part)
-        return inner if inner in (TRUE, FALSE) else Surely(inner)
-    if not isinstance(node, Every | Either):
-        return node
-    is_every = isinstance(node, Every)
-    neutral, decisive = (TRUE, FALSE) if is_every else (FALSE, TRUE)
-    parts: list[Node] = []
-    for part in node.parts:
-        found = folded(part)
-        if found == decisive:
-            return decisive
-        if found == neutral:
-            continue
-        parts += found.parts if isinstance(found, type(node)) else [found]
-    if not is_every:
-        parts = _joined(parts)
-    parts = list(dict.fromkeys(parts))
-    if len(parts) < 2:
-        return parts[0] if parts else neutral
-    return Every(tuple(parts)) if is_every else Either(tuple(parts))
+    return simplified(node, _joined)
 
 
 def _joined(parts: list[Node]) -> list[Node]:

@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from headrace.config.conditions import FALSE, TRUE, Either, Node, Scalar, Test, comparison
+from headrace.config.conditions import Node, Scalar, Test, comparison
+from headrace.config.tree import FALSE, TRUE, Or
 from headrace.workers.detect.rules.fields import field_of
 from headrace.workers.detect.rules.matching import Matcher
 from headrace.workers.detect.rules.taxonomy import Constant, Meaning, Plain
@@ -112,7 +113,7 @@ def value_node(value: Any, meaning: Meaning, keyword: bool) -> Node:
     from sigma.types import SigmaExpansion
 
     if isinstance(value, SigmaExpansion):  # windash, base64offset: any of the values, even with `all`
-        return Either(tuple(value_node(each, meaning, keyword) for each in value.values))
+        return Or(tuple(value_node(each, meaning, keyword) for each in value.values))
     _evaluable(value)
     if isinstance(meaning, Constant):
         test = _test("constant", value, keyword, False)

@@ -19,14 +19,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from headrace.bpf.tables.catalogue import Catalogue, Event
-from headrace.config.conditions import Either, Every, Negated, Node, Surely, Test
+from headrace.config.conditions import Node, Test
+from headrace.config.tree import And, Certain, Not, Or
 from headrace.workers.detect.rules.fields import EXEC
 
 OPEN_CALLS = ("open", "openat", "openat2", "creat", "open_by_handle_at")
-CREATED = Either(
+CREATED = Or(
     (
         Test("created", "equals", (True,)),
-        Every((Test("created", "exists", (False,)), Test("flags", "has", ("O_CREAT",)))),
+        And((Test("created", "exists", (False,)), Test("flags", "has", ("O_CREAT",)))),
     )
 )
 """If `created` is absent, O_CREAT in the flags counts as creation."""
@@ -62,7 +63,7 @@ class Row:
 
     event: str
     meaning: Callable[[str], Meaning]
-    when: Node = field(default_factory=Every)
+    when: Node = field(default_factory=And)
 
 
 PROCESS = {
@@ -92,10 +93,10 @@ def _network(address: str) -> dict[str, Meaning]:
 WRITES = Test("flags", "has", ("O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC"))
 FILES: dict[str, tuple[str, Node]] = {
     OPEN: ("pathname", WRITES),
-    "security_inode_rename": ("new_path", Every()),
-    "security_inode_link": ("new_path", Every()),
-    "security_inode_symlink": ("linkpath", Every()),
-    "security_inode_mknod": ("file_name", Every()),
+    "security_inode_rename": ("new_path", And()),
+    "security_inode_link": ("new_path", And()),
+    "security_inode_symlink": ("linkpath", And()),
+    "security_inode_mknod": ("file_name", And()),
 }
 _NAMETYPES = (
     ("mkdir mkdirat mknod mknodat", {"pathname": "CREATE"}),
@@ -151,7 +152,7 @@ def audit_rows(named: frozenset[str], fields: frozenset[str], catalogue: Catalog
     for name in ("syscall_pathname", "pathname"):
         if "nametype" in fields:
             found.append(Row(OPEN, _path(name, Constant("CREATE")), CREATED))
-            found.append(Row(OPEN, _path(name, Constant("NORMAL")), Negated(Surely(CREATED))))
+            found.append(Row(OPEN, _path(name, Constant("NORMAL")), Not(Certain(CREATED))))
         else:
             found.append(Row(OPEN, _path(name, None)))
     found.append(Row(CONNECT, _syscall(Constant("connect"), {})))

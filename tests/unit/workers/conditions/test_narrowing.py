@@ -11,8 +11,9 @@ from hypothesis import strategies as some
 
 from headrace.bpf.programs.early import MAX_LEAVES
 from headrace.bpf.tables.catalogue import catalogue
-from headrace.config.conditions import Either, Every, Negated, Node, Surely, Test
+from headrace.config.conditions import Node, Test
 from headrace.config.rules import Rule
+from headrace.config.tree import And, Certain, Not, Or
 from headrace.workers.conditions.narrowing import MAX_MEASURED, MAX_PATTERNS, narrowed
 from headrace.workers.detect.engine.engine import Engine
 from headrace.workers.detect.rules.compiled import check_rule
@@ -44,26 +45,26 @@ SETS: dict[str, tuple[Node, ...]] = {
     "a text as a regular expression": (path("re", "^/a/b$"), path("re", "^(?:/ab)$")),
     "a component measured twice": (path("glob", "/a*b"), path("startswith", "/ab"), path("glob", "/a*a")),
     "the same the other way round": (path("startswith", "/ab"), path("glob", "/a/a*b"), path("glob", "/a/ab*")),
-    "both": (Every((path("startswith", "/a"), WRITES)),),
-    "either": (Either((path("equals", "/a/b"), Every((WRITES, path("endswith", "/b"))))),),
-    "exception": (Every((path("startswith", "/a/"), Negated(Surely(path("endswith", "b"))))),),
-    "surely": (Surely(Every((flag("equals", "O_RDWR"), path("startswith", "/")))),),
-    "numbers": (flag("has", 2), Every((flag("equals", 1), path("equals", "/b")))),
-    "of two texts": (Every((path("endswith", "b"), Test("syscall_pathname", "equals", ("x",)))),),
-    "of the process as well": (Every((path("endswith", "b"), Test("process.name", "equals", ("x",)))),),
+    "both": (And((path("startswith", "/a"), WRITES)),),
+    "either": (Or((path("equals", "/a/b"), And((WRITES, path("endswith", "/b"))))),),
+    "exception": (And((path("startswith", "/a/"), Not(Certain(path("endswith", "b"))))),),
+    "surely": (Certain(And((flag("equals", "O_RDWR"), path("startswith", "/")))),),
+    "numbers": (flag("has", 2), And((flag("equals", 1), path("equals", "/b")))),
+    "of two texts": (And((path("endswith", "b"), Test("syscall_pathname", "equals", ("x",)))),),
+    "of the process as well": (And((path("endswith", "b"), Test("process.name", "equals", ("x",)))),),
     "each": (path("startswith", "/a", "/a/b", each=True),),
     "shipped": (),
 }
 UNTOLD: dict[str, Node] = {
     "within": path("contains", "shadow"),
     "without case": path("equals", "/a/b", nocase=True),
-    "not": Negated(path("equals", "/a/b")),
+    "not": Not(path("equals", "/a/b")),
     "of the process": Test("process.name", "equals", ("x",)),
-    "either of them": Either((path("equals", "/a/b"), Test("process.name", "equals", ("x",)))),
+    "either of them": Or((path("equals", "/a/b"), Test("process.name", "equals", ("x",)))),
     "a class": path("glob", "/[ab]"),
     "the start of a word": path("re", "(?i)^/a$"),
     "nothing in common": flag("equals", "O_RDONLY"),
-    "always": Every(),
+    "always": And(),
     "too many beginnings": path("startswith", *(f"/x/{i}" for i in range(MAX_MEASURED + 1))),
     "too many": path("equals", *(f"/{i}" for i in range(MAX_PATTERNS + 1))),
 }
@@ -172,7 +173,7 @@ def test_what_outputs_show_passes() -> None:
 def test_more_tests_than_there_are_bits_narrow_by_some() -> None:
     nodes = [path("equals", f"/{i}") for i in range(MAX_LEAVES + 1)]
     assert narrowed(rules_of(*nodes), catalogue(), ()) == ()
-    for enough in (nodes[:-1], [Every((WRITES, node)) for node in nodes]):
+    for enough in (nodes[:-1], [And((WRITES, node)) for node in nodes]):
         [test] = narrowed(rules_of(*enough), catalogue(), ())
         assert len(test.leaves) == MAX_LEAVES
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from headrace.bpf.tables.catalogue import catalogue
-from headrace.config.conditions import every
 from headrace.config.rules import SHIPPED, Rule, load
+from headrace.config.tree import conjunction
 from headrace.workers.detect.offline.analysis import Analysis
 from headrace.workers.detect.offline.flat import FlatEvent, FlatRules, of_example
 from headrace.workers.detect.rules.compiled import IN_SCOPE
@@ -22,7 +22,7 @@ VALUES = [value for event in EXAMPLES for value in (event.get("args") or {}).val
 
 def explained(rule: Rule, event: FlatEvent) -> bool:
     node = rule.events.get(event.event.name)
-    return node is not None and FlatRules().verdict(every(IN_SCOPE[rule.scope], node), event) is True
+    return node is not None and FlatRules().verdict(conjunction(IN_SCOPE[rule.scope], node), event) is True
 
 
 def found(rules: list[Rule], event: FlatEvent) -> set[str]:

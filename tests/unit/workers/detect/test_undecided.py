@@ -9,8 +9,9 @@ import pytest
 
 from headrace.bpf.layout import BLOB_BASE, BLOB_RACED, ROOT_NOT_MET, SOURCE_KERNEL
 from headrace.bpf.tables.catalogue import catalogue
-from headrace.config.conditions import Either, Every, Negated, Node, Test
+from headrace.config.conditions import Node, Test
 from headrace.config.rules import Rule
+from headrace.config.tree import And, Not, Or
 from headrace.config.undecided import MAX_NAMED, UNDECIDED, what
 from headrace.workers.detect.detector import Detector
 from headrace.workers.detect.offline.analysis import Analysis
@@ -55,15 +56,15 @@ def test_a_rule_on_what_was_cut_is_undecided_unless_what_is_there_is_enough() ->
     assert found(execve(b"a\0b\0", CUT), ARGV) == (set(), left)
     assert found(execve(b"a\0needle\0", CUT), ARGV) == ({"r0"}, [])
     assert found(execve(b"a\0b\0", OK), ARGV) == (set(), [])
-    assert found(execve(b"a\0b\0", CUT), Negated(ARGV)) == (set(), left)
+    assert found(execve(b"a\0b\0", CUT), Not(ARGV)) == (set(), left)
 
 
 def test_another_test_may_decide_it() -> None:
     other = Test("pathname", "endswith", ("/y",))
-    assert found(execve(b"a\0", CUT), Every((ARGV, NAME))) == (set(), [{"signatures": ["r0"], "fields": ["argv"]}])
-    assert found(execve(b"a\0", CUT), Every((ARGV, other))) == (set(), [])
-    assert found(execve(b"a\0", CUT), Either((ARGV, NAME))) == ({"r0"}, [])
-    both = found(execve(b"a\0", CUT), Every((NAME, ARGV)), NAME, Either((other, ARGV)))
+    assert found(execve(b"a\0", CUT), And((ARGV, NAME))) == (set(), [{"signatures": ["r0"], "fields": ["argv"]}])
+    assert found(execve(b"a\0", CUT), And((ARGV, other))) == (set(), [])
+    assert found(execve(b"a\0", CUT), Or((ARGV, NAME))) == ({"r0"}, [])
+    both = found(execve(b"a\0", CUT), And((NAME, ARGV)), NAME, Or((other, ARGV)))
     assert both == ({"r1"}, [{"signatures": ["r0", "r2"], "fields": ["argv"]}])
 
 
@@ -90,7 +91,7 @@ def test_a_name_that_was_not_followed_matches_as_it_was_passed_or_is_undecided()
     left = [{"signatures": ["r0"], "fields": ["new_path"]}]
     assert found(renamed(b"link/x", False), test, event="security_inode_rename") == ({"r0"}, [])
     assert found(renamed(b"other/x", False), test, event="security_inode_rename") == (set(), left)
-    assert found(renamed(b"other/x", False), Negated(test), event="security_inode_rename") == (set(), left)
+    assert found(renamed(b"other/x", False), Not(test), event="security_inode_rename") == (set(), left)
     assert found(renamed(b"other/x", True), test, event="security_inode_rename") == (set(), [])
 
 

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.bpf.tables.catalogue import catalogue
-from headrace.config.conditions import Either, Every, Negated, Node, Surely, Test
+from headrace.config.conditions import Node, Test
 from headrace.config.rules import SHIPPED, Rule, load
+from headrace.config.tree import And, Certain, Not, Or
 from headrace.workers.detect.engine import engine as engine_module
 from headrace.workers.detect.engine import steps
 from headrace.workers.detect.engine.engine import Engine
@@ -62,7 +63,7 @@ def test_two_fields_of_many_values_do_not_outgrow_the_bound() -> None:
     """Each record is another pair of sets of words: a table of all states and classes would have millions of cells."""
     words, chosen = range(12), Random(1)
     both = [(Test("oldpath", "contains", (f"o{i:02}",)), Test("newpath", "contains", (f"n{i:02}",))) for i in words]
-    rules = [rule(str(i), rename=Every(tests)) for i, tests in enumerate(both)]
+    rules = [rule(str(i), rename=And(tests)) for i, tests in enumerate(both)]
     sets = [[{i for i in words if chosen.random() < 0.5} for _ in "on"] for _ in range(2000)]
     texts = [
         [b"".join(b"%c%02d/" % (kind, i) for i in some) for kind, some in zip(b"on", two, strict=True)] for two in sets
@@ -110,8 +111,8 @@ def test_what_could_not_be_read_matches_neither_a_test_nor_its_negation() -> Non
     test = Test("pathname", "equals", ("/x",))
     rules = [
         rule("plain", openat=test),
-        rule("negated", openat=Negated(test)),
-        rule("either", openat=Either((Negated(test), Test("flags", "has", ("O_CREAT",))))),
+        rule("negated", openat=Not(test)),
+        rule("either", openat=Or((Not(test), Test("flags", "has", ("O_CREAT",))))),
         rule("absent", openat=Test("pathname", "exists", (False,))),
     ]
     found = matched(rules, [openat(b"", FAULT), openat(b"", NULL, args=(0, 0, 0o100)), openat(b"/y")])
@@ -121,7 +122,7 @@ def test_what_could_not_be_read_matches_neither_a_test_nor_its_negation() -> Non
 def test_of_a_text_that_was_cut_only_its_beginning_is_certain() -> None:
     ways = {"startswith": "/a", "contains": "b/c", "endswith": "c", "equals": "/a/b/c"}
     rules = [rule(op, openat=Test("pathname", op, (value,))) for op, value in ways.items()]
-    rules.append(rule("not", openat=Negated(Test("pathname", "contains", ("zzz",)))))
+    rules.append(rule("not", openat=Not(Test("pathname", "contains", ("zzz",)))))
     record = Record(OPENAT, blobs=(Blob(1, b"/a/b/c\0", 1),))
     assert matched(rules, [record]) == [{"startswith", "contains"}]
 
@@ -192,7 +193,7 @@ def test_states_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_events_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headrace.workers.detect.engine.engine.MAX_BYTES", 30_000)
-    rules = [rule(str(i), openat=Test("pathname", "contains", (f"<{i}>",)), connect=Every()) for i in range(30)]
+    rules = [rule(str(i), openat=Test("pathname", "contains", (f"<{i}>",)), connect=And()) for i in range(30)]
     engine = Engine(rules, catalogue())
     for i in range(200):
         assert matched(rules, [openat(b"<%d>" % (i % 30)), Record(CONNECT)], engine)[0] == {str(i % 30)}
@@ -229,10 +230,10 @@ TESTS = st.one_of(
 NODES: st.SearchStrategy[Node] = st.recursive(
     TESTS,
     lambda inner: st.one_of(
-        st.builds(Negated, inner),
-        st.builds(Surely, inner),
-        st.lists(inner, max_size=3).map(lambda parts: Every(tuple(parts))),
-        st.lists(inner, max_size=3).map(lambda parts: Either(tuple(parts))),
+        st.builds(Not, inner),
+        st.builds(Certain, inner),
+        st.lists(inner, max_size=3).map(lambda parts: And(tuple(parts))),
+        st.lists(inner, max_size=3).map(lambda parts: Or(tuple(parts))),
     ),
     max_leaves=6,
 )
@@ -280,12 +281,12 @@ def test_examples_of_what_ships(shipped: Rule) -> None:
     for example in examples:
         event = of_example(example.events[-1], catalogue())
         node = shipped.events.get(event.event.name)
-        verdict = node is not None and plain.verdict(Every((IN_SCOPE[shipped.scope], node)), event)
+        verdict = node is not None and plain.verdict(And((IN_SCOPE[shipped.scope], node)), event)
         assert (verdict is True) == example.matches, example
 
 
 def test_numbers_of_rows_and_rules_stand_in_order() -> None:
-    rules = [rule("b", openat=Every(), connect=Every()), rule("a", openat=Every())]
+    rules = [rule("b", openat=And(), connect=And()), rule("a", openat=And())]
     contexts = Contexts()
     rows = read_frames([view(frame([openat(b"x"), Record(CONNECT), openat(b"y"), Record(PTRACE)]))], contexts).rows
     found = Engine(rules, catalogue()).match(rows, contexts, ProcessTree(catalogue()))
