@@ -88,7 +88,7 @@ class Drain:
 def _counts(programs: loader.Programs) -> tuple[int, int]:
     """(events produced, events lost) as the programs counted them."""
     produced = watermark.produced(programs.map_fd("produced"), programs.cpus)
-    marks = watermark.Marks(programs.map_fd("marks"), programs.cpus, programs.slots)
+    marks = watermark.Watermarks(programs.map_fd("marks"), programs.cpus, programs.slots)
     counts = int(produced.array["events"].sum()), int(marks.lost().sum())
     produced.close()
     marks.close()
@@ -98,7 +98,7 @@ def _counts(programs: loader.Programs) -> tuple[int, int]:
 def rate(binary: Path, btf: Btf, with_context: bool, seconds: float) -> float | None:
     """Calls a second under the programs; None if events were lost."""
     span = scope.Scope(condition="(s->flags & GROUP_TREE)")
-    wanted = source.Wanted(events=tuple(catalogue().select("getppid")), scope=span, shards=1)
+    wanted = source.WantedPrograms(events=tuple(catalogue().select("getppid")), scope=span, shards=1)
     with contextlib.ExitStack() as stack:
         with compiled(with_context):
             programs = loader.Programs(wanted, btf)

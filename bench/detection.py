@@ -36,7 +36,7 @@ from headrace.workers.detect.rules.matching import Matcher
 from headrace.workers.detect.rules.rulesets import build
 from headrace.workers.records.blobs import argument_counts
 from headrace.workers.records.rows import Contexts, Rows
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 
 EVENTS_PER_S = 1_000_000
 CHECKED = 10_000
@@ -77,7 +77,7 @@ def detector(rules: Sequence[Rule]) -> Detector:
     """As a worker has it."""
     found = Detector(rules, catalogue())
     core = Core(catalogue(), 0, 1)
-    found.open(catalogue(), Facts(0), core.tree, b"", ())
+    found.open(catalogue(), HostFacts(0), core.tree, b"", ())
     return found
 
 

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-LONGEST_FILE = 4 << 20
+MAX_FILE_BYTES = 4 << 20
 MAX_FILES = 20_000
 """In a folder and the folders below it."""
 
@@ -16,7 +16,7 @@ class FileError(Exception):
     """A file or folder that cannot be read, and the reason."""
 
 
-def text(path: Path, most: int = LONGEST_FILE, encoding: str = "utf-8") -> str:
+def text(path: Path, most: int = MAX_FILE_BYTES, encoding: str = "utf-8") -> str:
     """The text of a regular file. FileError if it cannot be read, is larger than `most` bytes, or is not valid text.
 
     Pipes, devices and sockets are refused, because opening one may block forever.

@@ -76,7 +76,7 @@ class Info(msgspec.Struct, frozen=True, omit_defaults=True):
     """Labels, or the ends of long texts, did not fit."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class RuntimeAnswer(msgspec.Struct, frozen=True):
     """What is known about a container: a state, and the runtime's answer."""
 
     state: int = PENDING

@@ -8,7 +8,7 @@ will arrive (pipeline/transport/watermark.py). Released rows are sorted by (time
 arrives below a passed watermark is released with the next batch and marked `late`.
 
     feed(frame)...   ->  pending
-    advance(W)       ->  Batch of all pending rows with time <= W, and the late ones
+    advance(W)       ->  TurnBatch of all pending rows with time <= W, and the late ones
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Detect = Callable[[Rows, Contexts, ProcessTree], Matches]
 
 
 @dataclass
-class Batch:
+class TurnBatch:
     """The rows that a turn releases, and the counts that balance the worker's part of the accounting."""
 
     rows: Rows
@@ -93,7 +93,7 @@ class Core:
             self._least_cells[event.id] = argument_cells(event.cells)
         self._owned = np.zeros(0, bool)
         self._generation = 0
-        self._next = Batch(empty_rows(), 0)
+        self._next = TurnBatch(empty_rows(), 0)
         """Counts for the next batch."""
 
     def look(self, detect: Detect, shared: Sequence[int]) -> None:
@@ -147,11 +147,11 @@ class Core:
         batch.rejected, batch.given_up = batch.rejected + own, batch.given_up + own
         batch.rejected_reasons[ENDED_WORKER] = batch.rejected_reasons.get(ENDED_WORKER, 0) + own
 
-    def advance(self, watermark_ns: int) -> Batch:
+    def advance(self, watermark_ns: int) -> TurnBatch:
         """Release all rows up to `watermark_ns`."""
         self.take_in()
         self._pieces.turn()
-        batch, self._next = self._next, Batch(empty_rows(), 0)
+        batch, self._next = self._next, TurnBatch(empty_rows(), 0)
         batch.watermark_ns, rows = watermark_ns, self._pending
         self._pending = None
         self.watermark_ns = max(self.watermark_ns, watermark_ns)
@@ -208,11 +208,11 @@ class Core:
         """After a restart: rows of the fed frames above the committed watermark become pending."""
         decoded, _ = self._decode()
         self.watermark_ns = watermark_ns
-        rows = self._own(decoded.rows, Batch(decoded.rows, watermark_ns))
+        rows = self._own(decoded.rows, TurnBatch(decoded.rows, watermark_ns))
         rows = rows.select(rows.time_ns > np.uint64(watermark_ns))
         self._pending = self._ordered(rows).compact() if len(rows) else None
 
-    def _own(self, rows: Rows, batch: Batch) -> Rows:
+    def _own(self, rows: Rows, batch: TurnBatch) -> Rows:
         """The rows of known events that this worker owns, or that are shared with `detect`."""
         if not len(rows):
             return rows

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from headrace.workers.core import Batch
+from headrace.workers.core import TurnBatch
 
 
-def count(state: Any, batch: Batch, cpus: int, loss: int) -> None:
+def count(state: Any, batch: TurnBatch, cpus: int, loss: int) -> None:
     """Add a turn to a worker's state. `loss`: id of the loss event, which is not counted per CPU."""
     rows = batch.rows
     if len(rows):

@@ -11,7 +11,7 @@ from headrace.bpf.tables.catalogue import Catalogue
 from headrace.workers.core import Core
 from headrace.workers.detect.detector import Detector
 from headrace.workers.enrich.containers import Describe
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 
 Array = np.ndarray[Any, Any]
 TELL_EVERY_NS = 200_000_000
@@ -46,7 +46,7 @@ class Current:
         index: int,
         core: Core,
         catalogue: Catalogue,
-        facts: Facts,
+        facts: HostFacts,
         shown: Shown,
         report: Callable[[str], None],
         now: Callable[[], int],

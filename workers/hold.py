@@ -16,7 +16,7 @@ import numpy as np
 
 from headrace.bpf.layout import CELL_BYTES
 from headrace.bpf.tables.catalogue import Event, catalogue
-from headrace.config.runtimes import Answer
+from headrace.config.runtimes import RuntimeAnswer
 from headrace.workers.decode.texts import Texts
 from headrace.workers.enrich.containers import Describe
 from headrace.workers.records.blobs import argument_counts, blobs
@@ -32,7 +32,7 @@ TELLS = "existing_container"
 """An event that headrace itself generates about a container. It waits for the name of that container."""
 
 
-class Verdict(NamedTuple):
+class HoldVerdict(NamedTuple):
     """State of a container: whether its events must wait, and whether its runtime has not answered."""
 
     waits: bool
@@ -40,7 +40,7 @@ class Verdict(NamedTuple):
 
 
 @dataclass
-class Part:
+class HeldPart:
     """Rows with `data` of their own, and their contexts: `rows.who` is `who[which]`."""
 
     rows: Rows
@@ -50,7 +50,7 @@ class Part:
     """The encoded contexts of `who`."""
 
     @classmethod
-    def of(cls, rows: Rows, contexts: Contexts) -> Part:
+    def of(cls, rows: Rows, contexts: Contexts) -> HeldPart:
         """A copy of `rows`."""
         who, which = np.unique(rows.who, return_inverse=True)
         return cls(rows.compact(), who, which, [contexts.table[one].tobytes() for one in who.tolist()])
@@ -72,15 +72,15 @@ class Hold:
     def __init__(self, within_ms: int, describe: Describe, most: int = MAX_ROWS, named: Named = unasked) -> None:
         """`describe` returns the answer for the container of a context, `named` for an id and a runtime (texts)."""
         self._within_ns, self._describe, self._most = within_ms * 10**6, describe, most
-        self._tells = _Told(catalogue().by_name[TELLS], named)
-        self._parts: list[Part] = []
+        self._tells = _ContainerEvents(catalogue().by_name[TELLS], named)
+        self._parts: list[HeldPart] = []
         self._generation = 0
         self._given_up: set[bytes] = set()
         self._unheard: dict[bytes, int] = {}
         """Containers that the enricher does not know of yet, with the watermark at which each was first seen."""
         self._gave_up = 0
         self._now_ns = 0
-        self._verdicts: dict[bytes, Verdict] = {}
+        self._verdicts: dict[bytes, HoldVerdict] = {}
         """Verdicts of the current turn by container."""
 
     def __len__(self) -> int:
@@ -95,7 +95,7 @@ class Hold:
         """(held rows that leave now, those of `rows` that may leave at once). `now_ns`: the watermark."""
         self._begin(contexts, now_ns)
         waits = self._mask_of(rows, contexts, "waits")
-        fresh = [Part.of(rows.select(waits), contexts)] if waits.any() else []
+        fresh = [HeldPart.of(rows.select(waits), contexts)] if waits.any() else []
         held_bytes = sum(part.bytes for part in (*self._parts, *fresh))
         if len(self) + int(waits.sum()) > self._most or held_bytes > MAX_BYTES:
             self._give_up([*self._parts, *fresh], contexts)
@@ -108,10 +108,10 @@ class Hold:
                 continue
             left.append(part.rows.select(~stays))
             if stays.any():
-                stay.append(Part.of(part.rows.select(stays), contexts))
+                stay.append(HeldPart.of(part.rows.select(stays), contexts))
         stay += fresh
         if len(stay) > MAX_PARTS:
-            stay = [Part.of(concatenate([part.rows for part in stay]), contexts)]
+            stay = [HeldPart.of(concatenate([part.rows for part in stay]), contexts)]
         self._parts = stay
         return self._leaves(left, contexts), self._leaves([rows.select(~waits) if waits.any() else rows], contexts)
 
@@ -129,7 +129,7 @@ class Hold:
             for part in self._parts:
                 part.follow(contexts)
 
-    def _give_up(self, parts: list[Part], contexts: Contexts) -> None:
+    def _give_up(self, parts: list[HeldPart], contexts: Contexts) -> None:
         """Stop waiting for every container that has rows in `parts`."""
         if len(self._given_up) > MAX_GIVEN_UP:
             self._given_up.clear()
@@ -159,7 +159,7 @@ class Hold:
             found[row] = getattr(self._judge(answer, name), of)
         return found
 
-    def _verdict(self, context: Any) -> Verdict:
+    def _verdict(self, context: Any) -> HoldVerdict:
         container = context["container"].tobytes()
         found = self._verdicts.get(container)
         if found is None:
@@ -167,13 +167,13 @@ class Hold:
             found = self._verdicts[container] = self._judge(answer, container)
         return found
 
-    def _judge(self, answer: Answer | None, container: bytes) -> Verdict:
+    def _judge(self, answer: RuntimeAnswer | None, container: bytes) -> HoldVerdict:
         if answer is None:
-            return Verdict(False, False)
+            return HoldVerdict(False, False)
         nameless = answer.word == PENDING
-        return Verdict(container not in self._given_up and self._is_early(answer, nameless, container), nameless)
+        return HoldVerdict(container not in self._given_up and self._is_early(answer, nameless, container), nameless)
 
-    def _is_early(self, answer: Answer, pending: bool, container: bytes) -> bool:
+    def _is_early(self, answer: RuntimeAnswer, pending: bool, container: bytes) -> bool:
         if not pending:
             return answer.since_ns > self._now_ns
         if not answer.since_ns:
@@ -185,7 +185,7 @@ class Hold:
         return self._now_ns < answer.since_ns + self._within_ns
 
 
-class _Told:
+class _ContainerEvents:
     """The containers that TELLS events are about."""
 
     def __init__(self, event: Event, named: Named) -> None:
@@ -193,7 +193,7 @@ class _Told:
         self._ids, self._runtimes = (Texts(event, event.index(name) or 0) for name in ("container_id", "runtime"))
         self._counts = argument_counts(catalogue())
 
-    def of(self, rows: Rows, chosen: Array) -> list[tuple[int, bytes, Answer | None]]:
+    def of(self, rows: Rows, chosen: Array) -> list[tuple[int, bytes, RuntimeAnswer | None]]:
         """(row, id, answer) for each chosen row whose container id could be read."""
         found = blobs(rows, self._counts, chosen)
         ids, runtimes = (texts.known(rows, chosen, found) for texts in (self._ids, self._runtimes))

@@ -1,6 +1,6 @@
 """Worker: the loop around the core. Takes frames from its ring, renders the rows and passes them to the publisher.
 
-    ring --feed--> Core --advance at each watermark--> Batch --views--> result ring --> publisher
+    ring --feed--> Core --advance at each watermark--> TurnBatch --views--> result ring --> publisher
 
 Each turn ends with one journal commit that holds the position in the ring, the position in the result ring and the
 counters. A restarted worker continues from its last commit: it reads the frames again that still had unripe rows and
@@ -25,7 +25,7 @@ import numpy as np
 from headrace.bpf.tables.catalogue import LOSS, catalogue
 from headrace.config.rules import RuleError
 from headrace.pipeline.containers import enrichment
-from headrace.pipeline.containers.hashes import Client
+from headrace.pipeline.containers.hashes import HashClient
 from headrace.pipeline.process.logs import logger
 from headrace.pipeline.process.plan import (
     ALL,
@@ -44,7 +44,7 @@ from headrace.pipeline.transport.results import RESULT, Buffer, key_bytes, try_w
 from headrace.pipeline.transport.shm import Array
 from headrace.workers.attempts import Attempts
 from headrace.workers.conditions.filters import Predicates
-from headrace.workers.core import Batch, Core
+from headrace.workers.core import Core, TurnBatch
 from headrace.workers.counters import count
 from headrace.workers.detect.engine.matches import Matches
 from headrace.workers.enrich.containers import nobody
@@ -58,13 +58,13 @@ from headrace.workers.views.choice import forget_who, part_of, unsay, view_of
 from headrace.workers.views.columns import ColumnsView
 from headrace.workers.views.named import unasked
 from headrace.workers.views.pieces import Lines
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 from headrace.workers.views.table import fitted
 
 if TYPE_CHECKING:
     from headrace.workers.current import Current
     from headrace.workers.detect.detector import Detector
-    from headrace.workers.detect.findings.lines import Rendered
+    from headrace.workers.detect.findings.lines import RenderedFindings
 
 ROWS_PER_RECORD, FINDING_ROWS = 4096, 1024
 COLUMN_ROWS_PER_RECORD, COLUMN_BYTES = 65536, 64
@@ -88,12 +88,12 @@ class Worker:
         self._attempts = Attempts(self.control.attempts[index : index + 1], self.core)
         self._gaps = GapReader(self.control.gaps)
         self._offsets = OffsetReader(self.control.offsets)
-        self._facts = facts = Facts(plan.boot_epoch_ns, plan.relative_to_ns)
+        self._facts = facts = HostFacts(plan.boot_epoch_ns, plan.relative_to_ns)
         self._containers = enrichment.client(plan.enrichment, plan.enrichment_requests)
         self._describe = nobody if self._containers is None else self._containers.of
         self.renders = plan.renders
         self._current = self._signatures(facts) if plan.detects else None
-        self._executables = Executables(catalogue(), Client(plan)) if plan.hashes else None
+        self._executables = Executables(catalogue(), HashClient(plan)) if plan.hashes else None
         waits = self.renders if self._containers else []
         named = unasked if self._containers is None else self._containers.named
         self._holds = {n: Hold(ms, self._describe, named=named) for n, (_, _, ms) in enumerate(waits) if ms}
@@ -105,7 +105,7 @@ class Worker:
         self._give_up_held()
         self._recover()
 
-    def _signatures(self, facts: Facts) -> Current:
+    def _signatures(self, facts: HostFacts) -> Current:
         """The signatures of the run. A turn that was begun is evaluated with the generation that it was begun with."""
         from headrace.workers.current import Current  # loaded on demand
 
@@ -180,7 +180,7 @@ class Worker:
         if self._current:
             self._current.tell()
 
-    def _count(self, batch: Batch) -> None:
+    def _count(self, batch: TurnBatch) -> None:
         state = self.state
         count(state, batch, self.plan.cpus, catalogue().by_name[LOSS].id)
         state["evicted"] += np.uint64(self.core.tree.take_evicted())
@@ -189,7 +189,7 @@ class Worker:
         if batch.rejected_reasons:
             logger(f"worker-{self.index}").warning("worker.records_rejected", reasons=batch.rejected_reasons)
 
-    def _emit(self, batch: Batch) -> None:
+    def _emit(self, batch: TurnBatch) -> None:
         for number, (name, is_topic, _) in enumerate(self.renders):
             target = Target(number, name)
             if number in self._holds:
@@ -209,7 +209,7 @@ class Worker:
             self._emit_findings(self._current.detector, batch, batch.matches or Matches.none())
             self._current.detector.keep(batch.ripe, self.core.contexts)
 
-    def _emit_findings(self, detector: Detector, batch: Batch, matches: Matches) -> None:
+    def _emit_findings(self, detector: Detector, batch: TurnBatch, matches: Matches) -> None:
         first = self._turn.leave_out(self.plan.finding_render, len(matches))
         if first and first == len(matches):
             return
@@ -219,7 +219,7 @@ class Worker:
             self._emit_finding_lines(batch, rendered, start + FINDING_ROWS >= len(matches))
         self.state["cut"] += np.uint64(detector.take_cut())
 
-    def _emit_finding_lines(self, batch: Batch, found: Rendered, final: bool) -> None:
+    def _emit_finding_lines(self, batch: TurnBatch, found: RenderedFindings, final: bool) -> None:
         header = self._header(batch, self.plan.finding_render, len(found), final=final)
         rows = batch.ripe
         tgid = self.core.contexts.table["tgid"][rows.who[found.row]].astype(np.uint64)
@@ -233,7 +233,7 @@ class Worker:
             return
         self._write(header, keys, [found.data], len(found))
 
-    def _emit_all(self, target: Target, batch: Batch, rows: Rows) -> None:
+    def _emit_all(self, target: Target, batch: TurnBatch, rows: Rows) -> None:
         name = target.name
         first = 0 if target.held else self._turn.leave_out(target.number, len(rows))
         if first and first == len(rows):
@@ -244,7 +244,7 @@ class Worker:
             part = part_of(name, rows, slice(start, start + step)) if len(rows) > step or first else rows
             self._emit_part(target, batch, part, start + step >= len(rows) and not target.held)
 
-    def _emit_held(self, target: Target, batch: Batch) -> None:
+    def _emit_held(self, target: Target, batch: TurnBatch) -> None:
         """Emit for an output that waits for names: first the held rows that leave, then the rows that need not wait.
 
         With held rows, the journal does not say which rows of an interrupted turn a predecessor wrote. The remaining
@@ -260,7 +260,7 @@ class Worker:
         left, rows = hold.take(batch.rows, self.core.contexts, batch.watermark_ns)
         self._emit_after(target, batch, left, rows)
 
-    def _emit_after(self, target: Target, batch: Batch, left: Rows, rows: Rows) -> None:
+    def _emit_after(self, target: Target, batch: TurnBatch, left: Rows, rows: Rows) -> None:
         """Emit the held rows, then the others."""
         if len(left):
             self._emit_all(target._replace(held=True), batch, left)
@@ -270,7 +270,7 @@ class Worker:
     def _let_go(self) -> None:
         """At the end: emit all held rows."""
         for number, hold in self._holds.items():
-            batch, left = Batch(empty_rows(), self.core.watermark_ns + 1), hold.end(self.core.contexts)
+            batch, left = TurnBatch(empty_rows(), self.core.watermark_ns + 1), hold.end(self.core.contexts)
             self._emit_after(Target(number, self.renders[number][0]), batch, left, batch.rows)
 
     def _give_up_held(self) -> None:
@@ -283,7 +283,7 @@ class Worker:
         cells = len(rows.data) // max(len(rows), 1) if rows.blobs.any() else 0
         return max(1, min(COLUMN_ROWS_PER_RECORD, self.results.capacity // 4 // (COLUMN_BYTES + cells)))
 
-    def _emit_part(self, target: Target, batch: Batch, rows: Rows, final: bool) -> None:
+    def _emit_part(self, target: Target, batch: TurnBatch, rows: Rows, final: bool) -> None:
         number, name = target.number, target.name
         if name == "columns" and self._hides:
             rows = rows.compact()
@@ -328,7 +328,7 @@ class Worker:
         self.state["held"][number] -= np.uint64(held)
         logger(f"worker-{self.index}").error("worker.row_too_large", render=self.renders[number][0])
 
-    def _emit_topics(self, target: Target, batch: Batch) -> None:
+    def _emit_topics(self, target: Target, batch: TurnBatch) -> None:
         """Emit for a ZeroMQ sink. Only events with subscribers are rendered."""
         interest = self.control.interest
         rows = batch.rows
@@ -350,7 +350,7 @@ class Worker:
             header["covered"] = covered
             self._write(header, b"", [])
 
-    def _header(self, batch: Batch, number: int, rows: int, topic: int = ALL, final: bool = True) -> Array:
+    def _header(self, batch: TurnBatch, number: int, rows: int, topic: int = ALL, final: bool = True) -> Array:
         header = np.zeros(1, RESULT)
         header["watermark_ns"], header["rows"], header["render"] = batch.watermark_ns, rows, number
         header["topic"], header["final"] = topic, final

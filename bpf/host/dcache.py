@@ -22,7 +22,7 @@ AGREE = 3
 """Minimum number of names, in different buckets, that must agree."""
 
 
-class Table(NamedTuple):
+class NameCache(NamedTuple):
     """Address of the first bucket, and the shift that converts a hash to a bucket number."""
 
     address: int
@@ -46,17 +46,17 @@ def name_hash(folder: int, name: bytes) -> int:
     return ((y ^ x * GOLDEN_RATIO & ALL) * GOLDEN_RATIO & ALL) >> 32
 
 
-def table_of(samples: Iterable[bytes]) -> Table | None:
+def table_of(samples: Iterable[bytes]) -> NameCache | None:
     """The table on which most of the samples (NAME_SAMPLE[1] each) agree; None if too few agree or the kernel uses
     another hash.
     """
-    found: Counter[Table] = Counter()
+    found: Counter[NameCache] = Counter()
     for sample in {bytes(s) for s in samples}:
         row = np.frombuffer(sample, NAME_SAMPLE)[0]
         if not row["bucket"] or name_hash(int(row["folder"]), row["name"].tobytes()[: row["length"]]) != row["hash"]:
             continue
         for shift in range(LEAST_SHIFT, MAX_SHIFT + 1):
-            found[Table(int(row["bucket"]) - 8 * (int(row["hash"]) >> shift), shift)] += 1
+            found[NameCache(int(row["bucket"]) - 8 * (int(row["hash"]) >> shift), shift)] += 1
     ranked = found.most_common(2)
     if not ranked or ranked[0][1] < AGREE or (len(ranked) > 1 and ranked[1][1] == ranked[0][1]):
         return None

@@ -17,7 +17,7 @@ HIDDEN = "hidden"
 LINE = re.compile(rb"^([0-9a-f]+) (\w) (\S+)(?:\t\[(\S+)\])?$", re.MULTILINE)
 
 
-class Place(NamedTuple):
+class SymbolPlace(NamedTuple):
     """The function that contains an address."""
 
     symbol: str
@@ -63,12 +63,12 @@ class Symbols:
         )
         return [address for address, _, _ in found], [(name, owner or KERNEL) for _, name, owner in found]
 
-    def place(self, address: int, text: range, modules: Iterable[tuple[int, int, str]]) -> Place:
+    def place(self, address: int, text: range, modules: Iterable[tuple[int, int, str]]) -> SymbolPlace:
         """The owner and function of an address. `text`: the kernel's text; `modules`: (address, bytes, name)."""
         known = (name for first, size, name in modules if first <= address < first + size)
         owner = KERNEL if address in text else next(known, "")
         addresses, names = self._sorted
         at = bisect_right(addresses, address) - 1
         if owner and at >= 0 and names[at][1] == owner:
-            return Place(names[at][0], address - addresses[at], owner)
-        return Place("", 0, owner or HIDDEN)
+            return SymbolPlace(names[at][0], address - addresses[at], owner)
+        return SymbolPlace("", 0, owner or HIDDEN)

@@ -27,7 +27,7 @@ import numpy as np
 from headrace.bpf import layout
 from headrace.bpf.host import probes
 from headrace.bpf.host.btf import Btf, BtfError
-from headrace.bpf.host.symbols import KERNEL, SYMBOLS, Place, Symbols
+from headrace.bpf.host.symbols import KERNEL, SYMBOLS, SymbolPlace, Symbols
 from headrace.bpf.load.loader import Programs
 from headrace.bpf.mapped import MappedArray
 from headrace.bpf.programs.source import PEEK
@@ -70,7 +70,7 @@ class Module(NamedTuple):
     address: int
 
 
-class Memory:
+class KernelMemory:
     """Reads kernel memory in words."""
 
     def __init__(self, programs: Programs) -> None:
@@ -124,7 +124,7 @@ class Integrity:
     """
 
     def __init__(self, programs: Programs, btf: Btf) -> None:
-        self._memory = Memory(programs)
+        self._memory = KernelMemory(programs)
         self._btf = btf
         tells = {event: programs.function_fd(f"tell_{event}") for event in programs.wanted.checked}
         self._tells = {event: TestRun(fd) for event, fd in tells.items() if fd is not None}
@@ -290,7 +290,7 @@ class Integrity:
                     ),
                 )
 
-    def _place(self, address: int) -> Place:
+    def _place(self, address: int) -> SymbolPlace:
         if self._now is None:
             lines = map(str.split, _lines(self._listed))
             modules = [(int(line[5], 16), int(line[1]), line[0]) for line in lines]

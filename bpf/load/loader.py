@@ -20,7 +20,7 @@ from headrace.bpf.host.btf import Btf, BtfError
 from headrace.bpf.mapped import MappedArray
 from headrace.bpf.programs import compiler, link, rows, source
 from headrace.bpf.programs.looks import LOOKS, PROGRAMS, WALK
-from headrace.bpf.programs.source import HERE, Wanted
+from headrace.bpf.programs.source import HERE, WantedPrograms
 from headrace.bpf.syscall import KPROBE, RAW_TRACEPOINT, TRACEPOINT
 from headrace.bpf.tables.catalogue import LIFECYCLE, SYS_EXIT, Call, Event, catalogue
 from headrace.bpf.test_run import TestRun
@@ -55,7 +55,7 @@ class RefusedError(LoadError):
 class Programs:
     """The loaded programs and their maps. close() detaches and frees them."""
 
-    def __init__(self, wanted: Wanted, btf: Btf, kept: Path | None = None, whole: bool = False) -> None:
+    def __init__(self, wanted: WantedPrograms, btf: Btf, kept: Path | None = None, whole: bool = False) -> None:
         """Raises LoadError. `kept`: cache folder for compiled programs (bpf/programs/compiler.py); `whole`: raise
         RefusedError if the kernel rejects any program, even one that only some events need.
         """

@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace.bpf import layout
 from headrace.bpf.programs.looks import LOOKS, MULTIPLEXED, PROGRAMS, VARIANTS, Look
-from headrace.bpf.programs.source import Wanted
+from headrace.bpf.programs.source import WantedPrograms
 from headrace.bpf.tables.catalogue import Call, descriptor_of
 from headrace.bpf.tables.reads import MESSAGES, Blob, commanded
 from headrace.bpf.tables.shown import commands_of
@@ -24,7 +24,7 @@ THROUGH = frozenset(look.call for look in LOOKS if look.program == MULTIPLEXED)
 ANY_RESULT = -(2**63), 2**63 - 1
 
 
-def of_call(call: Call, wanted: Wanted, bounds: tuple[int, int] = ANY_RESULT) -> np.ndarray[Any, Any]:
+def of_call(call: Call, wanted: WantedPrograms, bounds: tuple[int, int] = ANY_RESULT) -> np.ndarray[Any, Any]:
     """The row of a call, CALL[1]. `bounds`: minimum and maximum result for which the call is recorded."""
     row = np.zeros(1, layout.CALL)
     row["arguments"], row["event"] = len(call.arguments), call.event.id

@@ -131,7 +131,7 @@ RECORDED = {
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedPrograms:
     """What a run requests from the kernel."""
 
     events: tuple[Event, ...]
@@ -204,7 +204,7 @@ class Wanted:
         )
 
 
-def entries(wanted: Wanted, defined: dict[str, int]) -> dict[str, str]:
+def entries(wanted: WantedPrograms, defined: dict[str, int]) -> dict[str, str]:
     """The programs that handle the entries of calls, by call."""
     found = {name: f"enter_{name}" for name in ENTRY_CALLS if f"WANT_{name.upper()}" in defined}
     if "WANT_ROOMS" in defined:
@@ -218,7 +218,7 @@ def numbers(scope: Scope) -> list[int]:
     return [int(found[1]) for found in NUMBER.finditer(scope.c_container() + scope.c_source())]
 
 
-def joined(wanted: Wanted, machine: str) -> str:
+def joined(wanted: WantedPrograms, machine: str) -> str:
     """The complete source, with the conditions of scope and events compiled in. Scope numbers are left as
     placeholders, so programs compiled for one process can be reused for another.
     """
@@ -289,7 +289,7 @@ def _has_helper(btf: Btf, name: str) -> bool:
     return True
 
 
-def defines(wanted: Wanted, cpus: int, kernel: dict[str, int], prepare_exec: bool) -> dict[str, int]:
+def defines(wanted: WantedPrograms, cpus: int, kernel: dict[str, int], prepare_exec: bool) -> dict[str, int]:
     """Constants by name: offsets, sizes, event ids, and requested features."""
     names = {e.name for e in wanted.events}
     found = dict(kernel)

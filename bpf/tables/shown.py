@@ -77,7 +77,7 @@ def parse(text: str) -> Shown:
 
 
 @dataclass
-class Table:
+class ShownArguments:
     """The whole table: by (call, argument), by globs of calls, by type, and the commands of each call."""
 
     named: dict[tuple[str, str], Shown] = field(default_factory=dict)
@@ -87,9 +87,9 @@ class Table:
 
 
 @cache
-def table() -> Table:
+def table() -> ShownArguments:
     """The table, read once."""
-    found = Table()
+    found = ShownArguments()
     current: list[Commands] = []
     for line in TABLE.read_text().splitlines():
         if not line or line.startswith("#"):

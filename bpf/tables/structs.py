@@ -52,7 +52,7 @@ class Struct:
 
 
 @dataclass(frozen=True)
-class Place:
+class MemberPlace:
     """Position of a member. `size` includes all of its elements."""
 
     member: Member
@@ -66,7 +66,7 @@ class Layout:
     """The layout of a struct in one ABI."""
 
     struct: Struct
-    places: tuple[Place, ...]
+    places: tuple[MemberPlace, ...]
     size: int
     align: int
 
@@ -106,7 +106,7 @@ def layout_of(name: str, compat: bool) -> Layout:
         size, own = _size(member.type, compat)
         offset = -(-offset // own) * own
         whole = size * (1 if member.count is None else member.count)
-        places.append(Place(member, offset, whole, size))
+        places.append(MemberPlace(member, offset, whole, size))
         offset, align = offset + whole, max(align, own)
     return Layout(struct, tuple(places), -(-offset // align) * align, align)
 

@@ -19,7 +19,7 @@ PARTS = 3
 FORMATS = ("json", "columns", "arrow")
 
 
-class Header(msgspec.Struct):
+class MessageHeader(msgspec.Struct):
     """The second part of a message."""
 
     publisher: str
@@ -45,7 +45,7 @@ class Message:
     """One message: a batch of events or findings under one topic."""
 
     topic: str
-    header: Header
+    header: MessageHeader
     payload: bytes
 
     def __len__(self) -> int:
@@ -102,7 +102,7 @@ def read_message(parts: list[bytes]) -> Message:
         raise WireError(f"a message of {len(parts)} parts, expected {PARTS}")
     topic, header_part, payload = parts
     try:
-        header = msgspec.json.decode(header_part, type=Header)
+        header = msgspec.json.decode(header_part, type=MessageHeader)
         found = Message(topic.decode(), header, payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(str(error)) from error

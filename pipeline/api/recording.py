@@ -29,7 +29,7 @@ from headrace.workers.views.choice import view_of
 from headrace.workers.views.columns import ColumnsView
 from headrace.workers.views.named import unasked
 from headrace.workers.views.pieces import Lines
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 
 T = TypeVar("T")
 Form = Literal["dicts", "numpy", "arrow", "polars"]
@@ -125,7 +125,7 @@ class Recording:
         selection = _selected(events, known)
         only = None if events == "*" else selection.events
         core = Core(known, 0, 1, Predicates(known, selection.conditions, only))
-        facts = Facts(self.facts.boot_epoch_ns)
+        facts = HostFacts(self.facts.boot_epoch_ns)
         facts.steps.know(recording.last_tables(self._data, self._at)[1])
         options = _Options(self.facts.hidden)
         view = view_of(VIEWS[form], options, known, facts, core.tree, None, nobody, None, unasked, tells=False)

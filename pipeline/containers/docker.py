@@ -16,7 +16,7 @@ from headrace.config.runtimes import Info
 from headrace.pipeline.containers.runtimes import MAX_BYTES, TIMEOUT_S, Happened, Unavailable, of_labels, word
 
 MAX_IMAGES = 256
-PIECE_BYTES, LONGEST_LINE = 4096, 64 << 10
+PIECE_BYTES, MAX_LINE_BYTES = 4096, 64 << 10
 API_VERSION = "1.40"
 """Supported since Docker 19.03 and podman 3."""
 
@@ -32,12 +32,12 @@ def _read_bounded(response: Any, **_: Any) -> None:
 
 
 def _lines(response: Any) -> Iterator[bytes]:
-    """Yield the lines of a stream as they arrive. Raises ValueError if one exceeds LONGEST_LINE."""
+    """Yield the lines of a stream as they arrive. Raises ValueError if one exceeds MAX_LINE_BYTES."""
     rest = b""
     for piece in response.iter_content(PIECE_BYTES):
         *whole, rest = (rest + piece).split(b"\n")
         yield from filter(None, whole)
-        if len(rest) > LONGEST_LINE:
+        if len(rest) > MAX_LINE_BYTES:
             raise ValueError("too long")
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from headrace.bpf.layout import RUNTIMES
 from headrace.config.runtimes import FAILED, FREE, KNOWN, PENDING, UNKNOWN, Endpoint, Info
 from headrace.pipeline.containers.accounts import Accounts
-from headrace.pipeline.containers.enrichment import ACCOUNTS, CONTAINER, ENTRIES, Table, key_of, requests
+from headrace.pipeline.containers.enrichment import ACCOUNTS, CONTAINER, ENTRIES, ContainerTable, key_of, requests
 from headrace.pipeline.containers.runtimes import Runtime, Unavailable
 from headrace.pipeline.process import heap, privilege
 from headrace.pipeline.process.logs import logger
@@ -37,7 +37,7 @@ from headrace.pipeline.transport.shm import Segment
 TICK_MS = 50
 MAX_WAITING = 1024
 """Maximum length of the queue of ids per thread, and of the queue of answers to the main loop."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 30.0
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.25, 30.0
 RECONNECT_S = 1.0
 RECHECK_S, ATTEND_S = 1.0, 0.1
 PAUSE_OF_ALL_S = 0.005
@@ -53,7 +53,7 @@ MEMORY_BYTES = 1 << 30
 
 
 @dataclass(slots=True)
-class Wanted:
+class Lookup:
     """A container (or account) that was requested."""
 
     runtime: int
@@ -176,10 +176,10 @@ def client(endpoint: Endpoint, labels: tuple[str, ...]) -> Runtime:
 class Enricher:
     """State of the main loop."""
 
-    def __init__(self, table: Table, endpoints: tuple[Endpoint, ...], labels: tuple[str, ...]) -> None:
+    def __init__(self, table: ContainerTable, endpoints: tuple[Endpoint, ...], labels: tuple[str, ...]) -> None:
         self._table, self._endpoints = table, endpoints
         self.said = Mailbox()
-        self._wanted: dict[bytes, Wanted] = {}
+        self._wanted: dict[bytes, Lookup] = {}
         self._rechecked = self._attended = time.monotonic()
         runtimes = [*(client(endpoint, labels) for endpoint in endpoints), Accounts()]
         self._askers = [Asker(i, runtime, self.said) for i, runtime in enumerate(runtimes)]
@@ -189,7 +189,7 @@ class Enricher:
             # entries of a predecessor: look those up again that are not known, a few at a time
             state = int(entry["state"])
             due = 0.0 if state == KNOWN else now + len(self._wanted) * PAUSE_OF_ALL_S
-            self._wanted[entry["key"].tobytes()] = Wanted(int(entry["runtime"]), now, state, due=due)
+            self._wanted[entry["key"].tobytes()] = Lookup(int(entry["runtime"]), now, state, due=due)
         table.change()
 
     def start(self) -> None:
@@ -205,7 +205,7 @@ class Enricher:
         if len(self._wanted) >= ENTRIES:
             self._table.count("evicted")
             self._forget(next(iter(self._wanted)))
-        self._wanted[key] = Wanted(runtime, time.monotonic())
+        self._wanted[key] = Lookup(runtime, time.monotonic())
         if not is_there:
             self._table.put(key, PENDING, Info(), runtime)
         self._ask(key)
@@ -227,7 +227,7 @@ class Enricher:
         if not wanted.waiting:
             self._settle(key, wanted)
 
-    def _has(self, position: int, wanted: Wanted) -> bool:
+    def _has(self, position: int, wanted: Lookup) -> bool:
         """Whether the runtime at `position` may know it. The last position is that of the host's accounts."""
         of_accounts = wanted.runtime == ACCOUNTS
         if position == len(self._endpoints):
@@ -235,7 +235,7 @@ class Enricher:
         name = RUNTIMES[wanted.runtime] if wanted.runtime < len(RUNTIMES) else ""
         return not of_accounts and name in ("", self._endpoints[position].runtime)
 
-    def _fail(self, wanted: Wanted, position: int, reason: str) -> None:
+    def _fail(self, wanted: Lookup, position: int, reason: str) -> None:
         self._table.count("timeouts" if reason == "timeout" else "failures")
         wanted.waiting.discard(position)
         wanted.reason = reason
@@ -264,7 +264,7 @@ class Enricher:
             else:
                 self._answered(key, wanted, said)
 
-    def _answered(self, key: bytes, wanted: Wanted, said: Said) -> None:
+    def _answered(self, key: bytes, wanted: Lookup, said: Said) -> None:
         waited = said.position in wanted.waiting
         if waited:
             self._table.count("answered")
@@ -279,13 +279,13 @@ class Enricher:
         if waited and not wanted.waiting:
             self._settle(key, wanted)
 
-    def _settle(self, key: bytes, wanted: Wanted) -> None:
+    def _settle(self, key: bytes, wanted: Lookup) -> None:
         """All runtimes have answered or failed, and none knows the container: schedule the next lookup."""
         now = time.monotonic()
         if wanted.state == KNOWN and not wanted.reason:
             wanted.gone = wanted.gone or now + GONE_S  # the known data stays in the table until then
             return
-        wanted.due, wanted.pause = now + wanted.pause, min(2 * wanted.pause, LONGEST_PAUSE_S)
+        wanted.due, wanted.pause = now + wanted.pause, min(2 * wanted.pause, MAX_PAUSE_S)
         if wanted.state != KNOWN:
             wanted.state = FAILED if wanted.reason else UNKNOWN
             self._table.put(key, wanted.state, Info(reason=wanted.reason), wanted.runtime)
@@ -347,7 +347,7 @@ def prepare(plan: Plan, source: InheritedFd) -> None:
 def run(plan: Plan, source: InheritedFd) -> None:
     """Run the enricher until all workers have ended."""
     control = attach_control(plan)
-    enricher = Enricher(Table(Segment(name=plan.enrichment)), plan.endpoints, plan.container_labels)
+    enricher = Enricher(ContainerTable(Segment(name=plan.enrichment)), plan.endpoints, plan.container_labels)
     heap.share()
     enricher.start()
     logger("enricher").debug("enricher.started", runtimes=[str(endpoint) for endpoint in plan.endpoints])

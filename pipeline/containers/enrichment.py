@@ -29,7 +29,7 @@ import msgspec
 import numpy as np
 
 from headrace.bpf.layout import RUNTIMES
-from headrace.config.runtimes import FREE, PENDING, STATES, Answer, Info
+from headrace.config.runtimes import FREE, PENDING, STATES, Info, RuntimeAnswer
 from headrace.pipeline.transport.clock import boottime_ns
 from headrace.pipeline.transport.doorbell import AGAIN_S, InheritedFd, Questions
 from headrace.pipeline.transport.shm import Array, Segment
@@ -65,7 +65,7 @@ MAX_UNANSWERED = 1024
 TRIES = 100
 
 
-NOTHING_YET = Answer()
+NOTHING_YET = RuntimeAnswer()
 
 
 def container_key(name: bytes) -> bytes:
@@ -82,7 +82,7 @@ def key_of(name: str) -> bytes:
     return container_key(found) if len(found) == ID_BYTES and found.hex() == name else b""
 
 
-class Table:
+class ContainerTable:
     """The table in its segment."""
 
     def __init__(self, segment: Segment) -> None:
@@ -107,7 +107,7 @@ class Table:
         first = zlib.crc32(key)
         return ((first + i) % ENTRIES for i in range(PROBES))
 
-    def get(self, key: bytes) -> Answer | None:
+    def get(self, key: bytes) -> RuntimeAnswer | None:
         """The entry of a container; None if it is not in the table."""
         for place in self.places(key):
             entry = self.entries[place]
@@ -120,7 +120,7 @@ class Table:
                 state, since_ns = int(entry["state"]), int(entry["since_ns"])
                 data = entry["data"][: int(entry["bytes"])].tobytes()
                 if int(self._sequences[place]) == sequence:
-                    return Answer(state, msgspec.msgpack.decode(data, type=Info), since_ns)
+                    return RuntimeAnswer(state, msgspec.msgpack.decode(data, type=Info), since_ns)
         return None
 
     def states(self) -> dict[str, int]:
@@ -206,13 +206,13 @@ def encoded(info: Info) -> bytes:
 TEXTS = ("name", "image", "digest", "pod", "namespace", "pod_uid", "reason")
 
 
-class Client:
+class ContainerClient:
     """A worker's access to the table and the request pipe. Caches answers until the table changes."""
 
     def __init__(self, segment: str, requests: InheritedFd) -> None:
-        self._table = Table(Segment(name=segment))
+        self._table = ContainerTable(Segment(name=segment))
         self._questions = Questions(requests, MAX_ASKED)
-        self._known: dict[bytes, Answer] = {}
+        self._known: dict[bytes, RuntimeAnswer] = {}
         self._changes = 0
         self._unanswered: dict[bytes, int] = {}
         """Requested keys that are not in the table yet, with their runtime. A request may get lost and is repeated."""
@@ -239,11 +239,11 @@ class Client:
             else:
                 del self._unanswered[key]
 
-    def of(self, context: Any) -> Answer:
+    def of(self, context: Any) -> RuntimeAnswer:
         """The answer for the container of a context (a CONTEXT scalar, bpf/layout.py)."""
         return self.look(container_key(context["container"].tobytes()), int(context["runtime"]))
 
-    def named(self, name: bytes, runtime: bytes) -> Answer | None:
+    def named(self, name: bytes, runtime: bytes) -> RuntimeAnswer | None:
         """The answer for a container, by the texts of its id and runtime; None if the id is invalid."""
         key, shown = key_of(name.decode("utf-8", "replace")), runtime.decode("utf-8", "replace")
         return self.look(key, RUNTIMES.index(shown) if shown in RUNTIMES else 0) if key else None
@@ -260,7 +260,7 @@ class Client:
         known = self.look(ACCOUNT.pack(word, number, b""), ACCOUNTS).known
         return known.name if known else ""
 
-    def look(self, key: bytes, runtime: int) -> Answer:
+    def look(self, key: bytes, runtime: int) -> RuntimeAnswer:
         """The answer for a key. Requests it if it is not in the table. Never waits."""
         found = self._known.get(key)
         if found is None:
@@ -275,9 +275,9 @@ class Client:
         return found
 
 
-def client(segment: str, requests: InheritedFd | None) -> Client | None:
+def client(segment: str, requests: InheritedFd | None) -> ContainerClient | None:
     """A worker's client; None if enrichment is disabled in this run."""
-    return Client(segment, requests) if requests else None
+    return ContainerClient(segment, requests) if requests else None
 
 
 def requests(fd: int) -> Iterator[tuple[bytes, int]]:

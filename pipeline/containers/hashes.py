@@ -46,15 +46,15 @@ ENTRY = np.dtype([("key", "<u8", 3), ("state", "<u8"), ("digest", "u1", 32)])
 ENTRIES = 4096
 PROBES = 8
 REQUEST = struct.Struct("<QQQII")
-LONGEST_PATH = select.PIPE_BUF - REQUEST.size
+MAX_PATH_BYTES = select.PIPE_BUF - REQUEST.size
 """Longest path in a request. A request fits into PIPE_BUF, so its write is atomic."""
-LARGEST_FILE = 1 << 30
+MAX_FILE_BYTES = 1 << 30
 NONE, KNOWN = 0, 1
 REASONS = {2: "gone", 3: "changed", 4: "too large", 5: "not read", 6: "file system", 7: "too slow"}
 GONE, CHANGED, TOO_LARGE, NOT_READ, SERVED, TOO_SLOW = REASONS
 POLL_MS, BUSY_S = 100, 0.02
 DEADLINE_S = 10.0
-"""Deadline for one file. A file of LARGEST_FILE bytes takes about two seconds from the page cache."""
+"""Deadline for one file. A file of MAX_FILE_BYTES bytes takes about two seconds from the page cache."""
 MAX_STUCK, MAX_WAITING = 8, 4096
 """MAX_STUCK: number of abandoned threads at which the hasher stops reading files. MAX_WAITING: maximum number of queued
 requests."""
@@ -68,7 +68,7 @@ class Key(NamedTuple):
     ctime_ns: int
 
 
-class Request(NamedTuple):
+class HashRequest(NamedTuple):
     """A request to hash a file."""
 
     key: Key
@@ -76,12 +76,12 @@ class Request(NamedTuple):
     path: bytes
 
     def packed(self) -> bytes:
-        """Encoded for the pipe. Truncates the path to LONGEST_PATH."""
-        path = self.path[:LONGEST_PATH]
+        """Encoded for the pipe. Truncates the path to MAX_PATH_BYTES."""
+        path = self.path[:MAX_PATH_BYTES]
         return REQUEST.pack(*self.key, self.pid, len(path)) + path
 
 
-class Table:
+class HashTable:
     """The table of digests in a segment."""
 
     def __init__(self, segment: Segment) -> None:
@@ -125,12 +125,12 @@ class Table:
         entry["state"] = state
 
 
-class Client:
+class HashClient:
     """A worker's access to the table and the request pipe."""
 
     def __init__(self, plan: Plan) -> None:
         assert plan.hash_requests is not None
-        self._table = Table(Segment(name=plan.hashes))
+        self._table = HashTable(Segment(name=plan.hashes))
         self._questions = Questions(plan.hash_requests, ENTRIES)
 
     def look(self, key: tuple[int, int, int]) -> tuple[bytes, str] | None:
@@ -142,11 +142,11 @@ class Client:
 
     def ask(self, key: tuple[int, int, int], pid: int, path: bytes) -> None:
         """Request the digest of a file."""
-        request = Request(Key(*key), pid, path)
+        request = HashRequest(Key(*key), pid, path)
         self._questions.ask(request.key, request.packed())
 
 
-def _named(request: Request, remote: bool) -> Iterator[int]:
+def _named(request: HashRequest, remote: bool) -> Iterator[int]:
     """Yield O_PATH descriptors of candidates for the file. Does not access the files themselves."""
     with contextlib.suppress(OSError):
         yield os.open(f"/proc/{request.pid}/exe", os.O_PATH | os.O_CLOEXEC)
@@ -168,7 +168,7 @@ def _is(fd: int, key: Key) -> bool:
 
 
 def _digest(fd: int, key: Key) -> tuple[int, bytes]:
-    if os.fstat(fd).st_size > LARGEST_FILE:
+    if os.fstat(fd).st_size > MAX_FILE_BYTES:
         return TOO_LARGE, bytes(32)
     try:
         with open(f"/proc/self/fd/{fd}", "rb") as file:
@@ -178,7 +178,7 @@ def _digest(fd: int, key: Key) -> tuple[int, bytes]:
     return (KNOWN, digest) if _is(fd, key) else (CHANGED, bytes(32))
 
 
-def digest_of(request: Request, remote: bool = False) -> tuple[int, bytes]:
+def digest_of(request: HashRequest, remote: bool = False) -> tuple[int, bytes]:
     """(state, SHA-256) of a requested file. `remote`: also hash files served by user space or another host."""
     seen = (mount for pid in (request.pid, "self") for mount in mounts(pid))
     if not remote and any(mount.is_served and mount.device == request.key.device for mount in seen):
@@ -193,7 +193,7 @@ def digest_of(request: Request, remote: bool = False) -> tuple[int, bytes]:
     return GONE, bytes(32)
 
 
-def requests(fd: int) -> Iterator[Request]:
+def requests(fd: int) -> Iterator[HashRequest]:
     """Yield all requests in the pipe."""
     while True:
         try:
@@ -203,13 +203,13 @@ def requests(fd: int) -> Iterator[Request]:
         if len(head) < REQUEST.size:
             return
         device, inode, ctime_ns, pid, length = REQUEST.unpack(head)
-        yield Request(Key(device, inode, ctime_ns), pid, os.read(fd, length) if length else b"")
+        yield HashRequest(Key(device, inode, ctime_ns), pid, os.read(fd, length) if length else b"")
 
 
 class Reading(NamedTuple):
     """A file that a thread is reading."""
 
-    request: Request
+    request: HashRequest
     until: float
     answer: SimpleQueue[tuple[int, bytes]]
 
@@ -217,15 +217,15 @@ class Reading(NamedTuple):
 class Hasher:
     """Handles requests, one file at a time. A read that hangs delays the next request by at most DEADLINE_S."""
 
-    def __init__(self, table: Table, read: Callable[[Request], tuple[int, bytes]]) -> None:
+    def __init__(self, table: HashTable, read: Callable[[HashRequest], tuple[int, bytes]]) -> None:
         """`read` computes (state, digest) of a request, like digest_of()."""
         self._table, self._read = table, read
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[HashRequest] = deque()
         self._reading: Reading | None = None
         self._stuck: list[threading.Thread] = []
         self._thread: threading.Thread | None = None
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: HashRequest) -> None:
         """Queue a request unless its result is already in the table."""
         if self._table.get(request.key)[0] in (NONE, GONE) and len(self._waiting) < MAX_WAITING:
             self._waiting.append(request)
@@ -255,7 +255,7 @@ class Hasher:
         """Whether a file is being read."""
         return self._reading is not None
 
-    def _begin(self, request: Request) -> None:
+    def _begin(self, request: HashRequest) -> None:
         if self._table.get(request.key)[0] not in (NONE, GONE):
             return
         self._stuck = [thread for thread in self._stuck if thread.is_alive()]
@@ -289,7 +289,7 @@ def prepare(plan: Plan, source: InheritedFd) -> None:
 def run(plan: Plan, source: InheritedFd) -> None:
     """Run the hasher until all workers have ended."""
     control = attach_control(plan)
-    hasher = Hasher(Table(Segment(name=plan.hashes)), lambda request: digest_of(request, plan.hashes_remote))
+    hasher = Hasher(HashTable(Segment(name=plan.hashes)), lambda request: digest_of(request, plan.hashes_remote))
     poll = select.poll()
     poll.register(source.fd, select.POLLIN)
     while not all(worker.peek("ended").all() for worker in control.workers):

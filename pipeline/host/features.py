@@ -260,7 +260,7 @@ def trial(cache: Path, shards: int) -> tuple[list[Finding], frozenset[str]]:
     """
     name = "programs"
     events = tuple(e for e in catalogue().by_id.values() if e.hook is not None and not event_lack(e))
-    wanted = source.Wanted(events=events, scope=scope.parse((), 0, command=True), shards=shards)
+    wanted = source.WantedPrograms(events=events, scope=scope.parse((), 0, command=True), shards=shards)
     try:
         programs = loader.Programs(wanted, _kernel_btf(), cache)
     except loader.LoadError as error:

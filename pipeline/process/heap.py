@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-LARGEST_FROM_HEAP = 32 << 20
+MAX_FROM_HEAP = 32 << 20
 """The maximum that glibc allows (HEAP_MAX_SIZE / 2)."""
 KEPT_FREE = 64 << 20
 
@@ -16,7 +16,7 @@ def keep() -> None:
     By default glibc maps and unmaps large blocks: each array of a turn costs a page fault per 4 KiB, nearly half of a
     worker's time under high load (decisions/0010). Does nothing with C libraries that have no mallopt.
     """
-    _set(M_MMAP_THRESHOLD, LARGEST_FROM_HEAP)
+    _set(M_MMAP_THRESHOLD, MAX_FROM_HEAP)
     _set(M_TRIM_THRESHOLD, KEPT_FREE)
 
 

@@ -41,7 +41,7 @@ RETRY_MS = 1
 
 
 @dataclass
-class Held:
+class PendingRecord:
     """A record of a result ring that at least one sink still needs."""
 
     end: int
@@ -56,11 +56,11 @@ class Held:
 
 
 @dataclass
-class Source:
+class ResultSource:
     """One worker's result ring: the read position, and the records read but not yet released."""
 
     read: int
-    held: deque[Held] = field(default_factory=deque)
+    held: deque[PendingRecord] = field(default_factory=deque)
 
 
 class Publisher:
@@ -90,7 +90,7 @@ class Publisher:
         for i, ring in enumerate(self.rings):
             position = int(self.state["release"][i])
             ring.release(position)
-            self.sources.append(Source(position))
+            self.sources.append(ResultSource(position))
             self._repeat_until.append(int(self.state["read"][i]))
         self._lock = threading.Lock()
         self._mergers = {
@@ -127,12 +127,12 @@ class Publisher:
         sink.take_up()
         return sink
 
-    def _release(self, held: list[Held]) -> None:
+    def _release(self, held: list[PendingRecord]) -> None:
         with self._lock:
             for one in held:
                 one.users -= 1
 
-    def _finished(self, held: list[Held]) -> None:
+    def _finished(self, held: list[PendingRecord]) -> None:
         """A sink is done with its records. Called from the sink's thread; wakes the main loop, which releases them."""
         self._release(held)
         self.plan.publisher_bell.ring()
@@ -147,13 +147,13 @@ class Publisher:
                     break
                 took = True
                 source.read = record.next
-                held = Held(record.next)
+                held = PendingRecord(record.next)
                 source.held.append(held)
                 if record.kind == BATCH:
                     self._sort_in(index, read(record.payload), held)
         return took
 
-    def _sort_in(self, index: int, result: Result, held: Held) -> None:
+    def _sort_in(self, index: int, result: Result, held: PendingRecord) -> None:
         render = int(result.header["render"])
         repeated = held.end <= self._repeat_until[index]
         held.users, held.render = 1, render
@@ -182,7 +182,7 @@ class Publisher:
                     self._offer(parts[0].result, merge(parts), rows, held, repeated)
                 self._release([part.token[0] for part in parts if part.whole])
 
-    def _offer(self, result: Result, gather: Gather, rows: int, held: list[Held], repeated: bool) -> None:
+    def _offer(self, result: Result, gather: Gather, rows: int, held: list[PendingRecord], repeated: bool) -> None:
         """Queue a batch for every sink of this render. Its records are released when the last sink is done."""
         render = int(result.header["render"])
         topic, covered = int(result.header["topic"]), int(result.header["covered"])
@@ -217,7 +217,7 @@ class Publisher:
             record.stayed.below += count.below
             record.published += part.last - part.first - count.folded - count.below
 
-    def _queue(self, sink: int, offer: Offer, held: list[Held]) -> None:
+    def _queue(self, sink: int, offer: Offer, held: list[PendingRecord]) -> None:
         """Queue findings for a sink. The records that they come from are not released before the sink is done: a
         successor reads them again, and nothing that was only queued is lost.
         """
@@ -228,7 +228,7 @@ class Publisher:
             self.sinks[sink].counts.repeated += offer.rows
         self._blocked[sink].append(replace(offer, done=lambda: self._finished(held)))
 
-    def _send_lines(self, lines: list[bytes], held: Sequence[Held] = (), repeated: bool = False) -> None:
+    def _send_lines(self, lines: list[bytes], held: Sequence[PendingRecord] = (), repeated: bool = False) -> None:
         """Queue findings in each sink's format. For ZeroMQ, consecutive lines of one topic form one message."""
         for i, sink in enumerate(self.sinks):
             if not sink.output.of_findings or not lines:

@@ -51,7 +51,7 @@ TICK_S, IDLE_TICK_S = 0.02, 0.5
 EX_UNAVAILABLE = 69
 
 
-class Run:
+class LiveRun:
     """One live run."""
 
     def __init__(self, request: Request) -> None:
@@ -93,7 +93,7 @@ class Run:
             colour=coloured(request.sinks),
             columns=terminal_columns(request.sinks),
         )
-        self._facts = recording.Facts(
+        self._facts = recording.RecordingFacts(
             boot_epoch_ns=host.boot_epoch_ns,
             nodename=os.uname().nodename,
             cpus=host.cpus,
@@ -105,7 +105,7 @@ class Run:
             events=tuple(event.name for event in self._traced.events),
             reads=tuple(name for name in READS if getattr(settings, name)),
             narrowed=_narrowed(request.early(self._traced)),
-            users=recording.Users(*USERS.known()),
+            users=recording.RecordedUsers(*USERS.known()),
         )
 
     @property
@@ -310,7 +310,7 @@ def _narrowed(early: Sequence[Condition]) -> dict[str, str]:
 
 def live(request: Request) -> Outcome:
     """Trace this host."""
-    return Run(request).run()
+    return LiveRun(request).run()
 
 
 def write_ledger(ledger: Ledger, path: str) -> None:

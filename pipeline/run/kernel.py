@@ -74,7 +74,7 @@ class Kernel:
             btf = Btf.of_kernel()
         except BtfError as error:
             raise loader.LoadError(str(error), NO_BTF) from error
-        wanted = source.Wanted(
+        wanted = source.WantedPrograms(
             events=selection.events,
             scope=span,
             shards=settings.workers,
@@ -93,7 +93,7 @@ class Kernel:
         """Capabilities that the supervisor and the reader must keep to use maps and programs."""
         self.cpus = self.programs.cpus
         self._produced = watermark.produced(self.programs.map_fd("produced"), self.cpus)
-        self._marks = watermark.Marks(self.programs.map_fd("marks"), self.cpus, self.programs.slots)
+        self._marks = watermark.Watermarks(self.programs.map_fd("marks"), self.cpus, self.programs.slots)
         self._fds: list[tuple[int, int]] = []
         self._mappings: list[PerfRing] = []
         wake_bytes = min(WAKE_BYTES, settings.perf_pages * perf.PAGE // WAKE_FRACTION)

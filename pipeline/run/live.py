@@ -27,7 +27,7 @@ TIMEOUT_S = 0.2
 """Time that a run waits for a slow client."""
 PATIENCE_S = 10.0
 """Time that a client waits for the answer. The supervisor answers between two checks of the pipeline."""
-LONGEST_LEDGER = 16 << 20
+MAX_LEDGER_BYTES = 16 << 20
 SHOWN = ("produced", "delivered", "filtered", "lost", "dropped", "rejected")
 HEADER_EVERY = 20
 
@@ -114,7 +114,7 @@ def ask(path: Path) -> Ledger | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking, contextlib.suppress(OSError):
         asking.settimeout(PATIENCE_S)
         asking.connect(str(path))
-        while len(data) < LONGEST_LEDGER and time.monotonic() < until and (piece := asking.recv(1 << 16)):
+        while len(data) < MAX_LEDGER_BYTES and time.monotonic() < until and (piece := asking.recv(1 << 16)):
             data += piece
     with contextlib.suppress(msgspec.DecodeError, msgspec.ValidationError):
         return msgspec.json.decode(data, type=Ledger)

@@ -28,11 +28,11 @@ SHORT = {"left_out": "left out", "not_covered": "not covered"}
 """Words for the ledger's counters of signatures that are missing from a set or not fully covered."""
 
 
-class Refused(Exception):
+class ReloadRefused(Exception):
     """A set cannot be used; the message is the reason."""
 
 
-class Held(NamedTuple):
+class SignatureSet(NamedTuple):
     """A set, the events to trace for it, and whether the kernel must pass all records of them."""
 
     ruleset: Ruleset
@@ -55,7 +55,7 @@ class Reloader:
         self._asked, self._narrowing, self._wider = traced.events, programs.wanted.narrowed, False
         self.count = self.refused = 0
         self.refusal = ""
-        self._held = self._settled = Held(request.ruleset, traced.events, False)
+        self._held = self._settled = SignatureSet(request.ruleset, traced.events, False)
         self._not_covered = 0
 
     def lack(self, event: Event) -> str:
@@ -77,7 +77,7 @@ class Reloader:
         """Reload the signatures. On error, logs the reason and keeps the current set."""
         try:
             self._offer(self._read())
-        except (Refused, NoSharedMemory, OSError) as error:
+        except (ReloadRefused, NoSharedMemory, OSError) as error:
             self._refuse(str(error))
         else:
             self.count, self.refusal = self.count + 1, ""
@@ -86,7 +86,7 @@ class Reloader:
         self.refused, self.refusal = self.refused + 1, why
         logger("supervisor").error("supervisor.signatures_refused", reason=why)
 
-    def _offer(self, held: Held, is_former: bool = False) -> None:
+    def _offer(self, held: SignatureSet, is_former: bool = False) -> None:
         """Offer a set to the workers. If a worker cannot load it, offer the last set that all workers used again."""
         self._ask(_union(self._asked, held.asked), self._wider or held.wider)
 
@@ -124,8 +124,8 @@ class Reloader:
             self._programs.let_pass(False)
         self._asked, self._wider = events, wider
 
-    def _read(self) -> Held:
-        """Read the current set from the files. Converts every error to Refused, so that the run continues."""
+    def _read(self) -> SignatureSet:
+        """Read the current set from the files. Converts every error to ReloadRefused, so that the run continues."""
         try:
             assert self._request.read_rules is not None
             ruleset = self._request.read_rules()
@@ -133,11 +133,11 @@ class Reloader:
                 raise TuningError(f"a signature asks for {what}, which this run does not read; start it again")
             self._generations.make_room()
             asked = self._request.beside(ruleset, self.lack)
-            return Held(ruleset, asked, self._request.narrowed(ruleset) != self._narrowing)
+            return SignatureSet(ruleset, asked, self._request.narrowed(ruleset) != self._narrowing)
         except (Failure, TuningError, TooSoon) as error:
-            raise Refused(str(error)) from error
+            raise ReloadRefused(str(error)) from error
         except Exception as error:  # decision 31
-            raise Refused(f"{type(error).__name__}: {error}") from error
+            raise ReloadRefused(f"{type(error).__name__}: {error}") from error
 
     def add_to(self, ledger: Ledger) -> None:
         """Add the state of the signatures to the ledger."""

@@ -26,7 +26,7 @@ TURNS_IN_RING = 4
 """A turn that is read, one that is written, and frames that stay because some of their rows are not ripe."""
 
 
-def _add_uncovered(ledger: Ledger, rules: Sequence[Rule], facts: recording.Facts) -> None:
+def _add_uncovered(ledger: Ledger, rules: Sequence[Rule], facts: recording.RecordingFacts) -> None:
     """Add the signatures that the recording cannot support, completely or in part."""
     recorded = Recorded(facts.events, facts.reads, facts.narrowed, facts.users is not None)
     gaps = recorded.gaps(rules, catalogue(), ledger.by_event.keys())
@@ -34,7 +34,7 @@ def _add_uncovered(ledger: Ledger, rules: Sequence[Rule], facts: recording.Facts
     ledger.remarks = said(gaps, len(rules))
 
 
-def _recorded_host(facts: recording.Facts) -> Host:
+def _recorded_host(facts: recording.RecordingFacts) -> Host:
     return Host(
         cpus=max(facts.cpus, 1),
         boot_epoch_ns=facts.boot_epoch_ns,

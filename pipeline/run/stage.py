@@ -208,7 +208,7 @@ def reader_stage(target: Callable[..., None], *args: Any, descriptors: int = 0, 
     return Stage("reader", target, args, descriptors, kept=kept)
 
 
-def recorder_stage(path: str, facts: recording.Facts) -> Stage:
+def recorder_stage(path: str, facts: recording.RecordingFacts) -> Stage:
     """The stage that writes a recording. Opens the file with the supervisor's privileges; SinkError if that fails."""
     return Stage(
         "recorder",

@@ -109,7 +109,7 @@ class Pipeline:
         size = Control.bytes_for(workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
         remove_orphans()
         ring, result = Ring.bytes_for(self.settings.ring_bytes), Ring.bytes_for(self.settings.result_bytes)
-        tables = hashes.Table.size() * self.hashes + enrichment.Table.size() * bool(self.endpoints)
+        tables = hashes.HashTable.size() * self.hashes + enrichment.ContainerTable.size() * bool(self.endpoints)
         require_room([size, rings * ring, workers * result, tables])
         control = self._segment(size)
         self.control = Control(control, workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
@@ -118,8 +118,8 @@ class Pipeline:
             self.generations.offer(self.rules)
         self.stages: list[Stage] = []
         self._hash_pipe, self._ask_pipe = _pipe() if self.hashes else None, _pipe() if self.endpoints else None
-        segment = self._segment(enrichment.Table.size()) if self.endpoints else None
-        self.enrichment = enrichment.Table(segment) if segment else None
+        segment = self._segment(enrichment.ContainerTable.size()) if self.endpoints else None
+        self.enrichment = enrichment.ContainerTable(segment) if segment else None
         self.plan = Plan(
             workers=workers,
             cpus=self.host.cpus,
@@ -144,7 +144,7 @@ class Pipeline:
             publisher=uuid.uuid4().hex[:12],
             hashes_remote=self.settings.exec_hash_remote,
             users=self.users,
-            hashes=self._segment(hashes.Table.size()).name if self.hashes else "",
+            hashes=self._segment(hashes.HashTable.size()).name if self.hashes else "",
             hash_requests=self._hash_pipe[1] if self._hash_pipe else None,
             enrichment=segment.name if segment else "",
             enrichment_requests=self._ask_pipe[1] if self._ask_pipe else None,

@@ -26,7 +26,7 @@ Work = Callable[[], tuple[int, bool]]
 """(number of commits of the stage, whether work is waiting for it)."""
 
 
-class Seen(NamedTuple):
+class LastSeen(NamedTuple):
     """Observation of a stage, and the number of checks for which it has not changed."""
 
     pid: int
@@ -55,7 +55,7 @@ class Watchdog:
 
     def __init__(self, control: Control) -> None:
         self._control = control
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, LastSeen] = {}
         self._looked = 0.0
         self._nursery = 0
 
@@ -86,12 +86,12 @@ class Watchdog:
         pid, (commits, waits) = stage.running.pid, self._work(stage.name)
         before, (letter, now) = self._seen.get(stage.name), state(pid)
         if before is None or before.pid != pid:
-            before = Seen(pid, (), 0, commits, 0)
+            before = LastSeen(pid, (), 0, commits, 0)
         # a recorder may block on its disk, so only a stop counts; ignore processes that are being traced
         counts = letter == STOPPED if stage.once else letter != TRACED
         stands = before.stands + 1 if counts and now == before.ran else 0
         hangs = before.hangs + 1 if waits and commits == before.commits else 0
-        self._seen[stage.name] = Seen(pid, now, stands, commits, hangs)
+        self._seen[stage.name] = LastSeen(pid, now, stands, commits, hangs)
         if stands >= STANDS:
             return f"it has not run for {STANDS} s"
         return f"work has waited for it for {HANGS} s" if hangs >= HANGS else ""

@@ -22,7 +22,7 @@ from headrace.pipeline.process.books import Ledger
 from headrace.pipeline.process.plan import MAX_GENERATIONS, TALLY, VALUES, Control
 from headrace.pipeline.process.privilege import stage_ids
 from headrace.pipeline.transport.shm import Segment
-from headrace.workers.detect.detector import RuleSet, unplaced
+from headrace.workers.detect.detector import SentRules, unplaced
 
 
 class TooSoon(Exception):
@@ -79,7 +79,7 @@ class Generations:
         """
         numbers = self._numbered([rule for rule in rules if rule.code])
         generation = self.latest + 1
-        data = msgspec.msgpack.encode(RuleSet(tuple(rules), generation, numbers))
+        data = msgspec.msgpack.encode(SentRules(tuple(rules), generation, numbers))
         segment = Segment(len(data), ids=stage_ids())
         segment.array("u1", len(data))[:] = np.frombuffer(data, "u1")
         self._segments[generation] = segment

@@ -27,13 +27,13 @@ from headrace.pipeline.process.plan import READY_READER, Plan, attach_control, a
 from headrace.pipeline.stages.losses import Losses
 from headrace.pipeline.transport.clock import CpuClock, StepAlarm, boottime_ns
 from headrace.pipeline.transport.doorbell import InheritedFd
-from headrace.pipeline.transport.frames import HEADER, Header, Loss, loss_frame, read_header
+from headrace.pipeline.transport.frames import HEADER, FrameHeader, Loss, loss_frame, read_header
 from headrace.pipeline.transport.gaps import GapTable
 from headrace.pipeline.transport.offsets import OffsetTable
 from headrace.pipeline.transport.pace import Pace
 from headrace.pipeline.transport.perf import PerfRing, Sample
 from headrace.pipeline.transport.ring import END, FRAME, U64, WATERMARK, Producer, put
-from headrace.pipeline.transport.watermark import Marks
+from headrace.pipeline.transport.watermark import Watermarks
 
 BULK, URGENT = 0, 1
 FINAL_WATERMARK = TIME_END
@@ -64,7 +64,7 @@ class Reader:
         self.journal = self.control.reader
         self.state = self.journal.next[0]
         self._cpu = CpuClock(int(self.state["cpu_ns"]))
-        self.marks = Marks(ends.marks.fd, plan.cpus, plan.slots, plan.order_bound_ms * 1_000_000)
+        self.marks = Watermarks(ends.marks.fd, plan.cpus, plan.slots, plan.order_bound_ms * 1_000_000)
         self.flush = TestRun(ends.flush.fd)
         self.perf = [
             (PerfRing(bulk.fd, ends.perf_pages), PerfRing(urgent.fd, ends.urgent_pages)) for bulk, urgent in ends.perf
@@ -128,7 +128,7 @@ class Reader:
                 tails[cpu, stream] = head
         return bool(self._moved)
 
-    def _route(self, perf: PerfRing, sample: Sample, header: Header) -> None:
+    def _route(self, perf: PerfRing, sample: Sample, header: FrameHeader) -> None:
         plan, state = self.plan, self.state
         slot = plan.slots - EXTRA_SLOTS - 1 + header.stream if header.stream else header.shard
         cpu = header.cpu

@@ -50,7 +50,7 @@ EX_DAMAGED = 65
 """Exit status of a replayer that found damage. It has replayed everything before the damage."""
 LEAD = struct.Struct("<8sIIII")
 BLOCK = struct.Struct("<IIII")
-LONGEST_BLOCK = 1 << 16
+MAX_BLOCK_BYTES = 1 << 16
 TURN_BYTES = 1 << 20
 """A replay skips watermarks until this many bytes of frames have passed. Turns of a live run are short to keep latency
 low, and each turn has a fixed cost. Which watermarks are skipped depends only on the file."""
@@ -58,25 +58,25 @@ low, and each turn has a fixed cost. Which watermarks are skipped depends only o
 
 TIME = msgspec.Meta(ge=0, le=1 << 62)
 """Range of a time in the header. An event's time plus this offset still fits into 64 bits."""
-LONGEST_NAME = 256
+MAX_NAME = 256
 
 
 class RecordingError(Exception):
     """The file is not a readable recording: wrong format, unsupported version, truncated or corrupted."""
 
 
-class Users(msgspec.Struct, frozen=True):
+class RecordedUsers(msgspec.Struct, frozen=True):
     """User names by uid when the recording began. `others`: a directory service may know more users."""
 
     names: dict[int, str]
     others: bool = False
 
 
-class Facts(msgspec.Struct, frozen=True):
+class RecordingFacts(msgspec.Struct, frozen=True):
     """Facts about the recorded host and run, stored in the header of a recording."""
 
     boot_epoch_ns: Annotated[int, TIME]
-    nodename: Annotated[str, msgspec.Meta(max_length=LONGEST_NAME)]
+    nodename: Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
     cpus: Annotated[int, msgspec.Meta(ge=1, le=8192)]
     shards: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)]
     machine: str
@@ -91,17 +91,17 @@ class Facts(msgspec.Struct, frozen=True):
     """Enabled settings that make headrace read additional data."""
     narrowed: dict[str, str] = {}
     """Events recorded only if a condition holds, with that condition."""
-    users: Users | None = None
+    users: RecordedUsers | None = None
 
 
-class Block(NamedTuple):
+class RecordedBlock(NamedTuple):
     """One block. `payload` is a view into the file."""
 
     kind: int
     payload: memoryview
 
 
-def lead(facts: Facts) -> bytes:
+def lead(facts: RecordingFacts) -> bytes:
     """The encoded header of a recording, with magic and version."""
     header = msgspec.json.encode(facts)
     header += b" " * (-(LEAD.size + len(header)) % 8)
@@ -113,7 +113,7 @@ def block(kind: int, payload: memoryview | bytes) -> bytes:
     return BLOCK.pack(len(payload), zlib.crc32(payload, kind), kind, 0) + bytes(payload) + bytes(-len(payload) % 8)
 
 
-def read_facts(data: memoryview, name: str) -> tuple[Facts, int]:
+def read_facts(data: memoryview, name: str) -> tuple[RecordingFacts, int]:
     """The header of a recording and the byte offset of its first block. Raises RecordingError if it is invalid."""
     if len(data) < LEAD.size or bytes(data[:8]) != MAGIC:
         raise RecordingError(f"{name}: not a headrace recording")
@@ -126,7 +126,7 @@ def read_facts(data: memoryview, name: str) -> tuple[Facts, int]:
     if zlib.crc32(header) != checksum or zero:
         raise RecordingError(f"{name}: the header is corrupted: the checksum does not fit")
     try:
-        return msgspec.json.decode(header, type=Facts), LEAD.size + size
+        return msgspec.json.decode(header, type=RecordingFacts), LEAD.size + size
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordingError(f"{name}: the header is corrupted: {error}") from error
 
@@ -137,13 +137,13 @@ def _is_block(kind: int, size: int) -> bool:
     return kind in (FRAME, END, OFFSETS) or (kind == WATERMARK and size == U64.size)
 
 
-def blocks(data: memoryview, at: int, name: str) -> Iterator[Block]:
+def blocks(data: memoryview, at: int, name: str) -> Iterator[RecordedBlock]:
     """Yield all blocks from offset `at`. Raises RecordingError where the file is truncated or corrupted."""
     while True:
         if at + BLOCK.size > len(data):
             raise RecordingError(f"{name}: cut off at byte {at}: the end is missing")
         size, checksum, kind, reserved = BLOCK.unpack_from(data, at)
-        if size > LONGEST_BLOCK:
+        if size > MAX_BLOCK_BYTES:
             raise RecordingError(f"{name}: corrupted at byte {at}: a block of {size} bytes")
         payload = data[at + BLOCK.size : at + BLOCK.size + size]
         if len(payload) < size:
@@ -158,7 +158,7 @@ def blocks(data: memoryview, at: int, name: str) -> Iterator[Block]:
             raise RecordingError(f"{name}: corrupted at byte {at}: a watermark that is no time")
         if kind == OFFSETS and not are_steps(payload):
             raise RecordingError(f"{name}: corrupted at byte {at}: times that are none")
-        yield Block(kind, payload)
+        yield RecordedBlock(kind, payload)
         if kind == END:
             return
         at += BLOCK.size + size + (-size % 8)
@@ -236,7 +236,7 @@ def open_recording(path: Path) -> memoryview:
 class Recorder:
     """The recorder process: writes the records of its ring to a file as blocks."""
 
-    def __init__(self, plan: Plan, target: InheritedFd, facts: Facts) -> None:
+    def __init__(self, plan: Plan, target: InheritedFd, facts: RecordingFacts) -> None:
         self.plan, self._fd = plan, target.fd
         self.control = attach_control(plan)
         self.ring = attach_consumer(plan.rings[-1])
@@ -278,7 +278,7 @@ class Recorder:
                 return
 
 
-def record(plan: Plan, target: InheritedFd, facts: Facts, path: str) -> None:
+def record(plan: Plan, target: InheritedFd, facts: RecordingFacts, path: str) -> None:
     """Run the recorder process. A write error (such as a full disk) is logged and ends it with status 74."""
     try:
         Recorder(plan, target, facts).run()

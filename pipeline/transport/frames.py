@@ -19,7 +19,7 @@ HEADER = struct.Struct("<IIQQQHBBHHII")
 assert HEADER.size == FRAME.fields["bitmap"][1]  # type: ignore[index]
 
 
-class Header(NamedTuple):
+class FrameHeader(NamedTuple):
     """The fields of struct frame from `size` to `shards` (bpf/c/layout.h)."""
 
     size: int
@@ -36,9 +36,9 @@ class Header(NamedTuple):
     shards: int
 
 
-def read_header(data: bytes) -> Header:
+def read_header(data: bytes) -> FrameHeader:
     """Header of a frame, not validated."""
-    return Header._make(HEADER.unpack_from(data))
+    return FrameHeader._make(HEADER.unpack_from(data))
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ Array = np.ndarray[Any, Any]
 TRIES = 50
 
 
-class Marks:
+class Watermarks:
     """The marks of all CPUs and slots, MARK[cpus, slots]. `bound_ns` limits the lag of the watermark."""
 
     def __init__(self, fd: int, cpus: int, slots: int, bound_ns: int = 2**62) -> None:

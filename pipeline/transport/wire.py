@@ -21,7 +21,7 @@ class Section(msgspec.Struct, frozen=True):
     count: Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Header(msgspec.Struct, frozen=True):
+class ColumnsHeader(msgspec.Struct, frozen=True):
     """The header of a columns payload."""
 
     sections: list[Section]
@@ -33,7 +33,7 @@ class WireError(Exception):
     """The message does not conform to docs/reference/wire.md."""
 
 
-def read_header(payload: bytes | memoryview) -> tuple[Header, int]:
+def read_header(payload: bytes | memoryview) -> tuple[ColumnsHeader, int]:
     """The header of a payload and the byte offset of its sections. Raises WireError if the header is invalid."""
     if len(payload) < 8:
         raise WireError("a payload of less than 8 bytes")
@@ -41,7 +41,7 @@ def read_header(payload: bytes | memoryview) -> tuple[Header, int]:
     if 8 + size > len(payload):
         raise WireError("the header is longer than the payload")
     try:
-        header = msgspec.json.decode(bytes(payload[8 : 8 + size]), type=Header)
+        header = msgspec.json.decode(bytes(payload[8 : 8 + size]), type=ColumnsHeader)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"the header is not JSON of this layout: {error}") from error
     return header, (8 + size + 7) & ~7

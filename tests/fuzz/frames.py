@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 
 from headrace.bpf.layout import BITMAP_WORDS, FRAME, FRAME_CELLS, FRAME_VERSION
-from headrace.pipeline.stages.recording import Facts, block, blocks, lead, read_facts
+from headrace.pipeline.stages.recording import RecordingFacts, block, blocks, lead, read_facts
 from headrace.pipeline.transport.ring import END, WATERMARK
 from headrace.pipeline.transport.ring import FRAME as FRAME_BLOCK
 from tests.fuzz.mutation import Array, children
@@ -23,7 +23,7 @@ FORM = ""
 EACH = 64
 TOKENS: tuple[bytes, ...] = ()
 NAME = "fuzzed.hrc"
-FACTS = lead(Facts(BOOT_EPOCH_NS, "host", 2, 1, "x86_64", "fuzz", 1))
+FACTS = lead(RecordingFacts(BOOT_EPOCH_NS, "host", 2, 1, "x86_64", "fuzz", 1))
 SOUND, LIKELY = 24, 48
 """Of the children, so many have a header that fits; up to LIKELY, they have the version at least."""
 

@@ -21,8 +21,8 @@ from headrace.pipeline.stages.recording import (
     LEAD,
     MAGIC,
     VERSION,
-    Facts,
     RecordingError,
+    RecordingFacts,
     block,
     blocks,
     last_gaps,
@@ -60,7 +60,7 @@ NAME = "fuzzed.hrc"
 
 def seeds() -> Iterator[bytes]:
     """Small whole recordings."""
-    facts = msgspec.json.encode(Facts(BOOT_EPOCH_NS, "host", 2, 1, "x86_64", "fuzz", 1, ("env",)))
+    facts = msgspec.json.encode(RecordingFacts(BOOT_EPOCH_NS, "host", 2, 1, "x86_64", "fuzz", 1, ("env",)))
     gap = np.array([(1, 5000, 3, 0, 1)], GAP).tobytes()
     for i, sample in enumerate(samples()):
         if i % 30 == 0:
@@ -105,7 +105,7 @@ def target(data: bytes) -> None:
     except RecordingError:
         return
     worker, seen, expected = _worker(), 0, 0
-    worker.know(style.Facts(facts.boot_epoch_ns, facts.started_ns if len(data) % 2 else None))
+    worker.know(style.HostFacts(facts.boot_epoch_ns, facts.started_ns if len(data) % 2 else None))
     assert worker.detector is not None
     _gaps(view, at, worker)
     _frame(loss_frame(Loss(0, 0, 1, 1, 2), 1, facts.boot_epoch_ns, facts.nodename.encode()), worker)

@@ -15,7 +15,7 @@ from headrace.bpf.programs.early import c_source
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.pipeline.command.signatures import _against, describe
 from headrace.workers.conditions.narrowing import narrowed
-from headrace.workers.detect.detector import Detector, RuleSet
+from headrace.workers.detect.detector import Detector, SentRules
 from headrace.workers.detect.offline.analysis import Analysis, Indexed
 from headrace.workers.detect.rules.rulesets import Ruleset, build, coverage
 from tests.fuzz.files import sound, unhinted, written
@@ -84,7 +84,7 @@ def used(found: Ruleset) -> None:
             _against(rule, example)
     if rules:
         sound(c_source(narrowed(rules, catalogue(), ())))
-        encoded = msgspec.msgpack.encode(RuleSet(rules))
+        encoded = msgspec.msgpack.encode(SentRules(rules))
         Detector.of(encoded, catalogue(), lambda text: None)
         list(map(msgspec.json.encode, Analysis(rules, catalogue()).findings(events())))
 

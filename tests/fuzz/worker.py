@@ -11,7 +11,7 @@ from headrace.bpf.layout import CELL_BYTES, CONTEXT, FRAME, FRAME_CELLS, FRAME_V
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.config.filters import parse
 from headrace.workers.conditions.filters import Predicates
-from headrace.workers.core import Batch, Core
+from headrace.workers.core import Core, TurnBatch
 from headrace.workers.detect.detector import Detector
 from headrace.workers.detect.engine.matches import Matches
 from headrace.workers.detect.findings.shapes import shape
@@ -114,15 +114,15 @@ class Worker:
     def __init__(self, views: tuple[str, ...], options: Any = Options, detects: bool = True) -> None:
         known = catalogue()
         self.core = Core(known, 0, 1)
-        self._known: style.Facts | None = None
+        self._known: style.HostFacts | None = None
         self.options, self.names = options, views
         self._keep = Predicates(known, parse(CONDITIONS, known).conditions, None)
         self.detector = Detector(_signatures(), known) if detects else None
         if self.detector is not None:
             self.core.look(self.detector.match, self.detector.shared)
-        self.know(style.Facts(BOOT_EPOCH_NS))
+        self.know(style.HostFacts(BOOT_EPOCH_NS))
 
-    def know(self, facts: style.Facts) -> None:
+    def know(self, facts: style.HostFacts) -> None:
         """Begin anew, with what a recording says of its host."""
         self.core.watermark_ns = 0
         if facts == self._known:
@@ -138,7 +138,7 @@ class Worker:
         """Of the next input, nothing is late yet."""
         self.core.watermark_ns = 0
 
-    def turn(self, watermark_ns: int) -> Batch:
+    def turn(self, watermark_ns: int) -> TurnBatch:
         """Everything up to there, in every form."""
         batch, contexts = self.core.advance(watermark_ns), self.core.contexts
         self._keep(batch.rows, contexts)
@@ -157,7 +157,7 @@ class Worker:
             fitted(*out, WIDTH)
         return out
 
-    def _findings(self, batch: Batch) -> None:
+    def _findings(self, batch: TurnBatch) -> None:
         assert self.detector is not None
         matches = batch.matches or Matches.none()
         found = self.detector.render(batch.ripe, self.core.contexts, matches, slice(0, len(matches)))

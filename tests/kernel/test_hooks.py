@@ -58,7 +58,7 @@ def test_every_hook_has_a_program_that_loads() -> None:
         and (event.name != "do_init_module" or "KERNEL_module_list" in defined)
     ]
     assert len(there) >= 20
-    wanted = source.Wanted(events=tuple(there), scope=scope.Scope(), shards=1)
+    wanted = source.WantedPrograms(events=tuple(there), scope=scope.Scope(), shards=1)
     programs = loader.Programs(wanted, btf)
     try:
         assert programs.refused == {}

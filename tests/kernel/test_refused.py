@@ -12,13 +12,13 @@ from headrace.bpf.host.btf import Btf
 from headrace.bpf.load import loader
 from headrace.bpf.programs import scope, source
 from headrace.bpf.programs.looks import PROGRAMS
-from headrace.bpf.programs.source import Wanted
+from headrace.bpf.programs.source import WantedPrograms
 from headrace.bpf.tables.catalogue import catalogue
 
 pytestmark = pytest.mark.kernel
 
 NAMES = ("openat", "security_inode_rename", "security_inode_unlink", "cap_capable")
-WANTED = Wanted(events=tuple(catalogue().by_name[name] for name in NAMES), scope=scope.Scope(), shards=1)
+WANTED = WantedPrograms(events=tuple(catalogue().by_name[name] for name in NAMES), scope=scope.Scope(), shards=1)
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, *functions: str) -> None:
@@ -79,7 +79,7 @@ def test_programs_for_a_kernel_that_has_nothing_new_are_taken(monkeypatch: pytes
         "sched_process_exec",
         "connect",
     )
-    wanted = Wanted(events=tuple(catalogue().by_name[name] for name in names), scope=scope.Scope(), shards=1)
+    wanted = WantedPrograms(events=tuple(catalogue().by_name[name] for name in names), scope=scope.Scope(), shards=1)
     programs = loader.Programs(wanted, Btf.of_kernel())
     assert programs.refused == {}
     programs.close()

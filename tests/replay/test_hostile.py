@@ -13,7 +13,16 @@ import pytest
 
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.config.filters import parse
-from headrace.pipeline.stages.recording import GAPS, Facts, block, blocks, last_gaps, lead, open_recording, read_facts
+from headrace.pipeline.stages.recording import (
+    GAPS,
+    RecordingFacts,
+    block,
+    blocks,
+    last_gaps,
+    lead,
+    open_recording,
+    read_facts,
+)
 from headrace.pipeline.transport.gaps import GAP
 from headrace.pipeline.transport.ring import FRAME, WATERMARK
 from headrace.workers.conditions.filters import Predicates
@@ -91,11 +100,11 @@ def signatures() -> Detector:
 class Reader:
     """A worker's reading, without its process."""
 
-    def __init__(self, facts: Facts, detector: Detector) -> None:
+    def __init__(self, facts: RecordingFacts, detector: Detector) -> None:
         known = catalogue()
         self.detector = detector
         self.core = Core(known, 0, 1, Predicates(known, parse(["*", "openat.pathname=*"], known).conditions, None))
-        shown = style.Facts(facts.boot_epoch_ns)
+        shown = style.HostFacts(facts.boot_epoch_ns)
         self.core.look(detector.match, detector.shared)
         detector.open(known, shown, self.core.tree, b"secret", ())
         about = self.core.tree, None, nobody, None, unasked

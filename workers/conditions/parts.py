@@ -16,7 +16,7 @@ from headrace.config.filters import Condition, FilterError
 from headrace.workers.detect.columns.reading import column_of
 from headrace.workers.detect.columns.view import View, listed
 from headrace.workers.detect.rules.fields import Field, FieldError, field_of
-from headrace.workers.detect.rules.values import NUMBER, Text
+from headrace.workers.detect.rules.values import NUMBER, TextValue
 from headrace.workers.enrich.tree import ProcessTree
 from headrace.workers.records.rows import Contexts, Rows
 
@@ -49,4 +49,6 @@ class Parts:
         """For each chosen row: a number, the readings of a text, or None if the value is unknown or truncated."""
         view = View(rows, contexts, self._tree, self._counts, chosen)
         found = [self._column.value(key) for key in listed(self._column.keys(view, chosen))]
-        return [None if isinstance(v, Text) and v.cut else v.parts if isinstance(v, Text) else v for v in found]
+        return [
+            None if isinstance(v, TextValue) and v.cut else v.parts if isinstance(v, TextValue) else v for v in found
+        ]

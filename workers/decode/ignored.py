@@ -30,7 +30,7 @@ REASON = "ignored"
 LOW = np.uint64(0xFFFFFFFF)
 
 
-class Rule(NamedTuple):
+class IgnoredRule(NamedTuple):
     """`of`: the argument that decides; `test`: applied to its u64 values, masked to 32 bits in 32-bit calls."""
 
     of: str
@@ -103,7 +103,7 @@ def _either(*tests: Mask) -> Mask:
     return either
 
 
-def _counted(of: str, first: int, names: str, table: str) -> dict[str, Rule]:
+def _counted(of: str, first: int, names: str, table: str) -> dict[str, IgnoredRule]:
     """Rules for a call with a command and numbered arguments. `table`: number of arguments that each command uses."""
     commands: dict[int, list[str]] = {}
     for word in table.split():
@@ -112,7 +112,7 @@ def _counted(of: str, first: int, names: str, table: str) -> dict[str, Rule]:
     found = {}
     for place, name in enumerate(names.split(), first):
         fewer = " ".join(number for count, numbers in commands.items() if count < place for number in numbers)
-        found[name] = Rule(of, one_of(fewer))
+        found[name] = IgnoredRule(of, one_of(fewer))
     return found
 
 
@@ -140,88 +140,90 @@ PTRACE_DATA = "0 8 16 0x4207 0x4208"
 ANONYMOUS, GETEVENTS = 0x20, 1
 THREAD_PARENT_TID, THREAD_CHILD_TID, THREAD_TLS = 0x101000, 0x1200000, 0x80000
 
-_OF_MANY: tuple[tuple[str, dict[str, Rule]], ...] = (
-    ("fcntl fcntl64", {"arg": Rule("cmd", one_of(GETS))}),
+_OF_MANY: tuple[tuple[str, dict[str, IgnoredRule]], ...] = (
+    ("fcntl fcntl64", {"arg": IgnoredRule("cmd", one_of(GETS))}),
     ("prctl", _counted("option", 1, "arg2 arg3 arg4 arg5", PRCTL)),
     ("keyctl", _counted("option", 1, "arg2 arg3 arg4 arg5", KEYCTL)),
-    ("ioctl", {"arg": Rule("request", one_of(PLAIN_IOCTLS))}),
-    ("open openat", {"mode": Rule("flags", makes_nothing)}),
-    ("mq_open", {"mode": Rule("oflag", without(CREATES))}),
-    ("mmap mmap2", {name: Rule("flags", with_any(ANONYMOUS)) for name in ("fd", "off")}),
-    ("mremap", {"new_addr": Rule("flags", without(2 | 4))}),
-    ("futex", {name: Rule("op", test) for name, test in FUTEX.items()}),
-    ("sendto", {"addrlen": Rule("dest_addr", is_zero)}),
-    ("recvfrom", {"addrlen": Rule("src_addr", is_zero)}),
-    ("accept accept4", {"addrlen": Rule("addr", is_zero)}),
+    ("ioctl", {"arg": IgnoredRule("request", one_of(PLAIN_IOCTLS))}),
+    ("open openat", {"mode": IgnoredRule("flags", makes_nothing)}),
+    ("mq_open", {"mode": IgnoredRule("oflag", without(CREATES))}),
+    ("mmap mmap2", {name: IgnoredRule("flags", with_any(ANONYMOUS)) for name in ("fd", "off")}),
+    ("mremap", {"new_addr": IgnoredRule("flags", without(2 | 4))}),
+    ("futex", {name: IgnoredRule("op", test) for name, test in FUTEX.items()}),
+    ("sendto", {"addrlen": IgnoredRule("dest_addr", is_zero)}),
+    ("recvfrom", {"addrlen": IgnoredRule("src_addr", is_zero)}),
+    ("accept accept4", {"addrlen": IgnoredRule("addr", is_zero)}),
     (
         "semctl",
         {
-            "arg": Rule("cmd", command("0 11 12 14 15", 0x100)),
-            "semnum": Rule("cmd", command("0 1 2 3 13 17 18 19", 0x100)),
+            "arg": IgnoredRule("cmd", command("0 11 12 14 15", 0x100)),
+            "semnum": IgnoredRule("cmd", command("0 1 2 3 13 17 18 19", 0x100)),
         },
     ),
-    ("shmctl", {"buf": Rule("cmd", command("0 11 12", 0x100))}),
-    ("msgctl", {"buf": Rule("cmd", command("0", 0x100))}),
+    ("shmctl", {"buf": IgnoredRule("cmd", command("0 11 12", 0x100))}),
+    ("msgctl", {"buf": IgnoredRule("cmd", command("0", 0x100))}),
     (
         "ptrace",
         {
-            "pid": Rule("request", one_of("0")),
-            "addr": Rule("request", one_of(PTRACE_ADDR)),
-            "data": Rule("request", one_of(PTRACE_DATA)),
+            "pid": IgnoredRule("request", one_of("0")),
+            "addr": IgnoredRule("request", one_of(PTRACE_ADDR)),
+            "data": IgnoredRule("request", one_of(PTRACE_DATA)),
         },
     ),
     (
         "clone",
         {
-            "parent_tid": Rule("flags", without(THREAD_PARENT_TID), native=True),
-            "child_tid": Rule("flags", without(THREAD_CHILD_TID), native=True),
-            "tls": Rule("flags", without(THREAD_TLS), native=True),
+            "parent_tid": IgnoredRule("flags", without(THREAD_PARENT_TID), native=True),
+            "child_tid": IgnoredRule("flags", without(THREAD_CHILD_TID), native=True),
+            "tls": IgnoredRule("flags", without(THREAD_TLS), native=True),
         },
     ),
-    ("waitid", {"upid": Rule("which", one_of("0"))}),
-    ("epoll_ctl", {"event": Rule("op", one_of("2"))}),
+    ("waitid", {"upid": IgnoredRule("which", one_of("0"))}),
+    ("epoll_ctl", {"event": IgnoredRule("op", one_of("2"))}),
     (
         "mount",
         {
-            "source": Rule("mountflags", mount_flags(_either(with_any(REMOUNT), with_any(PROPAGATION, BIND)))),
-            "filesystemtype": Rule("mountflags", mount_flags(with_any(REMOUNT | BIND | MOVE | PROPAGATION))),
-            "data": Rule("mountflags", mount_flags(_either(with_any(BIND), with_any(PROPAGATION | MOVE, REMOUNT)))),
+            "source": IgnoredRule("mountflags", mount_flags(_either(with_any(REMOUNT), with_any(PROPAGATION, BIND)))),
+            "filesystemtype": IgnoredRule("mountflags", mount_flags(with_any(REMOUNT | BIND | MOVE | PROPAGATION))),
+            "data": IgnoredRule(
+                "mountflags", mount_flags(_either(with_any(BIND), with_any(PROPAGATION | MOVE, REMOUNT)))
+            ),
         },
     ),
     (
         "quotactl",
         {
-            "id": Rule("cmd", command("0x800001 0x800003 0x800004 0x800005 0x800006", shift=8)),
-            "addr": Rule("cmd", command("0x800001 0x800003", shift=8)),
+            "id": IgnoredRule("cmd", command("0x800001 0x800003 0x800004 0x800005 0x800006", shift=8)),
+            "addr": IgnoredRule("cmd", command("0x800001 0x800003", shift=8)),
         },
     ),
-    ("reboot", {"arg": Rule("cmd", lambda values: (values & LOW) != 0xA1B2C3D4)}),
-    ("clock_nanosleep", {"rmtp": Rule("flags", with_any(1))}),
-    ("io_uring_enter", {name: Rule("flags", without(GETEVENTS)) for name in ("min_complete", "argp", "argsz")}),
-    ("arch_prctl", {"arg2": Rule("option", one_of("0x1011"))}),
-    ("membarrier", {"cpu_id": Rule("flags", without(1))}),
-    ("sysfs", {"arg1": Rule("option", one_of("3")), "arg2": Rule("option", one_of("1 3"))}),
+    ("reboot", {"arg": IgnoredRule("cmd", lambda values: (values & LOW) != 0xA1B2C3D4)}),
+    ("clock_nanosleep", {"rmtp": IgnoredRule("flags", with_any(1))}),
+    ("io_uring_enter", {name: IgnoredRule("flags", without(GETEVENTS)) for name in ("min_complete", "argp", "argsz")}),
+    ("arch_prctl", {"arg2": IgnoredRule("option", one_of("0x1011"))}),
+    ("membarrier", {"cpu_id": IgnoredRule("flags", without(1))}),
+    ("sysfs", {"arg1": IgnoredRule("option", one_of("3")), "arg2": IgnoredRule("option", one_of("1 3"))}),
     (
         "syslog",
-        {"buf": Rule("type", one_of("0 1 5 6 7 8 9 10")), "len": Rule("type", one_of("0 1 5 6 7 9 10"))},
+        {"buf": IgnoredRule("type", one_of("0 1 5 6 7 8 9 10")), "len": IgnoredRule("type", one_of("0 1 5 6 7 9 10"))},
     ),
-    ("fanotify_mark", {name: Rule("flags", with_any(0x80)) for name in ("dirfd", "pathname")}),
-    ("getcpu", {"unused": Rule("unused", always)}),
-    ("getgroups setgroups", {"grouplist": Rule("gidsetsize", is_zero_32)}),
-    ("poll ppoll", {"ufds": Rule("nfds", is_zero_32)}),
-    ("ppoll epoll_pwait epoll_pwait2", {"sigsetsize": Rule("sigmask", is_zero)}),
-    ("rt_sigprocmask", {"how": Rule("nset", is_zero)}),
-    ("preadv pwritev preadv2 pwritev2", {"pos_h": Rule("pos_h", always, native=True)}),
-    ("getxattr lgetxattr fgetxattr", {"value": Rule("size", is_zero)}),
-    ("listxattr llistxattr flistxattr", {"list": Rule("size", is_zero)}),
-    ("get_mempolicy", {"addr": Rule("flags", with_any(4))}),
+    ("fanotify_mark", {name: IgnoredRule("flags", with_any(0x80)) for name in ("dirfd", "pathname")}),
+    ("getcpu", {"unused": IgnoredRule("unused", always)}),
+    ("getgroups setgroups", {"grouplist": IgnoredRule("gidsetsize", is_zero_32)}),
+    ("poll ppoll", {"ufds": IgnoredRule("nfds", is_zero_32)}),
+    ("ppoll epoll_pwait epoll_pwait2", {"sigsetsize": IgnoredRule("sigmask", is_zero)}),
+    ("rt_sigprocmask", {"how": IgnoredRule("nset", is_zero)}),
+    ("preadv pwritev preadv2 pwritev2", {"pos_h": IgnoredRule("pos_h", always, native=True)}),
+    ("getxattr lgetxattr fgetxattr", {"value": IgnoredRule("size", is_zero)}),
+    ("listxattr llistxattr flistxattr", {"list": IgnoredRule("size", is_zero)}),
+    ("get_mempolicy", {"addr": IgnoredRule("flags", with_any(4))}),
 )
 
 
 @cache
-def rules() -> dict[tuple[str, str], Rule]:
+def rules() -> dict[tuple[str, str], IgnoredRule]:
     """All rules by (event, argument)."""
-    found: dict[tuple[str, str], Rule] = {}
+    found: dict[tuple[str, str], IgnoredRule] = {}
     for names, of in _OF_MANY:
         for name in names.split():
             found |= {(name, argument): rule for argument, rule in of.items()}

@@ -13,7 +13,7 @@ from typing import Any
 from headrace.bpf.tables import words
 from headrace.bpf.tables.reads import CONTROL, IOVEC, SOCKADDR
 from headrace.bpf.tables.shown import Shown
-from headrace.bpf.tables.structs import SCALARS, Layout, Place, declared, layout_of
+from headrace.bpf.tables.structs import SCALARS, Layout, MemberPlace, declared, layout_of
 from headrace.workers.decode.flags import parser_by_command, parser_from
 from headrace.workers.decode.sockaddr import decode as decode_sockaddr
 from headrace.workers.decode.sockaddr import ipv4, ipv6
@@ -96,7 +96,7 @@ class _Part:
     make: Callable[[Any], Value] | None
 
 
-def _part(place: Place, compat: bool) -> _Part:
+def _part(place: MemberPlace, compat: bool) -> _Part:
     member, size = place.member, place.element
     if member.name.startswith(PADDING):
         return _Part("", f"{place.size}x", 0, None)

@@ -37,7 +37,7 @@ OUTSIDE = 16
 """A status that no record has: the file is outside the process's own root."""
 
 
-class Text(NamedTuple):
+class DecodedText(NamedTuple):
     """A text, or the reason why it is missing. `status` is None if nothing was read."""
 
     status: int | None
@@ -50,7 +50,7 @@ class Text(NamedTuple):
         return self.data if self.status == BLOB_OK else None
 
 
-ABSENT = Text(None)
+ABSENT = DecodedText(None)
 
 
 def is_buffer(event: Event, argument: Argument) -> bool:
@@ -85,9 +85,9 @@ class Texts:
             return None
         return None if (found.arg == BLOB_BASE | self.index).any() else entries
 
-    def shown(self, data: bytes) -> Text:
+    def shown(self, data: bytes) -> DecodedText:
         """The text of a blob for which simple() holds."""
-        return Text(BLOB_OK, SOURCES[self._usual], paths.walked(data) if self._form == PATH else data)
+        return DecodedText(BLOB_OK, SOURCES[self._usual], paths.walked(data) if self._form == PATH else data)
 
     def known(self, rows: Rows, chosen: Array, found: Blobs) -> list[bytes | None]:
         """The complete text of each chosen row, None if unknown. Converts all texts at once unless bases must be
@@ -105,7 +105,7 @@ class Texts:
         each = iter(texts)
         return [next(each) if has else None for has in whole.tolist()]
 
-    def read(self, rows: Rows, chosen: Array, found: Blobs) -> list[Text]:
+    def read(self, rows: Rows, chosen: Array, found: Blobs) -> list[DecodedText]:
         """The text of each chosen row."""
         entries = found.entries(self.index, len(rows), chosen).tolist()
         if self._form not in (PATH, NAME) or not (found.arg == BLOB_BASE | self.index).any():
@@ -116,39 +116,39 @@ class Texts:
             for entry, base in zip(entries, bases, strict=True)
         ]
 
-    def _blob(self, rows: Rows, found: Blobs, entry: int) -> Text:
+    def _blob(self, rows: Rows, found: Blobs, entry: int) -> DecodedText:
         if entry < 0:
             return ABSENT
         packed = int(found.status[entry])
         status, source = packed & BLOB_STATUS, SOURCES.get(packed & ~BLOB_STATUS, "")
         data = bytes_of(rows, found, entry)
         if status not in (BLOB_OK, BLOB_CUT) and not (status == BLOB_FAULT and data):
-            return Text(status, source)
+            return DecodedText(status, source)
         if self._own:
             return self._of_own_root(data, int(found.whole[entry]), status, source)
         if self._form == PATH:
             data = paths.walked(data)
         elif self._is_text:
             data = data.rstrip(b"\0")  # like byte_strings(): some results count their NUL
-        return Text(status, source, data)
+        return DecodedText(status, source, data)
 
     @staticmethod
-    def _of_own_root(data: bytes, whole: int, status: int, source: str) -> Text:
+    def _of_own_root(data: bytes, whole: int, status: int, source: str) -> DecodedText:
         own = paths.own_root(data, whole) if whole else paths.walked(data)
-        return Text(OUTSIDE, source) if own is None else Text(status, source, own)
+        return DecodedText(OUTSIDE, source) if own is None else DecodedText(status, source, own)
 
-    def _joined(self, rows: Rows, found: Blobs, entry: int, base: int) -> Text:
+    def _joined(self, rows: Rows, found: Blobs, entry: int, base: int) -> DecodedText:
         for part in (entry, base):
             if part < 0:
                 return ABSENT
             status = int(found.status[part]) & BLOB_STATUS
             if status != BLOB_OK:
-                return Text(status, LEXICAL)
+                return DecodedText(status, LEXICAL)
         name, left = bytes_of(rows, found, entry), int(found.whole[entry])
         if left:  # the kernel has resolved the name up to here, to the base directory
             name = name[left - 1 :]
         source = SOURCES[SOURCE_KERNEL] if left else LEXICAL
         path, own = paths.joined(bytes_of(rows, found, base), int(found.whole[base]), name)
         if not self._own:
-            return Text(BLOB_OK, source, path)
-        return Text(OUTSIDE, source) if own is None else Text(BLOB_OK, source, own)
+            return DecodedText(BLOB_OK, source, path)
+        return DecodedText(OUTSIDE, source) if own is None else DecodedText(BLOB_OK, source, own)

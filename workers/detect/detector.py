@@ -13,19 +13,19 @@ from headrace.bpf.tables.catalogue import Catalogue
 from headrace.config.rules import Rule
 from headrace.config.undecided import UNDECIDED
 from headrace.config.undecided import what as undecided
-from headrace.workers.detect.code.bounds import FORK, Answer, CodeRule, Report, code_rules
+from headrace.workers.detect.code.bounds import FORK, CodeRule, Report, SignatureResult, code_rules
 from headrace.workers.detect.code.states import Given
 from headrace.workers.detect.columns.view import View
 from headrace.workers.detect.engine.engine import Engine
 from headrace.workers.detect.engine.matches import Matched, Matches
 from headrace.workers.detect.findings.gaps import Gaps
 from headrace.workers.detect.findings.history import History
-from headrace.workers.detect.findings.lines import FindingLines, Rendered
+from headrace.workers.detect.findings.lines import FindingLines, RenderedFindings
 from headrace.workers.enrich.containers import Describe, container_id, nobody
 from headrace.workers.enrich.tree import ProcessTree
 from headrace.workers.records.blobs import argument, argument_counts
 from headrace.workers.records.rows import Contexts, Rows
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 
 
 def unplaced(rule: Rule) -> bytes:
@@ -38,7 +38,7 @@ def _lives(tree: ProcessTree, key: Any) -> bool:
     return process is not None and not process.ended_ns
 
 
-class RuleSet(msgspec.Struct, frozen=True):
+class SentRules(msgspec.Struct, frozen=True):
     """Checked rules, as the supervisor sends them to the workers."""
 
     rules: tuple[Rule, ...]
@@ -72,8 +72,8 @@ class Detector:
 
     @classmethod
     def of(cls, encoded: bytes, catalogue: Catalogue, report: Report) -> Detector:
-        """A detector for an encoded RuleSet."""
-        given = msgspec.msgpack.decode(encoded, type=RuleSet)
+        """A detector for an encoded SentRules."""
+        given = msgspec.msgpack.decode(encoded, type=SentRules)
         found = cls(given.rules, catalogue, report, given.generation)
         found._numbers = {position: given.numbers[found.rules[position].id] for position in found._code}
         return found
@@ -94,7 +94,7 @@ class Detector:
     def open(
         self,
         catalogue: Catalogue,
-        facts: Facts,
+        facts: HostFacts,
         tree: ProcessTree,
         secret: bytes,
         hidden: Sequence[str],
@@ -182,7 +182,7 @@ class Detector:
         caused = {key: answer.caused for key, answer in said.items() if answer.caused}
         return Matches(np.array(at, np.int64), kept, data, caused, found.undecided)
 
-    def _ask(self, found: Matches, view: View) -> dict[tuple[int, int], Answer]:
+    def _ask(self, found: Matches, view: View) -> dict[tuple[int, int], SignatureResult]:
         """The findings of signatures in Python on the rows that the engine matched, by (row, rule)."""
         lines = self._lines
         assert lines is not None
@@ -191,7 +191,7 @@ class Detector:
             for position in positions:
                 if position in self._code:
                     rows_of.setdefault(position, []).append(row)
-        said: dict[tuple[int, int], Answer] = {}
+        said: dict[tuple[int, int], SignatureResult] = {}
 
         def shown(at: Sequence[int]) -> list[bytes]:
             return lines.event_lines(view.rows.select(np.array(at, np.int64)), view.contexts)
@@ -242,7 +242,7 @@ class Detector:
         cut, self._lines.cut = self._lines.cut, 0
         return cut
 
-    def render(self, rows: Rows, contexts: Contexts, matches: Matches, part: slice) -> Rendered:
+    def render(self, rows: Rows, contexts: Contexts, matches: Matches, part: slice) -> RenderedFindings:
         """The findings of some of the matches, as lines."""
         assert self._lines is not None
         return self._lines.render(rows, contexts, matches, part)

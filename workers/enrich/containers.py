@@ -8,23 +8,23 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from headrace.bpf.layout import RUNTIME_ECS, RUNTIME_LXC, RUNTIMES
-from headrace.config.runtimes import Answer
+from headrace.config.runtimes import RuntimeAnswer
 
 OFF = "off"
 
 
-Describe = Callable[[Any], Answer | None]
+Describe = Callable[[Any], RuntimeAnswer | None]
 """Returns what is known of the container of a context (a CONTEXT scalar); None if the run asks no runtime."""
 
 
-class Accounts(Protocol):
+class AccountNames(Protocol):
     """Names of users and groups of the host; "" if there is none or it is not known yet."""
 
     def user(self, number: int) -> str: ...
     def group(self, number: int) -> str: ...
 
 
-def nobody(context: Any) -> Answer | None:
+def nobody(context: Any) -> RuntimeAnswer | None:
     """The Describe of a run that asks no runtime."""
     return None
 

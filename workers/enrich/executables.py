@@ -28,7 +28,7 @@ SHARE = 0.1
 PENDING, NO_FILE = "pending", "no object"
 
 
-class Known(Protocol):
+class KnownExecutables(Protocol):
     """Interface of the hasher."""
 
     def look(self, key: Key) -> tuple[bytes, str] | None:
@@ -41,7 +41,7 @@ class Known(Protocol):
 class Executables:
     """Hash lookup of one worker."""
 
-    def __init__(self, catalogue: Catalogue, known: Known) -> None:
+    def __init__(self, catalogue: Catalogue, known: KnownExecutables) -> None:
         event = catalogue.by_name[EVENT]
         self._event = event.id
         self._columns = [index for name in ("dev", "inode", "ctime") if (index := event.index(name)) is not None]

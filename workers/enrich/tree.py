@@ -248,13 +248,13 @@ class Follower(Protocol):
     def gone(self, key: Key) -> None: ...
 
 
-class Known(Protocol):
+class KnownProcesses(Protocol):
     """Lookup of processes by key."""
 
     def get(self, key: Key) -> Process | None: ...
 
 
-def ancestors(tree: Known, process: Process) -> list[Process]:
+def ancestors(tree: KnownProcesses, process: Process) -> list[Process]:
     """The creator of the process, the creator's creator, and so on: at most MAX_ANCESTORS, as far as they are known."""
     found: list[Process] = []
     seen = {process.key}
@@ -268,7 +268,7 @@ def ancestors(tree: Known, process: Process) -> list[Process]:
     return found
 
 
-def ancestor_images(tree: Known, process: Process) -> list[Image]:
+def ancestor_images(tree: KnownProcesses, process: Process) -> list[Image]:
     """The image that each ancestor ran when it created the next process, without unknown ones."""
     images = [process.creator_image, *(above.creator_image for above in ancestors(tree, process))]
     return [image for image in images if image is not None]

@@ -24,7 +24,7 @@ from headrace.workers.records.blobs import argument
 from headrace.workers.records.rows import Contexts, Rows
 from headrace.workers.views.named import Named, unasked
 from headrace.workers.views.pieces import Laid, Lines
-from headrace.workers.views.style import Facts, Marks, Value, text
+from headrace.workers.views.style import HostFacts, RowMarks, Value, text
 
 Array = np.ndarray[Any, Any]
 NULL = "\0"
@@ -85,7 +85,7 @@ class ArrowStyle:
     def forget_who(self) -> None:
         return
 
-    def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
+    def event(self, event: Event, flags: int, marks: RowMarks, retval: int, arguments: int) -> str:
         return ""
 
     def stack(self, addresses: bytes) -> str:
@@ -119,7 +119,7 @@ class ArrowView:
     def __init__(
         self,
         catalogue: Catalogue,
-        facts: Facts,
+        facts: HostFacts,
         parse: bool = True,
         executable: Callable[[Any], bytes] = lambda context: b"",
         executables: Executables | None = None,

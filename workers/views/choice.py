@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from headrace.bpf.tables.catalogue import Catalogue
-from headrace.workers.enrich.containers import Accounts, Describe
+from headrace.workers.enrich.containers import AccountNames, Describe
 from headrace.workers.enrich.executables import Executables
 from headrace.workers.enrich.tree import ProcessTree
 from headrace.workers.records.rows import Rows
@@ -15,7 +15,7 @@ from headrace.workers.views.json_lines import JsonStyle
 from headrace.workers.views.lineage import Lineages
 from headrace.workers.views.named import Named
 from headrace.workers.views.pieces import Lines
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 from headrace.workers.views.table import TableStyle
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ def view_of(
     name: str,
     options: Options,
     catalogue: Catalogue,
-    facts: Facts,
+    facts: HostFacts,
     tree: ProcessTree,
     executables: Executables | None,
     describe: Describe,
-    accounts: Accounts | None,
+    accounts: AccountNames | None,
     named: Named,
     tells: bool = True,
 ) -> Lines | ColumnsView | ArrowView:

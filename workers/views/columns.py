@@ -17,7 +17,7 @@ from headrace.workers.decode.flags import parser_of
 from headrace.workers.decode.numbers import Parser
 from headrace.workers.records.blobs import argument, argument_counts, blobs
 from headrace.workers.records.rows import Contexts, Rows
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 
 Array = np.ndarray[Any, Any]
 DISTINCT = 4096
@@ -26,7 +26,7 @@ DISTINCT = 4096
 class ColumnsView:
     """Rows as sections. One per worker."""
 
-    def __init__(self, catalogue: Catalogue, facts: Facts, parse: bool = True) -> None:
+    def __init__(self, catalogue: Catalogue, facts: HostFacts, parse: bool = True) -> None:
         self._counts = argument_counts(catalogue).astype(np.int64)
         self._facts = facts
         self._parsers: dict[int, list[tuple[int, str, Parser]]] = {}

@@ -17,7 +17,7 @@ from headrace.workers.records.rows import Rows
 Array = np.ndarray[Any, Any]
 
 
-class Pieces(Protocol):
+class RenderedPieces(Protocol):
     """Pieces of one argument of one event."""
 
     argument: Argument
@@ -28,13 +28,13 @@ class Pieces(Protocol):
 
 
 class CommandedPieces:
-    """Pieces of one argument whose meaning depends on another argument (like ArgumentPieces)."""
+    """Pieces of one argument whose meaning depends on another argument (like RenderedPieces)."""
 
-    def __init__(self, event: Event, index: int, make: Callable[[int | None], Pieces]) -> None:
+    def __init__(self, event: Event, index: int, make: Callable[[int | None], RenderedPieces]) -> None:
         """`make` creates the pieces for a command, or for None if the command is unknown."""
         self.argument, self.index, self._event = event.arguments[index], index, event
         self._of, self._mask, self._known = decides(event, self.argument)
-        self._make, self._made = make, dict[int | None, Pieces]()
+        self._make, self._made = make, dict[int | None, RenderedPieces]()
 
     def render(self, rows: Rows, chosen: Array, found: Blobs) -> Array:
         """The piece number for each chosen row."""

@@ -16,9 +16,9 @@ from headrace.bpf.tables.catalogue import ON_PROCESSES, Event
 from headrace.bpf.tables.reads import Argument
 from headrace.workers.decode.flags import error_name
 from headrace.workers.decode.values import decimals
-from headrace.workers.enrich.containers import Accounts, Describe, nobody, of_event
+from headrace.workers.enrich.containers import AccountNames, Describe, nobody, of_event
 from headrace.workers.enrich.users import user_name
-from headrace.workers.views.style import Facts, Marks, Value, said, said_user, text
+from headrace.workers.views.style import HostFacts, RowMarks, Value, said, said_user, text
 
 Array = np.ndarray[Any, Any]
 Context: Any = type("Context", (namedtuple("Fields", CONTEXT.names or ()),), {"__slots__": ()})
@@ -59,12 +59,12 @@ class JsonStyle:
 
     def __init__(
         self,
-        facts: Facts,
+        facts: HostFacts,
         detect_syscall: bool = True,
         executable: Callable[[Any], bytes] = lambda context: b"",
         stacks: bool = False,
         describe: Describe = nobody,
-        accounts: Accounts | None = None,
+        accounts: AccountNames | None = None,
     ) -> None:
         """`executable` returns the path of the executable of a process context; `stacks`: every record has a stack;
         `accounts` returns names of the host's users and groups.
@@ -123,7 +123,7 @@ class JsonStyle:
         """Discard cached container data after more has become known."""
         self._containers.clear()
 
-    def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
+    def event(self, event: Event, flags: int, marks: RowMarks, retval: int, arguments: int) -> str:
         syscall = event.name if event.is_syscall and self._detect else ""
         parts = [
             f',"eventId":"{event.id}","eventName":"{event.name}","matchedPolicies":[]'

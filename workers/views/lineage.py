@@ -45,13 +45,13 @@ class _State(NamedTuple):
     parts: tuple[Any, ...]
 
 
-class _Told(NamedTuple):
+class _KnownProcess(NamedTuple):
     parts: tuple[Any, ...]
     until_ns: int
     """Time from which it is repeated."""
 
 
-NEVER = _Told((), 2**63)
+NEVER = _KnownProcess((), 2**63)
 
 
 class Lineages:
@@ -62,8 +62,8 @@ class Lineages:
         tree.followers.add(self)
         self._states: dict[int, _State] = {}
         self._version: tuple[int, int] = (-1, -1)
-        self._told: dict[Key, _Told] = {}
-        self._before: dict[Key, _Told | None] = {}
+        self._told: dict[Key, _KnownProcess] = {}
+        self._before: dict[Key, _KnownProcess | None] = {}
         """State of the processes that the last tell() changed, as it was before."""
 
     def tell(self, rows: Rows, contexts: Contexts) -> list[tuple[int, str]]:
@@ -124,7 +124,7 @@ class Lineages:
             return ',"lineage":null'
         if len(self._told) >= MAX_TOLD:
             del self._told[next(iter(self._told))]
-        self._told[state.key] = _Told(state.parts, time_ns + REPEAT_NS)
+        self._told[state.key] = _KnownProcess(state.parts, time_ns + REPEAT_NS)
         created = state.process.creator_image
         own = "" if state.image is created else f'"image":{_image(state.image)},'
         return f',"lineage":{{{own}"ancestors":[{",".join(_ancestors(state.process, state.above))}]}}'

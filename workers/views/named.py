@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from headrace.bpf.tables.catalogue import Event
-from headrace.config.runtimes import Answer
+from headrace.config.runtimes import RuntimeAnswer
 from headrace.workers.decode.texts import Texts
 from headrace.workers.records.blobs import Blobs
 from headrace.workers.records.rows import Rows
@@ -18,7 +18,7 @@ from headrace.workers.views.store import Cache, Store
 from headrace.workers.views.style import Style, Value
 
 Array = np.ndarray[Any, Any]
-Named = Callable[[bytes, bytes], Answer | None]
+Named = Callable[[bytes, bytes], RuntimeAnswer | None]
 """Returns what is known of a container, by the text of its id and its runtime; None if the run asks no runtime."""
 SOURCE = "runtime"
 FIELDS = {
@@ -31,7 +31,7 @@ FIELDS = {
 """Arguments, and the Info attribute that holds each."""
 
 
-def unasked(name: bytes, runtime: bytes) -> Answer | None:
+def unasked(name: bytes, runtime: bytes) -> RuntimeAnswer | None:
     """The Named of a run that asks no runtime."""
     return None
 

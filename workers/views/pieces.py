@@ -42,17 +42,17 @@ from headrace.workers.decode.meaning import BYTES_TYPE, by_variant, decides, is_
 from headrace.workers.decode.numbers import Parser
 from headrace.workers.decode.sockaddr import is_exact
 from headrace.workers.decode.structs import Decoder, decoder_of, is_lossy, option_value, typed_decoder
-from headrace.workers.decode.texts import ABSENT, OUTSIDE, Text, Texts
+from headrace.workers.decode.texts import ABSENT, OUTSIDE, DecodedText, Texts
 from headrace.workers.decode.values import grouped, is_pointer
 from headrace.workers.enrich.executables import Executables
 from headrace.workers.records.blobs import Blobs, argument_counts, blobs, bytes_of, used
 from headrace.workers.records.blocks import byte_strings
 from headrace.workers.records.rows import Contexts, Rows
-from headrace.workers.views.commanded import CommandedPieces, Pieces
+from headrace.workers.views.commanded import CommandedPieces, RenderedPieces
 from headrace.workers.views.lineage import Lineages
 from headrace.workers.views.named import Named, NamedPieces, unasked
 from headrace.workers.views.store import Cache, Store
-from headrace.workers.views.style import Marks, Style, Value
+from headrace.workers.views.style import RowMarks, Style, Value
 
 Array = np.ndarray[Any, Any]
 REASONS = {
@@ -162,7 +162,7 @@ class ArgumentPieces:
     def _simple_piece(self, data: bytes) -> str:
         return self._other_piece((self._texts.shown(data), 0))
 
-    def _other_piece(self, key: tuple[Text, int]) -> str:
+    def _other_piece(self, key: tuple[DecodedText, int]) -> str:
         text, raw = key
         if text.status in (BLOB_OK, BLOB_CUT):
             return self._piece(self._value(text, raw))
@@ -171,7 +171,7 @@ class ArgumentPieces:
         reason = self._missing if text.status is None else REASONS.get(text.status, "not read")
         return self._piece(Value(None, raw or None, reason, source=text.source))
 
-    def _value(self, text: Text, raw: int) -> Value:
+    def _value(self, text: DecodedText, raw: int) -> Value:
         kind, data, cut = self.argument.type, text.data, text.status == BLOB_CUT
         if kind == VECTOR_TYPE:
             return Value(data.removesuffix(b"\0").split(b"\0") if data else [], cut=cut, source=text.source)
@@ -247,10 +247,10 @@ class Group:
 
     event: Event
     results: Cache
-    arguments: list[Pieces]
+    arguments: list[RenderedPieces]
 
 
-class Rendered(NamedTuple):
+class RenderedLines(NamedTuple):
     """Rendered rows: all lines in UTF-8, and the end of each line (i64, one per row)."""
 
     data: bytes
@@ -316,7 +316,7 @@ class Lines:
         group = self._groups.get(key)
         if group is None:
             event = self._catalogue.by_id[key & 0xFFFF]
-            flags, marks = (key >> 16) & 0xFF, Marks(bool(key >> 24 & 1), bool(key >> 25))
+            flags, marks = (key >> 16) & 0xFF, RowMarks(bool(key >> 24 & 1), bool(key >> 25))
             style, syscalls = self._style, self._compat if flags & HEAD_COMPAT else self._native
             forms = {ROOT: flags & HEAD_OWN_ROOT, HASH: self._executables is not None}
             shown = [i for i, a in enumerate(event.arguments) if forms.get(a.form, True)]
@@ -325,7 +325,7 @@ class Lines:
             def result(retval: int) -> str:
                 return style.event(event, flags, marks, retval, len(shown)) + end
 
-            pieces: list[Pieces] = []
+            pieces: list[RenderedPieces] = []
             for i in shown:
                 last = i == shown[-1]
                 if event.arguments[i].form == NAMED:
@@ -377,16 +377,16 @@ class Lines:
             numbers[ends - 1] = self._stack_numbers(rows, found)
         return Laid(numbers, ends, groups, places)
 
-    def render(self, rows: Rows, contexts: Contexts) -> Rendered:
+    def render(self, rows: Rows, contexts: Contexts) -> RenderedLines:
         """All rows, one line each."""
         if not len(rows):
-            return Rendered(b"", np.zeros(0, np.int64))
+            return RenderedLines(b"", np.zeros(0, np.int64))
         numbers, ends, _, _ = self.lay_out(rows, contexts)
         first = np.concatenate([[0], ends[:-1]])
         times = self._style.time(rows.time_ns, rows.flags)
         parts, lengths = self.store.pieces(numbers), self.store.lengths(numbers)
         parts[first], lengths[first] = times, np.strings.str_len(times)
-        return Rendered(b"".join(parts.tolist()), np.cumsum(lengths)[ends - 1])
+        return RenderedLines(b"".join(parts.tolist()), np.cumsum(lengths)[ends - 1])
 
     def _stack_numbers(self, rows: Rows, found: Blobs) -> Array:
         entries = found.entries(BLOB_STACK, len(rows), np.arange(len(rows))).tolist()

@@ -28,7 +28,7 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Facts:
+class HostFacts:
     """Data on the traced host that views need. A recording contains it."""
 
     boot_epoch_ns: int
@@ -63,7 +63,7 @@ class Value(NamedTuple):
     """The bytes, if other bytes would result in the same `shown`."""
 
 
-class Marks(NamedTuple):
+class RowMarks(NamedTuple):
     """Attributes of a row in addition to its flags."""
 
     late: bool = False
@@ -86,7 +86,7 @@ class Style(Protocol):
     def forget_who(self) -> None:
         """Discard cached data of who() after more has become known."""
 
-    def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
+    def event(self, event: Event, flags: int, marks: RowMarks, retval: int, arguments: int) -> str:
         """Piece of an event and its result; `arguments` is the number of arguments that follow."""
 
     def argument(self, argument: Argument, index: int, value: Value) -> str:

@@ -14,7 +14,7 @@ from headrace.bpf.tables.reads import Argument
 from headrace.config.printable import CUT, quoted
 from headrace.workers.decode.flags import error_name
 from headrace.workers.decode.ignored import REASON
-from headrace.workers.views.style import Facts, Marks, Value
+from headrace.workers.views.style import HostFacts, RowMarks, Value
 
 Array = np.ndarray[Any, Any]
 HEADER = f"{'TIME':<15} {'UID':>5} {'COMM':<15} {'PID':>7} {'TID':>7} {'EVENT':<20} {'RET':>10}  ARGS"
@@ -23,7 +23,7 @@ NARROW = 120
 """On a terminal with fewer columns, the table omits the user, the thread and the microseconds."""
 RED, DIM, RESET = "\x1b[31m", "\x1b[2m", "\x1b[0m"
 ESCAPE = re.compile(r"\x1b\[[0-9]*m")
-LONGEST_VALUE = 200
+MAX_VALUE = 200
 """Maximum characters of one argument on a terminal. Files contain all of them."""
 
 
@@ -73,7 +73,7 @@ def fitted(data: bytes, ends: Array, columns: int) -> tuple[bytes, Array]:
 class TableStyle:
     """Pieces of a table line, for a terminal of `columns` (0: a file, nothing is truncated)."""
 
-    def __init__(self, facts: Facts, colour: bool = False, columns: int = 0) -> None:
+    def __init__(self, facts: HostFacts, colour: bool = False, columns: int = 0) -> None:
         self._facts, self._relative = facts, facts.relative_to_ns is not None
         self._colour = colour
         self._columns = columns
@@ -102,7 +102,7 @@ class TableStyle:
     def forget_who(self) -> None:
         return
 
-    def event(self, event: Event, flags: int, marks: Marks, retval: int, arguments: int) -> str:
+    def event(self, event: Event, flags: int, marks: RowMarks, retval: int, arguments: int) -> str:
         error = None if flags & HEAD_NOT_RUN else error_name(retval)
         result = "?" if flags & HEAD_NOT_RUN else "" if flags & HEAD_ENTRY or not event.is_syscall else str(retval)
         if error:
@@ -125,7 +125,7 @@ class TableStyle:
         if value.exact is not None and isinstance(whole, dict):
             whole = {**whole, "raw": value.exact.hex()}
         text = f"<{value.reason}>" if value.reason else shown(whole)
-        if self._columns and len(text) > LONGEST_VALUE:
-            text = text[:LONGEST_VALUE] + CUT
+        if self._columns and len(text) > MAX_VALUE:
+            text = text[:MAX_VALUE] + CUT
         mark = CUT if value.cut else ""
         return (", " if index else "") + f"{argument.name}={text}{mark}"

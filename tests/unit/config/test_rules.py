@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.config.files import LONGEST_FILE
+from headrace.config.files import MAX_FILE_BYTES
 from headrace.config.rules import load
 
 GOOD = "id: GOOD-1\nname: good\nevents: {getppid: null}\n"
@@ -25,8 +25,8 @@ def refused(folder: Path, *more: Path) -> list[str]:
 
 
 def test_an_enormous_file(folder: Path) -> None:
-    (folder / "large.yaml").write_text(GOOD + "#" * (LONGEST_FILE + 1))
-    assert refused(folder) == [f"{folder}/large.yaml: larger than {LONGEST_FILE >> 20} MiB"]
+    (folder / "large.yaml").write_text(GOOD + "#" * (MAX_FILE_BYTES + 1))
+    assert refused(folder) == [f"{folder}/large.yaml: larger than {MAX_FILE_BYTES >> 20} MiB"]
 
 
 def test_a_file_that_is_enormous_once_its_references_are_followed(folder: Path) -> None:

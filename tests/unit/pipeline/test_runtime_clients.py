@@ -19,7 +19,7 @@ from headrace.pipeline.containers import cri as cri_client
 from headrace.pipeline.containers import cri_pb2
 from headrace.pipeline.containers import docker as engine
 from headrace.pipeline.containers.cri import CriClient
-from headrace.pipeline.containers.docker import LONGEST_LINE, DockerClient
+from headrace.pipeline.containers.docker import MAX_LINE_BYTES, DockerClient
 from headrace.pipeline.containers.runtimes import MAX_BYTES, Unavailable
 
 ID, OTHER = "a1" * 32, "b2" * 32
@@ -180,7 +180,7 @@ def test_a_socket_that_is_none(tmp_path: Path) -> None:
 def test_events_of_docker_that_make_no_sense(tmp_path: Path) -> None:
     happened = [{"Action": "start", "Actor": {"ID": ID}}, {"Action": "destroy", "id": OTHER}, {"Action": ["x"]}, {}]
     good = b"".join(json.dumps(one).encode() + b"\n" for one in happened)
-    for bad in (b"no JSON\n", b"[1]\n", b'{"Actor": 7}\n', b"[" * 60_000 + b"\n", b"x" * (LONGEST_LINE + 4097)):
+    for bad in (b"no JSON\n", b"[1]\n", b'{"Actor": 7}\n', b"[" * 60_000 + b"\n", b"x" * (MAX_LINE_BYTES + 4097)):
         path = tmp_path / "sock"
         server = Server(path, chunks(good, bad))
         events = DockerClient(str(path), ()).events()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.pipeline.process.plan import ATTEMPT
 from headrace.workers.attempts import DEATHS, Attempts
-from headrace.workers.core import Batch, Core
+from headrace.workers.core import Core, TurnBatch
 from tests.unit.frames import Record, frame, view
 
 GETPPID = 110
@@ -25,7 +25,7 @@ class Death(Exception):
 class Model:
     """One worker and its successors: what the ring, the journal and the shared attempts keep."""
 
-    def __init__(self, frames: Sequence[Any], look: Callable[[Batch], None]) -> None:
+    def __init__(self, frames: Sequence[Any], look: Callable[[TurnBatch], None]) -> None:
         self.frames, self.look = frames, look
         self.shared = np.zeros(1, ATTEMPT)
         self.turns = self.watermark_ns = self.deaths = self.given_up = self.rejected = 0
@@ -69,7 +69,7 @@ TIMES = st.lists(st.integers(1, 400), min_size=1, max_size=300)
 @settings(deadline=None, max_examples=60)
 @given(TIMES, st.sets(st.integers(1, 400), max_size=4))
 def test_only_rows_that_end_a_worker_are_given_up(times: list[int], deadly: set[int]) -> None:
-    def look(batch: Batch) -> None:
+    def look(batch: TurnBatch) -> None:
         if deadly & set(batch.rows.time_ns.tolist()):
             raise Death
 
@@ -86,7 +86,7 @@ def test_nothing_is_given_up_for_deaths_that_no_row_caused(times: list[int], dea
     """At most every other look ends in a death: that of the same rows does not end twice."""
     left = [death for some in deaths for death in (some, False)]
 
-    def look(batch: Batch) -> None:
+    def look(batch: TurnBatch) -> None:
         if left and left.pop():
             raise Death
 

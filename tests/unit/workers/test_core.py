@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.bpf.tables.catalogue import catalogue
-from headrace.workers.core import Batch, Core
+from headrace.workers.core import Core, TurnBatch
 from headrace.workers.records import rows as rows_module
 from headrace.workers.views.json_lines import JsonStyle
 from headrace.workers.views.pieces import Lines
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 from tests.unit.frames import CLOSE, GETPPID, OPENAT, Blob, Record, Who, claimed, frame, view
 from tests.unit.workers.records.test_rows import ANY_FRAME, FIRST_HEAD, SOUND, patched
 
@@ -32,7 +32,7 @@ def feed(target: Core, *frames: bytes) -> None:
         target.feed(view(one))
 
 
-def times(batch: Batch) -> list[int]:
+def times(batch: TurnBatch) -> list[int]:
     return [int(t) for t in batch.rows.time_ns]
 
 
@@ -232,7 +232,7 @@ def stream(seed: int) -> list[bytes]:
 
 def lines_of(target: Core, frames: Iterable[bytes], watermarks: Sequence[int]) -> list[str]:
     """What one worker renders, advancing every ten frames."""
-    view_ = Lines(catalogue(), JsonStyle(Facts(0)))
+    view_ = Lines(catalogue(), JsonStyle(HostFacts(0)))
     out = b""
     marks = iter(watermarks)
     for i, one in enumerate(frames):

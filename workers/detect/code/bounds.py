@@ -148,7 +148,7 @@ def _examples(path: Path, kind: type[Signature]) -> tuple[Example, ...]:
     return tuple(found)
 
 
-class Answer(NamedTuple):
+class SignatureResult(NamedTuple):
     """The result of a signature for one event, and the history of its state."""
 
     result: Result
@@ -156,7 +156,7 @@ class Answer(NamedTuple):
     """None if the signature keeps no state or returned no finding."""
 
 
-NOTHING = Answer(None)
+NOTHING = SignatureResult(None)
 
 
 class CodeRule:
@@ -177,7 +177,7 @@ class CodeRule:
         """Switch the signature off permanently."""
         self.failures = MAX_FAILURES
 
-    def look(self, events: Sequence[Given], report: Report, shown: Shown) -> list[Answer]:
+    def look(self, events: Sequence[Given], report: Report, shown: Shown) -> list[SignatureResult]:
         """The answer of the signature for each event, in order of time.
 
         `shown` returns what findings show of events, given their numbers (Given.at). An exception in the signature goes
@@ -192,7 +192,7 @@ class CodeRule:
         self.states.show(shown)
         return found
 
-    def _all(self, events: Sequence[Given], report: Report) -> list[Answer]:
+    def _all(self, events: Sequence[Given], report: Report) -> list[SignatureResult]:
         states = [self.states.of(event) for event in events]
         try:
             results = self.signature.on_batch(_batch(events, self.rule.data, states))
@@ -203,7 +203,7 @@ class CodeRule:
             self._failed(error, report)
             return [NOTHING] * len(events)
 
-    def _one(self, event: Given, report: Report) -> Answer:
+    def _one(self, event: Given, report: Report) -> SignatureResult:
         if self.is_off:
             return NOTHING
         if event.name == FORK and self.rule.state == "fork":
@@ -219,14 +219,14 @@ class CodeRule:
         finally:
             self.states.note(state, event)
 
-    def _answer(self, result: Result, state: Kept) -> Answer:
+    def _answer(self, result: Result, state: Kept) -> SignatureResult:
         """A copy of the result, as JSON: the code may change the mapping afterwards. TypeError for another type."""
         if result is None or (isinstance(result, bool | np.bool_) and not result):
             return NOTHING
         if not isinstance(result, Mapping | bool | np.bool_):
             raise TypeError(f"what is found is a mapping, True or None, not {type(result).__name__}")
         found = msgspec.json.decode(msgspec.json.encode(result)) if isinstance(result, Mapping) else True
-        return Answer(found, state.caused() if self.rule.state else None)
+        return SignatureResult(found, state.caused() if self.rule.state else None)
 
     def _failed(self, error: BaseException, report: Report) -> None:
         self.failures += 1

@@ -8,9 +8,9 @@ from headrace.config.conditions import COMPARED
 from headrace.workers.detect.columns.view import Array, Column, Keys, ValueColumn, View, listed
 from headrace.workers.detect.rules.matching import COMPARES
 from headrace.workers.detect.rules.patterns import lowered
-from headrace.workers.detect.rules.values import Text, Value, text
+from headrace.workers.detect.rules.values import TextValue, Value, text
 
-UNDECIDED = Text((), True)
+UNDECIDED = TextValue((), True)
 """The result if a limit of headrace leaves the comparison open."""
 
 
@@ -31,8 +31,8 @@ def compared(how: str, left: Value, right: Value) -> Value:
     return int(fits)
 
 
-def _text(value: Value) -> Text:
-    if isinstance(value, Text):
+def _text(value: Value) -> TextValue:
+    if isinstance(value, TextValue):
         return value
     return text(value if isinstance(value, bytes) else str(value))
 

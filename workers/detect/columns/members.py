@@ -16,8 +16,8 @@ from headrace.bpf.tables.widths import number
 from headrace.workers.decode.meaning import decides
 from headrace.workers.decode.values import grouped
 from headrace.workers.detect.columns.view import Array, Keys, ValueColumn, View
-from headrace.workers.detect.rules.members import ADDRESSES, Place, kind_of, place_of, width_of
-from headrace.workers.detect.rules.values import TEXT, Text, Value
+from headrace.workers.detect.rules.members import ADDRESSES, MemberLocation, kind_of, place_of, width_of
+from headrace.workers.detect.rules.values import TEXT, TextValue, Value
 from headrace.workers.records.blobs import used
 from headrace.workers.records.blocks import Block
 
@@ -46,7 +46,7 @@ class MemberColumn(ValueColumn):
                 self._take(keys, block, unread, at, place)
         return keys
 
-    def _take(self, keys: list[Any], block: Block, unread: Array, at: Array, place: Place) -> None:
+    def _take(self, keys: list[Any], block: Block, unread: Array, at: Array, place: MemberLocation) -> None:
         """Set the keys of some rows that all have the same structure."""
         if self._element and not place.step:
             return
@@ -71,5 +71,5 @@ class MemberColumn(ValueColumn):
             return None
         if isinstance(key, bytes):
             shown = ADDRESSES[self._type](key).encode() if self._type in ADDRESSES else key.split(b"\0", 1)[0]
-            return Text((shown,))
+            return TextValue((shown,))
         return number(int(key), self._width)

@@ -30,7 +30,7 @@ from headrace.workers.decode.sockaddr import decode as decode_sockaddr
 from headrace.workers.decode.texts import Texts
 from headrace.workers.detect.columns.view import Array, Bulk, Keys, ValueColumn, View, Walked, elements, listed
 from headrace.workers.detect.rules.fields import FAMILIES, SOCKADDR_TYPE, Field
-from headrace.workers.detect.rules.values import BYTES, Text, Value, text
+from headrace.workers.detect.rules.values import BYTES, TextValue, Value, text
 from headrace.workers.records import blocks
 from headrace.workers.records.blobs import argument, used
 from headrace.workers.records.blocks import Block, byte_strings
@@ -100,7 +100,7 @@ class ResultColumn(ValueColumn):
 
 
 class TextColumn(ValueColumn):
-    """A text. The key is the bytes of a blob, or a Text if the bytes alone do not determine the value."""
+    """A text. The key is the bytes of a blob, or a TextValue if the bytes alone do not determine the value."""
 
     def __init__(self, event: Event, index: int) -> None:
         self._event, self._index = event, index
@@ -129,16 +129,16 @@ class TextColumn(ValueColumn):
         ]
 
     @staticmethod
-    def _text(read: texts.Text) -> Text | None:
+    def _text(read: texts.DecodedText) -> TextValue | None:
         if read.status == BLOB_RACED:
-            return Text((), True)
+            return TextValue((), True)
         in_part = read.status == BLOB_FAULT and bool(read.data)
         if read.status not in (BLOB_OK, BLOB_CUT) and not in_part:
             return None
-        return Text((read.data,), in_part or read.status == BLOB_CUT, read.source == LEXICAL)
+        return TextValue((read.data,), in_part or read.status == BLOB_CUT, read.source == LEXICAL)
 
     def value(self, key: Any) -> Value:
-        return Text((self._texts.shown(key).data,)) if isinstance(key, bytes) else key
+        return TextValue((self._texts.shown(key).data,)) if isinstance(key, bytes) else key
 
     def walked(self, view: View, chosen: Array) -> Walked | None:
         if self._form != PATH or (view.found.arg == BLOB_BASE | self._index).any():
@@ -210,8 +210,8 @@ class BlobColumn(ValueColumn):
         if field.type == SOCKADDR_TYPE:
             return address_part(decode_sockaddr(data), field.column)
         if field.element is not None:
-            return Text((data,), cut)
-        return Text(tuple(elements(data)), cut)
+            return TextValue((data,), cut)
+        return TextValue(tuple(elements(data)), cut)
 
     def bulk(self, view: View, chosen: Array) -> Bulk | None:
         field = self._field
@@ -261,7 +261,7 @@ def address_part(address: dict[str, str], part: str) -> Value:
         mapped = getattr(ipaddress.ip_address(shown), "ipv4_mapped", None)
     except ValueError:
         return text(shown)
-    return Text((shown.encode(), str(mapped).encode())) if mapped else text(shown)
+    return TextValue((shown.encode(), str(mapped).encode())) if mapped else text(shown)
 
 
 class TargetColumn(ValueColumn):
@@ -294,7 +294,7 @@ class DescriptorColumn(ValueColumn):
         return self._blob.keys(view, chosen)
 
     def value(self, key: Any) -> Value:
-        return None if key is None else Text((paths.walked(key[0]),), key[1])
+        return None if key is None else TextValue((paths.walked(key[0]),), key[1])
 
     def bulk(self, view: View, chosen: Array) -> Bulk | None:
         block, unread, cut, _ = view.read(self._index, chosen)

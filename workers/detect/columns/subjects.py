@@ -13,7 +13,7 @@ from headrace.bpf.tables.catalogue import Event
 from headrace.workers.detect.columns.recorded import BlobColumn, TextColumn
 from headrace.workers.detect.columns.view import Array, Bulk, Few, Keys, ValueColumn, View
 from headrace.workers.detect.rules.fields import Field
-from headrace.workers.detect.rules.values import NUMBER, Text, Value, text
+from headrace.workers.detect.rules.values import NUMBER, TextValue, Value, text
 from headrace.workers.enrich.containers import runtime_name, shown_id
 from headrace.workers.enrich.tree import Image, Process, ProcessTree, ancestor_images
 from headrace.workers.enrich.users import user_name
@@ -57,7 +57,7 @@ _FROM_SEVERAL: dict[str, tuple[tuple[str, ...], Callable[..., Value]]] = {
 """Fields that are computed from the context: the parts, and the function that converts them."""
 
 
-def started_by(path: bytes | None, given: bytes | None, cwd: bytes | None) -> Text | None:
+def started_by(path: bytes | None, given: bytes | None, cwd: bytes | None) -> TextValue | None:
     """The file that runs, and the path that started it, made absolute. None if neither is known."""
     parts = [path] if path else []
     if given and not given.startswith(b"/"):
@@ -67,20 +67,20 @@ def started_by(path: bytes | None, given: bytes | None, cwd: bytes | None) -> Te
         absolute = b"/" + os.path.normpath(given).lstrip(b"/")
         if absolute not in parts:
             parts.append(absolute)
-    return Text(tuple(parts)) if parts else None
+    return TextValue(tuple(parts)) if parts else None
 
 
-def exec_image(path: Value, interp: Value, cwd: Value) -> Text | None:
+def exec_image(path: Value, interp: Value, cwd: Value) -> TextValue | None:
     """The image that an exec starts, from its arguments: the file, and the path that started it."""
-    found = started_by(*(v.parts[0] if isinstance(v, Text) and not v.cut else None for v in (path, interp, cwd)))
-    if found is not None and isinstance(path, Text) and len(path.parts) > 1:
-        return Text(tuple(dict.fromkeys((*path.parts, *found.parts))))
+    found = started_by(*(v.parts[0] if isinstance(v, TextValue) and not v.cut else None for v in (path, interp, cwd)))
+    if found is not None and isinstance(path, TextValue) and len(path.parts) > 1:
+        return TextValue(tuple(dict.fromkeys((*path.parts, *found.parts))))
     return found
 
 
-def command_line(argv: bytes, cut: bool) -> Text:
+def command_line(argv: bytes, cut: bool) -> TextValue:
     """argv joined by single spaces."""
-    return Text((argv.removesuffix(b"\0").replace(b"\0", b" "),), cut)
+    return TextValue((argv.removesuffix(b"\0").replace(b"\0", b" "),), cut)
 
 
 class CommandLineColumn(BlobColumn):
@@ -157,9 +157,9 @@ class ImageColumn(ValueColumn):
         if self._who != "ancestors":
             return self._text(key)
         found = [t for t in map(self._text, key) if t is not None]
-        return Text(tuple(dict.fromkeys(part for t in found for part in t.parts))) if found else None
+        return TextValue(tuple(dict.fromkeys(part for t in found for part in t.parts))) if found else None
 
-    def _text(self, key: Any) -> Text | None:
+    def _text(self, key: Any) -> TextValue | None:
         if self._part == "image":
             return started_by(*key)
-        return command_line(key, False) if self._part == "command_line" else Text((key,))
+        return command_line(key, False) if self._part == "command_line" else TextValue((key,))

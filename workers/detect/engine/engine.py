@@ -25,9 +25,9 @@ from headrace.config.tree import And, Certain, Not, leaves
 from headrace.workers.detect.columns.reading import column_of
 from headrace.workers.detect.columns.view import Bulk, Column, Few, View
 from headrace.workers.detect.engine.matches import Matched, Matches
-from headrace.workers.detect.engine.memory import Memory
+from headrace.workers.detect.engine.memory import MemoCache
 from headrace.workers.detect.engine.prefilter import Prefilter
-from headrace.workers.detect.engine.scan import Scan, Seen
+from headrace.workers.detect.engine.scan import Scan, ScanResult
 from headrace.workers.detect.engine.steps import OPEN, STATE_BYTES, UNKNOWN_STEP, State, Step, bits, numbers_in
 from headrace.workers.detect.engine.tally import Tally
 from headrace.workers.detect.rules.compiled import Formula, OfEvent, compile_rules
@@ -69,7 +69,7 @@ class Classes:
         self.matcher = matcher
         self.tests = tests
         """The event's number of each test, by the test's position in the matcher."""
-        self.memory = Memory(self._classes)
+        self.memory = MemoCache(self._classes)
         self.known: list[State] = []
         self._by_state: dict[State, int] = {}
         self._by_fingerprint: dict[int, int] = {}
@@ -131,7 +131,7 @@ class Classes:
             found[single] = self._remembered(view, chosen[single])
         return found
 
-    def _class_of_fingerprint(self, fingerprint: int, row: int, seen: Seen) -> int:
+    def _class_of_fingerprint(self, fingerprint: int, row: int, seen: ScanResult) -> int:
         found = self._by_fingerprint.get(fingerprint)
         if found is None:
             true = frozenset(seen.tests(row)) | self.matcher.present

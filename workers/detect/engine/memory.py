@@ -35,7 +35,7 @@ def _texts(key: Any) -> int:
     return len(key) if isinstance(key, bytes | str) else 0
 
 
-class Memory(dict[Any, int]):
+class MemoCache(dict[Any, int]):
     """Numbers by key. `work_out` computes the numbers of several unknown keys in one call."""
 
     def __init__(

@@ -39,7 +39,7 @@ IN_EMPTY = ("", END, END + END)
 
 
 @dataclass(frozen=True)
-class Seen:
+class ScanResult:
     """The result of a scan.
 
     `fingerprint`: u64 of each text, equal for texts on which the same tests hold, 0 if none holds. `doubt`: mask of
@@ -186,7 +186,7 @@ class Scan:
         except hyperscan.error:
             return None
 
-    def look(self, blocks: Sequence[Block]) -> Seen:
+    def look(self, blocks: Sequence[Block]) -> ScanResult:
         """Which tests hold on each row. The readings of a row are its texts in all blocks; "" means no reading."""
         rows: list[Array] = []
         patterns: list[Array] = []
@@ -226,11 +226,11 @@ class Scan:
         return np.concatenate(positions), np.concatenate(patterns)
 
     @staticmethod
-    def _none(doubt: Array) -> Seen:
+    def _none(doubt: Array) -> ScanResult:
         nothing = np.zeros(0, np.int64)
-        return Seen(np.zeros(len(doubt), np.uint64), doubt, nothing, nothing)
+        return ScanResult(np.zeros(len(doubt), np.uint64), doubt, nothing, nothing)
 
-    def _seen(self, row: Array, which: Array, doubt: Array) -> Seen:
+    def _seen(self, row: Array, which: Array, doubt: Array) -> ScanResult:
         if not len(row):
             return self._none(doubt)
         count = len(self._first) - 1
@@ -249,4 +249,4 @@ class Scan:
         heads = np.flatnonzero(np.diff(row, prepend=-1))
         fingerprint = np.zeros(len(doubt), np.uint64)
         fingerprint[row[heads]] = np.add.reduceat(self._secret[test], heads)
-        return Seen(fingerprint, doubt, row, test)
+        return ScanResult(fingerprint, doubt, row, test)

@@ -12,7 +12,7 @@ from headrace.config.rules import Rule
 from headrace.config.tree import leaves
 from headrace.workers.detect.rules.fields import Field, FieldError, field_of
 from headrace.workers.detect.rules.matching import Matcher
-from headrace.workers.detect.rules.values import NUMBER, Text, Value
+from headrace.workers.detect.rules.values import NUMBER, TextValue, Value
 from headrace.workers.views.json_lines import encode
 from headrace.workers.views.pieces import VECTOR_TYPE
 from headrace.workers.views.style import text
@@ -33,7 +33,7 @@ class DataField(NamedTuple):
     def said(self, value: Value) -> dict[str, object]:
         """The shown value under its name. If its bytes are not UTF-8, they are added as base64 under `NAMEBase64`."""
         found = {self.name: self.shown(value)}
-        if isinstance(value, Text) and "\ufffd" in encode(found[self.name]):
+        if isinstance(value, TextValue) and "\ufffd" in encode(found[self.name]):
             exact = b"\0".join(_parts(self.field, value, self.of))
             found[f"{self.name}Base64"] = base64.b64encode(exact).decode()
         return found
@@ -59,11 +59,11 @@ def same_fields(rule: Rule) -> Rule:
     return msgspec.structs.replace(rule, data={name: name for name in by})
 
 
-def _parts(field: Field, value: Text, of: Matcher | None) -> tuple[bytes, ...]:
+def _parts(field: Field, value: TextValue, of: Matcher | None) -> tuple[bytes, ...]:
     """For a vector, the elements for which a test holds, or all if there are no tests; else the first reading."""
     if field.type != VECTOR_TYPE or field.element is not None:
         return value.parts[:1]
-    return tuple(p for p in value.parts if of is None or of.verdicts(Text((p,))).true)
+    return tuple(p for p in value.parts if of is None or of.verdicts(TextValue((p,))).true)
 
 
 def shown(field: Field, value: Value, of: Matcher | None = None) -> object:
@@ -74,7 +74,7 @@ def shown(field: Field, value: Value, of: Matcher | None = None) -> object:
         return None
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    if isinstance(value, Text):
+    if isinstance(value, TextValue):
         parts = [text(p) for p in _parts(field, value, of)]
         return parts if field.type == VECTOR_TYPE and field.element is None else "".join(parts)
     if field.is_bool:

@@ -23,7 +23,7 @@ MAX_EVENTS = 64
 SECOND_NS = 10**9
 
 
-class Turn(NamedTuple):
+class HistoryTurn(NamedTuple):
     """Rows of one turn, and the thread group of each."""
 
     rows: Rows
@@ -35,7 +35,7 @@ class History:
 
     def __init__(self, seconds: float, most_bytes: int = MAX_BYTES) -> None:
         self._span_ns, self._most = int(seconds * SECOND_NS), most_bytes
-        self._turns: deque[Turn] = deque()
+        self._turns: deque[HistoryTurn] = deque()
         self._bytes = 0
         self._generation = 0
         self.dropped = 0
@@ -54,7 +54,7 @@ class History:
         if not len(rows):
             return
         kept = rows.compact()
-        self._turns.append(Turn(kept, contexts.table["tgid"][kept.who]))
+        self._turns.append(HistoryTurn(kept, contexts.table["tgid"][kept.who]))
         self._bytes += kept.data.nbytes
         oldest_ns = int(rows.time_ns[-1]) - self._span_ns
         while self._turns and int(self._turns[0].rows.time_ns[-1]) < oldest_ns:
@@ -64,7 +64,7 @@ class History:
             self._bytes -= turn.rows.data.nbytes
             self.dropped += len(turn.rows)
 
-    def before(self, now: Turn, row: int) -> tuple[Rows | None, int]:
+    def before(self, now: HistoryTurn, row: int) -> tuple[Rows | None, int]:
         """The rows of the same process in the time before a row of the current turn, None if there are none; and how
         many more there were beyond MAX_EVENTS.
         """
@@ -72,7 +72,7 @@ class History:
         since = np.uint64(max(0, time_ns - self._span_ns))
         parts: list[Rows] = []
         left, more = MAX_EVENTS, 0
-        earlier = Turn(now.rows.select(slice(0, row)), now.tgid[:row])
+        earlier = HistoryTurn(now.rows.select(slice(0, row)), now.tgid[:row])
         for turn in (earlier, *reversed(self._turns)):
             times = turn.rows.time_ns
             found = np.flatnonzero((turn.tgid == tgid) & (times >= since) & (times <= np.uint64(time_ns)))

@@ -29,8 +29,8 @@ from headrace.workers.detect.engine.matches import Matches
 from headrace.workers.detect.findings.bounded import bounded
 from headrace.workers.detect.findings.data import data_fields, same_fields
 from headrace.workers.detect.findings.gaps import NO_GAPS, Gaps, Reach
-from headrace.workers.detect.findings.history import History, Turn
-from headrace.workers.detect.findings.pieces import Pieces
+from headrace.workers.detect.findings.history import History, HistoryTurn
+from headrace.workers.detect.findings.pieces import FindingPieces
 from headrace.workers.enrich.containers import Describe, nobody, of_finding
 from headrace.workers.enrich.tree import Image, Process, ProcessTree, ancestors
 from headrace.workers.enrich.users import user_name
@@ -38,7 +38,7 @@ from headrace.workers.records.blobs import argument_counts
 from headrace.workers.records.rows import Contexts, Rows
 from headrace.workers.views.json_lines import JsonStyle, encode, inner
 from headrace.workers.views.pieces import Lines
-from headrace.workers.views.style import Facts, said, said_user
+from headrace.workers.views.style import HostFacts, said, said_user
 
 Array = np.ndarray[Any, Any]
 NOTHING_KEPT = Caused(0, (), 0)
@@ -47,7 +47,7 @@ MAX_ANCESTORS = 16
 
 
 @dataclass
-class Rendered:
+class RenderedFindings:
     """Findings as lines. `ends`: end of each line in `data`, i64; `row`: position of the matching row, i64; `marks`:
     MARK (config/thresholds.py).
     """
@@ -60,19 +60,19 @@ class Rendered:
     def __len__(self) -> int:
         return len(self.ends)
 
-    def halves(self) -> tuple[Rendered, Rendered]:
+    def halves(self) -> tuple[RenderedFindings, RenderedFindings]:
         """Split into the first half of the lines and the rest."""
         middle = len(self) // 2
         cut = int(self.ends[middle - 1])
         columns = self.row, self.marks
-        first = Rendered(self.data[:cut], self.ends[:middle], *(c[:middle] for c in columns))
-        return first, Rendered(self.data[cut:], self.ends[middle:] - cut, *(c[middle:] for c in columns))
+        first = RenderedFindings(self.data[:cut], self.ends[:middle], *(c[:middle] for c in columns))
+        return first, RenderedFindings(self.data[cut:], self.ends[middle:] - cut, *(c[middle:] for c in columns))
 
 
 class _Data:
     """The data fields of one rule on one event, read from rows."""
 
-    def __init__(self, rule: Rule, event: Event, known: Pieces) -> None:
+    def __init__(self, rule: Rule, event: Event, known: FindingPieces) -> None:
         self._fields = [(data, column_of(data.field)) for data in data_fields(rule, event)]
         self._known = known
 
@@ -109,7 +109,7 @@ class _DataOf:
     def __init__(self, rules: Sequence[Rule], catalogue: Catalogue) -> None:
         self._rules, self._catalogue = rules, catalogue
         self._known: dict[tuple[int, int], _Data] = {}
-        self._pieces = Pieces()
+        self._pieces = FindingPieces()
 
     def of(self, position: int, event: int) -> _Data:
         """The data fields of one rule on one event."""
@@ -139,7 +139,7 @@ class FindingLines:
         self,
         rules: Sequence[Rule],
         catalogue: Catalogue,
-        facts: Facts,
+        facts: HostFacts,
         tree: ProcessTree,
         gaps: Gaps,
         generation: int = 1,
@@ -166,16 +166,16 @@ class FindingLines:
         # A signature in Python returns its data itself.
         self._shown = _DataOf([msgspec.structs.replace(r, data={}) if r.code else r for r in rules], catalogue)
         self._same = _DataOf([same_fields(rule) for rule in rules], catalogue)
-        self._who = Pieces()
+        self._who = FindingPieces()
         self._generation = -1
         self._secret = secret
 
-    def render(self, rows: Rows, contexts: Contexts, matches: Matches, part: slice) -> Rendered:
+    def render(self, rows: Rows, contexts: Contexts, matches: Matches, part: slice) -> RenderedFindings:
         """The findings of some of the matching rows, in order."""
         at, matched = matches.rows[part], matches.rules[part]
         if not len(at):
             none = np.zeros(0, np.int64)
-            return Rendered(b"", none, none, np.zeros(0, MARK))
+            return RenderedFindings(b"", none, none, np.zeros(0, MARK))
         chosen = rows.select(at)
         events = self.event_lines(chosen, contexts)
         row = np.repeat(np.arange(len(at)), [len(m) for m in matched])
@@ -207,7 +207,7 @@ class FindingLines:
             found.append(bounded(line))
             self.cut += len(found[-1]) < len(line)
         lengths = np.array([len(line) for line in found], np.int64)
-        return Rendered(b"".join(found), np.cumsum(lengths), at[row], marks)
+        return RenderedFindings(b"".join(found), np.cumsum(lengths), at[row], marks)
 
     def forget_who(self) -> None:
         """Render processes again: more is known about containers now."""
@@ -224,7 +224,7 @@ class FindingLines:
         """`,"before":...` for the process of each row."""
         assert self._history is not None
         self._history.follow(contexts)
-        turn = Turn(rows, contexts.table["tgid"][rows.who])
+        turn = HistoryTurn(rows, contexts.table["tgid"][rows.who])
         found: list[bytes] = []
         for row in at.tolist():
             past, more = self._history.before(turn, row)

@@ -9,7 +9,7 @@ from headrace.workers.detect.engine.memory import size_of
 MAX_BYTES = 32 << 20
 
 
-class Pieces(dict[Any, Any]):
+class FindingPieces(dict[Any, Any]):
     """Pieces by key. The cache is cleared when it would exceed the bound."""
 
     def __init__(self, most_bytes: int = MAX_BYTES) -> None:

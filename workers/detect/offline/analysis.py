@@ -18,7 +18,7 @@ from headrace.config.rules import Rule
 from headrace.config.thresholds import Thresholds
 from headrace.config.undecided import UNDECIDED
 from headrace.config.undecided import what as undecided
-from headrace.workers.detect.code.bounds import Answer, code_rules
+from headrace.workers.detect.code.bounds import SignatureResult, code_rules
 from headrace.workers.detect.code.states import Given
 from headrace.workers.detect.columns.view import Array, Keys, ValueColumn
 from headrace.workers.detect.engine.engine import EventEngine, Verdict
@@ -250,11 +250,11 @@ class Analysis:
         for row, verdict in open_.items():
             found.append((row, position))
             signatures = [self._rules[p].id for p in verdict.undecided]
-            said[row, position] = Answer(undecided(signatures, list(verdict.fields)))
+            said[row, position] = SignatureResult(undecided(signatures, list(verdict.fields)))
         for at, rule in sorted(found):
             answer = said.get((at, rule))
             if answer is None and rule not in self._code:
-                answer = Answer(self._data(batch[at], rule))
+                answer = SignatureResult(self._data(batch[at], rule))
             if answer is None:
                 continue
             reached = self._reached(batch[at], rule)
@@ -271,8 +271,10 @@ class Analysis:
         reached = self._thresholds.take(one.time_ns, group, rule.threshold.count, rule.threshold.within_ms * 10**6)
         return reached and {"threshold": reached.parts}
 
-    def _ask(self, batch: Sequence[Indexed], found: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Answer]:
-        said: dict[tuple[int, int], Answer] = {}
+    def _ask(
+        self, batch: Sequence[Indexed], found: Sequence[tuple[int, int]]
+    ) -> dict[tuple[int, int], SignatureResult]:
+        said: dict[tuple[int, int], SignatureResult] = {}
 
         def shown(at: Sequence[int]) -> list[Mapping[str, Any]]:
             return [batch[i].raw for i in at]
@@ -312,7 +314,7 @@ class Analysis:
             known[key] = data_fields(rule, one.event.event)
         return known[key]
 
-    def _finding(self, one: Indexed, position: int, answer: Answer) -> dict[str, Any]:
+    def _finding(self, one: Indexed, position: int, answer: SignatureResult) -> dict[str, Any]:
         raw, caused = one.raw, answer.caused
         before = caused.events() if caused else []
         omitted = {"eventsOmitted": more} if caused and (more := caused.left_out()) else {}

@@ -22,7 +22,7 @@ from headrace.workers.detect.columns.subjects import command_line, exec_image
 from headrace.workers.detect.rules.fields import EXEC, OPAQUE_TYPES, SOCKADDR_TYPE, Field, field_of
 from headrace.workers.detect.rules.matching import Matcher
 from headrace.workers.detect.rules.members import place_of
-from headrace.workers.detect.rules.values import BYTES, NUMBER, Text, Value, number_of, shown_number, text
+from headrace.workers.detect.rules.values import BYTES, NUMBER, TextValue, Value, number_of, shown_number, text
 from headrace.workers.views.pieces import VECTOR_TYPE
 
 
@@ -80,7 +80,7 @@ class FlatEvent:
         """The process's own image on an exec, taken from its arguments."""
         if what == "process.command_line":
             argv = self.args.get("argv")
-            if not isinstance(argv, list | Text):
+            if not isinstance(argv, list | TextValue):
                 return None
             line = texts(argv)
             return command_line(b"".join(part + b"\0" for part in line.parts), line.cut)
@@ -89,9 +89,9 @@ class FlatEvent:
             return exec_image(path, interp, cwd)
         return {"process.path": path, "process.cwd": cwd}.get(what)
 
-    def _text(self, argument: str) -> Text | None:
+    def _text(self, argument: str) -> TextValue | None:
         given = self.args.get(argument)
-        return texts(given) if isinstance(given, str | bytes | Text) else None
+        return texts(given) if isinstance(given, str | bytes | TextValue) else None
 
     def _argument(self, wanted: Field) -> Value:
         given = self.args.get(self.event.arguments[wanted.argument].name)
@@ -108,7 +108,7 @@ class FlatEvent:
             if element is None:
                 return found
             return (
-                Text(found.parts[element : element + 1], found.cut and element == len(found.parts) - 1)
+                TextValue(found.parts[element : element + 1], found.cut and element == len(found.parts) - 1)
                 if (element < len(found.parts))
                 else None
             )
@@ -155,12 +155,12 @@ def _member(wanted: Field, given: object) -> Value:
     return number_of(given, wanted.width, wanted.words) if wanted.kind == NUMBER else texts(given)
 
 
-def texts(given: object) -> Text:
+def texts(given: object) -> TextValue:
     """A value as texts; each element of a list is a reading."""
-    if isinstance(given, Text):
+    if isinstance(given, TextValue):
         return given
     if isinstance(given, list | tuple):
-        return Text(tuple(part for each in given for part in texts(each).parts))
+        return TextValue(tuple(part for each in given for part in texts(each).parts))
     return text(given if isinstance(given, str | bytes) else str(given))
 
 

@@ -26,7 +26,7 @@ ENVIRONMENT, DESCRIPTORS = "exec_environment", "fd_paths"
 """Settings that certain fields need in order to be read."""
 
 
-class Gap(NamedTuple):
+class CoverageGap(NamedTuple):
     """What is not covered of a signature. `word`: NONE if no part of it can match, PARTIAL if some part can."""
 
     rule: str
@@ -49,7 +49,7 @@ def source_of(field: Field) -> str:
 
 def gaps(
     rules: Sequence[Rule], catalogue: Catalogue, events: Collection[str], lacks: Lacks, narrowed: Mapping[str, str]
-) -> list[Gap]:
+) -> list[CoverageGap]:
     """The gaps in the coverage of the rules. `events`: events that were recorded; `narrowed`: those recorded only in
     part -> under which condition.
     """
@@ -66,7 +66,7 @@ def gaps(
             reasons += [f"{name} only where {narrowed[name]}"] if name in narrowed else []
             can |= _outcomes(node, lacking)[0]
         if reasons:
-            found.append(Gap(rule.id, PARTIAL if can else NONE, tuple(reasons)))
+            found.append(CoverageGap(rule.id, PARTIAL if can else NONE, tuple(reasons)))
     return found
 
 
@@ -125,7 +125,7 @@ class LinesRead:
             own = is_own(line)
             wanted -= {name for name in wanted if _has(name, event, given, own, told)}
 
-    def gaps(self) -> list[Gap]:
+    def gaps(self) -> list[CoverageGap]:
         """The gaps in the coverage of the rules by these lines."""
         return gaps(
             self._rules,
@@ -157,7 +157,7 @@ class Recorded(NamedTuple):
     narrowed: Mapping[str, str]
     has_users: bool
 
-    def gaps(self, rules: Sequence[Rule], catalogue: Catalogue, seen: Collection[str]) -> list[Gap]:
+    def gaps(self, rules: Sequence[Rule], catalogue: Catalogue, seen: Collection[str]) -> list[CoverageGap]:
         """The gaps in the coverage of the rules by the recording. `seen`: events that occur in it."""
         found = dict(self.narrowed)
         if self.events is not None:
@@ -174,7 +174,7 @@ class Recorded(NamedTuple):
         return source == "process.user" and not self.has_users
 
 
-def said(found: Sequence[Gap], rules: int) -> list[str]:
+def said(found: Sequence[CoverageGap], rules: int) -> list[str]:
     """Lines for people: what is missing, and for which signatures."""
     if not found:
         return []

@@ -15,7 +15,7 @@ from headrace.workers.decode.texts import TEXT_TYPES
 from headrace.workers.detect.offline.flat import FlatEvent, texts
 from headrace.workers.detect.offline.lineages import NOTHING, Told
 from headrace.workers.detect.rules.fields import CONTEXT_FIELDS, DESCRIPTOR, EXEC, SOCKADDR_TYPE, TARGET
-from headrace.workers.detect.rules.values import Text
+from headrace.workers.detect.rules.values import TextValue
 from headrace.workers.views.json_lines import UNSET, UTS
 from headrace.workers.views.named import SOURCE
 from headrace.workers.views.style import exact
@@ -141,18 +141,18 @@ def _arguments(
     return found
 
 
-def _both(path: object, root: object) -> Text | None:
+def _both(path: object, root: object) -> TextValue | None:
     if path is None:
         return None
     first = texts(path)
-    return Text((*first.parts, *texts(root).parts), first.cut)
+    return TextValue((*first.parts, *texts(root).parts), first.cut)
 
 
 def _argument(argument: Argument, given: Mapping[str, Any]) -> Any:
     """The value of an argument, from the exact bytes and numbers if headrace added them. ValueError."""
     value, encoded, raw = given.get("value"), given.get("base64"), given.get("raw")
     if value is None and given.get("reason") == "raced":
-        return Text((), True)
+        return TextValue((), True)
     if value is None or given.get("source") in FOREIGN:
         return None
     if isinstance(raw, int) and isinstance(value, str | bool | int):
@@ -170,7 +170,7 @@ def _argument(argument: Argument, given: Mapping[str, Any]) -> Any:
     cut = given.get("cut") is True or given.get("reason") == "fault"
     passed = given.get("source") == LEXICAL
     if (cut or passed) and isinstance(value, str | bytes | list):
-        return Text(tuple(texts(value).parts), cut, passed)
+        return TextValue(tuple(texts(value).parts), cut, passed)
     return value
 
 
@@ -183,7 +183,7 @@ def _descriptor(given: Mapping[str, Any]) -> dict[str, Any]:
     data = value.encode("utf-8", "surrogateescape") if encoded is None else exact("descriptor", encoded)
     _, sign, path = data.partition(b"=")
     # an unnamed pipe has no name
-    return {DESCRIPTOR: Text((b"" if path == b"pipe" else path,))} if sign else {}
+    return {DESCRIPTOR: TextValue((b"" if path == b"pipe" else path,))} if sign else {}
 
 
 assert {*TRACEE_CONTEXT, *OWN_CONTEXT} <= set(CONTEXT_FIELDS)

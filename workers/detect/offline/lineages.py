@@ -12,7 +12,7 @@ import msgspec
 
 from headrace.workers.detect.columns.subjects import command_line, started_by
 from headrace.workers.detect.rules.fields import IMAGE_PARTS
-from headrace.workers.detect.rules.values import Text
+from headrace.workers.detect.rules.values import TextValue
 from headrace.workers.enrich.tree import Image, Key
 from headrace.workers.views.style import exact
 
@@ -62,7 +62,7 @@ class Told(NamedTuple):
 
     image: Image | None = None
     above: tuple[tuple[int, Image | None], ...] = ()
-    values: Mapping[str, Text] = {}
+    values: Mapping[str, TextValue] = {}
     known: bool = False
 
 
@@ -104,23 +104,23 @@ def _read(lineage: _Lineage) -> Told:
     return Told(own, above, values, True)
 
 
-def _fields(who: str, images: Sequence[Image | None]) -> dict[str, Text]:
+def _fields(who: str, images: Sequence[Image | None]) -> dict[str, TextValue]:
     """IMAGE_FIELDS of one image, or of several as alternative readings; without those that are unknown."""
-    found: dict[str, Text] = {}
+    found: dict[str, TextValue] = {}
     for part in IMAGE_PARTS:
         texts = [text for image in images if image is not None and (text := _text(image, part)) is not None]
         if texts:
-            found[f"{who}.{part}"] = Text(tuple(dict.fromkeys(each for text in texts for each in text.parts)))
+            found[f"{who}.{part}"] = TextValue(tuple(dict.fromkeys(each for text in texts for each in text.parts)))
     return found
 
 
-def _text(image: Image, part: str) -> Text | None:
+def _text(image: Image, part: str) -> TextValue | None:
     if part == "image":
         return started_by(image.path, image.asked, image.cwd)
     if part == "command_line":
         return command_line(image.argv, False) if image.argv else None
     data = image.path if part == "path" else image.cwd
-    return None if data is None else Text((data,))
+    return None if data is None else TextValue((data,))
 
 
 def _bytes(given: str) -> bytes:

@@ -21,7 +21,7 @@ from headrace.config.conditions import Scalar, Test
 from headrace.workers.decode.words import numbers_of_words
 from headrace.workers.detect.rules.fields import SOCKADDR_TYPE, Field
 from headrace.workers.detect.rules.patterns import PatternSet, as_bytes, fits, lowered, options, pattern
-from headrace.workers.detect.rules.values import BYTES, NUMBER, TEXT, Text, Value, as_raw, number_of
+from headrace.workers.detect.rules.values import BYTES, NUMBER, TEXT, TextValue, Value, as_raw, number_of
 
 SIZES: dict[str, Callable[[int, int], bool]] = {
     "lt": lambda value, other: value < other,
@@ -183,17 +183,17 @@ class Matcher:
         """The tests that hold on a value, and those that are unknown."""
         if value is None:
             return self.unread
-        if self.field.pair is not None and isinstance(value, Text):
+        if self.field.pair is not None and isinstance(value, TextValue):
             return Verdicts(self.present, self._uncertain, self._uncertain)
         true = {number for number, test in self._simple if test(value)}
-        if isinstance(value, Text):
+        if isinstance(value, TextValue):
             true |= self._texts(value)
             if value.cut or value.passed:
                 sure = frozenset(true) & self._growing if value.cut else frozenset(true)
                 return Verdicts(sure | self.present, self._uncertain - sure, self._uncertain - sure)
         return Verdicts(frozenset(true) | self.present, frozenset())
 
-    def _texts(self, value: Text) -> set[int]:
+    def _texts(self, value: TextValue) -> set[int]:
         hits: list[tuple[int, int]] = []
         if self._sets:
             whole = NUL + NUL.join(value.parts) + NUL
@@ -245,7 +245,7 @@ def _cidr_test(test: Test) -> Callable[[Value], bool]:
     how = all if test.each else any
 
     def holds(value: Value) -> bool:
-        assert isinstance(value, Text)
+        assert isinstance(value, TextValue)
         for part in value.parts:
             try:
                 address = ipaddress.ip_address(part.decode("ascii", "replace"))

@@ -21,7 +21,7 @@ ADDRESSES = {"in4": ipv4, "in6": ipv6}
 
 
 @dataclass(frozen=True)
-class Place:
+class MemberLocation:
     """Position, size and type of a member. `step`: bytes from one structure of an array to the next, else 0."""
 
     offset: int
@@ -59,7 +59,7 @@ def _layout(how: Shown | None, command: int | None, compat: bool) -> tuple[Layou
 
 
 @cache
-def place_of(event: Event, index: int, path: str, compat: bool, command: int | None) -> Place | None:
+def place_of(event: Event, index: int, path: str, compat: bool, command: int | None) -> MemberLocation | None:
     """The place of the member with that path (`it_value.tv_sec`), for that command; None if there is none."""
     found = _layout(shown_of(event, event.arguments[index], command), command, compat)
     if found is None:
@@ -75,7 +75,7 @@ def place_of(event: Event, index: int, path: str, compat: bool, command: int | N
     place = next((p for p in layout.places if p.member.name == last), None)
     if place is None or kind_of(place.member) is None:
         return None
-    return Place(offset + place.offset, place.size, step, place.member)
+    return MemberLocation(offset + place.offset, place.size, step, place.member)
 
 
 @cache

@@ -20,7 +20,7 @@ from headrace.config.rules import Rule, RuleError, files_of, taken
 from headrace.workers.detect.rules.sigma_rules import converted
 from headrace.workers.detect.rules.sigma_values import Placeholders, repeated_modifier
 
-LONGEST_FILE = 1 << 20
+MAX_FILE_BYTES = 1 << 20
 UNKNOWN_TO_CONDITIONS = re.compile("[.-]")
 VARIABLES, ITS_OWN = "vars", {"vars", "name", "priority", "allowed_backends", "transformations"}
 TRANSFORMATION = "value_placeholders"
@@ -68,7 +68,7 @@ def _collection(path: Path, placeholders: dict[str, tuple[str, ...]]) -> Any:
     # The specification defines it as an alias of `wide`. pySigma does not know it.
     modifier_mapping.setdefault("utf16le", SigmaWideModifier)
     try:
-        data = text(path, LONGEST_FILE, "utf-8-sig")
+        data = text(path, MAX_FILE_BYTES, "utf-8-sig")
         if twice := repeated_modifier(data):
             # Each modifier that expands values multiplies the output of the one before.
             raise ValueError(f"{twice}: a modifier stands twice")

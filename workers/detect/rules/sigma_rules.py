@@ -25,7 +25,7 @@ from headrace.workers.detect.rules.compiled import check_rule
 from headrace.workers.detect.rules.sigma_values import (
     Dead,
     Placeholders,
-    Refused,
+    SigmaRefused,
     encodes_placeholders,
     expanded,
     modifiers,
@@ -218,11 +218,13 @@ class _Converter:
         applied = modifiers(item)
         try:
             if "utf16" in applied and {"base64", "base64offset"} & set(applied):
-                raise Refused("the modifier utf16 before base64: pySigma encodes its byte order mark wrongly; use wide")
+                raise SigmaRefused(
+                    "the modifier utf16 before base64: pySigma encodes its byte order mark wrongly; use wide"
+                )
             if encoding := encodes_placeholders(applied):
-                raise Refused(f"the modifier {encoding} after expand encodes the placeholder, not its values")
+                raise SigmaRefused(f"the modifier {encoding} after expand encodes the placeholder, not its values")
             parts = tuple(self._value(value, item, meaning, row) for value in values)
-        except Refused as error:
+        except SigmaRefused as error:
             raise RuleError(self._file, 0, self.id, f"{written(item)}: {error}") from error
         node: Node = And(parts) if item.value_linking is ConditionAND else Or(parts)
         # Unknown stays unknown: a value that could not be read is neither equal nor different.

@@ -37,7 +37,7 @@ class Dead(Exception):
     """A part of a rule that can never be decided here."""
 
 
-class Refused(Exception):
+class SigmaRefused(Exception):
     """A modifier or value that headrace cannot evaluate as Sigma defines it. The rule is refused."""
 
 
@@ -89,12 +89,12 @@ def encodes_placeholders(applied: list[str]) -> str:
 
 
 def expanded(value: Any, values: Placeholders) -> list[Any]:
-    """One value for each combination of the values of its placeholders. Refused if a placeholder has no values."""
+    """One value for each combination of the values of its placeholders. SigmaRefused if a placeholder has no values."""
     from sigma.types import Placeholder, SigmaExpansion, SigmaRegularExpression, SigmaString
 
     def of(placeholder: Placeholder) -> Iterator[SigmaString]:
         if placeholder.name not in values:
-            raise Refused(f"no file given has values for %{placeholder.name}% (docs: signatures, placeholders)")
+            raise SigmaRefused(f"no file given has values for %{placeholder.name}% (docs: signatures, placeholders)")
         yield from map(SigmaString, values[placeholder.name])
 
     if isinstance(value, SigmaExpansion):
@@ -137,7 +137,7 @@ def reference_node(value: Any, meaning: Plain | Constant, other: Plain | Constan
         test = Test(getattr(meaning, "name", ""), operator, (other.value,), nocase=nocase)
         return _constant(test, meaning.value) if isinstance(meaning, Constant) else test
     if isinstance(meaning, Constant):
-        raise Refused("the modifier fieldref: this field is always the same, put it behind the colon")
+        raise SigmaRefused("the modifier fieldref: this field is always the same, put it behind the colon")
     return comparison(meaning.name, operator, other.name, nocase)
 
 
@@ -147,7 +147,9 @@ def _evaluable(value: Any) -> None:
 
     inner = getattr(value, "number", None) if isinstance(value, types.SigmaCompareExpression) else value
     if isinstance(inner, types.SigmaTimestampPart):
-        raise Refused(f"the modifier {inner.timestamp_part.name.lower()}: headrace's fields are not points in time")
+        raise SigmaRefused(
+            f"the modifier {inner.timestamp_part.name.lower()}: headrace's fields are not points in time"
+        )
 
 
 def _constant(test: Test, value: str) -> Node:
@@ -160,7 +162,9 @@ def _constant(test: Test, value: str) -> Node:
 
 
 def _test(name: str, value: Any, keyword: bool, number: bool) -> Test:
-    """One value as a test. Dead if the kind of value has no meaning here; Refused if a number cannot be compared."""
+    """One value as a test. Dead if the kind of value has no meaning here; SigmaRefused if a number cannot be
+    compared.
+    """
     from sigma import types
 
     if value is None or isinstance(value, types.SigmaNull):
@@ -195,14 +199,14 @@ def _flagged(value: Any) -> str:
 
 
 def _whole(number: str, operator: str) -> int:
-    """The integer that gives the same verdicts on integers. Refused if there is none, or beyond 64 bits."""
+    """The integer that gives the same verdicts on integers. SigmaRefused if there is none, or beyond 64 bits."""
     found = Decimal(number)
     if not found.is_finite() or abs(found) >= 1 << 64:
-        raise Refused(f"{number} is not a number of 64 bits")
+        raise SigmaRefused(f"{number} is not a number of 64 bits")
     if found == int(found):
         return int(found)
     if operator == "equals":
-        raise Refused(f"{number} is not a whole number")
+        raise SigmaRefused(f"{number} is not a whole number")
     return floor(found) if operator in ("gt", "lte") else ceil(found)
 
 

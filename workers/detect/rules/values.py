@@ -1,8 +1,8 @@
 """Values of fields. They have the same form whether they come from the cells of a record or from a line of JSON.
 
 NUMBER   int, in the range of its C type
-TEXT     Text: its readings, any of which can match (a path as seen by the host and by the process's own root, or the
-         elements of an argument vector); no reading contains a NUL
+TEXT     TextValue: its readings, any of which can match (a path as seen by the host and by the process's own root, or
+         the elements of an argument vector); no reading contains a NUL
 BYTES    bytes
 unread   None: every test of it is unknown, except `exists`
 """
@@ -22,7 +22,7 @@ Words = Parser
 """Converts a 64-bit number to its words."""
 
 
-class Text(NamedTuple):
+class TextValue(NamedTuple):
     """The readings of a text. `cut`: the text continues beyond them, or it changed while it was read. `passed`: this is
     the name that the caller passed; it was not resolved and may refer to something else.
     """
@@ -32,13 +32,13 @@ class Text(NamedTuple):
     passed: bool = False
 
 
-Value = int | Text | bytes | None
+Value = int | TextValue | bytes | None
 
 
-def text(value: str | bytes) -> Text:
+def text(value: str | bytes) -> TextValue:
     """A text with one reading. A NUL in it becomes U+FFFD."""
     data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
-    return Text((data.replace(b"\0", b"\xef\xbf\xbd"),))
+    return TextValue((data.replace(b"\0", b"\xef\xbf\xbd"),))
 
 
 def number_of(given: object, width: str, words: Words | None) -> int | None:
@@ -74,7 +74,7 @@ def as_raw(value: int) -> int:
     return Commanded.of(raw, value.command) if isinstance(value, Commanded) else raw
 
 
-def shown_number(value: int, view: str, words: Words | None) -> Text:
+def shown_number(value: int, view: str, words: Words | None) -> TextValue:
     """A number as text. `hex`: the 64-bit register without 0x; `dec`: decimal; `word`: words, or else decimal."""
     if view == "word" and words is not None:
         return text(words(as_raw(value)))

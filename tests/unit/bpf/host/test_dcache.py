@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from headrace.bpf.host.dcache import Table, name_hash, table_of
+from headrace.bpf.host.dcache import NameCache, name_hash, table_of
 from headrace.bpf.layout import NAME_SAMPLE
 
 FOLDER, TABLE, SHIFT = 0xFFFF888100431180, 0xFFFF888625C00000, 10
@@ -55,7 +55,7 @@ def test_a_name_has_the_kernels_hash(name: bytes, value: int) -> None:
 @pytest.mark.parametrize("shift", [1, 10, 20])
 def test_names_that_are_the_first_agree(shift: int) -> None:
     samples = [*(first(name, shift=shift) for name in named(8)), *later(named(50, b"later"))]
-    assert table_of(samples) == Table(TABLE, shift)
+    assert table_of(samples) == NameCache(TABLE, shift)
 
 
 @pytest.mark.parametrize(

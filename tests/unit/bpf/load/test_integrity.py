@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.bpf.host.symbols import HIDDEN, KERNEL, Place, Symbols
+from headrace.bpf.host.symbols import HIDDEN, KERNEL, SymbolPlace, Symbols
 from headrace.bpf.load import integrity
 
 TEXT = b"""ffffffff81000000 T _stext
@@ -38,11 +38,11 @@ def test_functions_are_found_by_their_whole_name() -> None:
 
 def test_an_address_is_the_kernels_a_modules_or_nobodys() -> None:
     symbols = Symbols(TEXT)
-    assert symbols.place(0xFFFFFFFF81000208, KERNEL_TEXT, LOADED) == Place("helper", 8, KERNEL)
-    assert symbols.place(0xFFFFFFFFC0000090, KERNEL_TEXT, LOADED) == Place("other", 0x10, "loaded")
-    assert symbols.place(0xFFFFFFFFC0000000, KERNEL_TEXT, LOADED) == Place("", 0, "loaded")
-    assert symbols.place(0xFFFFFFFFC0000090, KERNEL_TEXT, []) == Place("", 0, HIDDEN)
-    assert symbols.place(0x1000, KERNEL_TEXT, LOADED) == Place("", 0, HIDDEN)
+    assert symbols.place(0xFFFFFFFF81000208, KERNEL_TEXT, LOADED) == SymbolPlace("helper", 8, KERNEL)
+    assert symbols.place(0xFFFFFFFFC0000090, KERNEL_TEXT, LOADED) == SymbolPlace("other", 0x10, "loaded")
+    assert symbols.place(0xFFFFFFFFC0000000, KERNEL_TEXT, LOADED) == SymbolPlace("", 0, "loaded")
+    assert symbols.place(0xFFFFFFFFC0000090, KERNEL_TEXT, []) == SymbolPlace("", 0, HIDDEN)
+    assert symbols.place(0x1000, KERNEL_TEXT, LOADED) == SymbolPlace("", 0, HIDDEN)
 
 
 def test_what_cannot_be_looked_at_has_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

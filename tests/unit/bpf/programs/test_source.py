@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.bpf.programs.scope import Scope, parse
-from headrace.bpf.programs.source import Wanted, joined, numbers
+from headrace.bpf.programs.source import WantedPrograms, joined, numbers
 from headrace.bpf.tables.catalogue import catalogue
 
 
@@ -23,7 +23,7 @@ def proc(tmp_path: Path) -> Path:
 
 
 def text(of: Scope) -> str:
-    return joined(Wanted((catalogue().by_name["getppid"],), of, 1), "x86_64")
+    return joined(WantedPrograms((catalogue().by_name["getppid"],), of, 1), "x86_64")
 
 
 @pytest.mark.parametrize(

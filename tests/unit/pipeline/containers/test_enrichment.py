@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.bpf.layout import RUNTIMES
-from headrace.config.runtimes import FAILED, KNOWN, PENDING, SOCKETS, UNKNOWN, Answer, Endpoint, Info, endpoints
+from headrace.config.runtimes import FAILED, KNOWN, PENDING, SOCKETS, UNKNOWN, Endpoint, Info, RuntimeAnswer, endpoints
 from headrace.config.settings import SettingsError
 from headrace.pipeline.containers import accounts, enricher, enrichment
 from headrace.pipeline.containers.enrichment import (
@@ -25,8 +25,8 @@ from headrace.pipeline.containers.enrichment import (
     GROUP,
     PROBES,
     USER,
-    Client,
-    Table,
+    ContainerClient,
+    ContainerTable,
     container_key,
     encoded,
 )
@@ -47,32 +47,32 @@ def named(key: bytes) -> str:
 
 @pytest.fixture
 def segment() -> Iterator[Segment]:
-    made = Segment(Table.size())
+    made = Segment(ContainerTable.size())
     yield made
     made.close()
 
 
 @pytest.fixture
-def table(segment: Segment) -> Iterator[Table]:
-    made = Table(segment)
+def table(segment: Segment) -> Iterator[ContainerTable]:
+    made = ContainerTable(segment)
     yield made
     del made.head, made.entries, made._sequences
 
 
-def same_place(table: Table, count: int) -> list[bytes]:
+def same_place(table: ContainerTable, count: int) -> list[bytes]:
     """Ids that may stand in the same places of the table."""
     ids = (container_key(n.to_bytes(32, "little")) for n in itertools.count())
     return list(itertools.islice((name for name in ids if next(iter(table.places(name))) == 0), count))
 
 
-def test_a_container_is_found_as_it_was_entered_last(table: Table) -> None:
+def test_a_container_is_found_as_it_was_entered_last(table: ContainerTable) -> None:
     assert table.get(A) is None
     before = table.changes
     table.put(A, PENDING, Info())
     table.put(B, UNKNOWN, Info())
     table.put(A, KNOWN, Info(name="a", labels={"x": "y"}))
-    assert answer_of(table, A) == Answer(KNOWN, Info(name="a", labels={"x": "y"}))
-    assert answer_of(table, B) == Answer(UNKNOWN, Info())
+    assert answer_of(table, A) == RuntimeAnswer(KNOWN, Info(name="a", labels={"x": "y"}))
+    assert answer_of(table, B) == RuntimeAnswer(UNKNOWN, Info())
     assert table.changes == before + 3
     assert table.states() == {"pending": 0, "known": 1, "unknown": 1, "failed": 0}
     table.remove(A)
@@ -80,7 +80,7 @@ def test_a_container_is_found_as_it_was_entered_last(table: Table) -> None:
     assert table.states()["known"] == 0
 
 
-def test_where_there_is_no_room_the_oldest_goes_and_is_counted(table: Table) -> None:
+def test_where_there_is_no_room_the_oldest_goes_and_is_counted(table: ContainerTable) -> None:
     names = same_place(table, PROBES + 2)
     for name in names:
         table.put(name, KNOWN, Info(name=name.hex()))
@@ -108,14 +108,14 @@ SHAPES = (("a", 900), ("b", 3), ("c", 1500))
 
 def write_for_ever(name: str) -> None:
     """A process that changes one entry again and again."""
-    table, n = Table(Segment(name=name)), 0
+    table, n = ContainerTable(Segment(name=name)), 0
     infos = [Info(name=letter * size, image=letter) for letter, size in SHAPES]
     while True:
         n += 1
         table.put(A, KNOWN, infos[n % 3])
 
 
-def test_half_an_entry_is_never_read(segment: Segment, table: Table) -> None:
+def test_half_an_entry_is_never_read(segment: Segment, table: ContainerTable) -> None:
     """A writer that never pauses against a reader: what is read is one of what was written, whole."""
     writer = multiprocessing.get_context("spawn").Process(target=write_for_ever, args=(segment.name,))
     writer.start()
@@ -137,19 +137,19 @@ def test_half_an_entry_is_never_read(segment: Segment, table: Table) -> None:
     assert shapes <= {(letter, size, letter) for letter, size in SHAPES}
 
 
-def test_an_entry_that_a_death_left_half_written_is_none_until_it_is_written_again(table: Table) -> None:
+def test_an_entry_that_a_death_left_half_written_is_none_until_it_is_written_again(table: ContainerTable) -> None:
     table.put(A, KNOWN, Info(name="a"))
     place = next(iter(table.places(A)))
     table.entries[place]["sequence"] |= np.uint64(1)
     assert table.get(A) is None
     table.put(A, KNOWN, Info(name="a"))
-    assert answer_of(table, A) == Answer(KNOWN, Info(name="a"))
+    assert answer_of(table, A) == RuntimeAnswer(KNOWN, Info(name="a"))
 
 
-def test_a_worker_asks_once_and_looks_again_when_something_has_changed(segment: Segment, table: Table) -> None:
+def test_a_worker_asks_once_and_looks_again_when_something_has_changed(segment: Segment, table: ContainerTable) -> None:
     read_end, write_end = os.pipe2(os.O_NONBLOCK)
     try:
-        client = Client(segment.name, InheritedFd(write_end))
+        client = ContainerClient(segment.name, InheritedFd(write_end))
         assert [client.look(A, DOCKER).word for _ in range(3)] == ["pending"] * 3
         assert list(enrichment.requests(read_end)) == [(A, DOCKER)]
         table.put(A, FAILED, Info(reason="timeout"))
@@ -209,7 +209,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> dict[str, Played]:
     monkeypatch.setattr(enricher, "client", lambda endpoint, labels: found[endpoint.path])
     for name in ("FIRST_PAUSE_S", "RECONNECT_S", "RECHECK_S", "ATTEND_S"):
         monkeypatch.setattr(enricher, name, 0.001)
-    monkeypatch.setattr(enricher, "LONGEST_PAUSE_S", 0.004)
+    monkeypatch.setattr(enricher, "MAX_PAUSE_S", 0.004)
     monkeypatch.setattr(enricher, "GONE_S", 0.05)
     return found
 
@@ -219,7 +219,7 @@ Until = Callable[[Callable[[], bool]], None]
 
 
 @pytest.fixture
-def until(table: Table, played: dict[str, Played]) -> tuple[enricher.Enricher, Until]:
+def until(table: ContainerTable, played: dict[str, Played]) -> tuple[enricher.Enricher, Until]:
     """An enricher, and what turns it until something holds."""
     made = enricher.Enricher(table, ENDPOINTS, ())
     return made, turner(made, start=True)
@@ -241,19 +241,19 @@ def turner(made: enricher.Enricher, start: bool = False) -> Until:
     return turn
 
 
-def answer_of(table: Table, key: bytes) -> Answer | None:
+def answer_of(table: ContainerTable, key: bytes) -> RuntimeAnswer | None:
     """Without its time."""
     found = table.get(key)
     return found and msgspec.structs.replace(found, since_ns=0)
 
 
-def word(table: Table, key: bytes) -> str:
+def word(table: ContainerTable, key: bytes) -> str:
     found = table.get(key)
     return found.word if found else ""
 
 
 def test_all_runtimes_of_a_name_are_asked_and_who_knows_it_answers(
-    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
+    table: ContainerTable, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
 ) -> None:
     made, turn = until
     played["/d2"].answers[named(A)] = Info(name="a")
@@ -263,13 +263,13 @@ def test_all_runtimes_of_a_name_are_asked_and_who_knows_it_answers(
     made.want(C, DOCKER)
     assert word(table, A) == "pending"
     turn(lambda: [word(table, key) for key in (A, B, C)] == ["known", "known", "unknown"])
-    assert answer_of(table, A) == Answer(KNOWN, Info(name="a"))
+    assert answer_of(table, A) == RuntimeAnswer(KNOWN, Info(name="a"))
     assert named(A) not in played["/cri"].asked
     assert table.counters()["asked"] >= 2 + 3 + 2
 
 
 def test_what_nobody_knows_is_asked_for_again_until_somebody_does(
-    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
+    table: ContainerTable, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
 ) -> None:
     made, turn = until
     played["/d1"].answers[named(A)] = "no connection"
@@ -285,7 +285,7 @@ def test_what_nobody_knows_is_asked_for_again_until_somebody_does(
 
 
 def test_a_runtime_that_hangs_holds_up_nobody_else(
-    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
+    table: ContainerTable, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
 ) -> None:
     made, turn = until
     played["/d1"].frozen.set()
@@ -305,7 +305,10 @@ def test_a_runtime_that_hangs_holds_up_nobody_else(
 
 
 def test_an_answer_that_comes_byte_by_byte_is_given_up(
-    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until], monkeypatch: pytest.MonkeyPatch
+    table: ContainerTable,
+    played: dict[str, Played],
+    until: tuple[enricher.Enricher, Until],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(enricher, "OVERDUE_S", 0.02)
     made, turn = until
@@ -319,7 +322,7 @@ def test_an_answer_that_comes_byte_by_byte_is_given_up(
 
 
 def test_what_a_runtime_says_by_itself_is_followed(
-    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
+    table: ContainerTable, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
 ) -> None:
     _, turn = until
     docker = played["/d1"]
@@ -328,7 +331,7 @@ def test_what_a_runtime_says_by_itself_is_followed(
     turn(lambda: word(table, A) == "known")
     docker.answers[named(A)] = Info(name="after")
     docker.happens += [Happened("nonsense", "changed"), Happened("ab", "gone"), Happened(named(A), "changed")]
-    turn(lambda: answer_of(table, A) == Answer(KNOWN, Info(name="after")))
+    turn(lambda: answer_of(table, A) == RuntimeAnswer(KNOWN, Info(name="after")))
     docker.answers[named(A)] = None
     docker.happens.append(Happened(named(A), "gone"))
     turn(lambda: table.get(A) is None)
@@ -336,7 +339,7 @@ def test_what_a_runtime_says_by_itself_is_followed(
 
 
 def test_what_is_known_stays_so_while_its_runtime_does_not_answer(
-    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
+    table: ContainerTable, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
 ) -> None:
     made, turn = until
     played["/d1"].answers[named(A)] = Info(name="a")
@@ -348,24 +351,24 @@ def test_what_is_known_stays_so_while_its_runtime_does_not_answer(
     assert word(table, A) == "known"
 
 
-def test_a_successor_goes_on_with_the_table(table: Table, played: dict[str, Played]) -> None:
+def test_a_successor_goes_on_with_the_table(table: ContainerTable, played: dict[str, Played]) -> None:
     table.put(A, KNOWN, Info(name="old"))
     played["/d1"].answers[named(A)] = Info(name="new")
     table.put(B, FAILED, Info(reason="timeout"), DOCKER)
     before = table.changes
     made = enricher.Enricher(table, ENDPOINTS, ())
-    assert answer_of(table, A) == Answer(KNOWN, Info(name="old"))
+    assert answer_of(table, A) == RuntimeAnswer(KNOWN, Info(name="old"))
     assert table.changes > before, "its predecessor may have died before it could say so"
     made.start()
     played["/d2"].answers[named(B)] = Info(name="b")
     turn = turner(made)
-    turn(lambda: answer_of(table, A) == Answer(KNOWN, Info(name="new")))
+    turn(lambda: answer_of(table, A) == RuntimeAnswer(KNOWN, Info(name="new")))
     turn(lambda: word(table, B) == "known")
     assert named(B) not in played["/cri"].asked, "which runtime it is of is known"
 
 
 def test_what_a_predecessor_knew_stays_while_its_runtime_does_not_answer(
-    table: Table, played: dict[str, Played]
+    table: ContainerTable, played: dict[str, Played]
 ) -> None:
     names = [container_key(n.to_bytes(32, "big")) for n in range(1500)]
     for name in names:
@@ -378,7 +381,7 @@ def test_what_a_predecessor_knew_stays_while_its_runtime_does_not_answer(
 
 
 def test_a_runtime_that_is_not_there_has_nothing_asked_again(
-    table: Table, played: dict[str, Played], monkeypatch: pytest.MonkeyPatch
+    table: ContainerTable, played: dict[str, Played], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enricher, "RECHECK_S", 3600)
     played["/d1"].answers[named(A)] = Info(name="a")
@@ -398,7 +401,7 @@ def test_a_runtime_that_is_not_there_has_nothing_asked_again(
 
 
 def test_one_answer_that_makes_no_sense_is_one_containers_alone(
-    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
+    table: ContainerTable, played: dict[str, Played], until: tuple[enricher.Enricher, Until]
 ) -> None:
     made, turn = until
     played["/d1"].frozen.set()
@@ -413,7 +416,7 @@ def test_one_answer_that_makes_no_sense_is_one_containers_alone(
     assert table.counters()["timeouts"] == 0
 
 
-def test_answers_that_say_the_same_change_nothing_even_if_they_are_cut(table: Table) -> None:
+def test_answers_that_say_the_same_change_nothing_even_if_they_are_cut(table: ContainerTable) -> None:
     long = Info(name="a", labels={"x": "y" * 3000})
     table.put(A, KNOWN, long)
     before, first = table.changes, table.get(A)
@@ -425,7 +428,7 @@ def test_answers_that_say_the_same_change_nothing_even_if_they_are_cut(table: Ta
     assert (after and after.since_ns) == (first and first.since_ns), "who waits for the first answer has had it"
 
 
-def test_a_user_is_no_container_whatever_that_is_called(table: Table) -> None:
+def test_a_user_is_no_container_whatever_that_is_called(table: ContainerTable) -> None:
     user = ACCOUNT.pack(USER, 0, b"")
     table.put(user, KNOWN, Info(name="root"), enrichment.ACCOUNTS)
     twin = container_key(user[8:])
@@ -444,13 +447,13 @@ def test_a_name_of_a_user_that_is_no_text_is_one(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_question_that_got_lost_is_asked_again(
-    segment: Segment, table: Table, monkeypatch: pytest.MonkeyPatch
+    segment: Segment, table: ContainerTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (enrichment, doorbell):
         monkeypatch.setattr(module, "AGAIN_S", 0.01)
     read_end, write_end = os.pipe2(os.O_NONBLOCK)
     try:
-        client = Client(segment.name, InheritedFd(write_end))
+        client = ContainerClient(segment.name, InheritedFd(write_end))
         assert client.look(A, DOCKER).word == "pending"
         assert list(enrichment.requests(read_end)) == [(A, DOCKER)]
         # nobody has taken it up, and nobody looks: a piece of a line was made of it
@@ -464,7 +467,10 @@ def test_a_question_that_got_lost_is_asked_again(
 
 
 def test_what_had_to_make_room_is_asked_for_again(
-    table: Table, played: dict[str, Played], until: tuple[enricher.Enricher, Until], monkeypatch: pytest.MonkeyPatch
+    table: ContainerTable,
+    played: dict[str, Played],
+    until: tuple[enricher.Enricher, Until],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(enricher, "RECHECK_S", 3600)
     for one in played.values():
@@ -480,7 +486,7 @@ def test_what_had_to_make_room_is_asked_for_again(
     turn(lambda: word(table, names[0]) == "known")
 
 
-def test_users_are_spread_over_the_table(table: Table) -> None:
+def test_users_are_spread_over_the_table(table: ContainerTable) -> None:
     for number in range(500):
         for word in (USER, GROUP):
             table.put(ACCOUNT.pack(word, number, b""), KNOWN, Info(name=str(number)))
@@ -488,7 +494,7 @@ def test_users_are_spread_over_the_table(table: Table) -> None:
 
 
 def test_a_million_containers_are_bounded(
-    table: Table, played: dict[str, Played], monkeypatch: pytest.MonkeyPatch
+    table: ContainerTable, played: dict[str, Played], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enricher, "ENTRIES", 50)
     made = enricher.Enricher(table, ENDPOINTS, ())
@@ -502,12 +508,12 @@ def test_a_million_containers_are_bounded(
 
 
 def test_users_and_groups_of_the_host_by_their_names(
-    segment: Segment, table: Table, until: tuple[enricher.Enricher, Until]
+    segment: Segment, table: ContainerTable, until: tuple[enricher.Enricher, Until]
 ) -> None:
     made, turn = until
     read_end, write_end = os.pipe2(os.O_NONBLOCK)
     try:
-        client = Client(segment.name, InheritedFd(write_end))
+        client = ContainerClient(segment.name, InheritedFd(write_end))
         assert (client.user(0), client.group(0), client.user(4_000_000_000)) == ("", "", "")
         for key, runtime in enrichment.requests(read_end):
             made.want(key, runtime)

@@ -16,15 +16,15 @@ from headrace.pipeline.containers.hashes import (
     ENTRIES,
     GONE,
     KNOWN,
-    LONGEST_PATH,
+    MAX_PATH_BYTES,
     MAX_STUCK,
     NONE,
     PROBES,
     TOO_SLOW,
     Hasher,
+    HashRequest,
+    HashTable,
     Key,
-    Request,
-    Table,
     digest_of,
 )
 from headrace.pipeline.containers.hashes import requests as read_requests
@@ -33,7 +33,7 @@ from headrace.pipeline.transport.shm import Segment
 
 @pytest.fixture
 def segment() -> Iterator[Segment]:
-    made = Segment(Table.size())
+    made = Segment(HashTable.size())
     yield made
     made.close()
 
@@ -43,15 +43,15 @@ def key_of(path: Path) -> Key:
     return Key(os.major(found.st_dev) << 20 | os.minor(found.st_dev), found.st_ino, found.st_ctime_ns)
 
 
-def request(path: Path, key: Key | None = None) -> Request:
-    return Request(key or key_of(path), 2**22 - 1, os.fsencode(path))
+def request(path: Path, key: Key | None = None) -> HashRequest:
+    return HashRequest(key or key_of(path), 2**22 - 1, os.fsencode(path))
 
 
 def test_what_is_put_is_found_by_its_whole_key(segment: Segment) -> None:
-    table = Table(segment)
+    table = HashTable(segment)
     table.put(Key(1, 2, 3), KNOWN, bytes(range(32)))
     assert table.get(Key(1, 2, 3)) == (KNOWN, bytes(range(32)))
-    assert Table(segment).get(Key(1, 2, 3)) == (KNOWN, bytes(range(32)))
+    assert HashTable(segment).get(Key(1, 2, 3)) == (KNOWN, bytes(range(32)))
     for other in (Key(1, 2, 4), Key(1, 3, 3), Key(2, 2, 3)):
         assert table.get(other) == (NONE, b"")
     table.put(Key(1, 2, 3), GONE)
@@ -59,7 +59,7 @@ def test_what_is_put_is_found_by_its_whole_key(segment: Segment) -> None:
 
 
 def test_a_full_table_forgets_and_never_mixes_up(segment: Segment) -> None:
-    table = Table(segment)
+    table = HashTable(segment)
     keys = [Key(8, inode, inode * 7) for inode in range(1, 2 * ENTRIES)]
     for key in keys:
         table.put(key, KNOWN, key.inode.to_bytes(32, "little"))
@@ -131,16 +131,16 @@ def test_a_file_that_takes_too_long_holds_up_no_other(segment: Segment, monkeypa
     monkeypatch.setattr(hashes, "DEADLINE_S", 0.05)
     never, began = threading.Event(), []
 
-    def read(wanted: Request) -> tuple[int, bytes]:
+    def read(wanted: HashRequest) -> tuple[int, bytes]:
         began.append(wanted.key.inode)
         if wanted.key.inode < 100:
             never.wait()
         return KNOWN, bytes(32)
 
-    table = Table(segment)
+    table = HashTable(segment)
     hasher = Hasher(table, read)
     for inode in (1, 200, *range(2, 20), 300):
-        hasher.ask(Request(Key(1, inode, 3), 4, b"/x"))
+        hasher.ask(HashRequest(Key(1, inode, 3), 4, b"/x"))
     hasher.attend()
     settle(hasher)
     assert table.get(Key(1, 1, 3))[0] == TOO_SLOW
@@ -153,16 +153,16 @@ def test_a_file_that_takes_too_long_holds_up_no_other(segment: Segment, monkeypa
 
 def test_requests_go_through_a_pipe_whole(tmp_path: Path) -> None:
     reading, writing = os.pipe2(os.O_NONBLOCK)
-    sent = [Request(Key(1, n, 3), 4, b"/" + b"x" * n) for n in (0, 1, 900, LONGEST_PATH - 1)]
+    sent = [HashRequest(Key(1, n, 3), 4, b"/" + b"x" * n) for n in (0, 1, 900, MAX_PATH_BYTES - 1)]
     for one in sent:
         os.write(writing, one.packed())
     assert list(read_requests(reading)) == sent
-    os.write(writing, Request(Key(1, 2, 3), 4, b"/" * 5000).packed())
-    assert [len(one.path) for one in read_requests(reading)] == [LONGEST_PATH]
+    os.write(writing, HashRequest(Key(1, 2, 3), 4, b"/" * 5000).packed())
+    assert [len(one.path) for one in read_requests(reading)] == [MAX_PATH_BYTES]
     os.close(writing)
     assert list(read_requests(reading)) == []
     os.close(reading)
 
 
 def test_a_path_with_a_nul_is_no_path() -> None:
-    assert digest_of(Request(Key(1, 2, 3), 4, b"/a\0b"))[0] == GONE
+    assert digest_of(HashRequest(Key(1, 2, 3), 4, b"/a\0b"))[0] == GONE

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.pipeline.stages.recording import (
-    LONGEST_BLOCK,
+    MAX_BLOCK_BYTES,
     VERSION,
-    Facts,
     RecordingError,
+    RecordingFacts,
     block,
     blocks,
     lead,
@@ -29,7 +29,7 @@ from headrace.pipeline.stages.recording import (
 from headrace.pipeline.transport.ring import END, FRAME, WATERMARK
 
 NAME = "some.hrc"
-FACTS = Facts(
+FACTS = RecordingFacts(
     boot_epoch_ns=123, nodename="host", cpus=2, shards=3, machine="x86_64", made_by="headrace 0", started_ns=7
 )
 BLOCKS = [(FRAME, b"a frame of bytes"), (WATERMARK, struct.pack("<Q", 77)), (FRAME, b"odd"), (END, bytes(8))]
@@ -39,7 +39,7 @@ def made(parts: list[tuple[int, bytes]] = BLOCKS) -> bytes:
     return lead(FACTS) + b"".join(block(kind, payload) for kind, payload in parts)
 
 
-def everything(data: bytes) -> tuple[Facts, list[tuple[int, bytes]]]:
+def everything(data: bytes) -> tuple[RecordingFacts, list[tuple[int, bytes]]]:
     facts, at = read_facts(memoryview(data), NAME)
     return facts, [(b.kind, bytes(b.payload)) for b in blocks(memoryview(data), at, NAME)]
 
@@ -110,8 +110,8 @@ def test_damage_is_told_with_its_place() -> None:
 
 
 def test_a_block_of_a_size_that_cannot_be_is_corruption() -> None:
-    data = lead(FACTS) + struct.pack("<IIII", LONGEST_BLOCK + 1, 0, FRAME, 0) + bytes(64)
-    with pytest.raises(RecordingError, match=f"a block of {LONGEST_BLOCK + 1} bytes"):
+    data = lead(FACTS) + struct.pack("<IIII", MAX_BLOCK_BYTES + 1, 0, FRAME, 0) + bytes(64)
+    with pytest.raises(RecordingError, match=f"a block of {MAX_BLOCK_BYTES + 1} bytes"):
         everything(data)
 
 

@@ -28,7 +28,7 @@ from headrace.pipeline.transport.offsets import (
 )
 from headrace.pipeline.transport.shm import Journal, Segment
 from headrace.workers.views.json_lines import JsonStyle
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 from headrace.workers.views.table import TableStyle
 
 SECOND = 10**9
@@ -68,14 +68,14 @@ def table(journals: tuple[Journal, Journal], of: Clock) -> OffsetTable:
     return OffsetTable(journals[0], BASE, of.sample, of.now)
 
 
-def shown(facts: Facts, *times: int) -> list[int]:
+def shown(facts: HostFacts, *times: int) -> list[int]:
     return [int(t) for t in facts.shown_ns(np.array(times, np.uint64)).tolist()]
 
 
 def test_events_before_and_after_a_step_have_the_time_of_the_wall_clock_at_theirs(
     journals: tuple[Journal, Journal], set_clock: Clock
 ) -> None:
-    writer, reader, facts = table(journals, set_clock), OffsetReader(journals[1]), Facts(BASE)
+    writer, reader, facts = table(journals, set_clock), OffsetReader(journals[1]), HostFacts(BASE)
     assert not writer.look()
     assert reader.changed() is None
     for boot_s, ahead_s in ((200, 3600), (300, -86400), (400, 0)):
@@ -94,7 +94,7 @@ def test_events_before_and_after_a_step_have_the_time_of_the_wall_clock_at_their
 def test_slow_drift_is_followed_within_a_tenth_of_a_millisecond(
     journals: tuple[Journal, Journal], set_clock: Clock
 ) -> None:
-    writer, facts = table(journals, set_clock), Facts(BASE)
+    writer, facts = table(journals, set_clock), HostFacts(BASE)
     for _ in range(10_000):
         set_clock.boot_ns += SECOND
         set_clock.offset_ns += 20_000
@@ -124,13 +124,13 @@ def test_a_reader_that_is_started_again_goes_on_with_the_steps_that_are_known(
 
 
 def test_relative_times_do_not_move_with_the_wall_clock() -> None:
-    facts = Facts(BASE, 50 * SECOND)
+    facts = HostFacts(BASE, 50 * SECOND)
     facts.steps.know(np.array([(60 * SECOND, 0)], STEP))
     assert shown(facts, 70 * SECOND) == [20 * SECOND]
 
 
 def test_every_style_of_lines_shows_the_steps() -> None:
-    facts = Facts(BASE)
+    facts = HostFacts(BASE)
     json, shown_table = JsonStyle(facts), TableStyle(facts)
     facts.steps.know(np.array([(100 * SECOND, BASE + 3600 * SECOND)], STEP))
     times, flags = np.array([99 * SECOND, 101 * SECOND], np.uint64), np.zeros(2, np.uint8)
@@ -159,7 +159,7 @@ def test_times_that_are_none_are_no_steps(steps: list[tuple[int, int]]) -> None:
 @given(st.binary(max_size=100))
 def test_arbitrary_bytes_are_steps_or_refused_and_never_an_error(data: bytes) -> None:
     if are_steps(data):
-        facts = Facts(BASE)
+        facts = HostFacts(BASE)
         facts.steps.know(np.frombuffer(data, STEP))
         assert len(facts.shown_ns(np.array([0, 7, LAST_NS], np.uint64))) == 3
 

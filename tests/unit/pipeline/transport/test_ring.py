@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from headrace.config.settings import Settings
-from headrace.pipeline.stages.recording import LONGEST_BLOCK
+from headrace.pipeline.stages.recording import MAX_BLOCK_BYTES
 from headrace.pipeline.transport.ring import DATA_AT, FRAME, WATERMARK, Consumer, Producer, Ring, put
 from headrace.pipeline.transport.shm import Segment
 
@@ -154,7 +154,7 @@ def test_the_smallest_ring_that_settings_allow_fits_the_longest_block_of_a_recor
     smallest = min(n for n in range(1 << 16, (1 << 19) + 1, 1 << 16) if accepted(n))
     segment = Segment(Ring.bytes_for(smallest))
     ring = Producer(segment)
-    assert ring.fits(LONGEST_BLOCK)
+    assert ring.fits(MAX_BLOCK_BYTES)
     ring.close()
     segment.close()
 

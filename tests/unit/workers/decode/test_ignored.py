@@ -16,7 +16,7 @@ from headrace.workers.detect.rules.fields import field_of
 from headrace.workers.records.rows import Contexts, Rows, read_frames
 from headrace.workers.views.json_lines import JsonStyle
 from headrace.workers.views.pieces import Lines
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 from tests.unit.frames import COMPAT, Record, frame, view
 
 ANYTHING = 0x5EED
@@ -149,7 +149,7 @@ def test_outputs_show_null_and_why() -> None:
     contexts, fcntl = Contexts(), catalogue().by_name["fcntl"].id
     records = [Record(fcntl, args=(3, command, 1)) for command in (F_SETFD, F_GETFD, F_SETFD)]
     rows = read_frames([view(frame(records))], contexts).rows
-    lines = Lines(catalogue(), JsonStyle(Facts(0))).render(rows, contexts).data.splitlines()
+    lines = Lines(catalogue(), JsonStyle(HostFacts(0))).render(rows, contexts).data.splitlines()
     assert b'"reason":"ignored"' in lines[1]
     assert [b"ignored" in line for line in lines] == [False, True, False]
     assert b'"name":"arg","type":"unsigned long","value":null' in lines[1]

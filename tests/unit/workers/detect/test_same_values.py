@@ -21,13 +21,13 @@ from headrace.workers.detect.columns.view import View, listed
 from headrace.workers.detect.findings.data import DataField
 from headrace.workers.detect.offline.analysis import Analysis, Indexed
 from headrace.workers.detect.rules.fields import FieldError, field_of, names
-from headrace.workers.detect.rules.values import Text
+from headrace.workers.detect.rules.values import TextValue
 from headrace.workers.records.blobs import argument_counts
 from headrace.workers.records.rows import Rows
 from headrace.workers.views.json_lines import JsonStyle
 from headrace.workers.views.lineage import Lineages
 from headrace.workers.views.pieces import VECTOR_TYPE, Lines
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 from tests.replay.conftest import RECORDING
 from tests.unit.frames import CONNECT, CUT, EXECVE, FAULT, OK, OPENAT, Blob, Record, Who, frame, view
 
@@ -51,7 +51,7 @@ class Both:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        style = JsonStyle(Facts(0), executable=core.tree.executable)
+        style = JsonStyle(HostFacts(0), executable=core.tree.executable)
         self.lines = Lines(catalogue(), style, lineages=Lineages(core.tree))
         self.analysis = Analysis((), catalogue())
         self.counts = argument_counts(catalogue())
@@ -147,10 +147,10 @@ def test_any_bytes_come_back_from_a_line_as_they_were(turns_of: list[list[Record
 
 
 def test_data_of_findings_tell_different_bytes_apart() -> None:
-    one, other = Text((b"/tmp/\xff",)), Text((b"/tmp/\xfe",))
+    one, other = TextValue((b"/tmp/\xff",)), TextValue((b"/tmp/\xfe",))
     path = DataField("path", field_of(catalogue().by_name["openat"], "pathname"), None)
     assert path.said(one) == {"path": "/tmp/\ufffd", "pathBase64": "L3RtcC//"}
     assert path.said(one) != path.said(other)
     argv = DataField("argv", field_of(EXEC, "argv"), None)
-    assert argv.said(Text((b"a", b"\xff"))) == {"argv": ["a", "\ufffd"], "argvBase64": "YQD/"}
-    assert argv.said(Text((b"a", b"b"))) == {"argv": ["a", "b"]}
+    assert argv.said(TextValue((b"a", b"\xff"))) == {"argv": ["a", "\ufffd"], "argvBase64": "YQD/"}
+    assert argv.said(TextValue((b"a", b"b"))) == {"argv": ["a", "b"]}

@@ -16,7 +16,7 @@ from headrace.workers.detect.findings.shapes import shape
 from headrace.workers.detect.offline.analysis import Analysis
 from headrace.workers.detect.rules import matching
 from headrace.workers.detect.rules.fields import field_of
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 from tests.unit.frames import Record, frame, view
 from tests.unit.workers.detect.test_sigma import AUDIT, PROCESS, loaded, matches, one
 from tests.unit.workers.enrich.test_tree import executed
@@ -39,7 +39,7 @@ def found(rule: Any, *records: Record) -> tuple[list[bytes], list[int]]:
     """Findings of some records, and what they are folded by."""
     core = Core(catalogue(), 0, 1)
     detector = Detector([rule], catalogue())
-    detector.open(catalogue(), Facts(0), core.tree, b"secret", ())
+    detector.open(catalogue(), HostFacts(0), core.tree, b"secret", ())
     core.look(detector.match, detector.shared)
     core.feed(view(frame(list(records))))
     batch = core.advance(2**62)

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 
 from headrace.bpf.tables.catalogue import catalogue
-from headrace.config.runtimes import KNOWN, Answer, Info
+from headrace.config.runtimes import KNOWN, Info, RuntimeAnswer
 from headrace.workers.records.rows import Contexts, Rows, read_frames
 from headrace.workers.views.arrow import CONTAINER, ArrowView, head
 from headrace.workers.views.json_lines import JsonStyle
 from headrace.workers.views.pieces import Lines
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 from tests.unit.frames import (
     CLOSE,
     EXECVE,
@@ -47,18 +47,18 @@ def rows_of(*records: Record) -> tuple[Rows, Contexts]:
     return read_frames([view(frame(records, cpu=1))], contexts).rows, contexts
 
 
-def describe(context: Any) -> Answer:
-    return Answer(KNOWN, Info(name="web", image="nginx:1", pod="p"))
+def describe(context: Any) -> RuntimeAnswer:
+    return RuntimeAnswer(KNOWN, Info(name="web", image="nginx:1", pod="p"))
 
 
-def table(*records: Record, facts: Facts = Facts(EPOCH)) -> pa.Table:  # noqa: B008
+def table(*records: Record, facts: HostFacts = HostFacts(EPOCH)) -> pa.Table:  # noqa: B008
     renderer = ArrowView(catalogue(), facts, executable=lambda c: b"/bin/sh", describe=describe)
     message = renderer.render(*rows_of(*records), whole=True)
     return pa.ipc.open_stream(b"".join(message)).read_all()
 
 
 def test_it_says_what_the_json_lines_say() -> None:
-    style = JsonStyle(Facts(EPOCH), executable=lambda c: b"/bin/sh", describe=describe)
+    style = JsonStyle(HostFacts(EPOCH), executable=lambda c: b"/bin/sh", describe=describe)
     lines = Lines(catalogue(), style).render(*rows_of(*RECORDS))
     expected = [json.loads(line) for line in lines.data.splitlines()]
     found = table(*RECORDS).to_pylist()
@@ -82,7 +82,7 @@ def test_times_are_of_the_epoch_or_of_the_run() -> None:
     at = table(RECORDS[0]).column("timestamp")
     assert at.type == pa.timestamp("ns", "UTC")
     assert at.cast(pa.int64()).to_pylist() == [EPOCH + RECORDS[0].time_ns]
-    relative = table(RECORDS[0], facts=Facts(EPOCH, RECORDS[0].time_ns - 5_000)).column("timestamp")
+    relative = table(RECORDS[0], facts=HostFacts(EPOCH, RECORDS[0].time_ns - 5_000)).column("timestamp")
     assert relative.to_pylist() == [datetime.timedelta(microseconds=5)]
 
 
@@ -95,7 +95,7 @@ def test_what_has_no_value_is_null() -> None:
 
 @pytest.mark.parametrize("relative", [False, True])
 def test_messages_without_a_head_follow_one_that_was_written_before(relative: bool) -> None:
-    facts = Facts(EPOCH, 0 if relative else None)
+    facts = HostFacts(EPOCH, 0 if relative else None)
     renderer = ArrowView(catalogue(), facts)
     parts = [b"".join(renderer.render(*rows_of(record), whole=False)) for record in RECORDS]
     assert pa.ipc.open_stream(head(relative) + b"".join(parts)).read_all().num_rows == len(RECORDS)
@@ -103,7 +103,7 @@ def test_messages_without_a_head_follow_one_that_was_written_before(relative: bo
 
 
 def test_contexts_may_begin_anew_between_batches() -> None:
-    renderer = ArrowView(catalogue(), Facts(EPOCH))
+    renderer = ArrowView(catalogue(), HostFacts(EPOCH))
     rows, contexts = rows_of(*RECORDS)
     first = renderer.batch(rows, contexts)
     contexts.clear()

@@ -15,7 +15,7 @@ from headrace.workers.core import Core
 from headrace.workers.records.blobs import argument_counts
 from headrace.workers.records.rows import Contexts, Rows, read_frames
 from headrace.workers.views.columns import DISTINCT, ColumnsView
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 from tests.unit.frames import (
     CLOSE,
     CONNECT,
@@ -43,7 +43,7 @@ def rows_of(*records: Record, cpu: int = 0) -> tuple[Rows, Contexts]:
 
 
 def message(rows: Rows, contexts: Contexts, parse: bool = True) -> bytes:
-    return b"".join(ColumnsView(catalogue(), Facts(EPOCH), parse).render(rows, contexts))
+    return b"".join(ColumnsView(catalogue(), HostFacts(EPOCH), parse).render(rows, contexts))
 
 
 def header_of(data: bytes) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from headrace.workers.records.rows import Contexts, read_frames
 from headrace.workers.views import pieces, store
 from headrace.workers.views.json_lines import JsonStyle
 from headrace.workers.views.pieces import Lines
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 from tests.unit.frames import (
     CLONE,
     CLOSE,
@@ -66,7 +66,7 @@ def render(*records: Record, cpu: int = 0, parse: bool = True, detect: bool = Tr
     contexts = Contexts()
     rows = read_frames([view(frame(records, cpu=cpu))], contexts).rows
     rows.late[:] = late
-    out = Lines(catalogue(), JsonStyle(Facts(EPOCH), detect), parse).render(rows, contexts).data
+    out = Lines(catalogue(), JsonStyle(HostFacts(EPOCH), detect), parse).render(rows, contexts).data
     assert out.endswith(b"\n")
     return [json.loads(line) for line in out.decode().splitlines()]
 
@@ -310,11 +310,11 @@ def test_rows_keep_their_order_and_their_number() -> None:
 
 
 def test_no_rows_are_no_bytes() -> None:
-    assert Lines(catalogue(), JsonStyle(Facts(0))).render(read_frames([], Contexts()).rows, Contexts()).data == b""
+    assert Lines(catalogue(), JsonStyle(HostFacts(0))).render(read_frames([], Contexts()).rows, Contexts()).data == b""
 
 
 def test_a_reused_row_of_the_table_of_contexts_shows_who_is_there_now() -> None:
-    lines = Lines(catalogue(), JsonStyle(Facts(0)))
+    lines = Lines(catalogue(), JsonStyle(HostFacts(0)))
     contexts = Contexts()
     for tgid in (1, 2):
         rows = read_frames([view(frame([Record(who=Who(tgid=tgid))]))], contexts).rows
@@ -325,7 +325,7 @@ def test_a_reused_row_of_the_table_of_contexts_shows_who_is_there_now() -> None:
 @pytest.mark.parametrize("bound", ["MAX_PIECES", "MAX_BYTES"])
 def test_caches_are_bounded(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, bound, 8)
-    lines = Lines(catalogue(), JsonStyle(Facts(0)))
+    lines = Lines(catalogue(), JsonStyle(HostFacts(0)))
     contexts = Contexts()
     for fd in range(100):
         rows = read_frames([view(frame([Record(CLOSE, args=(fd,)), Record(CLOSE, args=(3,))]))], contexts).rows
@@ -391,7 +391,7 @@ def test_any_frames_are_lines_of_json_one_a_row(payloads: list[bytes], parse: bo
     for payload in payloads:
         core.feed(view(payload))
     rows = core.advance(2**64 - 1).rows
-    out = Lines(catalogue(), JsonStyle(Facts(EPOCH)), parse).render(rows, core.contexts).data
+    out = Lines(catalogue(), JsonStyle(HostFacts(EPOCH)), parse).render(rows, core.contexts).data
     lines = out.decode().split("\n")
     assert len(lines) == len(rows) + 1
     for line in lines[:-1]:
@@ -404,12 +404,12 @@ def test_the_ends_of_lines_are_known() -> None:
     odd = [opened(b"a\nb"), opened("é".encode()), Record(EXIT, args=(3,), flags=ENTRY)]
     records = [Record(CLOSE), *odd, Record(GETPPID)]
     rows = read_frames([view(frame(records))], contexts).rows
-    data, ends = Lines(catalogue(), JsonStyle(Facts(EPOCH))).render(rows, contexts)
+    data, ends = Lines(catalogue(), JsonStyle(HostFacts(EPOCH))).render(rows, contexts)
     assert ends.tolist() == [i + 1 for i, byte in enumerate(data) if byte == 10]
 
 
 def test_of_a_stack_that_ends_within_an_address_the_whole_ones_are_shown() -> None:
-    style = JsonStyle(Facts(0), stacks=True)
+    style = JsonStyle(HostFacts(0), stacks=True)
     assert style.stack(struct.pack("<QQ", 1, 2) + b"\1\2\3") == ',"stackAddresses":[1,2]}\n'
     assert style.stack(b"\1") == ',"stackAddresses":null}\n'
 
@@ -417,10 +417,10 @@ def test_of_a_stack_that_ends_within_an_address_the_whole_ones_are_shown() -> No
 def test_flags_of_which_there_are_too_many_are_rendered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """A recording can have any flags: what is remembered of each is bounded, and lines stay the same."""
     monkeypatch.setattr(pieces, "MAX_GROUPS", 3)
-    lines, contexts = Lines(catalogue(), JsonStyle(Facts(EPOCH), False), True), Contexts()
+    lines, contexts = Lines(catalogue(), JsonStyle(HostFacts(EPOCH), False), True), Contexts()
     for flags in (*range(8), *range(8)):
         rows = read_frames([view(frame([Record(event=READ, flags=flags)]))], contexts).rows
-        again = Lines(catalogue(), JsonStyle(Facts(EPOCH), False), True)
+        again = Lines(catalogue(), JsonStyle(HostFacts(EPOCH), False), True)
         assert lines.render(rows, contexts).data == again.render(rows, contexts).data
         assert len(lines._groups) <= 4
         assert len(lines.store.caches) <= 90  # 22 a group, and two

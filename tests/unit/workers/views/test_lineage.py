@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.workers.enrich import tree
 from headrace.workers.enrich.tree import Process, ProcessTree
-from headrace.workers.views.lineage import Lineages, _Told
+from headrace.workers.views.lineage import Lineages, _KnownProcess
 
 
 def test_a_process_that_has_ended_and_is_forgotten_is_forgotten_here() -> None:
@@ -14,7 +14,7 @@ def test_a_process_that_has_ended_and_is_forgotten_is_forgotten_here() -> None:
     for pid in range(2 * tree.MAX_ENDED):
         key = pid, pid
         known._put(Process(key))
-        lineages._told[key] = _Told((pid,), 0)
+        lineages._told[key] = _KnownProcess((pid,), 0)
         known._ended_at(key, pid + 1)
         known._bound()
     assert len(lineages._told) == len(known) == tree.MAX_ENDED

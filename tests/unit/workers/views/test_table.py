@@ -15,8 +15,8 @@ from headrace.bpf.tables.catalogue import catalogue
 from headrace.workers.core import Core
 from headrace.workers.records.rows import Contexts, read_frames
 from headrace.workers.views.pieces import Lines
-from headrace.workers.views.style import Facts
-from headrace.workers.views.table import HEADER, LONGEST_VALUE, TableStyle, fitted
+from headrace.workers.views.style import HostFacts
+from headrace.workers.views.table import HEADER, MAX_VALUE, TableStyle, fitted
 from tests.unit.frames import (
     CLOSE,
     CONNECT,
@@ -45,7 +45,7 @@ def render(*records: Record, colour: bool = False, late: bool = False, columns: 
     contexts = Contexts()
     rows = read_frames([view(frame(records))], contexts).rows
     rows.late[:] = late
-    out = Lines(catalogue(), TableStyle(Facts(EPOCH), colour, columns)).render(rows, contexts).data.decode()
+    out = Lines(catalogue(), TableStyle(HostFacts(EPOCH), colour, columns)).render(rows, contexts).data.decode()
     assert out.endswith("\n")
     return out[:-1].split("\n")
 
@@ -106,7 +106,7 @@ def test_what_is_cut_shows_it() -> None:
 def test_long_values_are_cut_to_a_terminals_measure() -> None:
     record = Record(OPENAT, blobs=(Blob(1, b"x" * 3000),))
     line = one(record, columns=200)
-    assert "x" * LONGEST_VALUE + "..." in line
+    assert "x" * MAX_VALUE + "..." in line
     assert len(line) < 600
     assert f"pathname={'x' * 3000}, " in one(record)
 
@@ -133,7 +133,7 @@ def test_rows_are_counted_and_never_found_in_the_text() -> None:
     records = [Record(OPENAT, blobs=(Blob(1, value),)) for value in (FORGED, b"/etc/shadow")]
     contexts = Contexts()
     rows = read_frames([view(frame(tuple(records)))], contexts).rows
-    data, ends = Lines(catalogue(), TableStyle(Facts(EPOCH), columns=80)).render(rows, contexts)
+    data, ends = Lines(catalogue(), TableStyle(HostFacts(EPOCH), columns=80)).render(rows, contexts)
     shown, places = fitted(data, ends, 200)
     assert len(places) == len(shown.decode().splitlines()) == len(records)
     assert all(line.startswith("22:13:20") and line.isprintable() for line in shown.decode().splitlines())
@@ -193,7 +193,7 @@ def test_any_frames_are_lines_one_a_row(payloads: list[bytes]) -> None:
     for payload in payloads:
         core.feed(view(payload))
     rows = core.advance(2**64 - 1).rows
-    out = Lines(catalogue(), TableStyle(Facts(EPOCH))).render(rows, core.contexts).data.decode()
+    out = Lines(catalogue(), TableStyle(HostFacts(EPOCH))).render(rows, core.contexts).data.decode()
     assert out.count("\n") == len(rows)
     assert controls(out.replace("\n", "")) == []
 

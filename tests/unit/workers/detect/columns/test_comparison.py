@@ -15,7 +15,7 @@ from headrace.workers.detect.offline.flat import FlatRules, of_example
 from headrace.workers.detect.rules.compiled import check_rule
 from headrace.workers.detect.rules.fields import FieldError, field_of
 from headrace.workers.detect.rules.matching import Matcher
-from headrace.workers.detect.rules.values import Text, text
+from headrace.workers.detect.rules.values import TextValue, text
 
 RULE = """
 id: MY-1
@@ -76,7 +76,7 @@ def test_a_name_that_is_no_comparison_is_no_field(name: str) -> None:
         field_of(catalogue().by_name["security_inode_unlink"], name)
 
 
-CUT, WHOLE, PASSED = Text((b"/a/b",), True), text("/a/b"), Text((b"/a/b",), False, True)
+CUT, WHOLE, PASSED = TextValue((b"/a/b",), True), text("/a/b"), TextValue((b"/a/b",), False, True)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ CUT, WHOLE, PASSED = Text((b"/a/b",), True), text("/a/b"), Text((b"/a/b",), Fals
         ("contains", WHOLE, CUT, UNDECIDED),
         ("equals", PASSED, WHOLE, UNDECIDED),
         ("equals", None, WHOLE, None),
-        ("equals", Text((b"x", b"y")), Text((b"y", b"z")), 1),
+        ("equals", TextValue((b"x", b"y")), TextValue((b"y", b"z")), 1),
         ("equals", 7, 7, 1),
         ("equals", 7, 8, 0),
         ("equals", 7, text("7"), 1),

@@ -10,7 +10,7 @@ import pytest
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.workers.detect.offline.flat import FlatEvent
 from headrace.workers.detect.rules.fields import FieldError, field_of, names
-from headrace.workers.detect.rules.values import Text
+from headrace.workers.detect.rules.values import TextValue
 from tests.unit.frames import COMPAT, Blob, Record
 from tests.unit.workers.conditions.test_filters import stays
 
@@ -80,10 +80,10 @@ def test_lines_have_the_same_fields() -> None:
     event = catalogue().by_name["bpf"]
     line = FlatEvent(event, {"cmd": 5, "attr": {"prog_type": "BPF_PROG_TYPE_KPROBE", "prog_name": "probe"}})
     assert line.value(field_of(event, "attr.prog_type")) == 2
-    assert line.value(field_of(event, "attr.prog_name")) == Text((b"probe",))
+    assert line.value(field_of(event, "attr.prog_name")) == TextValue((b"probe",))
     assert line.value(field_of(event, "attr.insn_cnt")) is None
     times = FlatEvent(catalogue().by_name["utimensat"], {"utimes": [{"tv_nsec": 2}, {"tv_nsec": 4}]})
     assert times.value(field_of(times.event, "utimes.tv_nsec[1]")) == 4
     assert np.isscalar(times.value(field_of(times.event, "utimes.tv_nsec")))
     name = FlatEvent(catalogue().by_name["prctl"], {"option": "PR_SET_NAME", "arg2": b"renamed".ljust(16, b"\0")})
-    assert name.value(field_of(name.event, "arg2.text")) == Text((b"renamed",))
+    assert name.value(field_of(name.event, "arg2.text")) == TextValue((b"renamed",))

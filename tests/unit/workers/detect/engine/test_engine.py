@@ -18,7 +18,7 @@ from headrace.config.tree import And, Certain, Not, Or
 from headrace.workers.detect.engine import engine as engine_module
 from headrace.workers.detect.engine import steps
 from headrace.workers.detect.engine.engine import Engine
-from headrace.workers.detect.engine.memory import Memory
+from headrace.workers.detect.engine.memory import MemoCache
 from headrace.workers.detect.offline.flat import FlatEvent, FlatRules, of_example
 from headrace.workers.detect.rules.compiled import IN_SCOPE, check_rule
 from headrace.workers.enrich.tree import ProcessTree
@@ -202,7 +202,7 @@ def test_all_events_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_long_values_are_not_remembered_without_a_bound() -> None:
-    memory = Memory(lambda keys: [len(key[0]) for key in keys], most_bytes=10_000)
+    memory = MemoCache(lambda keys: [len(key[0]) for key in keys], most_bytes=10_000)
     for i in range(300):
         assert memory.numbers([(b"x" * i, False), (b"y" * 900, True)]).tolist() == [i, 900]
         assert memory.held <= 20_000

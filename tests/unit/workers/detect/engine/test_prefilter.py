@@ -19,7 +19,7 @@ from headrace.workers.detect.rules.compiled import compile_rules
 from headrace.workers.detect.rules.fields import Field, field_of
 from headrace.workers.detect.rules.matching import Matcher
 from headrace.workers.detect.rules.rulesets import build
-from headrace.workers.detect.rules.values import Text
+from headrace.workers.detect.rules.values import TextValue
 from headrace.workers.enrich.tree import ProcessTree
 from headrace.workers.records.blobs import argument_counts
 from headrace.workers.records.rows import Contexts, read_frames
@@ -63,7 +63,7 @@ def test_what_holds_a_test_is_looked_at(tests: list[Test], walked: list[bytes]) 
     maybe = prefilter.maybe(block_of(walked)).tolist()
     matcher = Matcher(OPENED, tests)
     for data, may in zip(walked, maybe, strict=True):
-        assert may or matcher.verdicts(Text((paths.walked(data),))).true == matcher.present, data
+        assert may or matcher.verdicts(TextValue((paths.walked(data),))).true == matcher.present, data
 
 
 @settings(deadline=None)

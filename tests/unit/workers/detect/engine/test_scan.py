@@ -17,7 +17,7 @@ from headrace.workers.detect.columns.view import View, listed
 from headrace.workers.detect.engine.scan import MAX_WILD, Scan, ends, required
 from headrace.workers.detect.rules.fields import field_of
 from headrace.workers.detect.rules.matching import Matcher
-from headrace.workers.detect.rules.values import Text
+from headrace.workers.detect.rules.values import TextValue
 from headrace.workers.enrich.tree import ProcessTree
 from headrace.workers.records.blobs import argument_counts
 from headrace.workers.records.blocks import gather
@@ -89,7 +89,7 @@ def says_the_same(tests: list[Test], pairs: list[tuple[bytes, bytes]], doubts: b
         if seen.doubt[row]:
             assert regular or doubts or not b"".join(pair).isascii()
             continue
-        true = set(matcher.verdicts(Text(tuple(filter(None, pair)))).true) - matcher.present
+        true = set(matcher.verdicts(TextValue(tuple(filter(None, pair)))).true) - matcher.present
         assert set(seen.tests(row)) == true
         assert by_fingerprint.setdefault(int(seen.fingerprint[row]), true) == true
     assert by_fingerprint.get(0, set()) == set()
@@ -200,7 +200,7 @@ def test_texts_of_rows_at_once_are_those_of_each_row(records: list[Record]) -> N
                 continue
             assert bulk.unread[row] == (value is None)
             if value is not None:
-                assert isinstance(value, Text)
+                assert isinstance(value, TextValue)
                 assert not value.cut
                 found = {part for texts in parts for part in texts[row].split(b"\0")}
                 assert found - {b""} == {part for whole in value.parts for part in whole.split(b"\0")} - {b""}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from headrace.pipeline.publish.folding import PID, topic
 from headrace.workers.detect.findings.bounded import MAX_BYTES, bounded
-from headrace.workers.detect.findings.pieces import Pieces
+from headrace.workers.detect.findings.pieces import FindingPieces
 
 EVENT = {"eventName": "execve", "args": [{"name": "argv", "type": "x", "value": ["x" * 1000] * 64}]}
 
@@ -70,7 +70,7 @@ def test_a_long_result_is_shortened() -> None:
 
 
 def test_pieces_are_bounded_in_bytes_and_made_again() -> None:
-    pieces = Pieces(10_000)
+    pieces = FindingPieces(10_000)
     for i in range(200):
         pieces.put(i, b"x" * i * 10, i * 10)
         assert pieces[i] == b"x" * i * 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headrace.workers.detect.findings.history import MAX_EVENTS, SECOND_NS, History, Turn
+from headrace.workers.detect.findings.history import MAX_EVENTS, SECOND_NS, History, HistoryTurn
 from headrace.workers.records.rows import Contexts, Rows, read_frames
 from tests.unit.frames import Record, Who, frame, view
 
@@ -16,7 +16,7 @@ def rows(contexts: Contexts, *made: tuple[Who, int]) -> Rows:
 
 
 def past(history: History, contexts: Contexts, turn: Rows, row: int) -> tuple[list[int], int]:
-    found, more = history.before(Turn(turn, contexts.table["tgid"][turn.who]), row)
+    found, more = history.before(HistoryTurn(turn, contexts.table["tgid"][turn.who]), row)
     return ([] if found is None else found.time_ns.tolist()), more
 
 

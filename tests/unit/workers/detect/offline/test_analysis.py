@@ -22,10 +22,10 @@ from headrace.workers.detect.offline.analysis import MAX_DEPTH, MAX_LINE_BYTES, 
 from headrace.workers.detect.offline.json_events import of_line
 from headrace.workers.detect.rules.fields import field_of
 from headrace.workers.detect.rules.rulesets import build
-from headrace.workers.detect.rules.values import Text
+from headrace.workers.detect.rules.values import TextValue
 from headrace.workers.views.json_lines import JsonStyle
 from headrace.workers.views.pieces import Lines
-from headrace.workers.views.style import Facts
+from headrace.workers.views.style import HostFacts
 from tests.replay.conftest import RECORDING
 
 
@@ -38,7 +38,7 @@ def recorded() -> list[dict[str, Any]]:
         if kind == FRAME:
             core.feed(np.frombuffer(payload, "u1"))
     rows = core.advance(2**63).rows
-    lines, _ = Lines(catalogue(), JsonStyle(Facts(facts.boot_epoch_ns)), True).render(rows, core.contexts)
+    lines, _ = Lines(catalogue(), JsonStyle(HostFacts(facts.boot_epoch_ns)), True).render(rows, core.contexts)
     return [json.loads(line) for line in lines.splitlines()]
 
 
@@ -124,20 +124,20 @@ def executed(**argument: Any) -> dict[str, Any]:
     ("argv", "shown"), [(["x", ""], b"x "), (["x", "", ""], b"x  "), (["x"], b"x"), ([""], b""), (["a", "b"], b"a b")]
 )
 def test_empty_arguments_at_the_end_are_arguments(argv: list[str], shown: bytes) -> None:
-    assert seen(executed(value=argv), "process.command_line") == Text((shown,))
-    assert seen(executed(value=argv), "argv") == Text(tuple(a.encode() for a in argv))
+    assert seen(executed(value=argv), "process.command_line") == TextValue((shown,))
+    assert seen(executed(value=argv), "argv") == TextValue(tuple(a.encode() for a in argv))
 
 
 def test_exact_bytes_are_taken_where_they_are_given() -> None:
     exact = base64.b64encode(b"x\0\xff\0").decode()
     argv = executed(value=["x", "\ufffd", ""], base64=exact)
-    assert seen(argv, "argv") == Text((b"x", b"\xff", b""))
+    assert seen(argv, "argv") == TextValue((b"x", b"\xff", b""))
     path = base64.b64encode(b"/tmp/\xfe").decode()
     opened = {"eventName": "openat", "args": [{"name": "pathname", "value": "/tmp/\ufffd", "base64": path}]}
-    assert seen(opened, "pathname") == Text((b"/tmp/\xfe",))
+    assert seen(opened, "pathname") == TextValue((b"/tmp/\xfe",))
     who = {"processName": "\ufffd", "processNameBase64": "/w==", "executable": {"path": "\ufffd", "pathBase64": path}}
-    assert seen(opened | who, "process.name") == Text((b"\xff",))
-    assert seen(opened | who, "process.path") == Text((b"/tmp/\xfe",))
+    assert seen(opened | who, "process.name") == TextValue((b"\xff",))
+    assert seen(opened | who, "process.path") == TextValue((b"/tmp/\xfe",))
 
 
 @pytest.mark.parametrize("encoded", ["/w=", "no base64!", 5, ["/w=="], "ÿ"])

@@ -12,7 +12,7 @@ import yaml
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.config.rules import Rule
 from headrace.workers.detect.offline.analysis import Analysis
-from headrace.workers.detect.offline.inputs import Gap, Recorded
+from headrace.workers.detect.offline.inputs import CoverageGap, Recorded
 from headrace.workers.detect.rules.rulesets import build
 
 EXEC = "sched_process_exec"
@@ -36,15 +36,15 @@ def of_recording(
     users: bool = True,
     seen: tuple[str, ...] = (),
     **narrowed: str,
-) -> list[Gap]:
+) -> list[CoverageGap]:
     return Recorded(events, reads, narrowed, users).gaps(found, catalogue(), seen)
 
 
 def test_events_that_were_not_recorded_are_named(tmp_path: Path) -> None:
     found = rules(tmp_path, {"ptrace": {"request": 0}}, {"ptrace": {"request": 0}, "openat": {"pathname": "/x"}})
     assert of_recording(found, "openat") == [
-        Gap("R-0", "none", ("no event ptrace",)),
-        Gap("R-1", "partial", ("no event ptrace",)),
+        CoverageGap("R-0", "none", ("no event ptrace",)),
+        CoverageGap("R-1", "partial", ("no event ptrace",)),
     ]
     assert of_recording(found, "openat", "ptrace") == []
 
@@ -64,15 +64,15 @@ def test_a_condition_on_what_was_not_read_covers_what_can_be_true(
     condition: dict[str, Any], word: str, tmp_path: Path
 ) -> None:
     found = rules(tmp_path, {EXEC: condition})
-    assert of_recording(found, EXEC) == [Gap("R-0", word, (f"{EXEC} without env",))]
+    assert of_recording(found, EXEC) == [CoverageGap("R-0", word, (f"{EXEC} without env",))]
     assert of_recording(found, EXEC, reads=EVERY) == []
 
 
 def test_descriptors_and_users_are_known_if_they_were_read(tmp_path: Path) -> None:
     found = rules(tmp_path, {"close": {"descriptor.path": "/x"}}, {"close": {"process.user": "root"}})
     lacking = [
-        Gap("R-0", "none", ("close without descriptor.path",)),
-        Gap("R-1", "none", ("close without process.user",)),
+        CoverageGap("R-0", "none", ("close without descriptor.path",)),
+        CoverageGap("R-1", "none", ("close without process.user",)),
     ]
     assert of_recording(found, "close", users=False) == lacking
     assert of_recording(found, "close", reads=EVERY) == []
@@ -81,14 +81,14 @@ def test_descriptors_and_users_are_known_if_they_were_read(tmp_path: Path) -> No
 def test_what_the_kernel_kept_back_is_said(tmp_path: Path) -> None:
     found = rules(tmp_path, {"openat": {"pathname": "/x"}})
     assert of_recording(found, "openat", openat="openat.pathname=/y") == [
-        Gap("R-0", "partial", ("openat only where openat.pathname=/y",))
+        CoverageGap("R-0", "partial", ("openat only where openat.pathname=/y",))
     ]
 
 
 def test_a_recording_that_does_not_say_what_it_has_has_what_is_seen_in_it(tmp_path: Path) -> None:
     found = rules(tmp_path, {"openat": {"pathname": "/x"}}, {"close": {"fd": 1}})
     assert Recorded(None, (), {}, False).gaps(found, catalogue(), ("openat",)) == [
-        Gap("R-1", "none", ("no event close",))
+        CoverageGap("R-1", "none", ("no event close",))
     ]
 
 
