@@ -28,7 +28,7 @@ from headrace.pipeline.process import heap
 from headrace.workers.core import Core
 from headrace.workers.detect.columns.reading import column_of
 from headrace.workers.detect.columns.view import View, listed
-from headrace.workers.detect.detector import Detector
+from headrace.workers.detect.detector import Detector, FindingOptions
 from headrace.workers.detect.engine.matches import Matches
 from headrace.workers.detect.rules.compiled import IN_SCOPE
 from headrace.workers.detect.rules.fields import field_of
@@ -77,7 +77,7 @@ def detector(rules: Sequence[Rule]) -> Detector:
     """As a worker has it."""
     found = Detector(rules, catalogue())
     core = Core(catalogue(), 0, 1)
-    found.open(catalogue(), HostFacts(0), core.tree, b"", ())
+    found.open(catalogue(), HostFacts(0), core.tree, FindingOptions())
     return found
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
 from headrace.bpf.tables.catalogue import Catalogue
 from headrace.workers.core import Core
-from headrace.workers.detect.detector import Detector
-from headrace.workers.enrich.containers import Describe
+from headrace.workers.detect.detector import Detector, FindingOptions
 from headrace.workers.views.style import HostFacts
 
 Array = np.ndarray[Any, Any]
 TELL_EVERY_NS = 200_000_000
-
-
-Shown = tuple[bytes, Sequence[str], float, Describe]
-"""Settings for rendering findings (Detector.open): secret, hidden arguments, seconds before, container lookup."""
 
 
 class Shared(Protocol):
@@ -47,14 +42,14 @@ class Current:
         core: Core,
         catalogue: Catalogue,
         facts: HostFacts,
-        shown: Shown,
+        options: FindingOptions,
         report: Callable[[str], None],
         now: Callable[[], int],
     ) -> None:
         """`report` receives errors of Python signatures; `now` returns nanoseconds of CLOCK_BOOTTIME."""
         self._shared, self._core, self._catalogue = shared, core, catalogue
         self._running, self._tallies = shared.running[index : index + 1], shared.tallies[index : index + 1]
-        self._facts, self._shown = facts, shown
+        self._facts, self._options = facts, options
         self._report, self._now = report, now
         self._told_ns = 0
         self._tried = generation
@@ -89,7 +84,7 @@ class Current:
             found.adopt(before)
         found.switch_off((np.flatnonzero(self._shared.off) + 1).tolist())
         found.guard = self._guard
-        found.open(self._catalogue, self._facts, self._core.tree, *self._shown)
+        found.open(self._catalogue, self._facts, self._core.tree, self._options)
         self._core.look(found.match, found.shared)
         return found
 

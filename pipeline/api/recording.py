@@ -22,12 +22,10 @@ from headrace.pipeline.stages.recording import RecordingError
 from headrace.pipeline.transport.ring import FRAME, U64, WATERMARK
 from headrace.workers.conditions.filters import Predicates, check_words
 from headrace.workers.core import END_OF_TIME, Core
-from headrace.workers.enrich.containers import nobody
 from headrace.workers.enrich.users import UNKNOWN, Names, users_of
 from headrace.workers.records.rows import Rows
-from headrace.workers.views.choice import view_of
+from headrace.workers.views.choice import Sources, view_of
 from headrace.workers.views.columns import ColumnsView
-from headrace.workers.views.named import unasked
 from headrace.workers.views.pieces import Lines
 from headrace.workers.views.style import HostFacts
 
@@ -128,7 +126,7 @@ class Recording:
         facts = HostFacts(self.facts.boot_epoch_ns)
         facts.steps.know(recording.last_tables(self._data, self._at)[1])
         options = _Options(self.facts.hidden)
-        view = view_of(VIEWS[form], options, known, facts, core.tree, None, nobody, None, unasked, tells=False)
+        view = view_of(VIEWS[form], Sources(options, known, facts, core.tree), tells=False)
         damage, since = None, 0
         blocks = recording.blocks(self._data, self._at, self._name)
         while True:

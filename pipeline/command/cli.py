@@ -105,9 +105,19 @@ def _resolve(
         raise Failure("standard output is closed", EX_IOERR)
     if sys.stdout.isatty() and any((s.format, s.target) == ("arrow", "-") for s in out.sinks):
         raise Failure("output arrow:-: binary, and standard output is a terminal; redirect it", EX_USAGE)
-    again = functools.partial(detection.ruleset, resolved)
-    where = resolved.fold_s, hidden, again
-    return Request(resolved, selection, out, ruleset, findings_to, command, ready_fd, asked, *where)
+    return Request(
+        resolved,
+        selection,
+        out,
+        ruleset,
+        findings_to,
+        command,
+        ready_fd,
+        endpoints=asked,
+        fold_s=resolved.fold_s,
+        hidden=hidden,
+        read_rules=functools.partial(detection.ruleset, resolved),
+    )
 
 
 def _check_files(resolved: settings.Settings, sinks: Sequence[outputs.Output], recording: Path | None) -> None:

@@ -31,12 +31,12 @@ from headrace.pipeline.process.logs import logger
 from headrace.pipeline.process.plan import Host
 from headrace.pipeline.process.signals import Stopper
 from headrace.pipeline.publish.targets import open_file
+from headrace.pipeline.run.assemble import live_pipeline
 from headrace.pipeline.run.kernel import Kernel
 from headrace.pipeline.run.live import Server
 from headrace.pipeline.run.reload import Reloader
-from headrace.pipeline.run.request import Outcome, Request, coloured, print_headers, terminal_columns
+from headrace.pipeline.run.request import Outcome, Request, print_headers
 from headrace.pipeline.run.stage import EX_SOFTWARE, PipelineFailed, reader_stage, recorder_stage, sink_status
-from headrace.pipeline.run.supervise import Pipeline
 from headrace.pipeline.run.traced import Command
 from headrace.pipeline.stages import reader, recording
 from headrace.pipeline.transport.clock import boot_epoch_ns, boottime_ns
@@ -77,22 +77,7 @@ class LiveRun:
             slots=settings.workers + EXTRA_SLOTS,
             started_ns=boottime_ns(),
         )
-        self.pipeline = Pipeline(
-            settings,
-            host,
-            request.sinks,
-            self._traced.conditions,
-            only=request.only(self._traced),
-            rules=request.rules,
-            fold_s=request.fold_s,
-            before_s=request.settings.before_s,
-            hidden=request.hidden,
-            records=bool(settings.record),
-            hashes=settings.exec_hash,
-            endpoints=request.endpoints,
-            colour=coloured(request.sinks),
-            columns=terminal_columns(request.sinks),
-        )
+        self.pipeline = live_pipeline(request, host, self._traced.conditions, request.only(self._traced))
         self._facts = recording.RecordingFacts(
             boot_epoch_ns=host.boot_epoch_ns,
             nodename=os.uname().nodename,

@@ -15,12 +15,11 @@ from headrace.config.settings import MAX_RING_BYTES, Settings
 from headrace.pipeline.process.books import Ledger
 from headrace.pipeline.process.plan import Host
 from headrace.pipeline.process.signals import Stopper
-from headrace.pipeline.run.request import Outcome, Request, coloured, print_headers, terminal_columns
+from headrace.pipeline.run.assemble import replay_pipeline
+from headrace.pipeline.run.request import Outcome, Request, print_headers
 from headrace.pipeline.run.stage import PipelineFailed, reader_stage, sink_status
-from headrace.pipeline.run.supervise import Pipeline
 from headrace.pipeline.stages import recording
 from headrace.workers.detect.offline.inputs import Recorded, said
-from headrace.workers.enrich.users import UNKNOWN
 
 TURNS_IN_RING = 4
 """A turn that is read, one that is written, and frames that stay because some of their rows are not ripe."""
@@ -62,20 +61,9 @@ def replay(request: Request, path: Path) -> Outcome:
     named = request.settings.events != "*"
     # there is no kernel side that filters: all conditions apply in the workers
     selection = request.selection.beside(request.selection.events)
-    pipeline = Pipeline(
-        _with_room(request.settings, recording.turn_bytes(data, at), path),
-        _recorded_host(facts),
-        request.sinks,
-        selection.conditions,
-        only=request.selection.events if named else None,
-        rules=request.rules,
-        fold_s=request.fold_s,
-        before_s=request.settings.before_s,
-        hidden=facts.hidden,
-        colour=coloured(request.sinks),
-        columns=terminal_columns(request.sinks),
-        users=(facts.users.names, facts.users.others) if facts.users else UNKNOWN,
-    )
+    settings = _with_room(request.settings, recording.turn_bytes(data, at), path)
+    only = request.selection.events if named else None
+    pipeline = replay_pipeline(request, settings, _recorded_host(facts), selection.conditions, only, facts)
     stopper = Stopper()
     status = 0
     try:

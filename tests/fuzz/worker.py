@@ -12,15 +12,13 @@ from headrace.bpf.tables.catalogue import catalogue
 from headrace.config.filters import parse
 from headrace.workers.conditions.filters import Predicates
 from headrace.workers.core import Core, TurnBatch
-from headrace.workers.detect.detector import Detector
+from headrace.workers.detect.detector import Detector, FindingOptions
 from headrace.workers.detect.engine.matches import Matches
 from headrace.workers.detect.findings.shapes import shape
 from headrace.workers.detect.rules.rulesets import build
-from headrace.workers.enrich.containers import nobody
 from headrace.workers.records.rows import Rows
 from headrace.workers.views import style
-from headrace.workers.views.choice import view_of
-from headrace.workers.views.named import unasked
+from headrace.workers.views.choice import Sources, view_of
 from headrace.workers.views.table import fitted
 
 Array = np.ndarray[Any, Any]
@@ -129,10 +127,10 @@ class Worker:
             return
         self._known = facts
         known = catalogue()
-        about = self.core.tree, None, nobody, None, unasked
-        self.views: dict[str, Any] = {name: view_of(name, self.options(), known, facts, *about) for name in self.names}
+        sources = Sources(self.options(), known, facts, self.core.tree)
+        self.views: dict[str, Any] = {name: view_of(name, sources) for name in self.names}
         if self.detector is not None:
-            self.detector.open(known, facts, self.core.tree, b"secret", ())
+            self.detector.open(known, facts, self.core.tree, FindingOptions(b"secret"))
 
     def begin(self) -> None:
         """Of the next input, nothing is late yet."""

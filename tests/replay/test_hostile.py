@@ -27,14 +27,12 @@ from headrace.pipeline.transport.gaps import GAP
 from headrace.pipeline.transport.ring import FRAME, WATERMARK
 from headrace.workers.conditions.filters import Predicates
 from headrace.workers.core import Core
-from headrace.workers.detect.detector import Detector
+from headrace.workers.detect.detector import Detector, FindingOptions
 from headrace.workers.detect.engine.matches import Matches
 from headrace.workers.detect.findings.shapes import shape
 from headrace.workers.detect.rules.rulesets import build
-from headrace.workers.enrich.containers import nobody
 from headrace.workers.views import style
-from headrace.workers.views.choice import view_of
-from headrace.workers.views.named import unasked
+from headrace.workers.views.choice import Sources, view_of
 from headrace.workers.views.table import fitted
 from tests.replay.conftest import RECORDING, end, start
 
@@ -106,9 +104,9 @@ class Reader:
         self.core = Core(known, 0, 1, Predicates(known, parse(["*", "openat.pathname=*"], known).conditions, None))
         shown = style.HostFacts(facts.boot_epoch_ns)
         self.core.look(detector.match, detector.shared)
-        detector.open(known, shown, self.core.tree, b"secret", ())
-        about = self.core.tree, None, nobody, None, unasked
-        self.views: list[Any] = [view_of(name, Options(), known, shown, *about) for name in VIEWS]
+        detector.open(known, shown, self.core.tree, FindingOptions(b"secret"))
+        sources = Sources(Options(), known, shown, self.core.tree)
+        self.views: list[Any] = [view_of(name, sources) for name in VIEWS]
 
     def turn(self, watermark_ns: int) -> int:
         """Everything up to there, in every form; how many events that were, or were rejected."""

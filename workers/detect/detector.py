@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
 
@@ -36,6 +37,18 @@ def unplaced(rule: Rule) -> bytes:
 def _lives(tree: ProcessTree, key: Any) -> bool:
     process = tree.get(key)
     return process is not None and not process.ended_ns
+
+
+@dataclass(frozen=True)
+class FindingOptions:
+    """How findings are rendered. `before_s`: seconds of process history that they include; `hidden`: arguments that are
+    not shown; `secret`: key of the fingerprints by which repeats are folded.
+    """
+
+    secret: bytes = b""
+    hidden: Sequence[str] = ()
+    before_s: float = 0
+    describe: Describe = nobody
 
 
 class SentRules(msgspec.Struct, frozen=True):
@@ -96,14 +109,11 @@ class Detector:
         catalogue: Catalogue,
         facts: HostFacts,
         tree: ProcessTree,
-        secret: bytes,
-        hidden: Sequence[str],
-        before_s: float = 0,
-        describe: Describe = nobody,
+        options: FindingOptions,
     ) -> None:
-        """Prepare for rendering. `before_s`: seconds of process history to keep for findings."""
-        if self._history is None and before_s:
-            self._history = History(before_s)
+        """Prepare for rendering."""
+        if self._history is None and options.before_s:
+            self._history = History(options.before_s)
         self._lines = FindingLines(
             self.rules,
             catalogue,
@@ -111,10 +121,10 @@ class Detector:
             tree,
             self.gaps,
             self.generation,
-            secret=secret,
-            hidden=hidden,
+            secret=options.secret,
+            hidden=options.hidden,
             history=self._history,
-            describe=describe,
+            describe=options.describe,
         )
 
     def forget_who(self) -> None:

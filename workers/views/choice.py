@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from headrace.bpf.tables.catalogue import Catalogue
-from headrace.workers.enrich.containers import AccountNames, Describe
+from headrace.workers.enrich.containers import AccountNames, Describe, nobody
 from headrace.workers.enrich.executables import Executables
 from headrace.workers.enrich.tree import ProcessTree
 from headrace.workers.records.rows import Rows
 from headrace.workers.views.columns import ColumnsView
 from headrace.workers.views.json_lines import JsonStyle
 from headrace.workers.views.lineage import Lineages
-from headrace.workers.views.named import Named
+from headrace.workers.views.named import Named, unasked
 from headrace.workers.views.pieces import Lines
 from headrace.workers.views.style import HostFacts
 from headrace.workers.views.table import TableStyle
 
 if TYPE_CHECKING:
     from headrace.workers.views.arrow import ArrowView
+
+
+View: TypeAlias = "Lines | ColumnsView | ArrowView"
 
 
 class Options(Protocol):
@@ -39,22 +43,29 @@ class Options(Protocol):
     def columns(self) -> int: ...
 
 
-def view_of(
-    name: str,
-    options: Options,
-    catalogue: Catalogue,
-    facts: HostFacts,
-    tree: ProcessTree,
-    executables: Executables | None,
-    describe: Describe,
-    accounts: AccountNames | None,
-    named: Named,
-    tells: bool = True,
-) -> Lines | ColumnsView | ArrowView:
+@dataclass(frozen=True)
+class Sources:
+    """What views read in addition to rows and contexts."""
+
+    options: Options
+    catalogue: Catalogue
+    facts: HostFacts
+    tree: ProcessTree
+    executables: Executables | None = None
+    describe: Describe = nobody
+    accounts: AccountNames | None = None
+    named: Named = unasked
+
+
+def view_of(name: str, sources: Sources, tells: bool = True) -> View:
     """The view of a format. `tells`: lines include process information, because all readers get every line."""
+    options, catalogue, facts, tree = sources.options, sources.catalogue, sources.facts, sources.tree
+    executables, describe, named = sources.executables, sources.describe, sources.named
     parse = options.parse_arguments
     if name == "json":
-        json = JsonStyle(facts, options.detect_syscall, tree.executable, options.stack_addresses, describe, accounts)
+        json = JsonStyle(
+            facts, options.detect_syscall, tree.executable, options.stack_addresses, describe, sources.accounts
+        )
         lineages = Lineages(tree) if tells else None
         return Lines(catalogue, json, parse, executables, options.hidden, named, lineages)
     if name == "table":
@@ -67,14 +78,14 @@ def view_of(
     return ColumnsView(catalogue, facts, parse)
 
 
-def forget_who(views: Iterable[Lines | ColumnsView | ArrowView]) -> None:
+def forget_who(views: Iterable[View]) -> None:
     """Invalidate cached process identities after container information has changed."""
     for view in views:
         if isinstance(view, Lines):
             view.forget_who()
 
 
-def unsay(view: Lines | ColumnsView | ArrowView) -> None:
+def unsay(view: View) -> None:
     """Undo the last render: its lines are not written but rendered again."""
     if isinstance(view, Lines):
         view.unsay()

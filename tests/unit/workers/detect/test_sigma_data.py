@@ -11,7 +11,7 @@ import pytest
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.config import conditions
 from headrace.workers.core import Core
-from headrace.workers.detect.detector import Detector
+from headrace.workers.detect.detector import Detector, FindingOptions
 from headrace.workers.detect.findings.shapes import shape
 from headrace.workers.detect.offline.analysis import Analysis
 from headrace.workers.detect.rules import matching
@@ -39,7 +39,7 @@ def found(rule: Any, *records: Record) -> tuple[list[bytes], list[int]]:
     """Findings of some records, and what they are folded by."""
     core = Core(catalogue(), 0, 1)
     detector = Detector([rule], catalogue())
-    detector.open(catalogue(), HostFacts(0), core.tree, b"secret", ())
+    detector.open(catalogue(), HostFacts(0), core.tree, FindingOptions(b"secret"))
     core.look(detector.match, detector.shared)
     core.feed(view(frame(list(records))))
     batch = core.advance(2**62)
