@@ -13,7 +13,7 @@ from headrace.workers.detect.detector import Detector, FindingOptions
 from headrace.workers.views.style import HostFacts
 
 Array = np.ndarray[Any, Any]
-TELL_EVERY_NS = 200_000_000
+PUBLISH_EVERY_NS = 200_000_000
 
 
 class Shared(Protocol):
@@ -51,7 +51,7 @@ class Current:
         self._running, self._tallies = shared.running[index : index + 1], shared.tallies[index : index + 1]
         self._facts, self._options = facts, options
         self._report, self._now = report, now
-        self._told_ns = 0
+        self._published_ns = 0
         self._tried = generation
         """The generation that was last loaded or failed to load."""
         self.detector = self._loaded(generation)
@@ -67,7 +67,7 @@ class Current:
         latest = self._shared.latest_rules
         return None if latest == self._tried else latest
 
-    def look_by(self, generation: int) -> None:
+    def switch_to(self, generation: int) -> None:
         """Switch to a generation. If loading fails, the current signatures stay, the exception propagates (it may come
         from user code), and the supervisor sees the generation as refused.
         """
@@ -93,11 +93,11 @@ class Current:
         self._running["since_ns"] = self._now()
         self._running["signature"] = signature
 
-    def tell(self, at_once: bool = False) -> None:
-        """Publish the cost of signatures, at most once per TELL_EVERY_NS unless `at_once`."""
+    def publish_tallies(self, at_once: bool = False) -> None:
+        """Publish the cost of signatures, at most once per PUBLISH_EVERY_NS unless `at_once`."""
         now = self._now()
-        if now - self._told_ns < TELL_EVERY_NS and not at_once:
+        if now - self._published_ns < PUBLISH_EVERY_NS and not at_once:
             return
-        self._told_ns = now
+        self._published_ns = now
         self.detector.write_counts(self._tallies["rules"][0], self._tallies["values"][0])
         self._tallies["generation"] = self.generation

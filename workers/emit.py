@@ -236,7 +236,7 @@ class Emitter:
         a slow sink stops the worker. Before each wait, the records written so far are committed and published.
         """
         while not try_write(self._results, header, keys, payload):
-            self._turn.tell(self._state)
+            self._turn.write_progress(self._state)
             self._state["result_head"] = self._results.write_position
             self._journal.commit()
             self._results.publish()

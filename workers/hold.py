@@ -28,7 +28,7 @@ MAX_ROWS, MAX_BYTES = 65_536, 64 << 20
 MAX_PARTS = 16
 MAX_GIVEN_UP = 4096
 PENDING = "pending"
-TELLS = "existing_container"
+CONTAINER_EVENT = "existing_container"
 """An event that headrace itself generates about a container. It waits for the name of that container."""
 
 
@@ -72,7 +72,7 @@ class Hold:
     def __init__(self, within_ms: int, describe: Describe, most: int = MAX_ROWS, named: Named = unasked) -> None:
         """`describe` returns the answer for the container of a context, `named` for an id and a runtime (texts)."""
         self._within_ns, self._describe, self._most = within_ms * 10**6, describe, most
-        self._tells = _ContainerEvents(catalogue().by_name[TELLS], named)
+        self._container_events = _ContainerEvents(catalogue().by_name[CONTAINER_EVENT], named)
         self._parts: list[HeldPart] = []
         self._generation = 0
         self._given_up: set[bytes] = set()
@@ -154,8 +154,8 @@ class Hold:
     def _mask(self, rows: Rows, who: Array, which: Array, contexts: Contexts, of: str) -> Array:
         """Like _mask_of(), for known contexts: `rows.who` is `who[which]`."""
         found = np.array([getattr(self._verdict(contexts.table[one]), of) for one in who.tolist()], bool)[which]
-        told = np.flatnonzero(rows.event == self._tells.event.id)
-        for row, name, answer in self._tells.of(rows, told) if len(told) else ():
+        told = np.flatnonzero(rows.event == self._container_events.event.id)
+        for row, name, answer in self._container_events.of(rows, told) if len(told) else ():
             found[row] = getattr(self._judge(answer, name), of)
         return found
 
@@ -186,7 +186,7 @@ class Hold:
 
 
 class _ContainerEvents:
-    """The containers that TELLS events are about."""
+    """The containers that CONTAINER_EVENT events are about."""
 
     def __init__(self, event: Event, named: Named) -> None:
         self.event, self._named = event, named

@@ -85,7 +85,7 @@ class Worker:
         sources = Sources(
             plan, catalogue(), facts, self.core.tree, self._executables, self._describe, self._containers, named
         )
-        self.views = [view_of(name, sources, tells=not topics) for name, topics, _ in self.renders]
+        self.views = [view_of(name, sources, with_lineage=not topics) for name, topics, _ in self.renders]
         self._turn = Turn(self.state, [is_topic for _, is_topic, _ in self.renders], catalogue().by_name[LOSS].id)
         self._emitter = Emitter(
             plan,
@@ -127,12 +127,12 @@ class Worker:
         self.state["generation"] = found.generation
         return found
 
-    def _look_by_latest(self) -> bool:
+    def _switch_to_latest(self) -> bool:
         """Load a new generation between turns. Returns whether there was one."""
         if self._current is None or (latest := self._current.latest) is None:
             return False
         try:
-            self._current.look_by(latest)
+            self._current.switch_to(latest)
         except Exception as error:  # loading runs user code
             self._report(f"generation {latest} could not be loaded here, {self.state['generation']} stays: {error!r}")
         self.state["generation"] = self._current.generation
@@ -159,7 +159,7 @@ class Worker:
             self._advance(end_ns)
         if not watermark_ns and self.intake.ended:
             if self._current:
-                self._current.tell(at_once=True)
+                self._current.publish_tallies(at_once=True)
             self._emitter.let_go()
             self.state["ended"] = 1
             self._commit(self.intake.ended, self.intake.ended)
@@ -168,7 +168,7 @@ class Worker:
     def _advance(self, watermark_ns: int) -> None:
         self.state["turn_ns"], self.state["turn_end"] = watermark_ns, self.intake.position
         if not self._turn.begun:
-            self._look_by_latest()
+            self._switch_to_latest()
         if (steps := self._offsets.changed()) is not None:
             self._facts.steps.know(steps)
         if self._current and (gaps := self._gaps.changed()) is not None:
@@ -185,7 +185,7 @@ class Worker:
         self._count(batch)
         self._commit(self.intake.position, self.intake.ripe(watermark_ns))
         if self._current:
-            self._current.tell()
+            self._current.publish_tallies()
 
     def _count(self, batch: TurnBatch) -> None:
         state = self.state
@@ -213,7 +213,7 @@ class Worker:
         """Process turns until END."""
         while not self.state["ended"]:
             if not self.turn() and not self.state["ended"]:
-                if self._look_by_latest():
+                if self._switch_to_latest():
                     self.journal.commit()
                 self.plan.bells[self.index].wait(WAIT_MS)
 

@@ -63,7 +63,7 @@ class Turn:
             return rows
         return min(rows, max((int(n) for n in self.written[: len(self._topics)]), default=0))
 
-    def tell(self, state: Any) -> None:
+    def write_progress(self, state: Any) -> None:
         """Write to the journal state, during the turn: what is written, and the event and CPU counts of these rows."""
         state["written"], state["done"] = self.written, self.done
         if self._rows is None or (count := self._handed(len(self._rows))) == self._told:

@@ -4,9 +4,9 @@
 #define FMODE_CREATED (1 << 20) /* since 4.19: the open created the file */
 
 /* The flags that the call passed. Those of openat2 are in user memory. */
-static __always_inline u64 asked_flags(const struct occasion *o)
+static __always_inline u64 asked_flags(const struct exit_context *o)
 {
-	u64 flags = occasion_argument(o, o->call->flags), how = 0;
+	u64 flags = exit_context_argument(o, o->call->flags), how = 0;
 	if (o->call->variant == VARIANT_OPENAT2) {
 		bpf_probe_read_user(&how, sizeof(how), (void *)flags);
 		return how;
@@ -19,9 +19,9 @@ static __always_inline u64 asked_flags(const struct occasion *o)
 #ifdef EVENT_security_file_open
 int on_file_open(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_begin(ctx, &o))
+	if (!exit_context_begin(ctx, &o))
 		return 0;
 	/*
 	 * A socket's inode, a FIFO without a reader, a device without a driver: the check ran, but
@@ -30,7 +30,7 @@ int on_file_open(struct bpf_raw_tracepoint_args *ctx)
 	bool gone = o.retval == -ENXIO;
 	if (o.retval < 0 && !gone)
 		return 0;
-	u64 file = gone ? 0 : occasion_file(&o);
+	u64 file = gone ? 0 : exit_context_file(&o);
 	u64 asked = asked_flags(&o), flags = asked;
 	if (file)
 		flags = KREAD(u32, file + KERNEL_file_f_flags) | (asked & O_CREATION);
@@ -44,7 +44,7 @@ int on_file_open(struct bpf_raw_tracepoint_args *ctx)
 	a[2 - 1] = a[3 - 1] = a[4 - 1] = 0;
 	a[6 - 1] = SYSCALL_NUMBER(registers_of(o.s.task));
 	a[7 - 1] = file ? !!(KREAD(u32, file + KERNEL_file_f_mode) & FMODE_CREATED) : 0;
-	u64 path = occasion_argument(&o, o.call->path);
+	u64 path = exit_context_argument(&o, o.call->path);
 	if (file) {
 		struct file_id id = file_id(file_inode(file));
 		a[2 - 1] = id.device;

@@ -79,12 +79,12 @@ int enter_identity(struct bpf_raw_tracepoint_args *ctx)
 
 int on_identity(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
 	u64 pid_tgid = bpf_get_current_pid_tgid();
 	u32 zero = 0;
 	struct identity *was = identities.lookup(&pid_tgid), *is = identity_scratch.lookup(&zero);
-	if (!was || !is || !occasion_cold(ctx, &o))
+	if (!was || !is || !exit_context_cold(ctx, &o))
 		return 0;
 	read_credentials(&is->credentials, LOAD8(o.s.task, KERNEL_task_struct_cred));
 	read_namespaces(&is->namespaces, LOAD8(o.s.task, KERNEL_task_struct_nsproxy));

@@ -154,7 +154,7 @@ static __always_inline void write_file(struct writer *w, struct walks *j, u32 pa
 	path_later(j, path, file_place(file));
 }
 
-static __always_inline void memory_alert(void *ctx, const struct occasion *o, u32 alert, u64 start, u64 bytes,
+static __always_inline void memory_alert(void *ctx, const struct exit_context *o, u32 alert, u64 start, u64 bytes,
 					 u64 before, u64 file, u32 then)
 {
 #ifdef EVENT_mem_prot_alert
@@ -179,9 +179,9 @@ static __always_inline void memory_alert(void *ctx, const struct occasion *o, u3
 
 #ifdef WANT_MMAP
 /* True if a mmap in scope succeeded. *file is 0 if the mapping has no file. */
-static __always_inline bool mapping_begin(struct bpf_raw_tracepoint_args *ctx, struct occasion *o, u64 *file)
+static __always_inline bool mapping_begin(struct bpf_raw_tracepoint_args *ctx, struct exit_context *o, u64 *file)
 {
-	if (!occasion_of(ctx, o, current_task_btf(), FAMILY_STRUCT) || (o->retval < 0 && o->retval >= -MAX_ERRNO))
+	if (!exit_context_of(ctx, o, current_task_btf(), FAMILY_STRUCT) || (o->retval < 0 && o->retval >= -MAX_ERRNO))
 		return false;
 	bool anonymous = (o->a[3] & MAP_ANONYMOUS) || (s32)o->a[4] < 0;
 	*file = anonymous ? 0 : task_file(o->s.task, o->a[4]);
@@ -189,7 +189,7 @@ static __always_inline bool mapping_begin(struct bpf_raw_tracepoint_args *ctx, s
 }
 
 /* The protection that a new mapping has. */
-static __always_inline u64 mapped_protection(const struct occasion *o)
+static __always_inline u64 mapped_protection(const struct exit_context *o)
 {
 	u64 region = reading_is_executing(o->s.task) ? region_of(LOAD8(o->s.task, KERNEL_task_struct_mm), o->retval) : 0;
 	return region ? KREAD(u64, region + KERNEL_vm_area_struct_vm_flags) & VM_PROTECTION : o->a[2];
@@ -199,7 +199,7 @@ static __always_inline u64 mapped_protection(const struct occasion *o)
 int on_mmap(struct bpf_raw_tracepoint_args *ctx)
 {
 #ifdef EVENT_do_mmap
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
 	struct walks *j = walks_begin();
 	u64 file = 0;
@@ -227,7 +227,7 @@ int on_mmap(struct bpf_raw_tracepoint_args *ctx)
 
 int on_mmap_alert(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	u64 file = 0;
 	if (!mapping_begin(ctx, &o, &file))
 		return 0;
@@ -241,7 +241,7 @@ int on_mmap_alert(struct bpf_raw_tracepoint_args *ctx)
 /* A shared, writable mapping of a file's beginning: later stores to it make no call. */
 int on_mmap_shared(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	u64 file = 0;
 	if (!mapping_begin(ctx, &o, &file) || !file)
 		return 0;
@@ -254,7 +254,7 @@ int on_mmap_shared(struct bpf_raw_tracepoint_args *ctx)
 int on_mmap_file(struct bpf_raw_tracepoint_args *ctx)
 {
 #ifdef EVENT_security_mmap_file
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
 	struct walks *j = walks_begin();
 	u64 file = 0;
@@ -278,7 +278,7 @@ int on_mmap_file(struct bpf_raw_tracepoint_args *ctx)
 int on_mmap_object(struct bpf_raw_tracepoint_args *ctx)
 {
 #ifdef EVENT_shared_object_loaded
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
 	struct walks *j = walks_begin();
 	u64 file = 0;
@@ -307,7 +307,7 @@ struct changed {
 	u64 file;
 };
 
-static __always_inline void changed_region(struct changed *c, const struct occasion *o, const struct regions *r, u32 i)
+static __always_inline void changed_region(struct changed *c, const struct exit_context *o, const struct regions *r, u32 i)
 {
 	u64 asked = can_become(o->s.task, o->a[2]);
 	c->was = r->was[i].flags;
@@ -325,7 +325,7 @@ static __always_inline void changed_region(struct changed *c, const struct occas
 }
 
 /* Regions kept at the entry. If other threads' calls evicted them: the whole range, flags unknown. */
-static __always_inline struct regions *kept_regions(const struct occasion *o, u64 pid_tgid)
+static __always_inline struct regions *kept_regions(const struct exit_context *o, u64 pid_tgid)
 {
 	struct regions *r = regions.lookup(&pid_tgid);
 	if (r || !regions_matter(can_become(o->s.task, o->a[2])))
@@ -341,10 +341,10 @@ static __always_inline struct regions *kept_regions(const struct occasion *o, u6
 /* One region per run: the alert, then on_mprotect_file, then this program again for the next region. */
 int on_mprotect(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct changed c;
 	u64 pid_tgid = bpf_get_current_pid_tgid();
-	if (!occasion_begin(ctx, &o))
+	if (!exit_context_begin(ctx, &o))
 		return 0;
 	struct regions *r = kept_regions(&o, pid_tgid);
 	if (!r)
@@ -364,11 +364,11 @@ int on_mprotect(struct bpf_raw_tracepoint_args *ctx)
 
 int on_mprotect_file(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct changed c = {};
 	u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct regions *r = regions.lookup(&pid_tgid);
-	if (!r || !occasion_begin(ctx, &o))
+	if (!r || !exit_context_begin(ctx, &o))
 		return 0;
 	u32 i = r->done++;
 #ifdef EVENT_security_file_mprotect
@@ -395,8 +395,8 @@ int on_mprotect_file(struct bpf_raw_tracepoint_args *ctx)
 /* System V shared memory, with the region's protection. ipc(2) stores the address where `third` points. */
 int on_shmat(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
-	if (!occasion_of(ctx, &o, current_task_cold(), FAMILY_IPC) || (o.retval < 0 && o.retval >= -MAX_ERRNO))
+	struct exit_context o = {};
+	if (!exit_context_of(ctx, &o, current_task_cold(), FAMILY_IPC) || (o.retval < 0 && o.retval >= -MAX_ERRNO))
 		return 0;
 	u64 start = o.retval, a[6];
 	if (!start) {

@@ -7,7 +7,7 @@
 #define AT_SYMLINK_FOLLOW 0x400
 #define RENAME_EXCHANGE 2
 
-static __always_inline struct walks *names_begin_in(void *ctx, struct writer *w, const struct occasion *o, u16 event,
+static __always_inline struct walks *names_begin_in(void *ctx, struct writer *w, const struct exit_context *o, u16 event,
 						    u32 arguments, u32 room)
 {
 	struct walks *j = walks_begin();
@@ -18,35 +18,35 @@ static __always_inline struct walks *names_begin_in(void *ctx, struct writer *w,
 	return j;
 }
 
-static __always_inline struct walks *names_begin(void *ctx, struct writer *w, const struct occasion *o, u16 event,
+static __always_inline struct walks *names_begin(void *ctx, struct writer *w, const struct exit_context *o, u16 event,
 						 u32 arguments)
 {
 	return names_begin_in(ctx, w, o, event, arguments, 2 * PASSED_ROOM);
 }
 
-static __always_inline void blob_name(struct writer *w, struct walks *j, u32 arg, const struct occasion *o, u32 path,
+static __always_inline void blob_name(struct writer *w, struct walks *j, u32 arg, const struct exit_context *o, u32 path,
 				      u32 dir)
 {
-	blob_passed(w, j, arg, o->s.task, occasion_argument(o, path), dirfd_of(o, dir), false);
+	blob_passed(w, j, arg, o->s.task, exit_context_argument(o, path), dirfd_of(o, dir), false);
 }
 
 /* The object that a path leads to. The last link is followed. */
-static __always_inline void blob_named(struct writer *w, struct walks *j, u32 arg, const struct occasion *o)
+static __always_inline void blob_named(struct writer *w, struct walks *j, u32 arg, const struct exit_context *o)
 {
-	blob_passed(w, j, arg, o->s.task, occasion_argument(o, o->call->path), dirfd_of(o, o->call->dir), true);
+	blob_passed(w, j, arg, o->s.task, exit_context_argument(o, o->call->path), dirfd_of(o, o->call->dir), true);
 }
 
-static __always_inline u64 name_flags(const struct occasion *o)
+static __always_inline u64 name_flags(const struct exit_context *o)
 {
-	return o->call->flags == NONE ? 0 : occasion_argument(o, o->call->flags);
+	return o->call->flags == NONE ? 0 : exit_context_argument(o, o->call->flags);
 }
 
 #ifdef EVENT_security_inode_unlink
 int on_inode_unlink(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_cold(ctx, &o) || o.retval < 0)
+	if (!exit_context_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	if (name_flags(&o) & AT_REMOVEDIR)
 		return 0;
@@ -63,9 +63,9 @@ int on_inode_unlink(struct bpf_raw_tracepoint_args *ctx)
 /* `back`: from the second name to the first, for the other file of an exchange. */
 static __always_inline int rename_event(struct bpf_raw_tracepoint_args *ctx, bool back)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_cold(ctx, &o) || o.retval < 0)
+	if (!exit_context_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_rename, 2);
 	if (!j)
@@ -90,15 +90,15 @@ int on_rename_back(struct bpf_raw_tracepoint_args *ctx)
 #ifdef EVENT_security_inode_link
 int on_inode_link(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_cold(ctx, &o) || o.retval < 0)
+	if (!exit_context_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_link, 2);
 	if (!j)
 		return 0;
 	bool follow = name_flags(&o) & AT_SYMLINK_FOLLOW;
-	blob_passed(&w, j, 0, o.s.task, occasion_argument(&o, o.call->path), dirfd_of(&o, o.call->dir), follow);
+	blob_passed(&w, j, 0, o.s.task, exit_context_argument(&o, o.call->path), dirfd_of(&o, o.call->dir), follow);
 	blob_name(&w, j, 1, &o, o.call->path2, o.call->dir2);
 	record_walk(ctx, &w, j, 0);
 	return 0;
@@ -109,15 +109,15 @@ int on_inode_link(struct bpf_raw_tracepoint_args *ctx)
 /* The target of a symbolic link may be any text. It is recorded as passed. */
 int on_inode_symlink(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_cold(ctx, &o) || o.retval < 0)
+	if (!exit_context_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_symlink, 2);
 	if (!j)
 		return 0;
 	blob_name(&w, j, 0, &o, o.call->path2, o.call->dir2);
-	blob_string(&w, 1, occasion_argument(&o, o.call->path), true);
+	blob_string(&w, 1, exit_context_argument(&o, o.call->path), true);
 	record_walk(ctx, &w, j, 0);
 	return 0;
 }
@@ -126,16 +126,16 @@ int on_inode_symlink(struct bpf_raw_tracepoint_args *ctx)
 #ifdef EVENT_security_inode_mknod
 int on_inode_mknod(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_cold(ctx, &o) || o.retval < 0)
+	if (!exit_context_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_mknod, 3);
 	if (!j)
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
-	u32 encoded = occasion_argument(&o, o.call->flags + 1);
-	a[0] = occasion_argument(&o, o.call->flags);
+	u32 encoded = exit_context_argument(&o, o.call->flags + 1);
+	a[0] = exit_context_argument(&o, o.call->flags);
 	/* decode the call's device number (new_decode_dev() in include/linux/kdev_t.h) */
 	a[1] = (u64)((encoded & 0xfff00) >> 8) << 20 | (encoded & 0xff) | ((encoded >> 12) & 0xfff00);
 	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
@@ -147,9 +147,9 @@ int on_inode_mknod(struct bpf_raw_tracepoint_args *ctx)
 #ifdef EVENT_security_path_truncate
 int on_path_truncate(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_cold(ctx, &o) || o.retval < 0)
+	if (!exit_context_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_path_truncate, 1);
 	if (!j)
@@ -167,9 +167,9 @@ int on_path_truncate(struct bpf_raw_tracepoint_args *ctx)
  */
 int on_sb_mount(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_cold(ctx, &o) || o.retval == -EFAULT)
+	if (!exit_context_cold(ctx, &o) || o.retval == -EFAULT)
 		return 0;
 	bool moved = o.call->variant == VARIANT_MOVE_MOUNT;
 	if (moved && o.retval < 0)
@@ -200,9 +200,9 @@ int on_sb_mount(struct bpf_raw_tracepoint_args *ctx)
 #ifdef EVENT_security_sb_umount
 int on_sb_umount(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_cold(ctx, &o) || o.retval < 0)
+	if (!exit_context_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_sb_umount, 3);
 	if (!j)
@@ -222,9 +222,9 @@ int on_sb_umount(struct bpf_raw_tracepoint_args *ctx)
 int on_bprm_refused(struct bpf_raw_tracepoint_args *ctx)
 {
 #ifdef EVENT_security_bprm_check
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_cold(ctx, &o))
+	if (!exit_context_cold(ctx, &o))
 		return 0;
 	bool checked = o.retval == -ENOEXEC || o.retval == -ELIBBAD || o.retval == -EINVAL;
 	struct walks *j = checked ? names_begin(ctx, &w, &o, EVENT_security_bprm_check, 3) : 0;
@@ -244,9 +244,9 @@ int on_bprm_refused(struct bpf_raw_tracepoint_args *ctx)
 int on_execute_failed(struct bpf_raw_tracepoint_args *ctx)
 {
 #ifdef EVENT_process_execute_failed
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_cold(ctx, &o) || o.retval >= 0)
+	if (!exit_context_cold(ctx, &o) || o.retval >= 0)
 		return 0;
 	u32 vectors = (1 + EXEC_ENVIRONMENT) * (VECTOR_BYTES + VECTOR_STRING + 64);
 	struct walks *j = names_begin_in(ctx, &w, &o, EVENT_process_execute_failed, 6, BLOB_ROOM + PASSED_ROOM + vectors);
@@ -256,11 +256,11 @@ int on_execute_failed(struct bpf_raw_tracepoint_args *ctx)
 	u32 path = o.call->path;
 	w.head->arg0 = dirfd_of(&o, o.call->dir);
 	a[1 - 1] = name_flags(&o);
-	blob_string(&w, 2, occasion_argument(&o, path), true);
+	blob_string(&w, 2, exit_context_argument(&o, path), true);
 	blob_named(&w, j, 3, &o);
-	blob_vector(&w, 4, occasion_argument(&o, path + 1), o.call->narrow);
+	blob_vector(&w, 4, exit_context_argument(&o, path + 1), o.call->narrow);
 	if (EXEC_ENVIRONMENT)
-		blob_vector(&w, 5, occasion_argument(&o, path + 2), o.call->narrow);
+		blob_vector(&w, 5, exit_context_argument(&o, path + 2), o.call->narrow);
 	record_walk(ctx, &w, j, 0);
 #endif
 	return 0;

@@ -20,7 +20,7 @@
 #define EINPROGRESS 115
 #define ERESTARTSYS 512
 
-struct occasion {
+struct exit_context {
 	struct subject s;
 	struct call *call;
 	s64 retval;
@@ -31,7 +31,7 @@ struct occasion {
  * Fill `o` with the call that ends. Returns false if the task is out of scope or the call has no
  * row. `family` is the multiplexer that the call may have come through.
  */
-static __always_inline bool occasion_of(struct bpf_raw_tracepoint_args *ctx, struct occasion *o, u64 task,
+static __always_inline bool exit_context_of(struct bpf_raw_tracepoint_args *ctx, struct exit_context *o, u64 task,
 					enum family family)
 {
 	struct dispatched d;
@@ -48,19 +48,19 @@ static __always_inline bool occasion_of(struct bpf_raw_tracepoint_args *ctx, str
 	return true;
 }
 
-static __always_inline bool occasion_begin(struct bpf_raw_tracepoint_args *ctx, struct occasion *o)
+static __always_inline bool exit_context_begin(struct bpf_raw_tracepoint_args *ctx, struct exit_context *o)
 {
-	return occasion_of(ctx, o, current_task_btf(), FAMILY_NONE);
+	return exit_context_of(ctx, o, current_task_btf(), FAMILY_NONE);
 }
 
 /* The same for programs that run seldom. */
-static __always_inline bool occasion_cold(struct bpf_raw_tracepoint_args *ctx, struct occasion *o)
+static __always_inline bool exit_context_cold(struct bpf_raw_tracepoint_args *ctx, struct exit_context *o)
 {
-	return occasion_of(ctx, o, current_task_cold(), FAMILY_NONE);
+	return exit_context_of(ctx, o, current_task_cold(), FAMILY_NONE);
 }
 
 /* The argument with this number in the row; 0 if the call has none. */
-static __always_inline u64 occasion_argument(const struct occasion *o, u32 which)
+static __always_inline u64 exit_context_argument(const struct exit_context *o, u32 which)
 {
 	switch (which) {
 	case 0:
@@ -82,14 +82,14 @@ static __always_inline u64 occasion_argument(const struct occasion *o, u32 which
 	}
 }
 
-static __always_inline s32 dirfd_of(const struct occasion *o, u32 which)
+static __always_inline s32 dirfd_of(const struct exit_context *o, u32 which)
 {
-	return which == NONE ? AT_FDCWD : (s32)occasion_argument(o, which);
+	return which == NONE ? AT_FDCWD : (s32)exit_context_argument(o, which);
 }
 
-static __always_inline u64 occasion_file(const struct occasion *o)
+static __always_inline u64 exit_context_file(const struct exit_context *o)
 {
-	return task_file(o->s.task, occasion_argument(o, o->call->fd));
+	return task_file(o->s.task, exit_context_argument(o, o->call->fd));
 }
 
 /*

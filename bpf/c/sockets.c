@@ -22,15 +22,15 @@ static __always_inline bool socket_was_there(s64 retval)
 #ifdef EVENT_security_socket_create
 int on_socket_create(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || o.retval < 0)
+	if (!exit_context_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || o.retval < 0)
 		return 0;
 	if (!record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_create, 4, 0))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
 	s32 pair = 0;
-	u64 sock = file_sock(occasion_file(&o));
+	u64 sock = file_sock(exit_context_file(&o));
 	if (o.call->variant == VARIANT_PAIR) {
 		bpf_probe_read_user(&pair, sizeof(pair), (void *)o.a[3]);
 		sock = file_sock(task_file(o.s.task, pair));
@@ -49,12 +49,12 @@ int on_socket_create(struct bpf_raw_tracepoint_args *ctx)
 #endif
 
 /* bind and connect: the socket's current address if the call set it, else the address as passed. */
-static __always_inline void address_event(void *ctx, const struct occasion *o, u16 event, bool remote, bool taken)
+static __always_inline void address_event(void *ctx, const struct exit_context *o, u16 event, bool remote, bool taken)
 {
 	struct writer w;
 	if (!socket_was_there(o->retval))
 		return;
-	u64 sock = file_sock(occasion_file(o));
+	u64 sock = file_sock(exit_context_file(o));
 	if (!sock || !record_begin(ctx, &w, &o->s, o->s.tgid % SHARDS, event, 2, SOCKET_ROOM))
 		return;
 	w.head->arg0 = o->a[0];
@@ -75,8 +75,8 @@ static __always_inline void address_event(void *ctx, const struct occasion *o, u
 #ifdef EVENT_security_socket_bind
 int on_socket_bind(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
-	if (occasion_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL))
+	struct exit_context o = {};
+	if (exit_context_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL))
 		address_event(ctx, &o, EVENT_security_socket_bind, false, o.retval == 0);
 	return 0;
 }
@@ -85,8 +85,8 @@ int on_socket_bind(struct bpf_raw_tracepoint_args *ctx)
 #ifdef EVENT_security_socket_connect
 int on_socket_connect(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
-	if (!occasion_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL))
+	struct exit_context o = {};
+	if (!exit_context_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL))
 		return 0;
 	s64 r = o.retval;
 	bool under_way = r == 0 || r == -EINPROGRESS || r == -EALREADY || r == -EINTR || r == -ERESTARTSYS;
@@ -98,11 +98,11 @@ int on_socket_connect(struct bpf_raw_tracepoint_args *ctx)
 #ifdef EVENT_security_socket_listen
 int on_socket_listen(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || !socket_was_there(o.retval))
+	if (!exit_context_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || !socket_was_there(o.retval))
 		return 0;
-	u64 sock = file_sock(occasion_file(&o));
+	u64 sock = file_sock(exit_context_file(&o));
 	if (!sock || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_listen, 3, SOCKET_ROOM))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
@@ -118,11 +118,11 @@ int on_socket_listen(struct bpf_raw_tracepoint_args *ctx)
 #if defined(EVENT_security_socket_accept) || defined(EVENT_socket_accept)
 int on_socket_accept(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || !socket_was_there(o.retval))
+	if (!exit_context_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || !socket_was_there(o.retval))
 		return 0;
-	u64 sock = file_sock(occasion_file(&o));
+	u64 sock = file_sock(exit_context_file(&o));
 	if (!sock)
 		return 0;
 #ifdef EVENT_security_socket_accept
@@ -150,11 +150,11 @@ int on_socket_accept(struct bpf_raw_tracepoint_args *ctx)
 #ifdef EVENT_security_socket_setsockopt
 int on_socket_setsockopt(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || !socket_was_there(o.retval))
+	if (!exit_context_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || !socket_was_there(o.retval))
 		return 0;
-	u64 sock = file_sock(occasion_file(&o));
+	u64 sock = file_sock(exit_context_file(&o));
 	if (!sock || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_setsockopt, 4, SOCKET_ROOM))
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
@@ -172,9 +172,9 @@ int on_socket_setsockopt(struct bpf_raw_tracepoint_args *ctx)
 /* dup, dup2, dup3, fcntl(F_DUPFD), pidfd_getfd: the new descriptor is the result. */
 int on_socket_dup(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	struct writer w;
-	if (!occasion_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || o.retval < 0)
+	if (!exit_context_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || o.retval < 0)
 		return 0;
 	u32 command = o.a[1];
 	if (o.call->variant == VARIANT_FCNTL && command != F_DUPFD && command != F_DUPFD_CLOEXEC)
@@ -184,7 +184,7 @@ int on_socket_dup(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	u64 *a = (u64 *)(w.head + 1);
 	/* for pidfd_getfd, the old descriptor belongs to another process */
-	w.head->arg0 = occasion_argument(&o, o.call->fd);
+	w.head->arg0 = exit_context_argument(&o, o.call->fd);
 	w.head->retval = o.retval;
 	a[0] = o.retval;
 	blob_socket_address(&w, 2, sock, true);

@@ -53,7 +53,7 @@ LOOP_BODY(magic_buffer, struct gathering *g)
 }
 
 /* The first bytes, from as many buffers as needed. */
-static __always_inline void blob_magic(struct writer *w, u32 arg, const struct occasion *o)
+static __always_inline void blob_magic(struct writer *w, u32 arg, const struct exit_context *o)
 {
 	struct blob *b = blob_begin(w, arg, sizeof(struct blob) + MAGIC_BYTES + MAGIC_ROOM + 8);
 	if (!b)
@@ -96,7 +96,7 @@ static __always_inline bool is_regular(u64 inode)
 	return (KREAD(u16, inode + KERNEL_inode_i_mode) & S_IFMT) == S_IFREG;
 }
 
-static __always_inline void magic_write(void *ctx, const struct occasion *o, u64 file, bool bypass, u32 then)
+static __always_inline void magic_write(void *ctx, const struct exit_context *o, u64 file, bool bypass, u32 then)
 {
 #ifdef EVENT_magic_write
 	struct writer w;
@@ -117,7 +117,7 @@ static __always_inline void magic_write(void *ctx, const struct occasion *o, u64
 #endif
 }
 
-static __always_inline void write_event(void *ctx, const struct occasion *o, u64 file, u16 event, u64 at)
+static __always_inline void write_event(void *ctx, const struct exit_context *o, u64 file, u16 event, u64 at)
 {
 	struct writer w;
 	struct walks *j = walks_begin();
@@ -136,9 +136,9 @@ static __always_inline void write_event(void *ctx, const struct occasion *o, u64
 
 #if defined(EVENT_magic_write) || defined(EVENT_vfs_write) || defined(EVENT_vfs_writev)
 /* True if the data went to the file's end, whatever the call's position is. */
-static __always_inline bool appended(const struct occasion *o, u64 file)
+static __always_inline bool appended(const struct exit_context *o, u64 file)
 {
-	u64 flags = occasion_argument(o, o->call->flags);
+	u64 flags = exit_context_argument(o, o->call->flags);
 	if (flags & RWF_NOAPPEND)
 		return false;
 	return (flags & RWF_APPEND) || (KREAD(u32, file + KERNEL_file_f_flags) & O_APPEND);
@@ -148,12 +148,12 @@ static __always_inline bool appended(const struct occasion *o, u64 file)
  * The offset at which the written bytes end. The row's `path` is the argument with the position,
  * which a 32-bit call passes in two; pwritev2 takes -1 for the file's own position.
  */
-static __always_inline u64 write_position(const struct occasion *o, u64 file)
+static __always_inline u64 write_position(const struct exit_context *o, u64 file)
 {
 	u32 which = o->call->path;
-	u64 at = occasion_argument(o, which);
+	u64 at = exit_context_argument(o, which);
 	if (o->call->narrow)
-		at |= occasion_argument(o, which + 1) << 32;
+		at |= exit_context_argument(o, which + 1) << 32;
 	if (which == NONE || (s64)at == -1)
 		return KREAD(u64, file + KERNEL_file_f_pos);
 	if (appended(o, file))
@@ -165,9 +165,9 @@ static __always_inline u64 write_position(const struct occasion *o, u64 file)
  * The regular file that write, pwrite64, writev, pwritev or pwritev2 wrote to, and the offset; 0 if
  * there is none.
  */
-static __always_inline u64 written_file(const struct occasion *o, u64 *at)
+static __always_inline u64 written_file(const struct exit_context *o, u64 *at)
 {
-	u64 file = o->retval > 0 ? occasion_file(o) : 0;
+	u64 file = o->retval > 0 ? exit_context_file(o) : 0;
 	if (!file || !is_regular(file_inode(file)))
 		return 0;
 	*at = write_position(o, file) - o->retval;
@@ -176,9 +176,9 @@ static __always_inline u64 written_file(const struct occasion *o, u64 *at)
 
 int on_write(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	u64 at = 0;
-	if (!occasion_begin(ctx, &o))
+	if (!exit_context_begin(ctx, &o))
 		return 0;
 	u64 file = written_file(&o, &at);
 	if (!file)
@@ -191,9 +191,9 @@ int on_write(struct bpf_raw_tracepoint_args *ctx)
 
 int on_write_event(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
+	struct exit_context o = {};
 	u64 at = 0;
-	if (!occasion_begin(ctx, &o))
+	if (!exit_context_begin(ctx, &o))
 		return 0;
 	u64 file = written_file(&o, &at);
 #ifdef EVENT_vfs_write
@@ -215,13 +215,13 @@ int on_write_event(struct bpf_raw_tracepoint_args *ctx)
  */
 int on_copy(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct occasion o = {};
-	if (!occasion_begin(ctx, &o) || o.retval <= 0)
+	struct exit_context o = {};
+	if (!exit_context_begin(ctx, &o) || o.retval <= 0)
 		return 0;
-	u64 file = occasion_file(&o);
+	u64 file = exit_context_file(&o);
 	if (!file || !is_regular(file_inode(file)))
 		return 0;
-	u64 offset = occasion_argument(&o, o.call->path), end = KREAD(u64, file + KERNEL_file_f_pos);
+	u64 offset = exit_context_argument(&o, o.call->path), end = KREAD(u64, file + KERNEL_file_f_pos);
 	if (offset)
 		bpf_probe_read_user(&end, sizeof(end), (void *)offset);
 	if (end == o.retval)

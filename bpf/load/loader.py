@@ -330,7 +330,7 @@ class Programs:
         """Set CLOCK_REALTIME minus CLOCK_BOOTTIME after the wall clock was changed."""
         self._status.array["boot_epoch_ns"] = offset_ns
 
-    def tell_again(self) -> None:
+    def resend_images(self) -> None:
         """Report the image of every process again, because a worker has lost its process tree."""
         self._status.array["told_epoch"] += np.uint64(1)
         self._groups_changed()

@@ -126,7 +126,7 @@ class Recording:
         facts = HostFacts(self.facts.boot_epoch_ns)
         facts.steps.know(recording.last_tables(self._data, self._at)[1])
         options = _Options(self.facts.hidden)
-        view = view_of(VIEWS[form], Sources(options, known, facts, core.tree), tells=False)
+        view = view_of(VIEWS[form], Sources(options, known, facts, core.tree), with_lineage=False)
         damage, since = None, 0
         blocks = recording.blocks(self._data, self._at, self._name)
         while True:

@@ -124,7 +124,7 @@ class LiveRun:
         if self.request.rules:
             self._reloader = Reloader(self.request, self.pipeline.generations, programs, self.pipeline.plan.bells)
         descriptors = 2 * len(kernel.ends.perf)
-        self.pipeline.on_restart = programs.tell_again
+        self.pipeline.on_restart = programs.resend_images
         self.pipeline.start_source(reader_stage(reader.run, kernel.ends, descriptors=descriptors, kept=kernel.rights))
         self.pipeline.wait_ready(START_DEADLINE_S)
         # do this before the command exists: the kernel attributes later children of headrace to headrace

@@ -57,8 +57,8 @@ class Sources:
     named: Named = unasked
 
 
-def view_of(name: str, sources: Sources, tells: bool = True) -> View:
-    """The view of a format. `tells`: lines include process information, because all readers get every line."""
+def view_of(name: str, sources: Sources, with_lineage: bool = True) -> View:
+    """The view of a format. `with_lineage`: lines include process information, because all readers get every line."""
     options, catalogue, facts, tree = sources.options, sources.catalogue, sources.facts, sources.tree
     executables, describe, named = sources.executables, sources.describe, sources.named
     parse = options.parse_arguments
@@ -66,7 +66,7 @@ def view_of(name: str, sources: Sources, tells: bool = True) -> View:
         json = JsonStyle(
             facts, options.detect_syscall, tree.executable, options.stack_addresses, describe, sources.accounts
         )
-        lineages = Lineages(tree) if tells else None
+        lineages = Lineages(tree) if with_lineage else None
         return Lines(catalogue, json, parse, executables, options.hidden, named, lineages)
     if name == "table":
         table = TableStyle(facts, options.colour, options.columns)

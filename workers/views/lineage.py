@@ -64,9 +64,9 @@ class Lineages:
         self._version: tuple[int, int] = (-1, -1)
         self._told: dict[Key, _KnownProcess] = {}
         self._before: dict[Key, _KnownProcess | None] = {}
-        """State of the processes that the last tell() changed, as it was before."""
+        """State of the processes that the last describe() changed, as it was before."""
 
-    def tell(self, rows: Rows, contexts: Contexts) -> list[tuple[int, str]]:
+    def describe(self, rows: Rows, contexts: Contexts) -> list[tuple[int, str]]:
         """(position, JSON text) for each row whose line must include process information. Usually there are none, and
         the cost is one check per distinct context.
         """
@@ -95,7 +95,7 @@ class Lineages:
         self._told.pop(key, None)
 
     def unsay(self) -> None:
-        """Undo the last tell(): its lines are not written, and the rows will be rendered again."""
+        """Undo the last describe(): its lines are not written, and the rows will be rendered again."""
         for key, told in self._before.items():
             self._told.pop(key, None)
             if told is not None:

@@ -364,7 +364,7 @@ class Lines:
         numbers = np.zeros(int(ends[-1]), np.int64)
         whos = rows.who.astype(np.int64) << 16 | rows.cpu.astype(np.int64)
         numbers[first + 1] = self._who.numbers(whos)
-        for row, told in self._lineages.tell(rows, contexts) if self._lineages else ():
+        for row, told in self._lineages.describe(rows, contexts) if self._lineages else ():
             numbers[first[row] + 1] = self.store.add(self._who_piece(int(whos[row])) + told)
         found = blobs(rows, self.counts)
         for group, chosen in zip(groups, places, strict=True):

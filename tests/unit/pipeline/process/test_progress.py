@@ -170,7 +170,7 @@ def turn(topics: list[bool]) -> tuple[Any, Turn]:
 def test_of_a_turn_that_was_begun_the_most_that_an_output_has_counts(first: int, second: int) -> None:
     state, found = turn([False, False])
     found.written[:2] = first, second
-    found.tell(state)
+    found.write_progress(state)
     assert state["handed"].sum() == max(first, second)
     assert state["handed_cpu"].sum() == max(first, second) - (max(first, second) > 1), "losses are of no CPU"
     whole = books.with_begun(np.array([state]), 2)[0]
@@ -179,10 +179,10 @@ def test_of_a_turn_that_was_begun_the_most_that_an_output_has_counts(first: int,
 
 def test_of_topics_the_whole_turn_counts_with_the_first_row() -> None:
     state, found = turn([True])
-    found.tell(state)
+    found.write_progress(state)
     assert state["handed"].sum() == 0
     found.written[0] = 1
-    found.tell(state)
+    found.write_progress(state)
     assert (state["handed"].sum(), state["handed"][OPENAT]) == (4, 2)
 
 
