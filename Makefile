@@ -27,8 +27,8 @@ demo: setup
 test: setup-tests
 	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 1
 
-# on other kernels, booted by qemu: KERNELS="--kernel 6.1 --smoke" chooses (tests/guests)
-KERNELS =
+# on other kernels, booted by qemu, two at a time: KERNELS="--kernel 6.1 --smoke" chooses (tests/guests)
+KERNELS = --jobs 2
 
 test-kernels: setup-tests
 	.venv/bin/python -m tests.guests $(KERNELS)

@@ -1,6 +1,7 @@
 """`make test-kernels`: the kernel tests on Debian's kernels, and what came of them, as JSON.
 
     python -m tests.guests [--kernel 6.1]... [--smoke] [--folder DIR] [--job SCRIPT] [--append TEXT] [--timeout SECONDS]
+        [--jobs N]
 
 `--smoke`: `headrace check --live`, the demonstration, a flood of an exact count, the events of hooks, and no other
 tests. `--job`: a script of your own, which runs as root in the checkout; /mnt is shared, and shown at the end. The
@@ -15,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,15 @@ def is_well(found: dict[str, Any]) -> bool:
     return bool(came and counted) and not any(found["statuses"].values()) and not found.get("failed")
 
 
+def _tried(machine: Machine, kernel: Kernel, made: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """What came of one guest."""
+    share = machine.folder / "runs" / kernel.name
+    job = options.job.read_text() if options.job else SMOKE if options.smoke else SMOKE + TESTS
+    kernel = replace(kernel, append=f"{kernel.append} {options.append}")
+    took = machine.boot(kernel, made, f"uname -r >/mnt/release\n{job}", share, options.timeout)
+    return shown(share) | {"seconds": round(took)}
+
+
 def main() -> int:
     """Every kernel that was asked for; 1 if something did not pass, 69 if a guest could not be had."""
     parser = argparse.ArgumentParser(prog="python -m tests.guests", description=(__doc__ or "").splitlines()[0])
@@ -121,32 +132,30 @@ def main() -> int:
     parser.add_argument("--append", default="", help="more of the kernel's command line, as lockdown=integrity")
     parser.add_argument("--timeout", type=float, default=5400, help="seconds a guest may take")
     parser.add_argument("--results", type=Path, help="where the results go, as JSON")
+    parser.add_argument("--jobs", type=int, default=1, help="guests at a time; one takes about a CPU of this machine")
     options = parser.parse_args()
     folder = options.folder.expanduser()
     status, results = 0, {}
     try:
         machine = Machine(folder, options.suite)
         machine.prepare(ROOT)
-        for kernel in KERNELS:
-            if options.kernel and kernel.name not in options.kernel:
-                continue
-            kernel = replace(kernel, append=f"{kernel.append} {options.append}")
-            share = folder / "runs" / kernel.name
-            job = options.job.read_text() if options.job else SMOKE if options.smoke else SMOKE + TESTS
-            made = fetch_kernel(folder, kernel)
-            try:
-                took = machine.boot(kernel, made, f"uname -r >/mnt/release\n{job}", share, options.timeout)
-            except StalledError as error:
-                print(f"tests.guests: {error}", file=sys.stderr)
-                status = 1
-                continue
-            results[kernel.name] = found = shown(share) | {"seconds": round(took)}
-            if options.job:
-                print((share / "out").read_text())
-                continue
-            found["well"] = is_well(found)
-            print(f"{kernel.name}: {table.summary(found)}", flush=True)
-            status = status or int(not found["well"])
+        wanted = [kernel for kernel in KERNELS if not options.kernel or kernel.name in options.kernel]
+        made = {kernel.name: fetch_kernel(folder, kernel) for kernel in wanted}
+        with ThreadPoolExecutor(max_workers=options.jobs) as pool:
+            tried = [pool.submit(_tried, machine, kernel, made[kernel.name], options) for kernel in wanted]
+            for kernel, one in zip(wanted, tried, strict=True):
+                try:
+                    results[kernel.name] = found = one.result()
+                except StalledError as error:
+                    print(f"tests.guests: {error}", file=sys.stderr)
+                    status = 1
+                    continue
+                if options.job:
+                    print((folder / "runs" / kernel.name / "out").read_text())
+                    continue
+                found["well"] = is_well(found)
+                print(f"{kernel.name}: {table.summary(found)}", flush=True)
+                status = status or int(not found["well"])
     except (GuestError, subprocess.SubprocessError) as error:
         print(f"tests.guests: {error}", file=sys.stderr)
         status = status or 69

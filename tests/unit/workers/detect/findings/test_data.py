@@ -18,7 +18,7 @@ from headrace.workers.detect.rules import matching
 from headrace.workers.detect.rules.fields import field_of
 from headrace.workers.views.style import HostFacts
 from tests.unit.frames import Record, frame, view
-from tests.unit.workers.detect.test_sigma import AUDIT, PROCESS, loaded, matches, one
+from tests.unit.workers.detect.rules.test_sigma_rules import AUDIT, PROCESS, loaded, matches, one
 from tests.unit.workers.enrich.test_tree import executed
 from tests.unit.workers.enrich.test_tree import who as some_process
 
