@@ -38,13 +38,13 @@ KEYS = {
     "mntns": "mount namespace, by inode number",
     "pidns": "pid namespace, by inode number",
     "comm": "name of the task, at most 15 bytes",
-    "exe": "executable, by path: the file that stands there when headrace starts",
+    "exe": "executable, by path: the file at that path when headrace starts",
     "uts": "host name in the UTS namespace",
     "cgroup": "cgroup v2: a path below its mount (and all beneath it), or an id",
     "container": "in a container: any, `new`, `started`, or by the beginning of its id; !container: the host",
     "tree": "a process and all that descend from it",
     "new": "processes started after headrace",
-    "follow": "also the children of what matches, whatever becomes of them",
+    "follow": "also children of matching processes, even after those have ended",
 }
 
 

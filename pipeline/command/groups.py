@@ -92,5 +92,5 @@ btf_option = click.option(
     expose_value=False,
     is_eager=True,
     callback=_use_btf,
-    help=f"The kernel's types, for one that was built without; also {EXTERNAL}.",
+    help=f"BTF file, for a kernel that was built without BTF (or {EXTERNAL}).",
 )
