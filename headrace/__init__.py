@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from headrace.pipeline.api.columns import by_event
-    from headrace.pipeline.api.errors import Error
+    from headrace.pipeline.api.errors import Error, ProtocolError, RefusedError
     from headrace.pipeline.api.messages import Gap, Message
     from headrace.pipeline.api.recording import EventBatch, Recording
     from headrace.pipeline.api.recording import open_recording as open
-    from headrace.pipeline.api.subscriber import AsyncSubscriber, ProtocolError, RefusedError, Subscriber
+    from headrace.pipeline.api.subscriber import AsyncSubscriber, Subscriber
     from headrace.pipeline.api.tracing import Run, trace
 
 __version__ = "0.1.0"
@@ -47,10 +47,10 @@ __all__ = [
 ]
 _MODULES = {
     "columns": ("by_event",),
-    "errors": ("Error",),
+    "errors": ("Error", "ProtocolError", "RefusedError"),
     "messages": ("Gap", "Message"),
     "recording": ("EventBatch", "Recording", "open"),
-    "subscriber": ("AsyncSubscriber", "ProtocolError", "RefusedError", "Subscriber"),
+    "subscriber": ("AsyncSubscriber", "Subscriber"),
     "tracing": ("Run", "trace"),
 }
 

@@ -29,6 +29,11 @@ def structured(sections: Mapping[str, Array], arguments: Sequence[str] = ()) -> 
     try:
         count, who = len(sections["timestamp"]), sections["context"]
         contexts = sections["contexts"]
+        for name in (*OF_A_ROW, "context"):
+            if len(sections[name]) != count or sections[name].dtype.kind not in "ui":
+                raise WireError(f"section {name} has another length or type")
+        if contexts.dtype != CONTEXT:
+            raise WireError("section contexts has another type")
         fields = [*OF_A_ROW.items(), *((name, CONTEXT[name]) for name in CONTEXT.names or ())]
         found = np.zeros(count, [*fields, *((f"{ARGS}{name}", "<u8") for name in arguments)])
         for name in OF_A_ROW:
@@ -39,7 +44,7 @@ def structured(sections: Mapping[str, Array], arguments: Sequence[str] = ()) -> 
             values = sections["args"].reshape(count, len(arguments))
             for index, name in enumerate(arguments):
                 found[f"{ARGS}{name}"] = values[:, index]
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, TypeError) as error:
         raise WireError(f"sections that do not fit each other: {error}") from error
     return found
 

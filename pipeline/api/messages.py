@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
 
 from headrace.pipeline.api.columns import structured
+from headrace.pipeline.api.errors import ProtocolError
 from headrace.pipeline.transport.wire import WireError, read_columns
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ class MessageHeader(msgspec.Struct):
     """The second part of a message."""
 
     publisher: str
-    sequence: int
-    count: int
+    sequence: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    count: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
     format: str
     repeated: bool = False
 
@@ -59,16 +60,19 @@ class Message:
     @property
     def data(self) -> list[dict[str, Any]] | Array | pa.Table:
         """The batch in the publisher's format: a list of dictionaries for `json`, a structured array for `columns`
-        (`headrace.columns.structured`), a pyarrow.Table for `arrow`. WireError; ImportError without pyarrow.
+        (docs/reference/python.md), a pyarrow.Table for `arrow`. ProtocolError; ImportError without pyarrow.
         """
-        if self.format == "columns":
-            return structured(read_columns(self.payload))
-        if self.format == "arrow":
-            return read_arrow(self.payload)
+        try:
+            if self.format == "columns":
+                return structured(read_columns(self.payload))
+            if self.format == "arrow":
+                return read_arrow(self.payload)
+        except WireError as error:
+            raise ProtocolError(str(error)) from error
         return self.rows()
 
     def rows(self) -> list[dict[str, Any]]:
-        """The batch as dictionaries, whatever the format is; from `columns`, numbers as they are. WireError."""
+        """The batch as dictionaries, whatever the format is; from `columns`, numbers as they are. ProtocolError."""
         try:
             if self.format == "columns":
                 return _rows_of_columns(self.payload)
@@ -81,11 +85,11 @@ class Message:
                 rows: list[dict[str, Any]] = found.set_column(0, "timestamp", time).to_pylist()
                 return rows
             return [msgspec.json.decode(line, type=dict[str, Any]) for line in self.payload.splitlines()]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError) as error:
-            raise WireError(str(error)) from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, WireError) as error:
+            raise ProtocolError(str(error)) from error
 
     def lines(self) -> str:
-        """The batch as JSON lines. WireError."""
+        """The batch as JSON lines. ProtocolError."""
         try:
             if self.format == "json":
                 for line in self.payload.splitlines():
@@ -93,26 +97,29 @@ class Message:
                 return self.payload.decode()
             return "".join(msgspec.json.encode(row).decode() + "\n" for row in self.rows())
         except (UnicodeError, ValueError, TypeError, RecursionError) as error:
-            raise WireError(str(error)) from error
+            raise ProtocolError(str(error)) from error
 
 
 def read_message(parts: list[bytes]) -> Message:
-    """A message of its parts. WireError if no publisher of headrace sends such a thing."""
+    """A message of its parts. ProtocolError if no publisher of headrace sends such a thing."""
     if len(parts) != PARTS:
-        raise WireError(f"a message of {len(parts)} parts, expected {PARTS}")
+        raise ProtocolError(f"a message of {len(parts)} parts, expected {PARTS}")
     topic, header_part, payload = parts
     try:
         header = msgspec.json.decode(header_part, type=MessageHeader)
         found = Message(topic.decode(), header, payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(str(error)) from error
+        raise ProtocolError(str(error)) from error
     if header.format not in FORMATS:
-        raise WireError(f"payload of the format {header.format}")
+        raise ProtocolError(f"payload of the format {header.format}")
     return found
 
 
+MAX_SEQUENCES = 1 << 16
+
+
 class Sequences:
-    """What number the next message of each publisher and topic has."""
+    """What number the next message of each publisher and topic has, for the last MAX_SEQUENCES of these."""
 
     def __init__(self) -> None:
         self._expected: dict[tuple[str, str], int] = {}
@@ -120,10 +127,17 @@ class Sequences:
     def gap(self, message: Message) -> Gap | None:
         """What is missing before this message."""
         key = message.header.publisher, message.topic
-        expected = self._expected.get(key, message.header.sequence)
+        expected = self._expected.pop(key, message.header.sequence)
         self._expected[key] = message.header.sequence + 1
+        if len(self._expected) > MAX_SEQUENCES:
+            del self._expected[next(iter(self._expected))]
         missed = message.header.sequence - expected
         return Gap(message.topic, message.header.publisher, missed) if missed > 0 else None
+
+    def with_gap(self, message: Message) -> list[Message | Gap]:
+        """The message, after what is missing before it."""
+        gap = self.gap(message)
+        return [gap, message] if gap else [message]
 
 
 def _rows_of_columns(payload: bytes) -> list[dict[str, Any]]:

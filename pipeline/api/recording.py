@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,8 @@ from headrace.workers.views.style import HostFacts
 T = TypeVar("T")
 Form = Literal["dicts", "numpy", "arrow", "polars"]
 VIEWS = {"dicts": "json", "numpy": "columns", "arrow": "arrow", "polars": "arrow"}
+RENDERING = threading.RLock()
+MAX_HELD_BYTES = 256 << 20
 TURN_BYTES = recording.TURN_BYTES
 """Bytes of frames that become one batch, about: what is in memory at a time."""
 
@@ -113,12 +116,15 @@ class Recording:
         recording before it goes on.
         """
         users = self.facts.users
-        with users_of(Names(users.names, users.others) if users else UNKNOWN):
+        # the names of users are the process's: one recording at a time
+        with RENDERING, users_of(Names(users.names, users.others) if users else UNKNOWN):
             return render()
 
     def _turns(self, events: str, form: Form) -> Iterator[_Turn]:
         if form not in VIEWS:
             raise Error(f"form: {' '.join(VIEWS)}, not {form}")
+        if (held := recording.turn_bytes(self._data, self._at)) > MAX_HELD_BYTES:
+            raise Error(f"{self._name}: {held} bytes have to be held at a time; {MAX_HELD_BYTES} can be")
         known = catalogue()
         selection = _selected(events, known)
         only = None if events == "*" else selection.events

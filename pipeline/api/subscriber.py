@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -12,22 +13,16 @@ import zmq
 import zmq.asyncio
 from zmq.utils.monitor import parse_monitor_message
 
-from headrace.pipeline.api.errors import Error
+from headrace.pipeline.api.errors import Error, ProtocolError, RefusedError
 from headrace.pipeline.api.messages import Gap, Message, Sequences, read_message
 from headrace.pipeline.publish.curve import ClientKeys, CurveError, client_keys
 from headrace.pipeline.transport.wire import WireError
 
+MAX_MESSAGE_BYTES = 1 << 30
+"""A publisher sends less: a record of its result ring."""
 FAILED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 PLAIN = "the publisher requires keys (server_key, key; --server-key, --key)"
 KEYED = "the publisher has no keys, or does not accept this client's key"
-
-
-class RefusedError(Error):
-    """The publisher refuses this subscriber; it would refuse it again."""
-
-
-class ProtocolError(Error):
-    """What comes is not from a publisher of headrace."""
 
 
 def topic_of(name: str) -> str:
@@ -42,21 +37,29 @@ class _Connection:
 
     def __init__(self, context: Any, endpoint: str, topics: Sequence[str], keys: ClientKeys | None) -> None:
         self.endpoint, self._keys = endpoint, keys
-        self.socket = context.socket(zmq.SUB)
-        self.socket.set(zmq.LINGER, 0)
-        name = f"inproc://headrace-{id(self.socket)}"
-        self.socket.monitor(name, FAILED)
-        self.monitor = context.socket(zmq.PAIR)
-        self.monitor.connect(name)
-        if keys:
-            self.socket.set(zmq.CURVE_SERVERKEY, keys.server)
-            self.socket.set(zmq.CURVE_PUBLICKEY, keys.own.public)
-            self.socket.set(zmq.CURVE_SECRETKEY, keys.own.secret)
+        self.socket, self.monitor = context.socket(zmq.SUB), context.socket(zmq.PAIR)
         try:
-            self.socket.connect(endpoint)
+            self._connect(topics)
         except zmq.ZMQError as error:
             self.close()
             raise Error(f"{endpoint}: {error.strerror}") from error
+        except BaseException:
+            self.close()  # a context with an open socket never ends
+            raise
+
+    def _connect(self, topics: Sequence[str]) -> None:
+        if isinstance(topics, str):
+            raise Error(f"topics: a list of names, not {topics!r}")
+        self.socket.set(zmq.LINGER, 0)
+        self.socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        name = f"inproc://headrace-{id(self.socket)}"
+        self.socket.monitor(name, FAILED)
+        self.monitor.connect(name)
+        if self._keys:
+            self.socket.set(zmq.CURVE_SERVERKEY, self._keys.server)
+            self.socket.set(zmq.CURVE_PUBLICKEY, self._keys.own.public)
+            self.socket.set(zmq.CURVE_SECRETKEY, self._keys.own.secret)
+        self.socket.connect(self.endpoint)
         for topic in topics:
             self.socket.set(zmq.SUBSCRIBE, topic_of(topic).encode())
 
@@ -83,8 +86,9 @@ class _Connection:
             raise ProtocolError(f"{self.endpoint}: not a publisher of headrace: {error}") from error
 
     def close(self) -> None:
-        """Both sockets."""
-        self.socket.disable_monitor()
+        """Both sockets; again, it does nothing."""
+        if not self.socket.closed:
+            self.socket.disable_monitor()
         self.monitor.close(linger=0)
         self.socket.close(linger=0)
 
@@ -129,6 +133,8 @@ class Subscriber:
     ) -> None:
         keys = _keys(server_key, key)
         self._timeout_s, self._sequences = timeout_s, Sequences()
+        self._waiting: deque[Message | Gap] = deque()
+        self._rows: deque[dict[str, Any]] = deque()
         self._doubt = functools.cache(on_doubt)
         self._context: Any = zmq.Context()
         try:
@@ -141,18 +147,25 @@ class Subscriber:
         """Each message as a batch (`message.data`: dictionaries, a structured array or a pyarrow.Table, as the
         publisher's format is), and the gaps between them.
         """
-        while (parts := self._receive()) is not None:
-            message = self._connection.message(parts)
-            if gap := self._sequences.gap(message):
-                yield gap
-            yield message
+        while True:
+            while self._waiting:
+                yield self._waiting.popleft()
+            if (parts := self._receive()) is None:
+                return
+            self._waiting.extend(self._sequences.with_gap(self._connection.message(parts)))
 
     def __iter__(self) -> Iterator[dict[str, Any] | Gap]:
-        for message in self.messages():
+        """What was received and not taken before goes first: a loop may be left and begun again."""
+        messages = self.messages()
+        while True:
+            while self._rows:
+                yield self._rows.popleft()
+            if (message := next(messages, None)) is None:
+                return
             if isinstance(message, Gap):
                 yield message
             else:
-                yield from self._connection.rows(message)
+                self._rows.extend(self._connection.rows(message))
 
     def _receive(self) -> list[bytes] | None:
         """The parts of the next message; None if none came in time."""
@@ -170,7 +183,8 @@ class Subscriber:
     def close(self) -> None:
         """End the subscription. What was received and not taken yet is gone."""
         self._connection.close()
-        self._context.term()
+        if not self._context.closed:
+            self._context.term()
 
     def __enter__(self) -> Self:
         return self
@@ -187,6 +201,8 @@ class AsyncSubscriber:
     def __init__(self, endpoint: str, topics: Sequence[str] = ("all",), *, server_key: str = "", key: str = "") -> None:
         keys = _keys(server_key, key)
         self._sequences = Sequences()
+        self._waiting: deque[Message | Gap] = deque()
+        self._rows: deque[dict[str, Any]] = deque()
         self._context: Any = zmq.asyncio.Context()
         try:
             self._connection = _Connection(self._context, endpoint, topics, keys)
@@ -201,27 +217,31 @@ class AsyncSubscriber:
         """Each message as a batch, and the gaps between them."""
         socket, monitor = self._connection.socket, self._connection.monitor
         while True:
+            while self._waiting:
+                yield self._waiting.popleft()
             ready = dict(await self._poller.poll())
             if socket in ready:
-                message = self._connection.message(await socket.recv_multipart())
-                if gap := self._sequences.gap(message):
-                    yield gap
-                yield message
+                parts = await socket.recv_multipart()
+                self._waiting.extend(self._sequences.with_gap(self._connection.message(parts)))
             elif monitor in ready:
                 self._connection.failed(await monitor.recv_multipart(), lambda: None)
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any] | Gap]:
-        async for message in self.messages():
+        messages = self.messages()
+        while True:
+            while self._rows:
+                yield self._rows.popleft()
+            message = await anext(messages)
             if isinstance(message, Gap):
                 yield message
             else:
-                for row in self._connection.rows(message):
-                    yield row
+                self._rows.extend(self._connection.rows(message))
 
     def close(self) -> None:
         """End the subscription."""
         self._connection.close()
-        self._context.term()
+        if not self._context.closed:
+            self._context.term()
 
     async def __aenter__(self) -> Self:
         return self

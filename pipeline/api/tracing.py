@@ -25,6 +25,8 @@ from headrace.pipeline.api.errors import Error
 Form = Literal["dicts", "arrow", "polars"]
 FORMS = {"dicts": "json", "arrow": "arrow", "polars": "arrow"}
 KEPT_LINES = 20
+PATIENCE_S = 1.0
+"""For the last words on standard error, after the run has ended."""
 STOP_S = 30.0
 """Until a run that was asked to stop is killed: it drains, and closes its ledger, in some seconds."""
 
@@ -50,7 +52,9 @@ class Run:
         options = ["-q", "--ledger", str(self._ledger_file), "--ready-fd", str(to_ready)]
         whole = [sys.executable, "-P", "-m", "headrace", "run", *options, *line(out)]
         try:
-            self._process = subprocess.Popen(whole, pass_fds=(out, to_ready), stderr=subprocess.PIPE, text=True)
+            self._process = subprocess.Popen(
+                whole, pass_fds=(out, to_ready), stderr=subprocess.PIPE, text=True, errors="backslashreplace"
+            )
         except BaseException:
             os.close(events)
             os.close(ready)
@@ -118,12 +122,14 @@ class Run:
         """The process has closed its output, or never opened it."""
         if self.status is not None:
             return
-        self.status = self._process.wait()
-        self._errors.join()
+        status = self._process.wait()
+        # what the command has started may go on, with this pipe
+        self._errors.join(PATIENCE_S)
         self._events.close()
         with contextlib.suppress(OSError):
             self.ledger = json.loads(self._ledger_file.read_text())
         self._folder.cleanup()
+        self.status = status
 
     def __enter__(self) -> Self:
         return self

@@ -235,6 +235,8 @@ def replay(config: Path | None, recording: Path, quiet: bool, **flags: Any) -> N
         outcome = recorded.replay(request, recording)
     except RecordingError as error:
         raise Failure(str(error), EX_DATAERR) from error
+    except (UnorderedMemory, NoSharedMemory, TimeoutError) as error:
+        raise Failure(str(error), app.EX_UNAVAILABLE) from error
     except CurveError as error:
         raise Failure(str(error), EX_USAGE) from error
     except SinkError as error:

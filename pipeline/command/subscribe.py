@@ -7,11 +7,10 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from headrace.pipeline.api.errors import Error
+from headrace.pipeline.api.errors import Error, ProtocolError, RefusedError
 from headrace.pipeline.api.messages import Gap
-from headrace.pipeline.api.subscriber import ProtocolError, RefusedError, Subscriber
+from headrace.pipeline.api.subscriber import Subscriber
 from headrace.pipeline.process.failure import EX_USAGE, say
-from headrace.pipeline.transport.wire import WireError
 
 EX_UNAVAILABLE, EX_PROTOCOL, EX_NOPERM = 69, 76, 77
 DOUBT = "is it a publisher of headrace, and --server-key its key?"
@@ -68,10 +67,10 @@ def run(endpoint: str, topics: Sequence[str], count: int, server_key: str = "", 
     except RefusedError as error:
         status = EX_NOPERM
         say(f"headrace: {error}", err=True)
-    except (ProtocolError, WireError) as error:
+    except ProtocolError as error:
         status = EX_PROTOCOL
-        text = str(error) if isinstance(error, ProtocolError) else f"{endpoint}: not a publisher of headrace: {error}"
-        say(f"headrace: {text}", err=True)
+        said = "" if str(error).startswith(f"{endpoint}: ") else f"{endpoint}: not a publisher of headrace: "
+        say(f"headrace: {said}{error}", err=True)
     finally:
         ending.over = True
         subscriber.close()

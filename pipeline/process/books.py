@@ -22,12 +22,14 @@ Array = np.ndarray[Any, Any]
 
 
 def reader_journal(cpus: int, slots: int, rings: int) -> np.dtype[Any]:
-    """State of the reader: positions first, then counters. `block`: of a replayer, the next block of the recording."""
+    """State of the reader: positions first, then counters. `block` and `ended`: of a replayer, the
+    next block of the recording, and 1 + its exit status once it has finished."""
     return np.dtype(
         [
             ("perf_tail", "<u8", (cpus, 2)),
             ("ring_head", "<u8", rings),
             ("block", "<u8"),
+            ("ended", "<u8"),
             ("watermark_ns", "<u8"),
             ("received", "<u8", (cpus, slots)),
             ("frames", "<u8", (cpus, slots)),

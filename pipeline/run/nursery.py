@@ -20,7 +20,7 @@ with imports.quick():
     from headrace.pipeline.process import confine, privilege, signals
     from headrace.pipeline.process import entry as process
     from headrace.pipeline.publish import publisher
-    from headrace.pipeline.stages import reader, recording
+    from headrace.pipeline.stages import reader, recording, replayer
     from headrace.workers import process as worker
 
 CODECS = "ascii latin_1 idna punycode unicode_escape raw_unicode_escape utf_16 utf_16_le utf_16_be utf_32 utf_8_sig"
@@ -35,7 +35,7 @@ EAGER = (
     *"operator statistics textwrap urllib.parse posixpath shlex time calendar bisect heapq decimal _strptime".split(),
 )
 """Modules that stages may need later, when they can no longer read the folders of these modules."""
-STAGES = (enricher, hashes, process, publisher, reader, recording, worker)
+STAGES = (enricher, hashes, process, publisher, reader, recording, replayer, worker)
 
 with imports.quick():
     for _name in EAGER:

@@ -18,11 +18,11 @@ from headrace.pipeline.process.signals import Stopper
 from headrace.pipeline.run.assemble import replay_pipeline
 from headrace.pipeline.run.request import Outcome, Request, print_headers
 from headrace.pipeline.run.stage import PipelineFailed, reader_stage, sink_status
-from headrace.pipeline.stages import recording
+from headrace.pipeline.stages import recording, replayer
 from headrace.workers.detect.offline.inputs import Recorded, said
 
-TURNS_IN_RING = 4
-"""A turn that is read, one that is written, and frames that stay because some of their rows are not ripe."""
+TURNS_IN_RING = 2
+"""The frames that have to be held, and as much again for what is written meanwhile, and for the ring's end."""
 
 
 def _add_uncovered(ledger: Ledger, rules: Sequence[Rule], facts: recording.RecordingFacts) -> None:
@@ -49,7 +49,9 @@ def _with_room(settings: Settings, turn: int, path: Path) -> Settings:
     """
     needed = TURNS_IN_RING * turn
     if needed > MAX_RING_BYTES:
-        raise recording.RecordingError(f"{path}: {turn} bytes without a watermark; a replay can hold {MAX_RING_BYTES}")
+        raise recording.RecordingError(
+            f"{path}: {turn} bytes have to be held at a time; a replay can hold {MAX_RING_BYTES // 2}"
+        )
     return msgspec.structs.replace(settings, ring_bytes=max(settings.ring_bytes, needed))
 
 
@@ -69,7 +71,7 @@ def replay(request: Request, path: Path) -> Outcome:
     try:
         print_headers(request, pipeline.columns)
         pipeline.start()
-        pipeline.start_source(reader_stage(recording.replay, file, str(path)))
+        pipeline.start_source(reader_stage(replayer.replay, file, str(path)))
         while not all(stage.finished for stage in pipeline.stages):
             connection.wait([stopper.fd, *pipeline.sentinels()], 0.5)
             if stopper.hung_up():

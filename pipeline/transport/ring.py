@@ -108,7 +108,8 @@ class Producer(Ring):
 
     def publish(self) -> None:
         """Make everything written so far visible. The records are stored before `head`."""
-        store_release(self._head, self.write_position)
+        if self.write_position > self.head:  # after repeat_from(), records may be visible already
+            store_release(self._head, self.write_position)
 
     def promise(self, watermark_ns: int) -> None:
         """Pass on the watermark when the ring has no room for a WATERMARK record.
@@ -118,9 +119,15 @@ class Producer(Ring):
         store_release(self._promise, watermark_ns)
 
     def restore_head(self, position: int) -> None:
-        """Continue from a journaled position. Called at startup."""
+        """Continue from a journaled position. Called at startup. Records behind it are taken back."""
         self.write_position = position
         store_release(self._head, position)
+
+    def repeat_from(self, position: int) -> None:
+        """Write the records behind a position once more, byte for byte. What is visible of them stays so: it may have
+        been read already.
+        """
+        self.write_position = position
 
 
 class Consumer(Ring):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import pyarrow as pa
 import pytest
@@ -69,3 +70,14 @@ def test_what_the_command_says_is_passed_on(capsys: pytest.CaptureFixture[str]) 
     with headrace.trace([sys.executable, "-c", "import sys; print('heard', file=sys.stderr)"], events="execve") as run:
         list(run)
     assert capsys.readouterr().err == "heard\n"
+
+
+def test_what_is_no_text_and_goes_on_after_the_end_holds_up_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    script = r"printf '\377\n' >&2; (sleep 20 >/dev/null; true) & exec sleep 20"
+    began = time.monotonic()
+    with headrace.trace(["sh", "-c", script], events="execve") as run:
+        next(iter(run))
+    assert time.monotonic() - began < 15
+    assert run.status == 128 + 15
+    assert run.ledger is not None
+    assert "\\xff" in capsys.readouterr().err

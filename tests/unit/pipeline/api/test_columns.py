@@ -45,8 +45,11 @@ def test_each_row_has_the_fields_of_its_context_and_its_arguments() -> None:
         lambda s: s.update(cpu=np.zeros(3, "<u2")),
         lambda s: s.update(args=np.zeros(3, "<u8")),
         lambda s: s.update(timestamp=np.zeros(5, "<u8")),
+        lambda s: s.update(retval=np.zeros(1, "<i8")),
+        lambda s: s.update(timestamp=np.zeros(2, CONTEXT)),
+        lambda s: s.update(contexts=np.zeros(2, "<u8")),
     ],
-    ids=["missing", "context", "lengths", "arguments", "rows"],
+    ids=["missing", "context", "lengths", "arguments", "rows", "one", "records", "numbers"],
 )
 def test_sections_that_do_not_fit_each_other_are_refused(change: Any) -> None:
     found = sections()

@@ -108,3 +108,34 @@ def test_names_of_events_are_short_for_topics() -> None:
     assert [topic_of(name) for name in ("all", "openat", "event/loss/", "finding/high/")] == [
         "all/", "event/openat/", "event/loss/", "finding/high/",
     ]  # fmt: skip
+
+
+def test_a_loop_can_be_left_and_begun_again(publisher: Publisher) -> None:
+    with headrace.Subscriber(publisher.endpoint, ["openat"], timeout_s=0.2) as events:
+        publisher.subscribed()
+        publisher.send(0, b'{"a":1}\n{"a":2}\n')
+        publisher.send(3, b'{"a":3}\n')
+        assert next(iter(events)) == {"a": 1}
+        found = []
+        for event in events:
+            found.append(event)
+            if isinstance(event, headrace.Gap):
+                break
+        assert [*found, *events] == [{"a": 2}, headrace.Gap("event/openat/", "a-1", 2), {"a": 3}]
+        events.close()  # and once more at the end
+
+
+@pytest.mark.parametrize("topics", [[1], [None], "all"])
+def test_topics_that_are_none_are_refused_and_nothing_hangs(topics: Any) -> None:
+    for kind in (headrace.Subscriber, headrace.AsyncSubscriber):
+        with pytest.raises((headrace.Error, TypeError, AttributeError)):
+            kind("ipc:///tmp/nobody", topics)
+
+
+@pytest.mark.parametrize("count", [-1, 2**70])
+def test_a_count_that_is_none_is_refused(publisher: Publisher, count: int) -> None:
+    with headrace.Subscriber(publisher.endpoint, ["openat"], timeout_s=5) as events:
+        publisher.subscribed()
+        publisher.send(0, b'{"a":1}\n', count=count)
+        with pytest.raises(headrace.ProtocolError):
+            next(iter(events))

@@ -25,7 +25,9 @@ from headrace.pipeline.stages.recording import (
     lead,
     open_recording,
     read_facts,
+    turn_bytes,
 )
+from headrace.pipeline.transport.frames import HEADER, FrameHeader
 from headrace.pipeline.transport.ring import END, FRAME, WATERMARK
 
 NAME = "some.hrc"
@@ -202,3 +204,30 @@ def test_an_open_recording_is_the_files_bytes(tmp_path: Path) -> None:
     path.write_bytes(made())
     with open_recording(path) as data:
         assert bytes(data) == made()
+
+
+def turn(parts: list[tuple[int, bytes]]) -> int:
+    data = memoryview(made(parts))
+    return turn_bytes(data, read_facts(data, NAME)[1])
+
+
+def test_the_room_of_a_turn_is_that_of_frames_up_to_a_watermark_that_is_passed_on() -> None:
+    def of(last_ns: int) -> bytes:
+        fields = [last_ns if name == "last_ns" else 0 for name in FrameHeader._fields]
+        return HEADER.pack(*fields).ljust(1 << 15, b"\0")
+
+    early, late, passed = of(5), of(2**62), (WATERMARK, struct.pack("<Q", 9))
+    one = turn([(FRAME, early)])
+    many = [(FRAME, early)] * 40
+    assert turn(many) == 40 * one
+    assert turn([*many, passed, *many, passed]) == 40 * one
+    # a worker releases frames in order: one that has later rows holds up those behind it
+    assert turn([(FRAME, late), *many, passed, *many, passed]) == 81 * one
+
+
+def test_the_room_of_a_turn_is_looked_for_as_far_as_blocks_are_sound() -> None:
+    whole = made([(FRAME, bytes(64)), (FRAME, bytes(64))])
+    facts, at = read_facts(memoryview(whole), NAME)
+    broken = bytearray(whole)
+    broken[at + 16 + 64 : at + 16 + 68] = struct.pack("<I", 1 << 28)
+    assert turn_bytes(memoryview(bytes(broken)), at) == turn_bytes(memoryview(whole[: at + 80]), at) > 0
