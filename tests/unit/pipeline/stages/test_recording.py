@@ -227,7 +227,7 @@ def test_the_room_of_a_turn_is_that_of_frames_up_to_a_watermark_that_is_passed_o
 
 def test_the_room_of_a_turn_is_looked_for_as_far_as_blocks_are_sound() -> None:
     whole = made([(FRAME, bytes(64)), (FRAME, bytes(64))])
-    facts, at = read_facts(memoryview(whole), NAME)
+    _, at = read_facts(memoryview(whole), NAME)
     broken = bytearray(whole)
     broken[at + 16 + 64 : at + 16 + 68] = struct.pack("<I", 1 << 28)
     assert turn_bytes(memoryview(bytes(broken)), at) == turn_bytes(memoryview(whole[: at + 80]), at) > 0
