@@ -21,9 +21,9 @@ from typing import Any
 
 import yaml
 
-from bench import harness
-from bench.detection import ENOUGH
+from bench.detect.detection import ENOUGH
 from bench.floods import OUTPUT, PERF_PAGES
+from bench.rig import harness
 
 PATH = "/usr/bin/env"
 """What the flood opens: no signature looks for it."""

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from bench import harness
+from bench.rig import harness
 
 PROGRAMS = (
     "floods",
@@ -30,15 +30,15 @@ PROGRAMS = (
     "objects",
     "processes",
     "startup",
-    "detection",
+    "detect.detection",
     "alarms",
-    "rules",
-    "hostile_rules",
+    "detect.rules",
+    "detect.hostile_rules",
     "containers",
 )
-WITH_SIGMA = ("detection", "alarms", "rules")
+WITH_SIGMA = ("detect.detection", "alarms", "detect.rules")
 """Programs that look at Sigma rules, too, if a folder is given."""
-ONLY_SIGMA = ("rules",)
+ONLY_SIGMA = ("detect.rules",)
 PROGRAM_DEADLINE_S = 1500
 COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt, "=": operator.eq}
 

@@ -26,9 +26,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import harness
-from bench.container_events import Summary, summary
 from bench.memory import rollup_mb
+from bench.rig import harness
+from bench.rig.container_events import Summary, summary
 from tests.engines import Engine
 
 CONTAINERS = 8

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import harness
+from bench.rig import harness
 from headrace.bpf.host.btf import Btf
 from headrace.bpf.load import loader
 from headrace.bpf.programs import scope, source

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import harness
+from bench.rig import harness
 
 OUTPUT = "zmq:ENDPOINT,format=columns,queue=256"
 PERF_PAGES = 16384

@@ -25,8 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import harness
-from bench.recordings import DEMO, Recording, make, replay
+from bench.rig import harness
+from bench.rig.recordings import DEMO, Recording, make, replay
 
 RATES = (50_000, 100_000, 150_000, 200_000, 250_000, 310_000, 350_000, 400_000, 450_000, 500_000)
 """Lines a second, two for each round of calls of the load."""

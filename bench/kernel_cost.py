@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import harness
+from bench.rig import harness
 
 LOADS = {"numeric": ("getppid", "getppid"), "path": ("absent", "openat")}
 """Kind of event -> (load's mode, event). An openat that fails has no close behind it."""

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-from bench import harness
+from bench.rig import harness
 from headrace.pipeline.transport.clock import boot_epoch_ns, boottime_ns
 from headrace.pipeline.transport.wire import read_columns
 

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench import harness
+from bench.rig import harness
 
 PROCESSES, WORKERS = 8, 2
 LOOK_EVERY_S = 0.5
@@ -57,7 +57,7 @@ def flood(binary: Path, folder: Path, seconds: float) -> dict[str, Any]:
     load = harness.Load.start(binary, "getppid", processes=PROCESSES)
     scope, output = f"tree={load.pid}", OUTPUT.format(endpoint)
     tracer = harness.Tracer.start(folder, scope, "getppid", output, ("--workers", str(WORKERS)))
-    receiver = harness.subscribe("bench.counting", endpoint, str(load.pid), "getppid")
+    receiver = harness.subscribe("bench.rig.counting", endpoint, str(load.pid), "getppid")
     looks: list[dict[str, float]] = [{name_of(pid): rollup_mb(pid) for pid in tracer.pids()}]
     load.go()
     until = time.monotonic() + seconds
@@ -88,7 +88,7 @@ def idle(binary: Path, folder: Path, seconds: float) -> dict[str, Any]:
     load = harness.Load.start(binary, "getppid")
     scope, output = f"tree={load.pid}", OUTPUT.format(endpoint)
     tracer = harness.Tracer.start(folder, scope, "getppid", output, ("--workers", str(WORKERS)))
-    receiver = harness.subscribe("bench.counting", endpoint, str(load.pid), "getppid")
+    receiver = harness.subscribe("bench.rig.counting", endpoint, str(load.pid), "getppid")
     time.sleep(SETTLE_S)
     pids = tracer.pids()
     before, begin = {pid: cpu_ns([pid]) for pid in pids}, time.monotonic()

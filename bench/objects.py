@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import harness
 from bench.floods import OUTPUT, PERF_PAGES
+from bench.rig import harness
 
 DEPTHS = (3, 12)
 CALLS, OBJECTS = "openat,close", "openat,close,security_file_open"

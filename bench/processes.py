@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import harness
 from bench.floods import OUTPUT
 from bench.memory import rollup_mb
+from bench.rig import harness
 from headrace.pipeline.run import live
 
 EVENTS = "sched_process_fork,sched_process_exec,sched_process_exit"
@@ -52,7 +52,7 @@ def traced(
     load = harness.Load.start(binary, "spawn", count=count)
     output, extra = OUTPUT.replace("ENDPOINT", endpoint), ("--workers", str(workers), *more)
     tracer = harness.Tracer.start(folder, f"tree={load.pid}", EVENTS, output, extra)
-    receiver = harness.subscribe("bench.counting", endpoint, "0", EVENTS)
+    receiver = harness.subscribe("bench.rig.counting", endpoint, "0", EVENTS)
     stages = {Path(f"/proc/{pid}/comm").read_text().strip(): pid for pid in tracer.pids()}
     socket = live.directory() / f"{tracer.process.pid}.sock"
     looks: list[tuple[int, dict[str, float]]] = []

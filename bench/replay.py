@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import harness
-from bench.recordings import DEMO, EVENTS, ITERATIONS_PER_S, Recording, make, replay
+from bench.rig import harness
+from bench.rig.recordings import DEMO, EVENTS, ITERATIONS_PER_S, Recording, make, replay
 
 SINK = "json:/dev/null"
 EVENTS_PER_S = ITERATIONS_PER_S * len(EVENTS)

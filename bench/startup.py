@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import harness
+from bench.rig import harness
 
 STARTS = {"call": ("-e", "getppid", "-o", "none"), "signatures": ("-o", "none")}
 """One system call; what the signatures that ship need."""

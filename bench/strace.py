@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import harness
+from bench.rig import harness
 from headrace.bpf.tables.reads import BUFFERS
 
 HEADRACE = str(Path(sys.executable).with_name("headrace"))

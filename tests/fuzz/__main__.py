@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bench.harness import environment
+from bench.rig.harness import environment
 from tests.fuzz import NAMES, load
 from tests.fuzz.campaign import PROGRESS, ROOT
 

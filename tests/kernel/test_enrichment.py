@@ -18,7 +18,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from bench.container_events import Summary, summary
+from bench.rig.container_events import Summary, summary
 from headrace.bpf.host import cgroups
 from tests.engines import Containerd, Engine, Podman, Pods, output
 from tests.live import Event, Running, arguments, details, headrace, in_process, wait_for

@@ -7,7 +7,7 @@
 Nanoseconds per line, of 1250 as in a turn. `found`: pairs of line and text; the last two
 count a text as often as it occurs.
 
-    python -m bench.patterns --sigma DIR [--rounds 20]
+    python -m bench.detect.patterns --sigma DIR [--rounds 20]
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 import hyperscan
 import re2
 
-from bench import harness, synthetic
-from bench.detection import ENOUGH, MANY, multiplied
+from bench.detect.detection import ENOUGH, MANY, multiplied
+from bench.rig import harness, synthetic
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.config.tree import leaves
 from headrace.workers.detect.rules.patterns import options

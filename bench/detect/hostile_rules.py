@@ -6,7 +6,7 @@ Every rule asks for a word in each of two or three fields, so that nearly every 
 in every field. `peak_mb` is what the process took beyond the rows themselves. Counts of what matches are compared with
 what the words say. `long` has texts of 8 KiB that are no ASCII and come once, which are looked at one by one.
 
-    python -m bench.hostile_rules [--rounds 5] [--before CHECKOUT]    (alternating with the engine of another checkout)
+    python -m bench.detect.hostile_rules [--rounds 5] [--before CHECKOUT]    (alternating with another checkout)
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def rules_of(case: Case) -> list[Any]:
 
 def turns_of(case: Case) -> Iterator[tuple[list[Any], int]]:
     """Frames of each turn, and how often rules match in it."""
-    from bench import synthetic
+    from bench.rig import synthetic
 
     chance, frames, made, expected = random.Random(1), synthetic.Frames(), [], 0
     who, step = synthetic.context(1000, b"run"), TURN_ROWS if case.long else case.rows
@@ -115,7 +115,7 @@ def measured(case: Case) -> dict[str, Any]:
 
 def one(name: str, checkout: Path) -> dict[str, Any]:
     """One case by the engine of a checkout, in a process of its own."""
-    from bench import harness
+    from bench.rig import harness
 
     env = os.environ | {"PYTHONPATH": str(checkout)}
     done = subprocess.run(
@@ -129,7 +129,7 @@ def one(name: str, checkout: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and write the results."""
-    from bench import harness
+    from bench.rig import harness
 
     parser = harness.options(__doc__, seconds=0)
     parser.add_argument("--before", type=Path, help="another checkout to compare with")

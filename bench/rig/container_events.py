@@ -1,6 +1,6 @@
 """Reads headrace's JSON lines and sums up what they say of containers: a reader for bench/containers.py and its tests.
 
-python -m bench.container_events < EVENTS      prints a Summary as JSON
+python -m bench.rig.container_events < EVENTS      prints a Summary as JSON
 """
 
 from __future__ import annotations

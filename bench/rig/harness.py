@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 RESULTS = Path(os.environ.get("HEADRACE_BENCH_RESULTS", HERE / "results"))
 """Results go elsewhere with HEADRACE_BENCH_RESULTS: short runs that try a program are no results."""
 LOAD_CPU, USER_CPU = 0, (os.cpu_count() or 1) - 1
@@ -224,7 +224,7 @@ def traced(
         load = Load.start(binary, mode, threads=threads, rate=rate, processes=processes, path=path)
         tracer = Tracer.start(Path(folder), f"tree={load.pid}", events, output.replace("ENDPOINT", endpoint), extra)
         tgid = 0 if processes else load.pid
-        counter = subscribe("bench.counting", endpoint, str(tgid), events) if subscriber else None
+        counter = subscribe("bench.rig.counting", endpoint, str(tgid), events) if subscriber else None
         load.go()
         calls, took = load.finish(seconds)
         ledger = tracer.finish()

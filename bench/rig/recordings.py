@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import harness
+from bench.rig import harness
 
 PROCESSES, WORKERS = 8, 2
 ITERATIONS_PER_S = 50_000

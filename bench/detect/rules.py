@@ -2,7 +2,7 @@
 
 sigma    250 Sigma rules (those of a folder, and the same with other literals) and the signatures that ship
 
-python -m bench.rules [--rounds 5] --sigma DIR
+python -m bench.detect.rules [--rounds 5] --sigma DIR
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import harness
 from bench.alarms import copies
-from bench.detection import ENOUGH
+from bench.detect.detection import ENOUGH
+from bench.rig import harness
 
 COMMAND = ("-c", "from headrace.pipeline.command.cli import main; main()", "signatures", "check", "--json", "--sigma")
-ENGINE = "import sys; from bench.rules import compiled; compiled(sys.argv[1])"
+ENGINE = "import sys; from bench.detect.rules import compiled; compiled(sys.argv[1])"
 
 
 def compiled(folder: str) -> None:

@@ -6,7 +6,7 @@ Sides of a round, alternating: `bare` decodes frames and reads the columns that 
 them; `full` evaluates. What is found in the first CHECKED events is compared with a plain evaluation, row by row and
 test by test. With --sigma DIR, its rules are there as well, made 250 and 1000 of them with other literals.
 
-    python -m bench.detection [--rounds 5] [--seconds 1] [--sigma DIR]    (1,000,000 events a "second")
+    python -m bench.detect.detection [--rounds 5] [--seconds 1] [--sigma DIR]    (1,000,000 events a "second")
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bench import harness, synthetic
+from bench.rig import harness, synthetic
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.config.conditions import Node, Test
 from headrace.config.rules import Rule

@@ -1,6 +1,6 @@
 """The counting subscriber of the benchmarks: a process of its own that checks every row.
 
-    python -m bench.counting ENDPOINT TGID EVENT[,EVENT]
+    python -m bench.rig.counting ENDPOINT TGID EVENT[,EVENT]
 
 Prints one JSON object when the publisher has gone quiet after standard input is closed: rows, and what
 it checked: each row's event id and thread group, times that never go back, a sum of all results. TGID 0

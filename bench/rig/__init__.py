@@ -1,0 +1,1 @@
+"""What the benchmarks share: the harness, the counting subscriber, loads and recordings."""
