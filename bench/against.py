@@ -33,8 +33,8 @@ BENCHES = {
     "replay": ("replay", (), ()),
     "detection-mixed": ("detect.detection", (), ()),
     "detection-exec_storm": ("detect.detection", (), ()),
-    "alarms-flood": ("alarms", ("--only", "flood"), ()),
-    "alarms-storm": ("alarms", ("--only", "storm"), ()),
+    "alarms-flood": ("detect.alarms", ("--only", "flood"), ()),
+    "alarms-storm": ("detect.alarms", ("--only", "storm"), ()),
     "containers-loops": ("containers", ("--only", "loops"), ()),
     "containers-flood": ("containers", ("--only", "flood"), ()),
 }

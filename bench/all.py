@@ -31,12 +31,12 @@ PROGRAMS = (
     "processes",
     "startup",
     "detect.detection",
-    "alarms",
+    "detect.alarms",
     "detect.rules",
     "detect.hostile_rules",
     "containers",
 )
-WITH_SIGMA = ("detect.detection", "alarms", "detect.rules")
+WITH_SIGMA = ("detect.detection", "detect.alarms", "detect.rules")
 """Programs that look at Sigma rules, too, if a folder is given."""
 ONLY_SIGMA = ("detect.rules",)
 PROGRAM_DEADLINE_S = 1500

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ LINK = re.compile(r"(?<!\!)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s#]+)(?P<anchor>
 FENCE = re.compile(r"(^```.*?^```$)", re.M | re.S)
 
 
+@cache
 def pages() -> dict[str, str]:
     """Pages that do not stand in docs/: path in the checkout -> path in the site."""
     decisions = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "decisions").glob("*.md"))

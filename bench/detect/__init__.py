@@ -1,1 +1,1 @@
-"""Benchmarks of rules and detection in one process."""
+"""Benchmarks of rules, signatures and findings."""

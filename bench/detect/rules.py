@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.alarms import copies
+from bench.detect.alarms import copies
 from bench.detect.detection import ENOUGH
 from bench.rig import harness
 

@@ -80,3 +80,10 @@ def _spread(table: pa.Table) -> pa.Table:
         table = table.append_column(f"{ARGS}{argument['name']}", values.take(at))
         table = table.append_column(f"{ARGS}{argument['name']}.raw", raws.take(at))
     return table
+
+
+def data_frame(table: pa.Table) -> Any:
+    """An Arrow table as a polars.DataFrame."""
+    import polars
+
+    return polars.from_arrow(table)

@@ -14,4 +14,7 @@ class RefusedError(Error):
 
 
 class ProtocolError(Error, WireError):
-    """What comes is not from a publisher of headrace."""
+    """What comes is not from a publisher of headrace. `why`: what is wrong with it."""
+
+    def __init__(self, why: object) -> None:
+        super().__init__(f"not a publisher of headrace: {why}")

@@ -68,7 +68,7 @@ class Message:
             if self.format == "arrow":
                 return read_arrow(self.payload)
         except WireError as error:
-            raise ProtocolError(str(error)) from error
+            raise ProtocolError(error) from error
         return self.rows()
 
     def rows(self) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ class Message:
                 return rows
             return [msgspec.json.decode(line, type=dict[str, Any]) for line in self.payload.splitlines()]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, WireError) as error:
-            raise ProtocolError(str(error)) from error
+            raise ProtocolError(error) from error
 
     def lines(self) -> str:
         """The batch as JSON lines. ProtocolError."""
@@ -97,7 +97,7 @@ class Message:
                 return self.payload.decode()
             return "".join(msgspec.json.encode(row).decode() + "\n" for row in self.rows())
         except (UnicodeError, ValueError, TypeError, RecursionError) as error:
-            raise ProtocolError(str(error)) from error
+            raise ProtocolError(error) from error
 
 
 def read_message(parts: list[bytes]) -> Message:
@@ -109,7 +109,7 @@ def read_message(parts: list[bytes]) -> Message:
         header = msgspec.json.decode(header_part, type=MessageHeader)
         found = Message(topic.decode(), header, payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(str(error)) from error
+        raise ProtocolError(error) from error
     if header.format not in FORMATS:
         raise ProtocolError(f"payload of the format {header.format}")
     return found

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypeVar
@@ -16,7 +16,7 @@ import numpy as np
 
 from headrace.bpf.tables.catalogue import Catalogue, UnknownName, catalogue
 from headrace.config.filters import FilterError, Selection, parse
-from headrace.pipeline.api.columns import Array, by_event, structured
+from headrace.pipeline.api.columns import Array, by_event, data_frame, structured
 from headrace.pipeline.api.errors import Error
 from headrace.pipeline.stages import recording
 from headrace.pipeline.stages.recording import RecordingError
@@ -89,6 +89,15 @@ class Recording:
         except RecordingError as error:
             raise Error(str(error)) from error
 
+    # each takes a look at every block of the file
+    @cached_property
+    def _held_bytes(self) -> int:
+        return recording.turn_bytes(self._data, self._at)
+
+    @cached_property
+    def _steps(self) -> Array:
+        return recording.last_tables(self._data, self._at)[1]
+
     @property
     def events(self) -> tuple[str, ...] | None:
         """Names of the events that were recorded; None if the recording does not say."""
@@ -123,14 +132,14 @@ class Recording:
     def _turns(self, events: str, form: Form) -> Iterator[_Turn]:
         if form not in VIEWS:
             raise Error(f"form: {' '.join(VIEWS)}, not {form}")
-        if (held := recording.turn_bytes(self._data, self._at)) > MAX_HELD_BYTES:
-            raise Error(f"{self._name}: {held} bytes have to be held at a time; {MAX_HELD_BYTES} can be")
+        if self._held_bytes > MAX_HELD_BYTES:
+            raise Error(f"{self._name}: {self._held_bytes} bytes must be held at a time, more than {MAX_HELD_BYTES}")
         known = catalogue()
         selection = _selected(events, known)
         only = None if events == "*" else selection.events
         core = Core(known, 0, 1, Predicates(known, selection.conditions, only))
         facts = HostFacts(self.facts.boot_epoch_ns)
-        facts.steps.know(recording.last_tables(self._data, self._at)[1])
+        facts.steps.know(self._steps)
         options = _Options(self.facts.hidden)
         view = view_of(VIEWS[form], Sources(options, known, facts, core.tree), with_lineage=False)
         damage, since = None, 0
@@ -178,7 +187,7 @@ class _Turn(NamedTuple):
             import pyarrow as pa
 
             tables = by_event(pa.Table.from_batches([self.view.batch(self.rows, self.core.contexts)]))
-            return [EventBatch(name, part if form == "arrow" else _frame(part)) for name, part in tables.items()]
+            return [EventBatch(name, part if form == "arrow" else data_frame(part)) for name, part in tables.items()]
         render = self._dicts if form == "dicts" else self._array
         of_event = {int(n): self.rows.select(self.rows.event == n).compact() for n in np.unique(self.rows.event)}
         return [EventBatch(self.known.by_id[n].name, render(rows, n)) for n, rows in of_event.items()]
@@ -195,12 +204,6 @@ class _Turn(NamedTuple):
         assert isinstance(self.view, ColumnsView)
         names = [argument.name for argument in self.known.by_id[number].arguments if argument.in_record]
         return structured(self.view.sections(rows, self.core.contexts), names)
-
-
-def _frame(table: Any) -> Any:
-    import polars
-
-    return polars.from_arrow(table)
 
 
 def _joined(parts: list[Any], form: Form) -> Any:

@@ -13,10 +13,9 @@ import zmq
 import zmq.asyncio
 from zmq.utils.monitor import parse_monitor_message
 
-from headrace.pipeline.api.errors import Error, ProtocolError, RefusedError
+from headrace.pipeline.api.errors import Error, RefusedError
 from headrace.pipeline.api.messages import Gap, Message, Sequences, read_message
 from headrace.pipeline.publish.curve import ClientKeys, CurveError, client_keys
-from headrace.pipeline.transport.wire import WireError
 
 MAX_MESSAGE_BYTES = 1 << 30
 """A publisher sends less: a record of its result ring."""
@@ -33,12 +32,17 @@ def topic_of(name: str) -> str:
 
 
 class _Connection:
-    """A socket, and whether its handshake failed. Both kinds of subscribers have one."""
+    """What both kinds of subscribers have: the sockets, the sequence numbers, and what was received and not taken."""
 
-    def __init__(self, context: Any, endpoint: str, topics: Sequence[str], keys: ClientKeys | None) -> None:
-        self.endpoint, self._keys = endpoint, keys
+    def __init__(self, context: Any, endpoint: str, topics: Sequence[str], server_key: str, key: str) -> None:
+        """Closes `context` if it fails."""
+        self.endpoint, self._context = endpoint, context
+        self._sequences = Sequences()
+        self.waiting: deque[Message | Gap] = deque()
+        self.rows: deque[dict[str, Any]] = deque()
         self.socket, self.monitor = context.socket(zmq.SUB), context.socket(zmq.PAIR)
         try:
+            self._keys = _keys(server_key, key)
             self._connect(topics)
         except zmq.ZMQError as error:
             self.close()
@@ -64,33 +68,25 @@ class _Connection:
             self.socket.set(zmq.SUBSCRIBE, topic_of(topic).encode())
 
     def failed(self, parts: list[bytes], doubt: Callable[[], None]) -> None:
-        """After a message of the monitor: RefusedError if trying again is of no use; else `doubt` is called."""
+        """Handle a message of the monitor: RefusedError if another try is of no use; else `doubt` is called."""
         event = parse_monitor_message(parts)
         mismatch = event["value"] == zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
         if event["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH or mismatch:
             raise RefusedError(f"{self.endpoint}: refused: {KEYED if self._keys else PLAIN}")
         doubt()  # it may have been the publisher's end: ZeroMQ tries again
 
-    def message(self, parts: list[bytes]) -> Message:
-        """A message of its parts."""
-        try:
-            return read_message(parts)
-        except WireError as error:
-            raise ProtocolError(f"{self.endpoint}: not a publisher of headrace: {error}") from error
-
-    def rows(self, message: Message) -> list[dict[str, Any]]:
-        """What it holds, as dictionaries."""
-        try:
-            return message.rows()
-        except WireError as error:
-            raise ProtocolError(f"{self.endpoint}: not a publisher of headrace: {error}") from error
+    def received(self, parts: list[bytes]) -> None:
+        """Queue a message, after what is missing before it."""
+        self.waiting.extend(self._sequences.with_gap(read_message(parts)))
 
     def close(self) -> None:
-        """Both sockets; again, it does nothing."""
+        """Close both sockets and the context. A second call does nothing."""
         if not self.socket.closed:
             self.socket.disable_monitor()
         self.monitor.close(linger=0)
         self.socket.close(linger=0)
+        if not self._context.closed:
+            self._context.term()
 
 
 def _keys(server_key: str, key: str) -> ClientKeys | None:
@@ -131,41 +127,33 @@ class Subscriber:
         timeout_s: float | None = None,
         on_doubt: Callable[[], None] = lambda: None,
     ) -> None:
-        keys = _keys(server_key, key)
-        self._timeout_s, self._sequences = timeout_s, Sequences()
-        self._waiting: deque[Message | Gap] = deque()
-        self._rows: deque[dict[str, Any]] = deque()
-        self._doubt = functools.cache(on_doubt)
-        self._context: Any = zmq.Context()
-        try:
-            self._connection = _Connection(self._context, endpoint, topics, keys)
-        except BaseException:
-            self._context.term()
-            raise
+        self._timeout_s, self._doubt = timeout_s, functools.cache(on_doubt)
+        self._connection = _Connection(zmq.Context(), endpoint, topics, server_key, key)
 
     def messages(self) -> Iterator[Message | Gap]:
         """Each message as a batch (`message.data`: dictionaries, a structured array or a pyarrow.Table, as the
         publisher's format is), and the gaps between them.
         """
+        waiting = self._connection.waiting
         while True:
-            while self._waiting:
-                yield self._waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
             if (parts := self._receive()) is None:
                 return
-            self._waiting.extend(self._sequences.with_gap(self._connection.message(parts)))
+            self._connection.received(parts)
 
     def __iter__(self) -> Iterator[dict[str, Any] | Gap]:
         """What was received and not taken before goes first: a loop may be left and begun again."""
-        messages = self.messages()
+        messages, rows = self.messages(), self._connection.rows
         while True:
-            while self._rows:
-                yield self._rows.popleft()
+            while rows:
+                yield rows.popleft()
             if (message := next(messages, None)) is None:
                 return
             if isinstance(message, Gap):
                 yield message
             else:
-                self._rows.extend(self._connection.rows(message))
+                rows.extend(message.rows())
 
     def _receive(self) -> list[bytes] | None:
         """The parts of the next message; None if none came in time."""
@@ -183,8 +171,6 @@ class Subscriber:
     def close(self) -> None:
         """End the subscription. What was received and not taken yet is gone."""
         self._connection.close()
-        if not self._context.closed:
-            self._context.term()
 
     def __enter__(self) -> Self:
         return self
@@ -199,49 +185,37 @@ class AsyncSubscriber:
     """
 
     def __init__(self, endpoint: str, topics: Sequence[str] = ("all",), *, server_key: str = "", key: str = "") -> None:
-        keys = _keys(server_key, key)
-        self._sequences = Sequences()
-        self._waiting: deque[Message | Gap] = deque()
-        self._rows: deque[dict[str, Any]] = deque()
-        self._context: Any = zmq.asyncio.Context()
-        try:
-            self._connection = _Connection(self._context, endpoint, topics, keys)
-        except BaseException:
-            self._context.term()
-            raise
+        self._connection = _Connection(zmq.asyncio.Context(), endpoint, topics, server_key, key)
         self._poller = zmq.asyncio.Poller()
         self._poller.register(self._connection.socket, zmq.POLLIN)
         self._poller.register(self._connection.monitor, zmq.POLLIN)
 
     async def messages(self) -> AsyncIterator[Message | Gap]:
         """Each message as a batch, and the gaps between them."""
-        socket, monitor = self._connection.socket, self._connection.monitor
+        socket, monitor, waiting = self._connection.socket, self._connection.monitor, self._connection.waiting
         while True:
-            while self._waiting:
-                yield self._waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
             ready = dict(await self._poller.poll())
             if socket in ready:
-                parts = await socket.recv_multipart()
-                self._waiting.extend(self._sequences.with_gap(self._connection.message(parts)))
+                self._connection.received(await socket.recv_multipart())
             elif monitor in ready:
                 self._connection.failed(await monitor.recv_multipart(), lambda: None)
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any] | Gap]:
-        messages = self.messages()
+        messages, rows = self.messages(), self._connection.rows
         while True:
-            while self._rows:
-                yield self._rows.popleft()
+            while rows:
+                yield rows.popleft()
             message = await anext(messages)
             if isinstance(message, Gap):
                 yield message
             else:
-                self._rows.extend(self._connection.rows(message))
+                rows.extend(message.rows())
 
     def close(self) -> None:
         """End the subscription."""
         self._connection.close()
-        if not self._context.closed:
-            self._context.term()
 
     async def __aenter__(self) -> Self:
         return self

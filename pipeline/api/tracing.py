@@ -20,6 +20,7 @@ from typing import IO, Any, Literal, Self
 
 import msgspec
 
+from headrace.pipeline.api.columns import data_frame
 from headrace.pipeline.api.errors import Error
 
 Form = Literal["dicts", "arrow", "polars"]
@@ -98,7 +99,7 @@ class Run:
             return
         for batch in stream:
             table = pa.Table.from_batches([batch])
-            yield table if self._form == "arrow" else _frame(table)
+            yield table if self._form == "arrow" else data_frame(table)
 
     def stop(self) -> None:
         """Ask the run to end, as Ctrl-C does. What was traced until then still comes."""
@@ -183,9 +184,3 @@ def trace(
 def _drain(file: IO[bytes]) -> None:
     while file.read(1 << 16):
         pass
-
-
-def _frame(table: Any) -> Any:
-    import polars
-
-    return polars.from_arrow(table)

@@ -69,8 +69,7 @@ def run(endpoint: str, topics: Sequence[str], count: int, server_key: str = "", 
         say(f"headrace: {error}", err=True)
     except ProtocolError as error:
         status = EX_PROTOCOL
-        said = "" if str(error).startswith(f"{endpoint}: ") else f"{endpoint}: not a publisher of headrace: "
-        say(f"headrace: {said}{error}", err=True)
+        say(f"headrace: {endpoint}: {error}", err=True)
     finally:
         ending.over = True
         subscriber.close()

@@ -15,7 +15,8 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from headrace.pipeline.publish.curve import ServerKeys
 from headrace.pipeline.publish.folding import Folder, Stayed, topic
 from headrace.pipeline.publish.merge import Merger, Part, merge
 from headrace.pipeline.publish.reopen import Reopened
-from headrace.pipeline.publish.sinks import FileSink, NoneSink, Offer, Sink, SinkError, ZmqSink, nothing
+from headrace.pipeline.publish.sinks import FileSink, NoneSink, Offer, Sink, SinkError, ZmqSink
 from headrace.pipeline.transport.clock import CpuClock, boottime_ns
 from headrace.pipeline.transport.doorbell import InheritedFd
 from headrace.pipeline.transport.gather import Gather
@@ -127,12 +128,12 @@ class Publisher:
         sink.take_up()
         return sink
 
-    def _release(self, held: list[PendingRecord]) -> None:
+    def _release(self, held: Sequence[PendingRecord]) -> None:
         with self._lock:
             for one in held:
                 one.users -= 1
 
-    def _finished(self, held: list[PendingRecord]) -> None:
+    def _finished(self, held: Sequence[PendingRecord]) -> None:
         """A sink is done with its records. Called from the sink's thread; wakes the main loop, which releases them."""
         self._release(held)
         self.plan.publisher_bell.ring()
@@ -186,15 +187,10 @@ class Publisher:
         """Queue a batch for every sink of this render. Its records are released when the last sink is done."""
         render = int(result.header["render"])
         topic, covered = int(result.header["topic"]), int(result.header["covered"])
-        users = [i for i, s in enumerate(self.sinks) if self._uses(s, render)]
-        with self._lock:
-            for one in held:
-                one.users += len(users)
-        for i in users:
-            offer = Offer(gather, rows, topic, covered, lambda: self._finished(held), repeated)
-            if repeated:
-                self.sinks[i].counts.repeated += rows
-            self._blocked[i].append(offer)
+        offer = Offer(gather, rows, topic, covered, partial(self._finished, held), repeated)
+        for i, sink in enumerate(self.sinks):
+            if self._uses(sink, render):
+                self._queue(i, offer, held)
 
     def _publish(self, parts: list[Part]) -> None:
         """Merge the findings of some records and queue them: as one batch, or line by line if it must read them."""
@@ -208,25 +204,25 @@ class Publisher:
             self._send_lines(list(self._folder.take(parts, stayed)), held, repeated)
         else:
             rows = sum(part.last - part.first for part in parts)
-            gather = merge(parts)
+            offer = Offer(merge(parts), rows, ALL, 0, partial(self._finished, held), repeated)
             for i in users:
-                self._queue(i, Offer(gather, rows, ALL, 0, nothing, repeated), held)
+                self._queue(i, offer, held)
         for part, count in zip(parts, stayed, strict=True):
             record = part.token[0]
             record.stayed.folded += count.folded
             record.stayed.below += count.below
             record.published += part.last - part.first - count.folded - count.below
 
-    def _queue(self, sink: int, offer: Offer, held: list[PendingRecord]) -> None:
-        """Queue findings for a sink. The records that they come from are not released before the sink is done: a
-        successor reads them again, and nothing that was only queued is lost.
+    def _queue(self, sink: int, offer: Offer, held: Sequence[PendingRecord]) -> None:
+        """Queue a batch for a sink. The records in `held`, which it comes from, are released only when the sink is
+        done: a successor reads them again, so that nothing that was only queued is lost.
         """
         with self._lock:
             for one in held:
                 one.users += 1
         if offer.repeated:
             self.sinks[sink].counts.repeated += offer.rows
-        self._blocked[sink].append(replace(offer, done=lambda: self._finished(held)))
+        self._blocked[sink].append(offer)
 
     def _send_lines(self, lines: list[bytes], held: Sequence[PendingRecord] = (), repeated: bool = False) -> None:
         """Queue findings in each sink's format. For ZeroMQ, consecutive lines of one topic form one message."""
@@ -237,8 +233,8 @@ class Publisher:
             for name, group in itertools.groupby(lines, key=named):
                 texts = [self._shape(sink.output.render, line, self.plan) for line in group]
                 data = np.frombuffer(b"".join(texts), "u1")
-                offer = Offer(Gather.of(data), len(texts), ALL, 0, nothing, repeated, name)
-                self._queue(i, offer, list(held))
+                offer = Offer(Gather.of(data), len(texts), ALL, 0, partial(self._finished, held), repeated, name)
+                self._queue(i, offer, held)
 
     def _uses(self, sink: Sink, render: int) -> bool:
         if sink.output.of_findings:

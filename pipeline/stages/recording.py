@@ -163,45 +163,48 @@ def blocks(data: memoryview, at: int, name: str) -> Iterator[RecordedBlock]:
         at += BLOCK.size + size + (-size % 8)
 
 
-def last_tables(data: memoryview, at: int) -> tuple[Array, Array]:
-    """The last gaps, GAP[n], and clock steps, STEP[n], of the readable part of a recording.
-
-    A replay reads them first: results then do not depend on the progress of each worker. Checksums are not verified
-    here but in blocks().
-    """
-    found, steps = np.zeros(0, GAP), np.zeros(0, STEP)
-    while at + BLOCK.size <= len(data):
-        size, _, kind, _ = BLOCK.unpack_from(data, at)
-        begin = at + BLOCK.size
-        if kind == GAPS and size % GAP.itemsize == 0 and begin + size <= len(data):
-            found = np.frombuffer(data[begin : begin + size], GAP)
-        elif kind == OFFSETS and begin + size <= len(data) and are_steps(data[begin : begin + size]):
-            steps = np.frombuffer(data[begin : begin + size], STEP)
-        at = begin + size + (-size % 8)
-    return found, steps
-
-
-def turn_bytes(data: memoryview, at: int) -> int:
-    """Bytes of a ring that a replay needs at most at a time: frames since the last watermark that is passed on, and
-    earlier ones from the first that has later rows (a worker releases frames in order). As far as blocks are sound.
-    """
-    frames: deque[tuple[int, int]] = deque()
-    longest = since = held = 0
+def _unchecked(data: memoryview, at: int) -> Iterator[RecordedBlock]:
+    """The blocks before END or the first one of an impossible size. Checksums are not verified here but in blocks()."""
     while at + BLOCK.size <= len(data):
         size, _, kind, _ = BLOCK.unpack_from(data, at)
         begin = at + BLOCK.size
         if size > MAX_BLOCK_BYTES or begin + size > len(data) or kind == END:
-            break
+            return
+        yield RecordedBlock(kind, data[begin : begin + size])
+        at = begin + size + (-size % 8)
+
+
+def last_tables(data: memoryview, at: int) -> tuple[Array, Array]:
+    """The last gaps, GAP[n], and clock steps, STEP[n], of the readable part of a recording.
+
+    A replay reads them first: results then do not depend on the progress of each worker.
+    """
+    found, steps = np.zeros(0, GAP), np.zeros(0, STEP)
+    for kind, payload in _unchecked(data, at):
+        if kind == GAPS and len(payload) % GAP.itemsize == 0:
+            found = np.frombuffer(payload, GAP)
+        elif kind == OFFSETS and are_steps(payload):
+            steps = np.frombuffer(payload, STEP)
+    return found, steps
+
+
+def turn_bytes(data: memoryview, at: int) -> int:
+    """The largest number of bytes that a ring must hold at a time in a replay: the frames since the last watermark that
+    is passed on, and earlier frames from the first one that has later rows. A worker releases frames in order.
+    """
+    frames: deque[tuple[int, int]] = deque()
+    longest = since = held = 0
+    for kind, payload in _unchecked(data, at):
+        size = len(payload)
         if kind == FRAME:
-            last_ns = read_header(bytes(data[begin : begin + HEADER.size])).last_ns if size >= HEADER.size else 0
+            last_ns = read_header(bytes(payload[: HEADER.size])).last_ns if size >= HEADER.size else 0
             frames.append((last_ns, record_bytes(size)))
             since, held = since + size, held + record_bytes(size)
             longest = max(longest, held)
         elif kind == WATERMARK and size == U64.size and since >= TURN_BYTES:
-            since, watermark_ns = 0, U64.unpack(data[begin : begin + size])[0]
+            since, watermark_ns = 0, U64.unpack(payload)[0]
             while frames and frames[0][0] <= watermark_ns:
                 held -= frames.popleft()[1]
-        at = begin + size + (-size % 8)
     return longest
 
 

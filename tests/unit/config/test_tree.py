@@ -21,19 +21,11 @@ from headrace.config.tree import (
     simplified,
     verdict,
 )
+from tests.unit.trees import trees
 
 VERDICTS = (False, None, True)
 LEAVES = (0, 1, 2)
-TREES: st.SearchStrategy[Tree[int]] = st.recursive(
-    st.sampled_from(LEAVES),
-    lambda inner: st.one_of(
-        st.builds(Not, inner),
-        st.builds(Certain, inner),
-        st.lists(inner, max_size=3).map(lambda parts: And(tuple(parts))),
-        st.lists(inner, max_size=3).map(lambda parts: Or(tuple(parts))),
-    ),
-    max_leaves=8,
-)
+TREES = trees(st.sampled_from(LEAVES))
 
 
 @given(TREES)

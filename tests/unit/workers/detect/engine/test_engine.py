@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.config.conditions import Node, Test
 from headrace.config.rules import SHIPPED, Rule, load
-from headrace.config.tree import And, Certain, Not, Or
+from headrace.config.tree import And, Not, Or
 from headrace.workers.detect.engine import engine as engine_module
 from headrace.workers.detect.engine import steps
 from headrace.workers.detect.engine.engine import Engine
@@ -24,6 +24,7 @@ from headrace.workers.detect.rules.compiled import IN_SCOPE, check_rule
 from headrace.workers.enrich.tree import ProcessTree
 from headrace.workers.records.rows import Contexts, read_frames
 from tests.unit.frames import FAULT, NULL, OK, Blob, Record, Who, frame, view
+from tests.unit.trees import trees
 
 OPENAT, CONNECT, PTRACE, EXECVE, RENAME = 257, 42, 101, 59, 82
 Test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it
@@ -227,16 +228,7 @@ TESTS = st.one_of(
     st.builds(Test, field=st.just("process.uid"), operator=st.just("equals"), values=st.just((0, 5))),
     st.builds(Test, field=st.just("pathname"), operator=st.just("exists"), values=st.tuples(st.booleans())),
 )
-NODES: st.SearchStrategy[Node] = st.recursive(
-    TESTS,
-    lambda inner: st.one_of(
-        st.builds(Not, inner),
-        st.builds(Certain, inner),
-        st.lists(inner, max_size=3).map(lambda parts: And(tuple(parts))),
-        st.lists(inner, max_size=3).map(lambda parts: Or(tuple(parts))),
-    ),
-    max_leaves=6,
-)
+NODES: st.SearchStrategy[Node] = trees(TESTS, max_leaves=6)
 EVENTS = st.lists(
     st.tuples(
         st.sampled_from([*PATHS, None]),

@@ -9,7 +9,7 @@
 `findings_per_s` is what stands in the file over the seconds of the load; what was lost is counted, and the books must
 balance. Without --sigma the flood has the signatures that ship alone.
 
-    python -m bench.alarms [--seconds 10] [--rounds 5] [--sigma DIR] [--only flood|narrowed|storm]
+    python -m bench.detect.alarms [--seconds 10] [--rounds 5] [--sigma DIR] [--only flood|narrowed|storm]
 """
 
 from __future__ import annotations
