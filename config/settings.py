@@ -59,6 +59,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ring_bytes: RingBytes = 32 << 20
     result_bytes: ResultBytes = 16 << 20
     interval_ms: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 8
+    kernel_checks: Literal["none", "rest", "all"] = "rest"
+    """What kprobes on the kernel's security checks report: nothing, what the end of calls does not, or everything."""
     integrity_s: Annotated[int, msgspec.Meta(ge=1, le=86400)] = 30
     order_bound_ms: Annotated[int, msgspec.Meta(ge=1, le=60000)] = 200
     parse_arguments: bool = True

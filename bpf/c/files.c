@@ -21,7 +21,7 @@ int on_file_open(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct exit_context o = {};
 	struct writer w;
-	if (!exit_context_begin(ctx, &o))
+	if (BY_CHECK_security_file_open || !exit_context_begin(ctx, &o))
 		return 0;
 	/*
 	 * A socket's inode, a FIFO without a reader, a device without a driver: the check ran, but

@@ -46,7 +46,7 @@ int on_inode_unlink(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct exit_context o = {};
 	struct writer w;
-	if (!exit_context_cold(ctx, &o) || o.retval < 0)
+	if (BY_CHECK_security_inode_unlink || !exit_context_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	if (name_flags(&o) & AT_REMOVEDIR)
 		return 0;
@@ -65,7 +65,7 @@ static __always_inline int rename_event(struct bpf_raw_tracepoint_args *ctx, boo
 {
 	struct exit_context o = {};
 	struct writer w;
-	if (!exit_context_cold(ctx, &o) || o.retval < 0)
+	if (BY_CHECK_security_inode_rename || !exit_context_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_rename, 2);
 	if (!j)
@@ -92,7 +92,7 @@ int on_inode_link(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct exit_context o = {};
 	struct writer w;
-	if (!exit_context_cold(ctx, &o) || o.retval < 0)
+	if (BY_CHECK_security_inode_link || !exit_context_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_link, 2);
 	if (!j)
@@ -111,7 +111,7 @@ int on_inode_symlink(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct exit_context o = {};
 	struct writer w;
-	if (!exit_context_cold(ctx, &o) || o.retval < 0)
+	if (BY_CHECK_security_inode_symlink || !exit_context_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_symlink, 2);
 	if (!j)
@@ -123,12 +123,18 @@ int on_inode_symlink(struct bpf_raw_tracepoint_args *ctx)
 }
 #endif
 
+/* A device number as calls pass it (new_decode_dev() in include/linux/kdev_t.h). */
+static __always_inline u64 device_of(u32 encoded)
+{
+	return (u64)((encoded & 0xfff00) >> 8) << 20 | (encoded & 0xff) | ((encoded >> 12) & 0xfff00);
+}
+
 #ifdef EVENT_security_inode_mknod
 int on_inode_mknod(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct exit_context o = {};
 	struct writer w;
-	if (!exit_context_cold(ctx, &o) || o.retval < 0)
+	if (BY_CHECK_security_inode_mknod || !exit_context_cold(ctx, &o) || o.retval < 0)
 		return 0;
 	struct walks *j = names_begin(ctx, &w, &o, EVENT_security_inode_mknod, 3);
 	if (!j)
@@ -136,8 +142,7 @@ int on_inode_mknod(struct bpf_raw_tracepoint_args *ctx)
 	u64 *a = (u64 *)(w.head + 1);
 	u32 encoded = exit_context_argument(&o, o.call->flags + 1);
 	a[0] = exit_context_argument(&o, o.call->flags);
-	/* decode the call's device number (new_decode_dev() in include/linux/kdev_t.h) */
-	a[1] = (u64)((encoded & 0xfff00) >> 8) << 20 | (encoded & 0xff) | ((encoded >> 12) & 0xfff00);
+	a[1] = device_of(encoded);
 	blob_name(&w, j, 0, &o, o.call->path, o.call->dir);
 	record_walk(ctx, &w, j, 0);
 	return 0;

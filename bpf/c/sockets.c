@@ -5,6 +5,11 @@
 #define F_DUPFD 0
 #define F_DUPFD_CLOEXEC 1030
 
+static __always_inline bool socket_exit_begin(struct bpf_raw_tracepoint_args *ctx, struct exit_context *o)
+{
+	return exit_context_of(ctx, o, current_task_btf(), FAMILY_SOCKETCALL);
+}
+
 /* The address as passed, for calls after which the kernel keeps none. */
 static __always_inline void blob_passed_address(struct writer *w, u32 arg, u64 address, u32 bytes)
 {
@@ -24,7 +29,7 @@ int on_socket_create(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct exit_context o = {};
 	struct writer w;
-	if (!exit_context_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || o.retval < 0)
+	if (BY_CHECK_security_socket_create || !socket_exit_begin(ctx, &o) || o.retval < 0)
 		return 0;
 	if (!record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_create, 4, 0))
 		return 0;
@@ -76,7 +81,7 @@ static __always_inline void address_event(void *ctx, const struct exit_context *
 int on_socket_bind(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct exit_context o = {};
-	if (exit_context_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL))
+	if (!BY_CHECK_security_socket_bind && socket_exit_begin(ctx, &o))
 		address_event(ctx, &o, EVENT_security_socket_bind, false, o.retval == 0);
 	return 0;
 }
@@ -86,7 +91,7 @@ int on_socket_bind(struct bpf_raw_tracepoint_args *ctx)
 int on_socket_connect(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct exit_context o = {};
-	if (!exit_context_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL))
+	if (BY_CHECK_security_socket_connect || !socket_exit_begin(ctx, &o))
 		return 0;
 	s64 r = o.retval;
 	bool under_way = r == 0 || r == -EINPROGRESS || r == -EALREADY || r == -EINTR || r == -ERESTARTSYS;
@@ -100,7 +105,7 @@ int on_socket_listen(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct exit_context o = {};
 	struct writer w;
-	if (!exit_context_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || !socket_was_there(o.retval))
+	if (BY_CHECK_security_socket_listen || !socket_exit_begin(ctx, &o) || !socket_was_there(o.retval))
 		return 0;
 	u64 sock = file_sock(exit_context_file(&o));
 	if (!sock || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_listen, 3, SOCKET_ROOM))
@@ -120,13 +125,14 @@ int on_socket_accept(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct exit_context o = {};
 	struct writer w;
-	if (!exit_context_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || !socket_was_there(o.retval))
+	if (!socket_exit_begin(ctx, &o) || !socket_was_there(o.retval))
 		return 0;
 	u64 sock = file_sock(exit_context_file(&o));
 	if (!sock)
 		return 0;
 #ifdef EVENT_security_socket_accept
-	if (record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_accept, 2, SOCKET_ROOM)) {
+	if (!BY_CHECK_security_socket_accept &&
+	    record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_accept, 2, SOCKET_ROOM)) {
 		w.head->arg0 = o.a[0];
 		w.head->retval = o.retval;
 		blob_socket_address(&w, 1, sock, false);
@@ -152,7 +158,7 @@ int on_socket_setsockopt(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct exit_context o = {};
 	struct writer w;
-	if (!exit_context_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || !socket_was_there(o.retval))
+	if (BY_CHECK_security_socket_setsockopt || !socket_exit_begin(ctx, &o) || !socket_was_there(o.retval))
 		return 0;
 	u64 sock = file_sock(exit_context_file(&o));
 	if (!sock || !record_begin(ctx, &w, &o.s, o.s.tgid % SHARDS, EVENT_security_socket_setsockopt, 4, SOCKET_ROOM))
@@ -174,7 +180,7 @@ int on_socket_dup(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct exit_context o = {};
 	struct writer w;
-	if (!exit_context_of(ctx, &o, current_task_btf(), FAMILY_SOCKETCALL) || o.retval < 0)
+	if (!socket_exit_begin(ctx, &o) || o.retval < 0)
 		return 0;
 	u32 command = o.a[1];
 	if (o.call->variant == VARIANT_FCNTL && command != F_DUPFD && command != F_DUPFD_CLOEXEC)

@@ -18,7 +18,7 @@ from headrace.bpf import layout, syscall
 from headrace.bpf.host import cgroups, dcache, offsets, probes
 from headrace.bpf.host.btf import Btf, BtfError
 from headrace.bpf.mapped import MappedArray
-from headrace.bpf.programs import compiler, link, rows, source
+from headrace.bpf.programs import compiler, hooks, link, rows, source
 from headrace.bpf.programs.looks import LOOKS, PROGRAMS, WALK
 from headrace.bpf.programs.source import HERE, WantedPrograms
 from headrace.bpf.syscall import KPROBE, RAW_TRACEPOINT, TRACEPOINT
@@ -80,7 +80,7 @@ class Programs:
         self._prepares = probes.has_raw_tracepoint(btf, "sched_prepare_exec")
         self._btf = btf
         self._attached: list[int] = []
-        self._hooked = source.hooked(wanted.events, btf)
+        self._hooked = hooks.hooked(wanted.probed, btf)
         self._kernel |= {f"HOOK_{program.removeprefix('hook_')}": which for program, (_, which) in self._hooked.items()}
         self._functions: dict[str, int] = {}
         self._maps: dict[str, syscall.Map] = {}
@@ -124,16 +124,18 @@ class Programs:
         """
         while True:
             self._defines = source.defines(self.wanted, self.cpus, self._kernel, self._prepares)
+            self._defines |= hooks.check_defines(self._hooked, self.wanted.checks)
             flags = ("-w", f"-I{HERE / 'c'}", *(f"-D{k}={v}" for k, v in sorted(self._defines.items())))
             try:
                 return compiler.compiled(compiler.Source(source.joined(self.wanted, machine), flags), kept)
             except compiler.CompileError as error:
                 function = match[1] if (match := STACK.search(str(error))) else ""
-                lost = self.wanted.raised_by(function)
-                if self._whole or function in ESSENTIAL or not lost:
-                    kind = RefusedError if lost else LoadError
+                raised, lost = self.wanted.raised_by(function), self.wanted.lost_without(function)
+                if self._whole or function in ESSENTIAL or not raised:
+                    kind = RefusedError if raised else LoadError
                     raise kind(f"bcc could not compile the programs: {error}", INSTALL) from error
                 self.refused[function] = "it needs more than the 512 bytes of stack that programs have"
+                self._hooked.pop(function, None)
                 events = tuple(event for event in self.wanted.events if event.name not in lost)
                 self.wanted = dataclasses.replace(self.wanted, events=events)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +20,13 @@ from headrace.bpf.programs import early, link
 from headrace.bpf.programs.early import AnyOf, Test
 from headrace.bpf.programs.looks import ALWAYS, LOOKS, MULTIPLEXED, PROGRAMS, RESOLVE, STEPS, WALK
 from headrace.bpf.programs.scope import Scope
+from headrace.bpf.syscall import KPROBES
 from headrace.bpf.tables.catalogue import (
     CHECK,
+    CHECKS_ALL,
+    CHECKS_NONE,
+    CHECKS_REST,
     ENTRY_CALLS,
-    HOOK,
     LIFECYCLE,
     ON_PROCESSES,
     SYS_EXIT,
@@ -69,6 +71,7 @@ SOURCES = (
     "uring.c",
     "modules.c",
     "hooks.c",
+    "checks.c",
     "lifecycle.c",
     "cgroup.c",
     "integrity.c",
@@ -146,6 +149,8 @@ class WantedPrograms:
     """(event name, minimum, maximum): range of results for which an event is recorded."""
     boot_epoch_ns: int = 0
     """CLOCK_REALTIME minus CLOCK_BOOTTIME."""
+    checks: str = CHECKS_REST
+    """One of CHECKS: what kprobes on security checks report."""
 
     @property
     def narrowed(self) -> tuple[AnyOf, ...]:
@@ -179,6 +184,12 @@ class WantedPrograms:
         calls = found or any(e.hook == SYS_EXIT for e in self.events)
         return (*found, MULTIPLEXED) if calls else ()
 
+    @property
+    def probed(self) -> tuple[Event, ...]:
+        """Requested events that come from kernel functions, wholly or in part."""
+        has_checks = self.checks != CHECKS_NONE and KPROBES.exists()
+        return tuple(e for e in self.events if e.functions and (has_checks or not e.is_check))
+
     def raised_by(self, function: str) -> list[str]:
         """Names of the requested events that a program emits."""
         program = function.removeprefix("on_")
@@ -191,6 +202,11 @@ class WantedPrograms:
             or function in (f"hook_{e.name}", f"tell_{e.name}", f"enter_{e.name}")
             or (function == PEEK and (e.hook or "").startswith(CHECK))
         ]
+
+    def lost_without(self, function: str) -> list[str]:
+        """Names of the requested events that only this program emits. Those of bpf/c/checks.c come from calls, too."""
+        is_hook = function.startswith("hook_")
+        return [name for name in self.raised_by(function) if not (is_hook and catalogue().by_name[name].is_check)]
 
     @property
     def tails(self) -> tuple[str, ...]:
@@ -313,6 +329,8 @@ def defines(wanted: WantedPrograms, cpus: int, kernel: dict[str, int], prepare_e
         found["FD_PATHS"] = 1
     if wanted.tests:
         found["EARLY"] = 1
+    if wanted.checks == CHECKS_ALL:
+        found["CHECKS_ONLY"] = 1
     # facts have the same format as lifecycle events
     for name in (*names, *LIFECYCLE, *(ON_PROCESSES if names & ON_PROCESSES else ())):
         found[f"EVENT_{name}"] = catalogue().by_name[name].id
@@ -340,18 +358,6 @@ def defines(wanted: WantedPrograms, cpus: int, kernel: dict[str, int], prepare_e
         found["WANT_TASK_RENAME"] = 1
     if prepare_exec:
         found["WANT_SCHED_PREPARE_EXEC"] = 1
-    return found
-
-
-def hooked(events: Iterable[Event], btf: Btf) -> dict[str, tuple[str, int]]:
-    """For each hook program: the first candidate function that exists in this kernel, and its index in the list."""
-    found = {}
-    for event in events:
-        kind, _, functions = (event.hook or "").partition(":")
-        for number, function in enumerate(functions.split(",") if kind == HOOK else ()):
-            if btf.has_name(function):
-                found[f"hook_{event.name}"] = function, number
-                break
     return found
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from headrace.bpf import layout
 from headrace.bpf.tables.events import EVENTS, MULTIPLEXED, X32_CALLS
@@ -31,6 +32,12 @@ SYS_ENTER, SYS_EXIT = "raw_tracepoint:sys_enter", "raw_tracepoint:sys_exit"
 FAMILIES = ("socketcall", "ipc", "struct")
 """Multiplexing calls, in the order of `enum family` of bpf/c/dispatch.h from 1 on."""
 HOOKS_OF_OWN = {"start": "start", "headrace": "pipeline"}
+CHECKS_NONE, CHECKS_REST, CHECKS_ALL = CHECKS = "none", "rest", "all"
+"""What kprobes on security checks report: nothing, what the end of calls does not, or everything."""
+SYSCALL_ENTRY, SYSCALL_EXIT, TRACEPOINT, KPROBE = "syscall_entry", "syscall_exit", "raw_tracepoint", "kprobe"
+SOURCE_NAMES = {TRACEPOINT: "tracepoint", HOOK: KPROBE, CHECK: "kernel_tables", "pipeline": "headrace"}
+SOURCES = (SYSCALL_ENTRY, SYSCALL_EXIT, KPROBE, "tracepoint", "kernel_tables", "start", "headrace")
+"""Where events come from, as every event says."""
 
 
 DESCRIPTOR = re.compile(r"\w*fd|fd_?in")
@@ -47,7 +54,8 @@ def descriptor_of(arguments: tuple[Argument, ...]) -> int | None:
 class Event:
     """One event. `hook` is None if headrace cannot provide the event; `missing` then says why.
 
-    `programs` are the programs of bpf/c/objects.h that emit it.
+    `programs` are the programs of bpf/c/objects.h that emit it; `functions` the kernel functions, of which the first
+    that a kernel has is probed.
     """
 
     id: int
@@ -60,6 +68,23 @@ class Event:
     is_syscall: bool = False
     urgent: bool = False
     programs: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+
+    @property
+    def is_check(self) -> bool:
+        """Whether the end of calls reports it, and a kprobe what no call does (bpf/c/checks.c)."""
+        return bool(self.programs and self.functions)
+
+    def source(self, is_entry: bool, retval: int) -> str:
+        """Where a record of the event comes from: one of SOURCES. `is_entry`: it has no result."""
+        if self.is_syscall:
+            return SYSCALL_ENTRY if is_entry else SYSCALL_EXIT
+        kind = (self.hook or "").partition(":")[0]
+        if self.is_check and is_entry:
+            return KPROBE
+        if self.programs and (kind != TRACEPOINT or retval < 0):
+            return SYSCALL_EXIT
+        return SOURCE_NAMES.get(kind, kind)
 
     @property
     def cells(self) -> int:
@@ -152,21 +177,32 @@ def _registers(text: str) -> tuple[tuple[int, ...], frozenset[int]]:
     return tuple(1 + int(part.partition("+")[0]) for part in parts), joined
 
 
-def _hook_events() -> Iterable[tuple[str, str | None, str, tuple[str, ...], tuple[Argument, ...]]]:
-    """(name, hook, reason if there is none, programs, arguments) of every event of bpf/tables/events.py."""
+class _Row(NamedTuple):
+    """An event of bpf/tables/events.py."""
+
+    name: str
+    hook: str | None
+    missing: str
+    programs: tuple[str, ...]
+    functions: tuple[str, ...]
+    arguments: tuple[Argument, ...]
+
+
+def _hook_events() -> Iterable[_Row]:
     for line in EVENTS.replace("\n    ", " ").split("\n"):
         if not line:
             continue
         name, source, arguments = (part.strip() for part in line.split("|"))
         kind, _, rest = source.partition(":")
         if kind == "none":
-            yield name, None, rest, (), _arguments(arguments)
+            yield _Row(name, None, rest, (), (), _arguments(arguments))
             continue
         sources = [word.partition(":") for word in source.split()]
         raw = [f"raw_tracepoint:{what}" for how, _, what in sources if how == "raw"]
         programs = tuple(what for how, _, what in sources if how == "exit")
+        functions = tuple(f for how, _, what in sources if how == HOOK for f in what.split(","))
         hook = raw[0] if raw else SYS_EXIT if programs else source if kind in (HOOK, CHECK) else HOOKS_OF_OWN[kind]
-        yield name, hook, "", programs, _arguments(arguments)
+        yield _Row(name, hook, "", programs, functions, _arguments(arguments))
 
 
 def _read_table(name: str) -> dict[int, tuple[str, tuple[Argument, ...], str]]:
@@ -222,16 +258,17 @@ class Catalogue:
         self._add_x32()
         self._add_multiplexed()
         self._add_unnamed(unknown)
-        for i, (name, hook, missing, programs, arguments) in enumerate(_hook_events()):
-            self.by_name[name] = Event(
+        for i, row in enumerate(_hook_events()):
+            self.by_name[row.name] = Event(
                 HOOK_BASE + i,
-                name,
-                arguments,
-                hook,
-                frozenset(s for s, members in SETS.items() if name in members),
-                missing,
-                urgent=name in LIFECYCLE or name.startswith("cgroup_"),
-                programs=programs,
+                row.name,
+                row.arguments,
+                row.hook,
+                frozenset(s for s, members in SETS.items() if row.name in members),
+                row.missing,
+                urgent=row.name in LIFECYCLE or row.name.startswith("cgroup_"),
+                programs=row.programs,
+                functions=row.functions,
             )
         self.by_id = {event.id: event for event in self.by_name.values()}
         assert max(self.by_id) < layout.EVENTS

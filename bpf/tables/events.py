@@ -3,7 +3,8 @@
     NAME | SOURCE | ARGUMENTS
 
 Source:  raw:X       the raw tracepoint X
-         hook:F,G    a kprobe on the kernel function F, or on G if F does not exist
+         hook:F,G    a kprobe on the kernel function F, or on G if F does not exist. After `exit:`, it reports what no
+                     call of those programs does (bpf/c/checks.c)
          exit:P      the exit of the calls that program P handles (CALLS below)
          start       emitted once, when headrace starts
          check:S,T   emitted when the kernel tables at the symbols S and T are modified. They are checked at the
@@ -57,25 +58,29 @@ io_uring_submit | raw:io_uring_submit_req | u8 opcode@kernel, int fd@kernel, con
     dev_t dev@object, unsigned long inode@object, const char* name, const char* new_name, u64 user_data@kernel,
     struct sockaddr* addr
 
-security_file_open | exit:file_open | const char* pathname@path, int flags@kernel, dev_t dev@object,
-    unsigned long inode@object, unsigned long ctime@object, const char* syscall_pathname, int syscall@kernel,
-    bool created@object
+security_file_open | exit:file_open hook:security_file_open | const char* pathname@path, int flags@kernel, dev_t
+    dev@object, unsigned long inode@object, unsigned long ctime@object, const char* syscall_pathname, int
+    syscall@kernel, bool created@object
 security_bprm_check | raw:sched_process_exec exit:bprm_refused | const char* pathname@path, dev_t dev@object,
     unsigned long inode@object
-security_inode_unlink | exit:inode_unlink | const char* pathname@name
-security_inode_rename | exit:inode_rename | const char* old_path@name, const char* new_path@name
-security_inode_link | exit:inode_link | const char* old_path@name, const char* new_path@name
-security_inode_symlink | exit:inode_symlink | const char* linkpath@name, const char* target
-security_inode_mknod | exit:inode_mknod | const char* file_name@name, umode_t mode, dev_t dev
+security_inode_unlink | exit:inode_unlink hook:security_path_unlink | const char* pathname@name
+security_inode_rename | exit:inode_rename hook:security_path_rename | const char* old_path@name, const char*
+    new_path@name
+security_inode_link | exit:inode_link hook:security_path_link | const char* old_path@name, const char* new_path@name
+security_inode_symlink | exit:inode_symlink hook:security_path_symlink | const char* linkpath@name, const char* target
+security_inode_mknod | exit:inode_mknod hook:security_path_mknod | const char* file_name@name, umode_t mode, dev_t dev
 security_sb_mount | exit:sb_mount | const char* dev_name, const char* path@name, const char* type, unsigned long flags
 security_sb_umount | exit:sb_umount | const char* mountpoint@name, const char* type@unread, int flags
 
-security_socket_create | exit:socket_create | int family@object, int type@object, int protocol@object, int kern@kernel
-security_socket_listen | exit:socket_listen | int sockfd, struct sockaddr* local_addr, int backlog
-security_socket_connect | exit:socket_connect | int sockfd, struct sockaddr* remote_addr
-security_socket_accept | exit:socket_accept | int sockfd, struct sockaddr* local_addr
-security_socket_bind | exit:socket_bind | int sockfd, struct sockaddr* local_addr
-security_socket_setsockopt | exit:socket_setsockopt | int sockfd, int level, int optname, struct sockaddr* local_addr
+security_socket_create | exit:socket_create hook:security_socket_create | int family@object, int type@object, int
+    protocol@object, int kern@kernel
+security_socket_listen | exit:socket_listen hook:security_socket_listen | int sockfd, struct sockaddr* local_addr, int
+    backlog
+security_socket_connect | exit:socket_connect hook:security_socket_connect | int sockfd, struct sockaddr* remote_addr
+security_socket_accept | exit:socket_accept hook:security_socket_accept | int sockfd, struct sockaddr* local_addr
+security_socket_bind | exit:socket_bind hook:security_socket_bind | int sockfd, struct sockaddr* local_addr
+security_socket_setsockopt | exit:socket_setsockopt hook:security_socket_setsockopt | int sockfd, int level, int
+    optname, struct sockaddr* local_addr
 socket_accept | exit:socket_accept | int sockfd, struct sockaddr* local_addr, struct sockaddr* remote_addr
 socket_dup | exit:socket_dup | int oldfd, int newfd, struct sockaddr* remote_addr
 

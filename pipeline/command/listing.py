@@ -13,7 +13,7 @@ from headrace.bpf.programs.scope import KEYS
 from headrace.bpf.tables.catalogue import HOOK, Event, catalogue, nearest
 from headrace.config import outputs, settings
 from headrace.pipeline.command.groups import Suggesting, btf_option
-from headrace.pipeline.host.features import Finding, findings, hook_state, hooked_function, trial
+from headrace.pipeline.host.features import Finding, event_state, findings, hooked_function, trial
 from headrace.pipeline.host.proof import prove
 from headrace.pipeline.process.failure import EX_USAGE, Failure, say
 from headrace.workers.decode import described
@@ -56,9 +56,7 @@ def list_events(name: str | None) -> None:
 
 def _lack(event: Event) -> str:
     """Why this host does not support an event; "" if it does."""
-    if event.hook is None:
-        return event.missing
-    ok, detail = hook_state(event.hook)
+    ok, detail = event_state(event)
     return "" if ok else detail
 
 
@@ -77,11 +75,12 @@ def _show_event(event: Event) -> None:
 
 
 def _source(event: Event) -> str:
-    """The source of an event on this host."""
-    kind, _, where = (event.hook or "").partition(":")
-    if kind != HOOK:
-        return str(event.hook)
-    return f"kprobe:{hooked_function(where)}"
+    """The sources of an event on this host."""
+    function = hooked_function(event)
+    if event.hook and event.hook.startswith(f"{HOOK}:"):
+        return f"kprobe:{function}"
+    rest = f"; what no call reports by kprobe:{function} (--kernel-checks)" if function else ""
+    return f"{event.hook}{rest}"
 
 
 @list_.command(name="sets")

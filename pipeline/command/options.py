@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from headrace.bpf.tables.catalogue import CHECKS
 from headrace.config.rules import SEVERITIES
 from headrace.pipeline.command.groups import btf_option
 from headrace.pipeline.process import logs
@@ -150,6 +151,12 @@ trace_options = _all_of(
         ),
         click.option(
             "--capture-bytes", type=int, metavar="N", help="Capture the first N bytes of data read and written."
+        ),
+        click.option(
+            "--kernel-checks",
+            type=click.Choice(CHECKS),
+            help="What kprobes on security checks report: nothing; what no call does, such as files of io_uring or "
+            "of the kernel; or everything, before its result. Default: rest.",
         ),
         click.option(
             "--interval-ms", type=int, metavar="N", help="Longest time an event may wait in the kernel, in ms."

@@ -190,7 +190,8 @@ def _source(event: Event) -> str:
     kind, _, place = event.hook.partition(":")
     word = SOURCES.get(kind, kind)
     if event.hook == "raw_tracepoint:sys_exit" and event.name != "sys_exit":
-        return "end of system calls"
+        rest = f"; what no call reports: kernel function `{event.functions[0]}`" if event.functions else ""
+        return f"end of system calls{rest}"
     return f"{word} `{place}`" if place and kind != "check" else word
 
 

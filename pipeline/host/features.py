@@ -215,8 +215,7 @@ def _there() -> frozenset[str] | None:
 
     Searches the raw bytes of BTF for the names, which is faster than parsing it.
     """
-    hooks = ((event.hook or "").partition(":") for event in catalogue().by_id.values())
-    functions = {name for kind, _, names in hooks if kind == HOOK for name in names.split(",")}
+    functions = {name for event in catalogue().by_id.values() for name in event.functions}
     try:
         names = place().read_bytes()
     except OSError:
@@ -225,17 +224,18 @@ def _there() -> frozenset[str] | None:
     return frozenset(name for name in needed if f"\0{name}\0".encode() in names)
 
 
-def hooked_function(functions: str) -> str:
-    """The first function of a comma-separated list that this kernel has; "" if it has none."""
-    return next((f for f in functions.split(",") if f in (_there() or ())), "")
+def hooked_function(event: Event) -> str:
+    """The kernel function that is probed for an event on this host; "" if there is none."""
+    there = (f for f in event.functions if f in (_there() or ()))
+    return next(there, "") if KPROBES.exists() else ""
 
 
 @functools.cache
-def _hook_lack(functions: str) -> str:
-    """Why none of these functions can be hooked; "" if one can."""
+def _hook_lack(event: Event) -> str:
+    """Why none of the event's functions can be probed; "" if one can."""
     if not KPROBES.exists():
         return "needs a kprobe, and this kernel has none"
-    return "" if hooked_function(functions) else NOT_IN_KERNEL
+    return "" if hooked_function(event) else NOT_IN_KERNEL
 
 
 @functools.cache
@@ -267,9 +267,10 @@ def trial(cache: Path, shards: int) -> tuple[list[Finding], frozenset[str]]:
         return [Finding(name, False, str(error))], frozenset()
     programs.close()
     found = [Finding(name, True, f"loaded on trial, for {len(events)} events")]
-    refused = {function: wanted.raised_by(function) for function in programs.refused}
+    refused = {function: wanted.lost_without(function) for function in programs.refused}
     for function, lost in refused.items():
-        detail = f"refused: no {', '.join(lost)}: {programs.refused[function]}"
+        without = ", ".join(lost) or f"{wanted.raised_by(function)[0]} outside of calls"
+        detail = f"refused: no {without}: {programs.refused[function]}"
         found.append(Finding(f"program {function}", False, detail, optional=True))
     return found, frozenset(event for lost in refused.values() for event in lost)
 
@@ -280,7 +281,7 @@ def event_lack(event: Event) -> str:
         return event.missing
     kind, _, name = event.hook.partition(":")
     if kind == HOOK:
-        return _hook_lack(name)
+        return _hook_lack(event)
     if kind == CHECK:
         return _table_lack(name)
     if kind != "raw_tracepoint" or name not in OPTIONAL_TRACEPOINTS or (there := _there()) is None:
@@ -290,13 +291,13 @@ def event_lack(event: Event) -> str:
     return "" if name in FORMER and has_raw_tracepoint(_kernel_btf(), name) else NOT_IN_KERNEL
 
 
-def hook_state(hook: str | None) -> tuple[bool, str]:
-    """Whether this host has a hook, and the reason if it does not."""
-    if hook is None or hook in ("pipeline", "start"):
-        return hook is not None, ""
-    kind, _, name = hook.partition(":")
+def event_state(event: Event) -> tuple[bool, str]:
+    """Whether this host has the hook of an event, and the reason if it does not."""
+    if event.hook is None or event.hook in ("pipeline", "start"):
+        return event.hook is not None, event.missing
+    kind, _, name = event.hook.partition(":")
     if kind in (HOOK, CHECK):
-        lack = _hook_lack(name) if kind == HOOK else _table_lack(name)
+        lack = event_lack(event)
         return not lack, lack
     try:
         there = has_raw_tracepoint(_kernel_btf(), name)

@@ -19,7 +19,7 @@ from headrace.bpf import layout
 from headrace.bpf.host import cgroups
 from headrace.bpf.tables.catalogue import LOSS, Event, catalogue
 from headrace.pipeline.host.causes import COMPAT_CALLS, CONTAINER, GROUP
-from headrace.pipeline.host.features import Finding, event_lack, hook_state
+from headrace.pipeline.host.features import Finding, event_lack, event_state
 
 NAME = "live"
 EXISTING = "existing_container"
@@ -74,7 +74,7 @@ class Proof(msgspec.Struct, frozen=True):
 def claimed(refused: frozenset[str]) -> list[Event]:
     """The events that this host supports, except those whose programs the kernel has refused."""
     known = (event for event in catalogue().by_id.values() if event.hook is not None and not event_lack(event))
-    return [event for event in known if event.name not in refused and hook_state(event.hook)[0]]
+    return [event for event in known if event.name not in refused and event_state(event)[0]]
 
 
 def prove(refused: frozenset[str]) -> Proof:

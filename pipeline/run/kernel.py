@@ -85,6 +85,7 @@ class Kernel:
             tests=tests,
             retval=selection.retval,
             boot_epoch_ns=boot_ns,
+            checks=settings.kernel_checks,
         )
         self.programs = loader.Programs(wanted, btf, Path(settings.cache) if settings.cache else None, whole)
         self._wanted = wanted
@@ -129,8 +130,8 @@ class Kernel:
     def tell_refused(self) -> None:
         """Log a warning for each program that the kernel refused to load or attach. Call it after attaching."""
         for function, reason in self.programs.refused.items():
-            events = ", ".join(self._wanted.raised_by(function))
-            logger("supervisor").warning("supervisor.program_refused", program=function, events=events, reason=reason)
+            lost = ", ".join(self._wanted.lost_without(function))
+            logger("supervisor").warning("supervisor.program_refused", program=function, events=lost, reason=reason)
 
     def follow_clock(self) -> None:
         """Pass the wall clock offset to the programs, which need it for the times of containers."""

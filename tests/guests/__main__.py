@@ -51,7 +51,7 @@ timeout 600 .venv/bin/headrace run -e getppid -s comm=python3 -o none --ledger /
     done; wait'
 echo flood $? >>/mnt/statuses
 timeout 900 .venv/bin/python -m pytest -q -p no:cacheprovider tests/kernel/test_hooks.py \\
-    tests/kernel/test_integrity.py >/mnt/hooks 2>&1
+    tests/kernel/test_checks.py tests/kernel/test_integrity.py >/mnt/hooks 2>&1
 echo hooks $? >>/mnt/statuses
 """
 TESTS = f"""

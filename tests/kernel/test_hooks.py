@@ -11,7 +11,7 @@ import pytest
 
 from headrace.bpf.host.btf import Btf
 from headrace.bpf.load import loader
-from headrace.bpf.programs import scope, source
+from headrace.bpf.programs import hooks, scope, source
 from headrace.bpf.syscall import KPROBES
 from headrace.bpf.tables.catalogue import HOOK, catalogue
 from headrace.pipeline.host.features import event_lack
@@ -48,7 +48,7 @@ except OSError:
 def test_every_hook_has_a_program_that_loads() -> None:
     """The kernel checks a program whether or not it has the function."""
     btf = Btf.of_kernel()
-    hooked = source.hooked(HOOKED, btf)
+    hooked = hooks.hooked(HOOKED, btf)
     defined = set(loader.offsets.resolve(btf, "x86_64"))
     there = [
         event

@@ -126,7 +126,8 @@ class JsonStyle:
     def event(self, event: Event, flags: int, marks: RowMarks, retval: int, arguments: int) -> str:
         syscall = event.name if event.is_syscall and self._detect else ""
         parts = [
-            f',"eventId":"{event.id}","eventName":"{event.name}","matchedPolicies":[]'
+            f',"eventId":"{event.id}","eventName":"{event.name}"'
+            f',"source":"{event.source(bool(flags & HEAD_ENTRY), retval)}","matchedPolicies":[]'
             f',"argsNum":{arguments},"returnValue":{_result(flags, retval)}'
         ]
         error = None if flags & HEAD_NOT_RUN else error_name(retval)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from headrace.bpf.tables.catalogue import SYS_ENTER
+from headrace.bpf.tables.catalogue import SYS_ENTER, Event
 from headrace.pipeline.command import cli, listing
 from headrace.pipeline.process import logs
 
@@ -14,11 +14,11 @@ LACKING = "not in this kernel"
 
 @pytest.fixture
 def without_entries(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hook_state(hook: str | None) -> tuple[bool, str]:
-        lacks = hook == SYS_ENTER
+    def event_state(event: Event) -> tuple[bool, str]:
+        lacks = event.hook in (None, SYS_ENTER)
         return not lacks, LACKING if lacks else ""
 
-    monkeypatch.setattr(listing, "hook_state", hook_state)
+    monkeypatch.setattr(listing, "event_state", event_state)
 
 
 def listed(*arguments: str) -> list[str]:
