@@ -82,7 +82,7 @@ class Event:
         kind = (self.hook or "").partition(":")[0]
         if self.is_check and is_entry:
             return KPROBE
-        if self.programs and (kind != TRACEPOINT or retval < 0):
+        if self.programs and (self.hook == SYS_EXIT or retval < 0):
             return SYSCALL_EXIT
         return SOURCE_NAMES.get(kind, kind)
 
