@@ -72,6 +72,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     exec_hash: bool = False
     exec_hash_remote: bool = False
     capture_bytes: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
+    capture: tuple[str, ...] = ()
+    """Artifacts to keep (config/capture.py)."""
+    capture_dir: str = ""
+    capture_limit_mb: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] = 1024
     record: str = ""
     ledger: str = ""
     containers: bool = False

@@ -161,8 +161,9 @@ class Core:
         if ripe < len(rows):
             self._pending = rows.select(slice(ripe, None)).compact()
             rows = rows.select(slice(0, ripe))
+        batch.ripe = rows
         if self._detect is not None:
-            batch.ripe, batch.matches = rows, self._detect(rows, self.contexts, self.tree)
+            batch.matches = self._detect(rows, self.contexts, self.tree)
             if self._shared is not None and rows.foreign.any():
                 rows = rows.select(~rows.foreign)
         if self._keep is not None and len(rows):

@@ -23,6 +23,7 @@ import numpy as np
 
 from headrace.bpf.tables.catalogue import LOSS, catalogue
 from headrace.config.rules import RuleError
+from headrace.pipeline.capture.requests import ArtifactCounters, CaptureClient
 from headrace.pipeline.containers import enrichment
 from headrace.pipeline.containers.hashes import HashClient
 from headrace.pipeline.process.logs import logger
@@ -37,11 +38,13 @@ from headrace.pipeline.transport.clock import CpuClock, boottime_ns
 from headrace.pipeline.transport.gaps import GapReader
 from headrace.pipeline.transport.intake import Intake
 from headrace.pipeline.transport.offsets import OffsetReader
+from headrace.pipeline.transport.shm import Segment
 from headrace.workers.attempts import Attempts
 from headrace.workers.conditions.filters import Predicates
 from headrace.workers.core import Core, TurnBatch
 from headrace.workers.counters import count
 from headrace.workers.emit import Emitter
+from headrace.workers.enrich.artifacts import Artifacts
 from headrace.workers.enrich.containers import nobody
 from headrace.workers.enrich.executables import Executables
 from headrace.workers.enrich.users import fix_users
@@ -79,6 +82,7 @@ class Worker:
         self.renders = plan.renders
         self._current = self._signatures(facts) if plan.detects else None
         self._executables = Executables(catalogue(), HashClient(plan)) if plan.hashes else None
+        self._artifacts = _artifacts(plan, index)
         waits = self.renders if self._containers else []
         named = unasked if self._containers is None else self._containers.named
         self._holds = {n: Hold(ms, self._describe, named=named) for n, (_, _, ms) in enumerate(waits) if ms}
@@ -179,6 +183,8 @@ class Worker:
                 self._current.detector.forget_who()
         batch = self.core.advance(watermark_ns)
         self._turn.begin(batch.rows)
+        if self._artifacts is not None:
+            self._artifacts.take(batch.ripe, self.core.contexts)
         if self._executables is not None:
             self._executables.prepare(batch.rows, self.core.contexts)
         self._emitter.emit(batch, self._current.detector if self._current else None)
@@ -216,6 +222,15 @@ class Worker:
                 if self._switch_to_latest():
                     self.journal.commit()
                 self.plan.bells[self.index].wait(WAIT_MS)
+
+
+def _artifacts(plan: Plan, index: int) -> Artifacts | None:
+    if plan.capture is None:
+        return None
+    assert plan.capture_requests is not None
+    counters = ArtifactCounters(Segment(name=plan.captured), plan.workers)
+    client = CaptureClient(plan.capture_requests, counters, index)
+    return Artifacts(catalogue(), plan.capture, client, plan.boot_epoch_ns)
 
 
 def run(plan: Plan, index: int) -> None:

@@ -17,9 +17,10 @@ from headrace import __version__
 from headrace.bpf.load.loader import LoadError
 from headrace.bpf.programs.scope import ScopeError
 from headrace.bpf.tables.catalogue import UnknownName, catalogue
-from headrace.config import filters, outputs, runtimes, settings
+from headrace.config import capture, filters, outputs, runtimes, settings
 from headrace.config.settings import SettingsError
 from headrace.config.tuning import TuningError
+from headrace.pipeline.capture.store import StoreError
 from headrace.pipeline.command.analyze import analyze
 from headrace.pipeline.command.explain import explain
 from headrace.pipeline.command.groups import CLOSED, Suggesting
@@ -95,6 +96,7 @@ def _resolve(
             remedy = "send one of them elsewhere, as with --findings table:/dev/stderr"
             raise outputs.OutputError(f"events and findings would both go to standard output: {remedy}")
         _check_files(resolved, (*out.sinks, *findings_to), recording)
+        captured = _capture(resolved, recording)
         if recording and out.switches.get("exec_hash"):
             raise outputs.OutputError("option:exec-hash: files are hashed on the host that runs them, not in a replay")
     except (SettingsError, outputs.OutputError, filters.FilterError, UnknownName, TuningError) as error:
@@ -114,10 +116,21 @@ def _resolve(
         command,
         ready_fd,
         endpoints=asked,
+        capture=captured,
         fold_s=resolved.fold_s,
         hidden=hidden,
         read_rules=functools.partial(detection.ruleset, resolved),
     )
+
+
+def _capture(resolved: settings.Settings, recording: Path | None) -> capture.Capture | None:
+    """The artifacts to keep. Raises SettingsError."""
+    found = capture.parse(resolved.capture)
+    if found and recording:
+        raise SettingsError("--capture: artifacts are on the host that was recorded, not in a replay")
+    if found and not resolved.capture_dir:
+        raise SettingsError("--capture: needs a directory for the artifacts: --capture-dir DIR")
+    return found
 
 
 def _check_files(resolved: settings.Settings, sinks: Sequence[outputs.Output], recording: Path | None) -> None:
@@ -190,7 +203,9 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, qui
     """
     flags["events"] = _joined(flags["events"])
     flags["scope"] = list(flags["scope"]) or None
-    _listed(flags, "output", "findings", "signatures", "sigma", "rules", "exclude", "crs", "container_labels")
+    _listed(
+        flags, "output", "findings", "signatures", "sigma", "rules", "exclude", "crs", "container_labels", "capture"
+    )
     request = _resolve(config, flags, command, _check_ready_fd(ready_fd))
     logs.configure(request.settings.log_level)
     asked = request.settings.events
@@ -201,7 +216,7 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, qui
         outcome = app.live(request)
     except (ScopeError, CurveError) as error:
         raise Failure(str(error), EX_USAGE) from error
-    except SinkError as error:
+    except (SinkError, StoreError) as error:
         raise Failure(str(error), EX_IOERR) from error
     except PipelineFailed as error:
         raise Failure(str(error), error.status) from error

@@ -153,6 +153,14 @@ trace_options = _all_of(
             "--capture-bytes", type=int, metavar="N", help="Capture the first N bytes of data read and written."
         ),
         click.option(
+            "--capture",
+            multiple=True,
+            metavar="KIND",
+            help="Keep artifacts: exec, write, write=GLOB, write.type=elf, module, bpf, mem. Repeatable.",
+        ),
+        click.option("--capture-dir", metavar="DIR", help="Directory for artifacts."),
+        click.option("--capture-limit-mb", type=int, metavar="MB", help="Limit of that directory. Default: 1024."),
+        click.option(
             "--kernel-checks",
             type=click.Choice(CHECKS),
             help="What kprobes on security checks report: nothing; what no call does, such as files of io_uring or "

@@ -26,18 +26,16 @@ import os
 import select
 import stat
 import struct
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
-from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
 
 from headrace.bpf.host.mounts import mount_of, mounts, open_beneath
 from headrace.pipeline.process import privilege
+from headrace.pipeline.process.patient import Patient
 from headrace.pipeline.process.plan import Plan, attach_control
 from headrace.pipeline.transport.doorbell import InheritedFd, Questions
 from headrace.pipeline.transport.shm import Array, Segment
@@ -55,9 +53,8 @@ GONE, CHANGED, TOO_LARGE, NOT_READ, SERVED, TOO_SLOW = REASONS
 POLL_MS, BUSY_S = 100, 0.02
 DEADLINE_S = 10.0
 """Deadline for one file. A file of MAX_FILE_BYTES bytes takes about two seconds from the page cache."""
-MAX_STUCK, MAX_WAITING = 8, 4096
-"""MAX_STUCK: number of abandoned threads at which the hasher stops reading files. MAX_WAITING: maximum number of queued
-requests."""
+MAX_WAITING = 4096
+"""Maximum number of queued requests."""
 
 
 class Key(NamedTuple):
@@ -146,23 +143,30 @@ class HashClient:
         self._questions.ask(request.key, request.packed())
 
 
-def _named(request: HashRequest, remote: bool) -> Iterator[int]:
-    """Yield O_PATH descriptors of candidates for the file. Does not access the files themselves."""
+def candidates(pid: int, path: bytes, remote: bool) -> Iterator[int]:
+    """Yield O_PATH descriptors of candidates for a file of a process. Does not access the files themselves."""
     with contextlib.suppress(OSError):
-        yield os.open(f"/proc/{request.pid}/exe", os.O_PATH | os.O_CLOEXEC)
-    for root, pid in ((f"/proc/{request.pid}/root", request.pid), ("/", "self")):
+        yield os.open(f"/proc/{pid}/exe", os.O_PATH | os.O_CLOEXEC)
+    for root, whose in ((f"/proc/{pid}/root", pid), ("/", "self")):
         # skip paths through a served mount: resolving them may hang
-        if b"\0" in request.path or (not remote and any(m.is_served and m.is_above(request.path) for m in mounts(pid))):
+        if b"\0" in path or (not remote and any(m.is_served and m.is_above(path) for m in mounts(whose))):
             continue
         with contextlib.suppress(OSError):
             at = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                yield open_beneath(at, request.path)
+                yield open_beneath(at, path)
             finally:
                 os.close(at)
 
 
-def _is(fd: int, key: Key) -> bool:
+def is_served(device: int, pid: int) -> bool:
+    """Whether user space or another host serves the file system with this device number."""
+    seen = (mount for whose in (pid, "self") for mount in mounts(whose))
+    return any(mount.is_served and mount.device == device for mount in seen)
+
+
+def is_file(fd: int, key: Key) -> bool:
+    """Whether an open file is the regular file with this inode and ctime."""
     found = os.fstat(fd)
     return stat.S_ISREG(found.st_mode) and (found.st_ino, found.st_ctime_ns) == key[1:]
 
@@ -175,19 +179,19 @@ def _digest(fd: int, key: Key) -> tuple[int, bytes]:
             digest = hashlib.file_digest(file, "sha256").digest()
     except OSError:
         return NOT_READ, bytes(32)
-    return (KNOWN, digest) if _is(fd, key) else (CHANGED, bytes(32))
+    return (KNOWN, digest) if is_file(fd, key) else (CHANGED, bytes(32))
 
 
 def digest_of(request: HashRequest, remote: bool = False) -> tuple[int, bytes]:
     """(state, SHA-256) of a requested file. `remote`: also hash files served by user space or another host."""
-    seen = (mount for pid in (request.pid, "self") for mount in mounts(pid))
-    if not remote and any(mount.is_served and mount.device == request.key.device for mount in seen):
+    key, pid = request.key, request.pid
+    if not remote and is_served(key.device, pid):
         return SERVED, bytes(32)
-    for fd in _named(request, remote):
+    for fd in candidates(pid, request.path, remote):
         try:
-            mount = mount_of(fd, request.pid)
-            if mount and mount.device == request.key.device and _is(fd, request.key):
-                return _digest(fd, request.key)
+            mount = mount_of(fd, pid)
+            if mount and mount.device == key.device and is_file(fd, key):
+                return _digest(fd, key)
         finally:
             os.close(fd)
     return GONE, bytes(32)
@@ -206,24 +210,14 @@ def requests(fd: int) -> Iterator[HashRequest]:
         yield HashRequest(Key(device, inode, ctime_ns), pid, os.read(fd, length) if length else b"")
 
 
-class Reading(NamedTuple):
-    """A file that a thread is reading."""
-
-    request: HashRequest
-    until: float
-    answer: SimpleQueue[tuple[int, bytes]]
-
-
 class Hasher:
     """Handles requests, one file at a time. A read that hangs delays the next request by at most DEADLINE_S."""
 
     def __init__(self, table: HashTable, read: Callable[[HashRequest], tuple[int, bytes]]) -> None:
         """`read` computes (state, digest) of a request, like digest_of()."""
-        self._table, self._read = table, read
+        self._table = table
         self._waiting: deque[HashRequest] = deque()
-        self._reading: Reading | None = None
-        self._stuck: list[threading.Thread] = []
-        self._thread: threading.Thread | None = None
+        self._reading = Patient(read, DEADLINE_S)
 
     def ask(self, request: HashRequest) -> None:
         """Queue a request unless its result is already in the table."""
@@ -235,37 +229,18 @@ class Hasher:
 
         Waits up to `wait_s` for the current read.
         """
-        reading = self._reading
-        if reading is not None:
-            try:
-                answer = reading.answer.get(timeout=max(wait_s, 0.0)) if wait_s else reading.answer.get_nowait()
-            except Empty:
-                if time.monotonic() < reading.until:
-                    return
-                answer = TOO_SLOW, bytes(32)
-                assert self._thread is not None
-                self._stuck.append(self._thread)
-            self._table.put(reading.request.key, *answer)
-            self._reading = None
-        while self._waiting and self._reading is None:
-            self._begin(self._waiting.popleft())
+        if ended := self._reading.ended(wait_s):
+            request, answer = ended
+            self._table.put(request.key, *(answer or (TOO_SLOW, bytes(32))))
+        while self._waiting and not self.is_busy:
+            request = self._waiting.popleft()
+            if self._table.get(request.key)[0] in (NONE, GONE) and not self._reading.begin(request):
+                self._table.put(request.key, TOO_SLOW)
 
     @property
     def is_busy(self) -> bool:
         """Whether a file is being read."""
-        return self._reading is not None
-
-    def _begin(self, request: HashRequest) -> None:
-        if self._table.get(request.key)[0] not in (NONE, GONE):
-            return
-        self._stuck = [thread for thread in self._stuck if thread.is_alive()]
-        if len(self._stuck) >= MAX_STUCK:
-            self._table.put(request.key, TOO_SLOW)
-        else:
-            answer: SimpleQueue[tuple[int, bytes]] = SimpleQueue()
-            self._reading = Reading(request, time.monotonic() + DEADLINE_S, answer)
-            self._thread = threading.Thread(target=lambda: answer.put(self._read(request)), daemon=True)
-            self._thread.start()
+        return self._reading.is_busy
 
 
 KEPT = (privilege.CAP_DAC_READ_SEARCH, privilege.CAP_SYS_PTRACE)

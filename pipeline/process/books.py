@@ -190,6 +190,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     """Counters of field values that signatures evaluated (VALUES in pipeline/process/plan.py)."""
     containers: dict[str, int] = msgspec.field(default_factory=dict)
     """Number of containers per state, COUNTERS (pipeline/containers/enrichment.py), and `gave_up`."""
+    artifacts: dict[str, int] = msgspec.field(default_factory=dict)
+    """Outcomes of requests for artifacts (pipeline/capture/requests.py). They are not part of the identity."""
     facts: dict[str, int] = msgspec.field(default_factory=dict)
     """Lifecycle records that no output requested, by outcome. They are not part of the identity."""
     by_cpu: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
@@ -245,6 +247,8 @@ class Ledger(msgspec.Struct, kw_only=True):
             lines.append("  findings: " + "  ".join(f"{name} {n}" for name, n in self.findings.items()))
         if self.containers:
             lines.append("  containers: " + "  ".join(f"{name} {n}" for name, n in self.containers.items() if n))
+        if self.artifacts:
+            lines.append("  artifacts: " + "  ".join(f"{name} {n}" for name, n in self.artifacts.items() if n))
         if self.restarts:
             lines.append("  restarted: " + "  ".join(f"{name} {n}" for name, n in self.restarts.items()))
         lines += [f"  {escaped(remark)}" for remark in self.remarks]

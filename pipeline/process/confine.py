@@ -1,7 +1,8 @@
 """Seccomp filters: the system calls that each kind of stage may make. All others fail with EPERM.
 
 Everything that a stage needs is open before the filter is installed: segments, rings, files, listening sockets. A stage
-cannot execute a program, inspect another process, open a file for writing, or change a file by name. Only the enricher
+cannot execute a program, inspect another process, open a file for writing, or change a file by name. Only the collector
+can create and rename files and take descriptors of other processes, for the artifacts that it keeps. Only the enricher
 can create sockets (AF_UNIX, to reach runtimes on this host). The nursery and the tracker, which are not stages, may
 make a few more calls.
 """
@@ -33,6 +34,7 @@ OF_KIND = {
     "recorder": ("fsync", "fdatasync"),
     "publisher": (*SOCKETS, "accept4", "accept", "ftruncate", "fsync"),
     "hasher": ("openat2",),
+    "collector": ("openat2", "renameat", "rename", "renameat2", "unlinkat", "pidfd_open", "pidfd_getfd"),
     "enricher": (*SOCKETS, "connect", "sendmmsg"),
     "nursery": (*SOCKETS, "accept4", "accept", "wait4", "waitid", "ftruncate", "fsync", "chdir"),
     "tracker": ("unlink",),
@@ -44,7 +46,7 @@ PRCTLS = (15, 16, 0x53564D41)
 """PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: they name threads and mappings."""
 IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. None of them can inject input into a terminal."""
-BPF_PROG_TEST_RUN = 10
+BPF_PROG_TEST_RUN, BPF_OBJ_GET_INFO_BY_FD = 10, 15
 
 
 @cache
@@ -109,6 +111,9 @@ def _conditional(kind: str, seccomp: Any) -> list[tuple[Any, ...]]:
     if kind in ("publisher", "nursery"):
         # ZeroMQ sets the policy that its threads already have
         found.append(("sched_setscheduler", has(1, os.SCHED_OTHER)))
+    if kind == "collector":
+        # it writes to its directory, and asks about BPF programs that it was given
+        found += [("openat",), ("bpf", has(0, BPF_OBJ_GET_INFO_BY_FD))]
     if kind == "reader":
         found.append(("bpf", has(0, BPF_PROG_TEST_RUN)))
     if kind == "enricher":

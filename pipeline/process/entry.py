@@ -34,7 +34,7 @@ def _failed(error: BaseException | None) -> None:
 def _segments(name: str, plan: Plan) -> tuple[str, ...]:
     """Names of the segments that a stage uses."""
     kind, _, number = name.partition("-")
-    tables = plan.hashes, plan.enrichment
+    tables = plan.hashes, plan.enrichment, plan.captured
     of_kind: dict[str, tuple[str, ...]] = {
         "reader": plan.rings,
         "publisher": plan.results,

@@ -17,6 +17,7 @@ import numpy as np
 
 from headrace.bpf.layout import EVENTS
 from headrace.bpf.tables.catalogue import Event
+from headrace.config.capture import Capture
 from headrace.config.filters import Condition
 from headrace.config.outputs import Output
 from headrace.config.rules import MAX_CODE
@@ -108,6 +109,12 @@ class Plan:
     """`enrichment`: segment of the container table (pipeline/containers/enrichment.py), "" if disabled.
     `enrichment_requests`: the pipe for requests."""
     enrichment_requests: InheritedFd | None = None
+    capture: Capture | None = None
+    """Artifacts to keep. `captured`: segment of the counters; `capture_requests`: the pipe for requests;
+    `capture_quota`: bytes that the directory may hold."""
+    captured: str = ""
+    capture_requests: InheritedFd | None = None
+    capture_quota: int = 0
     endpoints: tuple[Endpoint, ...] = ()
     container_labels: tuple[str, ...] = ()
     detects: bool = False

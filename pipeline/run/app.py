@@ -67,6 +67,8 @@ class LiveRun:
         self.command: Command | None = None
         self.kernel: Kernel | None = None
         self.status = 0
+        self._failed = False
+        """A stage has failed for good."""
         self._abandoned = False
         """The pipeline did not drain: events in flight are counted as dropped."""
         self._seeded = 0
@@ -180,7 +182,7 @@ class LiveRun:
                 self._if_hung_up()
                 self._answer()
         except PipelineFailed as failure:
-            self.status = failure.status
+            self.status, self._failed = failure.status, True
 
     def _if_hung_up(self) -> None:
         """Handle a pending SIGHUP: reopen outputs and reload signatures."""
@@ -231,10 +233,9 @@ class LiveRun:
         After a signal, or once a stage has failed for good, the stages have STOP_DEADLINE_S left: they may be waiting
         for the failed one. Then they are killed and the run counts as abandoned.
         """
-        failures: list[PipelineFailed] = []
 
         def hurry() -> bool:
-            return bool(failures or self.stopper.signals)
+            return bool(self._failed or self.stopper.signals)
 
         while True:
             try:
@@ -242,8 +243,7 @@ class LiveRun:
                 self._abandoned = self.pipeline.failed
                 return
             except PipelineFailed as failure:
-                failures.append(failure)
-                self.status = self.status or failure.status
+                self.status, self._failed = self.status or failure.status, True
             except TimeoutError as error:
                 logger("supervisor").error("supervisor.drain_abandoned", reason=str(error))
                 self.status, self._abandoned = self.status or EX_SOFTWARE, True

@@ -25,6 +25,7 @@ def live_pipeline(
         records=bool(settings.record),
         hashes=settings.exec_hash,
         endpoints=request.endpoints,
+        capture=request.capture,
     )
 
 

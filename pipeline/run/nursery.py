@@ -16,6 +16,7 @@ from headrace.pipeline.process import imports
 
 with imports.quick():
     from headrace.bpf.tables.catalogue import catalogue
+    from headrace.pipeline.capture import collector
     from headrace.pipeline.containers import enricher, hashes
     from headrace.pipeline.process import confine, privilege, signals
     from headrace.pipeline.process import entry as process
@@ -35,7 +36,7 @@ EAGER = (
     *"operator statistics textwrap urllib.parse posixpath shlex time calendar bisect heapq decimal _strptime".split(),
 )
 """Modules that stages may need later, when they can no longer read the folders of these modules."""
-STAGES = (enricher, hashes, process, publisher, reader, recording, replayer, worker)
+STAGES = (collector, enricher, hashes, process, publisher, reader, recording, replayer, worker)
 
 with imports.quick():
     for _name in EAGER:

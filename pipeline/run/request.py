@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from headrace.bpf.programs.early import AnyOf
 from headrace.bpf.tables.catalogue import Event, catalogue
 from headrace.config import filters
+from headrace.config.capture import Capture
 from headrace.config.outputs import Output, Outputs
 from headrace.config.rules import Rule
 from headrace.config.runtimes import Endpoint
@@ -36,6 +37,8 @@ class Request:
     ready_fd: int = -1
     endpoints: tuple[Endpoint, ...] = ()
     """Container runtimes to query."""
+    capture: Capture | None = None
+    """Artifacts to keep."""
     fold_s: int = 0
     hidden: tuple[str, ...] = ()
     read_rules: Callable[[], Ruleset] | None = None
@@ -48,17 +51,24 @@ class Request:
 
     def traced(self, lack: Lack) -> filters.Selection:
         """The selection to trace: the events of the outputs, and the events of signatures without conditions."""
-        needed = self.ruleset.events(catalogue(), lack)
+        needed = (*self.ruleset.events(catalogue(), lack), *self._captured(lack))
         return replace(self.selection.beside(needed), events=self.beside(self.ruleset, lack))
 
     def beside(self, ruleset: Ruleset, lack: Lack) -> tuple[Event, ...]:
         """The events of the outputs and of these signatures, ordered by id."""
-        events = {event.name: event for event in (*self.selection.events, *ruleset.events(catalogue(), lack))}
+        asked = *self.selection.events, *ruleset.events(catalogue(), lack), *self._captured(lack)
+        events = {event.name: event for event in asked}
         return tuple(sorted(events.values(), key=lambda e: e.id))
+
+    def _captured(self, lack: Lack) -> tuple[Event, ...]:
+        """The events that say which artifacts there are, as far as this host has them."""
+        named = (catalogue().by_name[name] for name in (self.capture.events if self.capture else ()))
+        return tuple(event for event in named if not lack(event))
 
     def early(self, traced: filters.Selection) -> list[filters.Condition]:
         """Conditions that the kernel may evaluate: those on events that no signature uses."""
         looked_at = {name for rule in self.ruleset.rules for name in rule.events}
+        looked_at |= set(self.capture.events) if self.capture else set()
         return [condition for condition in traced.conditions if condition.event.name not in looked_at]
 
     def narrowed(self, ruleset: Ruleset) -> tuple[AnyOf, ...]:
@@ -67,7 +77,8 @@ class Request:
         """
         if not self.findings or self.settings.record or self.settings.before_s:
             return ()
-        return narrowed(ruleset.rules, catalogue(), {event.name for event in self.selection.events})
+        asked = {event.name for event in self.selection.events}
+        return narrowed(ruleset.rules, catalogue(), asked | set(self.capture.events if self.capture else ()))
 
     def only(self, traced: filters.Selection) -> tuple[Event, ...] | None:
         """The events that outputs show, if these are fewer than the traced events; otherwise None."""

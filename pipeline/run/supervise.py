@@ -25,12 +25,12 @@ from multiprocessing import connection
 from typing import Any
 
 from headrace.bpf.tables.catalogue import Event
+from headrace.config.capture import Capture
 from headrace.config.filters import Condition
 from headrace.config.outputs import Output
 from headrace.config.rules import Rule
 from headrace.config.runtimes import Endpoint
 from headrace.config.settings import Settings
-from headrace.pipeline.containers import enricher, enrichment, hashes
 from headrace.pipeline.process.books import (
     Ledger,
     add_reader,
@@ -51,6 +51,7 @@ from headrace.pipeline.publish.reopen import Files
 from headrace.pipeline.publish.settling import settle
 from headrace.pipeline.publish.sinks import open_target
 from headrace.pipeline.publish.targets import make_room
+from headrace.pipeline.run.asides import Asides
 from headrace.pipeline.run.preload import modules_for
 from headrace.pipeline.run.stage import PipelineFailed, Stage, end_nursery, nursery_is_stopped, start_helpers
 from headrace.pipeline.run.watchdog import Watchdog
@@ -67,8 +68,6 @@ ASIDE_S = 1.0
 """Time that auxiliary stages (Stage.aside) have to end after all others have ended."""
 SIGNATURE_NS = 5 * 10**9
 """Time limit of a Python signature for the events of a turn."""
-ENRICHER_NICE = -10
-"""The enricher has little work, but container names are missing until it is done."""
 GIVE_UP = frozenset({64, 65, 74})
 
 
@@ -90,6 +89,8 @@ class Pipeline:
     """Container runtimes to query."""
     hashes: bool = False
     """Whether executables are hashed. Never in a replay, because the files are on the recorded host."""
+    capture: Capture | None = None
+    """Artifacts to keep. Never in a replay."""
     colour: bool = False
     columns: int = 0
     users: tuple[dict[int, str], bool] | None = None
@@ -109,7 +110,7 @@ class Pipeline:
         size = Control.bytes_for(workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
         remove_orphans()
         ring, result = Ring.bytes_for(self.settings.ring_bytes), Ring.bytes_for(self.settings.result_bytes)
-        tables = hashes.HashTable.size() * self.hashes + enrichment.ContainerTable.size() * bool(self.endpoints)
+        tables = Asides.room(self.hashes, bool(self.endpoints))
         require_room([size, rings * ring, workers * result, tables])
         control = self._segment(size)
         self.control = Control(control, workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
@@ -117,9 +118,7 @@ class Pipeline:
         if self.rules:
             self.generations.offer(self.rules)
         self.stages: list[Stage] = []
-        self._hash_pipe, self._ask_pipe = _pipe() if self.hashes else None, _pipe() if self.endpoints else None
-        segment = self._segment(enrichment.ContainerTable.size()) if self.endpoints else None
-        self.enrichment = enrichment.ContainerTable(segment) if segment else None
+        self._asides = Asides(self.settings, self._segment, self.hashes, self.endpoints, self.capture)
         self.plan = Plan(
             workers=workers,
             cpus=self.host.cpus,
@@ -144,11 +143,6 @@ class Pipeline:
             publisher=uuid.uuid4().hex[:12],
             hashes_remote=self.settings.exec_hash_remote,
             users=self.users,
-            hashes=self._segment(hashes.HashTable.size()).name if self.hashes else "",
-            hash_requests=self._hash_pipe[1] if self._hash_pipe else None,
-            enrichment=segment.name if segment else "",
-            enrichment_requests=self._ask_pipe[1] if self._ask_pipe else None,
-            endpoints=self.endpoints,
             container_labels=self.settings.container_labels,
             detects=bool(self.rules),
             hidden=self.hidden,
@@ -157,6 +151,7 @@ class Pipeline:
             secret=os.urandom(16) if self.rules and self.fold_s else b"",
             colour=self.colour,
             columns=self.columns,
+            **self._asides.plan,
         )
 
     def reopen_outputs(self) -> None:
@@ -199,14 +194,8 @@ class Pipeline:
             self._launch(Stage(f"worker-{i}", worker_process.run, (i,)))
         if recorder:
             self._launch(recorder)
-        if self._hash_pipe:
-            self._launch(
-                Stage("hasher", hashes.run, (self._hash_pipe[0],), kept=hashes.KEPT, prepare=hashes.prepare, aside=True)
-            )
-        if self._ask_pipe:
-            one = Stage("enricher", enricher.run, (self._ask_pipe[0],), kept=enricher.KEPT, prepare=enricher.prepare)
-            one.spare, one.aside, one.nice = True, True, ENRICHER_NICE
-            self._launch(one)
+        for stage in self._asides.stages():
+            self._launch(stage)
 
     def start_source(self, source: Stage) -> None:
         """Start the stage that feeds the rings: the reader or the replayer."""
@@ -334,9 +323,7 @@ class Pipeline:
             add_recording(ledger, self.control.reader.committed(), self.settings.record, found.written, uncertain)
         if self.rules:
             self.generations.add_to(ledger)
-        if self.enrichment:
-            ledger.containers = self.enrichment.states() | self.enrichment.counters()
-            ledger.containers["gave_up"] = sum(int(state["gave_up"][0]) for state in workers)
+        self._asides.add_to(ledger, workers)
         ledger.restarts = {s.name: s.restarts for s in self.stages if s.restarts}
         return ledger
 
@@ -381,11 +368,4 @@ class Pipeline:
         self._files.close()
         for listening in self._listening.values():
             listening.close()
-        for end in (*(self._hash_pipe or ()), *(self._ask_pipe or ())):
-            end.close()
-
-
-def _pipe() -> tuple[InheritedFd, InheritedFd]:
-    """(read end, write end) of a pipe. Both are non-blocking."""
-    ends = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    return InheritedFd(ends[0]), InheritedFd(ends[1])
+        self._asides.close()

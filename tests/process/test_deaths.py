@@ -74,6 +74,26 @@ def test_a_killed_nursery_takes_its_stages_along_and_all_are_started_again(
     assert ledger["by_event"]["getppid"]["produced"] == calls
 
 
+def test_a_worker_that_cannot_be_kept_ends_the_run_with_all_counted() -> None:
+    """Nothing happens in the traced process, so the worker makes no progress between its deaths."""
+    running = Running("--workers", "2", "-e", "getppid", "-o", "none", "--", "sleep", "60")
+    assert running.ready, running.end()
+    killed: set[int] = set()
+
+    def is_over() -> bool:
+        found = running.stages().get("worker-0")
+        if found and found not in killed:
+            killed.add(found)
+            os.kill(found, signal.SIGKILL)
+        return running.process.poll() is not None
+
+    wait_for(is_over, "the end of the run")
+    status, ledger, errors = running.end()
+    assert status != 0
+    assert "worker-0" in errors
+    assert ledger["restarts"]["worker-0"] == len(killed) - 1
+
+
 CLOSES = """
 import os
 for number in range(1000000, 1030000):

@@ -17,7 +17,6 @@ from headrace.pipeline.containers.hashes import (
     GONE,
     KNOWN,
     MAX_PATH_BYTES,
-    MAX_STUCK,
     NONE,
     PROBES,
     TOO_SLOW,
@@ -28,6 +27,7 @@ from headrace.pipeline.containers.hashes import (
     digest_of,
 )
 from headrace.pipeline.containers.hashes import requests as read_requests
+from headrace.pipeline.process.patient import MAX_STUCK
 from headrace.pipeline.transport.shm import Segment
 
 
