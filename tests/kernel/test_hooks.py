@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -123,17 +124,21 @@ MODULE = "dummy"
     bool(event_lack(catalogue().by_name["module_load"])) or not Path("/lib/modules").is_dir(),
     reason="this kernel has no modules",
 )
-def test_a_module_is_told_of_from_its_file_to_its_devices() -> None:
+def test_a_module_is_told_of_from_its_file_to_its_devices(tmp_path: Path) -> None:
     events = (
         "module_load,module_free,do_init_module,security_kernel_read_file,security_kernel_post_read_file,device_add"
     )
     subprocess.run(["modprobe", "-r", MODULE], check=False)
-    found = trace(["sh", "-c", f"modprobe {MODULE} numdummies=1 && modprobe -r {MODULE}"], "-e", events)
+    kept = ("--capture", "module", "--capture-dir", str(tmp_path / "kept"))
+    work = f"modprobe {MODULE} numdummies=1 && sleep 1 && modprobe -r {MODULE}"
+    found = trace(["sh", "-c", work], "-e", events, *kept)
     assert (found.status, found.ledger["balanced"]) == (0, True), found.errors
     # one that is compressed is unpacked by modprobe, and given to the kernel in memory
     if any(Path("/lib/modules").rglob(f"{MODULE}.ko")):
         read = next(each for each in of(found, "security_kernel_read_file") if f"/{MODULE}.ko" in each["pathname"])
         assert next(e["pathname"] for e in of(found, "security_kernel_post_read_file")) == read["pathname"]
+        content = Path(read["pathname"]).read_bytes()
+        assert (tmp_path / "kept" / "module" / hashlib.sha256(content).hexdigest()).read_bytes() == content
     assert [each["name"] for each in of(found, "module_load")] == [MODULE]
     assert [each["name"] for each in of(found, "module_free")] == [MODULE]
     (started,) = of(found, "do_init_module")
