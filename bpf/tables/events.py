@@ -175,9 +175,9 @@ file_modification | none:it takes what a function of the kernel returns, and kpr
     const char* file_path, dev_t dev, unsigned long inode, unsigned long old_ctime, unsigned long new_ctime
 bpf_attach | none:security_bpf and perf_event_open tell of the calls, not of what is attached where | int prog_type,
     const char* prog_name, u32 prog_id, u64[] prog_helpers, const char* symbol_name, u64 symbol_addr, int attach_type
-symbols_loaded | none:symbols would be read after the event from a file that may have changed | const char* library_path,
+symbols_loaded | none:symbols would be read later, from a file that may have changed | const char* library_path,
     const char*const* symbols, const char* sha256
-symbols_collision | none:symbols would be read after the event from a file that may have changed | const char* loaded_path,
+symbols_collision | none:symbols would be read later, from a file that may have changed | const char* loaded_path,
     const char* collision_path, const char*const* symbols
 suspicious_syscall_source | raw:sys_enter | int syscall@kernel, void* ip@kernel, const char* vma_type,
     void* vma_start@kernel, unsigned long vma_size@kernel, unsigned long vma_flags@kernel
@@ -187,8 +187,9 @@ hidden_kernel_module | check:modules | const char* address, const char* name, co
 ftrace_hook | check:enabled_functions | const char* symbol, const char* trampoline, const char* callback,
     off_t callback_offset@kernel, const char* callback_owner, const char* flags, unsigned long count@kernel
 zeroed_inodes | hook:filldir64 | const char* dirent_name
-print_mem_dump | none:the kernel's tables are compared and not copied, hooked_syscall and others say what differs | bytes bytes, void* address, u64 length,
-    u64 caller_context_id, const char* arch, const char* symbol_name, const char* symbol_owner
+print_mem_dump | none:tables are compared and not copied; hooked_syscall and others report what differs | bytes bytes,
+    void* address, u64 length, u64 caller_context_id, const char* arch, const char* symbol_name,
+    const char* symbol_owner
 """
 
 CALLS = """

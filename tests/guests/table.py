@@ -74,7 +74,8 @@ def _source(event: Event) -> str:
     if kind == HOOK:
         return "kprobe"
     if kind == "raw_tracepoint":
-        return "end of calls" if where == "sys_exit" and event.name != "sys_exit" else "tracepoint"
+        at_end = "end of calls, kprobe" if event.is_check else "end of calls"
+        return at_end if where == "sys_exit" and event.name != "sys_exit" else "tracepoint"
     return {"start": "at the start", "pipeline": "headrace", CHECK: "the kernel's tables"}.get(kind, kind)
 
 
