@@ -18,9 +18,12 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 
 from headrace.bpf.tables.catalogue import nearest
+from headrace.config import templates
+from headrace.config.templates import TemplateError
 
 FORMATS = {
     "table": "a table for people, on a terminal or in a file",
+    "story": "what a command does, in short: programs, files written, what failed, connections, exits",
     "json": "one JSON object a line (docs/schema.json)",
     "arrow": "an Arrow IPC stream (docs/reference/wire.md); needs the extra headrace[arrow]",
     "none": "nothing but the ledger",
@@ -34,7 +37,38 @@ FINDING_FORMATS = {
     "none": "nothing but the ledger",
     "zmq": "ZeroMQ publisher, topics finding/SEVERITY/ID/; the endpoint may be that of an output",
 }
+STORY = {
+    "sched_process_exec": ("ran", "argv"),
+    "sched_process_exit": ("ended", "exit_code"),
+    "security_file_open": ("wrote", "pathname"),
+    "security_socket_connect": ("connected", "remote_addr"),
+    **dict.fromkeys(("open", "openat", "openat2", "creat"), ("opened", "pathname")),
+}
+"""Events of a story: the verb, and the argument to show."""
+STORY_EVENTS = ",".join(
+    (
+        "sched_process_exec",
+        *("sched_process_exit.process_group_exit=1", "sched_process_exit.exit_code!=0"),
+        *("security_file_open.flags=O_WRONLY,O_RDWR", "security_file_open.pathname!=/dev/null,/dev/tty,/dev/pts/*"),
+        "security_socket_connect.remote_addr.family=AF_INET,AF_INET6",
+        *(
+            f"{call}{test}"
+            for call in ("open", "openat", "openat2", "creat")
+            for test in (".retval<0", ".pathname!=/dev/tty,/usr/*,/lib/*,/lib64/*,/etc/ld.so*,/*.so,/*.so.*")
+        ),
+    )
+)
+"""What a story is made of, as an expression of --events."""
+FORMAT = "lines:"
+"""What a specification begins with that is itself a template (`-p`)."""
+TEMPLATE = "template:"
+"""What the render of a sink begins with whose lines the user chose. The template follows (config/templates.py)."""
+FOR_PEOPLE = ("table", "story")
+"""Formats whose lines fit the terminal."""
 POLICIES = ("block", "drop")
+STDOUT, STDERR = "-", "/dev/stderr"
+"""Targets that are descriptors of headrace itself. They are not opened by name."""
+STANDARD = {STDOUT: 1, STDERR: 2}
 OPTIONS = {
     "policy": "block (wait, and lose at the ring) or drop (lose at this sink); default block, for zmq drop",
     "format": "for zmq: json, columns or arrow",
@@ -82,6 +116,8 @@ class Output:
     """File with the publisher's secret key; "" publishes unencrypted."""
     clients: str = ""
     """File with the public keys that may subscribe; "" allows any."""
+    count: int = 0
+    """Lines after which the output has enough; 0: no limit."""
 
     @property
     def name(self) -> str:
@@ -195,6 +231,7 @@ def parse(specs: Sequence[str]) -> Outputs:
     """
     switches: dict[str, bool] = {}
     plain: list[str] = []
+    templated: list[Output] = []
     formats: list[str] = []
     target = "-"
     for spec in specs:
@@ -207,16 +244,43 @@ def parse(specs: Sequence[str]) -> Outputs:
                 switches[setting] = on
         elif key == "format":
             formats.append("table" if value == "table-verbose" else value)
+        elif key in ("template", "lines") or spec.startswith("fields="):
+            templated.append(_templated(spec))
         elif key == "out-file":
             target = value
         else:
             plain.append(spec)
     plain += [f"{name}:{target}" if name != "none" else name for name in formats]
-    if not plain:
+    if not plain and not templated:
         plain = [f"table:{target}"]
-    sinks = tuple(_one(spec) for spec in plain)
+    sinks = (*(_one(spec) for spec in plain), *templated)
     check_distinct([(s.name, s.target) for s in sinks if s.target])
     return Outputs(sinks, switches)
+
+
+def _templated(spec: str) -> Output:
+    """`fields=LIST[:FILE]` and `template:FILE`, whose lines go to standard output. OutputError if it is wrong."""
+    target = STDOUT
+    try:
+        if spec.startswith("fields="):
+            names, _, place = spec.removeprefix("fields=").partition(":")
+            text, target = templates.of_fields(names), place or STDOUT
+        elif spec.startswith(FORMAT):
+            text = spec.removeprefix(FORMAT)
+        else:
+            with open(spec.removeprefix(TEMPLATE), encoding="utf-8") as file:
+                text = file.read(templates.MAX_CHARACTERS + 2)
+        return from_template(text, target)
+    except (TemplateError, UnicodeDecodeError) as error:
+        raise OutputError(f"output {spec!r}: {error}") from error
+    except OSError as error:
+        raise OutputError(f"output {spec!r}: {error.strerror}") from error
+
+
+def from_template(text: str, target: str = STDOUT) -> Output:
+    """A sink whose lines the template makes. Raises TemplateError."""
+    templates.parse(text)
+    return Output("template", target, TEMPLATE + text, POLICIES[0])
 
 
 def parse_findings(specs: Sequence[str]) -> tuple[Output, ...]:
@@ -231,11 +295,21 @@ def parse_findings(specs: Sequence[str]) -> tuple[Output, ...]:
     return tuple(found)
 
 
+def limited(sinks: Sequence[Output], count: int) -> tuple[Output, ...]:
+    """The sinks, where those that write lines have enough after `count` lines."""
+    lines = {"table", "story", "template", "json", "falco", "tracee", "none"}
+    return tuple(replace(sink, count=count) if sink.format in lines else sink for sink in sinks)
+
+
 def check_distinct(targets: Sequence[tuple[str, str]]) -> None:
-    """OutputError if two of the (name, destination) pairs are the same file under any path. Devices can be shared."""
+    """OutputError if two of the (name, destination) pairs are the same file under any path. Devices and standard error
+    can be shared.
+    """
     seen: dict[str, str] = {}
     for what, target in targets:
-        place = target if target == "-" or "://" in target else os.path.realpath(target)
+        if target == STDERR:
+            continue
+        place = target if target in STANDARD or "://" in target else os.path.realpath(target)
         if place.startswith("/dev/"):
             place = target
         if place in seen:

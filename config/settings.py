@@ -67,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     detect_syscall: bool = True
     exec_environment: bool = False
     relative_time: bool = False
+    verbose: bool = False
+    """Tables show all arguments of every event."""
     stack_addresses: bool = False
     fd_paths: bool = False
     exec_hash: bool = False

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headrace.config.outputs import FOR_PEOPLE
 from headrace.pipeline.process.logs import logger
-from headrace.pipeline.process.plan import ALL, LINES, Plan
+from headrace.pipeline.process.plan import ALL, Plan, is_lines
 from headrace.pipeline.transport.results import RESULT, Buffer, key_bytes, try_write
 from headrace.pipeline.transport.ring import Producer
 from headrace.pipeline.transport.shm import Array, Journal
@@ -26,9 +27,8 @@ from headrace.workers.hold import Hold
 from headrace.workers.records.rows import Rows, empty_rows
 from headrace.workers.target import Target
 from headrace.workers.turn import Turn
-from headrace.workers.views.choice import View, part_of, unsay
+from headrace.workers.views.choice import LINE_VIEWS, View, part_of, unsay
 from headrace.workers.views.columns import ColumnsView
-from headrace.workers.views.pieces import Lines
 from headrace.workers.views.table import fitted
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Emitter:
         if first and first == len(rows):
             return
         step = self._column_rows(rows) if name == "columns" else ROWS_PER_RECORD
-        starts = range(first, len(rows), step) or (range(1) if self._plan.keyed and name in LINES else ())
+        starts = range(first, len(rows), step) or (range(1) if self._plan.keyed and is_lines(name) else ())
         for start in starts:
             part = part_of(name, rows, slice(start, start + step)) if len(rows) > step or first else rows
             self._emit_part(target, batch, part, start + step >= len(rows) and not target.held)
@@ -163,9 +163,9 @@ class Emitter:
         if name == "columns" and self._hides:
             rows = rows.compact()
         view, ends = self._views[number], None
-        if isinstance(view, Lines):
+        if isinstance(view, LINE_VIEWS):
             lines, ends = view.render(rows, self._core.contexts)
-            if name == "table" and self._plan.columns:
+            if name in FOR_PEOPLE and self._plan.columns:
                 lines, ends = fitted(lines, ends, self._plan.columns)
             payload: list[Buffer] = [lines]
         elif not len(rows):

@@ -57,6 +57,7 @@ class _Options:
     stack_addresses: bool = False
     colour: bool = False
     columns: int = 0
+    verbose: bool = False
 
 
 class Recording:

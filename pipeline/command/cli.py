@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
-import fcntl
-import functools
-import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from headrace import __version__
 from headrace.bpf.load.loader import LoadError
 from headrace.bpf.programs.scope import ScopeError
-from headrace.bpf.tables.catalogue import UnknownName, catalogue
-from headrace.config import capture, filters, outputs, runtimes, settings
-from headrace.config.settings import SettingsError
-from headrace.config.tuning import TuningError
 from headrace.pipeline.capture.store import StoreError
 from headrace.pipeline.command.analyze import analyze
 from headrace.pipeline.command.explain import explain
-from headrace.pipeline.command.groups import CLOSED, Suggesting
+from headrace.pipeline.command.groups import Run, Suggesting
 from headrace.pipeline.command.keys import keys
 from headrace.pipeline.command.listing import check, list_
 from headrace.pipeline.command.options import output_options, trace_options
+from headrace.pipeline.command.resolve import Shown, check_ready_fd, resolve, split_pids
 from headrace.pipeline.command.signatures import signatures
-from headrace.pipeline.host.features import event_lack, findings
+from headrace.pipeline.host.features import findings
 from headrace.pipeline.process import logs
 from headrace.pipeline.process.failure import EX_DATAERR, EX_IOERR, EX_USAGE, Failure, say
 from headrace.pipeline.publish.curve import CurveError
 from headrace.pipeline.publish.sinks import SinkError
 from headrace.pipeline.run import app, live, reload
 from headrace.pipeline.run import replay as recorded
-from headrace.pipeline.run.request import Outcome, Request
+from headrace.pipeline.run.request import Outcome
 from headrace.pipeline.run.stage import PipelineFailed
-from headrace.pipeline.signatures import detection
 from headrace.pipeline.stages.recording import RecordingError
 from headrace.pipeline.transport.shm import NoSharedMemory, UnorderedMemory
-from headrace.workers.conditions.filters import check_words
-from headrace.workers.detect.rules.rulesets import Ruleset
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -62,99 +51,6 @@ def main() -> None:
       headrace list events openat                 describe an event and its arguments
       headrace check                              check what this host supports
     """
-
-
-def _resolve(
-    config: Path | None,
-    flags: dict[str, Any],
-    command: tuple[str, ...] = (),
-    ready_fd: int = -1,
-    recording: Path | None = None,
-) -> Request:
-    """Resolve settings, events, signatures and outputs into a request. Raises Failure on any error."""
-    try:
-        resolved = settings.resolve(config, flags)
-        quiet = detection.only_findings(resolved, recording is not None)
-        out = outputs.Outputs((), {}) if quiet else outputs.parse(resolved.output or ["table:-"])
-        if out.switches:
-            resolved = settings.resolve(config, flags | out.switches)
-        lack = event_lack if recording is None else filters.no_hook
-        selection = filters.Selection()
-        if not quiet:
-            selection = filters.parse([resolved.events or "default"], catalogue(), lack)
-        check_words(selection.conditions)
-        findings_to = detection.sinks(resolved, quiet)
-        ruleset = detection.ruleset(resolved) if findings_to else Ruleset()
-        unread = detection.unread(ruleset, resolved)
-        hidden = ("env",) if "exec_environment" in unread else ()
-        resolved = msgspec.structs.replace(resolved, **dict.fromkeys(unread, True))
-        asks = resolved.containers or (resolved.crs and flags.get("containers") is not False)
-        asked = runtimes.endpoints(resolved.crs) if asks else ()
-        if any(sink.enriched_ms for sink in out.sinks) and not asked:
-            raise outputs.OutputError("enriched=: there are no names to wait for without --containers")
-        if not resolved.findings and {s.target for s in out.sinks} & {s.target for s in findings_to}:
-            remedy = "send one of them elsewhere, as with --findings table:/dev/stderr"
-            raise outputs.OutputError(f"events and findings would both go to standard output: {remedy}")
-        _check_files(resolved, (*out.sinks, *findings_to), recording)
-        captured = _capture(resolved, recording)
-        if recording and out.switches.get("exec_hash"):
-            raise outputs.OutputError("option:exec-hash: files are hashed on the host that runs them, not in a replay")
-    except (SettingsError, outputs.OutputError, filters.FilterError, UnknownName, TuningError) as error:
-        raise Failure(str(error), EX_USAGE) from error
-    if not selection.events and not ruleset.events(catalogue(), lack):
-        raise Failure("no event is left to trace", EX_USAGE)
-    if 1 in CLOSED and (resolved.ledger == "-" or any(s.target == "-" for s in (*out.sinks, *findings_to))):
-        raise Failure("standard output is closed", EX_IOERR)
-    if sys.stdout.isatty() and any((s.format, s.target) == ("arrow", "-") for s in out.sinks):
-        raise Failure("output arrow:-: binary, and standard output is a terminal; redirect it", EX_USAGE)
-    return Request(
-        resolved,
-        selection,
-        out,
-        ruleset,
-        findings_to,
-        command,
-        ready_fd,
-        endpoints=asked,
-        capture=captured,
-        fold_s=resolved.fold_s,
-        hidden=hidden,
-        read_rules=functools.partial(detection.ruleset, resolved),
-    )
-
-
-def _capture(resolved: settings.Settings, recording: Path | None) -> capture.Capture | None:
-    """The artifacts to keep. Raises SettingsError."""
-    found = capture.parse(resolved.capture)
-    if found and recording:
-        raise SettingsError("--capture: artifacts are on the host that was recorded, not in a replay")
-    if found and not resolved.capture_dir:
-        raise SettingsError("--capture: needs a directory for the artifacts: --capture-dir DIR")
-    return found
-
-
-def _check_files(resolved: settings.Settings, sinks: Sequence[outputs.Output], recording: Path | None) -> None:
-    """Check that no file is written twice, or both written and read. Events and findings may share an endpoint."""
-    outputs.check_shared(sinks)
-    shared = {s.target for s in sinks if s.format == "zmq" and not s.of_findings}
-    found = [(s.name, s.target) for s in sinks if s.target and not (s.of_findings and s.target in shared)]
-    found += [(f"--record {resolved.record}", resolved.record)] if resolved.record else []
-    found += [(f"--ledger {resolved.ledger}", resolved.ledger)] if resolved.ledger not in ("", "-") else []
-    found += [(f"the recording {recording}", str(recording))] if recording else []
-    outputs.check_distinct(found)
-
-
-def _check_ready_fd(fd: int | None) -> int:
-    """Return a writable descriptor, or -1 if none was given. Raises Failure if it is not writable."""
-    if fd is None:
-        return -1
-    try:
-        writable = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
-    except (OSError, ValueError, OverflowError):
-        raise Failure(f"--ready-fd: {fd} is not an open descriptor", EX_USAGE) from None
-    if not writable:
-        raise Failure(f"--ready-fd: {fd} cannot be written", EX_USAGE)
-    return fd
 
 
 def _listed(flags: dict[str, Any], *names: str) -> None:
@@ -182,11 +78,20 @@ def _finish(outcome: Outcome, path: str = "", quiet: bool = False) -> None:
     raise SystemExit(status)
 
 
-@main.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@main.command(cls=Run, context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @output_options
 @trace_options
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG]...]")
-def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, quiet: bool, **flags: Any) -> None:
+def run(
+    config: Path | None,
+    command: tuple[str, ...],
+    ready_fd: int | None,
+    quiet: bool,
+    pids: tuple[str, ...],
+    count: int | None,
+    duration: float | None,
+    **flags: Any,
+) -> None:
     """Trace a command, running processes, or the host.
 
     With COMMAND, headrace runs it and traces its whole process tree until the last process ends; the exit
@@ -202,11 +107,11 @@ def run(config: Path | None, command: tuple[str, ...], ready_fd: int | None, qui
       headrace run --record web.hrc -s 'tree=4711'
     """
     flags["events"] = _joined(flags["events"])
-    flags["scope"] = list(flags["scope"]) or None
+    flags["scope"], flags["output"] = split_pids(pids, flags["scope"], flags["output"])
     _listed(
         flags, "output", "findings", "signatures", "sigma", "rules", "exclude", "crs", "container_labels", "capture"
     )
-    request = _resolve(config, flags, command, _check_ready_fd(ready_fd))
+    request = resolve(config, flags, command, check_ready_fd(ready_fd), shown=Shown(quiet, count or 0, duration or 0))
     logs.configure(request.settings.log_level)
     asked = request.settings.events
     if request.selection.skipped and asked not in ("", "default"):
@@ -244,7 +149,7 @@ def replay(config: Path | None, recording: Path, quiet: bool, **flags: Any) -> N
     """
     flags["events"] = _joined(flags["events"]) or "*"
     _listed(flags, "output", "findings", "signatures", "sigma", "rules", "exclude")
-    request = _resolve(config, flags, recording=recording)
+    request = resolve(config, flags, recording=recording)
     logs.configure(request.settings.log_level)
     try:
         outcome = recorded.replay(request, recording)

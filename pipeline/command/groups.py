@@ -80,6 +80,15 @@ class Suggesting(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class Run(click.Command):
+    """`run`. A `--` that nothing follows is an error: the whole host would be traced instead of a command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[-1] == "--":
+            raise Failure("nothing follows --: there is no command to trace", EX_USAGE)
+        return super().parse_args(ctx, args)
+
+
 def _use_btf(_context: click.Context, _option: click.Parameter, path: str | None) -> None:
     if path:
         os.environ[EXTERNAL] = path

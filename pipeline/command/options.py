@@ -11,6 +11,7 @@ import click
 from headrace.bpf.tables.catalogue import CHECKS
 from headrace.config.rules import SEVERITIES
 from headrace.pipeline.command.groups import btf_option
+from headrace.pipeline.command.resolve import Duration
 from headrace.pipeline.process import logs
 
 Decorator = Callable[[Any], Any]
@@ -100,7 +101,8 @@ output_options = _all_of(
         click.option("--workers", type=int, metavar="N", help="Number of worker processes (1 to 64)."),
         click.option("--ring-bytes", type=int, metavar="N", help="Size of each worker's ring buffer."),
         click.option("--ledger", metavar="FILE", help="Write the ledger to FILE as JSON when the run ends."),
-        click.option("-q", "--quiet", is_flag=True, help="Do not print the ledger when the run ends."),
+        click.option("-q", "--quiet", is_flag=True, help="Do not tell what the run does, and print no ledger."),
+        click.option("-v", "--verbose", is_flag=True, default=None, help="Tables show all arguments of every event."),
         click.option("--log-level", type=click.Choice(logs.LEVELS), help="Log level. Default: warning."),
         click.option(
             "-c", "--config", type=click.Path(path_type=Path), metavar="FILE", help="Read settings from a TOML file."
@@ -118,6 +120,23 @@ trace_options = _all_of(
             multiple=True,
             metavar="EXPR",
             help="Trace only what matches EXPR. Repeatable; all must match.",
+        ),
+        click.option(
+            "-p",
+            "--pid",
+            "pids",
+            multiple=True,
+            metavar="PID[,PID]|FORMAT",
+            help="Trace these processes. Or a format of lines: '%{time} %{comm} %{args.pathname}'.",
+        ),
+        click.option(
+            "--duration", type=Duration(), metavar="TIME", help="Stop after this time: seconds, or 500ms, 5m, 1h."
+        ),
+        click.option(
+            "--count",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Stop when each output has N lines (table, story, json, none).",
         ),
         btf_option,
         click.option("--record", metavar="FILE", help="Also record the run to FILE, for `headrace replay`."),

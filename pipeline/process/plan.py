@@ -19,7 +19,7 @@ from headrace.bpf.layout import EVENTS
 from headrace.bpf.tables.catalogue import Event
 from headrace.config.capture import Capture
 from headrace.config.filters import Condition
-from headrace.config.outputs import Output
+from headrace.config.outputs import TEMPLATE, Output
 from headrace.config.rules import MAX_CODE
 from headrace.config.runtimes import Endpoint
 from headrace.pipeline.process import books
@@ -56,7 +56,14 @@ READY_PUBLISHER, READY_READER, READY_WORKER = 0, 1, 2
 """Indices of `ready`. Worker i is READY_WORKER + i. The enricher, if there is one, follows the workers."""
 ALL = EVENTS
 """Index in `interest` of the topic for all events."""
-LINES = ("json", "table")
+LINES = ("json", "table", "story")
+
+
+def is_lines(render: str) -> bool:
+    """Whether a render produces lines of text."""
+    return render in LINES or render.startswith(TEMPLATE)
+
+
 """Formats whose lines from several workers can be merged."""
 
 
@@ -130,6 +137,8 @@ class Plan:
     colour: bool = False
     users: tuple[dict[int, str], bool] | None = None
     """User names of the recorded host by uid, and whether there may be others. None: look up names on this host."""
+    verbose: bool = False
+    """Whether tables show all arguments."""
     columns: int = 0
     """Width of the terminal for the table format; 0: do not truncate lines."""
 
@@ -162,7 +171,7 @@ class Control:
 
     def __init__(self, segment: Segment, workers: int, cpus: int, slots: int, rings: int, sinks: int) -> None:
         self._segment = segment  # the views do not keep it alive
-        self._flags = segment.array("<u8", 5, 0)
+        self._flags = segment.array("<u8", 6, 0)
         self.ready: Array = segment.array("u1", READY_BYTES, FLAGS_BYTES)
         self.interest: Array = segment.array("u1", EVENTS + 1, FLAGS_BYTES + READY_BYTES)
         at = (FLAGS_BYTES + READY_BYTES + EVENTS + 1 + 63) // 64 * 64
@@ -238,6 +247,15 @@ class Control:
         """Called by the publisher when a sink can no longer be written."""
         self._flags[2] |= np.uint64(is_pipe << index)
         self._flags[1] |= np.uint64(1 << index)
+
+    @property
+    def satisfied_sinks(self) -> int:
+        """Bit mask of sinks that have written as many lines as were asked for."""
+        return int(self._flags[5])
+
+    def satisfy_sink(self, index: int) -> None:
+        """Called by the publisher when a sink has enough."""
+        self._flags[5] |= np.uint64(1 << index)
 
     @property
     def latest_rules(self) -> int:

@@ -21,7 +21,15 @@ from functools import partial
 import numpy as np
 
 from headrace.pipeline.process.logs import logger
-from headrace.pipeline.process.plan import ALL, LINES, READY_PUBLISHER, Plan, attach_consumer, attach_control, render_of
+from headrace.pipeline.process.plan import (
+    ALL,
+    READY_PUBLISHER,
+    Plan,
+    attach_consumer,
+    attach_control,
+    is_lines,
+    render_of,
+)
 from headrace.pipeline.process.progress import Progress
 from headrace.pipeline.publish.curve import ServerKeys
 from headrace.pipeline.publish.folding import Folder, Stayed, topic
@@ -97,7 +105,7 @@ class Publisher:
         self._mergers = {
             i: Merger(self.state["finished"][:, i].tolist())
             for i, (name, is_topic, _) in enumerate(self.renders)
-            if plan.keyed and name in LINES and not is_topic
+            if plan.keyed and is_lines(name) and not is_topic
         }
         if plan.keyed and plan.detects:
             number = plan.finding_render
@@ -269,6 +277,8 @@ class Publisher:
             self.state["read"][i] = max(source.read, self._repeat_until[i])
         for i, sink in enumerate(self.sinks):
             sink.counts.store(self.state["sinks"][i])
+            if sink.has_enough:
+                self.control.satisfy_sink(i)
             if sink.broken and not self.control.closed_sinks & 1 << i:
                 self.control.close_sink(i, sink.broken == "EPIPE")
                 if sink.broken != "EPIPE":

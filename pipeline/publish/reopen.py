@@ -16,7 +16,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from headrace.config.outputs import Output
+from headrace.config.outputs import STANDARD, Output
 from headrace.pipeline.process.logs import logger
 from headrace.pipeline.publish.sinks import SinkError
 from headrace.pipeline.transport.doorbell import InheritedFd
@@ -69,7 +69,7 @@ class Files:
             if (
                 target is not None
                 and sink.format != "zmq"
-                and sink.target != "-"
+                and sink.target not in STANDARD
                 and stat.S_ISREG(os.fstat(target.fd).st_mode)
             ):
                 yield number, target

@@ -17,7 +17,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import msgspec
@@ -26,13 +26,13 @@ import zmq
 
 from headrace.bpf.layout import EVENTS
 from headrace.bpf.tables.catalogue import catalogue
-from headrace.config.outputs import Output
+from headrace.config.outputs import STANDARD, Output
 from headrace.pipeline.process.books import LINE
 from headrace.pipeline.process.plan import ALL
 from headrace.pipeline.process.progress import Progress
 from headrace.pipeline.publish.curve import ServerKeys
 from headrace.pipeline.publish.peers import Door, Subscriptions
-from headrace.pipeline.publish.targets import PIPE_BYTES, open_file, own_stdout, pipe_bytes
+from headrace.pipeline.publish.targets import PIPE_BYTES, open_file, own_standard, pipe_bytes
 from headrace.pipeline.transport.doorbell import InheritedFd
 from headrace.pipeline.transport.gather import Gather, wait_room
 from headrace.pipeline.transport.shm import Array
@@ -97,6 +97,10 @@ class Sink(Protocol):
     broken: str
     progress: Progress
 
+    @property
+    def has_enough(self) -> bool:
+        """Whether it has written as many lines as were asked for (Output.count). It counts others as filtered."""
+
     def try_offer(self, offer: Offer) -> bool:
         """Accept a batch. Returns False if it must be offered again later (policy `block`)."""
 
@@ -116,11 +120,19 @@ class NoneSink:
     broken: str = ""
     progress: Progress = field(default_factory=Progress)
 
+    @property
+    def has_enough(self) -> bool:
+        return 0 < self.output.count <= self.counts.written
+
     def try_offer(self, offer: Offer) -> bool:
         if offer.topic == ALL:
+            taken = offer.rows
+            if self.output.count:
+                taken = min(taken, self.output.count - self.counts.written)
             self.counts.offered += offer.rows
-            self.counts.written += offer.rows
-            self.progress.end(self.counts.written)
+            self.counts.written += taken
+            self.counts.filtered += offer.rows - taken
+            self.progress.end(self.counts.written, self.counts.filtered)
         offer.done()
         return True
 
@@ -133,9 +145,9 @@ class NoneSink:
 
 
 def open_target(target: str, what: str, truncate: bool = False) -> int:
-    """Open a file for appending ("-": standard output). Raises SinkError, with `what` in the message."""
-    if target == "-":
-        return own_stdout()
+    """Open a file for appending, or one of STANDARD. Raises SinkError, with `what` in the message."""
+    if target in STANDARD:
+        return own_standard(STANDARD[target])
     try:
         return open_file(target, truncate)
     except OSError as error:
@@ -154,13 +166,34 @@ class FileSink:
         self._out = 0
         self._queue: queue.Queue[Offer | int | None] = queue.Queue()
         """An int is a descriptor: the batches after it are written to that file."""
+        self._accepted = 0
+        """Lines that were accepted, if they are limited."""
         self._thread = threading.Thread(target=self._write_all, name=f"sink {output.name}")
         self._thread.start()
+
+    @property
+    def has_enough(self) -> bool:
+        return 0 < self.output.count <= self.counts.written
+
+    def _limited(self, offer: Offer) -> Offer:
+        """The lines of a batch that are still wanted. The others are counted as filtered."""
+        wanted = min(offer.rows, self.output.count - self._accepted)
+        self._accepted += wanted
+        if wanted == offer.rows:
+            return offer
+        self.counts.offered += offer.rows - wanted
+        self.counts.filtered += offer.rows - wanted
+        data = bytes(offer.gather.joined())
+        lines = data.split(b"\n", wanted)[:wanted]
+        kept = Gather.of(np.frombuffer(b"".join(line + b"\n" for line in lines), "u1"))
+        return replace(offer, gather=kept, rows=wanted)
 
     def try_offer(self, offer: Offer) -> bool:
         waiting = self._queue.qsize() >= BACKLOG_BATCHES
         if waiting and not self._drops and not self.broken:
             return False
+        if self.output.count:
+            offer = self._limited(offer)
         self.counts.offered += offer.rows
         size = offer.gather.size if self._drops else 0
         # a single batch may exceed BACKLOG_BYTES
@@ -252,6 +285,7 @@ class FileSink:
             counts.dropped = counts.offered - counts.written - counts.filtered
         else:
             counts.take_up()
+        self._accepted = counts.written
         self.progress.restart(self._fd)
         self._tell()
 
@@ -273,6 +307,8 @@ class ZmqSink:
 
     Message: topic | header (JSON) | payload. See docs/reference/wire.md.
     """
+
+    has_enough = False
 
     def __init__(
         self,

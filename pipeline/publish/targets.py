@@ -133,9 +133,11 @@ def pipe_bytes(fd: int) -> int:
     return 0
 
 
-def own_stdout() -> int:
-    """Duplicate standard output. A pipe is reopened: O_NONBLOCK must not affect other processes that share it."""
-    if stat.S_ISFIFO(os.fstat(1).st_mode):
+def own_standard(number: int) -> int:
+    """Duplicate standard output (1) or error (2). A pipe is reopened: O_NONBLOCK must not affect other processes that
+    share it.
+    """
+    if stat.S_ISFIFO(os.fstat(number).st_mode):
         with contextlib.suppress(OSError):
-            return os.open("/proc/self/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    return os.dup(1)
+            return os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.dup(number)

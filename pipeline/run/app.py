@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import signal
 import sys
+import time
 from collections.abc import Sequence
 from multiprocessing import connection
 
@@ -24,6 +26,7 @@ from headrace.bpf.programs import scope
 from headrace.bpf.programs.early import Test
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.config.filters import Condition
+from headrace.config.outputs import STDOUT
 from headrace.pipeline.host.features import event_lack, pid_namespace, time_namespace
 from headrace.pipeline.process import privilege
 from headrace.pipeline.process.books import Ledger
@@ -34,6 +37,7 @@ from headrace.pipeline.publish.targets import open_file
 from headrace.pipeline.run.assemble import live_pipeline
 from headrace.pipeline.run.kernel import Kernel
 from headrace.pipeline.run.live import Server
+from headrace.pipeline.run.narrate import Narrator
 from headrace.pipeline.run.reload import Reloader
 from headrace.pipeline.run.request import Outcome, Request, print_headers
 from headrace.pipeline.run.stage import EX_SOFTWARE, PipelineFailed, reader_stage, recorder_stage, sink_status
@@ -61,6 +65,8 @@ class LiveRun:
         self.span = scope.parse(settings.scope, boottime_ns(), bool(request.command))
         named = () if request.command else (*self.span.pids, *self.span.trees)
         self._watched = [_watch(pid) for pid in named]
+        self._narrator = Narrator(request, event_lack, request.narrates)
+        self._until = float("inf")
         self.stopper = Stopper()
         self._reloader: Reloader | None = None
         self._server = Server()
@@ -106,7 +112,9 @@ class LiveRun:
             self._start()
             self._attend()
             self._stop()
-            return Outcome(self.status, self._ledger())
+            ledger = self._ledger()
+            self._narrator.end(ledger)
+            return Outcome(self.status, ledger)
         finally:
             self.close()
 
@@ -116,11 +124,13 @@ class LiveRun:
         The stages start while the programs are compiled, which takes longest.
         """
         settings = self.request.settings
+        self._narrator.begin(self._traced.events)
         for namespace in (pid_namespace(), time_namespace()):
             if not namespace.ok:
                 raise loader.LoadError(f"{namespace.name}: {namespace.detail}", namespace.remedy)
         recorder = recorder_stage(settings.record, self._facts) if settings.record else None
         self.pipeline.start(recorder)
+        self._narrator.step("compiling and loading programs")
         self.kernel = kernel = self._load()
         programs = kernel.programs
         if self.request.rules:
@@ -132,10 +142,9 @@ class LiveRun:
         # do this before the command exists: the kernel attributes later children of headrace to headrace
         trees.seed_tree(programs, (os.getpid(),), loader.GROUP_OWN)
         if self.request.command:
-            self.command = Command(self.request.command)
+            self.command = Command(self.request.command, self._separates())
             programs.set_group(self.command.pid, loader.GROUP_TREE | loader.GROUP_ARMED)
             self._seeded += 1
-        print_headers(self.request, self.pipeline.columns)
         programs.attach()
         kernel.tell_refused()
         programs.enter_containers()
@@ -151,8 +160,20 @@ class LiveRun:
         if self.request.ready_fd >= 0:
             os.write(self.request.ready_fd, b"\n")
             os.close(self.request.ready_fd)
+        self._narrator.ready()
+        print_headers(self.request, self.pipeline.columns)
+        if self.request.duration_s:
+            self._until = time.monotonic() + self.request.duration_s
         if self.command:
             self.command.go()
+
+    def _separates(self) -> bool:
+        """Whether the command's standard output goes to standard error, because headrace writes to standard output.
+
+        On a terminal, both can share it.
+        """
+        targets = {sink.target for sink in self.request.sinks} | {self.request.settings.ledger}
+        return STDOUT in targets and not os.isatty(1)
 
     def _load(self) -> Kernel:
         """Load programs that filter by signatures and conditions. If the kernel refuses them, use fewer filters."""
@@ -175,7 +196,8 @@ class LiveRun:
                 wait = [self.stopper.fd, self.kernel.alarm.fd, *self._server.fds(), *self.pipeline.sentinels()]
                 wait += self._watched_fds()
                 draining = self.command is not None and self.command.ended
-                connection.wait(wait, TICK_S if draining else IDLE_TICK_S)
+                left_s = max(0.0, self._until - time.monotonic())
+                connection.wait(wait, min(TICK_S if draining else IDLE_TICK_S, left_s))
                 self.pipeline.attend()
                 self.kernel.follow_clock()
                 self.kernel.look_at_tables()
@@ -204,7 +226,12 @@ class LiveRun:
                 self.command.signal(self.stopper.signals[0])
                 connection.wait([self.command.pidfd], 1.0)
             return True
-        closed = self.pipeline.control.closed_sinks
+        if time.monotonic() > self._until:
+            if self.command and not self.command.ended:
+                self.command.signal(signal.SIGTERM)
+                connection.wait([self.command.pidfd], 1.0)
+            return True
+        closed = self.pipeline.control.closed_sinks | self.pipeline.control.satisfied_sinks
         if closed and closed == (1 << len(self.pipeline.sinks)) - 1:
             return True
         if self.command:

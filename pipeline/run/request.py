@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,7 +11,7 @@ from headrace.bpf.programs.early import AnyOf
 from headrace.bpf.tables.catalogue import Event, catalogue
 from headrace.config import filters
 from headrace.config.capture import Capture
-from headrace.config.outputs import Output, Outputs
+from headrace.config.outputs import FOR_PEOPLE, STANDARD, Output, Outputs
 from headrace.config.rules import Rule
 from headrace.config.runtimes import Endpoint
 from headrace.config.settings import Settings
@@ -22,6 +20,8 @@ from headrace.workers.conditions.narrowing import narrowed
 from headrace.workers.detect.findings import shapes
 from headrace.workers.detect.rules.rulesets import Lack, Ruleset
 from headrace.workers.views.table import header
+
+DEFAULT_COLUMNS = 80
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Request:
     findings: tuple[Output, ...] = ()
     command: tuple[str, ...] = ()
     ready_fd: int = -1
+    narrates: bool = False
+    """Whether to tell what the run does, on standard error."""
+    duration_s: float = 0
+    """Seconds after which the run ends; 0: no limit."""
     endpoints: tuple[Endpoint, ...] = ()
     """Container runtimes to query."""
     capture: Capture | None = None
@@ -99,25 +103,36 @@ class Outcome:
     ledger: Ledger
 
 
-def _to_terminal(sinks: Sequence[Output]) -> bool:
-    """Whether tables go only to standard output and that is a terminal."""
-    return sys.stdout.isatty() and {s.target for s in sinks if s.format == "table"} == {"-"}
+def _terminal(sinks: Sequence[Output]) -> int | None:
+    """The descriptor of the terminal that all tables go to; None if there is no such terminal."""
+    targets = {s.target for s in sinks if s.format in FOR_PEOPLE}
+    numbers = {STANDARD.get(target) for target in targets}
+    number = numbers.pop() if len(numbers) == 1 else None
+    return number if number is not None and os.isatty(number) else None
 
 
 def coloured(sinks: Sequence[Output]) -> bool:
     """Whether tables are coloured."""
-    return _to_terminal(sinks) and not os.environ.get("NO_COLOR")
+    return _terminal(sinks) is not None and not os.environ.get("NO_COLOR")
 
 
 def terminal_columns(sinks: Sequence[Output]) -> int:
     """Width of the terminal for tables; 0 if they do not go to a terminal."""
-    return shutil.get_terminal_size().columns if _to_terminal(sinks) else 0
+    number = _terminal(sinks)
+    if number is None:
+        return 0
+    with contextlib.suppress(OSError, ValueError):
+        return int(os.environ.get("COLUMNS", "")) or os.get_terminal_size(number).columns
+    with contextlib.suppress(OSError):
+        return os.get_terminal_size(number).columns
+    return DEFAULT_COLUMNS
 
 
 def print_headers(request: Request, columns: int) -> None:
-    """Print the header line of each table on standard output."""
+    """Print the header line of each table on standard output or error. A story and its findings need none."""
+    has_story = any(sink.format == "story" for sink in request.sinks)
     for sink in request.sinks:
-        if (sink.format, sink.target) == ("table", "-"):
+        if sink.format == "table" and sink.target in STANDARD and not has_story:
             line = shapes.header(columns) if sink.of_findings else header(columns)
             with contextlib.suppress(OSError):
-                os.write(1, (line + "\n").encode())
+                os.write(STANDARD[sink.target], (line + "\n").encode())

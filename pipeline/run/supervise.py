@@ -27,7 +27,7 @@ from typing import Any
 from headrace.bpf.tables.catalogue import Event
 from headrace.config.capture import Capture
 from headrace.config.filters import Condition
-from headrace.config.outputs import Output
+from headrace.config.outputs import STANDARD, Output
 from headrace.config.rules import Rule
 from headrace.config.runtimes import Endpoint
 from headrace.config.settings import Settings
@@ -151,6 +151,7 @@ class Pipeline:
             secret=os.urandom(16) if self.rules and self.fold_s else b"",
             colour=self.colour,
             columns=self.columns,
+            verbose=self.settings.verbose,
             **self._asides.plan,
         )
 
@@ -171,7 +172,7 @@ class Pipeline:
         if sink.format == "none":
             return None
         target = InheritedFd(open_target(sink.target, f"output {sink.name}", truncate))
-        if sink.target != "-" and stat.S_ISFIFO(os.fstat(target.fd).st_mode):
+        if sink.target not in STANDARD and stat.S_ISFIFO(os.fstat(target.fd).st_mode):
             os.set_blocking(target.fd, False)  # a blocking write does not report how much it has written so far
         make_room(target.fd)
         if sink.format == "arrow":

@@ -20,7 +20,8 @@ LAUNCH = Path(__file__).with_name("launch.py")
 class Command:
     """One command, started as a launcher that waits for go(). Raises PipelineFailed if the launcher does not start."""
 
-    def __init__(self, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], to_stderr: bool = False) -> None:
+        """`to_stderr`: its standard output is headrace's standard error."""
         path = shutil.which(argv[0]) or argv[0]
         ready, says_ready = os.pipe()
         waits, self._go = os.pipe()
@@ -35,7 +36,7 @@ class Command:
             path,
             *argv,
         ]
-        self._process = subprocess.Popen(launcher, pass_fds=(says_ready, waits))
+        self._process = subprocess.Popen(launcher, pass_fds=(says_ready, waits), stdout=2 if to_stderr else None)
         os.close(waits)
         os.close(says_ready)
         # the launcher's own exec is complete then and cannot be mistaken for the command's

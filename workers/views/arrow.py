@@ -8,7 +8,7 @@ Requires pyarrow, an optional dependency. Other modules import this one on deman
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -91,7 +91,10 @@ class ArrowStyle:
     def stack(self, addresses: bytes) -> str:
         return ""
 
-    def argument(self, argument: Argument, index: int, value: Value) -> str:
+    def order(self, event: Event) -> Sequence[int]:
+        return range(len(event.arguments))
+
+    def argument(self, event: Event, argument: Argument, position: int, value: Value) -> str:
         shown = value.shown
         if value.reason or shown is None:
             return NULL

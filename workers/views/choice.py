@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from headrace.bpf.tables.catalogue import Catalogue
+from headrace.config import templates
+from headrace.config.outputs import TEMPLATE
 from headrace.workers.enrich.containers import AccountNames, Describe, nobody
 from headrace.workers.enrich.executables import Executables
 from headrace.workers.enrich.tree import ProcessTree
@@ -16,14 +18,17 @@ from headrace.workers.views.json_lines import JsonStyle
 from headrace.workers.views.lineage import Lineages
 from headrace.workers.views.named import Named, unasked
 from headrace.workers.views.pieces import Lines
+from headrace.workers.views.story import StoryStyle
 from headrace.workers.views.style import HostFacts
 from headrace.workers.views.table import TableStyle
+from headrace.workers.views.template import TemplateLines
 
 if TYPE_CHECKING:
     from headrace.workers.views.arrow import ArrowView
 
 
-View: TypeAlias = "Lines | ColumnsView | ArrowView"
+View: TypeAlias = "Lines | TemplateLines | ColumnsView | ArrowView"
+LINE_VIEWS = (Lines, TemplateLines)
 
 
 class Options(Protocol):
@@ -41,6 +46,8 @@ class Options(Protocol):
     def colour(self) -> bool: ...
     @property
     def columns(self) -> int: ...
+    @property
+    def verbose(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -62,14 +69,15 @@ def view_of(name: str, sources: Sources, with_lineage: bool = True) -> View:
     options, catalogue, facts, tree = sources.options, sources.catalogue, sources.facts, sources.tree
     executables, describe, named = sources.executables, sources.describe, sources.named
     parse = options.parse_arguments
-    if name == "json":
+    if name == "json" or name.startswith(TEMPLATE):
         json = JsonStyle(
             facts, options.detect_syscall, tree.executable, options.stack_addresses, describe, sources.accounts
         )
-        lineages = Lineages(tree) if with_lineage else None
-        return Lines(catalogue, json, parse, executables, options.hidden, named, lineages)
-    if name == "table":
-        table = TableStyle(facts, options.colour, options.columns)
+        lineages = Lineages(tree) if with_lineage and name == "json" else None
+        lines = Lines(catalogue, json, parse, executables, options.hidden, named, lineages)
+        return lines if name == "json" else TemplateLines(templates.parse(name.removeprefix(TEMPLATE)), lines)
+    if name in ("table", "story"):
+        table = (StoryStyle if name == "story" else TableStyle)(facts, options.colour, options.columns, options.verbose)
         return Lines(catalogue, table, parse, executables, options.hidden, named)
     if name == "arrow":
         from headrace.workers.views.arrow import ArrowView  # optional dependency
@@ -81,13 +89,13 @@ def view_of(name: str, sources: Sources, with_lineage: bool = True) -> View:
 def forget_who(views: Iterable[View]) -> None:
     """Invalidate cached process identities after container information has changed."""
     for view in views:
-        if isinstance(view, Lines):
+        if isinstance(view, LINE_VIEWS):
             view.forget_who()
 
 
 def unsay(view: View) -> None:
     """Undo the last render: its lines are not written but rendered again."""
-    if isinstance(view, Lines):
+    if isinstance(view, LINE_VIEWS):
         view.unsay()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections import namedtuple
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -153,7 +153,10 @@ class JsonStyle:
         found = ",".join(map(str, np.frombuffer(addresses, "<u8", len(addresses) // 8).tolist()))
         return f',"stackAddresses":[{found}]}}\n' if found else ',"stackAddresses":null}\n'
 
-    def argument(self, argument: Argument, index: int, value: Value) -> str:
+    def order(self, event: Event) -> Sequence[int]:
+        return range(len(event.arguments))
+
+    def argument(self, event: Event, argument: Argument, position: int, value: Value) -> str:
         shown, lossy = _plain(value.shown)
         kind = "string" if value.raw is not None and isinstance(shown, str) else argument.type
         parts: dict[str, object] = {"name": argument.name, "type": kind, "value": shown}
@@ -170,7 +173,7 @@ class JsonStyle:
             exact = value.shown if isinstance(value.shown, bytes) else b"\0".join(value.shown)  # type: ignore[arg-type]
         if exact is not None:
             parts["base64"] = base64.b64encode(exact).decode()
-        return ("," if index else "") + encode(parts)
+        return ("," if position else "") + encode(parts)
 
 
 def _context(c: Any) -> str:

@@ -39,12 +39,15 @@ def unasked(name: bytes, runtime: bytes) -> RuntimeAnswer | None:
 class NamedPieces:
     """Pieces of one argument of one event (like ArgumentPieces of views/pieces.py)."""
 
-    def __init__(self, event: Event, index: int, style: Style, store: Store, last: bool, named: Named) -> None:
+    def __init__(
+        self, event: Event, index: int, style: Style, store: Store, position: int, last: bool, named: Named
+    ) -> None:
         ids, runtimes = event.index("container_id"), event.index("runtime")
         assert ids is not None
         assert runtimes is not None
-        self.argument, self.index = event.arguments[index], index
+        self.argument, self.index, self._event = event.arguments[index], index, event
         self._ids, self._runtimes = Texts(event, ids), Texts(event, runtimes)
+        self._position = position
         self._style, self._end, self._named = style, style.end if last else "", named
         self._pieces = Cache(store, self._piece)
 
@@ -64,4 +67,4 @@ class NamedPieces:
     def _piece(self, said: tuple[str, str]) -> str:
         value, reason = said
         shown = Value(None, reason=reason) if reason else Value(value.encode(), source=SOURCE)
-        return self._style.argument(self.argument, self.index, shown) + self._end
+        return self._style.argument(self._event, self.argument, self._position, shown) + self._end

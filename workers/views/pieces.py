@@ -82,17 +82,19 @@ class ArgumentPieces:
         parse: bool,
         syscalls: dict[int, str],
         store: Store,
+        position: int,
         last: bool,
         executables: Executables | None = None,
         hidden: bool = False,
         command: int | None = None,
     ) -> None:
-        """`hidden`: do not show the argument, which is in the record only for signatures; `command`: the value of the
+        """`position`: place of the argument in the line; `hidden`: do not show the
+        argument, which is in the record only for signatures; `command`: the value of the
         argument that decides the meaning of this one, if there is such an argument.
         """
         self.argument = argument = event.arguments[index]
         self._event, self.index = event, index
-        self._style, self._parse = style, parse
+        self._style, self._parse, self._position = style, parse, position
         self._end = style.end if last else ""
         self._compat = bool(flags & HEAD_COMPAT)
         self._command = command
@@ -117,6 +119,8 @@ class ArgumentPieces:
         example = SOME_ADDRESS if self._is_address else SOME_NUMBER
         around = self._piece(Value(example, source=self._source)).split(str(example))
         self._lead, self._tail = around[0], around[-1]
+        # a style may leave an argument out, or show its numbers as words
+        self._has_number = len(around) == 2
         self.numbers = Cache(store, self._number_piece)
         self.simple = Cache(store, self._simple_piece)
         self._others = Cache(store, self._other_piece)
@@ -135,7 +139,7 @@ class ArgumentPieces:
         return parser_of(event.name, self.argument.name, self.argument.type)
 
     def _piece(self, value: Value) -> str:
-        return self._style.argument(self.argument, self.index, value) + self._end
+        return self._style.argument(self._event, self.argument, self._position, value) + self._end
 
     def _number_piece(self, raw: int) -> str:
         kind = self.argument.type
@@ -146,6 +150,8 @@ class ArgumentPieces:
             return self._piece(Value(self._parser(raw), value, source=self._source))
         if kind == "bool":
             return self._piece(Value(bool(value), source=self._source))
+        if not self._has_number:
+            return self._piece(Value(value, source=self._source))
         shown = pointer(raw) if self._is_address else str(raw if is_pointer(kind) else value)
         return f"{self._lead}{shown}{self._tail}"
 
@@ -319,21 +325,21 @@ class Lines:
             flags, marks = (key >> 16) & 0xFF, RowMarks(bool(key >> 24 & 1), bool(key >> 25))
             style, syscalls = self._style, self._compat if flags & HEAD_COMPAT else self._native
             forms = {ROOT: flags & HEAD_OWN_ROOT, HASH: self._executables is not None}
-            shown = [i for i, a in enumerate(event.arguments) if forms.get(a.form, True)]
+            shown = [i for i in style.order(event) if forms.get(event.arguments[i].form, True)]
             end = "" if shown else style.end
 
             def result(retval: int) -> str:
                 return style.event(event, flags, marks, retval, len(shown)) + end
 
             pieces: list[RenderedPieces] = []
-            for i in shown:
+            for position, i in enumerate(shown):
                 last = i == shown[-1]
                 if event.arguments[i].form == NAMED:
-                    pieces.append(NamedPieces(event, i, style, self.store, last, self._named))
+                    pieces.append(NamedPieces(event, i, style, self.store, position, last, self._named))
                     continue
                 hashed = self._executables if event.arguments[i].form == HASH else None
                 hidden = event.arguments[i].name in self._hidden
-                about = event, i, flags, style, self._parse, syscalls, self.store, last, hashed, hidden
+                about = event, i, flags, style, self._parse, syscalls, self.store, position, last, hashed, hidden
                 decided = decides(event, event.arguments[i])[0] >= 0
                 pieces.append(
                     CommandedPieces(event, i, partial(ArgumentPieces, *about)) if decided else ArgumentPieces(*about)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -89,8 +90,11 @@ class Style(Protocol):
     def event(self, event: Event, flags: int, marks: RowMarks, retval: int, arguments: int) -> str:
         """Piece of an event and its result; `arguments` is the number of arguments that follow."""
 
-    def argument(self, argument: Argument, index: int, value: Value) -> str:
-        """Piece of one argument; `index` is its position, 0 for the first."""
+    def order(self, event: Event) -> Sequence[int]:
+        """The arguments to show, by index, in the order in which they are shown."""
+
+    def argument(self, event: Event, argument: Argument, position: int, value: Value) -> str:
+        """Piece of one argument of an event; `position` is its place in the line, 0 for the first."""
 
     def stack(self, addresses: bytes) -> str:
         """Piece of a stack of addresses, u64 each; b"" if there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,33 @@ from headrace.bpf.tables.reads import Argument
 from headrace.config.printable import CUT, quoted
 from headrace.workers.decode.flags import error_name
 from headrace.workers.decode.ignored import REASON
+from headrace.workers.enrich.users import user_name
 from headrace.workers.views.style import HostFacts, RowMarks, Value
 
 Array = np.ndarray[Any, Any]
-HEADER = f"{'TIME':<15} {'UID':>5} {'COMM':<15} {'PID':>7} {'TID':>7} {'EVENT':<20} {'RET':>10}  ARGS"
-NARROW_HEADER = f"{'TIME':<12} {'COMM':<15} {'PID':>7} {'EVENT':<17} {'RET':>7}  ARGS"
-NARROW = 120
-"""On a terminal with fewer columns, the table omits the user, the thread and the microseconds."""
+HEADER = f"{'TIME':<15} {'USER':<8} {'COMM':<15} {'PID':>7} {'TID':>7} {'EVENT':<20} {'RET':>10}  ARGS"
+NARROW_HEADER = f"{'TIME':<8} {'PID':>7} {'COMM':<10} {'EVENT':<12} ARGS"
+NARROW = 140
+"""On a terminal with fewer columns, a line has no user, no thread, no fractions of a second, and of results only
+errors. The first argument comes without its name.
+"""
 RED, DIM, RESET = "\x1b[31m", "\x1b[2m", "\x1b[0m"
 ESCAPE = re.compile(r"\x1b\[[0-9]*m")
 MAX_VALUE = 200
 """Maximum characters of one argument on a terminal. Files contain all of them."""
+FIRST = (
+    *("argv", "pathname", "path", "file_name", "file_path", "old_path", "linkpath", "oldname", "new_path", "target"),
+    *("newname", "remote_addr", "addr", "uservaddr", "umyaddr", "local_addr", "name", "symbol_name", "fd", "sockfd"),
+)
+"""Arguments that say most, in the order in which a line begins with them."""
+DETAILS = frozenset(
+    """dev inode ctime inode_mode stdin_type invoked_from_kernel interpreter_dev interpreter_inode interp cmdpath
+    interpreter_pathname prev_comm pwd start_time child_process_start_time parent_ns_tid parent_ns_pid child_ns_tid
+    child_ns_pid parent_tid""".split()
+)
+"""Arguments that are shown only with --verbose, except where the event has no others."""
+USUAL = {"dirfd": "AT_FDCWD", "dfd": "AT_FDCWD", "mode": 0, "flags": "0"}
+"""Values that are shown only with --verbose."""
 
 
 def shown(value: object) -> str:
@@ -73,31 +90,32 @@ def fitted(data: bytes, ends: Array, columns: int) -> tuple[bytes, Array]:
 class TableStyle:
     """Pieces of a table line, for a terminal of `columns` (0: a file, nothing is truncated)."""
 
-    def __init__(self, facts: HostFacts, colour: bool = False, columns: int = 0) -> None:
+    def __init__(self, facts: HostFacts, colour: bool = False, columns: int = 0, verbose: bool = False) -> None:
         self._facts, self._relative = facts, facts.relative_to_ns is not None
         self._colour = colour
-        self._columns = columns
+        self._columns, self._verbose = columns, verbose
         self._narrow = 0 < columns < NARROW
         self.end = "\n"
         self.stacks = False
 
     def time(self, time_ns: Array, flags: Array) -> Array:
-        """Time of day in UTC, or seconds since the start, in microseconds (milliseconds on a narrow terminal)."""
+        """Time of day in UTC, or seconds since the start, in microseconds (whole seconds on a narrow terminal)."""
         found = []
         for ns in self._facts.shown_ns(time_ns).view(np.int64).tolist():
             seconds, rest = divmod(ns, 10**9)
             whole = (
                 f"{seconds:>8}" if self._relative else f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%T}"
             )
-            found.append(f"{whole}." + (f"{rest // 10**6:03d} " if self._narrow else f"{rest // 1000:06d} "))
+            found.append(f"{whole} " if self._narrow else f"{whole}.{rest // 1000:06d} ")
         return np.array(found, "S")
 
     def who(self, context: Any, cpu: int) -> str:
         c = context
         comm = quoted(bytes(c["comm"]))
         if self._narrow:
-            return f"{comm:<15} {c['tgid']:>7} "
-        return f"{c['uid']:>5} {comm:<15} {c['tgid']:>7} {c['tid']:>7} "
+            return f"{c['tgid']:>7} {comm[:10]:<10} "
+        user = user_name(int(c["uid"]), c["container"]) or str(c["uid"])
+        return f"{quoted(user)[:8]:<8} {comm:<15} {c['tgid']:>7} {c['tid']:>7} "
 
     def forget_who(self) -> None:
         return
@@ -109,18 +127,31 @@ class TableStyle:
             result = f"-{error}"
         elif abs(retval) >= 10**9:
             result = hex(retval)
-        name, width = (17, 7) if self._narrow else (20, 10)
-        shown = f"{result:>{width}}"
+        shown = f"{result:>10}  "
+        if self._narrow:
+            shown = f"{result} " if error or flags & HEAD_NOT_RUN else ""
         if self._colour and error:
             shown = f"{RED}{shown}{RESET}"
-        return f"{event.name:<{name}} {shown}  " + ("(late) " if marks.late else "")
+        return f"{event.name:<{12 if self._narrow else 20}} {shown}" + ("(late) " if marks.late else "")
 
     def stack(self, addresses: bytes) -> str:
         return ""
 
-    def argument(self, argument: Argument, index: int, value: Value) -> str:
-        if index and value.reason == REASON:
+    def order(self, event: Event) -> Sequence[int]:
+        names = [argument.name for argument in event.arguments]
+        if self._verbose:
+            return range(len(names))
+        chosen = [i for i, name in enumerate(names) if not name.startswith("root_")] or list(range(len(names)))
+        if any(names[i] in FIRST for i in chosen):
+            chosen = [i for i in chosen if names[i] not in DETAILS]
+        rank = {name: number for number, name in enumerate(FIRST)}
+        return sorted(chosen, key=lambda i: (names[i] in USUAL, rank.get(names[i], len(rank)), i))
+
+    def argument(self, event: Event, argument: Argument, position: int, value: Value) -> str:
+        if position and value.reason == REASON:
             return ""  # most opens have an ignored mode
+        if position and not self._verbose and USUAL.get(argument.name, "") == value.shown:
+            return ""
         whole = value.shown
         if value.exact is not None and isinstance(whole, dict):
             whole = {**whole, "raw": value.exact.hex()}
@@ -128,4 +159,6 @@ class TableStyle:
         if self._columns and len(text) > MAX_VALUE:
             text = text[:MAX_VALUE] + CUT
         mark = CUT if value.cut else ""
-        return (", " if index else "") + f"{argument.name}={text}{mark}"
+        if self._narrow and not position and argument.name in FIRST:
+            return f"{text}{mark}"
+        return (", " if position else "") + f"{argument.name}={text}{mark}"

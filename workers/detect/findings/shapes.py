@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from headrace.config.printable import escaped, quoted
-from headrace.workers.views.table import shown
+from headrace.workers.views.table import NARROW, shown
 
 PRIORITIES = {"info": "Informational", "low": "Notice", "medium": "Warning", "high": "Error", "critical": "Critical"}
 SEVERITIES = tuple(PRIORITIES)
@@ -24,6 +24,7 @@ COLOURS = {"info": "\x1b[2m", "low": "\x1b[36m", "medium": "\x1b[33m", "high": "
 RESET = "\x1b[0m"
 FIRST_EVENT_ID = 6000
 HEADER = f"{'TIME':<15} {'SEVERITY':<8} {'SIGNATURE':<32} {'COMM':<15} {'PID':>7} {'CONTAINER':<12} WHAT"
+NARROW_HEADER = f"{'TIME':<8} {'SEVERITY':<8} {'SIGNATURE':<10} WHAT"
 SECOND_NS = 10**9
 
 
@@ -52,26 +53,42 @@ def shape(form: str, line: bytes, terminal: Terminal) -> bytes:
 
 def header(columns: int) -> str:
     """The header line of the table."""
-    return HEADER[:columns] if columns else HEADER
+    return NARROW_HEADER if 0 < columns < NARROW else HEADER
 
 
 def _moment(ns: int) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(ns // SECOND_NS, datetime.UTC)
 
 
-def _table(finding: dict[str, Any], terminal: Terminal) -> bytes:
-    ns, who = finding["timestamp"], finding["process"]
-    severity = finding["severity"]
-    name = escaped(f"{finding['signatureID']} {finding['signatureName']}")[:32]
-    what = [escaped(finding["title"])] if finding["title"] != finding["signatureName"] else []
-    what += [f"{quoted(key)}={shown(value)}" for key, value in finding["data"].items() if value is not None]
+def _what(finding: dict[str, Any]) -> str:
+    """What a finding is about: its title if it has more than a name, its data, else the command line and the path."""
+    found = [escaped(finding["title"])] if finding["title"] != finding["signatureName"] else []
+    data = [f"{quoted(key)}={shown(value)}" for key, value in finding["data"].items() if value is not None]
+    if not data:
+        path = _arguments(finding["events"][-1]).get("pathname")
+        data = [shown(finding["process"]["commandLine"] or finding["process"]["path"] or "")]
+        data += [shown(path)] if isinstance(path, str) and path not in data[0] else []
     if not finding["complete"]:
-        what.append("(incomplete)")
-    if "count" in finding:
-        what.append(f"(and {finding['count']} more)")
+        data.append("(incomplete)")
+    return "  ".join(found + data)
+
+
+def _table(finding: dict[str, Any], terminal: Terminal) -> bytes:
+    ns, who, severity = finding["timestamp"], finding["process"], finding["severity"]
     container = escaped(finding["container"].get("name") or finding["container"].get("id", ""))[:12]
-    lead = f"{_moment(ns):%T}.{ns % SECOND_NS // 1000:06d} {severity:<8} "
-    rest = f"{name:<32} {quoted(who['name']):<15} {who['pid']:>7} {container:<12} {'  '.join(what)}"
+    what = _what(finding)
+    if "count" in finding:
+        last = _moment(ns + finding["lastTime"] - finding["firstTime"])
+        what = f"x{finding['count'] + 1}, last {last:%T}  {what}"
+    name = finding["signatureName"] if finding["signatureName"] != finding["signatureID"] else finding["title"]
+    if 0 < terminal.columns < NARROW:
+        lead = f"{_moment(ns):%T} {severity:<8} "
+        rest = f"{escaped(finding['signatureID'])[:10]:<10} {what}  {quoted(who['name'])}[{who['pid']}]"
+        rest += f" in {container}" if container else ""
+    else:
+        lead = f"{_moment(ns):%T}.{ns % SECOND_NS // 1000:06d} {severity:<8} "
+        name = escaped(f"{finding['signatureID']} {name}")[:32]
+        rest = f"{name:<32} {quoted(who['name']):<15} {who['pid']:>7} {container:<12} {what}"
     if terminal.columns and len(lead) + len(rest) > terminal.columns:
         rest = rest[: max(0, terminal.columns - len(lead) - 1)] + "…"
     if terminal.colour:
