@@ -296,7 +296,7 @@ def parse_findings(specs: Sequence[str]) -> tuple[Output, ...]:
 
 
 def limited(sinks: Sequence[Output], count: int) -> tuple[Output, ...]:
-    """The sinks, where those that write lines have enough after `count` lines."""
+    """The sinks, where those that write lines have enough after `count` lines; 0: no limit."""
     lines = {"table", "story", "template", "json", "falco", "tracee", "none"}
     return tuple(replace(sink, count=count) if sink.format in lines else sink for sink in sinks)
 

@@ -14,13 +14,14 @@ from headrace.bpf.programs.scope import ScopeError
 from headrace.pipeline.capture.store import StoreError
 from headrace.pipeline.command.analyze import analyze
 from headrace.pipeline.command.explain import explain
-from headrace.pipeline.command.groups import Run, Suggesting
+from headrace.pipeline.command.groups import RunCommand, Suggesting
 from headrace.pipeline.command.keys import keys
 from headrace.pipeline.command.listing import check, list_
+from headrace.pipeline.command.narrate import Narrator
 from headrace.pipeline.command.options import output_options, trace_options
-from headrace.pipeline.command.resolve import Shown, check_ready_fd, resolve, split_pids
+from headrace.pipeline.command.resolve import RunLimits, check_ready_fd, resolve, split_pids
 from headrace.pipeline.command.signatures import signatures
-from headrace.pipeline.host.features import findings
+from headrace.pipeline.host.features import event_lack, findings
 from headrace.pipeline.process import logs
 from headrace.pipeline.process.failure import EX_DATAERR, EX_IOERR, EX_USAGE, Failure, say
 from headrace.pipeline.publish.curve import CurveError
@@ -78,7 +79,7 @@ def _finish(outcome: Outcome, path: str = "", quiet: bool = False) -> None:
     raise SystemExit(status)
 
 
-@main.command(cls=Run, context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@main.command(cls=RunCommand, context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @output_options
 @trace_options
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG]...]")
@@ -111,14 +112,16 @@ def run(
     _listed(
         flags, "output", "findings", "signatures", "sigma", "rules", "exclude", "crs", "container_labels", "capture"
     )
-    request = resolve(config, flags, command, check_ready_fd(ready_fd), shown=Shown(quiet, count or 0, duration or 0))
+    request = resolve(
+        config, flags, command, check_ready_fd(ready_fd), limits=RunLimits(quiet, count or 0, duration or 0)
+    )
     logs.configure(request.settings.log_level)
     asked = request.settings.events
     if request.selection.skipped and asked not in ("", "default"):
         names = ", ".join(e.name for e in request.selection.skipped[:5])
         say(f"headrace: not provided on this host, left out: {names}", err=True)
     try:
-        outcome = app.live(request)
+        outcome = app.live(request, Narrator(request, event_lack, sys.stderr.isatty() and not quiet))
     except (ScopeError, CurveError) as error:
         raise Failure(str(error), EX_USAGE) from error
     except (SinkError, StoreError) as error:

@@ -80,7 +80,7 @@ class Suggesting(click.Group):
         return super().resolve_command(ctx, args)
 
 
-class Run(click.Command):
+class RunCommand(click.Command):
     """`run`. A `--` that nothing follows is an error: the whole host would be traced instead of a command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

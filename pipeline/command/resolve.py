@@ -16,7 +16,7 @@ import msgspec
 
 from headrace.bpf.tables.catalogue import UnknownName, catalogue
 from headrace.config import capture, filters, outputs, runtimes, settings
-from headrace.config.outputs import STDERR, STORY_EVENTS
+from headrace.config.outputs import STDERR, STDOUT, STORY_EVENTS
 from headrace.config.settings import SettingsError
 from headrace.config.tuning import TuningError
 from headrace.pipeline.command.groups import CLOSED
@@ -33,7 +33,7 @@ MAX_DURATION_S = 366 * 86400
 FORMAT = outputs.FORMAT
 
 
-class Shown(NamedTuple):
+class RunLimits(NamedTuple):
     """How long a run lasts, and what it tells a person, as the command line says."""
 
     quiet: bool = False
@@ -42,7 +42,7 @@ class Shown(NamedTuple):
     duration_s: float = 0
 
 
-ALL_SHOWN = Shown()
+NO_LIMITS = RunLimits()
 
 
 class Duration(click.ParamType[float]):
@@ -91,17 +91,16 @@ def resolve(
     command: tuple[str, ...] = (),
     ready_fd: int = -1,
     recording: Path | None = None,
-    shown: Shown = ALL_SHOWN,
+    limits: RunLimits = NO_LIMITS,
 ) -> Request:
     """Resolve settings, events, signatures and outputs into a request. Raises Failure on any error."""
     try:
         resolved = settings.resolve(config, flags)
         if command:
-            resolved = of_command(resolved, shown.quiet)
+            resolved = of_command(resolved, limits.quiet)
         quiet = detection.only_findings(resolved, recording is not None)
         out = outputs.Outputs((), {}) if quiet else outputs.parse(resolved.output or ["table:-"])
-        if out.switches:
-            resolved = settings.resolve(config, flags | out.switches)
+        resolved = msgspec.structs.replace(resolved, **out.switches)
         lack = event_lack if recording is None else filters.no_hook
         selection = filters.Selection()
         if not quiet:
@@ -127,29 +126,30 @@ def resolve(
         raise Failure(str(error), EX_USAGE) from error
     if not selection.events and not ruleset.events(catalogue(), lack):
         raise Failure("no event is left to trace", EX_USAGE)
-    if 1 in CLOSED and (resolved.ledger == "-" or any(s.target == "-" for s in (*out.sinks, *findings_to))):
-        raise Failure("standard output is closed", EX_IOERR)
-    if sys.stdout.isatty() and any((s.format, s.target) == ("arrow", "-") for s in out.sinks):
-        raise Failure("output arrow:-: binary, and standard output is a terminal; redirect it", EX_USAGE)
-    if shown.lines:
-        out = outputs.Outputs(outputs.limited(out.sinks, shown.lines), out.switches)
-        findings_to = outputs.limited(findings_to, shown.lines)
+    _check_standard_output((*out.sinks, *findings_to), resolved.ledger)
     return Request(
         resolved,
         selection,
-        out,
+        outputs.Outputs(outputs.limited(out.sinks, limits.lines), out.switches),
         ruleset,
-        findings_to,
+        outputs.limited(findings_to, limits.lines),
         command,
         ready_fd,
-        narrates=sys.stderr.isatty() and not shown.quiet,
-        duration_s=shown.duration_s,
+        duration_s=limits.duration_s,
         endpoints=asked,
         capture=captured,
         fold_s=resolved.fold_s,
         hidden=hidden,
         read_rules=functools.partial(detection.ruleset, resolved),
     )
+
+
+def _check_standard_output(sinks: Sequence[outputs.Output], ledger: str) -> None:
+    """Raises Failure if something goes to standard output that it cannot take."""
+    if 1 in CLOSED and STDOUT in {ledger, *(sink.target for sink in sinks)}:
+        raise Failure("standard output is closed", EX_IOERR)
+    if sys.stdout.isatty() and any((s.format, s.target) == ("arrow", STDOUT) for s in sinks):
+        raise Failure("output arrow:-: binary, and standard output is a terminal; redirect it", EX_USAGE)
 
 
 def _capture(resolved: settings.Settings, recording: Path | None) -> capture.Capture | None:

@@ -35,7 +35,8 @@ from headrace.pipeline.publish.curve import ServerKeys
 from headrace.pipeline.publish.folding import Folder, Stayed, topic
 from headrace.pipeline.publish.merge import Merger, Part, merge
 from headrace.pipeline.publish.reopen import Reopened
-from headrace.pipeline.publish.sinks import FileSink, NoneSink, Offer, Sink, SinkError, ZmqSink
+from headrace.pipeline.publish.sinks import FileSink, NoneSink, Offer, Sink, SinkError
+from headrace.pipeline.publish.sockets import ZmqSink
 from headrace.pipeline.transport.clock import CpuClock, boottime_ns
 from headrace.pipeline.transport.doorbell import InheritedFd
 from headrace.pipeline.transport.gather import Gather

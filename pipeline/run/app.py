@@ -37,9 +37,8 @@ from headrace.pipeline.publish.targets import open_file
 from headrace.pipeline.run.assemble import live_pipeline
 from headrace.pipeline.run.kernel import Kernel
 from headrace.pipeline.run.live import Server
-from headrace.pipeline.run.narrate import Narrator
 from headrace.pipeline.run.reload import Reloader
-from headrace.pipeline.run.request import Outcome, Request, print_headers
+from headrace.pipeline.run.request import Outcome, Request, Teller, print_headers
 from headrace.pipeline.run.stage import EX_SOFTWARE, PipelineFailed, reader_stage, recorder_stage, sink_status
 from headrace.pipeline.run.traced import Command
 from headrace.pipeline.stages import reader, recording
@@ -58,14 +57,14 @@ EX_UNAVAILABLE = 69
 class LiveRun:
     """One live run."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, teller: Teller) -> None:
         self.request = request
         settings = request.settings
         self._traced = request.traced(event_lack)
         self.span = scope.parse(settings.scope, boottime_ns(), bool(request.command))
         named = () if request.command else (*self.span.pids, *self.span.trees)
         self._watched = [_watch(pid) for pid in named]
-        self._narrator = Narrator(request, event_lack, request.narrates)
+        self._teller = teller
         self._until = float("inf")
         self.stopper = Stopper()
         self._reloader: Reloader | None = None
@@ -113,7 +112,7 @@ class LiveRun:
             self._attend()
             self._stop()
             ledger = self._ledger()
-            self._narrator.end(ledger)
+            self._teller.end(ledger)
             return Outcome(self.status, ledger)
         finally:
             self.close()
@@ -124,13 +123,13 @@ class LiveRun:
         The stages start while the programs are compiled, which takes longest.
         """
         settings = self.request.settings
-        self._narrator.begin(self._traced.events)
+        self._teller.begin(self._traced.events)
         for namespace in (pid_namespace(), time_namespace()):
             if not namespace.ok:
                 raise loader.LoadError(f"{namespace.name}: {namespace.detail}", namespace.remedy)
         recorder = recorder_stage(settings.record, self._facts) if settings.record else None
         self.pipeline.start(recorder)
-        self._narrator.step("compiling and loading programs")
+        self._teller.step("compiling and loading programs")
         self.kernel = kernel = self._load()
         programs = kernel.programs
         if self.request.rules:
@@ -160,7 +159,7 @@ class LiveRun:
         if self.request.ready_fd >= 0:
             os.write(self.request.ready_fd, b"\n")
             os.close(self.request.ready_fd)
-        self._narrator.ready()
+        self._teller.ready()
         print_headers(self.request, self.pipeline.columns)
         if self.request.duration_s:
             self._until = time.monotonic() + self.request.duration_s
@@ -320,9 +319,9 @@ def _narrowed(early: Sequence[Condition]) -> dict[str, str]:
     return {name: ", ".join(texts) for name, texts in found.items()}
 
 
-def live(request: Request) -> Outcome:
+def live(request: Request, teller: Teller | None = None) -> Outcome:
     """Trace this host."""
-    return LiveRun(request).run()
+    return LiveRun(request, teller or Teller()).run()
 
 
 def write_ledger(ledger: Ledger, path: str) -> None:

@@ -24,6 +24,22 @@ from headrace.workers.views.table import header
 DEFAULT_COLUMNS = 80
 
 
+class Teller:
+    """Is told what a run does. This one says nothing."""
+
+    def begin(self, events: Sequence[Event]) -> None:
+        """Before anything is loaded. `events`: all that the kernel will record."""
+
+    def step(self, text: str) -> None:
+        """What headrace is doing now."""
+
+    def ready(self) -> None:
+        """Tracing is active."""
+
+    def end(self, ledger: Ledger) -> None:
+        """The run has ended."""
+
+
 @dataclass(frozen=True)
 class Request:
     """The request for a run, resolved and validated."""
@@ -35,8 +51,6 @@ class Request:
     findings: tuple[Output, ...] = ()
     command: tuple[str, ...] = ()
     ready_fd: int = -1
-    narrates: bool = False
-    """Whether to tell what the run does, on standard error."""
     duration_s: float = 0
     """Seconds after which the run ends; 0: no limit."""
     endpoints: tuple[Endpoint, ...] = ()

@@ -47,7 +47,7 @@ CONDITIONS = (
 class Options:
     """What is asked of views: all that there is."""
 
-    parse_arguments = detect_syscall = stack_addresses = colour = True
+    parse_arguments = detect_syscall = stack_addresses = colour = verbose = True
     hidden = ()
     columns = WIDTH
 
@@ -55,7 +55,7 @@ class Options:
 class Plain(Options):
     """For a file."""
 
-    colour = stack_addresses = False
+    colour = stack_addresses = verbose = False
     columns = 0
 
 

@@ -51,7 +51,7 @@ SHARD_AT, STREAM_AT, HEADS_AT, SHARDS_AT, COUNTED_BYTES, FACTS = 32, 34, 36, 44,
 class Options:
     """What is asked of views: all that there is."""
 
-    parse_arguments = detect_syscall = stack_addresses = colour = True
+    parse_arguments = detect_syscall = stack_addresses = colour = verbose = True
     hidden = ()
     columns = 100
 

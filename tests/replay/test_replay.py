@@ -33,7 +33,7 @@ def test_the_output_does_not_depend_on_the_number_of_workers(replays: Replays, n
 def test_a_table_on_standard_output_is_the_tables_file_under_its_header(replays: Replays, shown: Replayed) -> None:
     assert shown.status == 0, shown.errors
     header, _, lines = shown.out.partition(b"\n")
-    assert header.split() == b"TIME UID COMM PID TID EVENT RET ARGS".split()
+    assert header.split() == b"TIME USER COMM PID TID EVENT RET ARGS".split()
     assert lines == replays[1, "table"].out
 
 

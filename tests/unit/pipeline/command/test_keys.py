@@ -20,7 +20,8 @@ from headrace.config.outputs import parse
 from headrace.pipeline.command import cli
 from headrace.pipeline.process.plan import ALL
 from headrace.pipeline.publish.curve import read_pair, read_public, server_keys
-from headrace.pipeline.publish.sinks import Offer, ZmqSink, nothing
+from headrace.pipeline.publish.sinks import Offer, nothing
+from headrace.pipeline.publish.sockets import ZmqSink
 from headrace.pipeline.transport.gather import Gather
 
 ROOT = Path(__file__).parents[4]

@@ -27,7 +27,8 @@ from headrace.pipeline.publish.curve import (
     read_public,
     server_keys,
 )
-from headrace.pipeline.publish.sinks import Offer, ZmqSink, nothing
+from headrace.pipeline.publish.sinks import Offer, nothing
+from headrace.pipeline.publish.sockets import ZmqSink
 from headrace.pipeline.transport.gather import Gather
 
 DEADLINE_MS = 10_000

@@ -18,7 +18,7 @@ from headrace.bpf.layout import EVENTS
 from headrace.config.outputs import parse
 from headrace.pipeline.process.plan import ALL
 from headrace.pipeline.publish import peers
-from headrace.pipeline.publish.sinks import ZmqSink
+from headrace.pipeline.publish.sockets import ZmqSink
 
 DEADLINE_S = 10
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)

@@ -29,9 +29,9 @@ from headrace.pipeline.publish.sinks import (
     NoneSink,
     Offer,
     SinkError,
-    ZmqSink,
     open_target,
 )
+from headrace.pipeline.publish.sockets import ZmqSink
 from headrace.pipeline.transport.gather import Gather
 
 DEADLINE_S = 10

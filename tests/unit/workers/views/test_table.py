@@ -64,10 +64,10 @@ def test_a_line_reads_like_its_header() -> None:
     who = Who(uid=33, comm=b"apache2", tgid=1234, tid=1235)
     record = Record(OPENAT, 123_456_789, (2**64 - 100, 0, 0, 0), -2, blobs=(Blob(1, b"/etc/passwd"),), who=who)
     line = one(record)
-    assert line.split()[:7] == ["22:13:20.123456", "33", "apache2", "1234", "1235", "openat", "-ENOENT"]
-    assert "dirfd=AT_FDCWD, pathname=/etc/passwd, flags=O_RDONLY" in line
+    assert line.split()[:7] == ["22:13:20.123456", "www-data", "apache2", "1234", "1235", "openat", "-ENOENT"]
+    assert "  pathname=/etc/passwd, flags=O_RDONLY" in line
     assert "mode=" not in line, "the kernel does not look at it"
-    assert re.match(r"TIME +UID +COMM +PID +TID +EVENT +RET +ARGS", HEADER)
+    assert re.match(r"TIME +USER +COMM +PID +TID +EVENT +RET +ARGS", HEADER)
 
 
 def test_columns_stand_under_their_names() -> None:

@@ -12,7 +12,7 @@ from headrace.config.filters import no_hook
 from headrace.config.printable import escaped
 from headrace.pipeline.process.books import Ledger
 from headrace.pipeline.process.logs import logger
-from headrace.pipeline.run.request import Request
+from headrace.pipeline.run.request import Request, Teller
 from headrace.workers.detect.rules.rulesets import Lack, coverage
 
 MAX_NAMES = 6
@@ -20,8 +20,8 @@ MAX_COMMAND = 60
 ERASE = "\r\x1b[K"
 
 
-class Narrator:
-    """The story of one run. Says nothing unless `shown`."""
+class Narrator(Teller):
+    """Tells a person. Says nothing unless `shown`, and logs what was decided."""
 
     def __init__(self, request: Request, lack: Lack, shown: bool) -> None:
         self._request, self._lack, self._shown = request, lack, shown
@@ -35,7 +35,6 @@ class Narrator:
             self._is_open = not end
 
     def begin(self, events: Sequence[Event]) -> None:
-        """Before anything is loaded: what will be traced. `events`: all that the kernel records."""
         request = self._request
         self._say(f"tracing {_subject(request)}")
         if request.outputs.sinks:
@@ -48,17 +47,14 @@ class Narrator:
         log.debug("supervisor.outputs", outputs=[sink.name for sink in request.sinks])
 
     def step(self, text: str) -> None:
-        """What headrace is doing now. The next message replaces it."""
         self._say(f"{text} ...", end="")
 
     def ready(self) -> None:
-        """Tracing is active."""
         self._started = time.monotonic()
         ends = "" if self._request.command else "; Ctrl-C ends it"
         self._say(f"ready in {self._started - self._began:.1f} s{ends}")
 
     def end(self, ledger: Ledger) -> None:
-        """The run has ended: one sentence."""
         self._say(summary(ledger, time.monotonic() - self._started, bool(self._request.rules)))
 
 
