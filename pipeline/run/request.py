@@ -11,7 +11,7 @@ from headrace.bpf.programs.early import AnyOf
 from headrace.bpf.tables.catalogue import Event, catalogue
 from headrace.config import filters
 from headrace.config.capture import Capture
-from headrace.config.outputs import FOR_PEOPLE, STANDARD, Output, Outputs
+from headrace.config.outputs import FOR_PEOPLE, STANDARD, STDERR, STDOUT, Output, Outputs
 from headrace.config.rules import Rule
 from headrace.config.runtimes import Endpoint
 from headrace.config.settings import Settings
@@ -146,7 +146,9 @@ def print_headers(request: Request, columns: int) -> None:
     """Print the header line of each table on standard output or error. A story and its findings need none."""
     has_story = any(sink.format == "story" for sink in request.sinks)
     for sink in request.sinks:
-        if sink.format == "table" and sink.target in STANDARD and not has_story:
+        # what goes to standard error without being asked for comes with no header where nobody reads
+        is_read = sink.target == STDOUT or (sink.target == STDERR and os.isatty(STANDARD[STDERR]))
+        if sink.format == "table" and is_read and not has_story:
             line = shapes.header(columns) if sink.of_findings else header(columns)
             with contextlib.suppress(OSError):
                 os.write(STANDARD[sink.target], (line + "\n").encode())
