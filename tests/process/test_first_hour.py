@@ -30,7 +30,8 @@ def on_terminal(columns: int, *arguments: str, cwd: Path | None = None) -> tuple
     """(status, lines) of headrace on a terminal of that width. A line that is replaced is left out."""
     mine, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    with subprocess.Popen([HEADRACE, *arguments], stdin=its, stdout=its, stderr=its, cwd=cwd) as running:
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    with subprocess.Popen([HEADRACE, *arguments], stdin=its, stdout=its, stderr=its, cwd=cwd, env=env) as running:
         os.close(its)
         said = b""
         while True:
