@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headrace.bpf.tables.catalogue import Catalogue, Event, UnknownName, nearest
+from headrace.bpf.tables.errors import NUMBERS
 from headrace.bpf.tables.ranges import Range
 from headrace.bpf.tables.reads import HASH
 
@@ -83,7 +84,7 @@ def _split(expression: str) -> list[str]:
     parts: list[str] = []
     for part in expression.split(","):
         part = part.strip()
-        value = not CONDITION.match(part) and re.fullmatch(r".*/.*|-?\d+|[A-Z][A-Z0-9_|]*", part)
+        value = not CONDITION.match(part) and re.fullmatch(r".*/.*|-?\d+|-?[A-Z][A-Z0-9_|]*", part)
         continues = parts and CONDITION.match(parts[-1]) and value
         if continues:
             parts[-1] += "," + part
@@ -177,12 +178,19 @@ def _contradiction(conditions: Sequence[Condition]) -> Condition | None:
     return None
 
 
+def _result(text: str) -> str:
+    """A result as a number: tables show `-ENOENT`."""
+    number = NUMBERS.get(text.removeprefix("-"))
+    return text if number is None else str(-number)
+
+
 def _on_result(event: Event, op: str, values: tuple[str, ...], text: str) -> Condition:
     if not event.is_syscall or event.hook != "raw_tracepoint:sys_exit":
         raise FilterError(f"{text}: {event.name} has no result, this can never match")
+    values = tuple(_result(value) for value in values)
     for value in values:
         if not re.fullmatch(DECIMAL, value) or not INT64_MIN <= int(value) <= INT64_MAX:
-            raise FilterError(f"{text}: {value!r} is not a 64-bit number")
+            raise FilterError(f"{text}: {value!r} is neither a 64-bit number nor an error such as -ENOENT")
     if op not in ("=", "!=") and len(values) > 1:
         raise FilterError(f"{text}: {op} takes one value")
     return Condition(event, None, op, values, text)

@@ -15,6 +15,11 @@ static __always_inline u32 task_uid(u64 task)
 	return LOAD4(LOAD8(task, KERNEL_task_struct_cred), KERNEL_cred_uid);
 }
 
+static __always_inline u32 task_gid(u64 task)
+{
+	return LOAD4(LOAD8(task, KERNEL_task_struct_cred), KERNEL_cred_gid);
+}
+
 static __always_inline u32 task_mntns(u64 task)
 {
 	u64 ns = LOAD8(LOAD8(task, KERNEL_task_struct_nsproxy), KERNEL_nsproxy_mnt_ns);
@@ -40,6 +45,13 @@ static __always_inline bool task_comm_is(u64 task, u64 first, u64 second)
 	u64 open = ~0ULL;
 	return up_to_nul(LOAD8(task, KERNEL_task_struct_comm), &open) == first &&
 	       up_to_nul(LOAD8(task, KERNEL_task_struct_comm + 8), &open) == second;
+}
+
+/* The same for the bits that the masks select: names that begin with a text. */
+static __always_inline bool task_comm_begins(u64 task, u64 first, u64 first_mask, u64 second, u64 second_mask)
+{
+	return (LOAD8(task, KERNEL_task_struct_comm) & first_mask) == first &&
+	       (LOAD8(task, KERNEL_task_struct_comm + 8) & second_mask) == second;
 }
 
 static __always_inline bool task_nodename_is(u64 task, const char *name, u32 bytes)

@@ -7,7 +7,10 @@ scope costs only the comparisons.
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import os
+import pwd
 import re
 import stat
 from collections.abc import Sequence
@@ -23,6 +26,7 @@ NUMBERS = {
     "pid": ("s->tgid", 2**22 - 1),
     "tid": ("s->tid", 2**22 - 1),
     "uid": ("task_uid(s->task)", 2**32 - 1),
+    "gid": ("task_gid(s->task)", 2**32 - 1),
     "mntns": ("task_mntns(s->task)", 2**32 - 1),
     "pidns": ("task_pidns(s->task)", 2**32 - 1),
 }
@@ -34,10 +38,11 @@ SPELLINGS = {"not-container": "!container", "pid=new": "new", "p=new": "new", "p
 KEYS = {
     "pid": "process id on the host (thread group)",
     "tid": "thread id on the host",
-    "uid": "real user id",
+    "uid": "real user, by id or name",
+    "gid": "real group, by id or name",
     "mntns": "mount namespace, by inode number",
     "pidns": "pid namespace, by inode number",
-    "comm": "name of the task, at most 15 bytes",
+    "comm": "name of the task, at most 15 bytes; NAME* for names that begin so",
     "exe": "executable, by path: the file at that path when headrace starts",
     "uts": "host name in the UTS namespace",
     "cgroup": "cgroup v2: a path below its mount (and all beneath it), or an id",
@@ -46,6 +51,10 @@ KEYS = {
     "new": "processes started after headrace",
     "follow": "also children of matching processes, even after those have ended",
 }
+
+
+ACCOUNTS = {"uid": "user", "gid": "group"}
+SPAN = re.compile("([0-9]{1,20})-([0-9]{1,20})")
 
 
 class ScopeError(Exception):
@@ -84,7 +93,23 @@ class Scope:
         return f"#define SCOPE_CONTAINERS 1\nstatic __always_inline {head}\n{{\n\treturn {self.container};\n}}\n"
 
 
+def _account(key: str, name: str) -> int | None:
+    """The id of a user or group of this host; None if there is none."""
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam(name).pw_uid if key == "uid" else grp.getgrnam(name).gr_gid
+    return None
+
+
 def _number(key: str, text: str, largest: int) -> int:
+    if key in ACCOUNTS and not text[:1].isdigit():
+        found = _account(key, text)
+        if found is None:
+            known = [entry[0] for entry in (pwd.getpwall() if key == "uid" else grp.getgrall())]
+            hint = nearest(text, known)
+            raise ScopeError(
+                f"scope {key}: this host has no {ACCOUNTS[key]} {text}" + (f"; did you mean {hint}?" if hint else "")
+            )
+        return found
     if not re.fullmatch("[0-9]{1,20}", text):
         raise ScopeError(f"scope {key}: {text!r} is not a number")
     if int(text) > largest:
@@ -103,8 +128,16 @@ def _quote(data: bytes) -> str:
 
 def _comm(value: str) -> str:
     data = os.fsencode(value)
-    if len(data) > 15:
+    glob = data.endswith(b"*")
+    if any(mark in data.removesuffix(b"*") for mark in b"*?["):
+        raise ScopeError(f"scope comm: {value!r}: a * can stand at the end only, such as python*")
+    if len(data.removesuffix(b"*")) > 15:
         raise ScopeError(f"scope comm: {value!r} can never match (a task's name has at most 15 bytes)")
+    if glob:
+        data = data[:-1]
+        parts = [(data[i : i + 8], (1 << 8 * len(data[i : i + 8])) - 1) for i in (0, 8)]
+        words_and_masks = (f"{int.from_bytes(part, 'little')}ULL, {mask}ULL" for part, mask in parts)
+        return f"task_comm_begins(s->task, {', '.join(words_and_masks)})"
     words = data.ljust(16, b"\0")
     first, second = (int.from_bytes(words[i : i + 8], "little") for i in (0, 8))
     return f"task_comm_is(s->task, {first}ULL, {second}ULL)"
@@ -244,6 +277,13 @@ class _Builder:
         compare, joint = ("==", " || ") if op == "=" else (op, " && ")
         self.terms.append("(" + joint.join(f"{accessor} {compare} {v}U" for v in values) + ")")
 
+    def span(self, key: str, op: str, low: int, high: int) -> None:
+        """`uid=1000-2000`, both included."""
+        if op != "=" or low > high:
+            raise ScopeError(f"scope {key}: a range is written {key}=LOW-HIGH")
+        self.numbers(key, ">=", [low])
+        self.numbers(key, "<=", [high])
+
     def text(self, key: str, op: str, values: list[str]) -> None:
         if op not in ("=", "!="):
             raise ScopeError(f"scope {key} takes = or !=, not {op}")
@@ -270,6 +310,9 @@ class _Builder:
         if not values:
             raise ScopeError(f"scope {text!r}: a value is missing")
         if key in NUMBERS:
+            span = SPAN.fullmatch(values[0]) if len(values) == 1 else None
+            if span:
+                return self.span(key, op, *(_number(key, v, NUMBERS[key][1]) for v in span.groups()))
             return self.numbers(key, op, [_number(key, v, NUMBERS[key][1]) for v in values])
         if key == "tree":
             if op not in ("=", "!="):
@@ -279,6 +322,8 @@ class _Builder:
             return self.container(op, values)
         if key in _TERMS:
             return self.text(key, op, values)
+        if key in ("event", "set"):
+            raise ScopeError(f"scope {text!r}: events are selected by --events: -e {','.join(values)}")
         hint = nearest(key, KEYS)
         raise ScopeError(f"no such scope: {key}" + (f"; did you mean {hint}?" if hint else ""))
 

@@ -26,6 +26,17 @@ TABLES = Path(__file__).parent
 UNIQUE_32_BASE = 512
 HOOK_BASE = 1024
 UNKNOWN_CALL_ID = HOOK_BASE - 1
+TRIED = {
+    "all": "'*' (every event)",
+    **dict.fromkeys(("file", "files"), "set=fs"),
+    **dict.fromkeys(("network", "netw", "socket_calls"), "set=net"),
+    **dict.fromkeys(("process", "processes"), "set=proc"),
+    "signal": "set=signals",
+    "memory": "set=proc_mem",
+    "exec": "execve or sched_process_exec",
+    "exit_code": "sched_process_exit",
+}
+"""What people try first who know other tools, and what it is called here."""
 
 LEXICAL, HOOK, CHECK = "lexical", "hook", "check"
 SYS_ENTER, SYS_EXIT = "raw_tracepoint:sys_enter", "raw_tracepoint:sys_exit"
@@ -354,7 +365,8 @@ class Catalogue:
             else:
                 found = []
             if not found:
-                raise UnknownName("event or set", name, nearest(name, [*self.by_name, *sets]))
+                near = TRIED.get(name) or nearest(name, [*self.by_name, *sets])
+                raise UnknownName("event or set", name, near)
             for event in found:
                 if part.startswith("!"):
                     chosen.pop(event.name, None)

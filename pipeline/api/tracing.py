@@ -40,8 +40,11 @@ class Run:
     every event is accounted for. `status` is the exit status of `headrace run`: the command's, if one was traced.
     """
 
-    def __init__(self, line: Callable[[int], list[str]], form: Form) -> None:
-        """`line` makes the options of `headrace run` for events that are written to a descriptor."""
+    def __init__(self, line: Callable[[int], list[str]], form: Form, quiet: bool = False) -> None:
+        """`line` makes the options of `headrace run` for events that are written to a descriptor. `quiet`: do not pass
+        on what the run and the command write.
+        """
+        self._is_quiet = quiet
         self.ledger: dict[str, Any] | None = None
         self.status: int | None = None
         self._form = form
@@ -54,7 +57,12 @@ class Run:
         whole = [sys.executable, "-P", "-m", "headrace", "run", *options, *line(out)]
         try:
             self._process = subprocess.Popen(
-                whole, pass_fds=(out, to_ready), stderr=subprocess.PIPE, text=True, errors="backslashreplace"
+                whole,
+                pass_fds=(out, to_ready),
+                stdout=subprocess.DEVNULL if quiet else None,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="backslashreplace",
             )
         except BaseException:
             os.close(events)
@@ -80,10 +88,20 @@ class Run:
             for line in said:
                 self._said.append(line.rstrip("\n").removeprefix("headrace: "))
                 with contextlib.suppress(ValueError, OSError):
-                    sys.stderr.write(line)
+                    sys.stderr.write("" if self._is_quiet else line)
 
     def __iter__(self) -> Iterator[Any]:
         yield from self._batches() if self._form != "dicts" else self._dicts()
+        self._end()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the run, which `headrace stat` takes."""
+        return self._process.pid
+
+    def lines(self) -> Iterator[bytes]:
+        """The events as JSON lines that are not decoded, with the form `dicts`."""
+        yield from self._events
         self._end()
 
     def _dicts(self) -> Iterator[dict[str, Any]]:
@@ -148,6 +166,7 @@ def trace(
     form: Form = "dicts",
     workers: int = 1,
     options: Sequence[str] = (),
+    quiet: bool = False,
 ) -> Run:
     """Trace a command and all that it starts, or what is running.
 
@@ -160,6 +179,7 @@ def trace(
     and a scope the whole host is traced. `findings`: what signatures find instead of events. `form`: what iterating
     yields: a dictionary for each event (`dicts`), or batches as a pyarrow.Table (`arrow`) or a polars.DataFrame
     (`polars`), with the columns that docs/reference/wire.md describes. `options`: any others of `headrace run`.
+    `quiet`: what the run and the command write does not appear.
 
     It returns when tracing is active. Iterating ends when the command's last process has; `run.stop()` ends it before.
     A command writes to this program's standard output. What it and the run write to standard error appears in
@@ -178,7 +198,7 @@ def trace(
         found += [f"--workers={workers}", *(f"--scope={each}" for each in scope), *options]
         return [*found, "--", *command] if command else found
 
-    return Run(line, form)
+    return Run(line, form, quiet)
 
 
 def _drain(file: IO[bytes]) -> None:

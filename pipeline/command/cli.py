@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
+from click.shell_completion import CompletionItem
 
 from headrace import __version__
 from headrace.bpf.load.loader import LoadError
 from headrace.bpf.programs.scope import ScopeError
+from headrace.bpf.tables.catalogue import nearest
 from headrace.pipeline.capture.store import StoreError
 from headrace.pipeline.command.analyze import analyze
+from headrace.pipeline.command.complete import completion
 from headrace.pipeline.command.explain import explain
 from headrace.pipeline.command.groups import RunCommand, Suggesting
 from headrace.pipeline.command.keys import keys
@@ -21,6 +24,9 @@ from headrace.pipeline.command.narrate import Narrator
 from headrace.pipeline.command.options import output_options, trace_options
 from headrace.pipeline.command.resolve import RunLimits, check_ready_fd, resolve, split_pids
 from headrace.pipeline.command.signatures import signatures
+from headrace.pipeline.command.suggest import suggest
+from headrace.pipeline.command.summary import summary
+from headrace.pipeline.command.top import top
 from headrace.pipeline.host.features import event_lack, findings
 from headrace.pipeline.process import logs
 from headrace.pipeline.process.failure import EX_DATAERR, EX_IOERR, EX_USAGE, Failure, say
@@ -34,6 +40,10 @@ from headrace.pipeline.stages.recording import RecordingError
 from headrace.pipeline.transport.shm import NoSharedMemory, UnorderedMemory
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def _commands(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in main.commands if name.startswith(incomplete)]
 
 
 @click.group(cls=Suggesting, context_settings=CONTEXT)
@@ -252,6 +262,32 @@ def reload_(pid: int | None) -> None:
     say(f"generation {told['generation']}: {told['loaded']} signatures{why}")
 
 
+@main.command(name="help")
+@click.argument("command", nargs=-1, shell_complete=_commands)
+@click.pass_context
+def help_(context: click.Context, command: tuple[str, ...]) -> None:
+    """Show the help of headrace, or of a command."""
+    at, found, above = context.find_root(), cast(click.Command, main), ""
+    for name in command:
+        known = found.commands if isinstance(found, click.Group) else {}
+        if name not in known:
+            near = nearest(name, known)
+            raise Failure(f"no such command: {above}{name}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
+        found, above = known[name], f"{above}{name} "
+        at = click.Context(found, info_name=name, parent=at, **found.context_settings)
+    click.echo(found.get_help(at))
+
+
+@main.command()
+def version() -> None:
+    """Print the version of headrace."""
+    click.echo(f"headrace, version {__version__}")
+
+
+main.add_command(completion)
+main.add_command(suggest)
+main.add_command(summary)
+main.add_command(top)
 main.add_command(list_)
 main.add_command(check)
 main.add_command(signatures)

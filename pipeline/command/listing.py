@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 from headrace.bpf.programs.scope import KEYS
 from headrace.bpf.tables.catalogue import HOOK, Event, catalogue, nearest
 from headrace.config import outputs, settings
+from headrace.pipeline.command import complete
 from headrace.pipeline.command.groups import Suggesting, btf_option
 from headrace.pipeline.host.features import Finding, event_state, findings, hooked_function, trial
 from headrace.pipeline.host.proof import prove
@@ -26,6 +28,7 @@ def list_() -> None:
     \b
     Examples:
       headrace list events              list all events with their arguments
+      headrace list events 'open*'      list the events with such names
       headrace list events openat       describe one event: types, sets, source on this host
       headrace list sets default        list the events of a set
     """
@@ -34,6 +37,8 @@ def list_() -> None:
 def _matching(names: list[str], wanted: str | None, kind: str) -> list[str]:
     if wanted is None:
         return names
+    if any(mark in wanted for mark in "*?[") and (found := fnmatch.filter(names, wanted)):
+        return found
     if wanted not in names:
         near = nearest(wanted, names)
         raise Failure(f"no such {kind}: {wanted}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
@@ -41,13 +46,13 @@ def _matching(names: list[str], wanted: str | None, kind: str) -> list[str]:
 
 
 @list_.command(name="events")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete.events)
 def list_events(name: str | None) -> None:
-    """List events with their arguments, or describe one event."""
+    """List events with their arguments, all or those that match a glob, or describe one event."""
     known = catalogue()
     for each in _matching(sorted(known.by_name), name, "event"):
         event = known.by_name[each]
-        if name is None:
+        if name != each:
             mark = "  (not on this host)" if _lack(event) else ""
             say(f"{each}({', '.join(a.name for a in event.arguments)}){mark}")
         else:
@@ -84,7 +89,7 @@ def _source(event: Event) -> str:
 
 
 @list_.command(name="sets")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete.sets)
 def list_sets(name: str | None) -> None:
     """List sets of events. Events that this host does not support are marked."""
     sets = catalogue().sets()

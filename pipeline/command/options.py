@@ -10,6 +10,7 @@ import click
 
 from headrace.bpf.tables.catalogue import CHECKS
 from headrace.config.rules import SEVERITIES
+from headrace.pipeline.command import complete
 from headrace.pipeline.command.groups import btf_option
 from headrace.pipeline.command.resolve import Duration
 from headrace.pipeline.process import logs
@@ -33,9 +34,19 @@ _signature_options = (
     click.option("--signatures", multiple=True, metavar="PATH", help="Load more signatures from a file or folder."),
     sigma_option,
     click.option(
-        "--rules", multiple=True, metavar="WHICH", help="Use only these signatures: ids, globs, tag=NAME or level=NAME."
+        "--rules",
+        multiple=True,
+        shell_complete=complete.signatures,
+        metavar="WHICH",
+        help="Use only these signatures: ids, globs, tag=NAME or level=NAME.",
     ),
-    click.option("--exclude", multiple=True, metavar="WHICH", help="Exclude these signatures."),
+    click.option(
+        "--exclude",
+        multiple=True,
+        shell_complete=complete.signatures,
+        metavar="WHICH",
+        help="Exclude these signatures.",
+    ),
     click.option(
         "--min-severity", type=click.Choice(SEVERITIES), help="Use only signatures of this severity or higher."
     ),
@@ -53,12 +64,14 @@ output_options = _all_of(
             "-o",
             "--output",
             multiple=True,
+            shell_complete=complete.outputs,
             metavar="SPEC",
             help="Where events go: table:-, json:FILE, none, zmq:ENDPOINT. Repeatable.",
         ),
         click.option(
             "--findings",
             multiple=True,
+            shell_complete=complete.outputs,
             metavar="SPEC",
             help="Where findings go: table:-, json:FILE, falco:FILE, tracee:FILE, none, zmq:ENDPOINT.",
         ),
@@ -84,6 +97,7 @@ output_options = _all_of(
             "-e",
             "--events",
             multiple=True,
+            shell_complete=complete.events,
             metavar="LIST",
             help="Events to trace: names, sets, globs, !name, conditions.",
         ),
@@ -118,6 +132,7 @@ trace_options = _all_of(
             "--trace",
             "scope",
             multiple=True,
+            shell_complete=complete.scopes,
             metavar="EXPR",
             help="Trace only what matches EXPR. Repeatable; all must match.",
         ),
@@ -126,6 +141,7 @@ trace_options = _all_of(
             "--pid",
             "pids",
             multiple=True,
+            shell_complete=complete.pids,
             metavar="PID[,PID]|FORMAT",
             help="Trace these processes. Or a format of lines: '%{time} %{comm} %{args.pathname}'.",
         ),

@@ -200,6 +200,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     sinks: list[Line] = msgspec.field(default_factory=list)
     cpu_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     restarts: dict[str, int] = msgspec.field(default_factory=dict)
+    fill: dict[str, float] = msgspec.field(default_factory=dict)
+    """Share of each ring that is in use: of the workers, and of their results."""
     unoffered: int = 0
     """Delivered events that an output was never offered, summed over all outputs. Nonzero only if there is a bug."""
 

@@ -218,6 +218,15 @@ class Control:
         """Whether the reader has written records that this worker has not read."""
         return int(self.reader.peek("ring_head")[number]) > int(self.workers[number].peek("next"))
 
+    def fill(self, ring_bytes: int, result_bytes: int) -> dict[str, float]:
+        """Share of each ring that is in use, by name."""
+        heads, done = self.reader.peek("ring_head").tolist(), self.publisher.peek("release").tolist()
+        found = {}
+        for i, journal in enumerate(self.workers):
+            found[f"worker-{i}"] = (int(heads[i]) - int(journal.peek("release"))) / ring_bytes
+            found[f"results-{i}"] = (int(journal.peek("result_head")) - int(done[i])) / result_bytes
+        return {name: round(min(max(share, 0.0), 1.0), 4) for name, share in found.items()}
+
     def waits_for_publisher(self) -> bool:
         """Whether a worker has written results that the publisher has not finished."""
         released = self.publisher.peek("release").tolist()

@@ -325,6 +325,7 @@ class Pipeline:
         if self.rules:
             self.generations.add_to(ledger)
         self._asides.add_to(ledger, workers)
+        ledger.fill = self.control.fill(self.settings.ring_bytes, self.settings.result_bytes)
         ledger.restarts = {s.name: s.restarts for s in self.stages if s.restarts}
         return ledger
 

@@ -71,9 +71,7 @@ def test_a_run_says_what_it_does_and_what_came_of_it(story: list[str]) -> None:
     assert said[0].startswith("headrace: tracing `bash -c")
     assert any(re.match(r"headrace: \d+ signatures", line) for line in said)
     assert any(re.fullmatch(r"headrace: ready in \d+\.\d s", line) for line in said)
-    assert re.fullmatch(
-        r"headrace: (no|\d+) findings?; [\d,]+ events looked at in \d+\.\d s; nothing lost", said[-1]
-    )
+    assert re.fullmatch(r"headrace: (no|\d+) findings?; [\d,]+ events looked at in \d+\.\d s; nothing lost", said[-1])
     assert story.index(said[-1]) < next(i for i, line in enumerate(story) if line.startswith("ledger: "))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from headrace.bpf.tables import words
+from headrace.bpf.tables.errors import ERRNO
 from headrace.workers.decode import tables
 from headrace.workers.decode.numbers import LOW, Parser, bits, both, flagged, signed32, word
 from headrace.workers.decode.operations import futex_bitset, futex_operation, futex_wake, ioctl_request, request_number
@@ -180,7 +181,7 @@ def touched(raw: int) -> str:
 
 def errno_name(raw: int) -> str:
     """An error code that is passed as a positive number."""
-    return tables.ERRNO.get(raw, str(raw & LOW))
+    return ERRNO.get(raw, str(raw & LOW))
 
 
 def signal_code(raw: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache, partial
 
 from headrace.bpf.tables import shown
+from headrace.bpf.tables.errors import ERRNO
 from headrace.workers.decode import composed, tables
 from headrace.workers.decode.composed import COMPOSED
 from headrace.workers.decode.numbers import LOW, Parser, flagged, named
@@ -28,7 +29,7 @@ def parser_from(how: str) -> Parser:
 
 def error_name(retval: int) -> str | None:
     """Name of the error in a return value; None if it is not a known error."""
-    return tables.ERRNO.get(-retval) if -4096 < retval < 0 else None
+    return ERRNO.get(-retval) if -4096 < retval < 0 else None
 
 
 PARSERS: dict[tuple[str, str], Parser] = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-
 FILE_TYPE = {
     0o140000: "S_IFSOCK",
     0o120000: "S_IFLNK",
@@ -32,19 +30,6 @@ MODE = (
     (0o001, "S_IXOTH"),
 )
 """Permission bits. The three bits of a class together have their own name, listed before them."""
-ERRNO = dict(errno.errorcode) | {
-    11: "EAGAIN",
-    35: "EDEADLK",
-    95: "EOPNOTSUPP",
-    133: "EHWPOISON",
-    512: "ERESTARTSYS",
-    513: "ERESTARTNOINTR",
-    514: "ERESTARTNOHAND",
-    515: "ENOIOCTLCMD",
-    516: "ERESTART_RESTARTBLOCK",
-    517: "EPROBE_DEFER",
-}
-"""Results -512 to -516 make the kernel restart the call; user space never sees them."""
 ALERT = {
     1: "Mmaped region with W+E permissions!",
     2: "Protection changed to Executable!",

@@ -123,8 +123,8 @@ def test_a_misspelt_name_is_named_with_its_suggestion(text: str, wrong: str, mea
     [
         ("sched_process_exec.retval=0", "no result"),
         ("exit_group.retval=0", "no result"),
-        ("openat.retval=x", "not a 64-bit number"),
-        ("openat.retval=9223372036854775808", "not a 64-bit number"),
+        ("openat.retval=x", "neither a 64-bit number nor an error such as -ENOENT"),
+        ("openat.retval=9223372036854775808", "neither a 64-bit number"),
         ("openat.retval<1,2", "takes one value"),
         ("openat.args.pathname<x", "takes = and !="),
         ("openat.args.pathname=", "a value is missing"),
