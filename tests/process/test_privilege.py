@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.pipeline.capture import collector
 from headrace.pipeline.process import confine, privilege
 from tests.live import Running, headrace
 
@@ -135,9 +136,9 @@ def in_a_process(work: Callable[[], object]) -> object:
 
 
 @pytest.fixture
-def forbidden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def forbidden(tmp_path: Path) -> Iterator[str]:
     """What is tried, on a file of its own in a folder that all may write."""
-    folder = tmp_path_factory.mktemp("shared")
+    folder = tmp_path
     folder.chmod(0o1777)
     for above in (folder.parent, folder.parent.parent):
         above.chmod(above.stat().st_mode | 0o111)
@@ -149,10 +150,11 @@ def forbidden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", STAGES)
-def test_a_stage_can_do_none_of_this(kind: str, forbidden: str) -> None:
+def test_a_stage_can_do_none_of_this(kind: str, forbidden: str, tmp_path: Path) -> None:
     kept = {
         "hasher": (privilege.CAP_DAC_READ_SEARCH, privilege.CAP_SYS_PTRACE),
         "enricher": (privilege.CAP_DAC_OVERRIDE,),
+        "collector": collector.KEPT,
     }.get(kind, ())
     space: dict[str, Callable[[], list[str]]] = {}
     exec(forbidden, space)  # its imports are done with this process's rights
@@ -163,8 +165,12 @@ def test_a_stage_can_do_none_of_this(kind: str, forbidden: str) -> None:
         confine.confine(kind)
         return space["tried"]()
 
-    allowed = {"hasher": ["read secrets"], "enricher": ["read secrets"], "tracker": []}.get(kind, [])
-    assert in_a_process(work) == allowed
+    allowed = {"hasher": ["read secrets"], "enricher": ["read secrets"]}
+    # the collector makes files, where its user may: here, all may
+    allowed["collector"] = ["read secrets", "write here", "open a pipe for writing"]
+    assert in_a_process(work) == allowed.get(kind, [])
+    if kind == "collector":
+        (tmp_path / "written").unlink()
 
 
 def test_an_enricher_reaches_sockets_of_this_host_alone() -> None:
