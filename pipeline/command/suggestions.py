@@ -31,8 +31,10 @@ MIN_SHARE = 0.01
 """Share of the group in which a value must occur to be named."""
 MAX_VALUES = 20
 """Values that a condition lists; beyond that, their folder is named."""
-MIN_DEPTH = 3
-"""Components that a folder must have to be named."""
+MIN_DEPTH, MAX_LEVELS, MOST = 3, 3, 0.5
+"""Components that a folder must have to be named, how far above the files it may be, and the share that folders must
+hold.
+"""
 
 
 @dataclass
@@ -151,20 +153,28 @@ def _values(chosen: list[Seen], name: str) -> tuple[str, Any, Callable[[str], bo
         counts[one.data[name]] += one.count
     whole = counts.total()
     often = [value for value, count in counts.most_common() if count >= max(MIN_REPEATS, MIN_SHARE * whole)]
-    if len(counts) > MAX_VALUES:
-        folder = _folder([value for value in counts if value not in often] or list(counts))
-        if folder:
-            return "|startswith", folder, lambda text: text.startswith(folder)
+    folders = _folders(counts) if len(counts) > MAX_VALUES else []
+    if folders:
+        whole_folders = tuple(folders)
+        value = folders[0] if len(folders) == 1 else folders
+        return "|startswith", value, lambda text: text.startswith(whole_folders)
     often = often[:MAX_VALUES]
     return "", often[0] if len(often) == 1 else often, lambda text: text in often
 
 
-def _folder(values: list[str]) -> str:
-    """The folder that all these paths are in, with its slash; "" if they are no paths, or it is not deep enough."""
-    if not all(value.startswith("/") for value in values):
-        return ""
-    folder = os.path.commonpath(values)
-    return f"{folder}/" if folder.count("/") >= MIN_DEPTH and folder not in values else ""
+def _folders(counts: Counter[str]) -> list[str]:
+    """The folders, with their slash, that hold most of these paths; empty if they are no paths, or not deep enough."""
+    whole, at = counts.total(), {value: value for value in counts if value.startswith("/")}
+    for _ in range(MAX_LEVELS):
+        at = {value: os.path.dirname(folder) for value, folder in at.items()}
+        held: Counter[str] = Counter()
+        for value, folder in at.items():
+            if folder.count("/") >= MIN_DEPTH:
+                held[folder + "/"] += counts[value]
+        often = [folder for folder, count in held.most_common() if count >= max(MIN_REPEATS, MIN_SHARE * whole)]
+        if often and len(often) <= MAX_VALUES and sum(held[folder] for folder in often) >= MOST * whole:
+            return often
+    return []
 
 
 def _has(event: str, name: str, catalogue: Catalogue) -> bool:

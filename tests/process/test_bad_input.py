@@ -83,7 +83,9 @@ def test_a_recording_is_not_written_while_it_is_read(tmp_path: Path) -> None:
 
 
 def test_standard_output_that_is_closed_or_full_is_an_io_error() -> None:
-    closed = subprocess.run(f"{HEADRACE} run -e openat -- true >&-", shell=True, capture_output=True, text=True, timeout=60)
+    closed = subprocess.run(
+        f"{HEADRACE} run -e openat -- true >&-", shell=True, capture_output=True, text=True, timeout=60
+    )
     assert (closed.returncode, closed.stderr) == (74, "headrace: standard output is closed\n")
     full = subprocess.run(f"{HEADRACE} list events >/dev/full", shell=True, capture_output=True, text=True, timeout=60)
     assert full.returncode == 74
