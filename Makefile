@@ -1,5 +1,5 @@
 # Two commands matter: `make demo` and `make test`. Both install what is missing first.
-.PHONY: setup setup-tests setup-docs setup-fuzz demo test test-kernels check docs reference bench fuzz clean recording
+.PHONY: setup setup-tests setup-docs setup-fuzz demo test test-kernels check docs man reference bench fuzz clean recording
 
 setup: .venv/.ready
 
@@ -33,7 +33,7 @@ KERNELS = --jobs 2
 test-kernels: setup-tests
 	.venv/bin/python -m tests.guests $(KERNELS)
 
-check: setup-tests docs
+check: setup-tests docs man
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
@@ -41,6 +41,10 @@ check: setup-tests docs
 # the documentation as a site in site/; a broken link is an error
 docs: setup-docs
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
+
+# man pages, in build/man, from the same help as --help
+man: setup-docs
+	.venv/bin/python -m headrace.pipeline.command.manual build/man
 
 # the pages of docs/reference that are generated
 reference: setup

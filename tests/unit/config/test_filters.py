@@ -60,6 +60,18 @@ def test_a_range_of_results_goes_to_the_kernel(op: str, low: int, high: int) -> 
     assert found.conditions == ()
 
 
+def test_results_are_named_as_tables_show_them() -> None:
+    assert asked("openat.retval=-ENOENT").retval == (("openat", -2, -2),)
+    assert asked("openat.retval>=-EAGAIN").retval == asked("openat.retval>=-EWOULDBLOCK").retval
+    (condition,) = asked("openat.retval=-ENOENT,-EACCES").conditions
+    assert condition.values == ("-2", "-13")
+
+
+def test_what_people_try_first_is_hinted_at() -> None:
+    assert "did you mean '*' (every event)?" in refused("all")
+    assert "did you mean set=net?" in refused("network")
+
+
 def test_ranges_of_one_event_are_cut_with_each_other() -> None:
     assert asked("openat.retval<0,openat.retval>=-13").retval == (("openat", -13, -1),)
 

@@ -50,6 +50,47 @@ def test_numbers_become_comparisons(proc: Path, text: str, condition: str) -> No
     assert parse([text], NOW, proc=proc).condition == condition
 
 
+@pytest.mark.parametrize(
+    ("text", "condition"),
+    [
+        ("uid=root", "(task_uid(s->task) == 0U)"),
+        ("uid!=root,www-data", "(task_uid(s->task) != 0U && task_uid(s->task) != 33U)"),
+        ("gid=www-data", "(task_gid(s->task) == 33U)"),
+        ("uid=1000-2000", "(task_uid(s->task) >= 1000U) && (task_uid(s->task) <= 2000U)"),
+        ("gid=5", "(task_gid(s->task) == 5U)"),
+    ],
+)
+def test_accounts_by_name_and_ranges(proc: Path, text: str, condition: str) -> None:
+    assert parse([text], NOW, proc=proc).condition == condition
+
+
+def test_names_that_begin_with_a_text(proc: Path) -> None:
+    first = int.from_bytes(b"python", "little")
+    assert parse(["comm=python*"], NOW, proc=proc).condition == (
+        f"(task_comm_begins(s->task, {first}ULL, {2**48 - 1}ULL, 0ULL, 0ULL))"
+    )
+    condition = parse(["comm=systemd-journal*"], NOW, proc=proc).condition
+    assert f"{2**64 - 1}ULL, {int.from_bytes(b'journal', 'little')}ULL, {2**56 - 1}ULL" in condition
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("uid=rot", "scope uid: this host has no user rot; did you mean root?"),
+        ("gid=no-such-group-here", "scope gid: this host has no group no-such-group-here"),
+        ("uid=20-10", "scope uid: a range is written uid=LOW-HIGH"),
+        ("uid!=10-20", "scope uid: a range is written uid=LOW-HIGH"),
+        ("uid=5-99999999999", "can never match"),
+        ("comm=*sh", "a * can stand at the end only"),
+        ("comm=abcdefghijklmnop*", "can never match"),
+        ("event=openat", "events are selected by --events: -e openat"),
+        ("set=fs,net", "events are selected by --events: -e fs,net"),
+    ],
+)
+def test_what_is_said_of_accounts_ranges_and_events(proc: Path, text: str, says: str) -> None:
+    assert says in refused(proc, text)
+
+
 def test_expressions_are_anded(proc: Path) -> None:
     condition = parse(["uid=0", "tid!=9"], NOW, proc=proc).condition
     assert condition == "(task_uid(s->task) == 0U) && (s->tid != 9U)"
