@@ -95,7 +95,7 @@ class Scope:
 
 def _account(key: str, name: str) -> int | None:
     """The id of a user or group of this host; None if there is none."""
-    with contextlib.suppress(KeyError):
+    with contextlib.suppress(KeyError, ValueError):  # a NUL byte, or one that is no text
         return pwd.getpwnam(name).pw_uid if key == "uid" else grp.getgrnam(name).gr_gid
     return None
 

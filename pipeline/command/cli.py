@@ -15,27 +15,27 @@ from headrace.bpf.programs.scope import ScopeError
 from headrace.bpf.tables.catalogue import nearest
 from headrace.pipeline.capture.store import StoreError
 from headrace.pipeline.command.analyze import analyze
-from headrace.pipeline.command.complete import completion
 from headrace.pipeline.command.explain import explain
-from headrace.pipeline.command.groups import RunCommand, Suggesting
 from headrace.pipeline.command.keys import keys
 from headrace.pipeline.command.listing import check, list_
 from headrace.pipeline.command.narrate import Narrator
 from headrace.pipeline.command.options import output_options, trace_options
 from headrace.pipeline.command.resolve import RunLimits, check_ready_fd, resolve, split_pids
 from headrace.pipeline.command.signatures import signatures
-from headrace.pipeline.command.suggest import suggest
-from headrace.pipeline.command.summary import summary
-from headrace.pipeline.command.top import top
 from headrace.pipeline.host.features import event_lack, findings
 from headrace.pipeline.process import logs
 from headrace.pipeline.process.failure import EX_DATAERR, EX_IOERR, EX_USAGE, Failure, say
 from headrace.pipeline.publish.curve import CurveError
 from headrace.pipeline.publish.sinks import SinkError
+from headrace.pipeline.reports.suggest import suggest
+from headrace.pipeline.reports.summary import summary
+from headrace.pipeline.reports.top import top
 from headrace.pipeline.run import app, live, reload
 from headrace.pipeline.run import replay as recorded
 from headrace.pipeline.run.request import Outcome
 from headrace.pipeline.run.stage import PipelineFailed
+from headrace.pipeline.shell.complete import completion
+from headrace.pipeline.shell.groups import RunCommand, Suggesting
 from headrace.pipeline.stages.recording import RecordingError
 from headrace.pipeline.transport.shm import NoSharedMemory, UnorderedMemory
 

@@ -13,11 +13,11 @@ import msgspec
 from headrace.bpf.programs.scope import KEYS
 from headrace.bpf.tables.catalogue import HOOK, Event, catalogue, nearest
 from headrace.config import outputs, settings
-from headrace.pipeline.command import complete
-from headrace.pipeline.command.groups import Suggesting, btf_option
 from headrace.pipeline.host.features import Finding, event_state, findings, hooked_function, trial
 from headrace.pipeline.host.proof import prove
 from headrace.pipeline.process.failure import EX_USAGE, Failure, say
+from headrace.pipeline.shell import complete
+from headrace.pipeline.shell.groups import Suggesting, btf_option
 from headrace.workers.decode import described
 
 

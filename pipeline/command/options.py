@@ -10,10 +10,10 @@ import click
 
 from headrace.bpf.tables.catalogue import CHECKS
 from headrace.config.rules import SEVERITIES
-from headrace.pipeline.command import complete
-from headrace.pipeline.command.groups import btf_option
 from headrace.pipeline.command.resolve import Duration
 from headrace.pipeline.process import logs
+from headrace.pipeline.shell import complete
+from headrace.pipeline.shell.groups import btf_option
 
 Decorator = Callable[[Any], Any]
 

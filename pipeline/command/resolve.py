@@ -19,10 +19,10 @@ from headrace.config import capture, filters, outputs, runtimes, settings
 from headrace.config.outputs import STDERR, STDOUT, STORY_EVENTS
 from headrace.config.settings import SettingsError
 from headrace.config.tuning import TuningError
-from headrace.pipeline.command.groups import CLOSED
 from headrace.pipeline.host.features import event_lack
 from headrace.pipeline.process.failure import EX_IOERR, EX_USAGE, Failure
 from headrace.pipeline.run.request import Request
+from headrace.pipeline.shell.groups import CLOSED
 from headrace.pipeline.signatures import detection
 from headrace.workers.conditions.filters import check_words
 from headrace.workers.detect.rules.rulesets import Ruleset

@@ -12,10 +12,10 @@ from headrace.bpf.tables.catalogue import UnknownName, catalogue, nearest
 from headrace.config.conditions import Node, Test
 from headrace.config.rules import SHIPPED, Example, Rule, RuleError, taken
 from headrace.config.tree import Fold
-from headrace.pipeline.command.groups import Suggesting
 from headrace.pipeline.command.options import sigma_option
 from headrace.pipeline.host.features import event_lack
 from headrace.pipeline.process.failure import EX_USAGE, Failure, say
+from headrace.pipeline.shell.groups import Suggesting
 from headrace.pipeline.signatures.detection import sigma_paths
 from headrace.pipeline.signatures.rehearsal import refusal
 from headrace.workers.detect.offline.analysis import Analysis

@@ -16,6 +16,8 @@ from headrace.workers.detect.code.bounds import defined
 
 DEADLINE_S = 10.0
 TEXT_BYTES, LINE_DIGITS = 4096, 9
+LOADED = "loaded"
+"""What the child says if nothing went wrong. Code that ends it before says nothing."""
 
 
 def refusal(path: Path, source: str, deadline_s: float = DEADLINE_S) -> RuleError | None:
@@ -33,12 +35,14 @@ def refusal(path: Path, source: str, deadline_s: float = DEADLINE_S) -> RuleErro
     os.close(read_end)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    if status and not said:
+    if said == LOADED:
+        return None
+    if not said:
         said = f"0 its code ended the process (status {os.waitstatus_to_exitcode(status)})"
     line, _, why = said.partition(" ")
     # the code may have written to the pipe as well
     number = int(line) if line.isascii() and line.isdigit() and len(line) < LINE_DIGITS else 0
-    return RuleError(str(path), number, "", f"in a worker: {why or said}") if said else None
+    return RuleError(str(path), number, "", f"in a worker: {why or said}")
 
 
 def _read(path: Path, source: str, said: int) -> None:
@@ -54,6 +58,5 @@ def _read(path: Path, source: str, said: int) -> None:
         why, line = error.why, error.line
     except BaseException as error:  # the code may raise anything
         why = traceback.format_exception_only(error)[-1].strip()
-    if why:
-        os.write(said, f"{line} {why}".encode("utf-8", "backslashreplace")[:TEXT_BYTES])
+    os.write(said, f"{line} {why}".encode("utf-8", "backslashreplace")[:TEXT_BYTES] if why else LOADED.encode())
     os._exit(0)

@@ -41,7 +41,7 @@ TOKENS = (
     b"\xff",
     b"\0",
 )
-TIME = re.compile(r"\d\d:\d\d:\d\d\.\d{3,6} ")
+TIME = re.compile(r"\d\d:\d\d:\d\d(\.\d{6})? ")
 COLOUR = re.compile(r"\x1b\[[0-9]*m")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.pipeline.command.top import Feed
+from headrace.pipeline.reports.feed import Feed
 from tests.live import HEADRACE, wait_for
 
 pytestmark = pytest.mark.kernel
@@ -106,7 +106,7 @@ def test_the_screen_shows_rates_and_takes_keys(tmp_path: Path) -> None:
     pytest.importorskip("textual")
     from textual.widgets import DataTable, Static
 
-    from headrace.pipeline.command.top_screen import TopScreen
+    from headrace.pipeline.reports.top_screen import TopScreen
 
     feed = Feed()
     for _ in range(7):

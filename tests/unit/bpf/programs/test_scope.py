@@ -203,7 +203,7 @@ def test_a_misspelt_key_gets_a_suggestion(proc: Path, text: str, hint: str) -> N
 
 
 def test_a_value_that_is_no_number_is_named(proc: Path) -> None:
-    assert "'root' is not a number" in refused(proc, "uid=root")
+    assert "'root' is not a number" in refused(proc, "pid=root")
 
 
 @pytest.mark.parametrize("text", ["uid=4294967296", "pid=4194305", "mntns=4294967296", "cgroup=18446744073709551616"])

@@ -14,8 +14,8 @@ from headrace.bpf.tables.catalogue import catalogue
 from headrace.config import filters, outputs, settings
 from headrace.pipeline.api.errors import Error
 from headrace.pipeline.api.tracing import trace
-from headrace.pipeline.command.suggestions import Seen, Suggestion, seen, suggestions
 from headrace.pipeline.process.failure import EX_DATAERR, EX_IOERR, EX_USAGE, Failure, say
+from headrace.pipeline.reports.suggestions import Seen, Suggestion, seen, suggestions
 from headrace.pipeline.run.replay import replay
 from headrace.pipeline.run.request import Request
 from headrace.pipeline.stages.recording import MAGIC, RecordingError

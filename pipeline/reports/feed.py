@@ -1,30 +1,16 @@
-"""`headrace top`: what happens on this host, as it happens: rates, losses, the latest findings. Needs textual."""
+"""What `headrace top` shows: counts of events as they come, rates, and the latest findings."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-import threading
 from collections import Counter, deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import click
 import msgspec
 
 from headrace.config.printable import escaped
-from headrace.pipeline.api.errors import Error
-from headrace.pipeline.api.tracing import Run, trace
-from headrace.pipeline.command import complete
+from headrace.pipeline.api.tracing import Run
 from headrace.pipeline.process.books import Ledger
-from headrace.pipeline.process.failure import EX_USAGE, Failure
-from headrace.pipeline.run import live
-
-if TYPE_CHECKING:
-    from textual.app import App
 
 VIEWS = ("event", "process", "container")
 HOST = "(host)"
@@ -32,7 +18,7 @@ MAX_FINDINGS, MAX_ROWS, MAX_KEYS = 50, 500, 20_000
 INTERVAL_S = 1.0
 
 
-class _Seen(msgspec.Struct, rename="camel"):
+class _EventSeen(msgspec.Struct, rename="camel"):
     """What the screen needs of a JSON line."""
 
     event_name: str
@@ -59,7 +45,7 @@ class Feed:
 
     def add(self, line: bytes) -> None:
         """Count the JSON line of an event."""
-        seen = msgspec.json.decode(line, type=_Seen)
+        seen = msgspec.json.decode(line, type=_EventSeen)
         keys = {
             "event": seen.event_name,
             "process": f"{seen.process_name}[{seen.host_process_id}]",
@@ -112,50 +98,3 @@ def status(ledger: Ledger | None, before: Ledger | None, took_s: float) -> str:
         f"{rate:,.0f} events/s  lost {gone:,}  fullest ring {fill:.0%}  CPU {100 * cpu / took_s:.0f} %  "
         f"findings {ledger.findings.get('published', 0):,}"
     )
-
-
-def screen(feed: Feed, pid: int) -> App[None]:
-    """The Textual application."""
-    from headrace.pipeline.command.top_screen import TopScreen  # needs an optional dependency
-
-    return TopScreen(feed, live.directory() / f"{pid}.sock")
-
-
-def _listen(path: Path, feed: Feed) -> None:
-    with path.open("rb") as lines:
-        for line in lines:
-            feed.found(line)
-
-
-@click.command(context_settings={"allow_interspersed_args": False})
-@click.option("-e", "--events", default="default", show_default=True, metavar="LIST", shell_complete=complete.events)
-@click.option("-s", "--scope", multiple=True, metavar="EXPR", shell_complete=complete.scopes, help="Which processes.")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG]...]")
-def top(events: str, scope: Sequence[str], command: Sequence[str]) -> None:
-    """Show events, processes and containers by rate, and the latest findings, on a full screen.
-
-    It starts a run of its own: of the whole host, or of what a scope or a COMMAND says. Keys: e, p, c choose what a
-    line is about; t sorts by total instead of rate; / filters; q ends it.
-
-    \b
-    Examples:
-      headrace top
-      headrace top -e 'set=fs' -s container
-      headrace top -- make -j4
-    """
-    if find_spec("textual") is None:
-        raise Failure("needs textual, which is not installed: pip install 'headrace[top]'", EX_USAGE)
-    if not os.isatty(1):
-        raise Failure("standard output is no terminal; `headrace summary` and `headrace stat` print lines", EX_USAGE)
-    feed = Feed()
-    with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
-        fifo = Path(folder, "findings")
-        os.mkfifo(fifo)
-        threading.Thread(target=_listen, args=(fifo, feed), daemon=True).start()
-        try:
-            with trace(command, events, scope=scope, options=[f"--findings=json:{fifo}"], quiet=True) as run:
-                threading.Thread(target=feed.read, args=(run,), daemon=True).start()
-                screen(feed, run.pid).run()
-                run.stop()
-        except Error as error:
-            raise Failure(str(error), EX_USAGE) from error

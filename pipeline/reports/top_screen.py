@@ -11,8 +11,8 @@ from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Footer, Input, Static
 
 from headrace.config.printable import escaped
-from headrace.pipeline.command.top import INTERVAL_S, VIEWS, Feed, Rates, status
 from headrace.pipeline.process.books import Ledger
+from headrace.pipeline.reports.feed import INTERVAL_S, VIEWS, Feed, Rates, status
 from headrace.pipeline.run import live
 
 SHOWN_FINDINGS = 4

@@ -13,8 +13,8 @@ import msgspec
 from headrace.config.printable import escaped
 from headrace.pipeline.api.errors import Error
 from headrace.pipeline.api.tracing import Run, trace
-from headrace.pipeline.command import complete
 from headrace.pipeline.process.failure import EX_USAGE, Failure, say
+from headrace.pipeline.shell import complete
 
 ENTRY = "sys_enter"
 BY = ("call", "process", "container")
@@ -37,7 +37,7 @@ class _Call(msgspec.Struct, rename="camel"):
     source: str
 
 
-class Row(msgspec.Struct):
+class CallCounts(msgspec.Struct):
     """One line of a summary. Times are in nanoseconds; `timed` is the number of calls whose time is known."""
 
     calls: int = 0
@@ -50,7 +50,7 @@ class Row(msgspec.Struct):
 class Summary:
     """Calls as they are counted."""
 
-    by: dict[str, dict[str, Row]] = field(default_factory=lambda: {name: defaultdict(Row) for name in BY})
+    by: dict[str, dict[str, CallCounts]] = field(default_factory=lambda: {name: defaultdict(CallCounts) for name in BY})
     began: dict[int, int] = field(default_factory=dict)
     """When the call that a thread is in has begun, by thread."""
 
@@ -90,11 +90,11 @@ class Summary:
         found.append(" ".join("-" * width for width in (6, 11, 11, 9, 9, 16)))
         for name, row in rows:
             found.append(_line(row, total, escaped(name)))
-        whole = Row(*(sum(getattr(row, f) for _, row in rows) for f in Row.__struct_fields__))
+        whole = CallCounts(*(sum(getattr(row, f) for _, row in rows) for f in CallCounts.__struct_fields__))
         return [*found, found[1], _line(whole, total, "total")]
 
 
-def _line(row: Row, total_ns: int, name: str) -> str:
+def _line(row: CallCounts, total_ns: int, name: str) -> str:
     share = 100 * row.time_ns / total_ns if total_ns else 0.0
     each = row.time_ns / row.timed / 1000 if row.timed else 0
     errors = row.errors or ""

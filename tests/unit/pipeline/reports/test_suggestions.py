@@ -12,7 +12,7 @@ import yaml
 
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.config.rules import Example
-from headrace.pipeline.command.suggestions import Seen, Suggestion, seen, suggestions
+from headrace.pipeline.reports.suggestions import Seen, Suggestion, seen, suggestions
 from headrace.workers.detect.rules.rulesets import Ruleset, build
 
 DAY, LINES = 33_000, 50

@@ -1,0 +1,1 @@
+"""What commands have in common: groups, errors, and the completion of values."""
