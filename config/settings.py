@@ -1,18 +1,11 @@
-"""Settings: defaults < configuration file < environment < flags, resolved once in the supervisor.
-
-The file is TOML with the keys of `Settings`. An unknown key, a wrong type or a value out of range is a `SettingsError`
-that names the key and the file; for an unknown key also the nearest valid one.
-"""
+"""The settings of a run, their types, ranges and defaults. config/layers.py says where they come from."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -91,55 +84,42 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 @cache
-def _fields() -> tuple[msgspec.structs.FieldInfo, ...]:
+def fields_of_settings() -> dict[str, msgspec.structs.FieldInfo]:
     """The keys. Cached, because listing them takes milliseconds."""
-    return msgspec.structs.fields(Settings)
+    return {field.name: field for field in msgspec.structs.fields(Settings)}
 
 
-def _named(text: str) -> str | None:
-    match = re.search(r"`\$\.?(\w*)|unknown field `(\w+)`", text)
-    return next((g for g in match.groups() if g), None) if match else None
+def environment_name(key: str) -> str:
+    """The variable of the environment for a key."""
+    return f"HEADRACE_{key.upper()}"
 
 
-def _explain(error: msgspec.ValidationError, where: str) -> SettingsError:
+def converted(value: Any, kind: Any, strict: bool = True) -> Any:
+    """The value in the type of its key. Raises msgspec.ValidationError."""
+    return msgspec.convert(value, kind, strict=strict)
+
+
+def in_words(error: msgspec.ValidationError) -> str:
+    """What is wrong with a value, for a user."""
     text = str(error)
-    unknown = re.search(r"unknown field `([^`]+)`", text)
-    if unknown:
-        near = difflib.get_close_matches(unknown[1].replace("-", "_"), [f.name for f in _fields()], n=1)
-        return SettingsError(f"{where}: no such key: {unknown[1]}" + (f"; did you mean {near[0]}?" if near else ""))
     limit = re.search(r"Expected `(?:int|float)` (>=|<=) (-?[0-9]+)(?:\.0)?", text)
     if limit:
         text = text.replace(limit[0], f"at {'least' if limit[1] == '>=' else 'most'} {limit[2]}")
-    return SettingsError(
-        f"{where}: {text.split(' - at ')[0]}" if where.startswith("--") else f"{where}: {text.replace('$.', '')}"
-    )
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """The keys of a configuration file. SettingsError if it cannot be read or is not TOML."""
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from error
-    except ValueError as error:  # not TOML, not UTF-8, or a number of more digits than Python accepts
-        raise SettingsError(f"{path}: {error}") from error
-    except RecursionError as error:
-        raise SettingsError(f"{path}: nested too deeply") from error
+    return text.split(" - at ")[0]
 
 
 def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     """Settings from HEADRACE_WORKERS and similar variables: all except lists. SettingsError for an invalid value."""
     found: dict[str, Any] = {}
-    for field in _fields():
-        text = environment.get(f"HEADRACE_{field.name.upper()}")
+    for key, field in fields_of_settings().items():
+        text = environment.get(environment_name(key))
         if text is None or field.type == tuple[str, ...]:
             continue
         try:
-            found[field.name] = msgspec.convert(text, field.type, strict=False)
+            found[key] = converted(text, field.type, strict=False)
         except (msgspec.ValidationError, UnicodeEncodeError) as error:
             why = "not UTF-8" if isinstance(error, UnicodeEncodeError) else error
-            raise SettingsError(f"HEADRACE_{field.name.upper()}: {why}") from error
+            raise SettingsError(f"{environment_name(key)}: {why}") from error
     return found
 
 
@@ -160,21 +140,14 @@ def _check_texts(settings: Settings) -> Settings:
     return settings
 
 
-def resolve(file: Path | None, flags: dict[str, Any]) -> Settings:
-    """Resolve defaults, then the file, the environment, and the flags whose value is not None. SettingsError."""
-    values = read_file(file) if file else {}
-    if file:
-        try:
-            msgspec.convert(values, Settings)
-        except msgspec.ValidationError as error:
-            raise _explain(error, str(file)) from error
-    values |= from_environment(os.environ)
-    values |= {key: value for key, value in flags.items() if value is not None}
+def checked(values: dict[str, Any]) -> Settings:
+    """The settings with these values and defaults for all others. SettingsError names the option that is wrong."""
     try:
-        return _check_texts(_check_pages(msgspec.convert(values, Settings)))
+        return _check_texts(_check_pages(converted(values, Settings)))
     except msgspec.ValidationError as error:
-        key = _named(str(error))
-        option = OPTIONS.get(key or "", f"--{key.replace('_', '-')}" if key else "options")
-        raise _explain(error, option) from error
+        match = re.search(r"`\$\.?(\w+)", str(error))
+        key = match[1] if match else ""
+        option = OPTIONS.get(key, f"--{key.replace('_', '-')}") if key else "options"
+        raise SettingsError(f"{option}: {in_words(error)}") from error
     except UnicodeEncodeError as error:
         raise SettingsError(f"options: not UTF-8: {error.object}") from error

@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from headrace.bpf.tables.catalogue import catalogue
-from headrace.config import filters, outputs, settings
+from headrace.config import filters, layers, outputs, settings
 from headrace.config.settings import SettingsError
 from headrace.config.tuning import TuningError
 from headrace.pipeline.command.options import signature_options
@@ -54,7 +54,8 @@ def analyze(source: str, **flags: Any) -> None:
     """
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in flags.items()}
     try:
-        resolved = settings.resolve(None, {key: value for key, value in given.items() if value} | {"fold_s": 0})
+        named = {key: value for key, value in given.items() if value}
+        resolved = layers.resolve(None, named | {"fold_s": 0}).settings
         ruleset = detection.ruleset(resolved)
     except (SettingsError, TuningError) as error:
         raise Failure(str(error), EX_USAGE) from error

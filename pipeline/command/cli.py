@@ -15,6 +15,7 @@ from headrace.bpf.programs.scope import ScopeError
 from headrace.bpf.tables.catalogue import nearest
 from headrace.pipeline.capture.store import StoreError
 from headrace.pipeline.command.analyze import analyze
+from headrace.pipeline.command.configuration import config
 from headrace.pipeline.command.explain import explain
 from headrace.pipeline.command.keys import keys
 from headrace.pipeline.command.listing import check, list_
@@ -95,6 +96,7 @@ def _finish(outcome: Outcome, path: str = "", quiet: bool = False) -> None:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARG]...]")
 def run(
     config: Path | None,
+    profile: str,
     command: tuple[str, ...],
     ready_fd: int | None,
     quiet: bool,
@@ -123,7 +125,7 @@ def run(
         flags, "output", "findings", "signatures", "sigma", "rules", "exclude", "crs", "container_labels", "capture"
     )
     request = resolve(
-        config, flags, command, check_ready_fd(ready_fd), limits=RunLimits(quiet, count or 0, duration or 0)
+        config, flags, command, check_ready_fd(ready_fd), limits=RunLimits(quiet, count or 0, duration or 0, profile)
     )
     logs.configure(request.settings.log_level)
     asked = request.settings.events
@@ -150,7 +152,7 @@ def run(
 @main.command()
 @output_options
 @click.argument("recording", type=click.Path(path_type=Path), metavar="FILE")
-def replay(config: Path | None, recording: Path, quiet: bool, **flags: Any) -> None:
+def replay(config: Path | None, profile: str, recording: Path, quiet: bool, **flags: Any) -> None:
     """Replay a recording through the same workers, at full speed.
 
     The output depends only on the recording, not on this host or on the number of workers.
@@ -162,7 +164,7 @@ def replay(config: Path | None, recording: Path, quiet: bool, **flags: Any) -> N
     """
     flags["events"] = _joined(flags["events"]) or "*"
     _listed(flags, "output", "findings", "signatures", "sigma", "rules", "exclude")
-    request = resolve(config, flags, recording=recording)
+    request = resolve(config, flags, recording=recording, limits=RunLimits(profile=profile))
     logs.configure(request.settings.log_level)
     try:
         outcome = recorded.replay(request, recording)
@@ -285,6 +287,7 @@ def version() -> None:
 
 
 main.add_command(completion)
+main.add_command(config)
 main.add_command(suggest)
 main.add_command(summary)
 main.add_command(top)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headrace.bpf.load.loader import LoadError
 from headrace.config import filters, outputs
-from headrace.config.settings import resolve
+from headrace.config.layers import resolve
 from headrace.pipeline.host.features import findings
 from headrace.pipeline.process import logs
 from headrace.pipeline.process.failure import say
@@ -34,7 +34,7 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 
 
 def _request(events: str, command: tuple[str, ...] = (), record: str = "") -> Request:
-    settings = resolve(None, {"events": events, "workers": 1, "record": record})
+    settings = resolve(None, {"events": events, "workers": 1, "record": record}).settings
     from headrace.bpf.tables.catalogue import catalogue
 
     return Request(settings, filters.parse([events], catalogue()), outputs.parse(["table:-"]), command=command)

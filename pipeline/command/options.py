@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from headrace.bpf.tables.catalogue import CHECKS
+from headrace.config.layers import profiles
 from headrace.config.rules import SEVERITIES
 from headrace.pipeline.command.resolve import Duration
 from headrace.pipeline.process import logs
@@ -119,8 +120,9 @@ output_options = _all_of(
         click.option("-v", "--verbose", is_flag=True, default=None, help="Tables show all arguments of every event."),
         click.option("--log-level", type=click.Choice(logs.LEVELS), help="Log level. Default: warning."),
         click.option(
-            "-c", "--config", type=click.Path(path_type=Path), metavar="FILE", help="Read settings from a TOML file."
+            "-c", "--config", type=click.Path(path_type=Path), metavar="FILE", help="Read settings from a YAML file."
         ),
+        click.option("--profile", default="", metavar="NAME", help=f"Start from a profile: {', '.join(profiles())}."),
     )
 )
 """Options of `run` and `replay`."""

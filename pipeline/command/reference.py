@@ -16,8 +16,9 @@ import msgspec
 
 from headrace.bpf.programs.scope import KEYS
 from headrace.bpf.tables.catalogue import Event, catalogue
-from headrace.config import outputs
-from headrace.config.settings import OPTIONS, Settings
+from headrace.config import layers, outputs
+from headrace.config.settings import OPTIONS, fields_of_settings
+from headrace.pipeline.command import configuration
 from headrace.pipeline.command.cli import main as command_line
 from headrace.workers.detect.rules.rulesets import build
 
@@ -34,16 +35,41 @@ of `run` and `replay`. [Running](running.md) describes what a run does from star
 
 NOTE
 
-`--config FILE` reads settings from a TOML file. Most of them can also be set in the environment, as
-`HEADRACE_WORKERS=4`; lists cannot. Options override the environment, and the environment overrides the file. An unknown
-key is an error that names the nearest valid one.
+`--config FILE` reads settings from a YAML file, and then from its fragments: those of `headrace.yaml` are
+`headrace.d/*.yaml`, in the order of their names. From the weakest to the strongest, these hold:
 
-```toml
-events = "default,!close"
-scope = ["uid!=0"]
-output = ["json:/var/log/headrace.json,policy=drop", "zmq:ipc:///run/headrace.sock"]
-workers = 2
+1. defaults
+2. a profile: `--profile`, or `HEADRACE_PROFILE`, or the key `profile` of the file
+3. the file
+4. its fragments
+5. the environment, as `HEADRACE_WORKERS=4` (lists cannot be set there)
+6. options
+
+A list replaces a list that is weaker. A list of one can be written without brackets.
+
+```yaml
+profile: host
+events: default,!close
+scope: uid!=0
+output: ["json:/var/log/headrace.json,policy=drop", "zmq:ipc:///run/headrace.sock"]
+workers: 2
 ```
+
+An unknown key, a wrong type and a value out of range are errors that name the file, the line, the key, and the nearest
+key that exists. `headrace config check FILE` finds them, and also what a run could not begin with.
+`headrace config show -c FILE` prints every setting with the place that it comes from. `headrace config init` prints a
+file with every key to edit. [config.schema.json](../config.schema.json) is a JSON Schema for editors:
+`# yaml-language-server: $schema=...`.
+
+Files of the former format, TOML, are read by their suffix `.toml`; `headrace config convert FILE` prints them as YAML.
+
+## Profiles
+
+| profile | for | settings |
+| --- | --- | --- |
+PROFILES
+
+## Settings
 """,
     "event-list.md": """# List of events
 
@@ -161,22 +187,39 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     return f"`{value}`" if value != "" else "none"
 
 
-def configuration_page() -> Iterator[str]:
-    """Every setting."""
-    helps: dict[str, click.Option] = {}
+def _helps() -> dict[str, click.Option]:
+    """Options of `run` and `replay` by setting."""
+    found: dict[str, click.Option] = {}
     for name in ("replay", "run"):
         params = command_line.commands[name].params
-        helps |= {p.name: p for p in params if isinstance(p, click.Option) and p.name}
+        found |= {p.name: p for p in params if isinstance(p, click.Option) and p.name}
+    return found
+
+
+def meanings() -> dict[str, str]:
+    """What each setting means, in a sentence."""
+    helps = _helps()
+    return {
+        key: ((helps[key].help or "") if key in helps else WITHOUT_OPTION[key]).partition(" Default:")[0]
+        for key in fields_of_settings()
+    }
+
+
+def configuration_page() -> Iterator[str]:
+    """Every setting."""
+    helps, told = _helps(), meanings()
     rows = []
-    for field in msgspec.structs.fields(Settings):
+    for field in fields_of_settings().values():
         kind, limits = _type(field)
         option = helps.get(field.name)
         flag = f"`{OPTIONS.get(field.name, max(option.opts, key=len))}`" if option else ""
-        meaning = (option.help or "" if option else WITHOUT_OPTION[field.name]).partition(" Default:")[0]
-        rows.append((f"`{field.name}`", f"{kind}{': ' if limits else ''}{limits}", _default(field), flag, meaning))
+        rows.append(
+            (f"`{field.name}`", f"{kind}{': ' if limits else ''}{limits}", _default(field), flag, told[field.name])
+        )
     yield from table(("key", "type and range", "default", "option", "meaning"), rows)
     yield from ("", "Other variables of the environment:", "")
     other = (
+        ("`HEADRACE_PROFILE`", "profile to start from (`--profile`)"),
         ("`HEADRACE_BTF`", "file with the kernel's types, for every command (`--btf`)"),
         ("`HEADRACE_RUNTIME_DIR`", "directory of the sockets that `headrace stat` and `headrace reload` connect to"),
         ("`NO_COLOR`", "no colours on a terminal"),
@@ -238,6 +281,14 @@ def formats_page() -> Iterator[str]:
         yield from (f"## {title}", "", *table((head, "meaning"), rows), "")
 
 
+def _profiles() -> Iterator[str]:
+    """A row for each profile: its comment is what it is for."""
+    for name, path in layers.profiles().items():
+        lines = path.read_text().splitlines()
+        purpose = " ".join(line.removeprefix("# ") for line in lines if line.startswith("#"))
+        yield cells(f"`{name}`", purpose, "; ".join(f"`{line}`" for line in lines if not line.startswith("#")))
+
+
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "commands.md": command_page,
     "configuration.md": configuration_page,
@@ -249,7 +300,8 @@ PAGES: dict[str, Callable[[], Iterator[str]]] = {
 
 def text_of(page: str) -> str:
     """A page as it is in the file."""
-    return HEADS[page].replace("NOTE", NOTE) + "\n" + "\n".join(PAGES[page]()).rstrip("\n") + "\n"
+    head = HEADS[page].replace("NOTE", NOTE).replace("PROFILES", "\n".join(_profiles()))
+    return head + "\n" + "\n".join(PAGES[page]()).rstrip("\n") + "\n"
 
 
 def main() -> None:
@@ -257,6 +309,7 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     for page in PAGES:
         (folder / page).write_text(text_of(page))
+    (folder.parent / "config.schema.json").write_text(configuration.schema_text())
 
 
 if __name__ == "__main__":

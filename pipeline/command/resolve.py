@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from headrace.bpf.tables.catalogue import UnknownName, catalogue
-from headrace.config import capture, filters, outputs, runtimes, settings
+from headrace.config import capture, filters, layers, outputs, runtimes, settings
 from headrace.config.outputs import STDERR, STDOUT, STORY_EVENTS
 from headrace.config.settings import SettingsError
 from headrace.config.tuning import TuningError
@@ -40,6 +40,7 @@ class RunLimits(NamedTuple):
     lines: int = 0
     """Lines after which an output has enough; 0: no limit."""
     duration_s: float = 0
+    profile: str = ""
 
 
 NO_LIMITS = RunLimits()
@@ -94,8 +95,10 @@ def resolve(
     limits: RunLimits = NO_LIMITS,
 ) -> Request:
     """Resolve settings, events, signatures and outputs into a request. Raises Failure on any error."""
+    found: layers.Merged | None = None
     try:
-        resolved = settings.resolve(config, flags)
+        found = layers.resolve(config, flags, limits.profile)
+        resolved = found.settings
         if command:
             resolved = of_command(resolved, limits.quiet)
         quiet = detection.only_findings(resolved, recording is not None)
@@ -123,7 +126,7 @@ def resolve(
         if recording and out.switches.get("exec_hash"):
             raise outputs.OutputError("option:exec-hash: files are hashed on the host that runs them, not in a replay")
     except (SettingsError, outputs.OutputError, filters.FilterError, UnknownName, TuningError) as error:
-        raise Failure(str(error), EX_USAGE) from error
+        raise Failure(layers.located(str(error), found.places) if found else str(error), EX_USAGE) from error
     if not selection.events and not ruleset.events(catalogue(), lack):
         raise Failure("no event is left to trace", EX_USAGE)
     _check_standard_output((*out.sinks, *findings_to), resolved.ledger)

@@ -13,7 +13,7 @@ from typing import Any
 from headrace.bpf.programs import scope
 from headrace.bpf.programs.early import c_source
 from headrace.bpf.tables.catalogue import Catalogue, UnknownName
-from headrace.config import filters, outputs, runtimes, settings
+from headrace.config import filters, layers, outputs, runtimes, settings
 from headrace.config.settings import Settings, SettingsError
 from headrace.pipeline.signatures.detection import only_findings, sinks
 from headrace.workers.conditions.early import early_tests
@@ -113,8 +113,9 @@ def _texts(found: Settings) -> None:
 
 @unhinted()
 def target(data: bytes) -> None:
-    with written(data, ".toml") as path:
-        found = _refused(lambda: settings.resolve(Path(path), {}))
+    with written(data, ".toml") as path, written(data, ".yaml") as other:
+        found = _refused(lambda: layers.resolve(Path(path), {}).settings)
+        _refused(lambda: layers.resolve(Path(other), {}).settings)
     if found is not None:
         _texts(found)
     # neither a command line nor the environment can have a NUL
@@ -122,6 +123,6 @@ def target(data: bytes) -> None:
     for key in KEYS:
         _refused(lambda key=key: settings.from_environment({f"HEADRACE_{key}": text}))  # type: ignore[misc]
     flags = {"events": text, "log_level": text, "min_severity": text, "ledger": text, "scope": [text]}
-    _refused(lambda: settings.resolve(None, flags))
+    _refused(lambda: layers.resolve(None, flags))
     # as they come from a command line, where no TOML stands around them
     _texts(Settings(events=text, scope=(text,), output=(text,), findings=(text,), crs=(text,)))

@@ -1,14 +1,20 @@
-"""Settings: what wins, and what is said about a key or value that cannot be."""
+"""Settings: what wins, and what is said about a key or value that cannot be. The file is of the former format, TOML."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from headrace.config.settings import MAX_WORKERS, Settings, SettingsError, default_workers, resolve
+from headrace.config import layers
+from headrace.config.settings import MAX_WORKERS, Settings, SettingsError, default_workers
+
+
+def resolve(file: Path | None, flags: dict[str, Any]) -> Settings:
+    return layers.resolve(file, flags).settings
 
 
 @pytest.fixture
@@ -89,7 +95,7 @@ def test_a_key_like_no_other_gets_no_suggestion(file: Path) -> None:
         ("ring_bytes = 1", "ring_bytes"),
         ("interval_ms = 0", "interval_ms"),
         ("capture_bytes = 4097", "capture_bytes"),
-        ('output = "table:-"', "output"),
+        ("output = {a = 1}", "output"),
         ("scope = [1]", "scope"),
         ("parse_arguments = 1", "parse_arguments"),
     ],

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from headrace.bpf.tables.catalogue import catalogue
-from headrace.config import settings
 from headrace.config.rules import MAX_VALUES, RuleError
+from headrace.config import layers
 from headrace.config.settings import SettingsError
 from headrace.workers.detect.engine.engine import Engine
 from headrace.workers.detect.rules import rulesets
@@ -390,5 +390,5 @@ def test_settings_that_are_none(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "bad.toml"
     path.write_bytes(data)
     with pytest.raises(SettingsError) as raised:
-        settings.resolve(path, {})
+        layers.resolve(path, {})
     assert "bad.toml" in str(raised.value)
