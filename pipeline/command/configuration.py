@@ -11,7 +11,7 @@ import yaml
 
 from headrace.config import layers
 from headrace.config.settings import Settings, SettingsError, fields_of_settings
-from headrace.pipeline.command.options import output_options, trace_options
+from headrace.pipeline.command.options import meanings, output_options, trace_options
 from headrace.pipeline.command.resolve import RunLimits, resolve
 from headrace.pipeline.process.failure import EX_USAGE, Failure, say
 from headrace.pipeline.shell.groups import Suggesting
@@ -87,8 +87,6 @@ def _given(key: str, value: Any) -> Any:
 @click.option("--profile", default="", metavar="NAME", help="Begin with the settings of a profile.")
 def init(profile: str) -> None:
     """Print a configuration file with every key, its meaning and its default, to be edited."""
-    from headrace.pipeline.command.reference import meanings
-
     try:
         chosen = layers.merged(layers.layers(None, {}, profile)[:1] if profile else [])
     except SettingsError as error:
@@ -123,8 +121,6 @@ def schema() -> None:
 
 def schema_text() -> str:
     """The JSON Schema of configuration files (docs/config.schema.json)."""
-    from headrace.pipeline.command.reference import meanings
-
     made = msgspec.json.schema(Settings)
     found = made["$defs"]["Settings"]
     told = meanings()

@@ -11,6 +11,7 @@ import click
 from headrace.bpf.tables.catalogue import CHECKS
 from headrace.config.layers import profiles
 from headrace.config.rules import SEVERITIES
+from headrace.config.settings import fields_of_settings
 from headrace.pipeline.command.resolve import Duration
 from headrace.pipeline.process import logs
 from headrace.pipeline.shell import complete
@@ -213,3 +214,31 @@ trace_options = _all_of(
     )
 )
 """Options of `run` only."""
+WITHOUT_OPTION = {
+    "urgent_pages": "Perf buffer per CPU for urgent events, in pages (a power of two).",
+    "result_bytes": "Size of the ring buffer for each worker's results, in bytes.",
+    "integrity_s": "Seconds between two checks of the kernel's own tables.",
+    "detect_syscall": "Show the system call that an event belongs to, in the field `syscall`.",
+}
+"""Settings that have no option of their own, and what they do."""
+
+
+def by_setting() -> dict[str, click.Option]:
+    """The options of `run` and `replay`, by the setting that they set."""
+
+    @output_options
+    @trace_options
+    def takes_all() -> None:
+        """Has every option."""
+
+    params: list[click.Parameter] = vars(takes_all)["__click_params__"]
+    return {option.name: option for option in params if isinstance(option, click.Option) and option.name}
+
+
+def meanings() -> dict[str, str]:
+    """What each setting means, in a sentence."""
+    helps = by_setting()
+    return {
+        key: ((helps[key].help or "") if key in helps else WITHOUT_OPTION[key]).partition(" Default:")[0]
+        for key in fields_of_settings()
+    }

@@ -12,8 +12,6 @@ import numpy as np
 
 from headrace.bpf.tables.catalogue import Catalogue
 from headrace.config.rules import Rule
-from headrace.config.undecided import UNDECIDED
-from headrace.config.undecided import what as undecided
 from headrace.workers.detect.code.bounds import FORK, CodeRule, Report, SignatureResult, code_rules
 from headrace.workers.detect.code.states import Given
 from headrace.workers.detect.columns.view import View
@@ -22,6 +20,8 @@ from headrace.workers.detect.engine.matches import Matched, Matches
 from headrace.workers.detect.findings.gaps import Gaps
 from headrace.workers.detect.findings.history import History
 from headrace.workers.detect.findings.lines import FindingLines, RenderedFindings
+from headrace.workers.detect.findings.undecided import UNDECIDED
+from headrace.workers.detect.findings.undecided import what as undecided
 from headrace.workers.enrich.containers import Describe, container_id, nobody
 from headrace.workers.enrich.tree import ProcessTree
 from headrace.workers.records.blobs import argument, argument_counts

@@ -16,14 +16,14 @@ import numpy as np
 from headrace.bpf.tables.catalogue import Catalogue
 from headrace.config.rules import Rule
 from headrace.config.thresholds import Thresholds
-from headrace.config.undecided import UNDECIDED
-from headrace.config.undecided import what as undecided
 from headrace.workers.detect.code.bounds import SignatureResult, code_rules
 from headrace.workers.detect.code.states import Given
 from headrace.workers.detect.columns.view import Array, Keys, ValueColumn
 from headrace.workers.detect.engine.engine import EventEngine, Verdict
 from headrace.workers.detect.findings.data import DataField, data_fields, same_fields
 from headrace.workers.detect.findings.lines import MAX_ANCESTORS, rule_parts, shown_image
+from headrace.workers.detect.findings.undecided import UNDECIDED
+from headrace.workers.detect.findings.undecided import what as undecided
 from headrace.workers.detect.offline.flat import FlatEvent
 from headrace.workers.detect.offline.inputs import DUPLICATES, LinesRead, said
 from headrace.workers.detect.offline.json_events import is_own, of_line

@@ -12,8 +12,8 @@ from headrace.bpf.tables.catalogue import catalogue
 from headrace.config.conditions import Node, Test
 from headrace.config.rules import Rule
 from headrace.config.tree import And, Not, Or
-from headrace.config.undecided import MAX_NAMED, UNDECIDED, what
 from headrace.workers.detect.detector import Detector
+from headrace.workers.detect.findings.undecided import MAX_NAMED, UNDECIDED, what
 from headrace.workers.detect.offline.analysis import Analysis
 from headrace.workers.detect.rules.compiled import check_rule
 from headrace.workers.enrich.tree import ProcessTree

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from headrace.bpf.tables.catalogue import catalogue
-from headrace.config.rules import MAX_VALUES, RuleError
 from headrace.config import layers
+from headrace.config.rules import MAX_VALUES, RuleError
 from headrace.config.settings import SettingsError
 from headrace.workers.detect.engine.engine import Engine
 from headrace.workers.detect.rules import rulesets
