@@ -26,6 +26,8 @@ FIRST_EVENT_ID = 6000
 HEADER = f"{'TIME':<15} {'SEVERITY':<8} {'SIGNATURE':<32} {'COMM':<15} {'PID':>7} {'CONTAINER':<12} WHAT"
 NARROW_HEADER = f"{'TIME':<8} {'SEVERITY':<8} {'SIGNATURE':<10} WHAT"
 SECOND_NS = 10**9
+MAX_ID = 16
+"""Characters of an id that people read."""
 
 
 class Terminal(Protocol):
@@ -62,7 +64,8 @@ def _moment(ns: int) -> datetime.datetime:
 
 def _what(finding: dict[str, Any]) -> str:
     """What a finding is about: its title if it has more than a name, its data, else the command line and the path."""
-    found = [escaped(finding["title"])] if finding["title"] != finding["signatureName"] else []
+    known = {finding["signatureName"], _label(finding)}
+    found = [escaped(finding["title"])] if finding["title"] not in known else []
     data = [f"{quoted(key)}={shown(value)}" for key, value in finding["data"].items() if value is not None]
     if not data:
         path = _arguments(finding["events"][-1]).get("pathname")
@@ -71,6 +74,11 @@ def _what(finding: dict[str, Any]) -> str:
     if not finding["complete"]:
         data.append("(incomplete)")
     return "  ".join(found + data)
+
+
+def _label(finding: dict[str, Any]) -> str:
+    """What people know a signature by: its id, or its title if the id is for machines, as that of Sigma rules."""
+    return str(finding["title"] if len(finding["signatureID"]) > MAX_ID else finding["signatureID"])
 
 
 def _table(finding: dict[str, Any], terminal: Terminal) -> bytes:
@@ -83,11 +91,12 @@ def _table(finding: dict[str, Any], terminal: Terminal) -> bytes:
     name = finding["signatureName"] if finding["signatureName"] != finding["signatureID"] else finding["title"]
     if 0 < terminal.columns < NARROW:
         lead = f"{_moment(ns):%T} {severity:<8} "
-        rest = f"{escaped(finding['signatureID'])[:10]:<10} {what}  {quoted(who['name'])}[{who['pid']}]"
+        rest = f"{escaped(_label(finding)):<10} {what}  {quoted(who['name'])}[{who['pid']}]"
         rest += f" in {container}" if container else ""
     else:
         lead = f"{_moment(ns):%T}.{ns % SECOND_NS // 1000:06d} {severity:<8} "
-        name = escaped(f"{finding['signatureID']} {name}")[:32]
+        label = _label(finding)
+        name = escaped(label if label == finding["title"] else f"{label} {name}")[:32]
         rest = f"{name:<32} {quoted(who['name']):<15} {who['pid']:>7} {container:<12} {what}"
     if terminal.columns and len(lead) + len(rest) > terminal.columns:
         rest = rest[: max(0, terminal.columns - len(lead) - 1)] + "…"
