@@ -71,5 +71,6 @@ def test_repeats_say_how_many_and_when_the_last_was() -> None:
 
 
 def test_hostile_names_stay_on_one_line() -> None:
-    shown = line(200, title="x\ny\x1b[2J", process={"name": "a\nb", "pid": 1, "path": "", "commandLine": "c\r"}, data={})
+    who = {"name": "a\nb", "pid": 1, "path": "", "commandLine": "c\r"}
+    shown = line(200, title="x\ny\x1b[2J", process=who, data={})
     assert shown.isprintable()
