@@ -29,7 +29,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from headrace.bpf.host.mounts import mount_of
-from headrace.config.capture import BPF, MEM, MODULE, WRITE, Capture
+from headrace.config.capture import BPF, EXEC, MEM, MODULE, WRITE, Capture
 from headrace.pipeline.capture import sources
 from headrace.pipeline.capture.requests import ArtifactCounters, ArtifactRequest, requests
 from headrace.pipeline.capture.store import ArtifactStore, NoRoomError, named
@@ -45,7 +45,7 @@ KEPT = (privilege.CAP_DAC_READ_SEARCH, privilege.CAP_SYS_PTRACE, privilege.CAP_B
 """Capabilities to read any file and the memory of any process, and to fetch BPF programs."""
 POLL_MS, BUSY_S = 50, 0.02
 DEADLINE_S = 30.0
-MAX_WAITING, MAX_HELD, MAX_VERSIONS = 4096, 512, 16
+MAX_WAITING, MAX_HELD, MAX_VERSIONS, MAX_KEPT = 4096, 512, 16, 1 << 16
 SETTLE_S, DIRTY_S, HOLD_S = 0.3, 2.0, 5.0
 CLOCK_NS = 20_000_000
 """Granularity of the kernel's file times, with a margin."""
@@ -94,6 +94,8 @@ class Collector:
     capture: Capture
     clock: Callable[[], float] = time.monotonic
     waiting: deque[CaptureTask] = field(default_factory=deque)
+    kept: dict[tuple[int, int, int], None] = field(default_factory=dict)
+    """Files that are stored, by device, inode and ctime: a program that runs again is not read again."""
     held: dict[tuple[int, int], Held] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -110,6 +112,8 @@ class Collector:
         key = request.device, request.inode
         if request.kind == WRITE and key in self.held:
             self.held[key].until = self.clock() + HOLD_S
+            self.counters.add("known")
+        elif request.kind in (EXEC, MODULE) and _identity(request) in self.kept:
             self.counters.add("known")
         elif len(self.waiting) >= MAX_WAITING:
             self.counters.add("overrun")
@@ -140,10 +144,14 @@ class Collector:
             self.counters.add("versions")
         line = {"timestamp": request.time_ns, "kind": request.kind, "pid": request.pid, **named(request.path)}
         outcome = found.outcome
+        if request.kind in (EXEC, MODULE) and request.inode and outcome in ("stored", "known"):
+            if len(self.kept) >= MAX_KEPT:
+                self.kept.clear()
+            self.kept[_identity(request)] = None
         if outcome == "stored" and not self.store.note(line | (found.line or {})):
             outcome = "no_room"
         elif outcome not in ("stored", "known", "unwanted", "untouched"):
-            self.store.note(line | {"reason": outcome})
+            self.store.note(line | {"reason": outcome}, is_stored=False)
         self.counters.add(outcome)
         self.counters.add("bytes", found.bytes if outcome == "stored" else 0)
 
@@ -272,6 +280,10 @@ class Collector:
         if request.kind == MEM:
             line |= {"address": request.place}
         return Captured("stored" if is_new else "known", bytes=size, line=line)
+
+
+def _identity(request: ArtifactRequest) -> tuple[int, int, int]:
+    return request.device, request.inode, request.place
 
 
 def prepare(plan: Plan, source: InheritedFd, directory: InheritedFd) -> None:

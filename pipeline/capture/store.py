@@ -127,10 +127,14 @@ class ArtifactStore:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(partial, dir_fd=self._fd)
 
-    def note(self, line: dict[str, Any]) -> bool:
-        """Append a line to the index. False if the quota does not allow it."""
+    def note(self, line: dict[str, Any], is_stored: bool = True) -> bool:
+        """Append a line to the index. False if the quota does not allow it.
+
+        Lines about what is not stored may use half of the index: they cannot keep out the others.
+        """
         data = msgspec.json.encode(line) + b"\n"
-        if os.fstat(self._index).st_size + len(data) > self._quota // INDEX_SHARE:
+        most = self._quota // INDEX_SHARE // (1 if is_stored else 2)
+        if os.fstat(self._index).st_size + len(data) > most:
             return False
         _write(self._index, data)
         self.used_bytes += len(data)

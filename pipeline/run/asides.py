@@ -26,6 +26,8 @@ from headrace.pipeline.transport.shm import Segment
 
 ENRICHER_NICE = -10
 """The enricher has little work, but container names are missing until it is done."""
+COLLECTOR_NICE = 10
+"""A process that writes a lot makes work for the collector, which must not take it from the others."""
 Pipe = tuple[InheritedFd, InheritedFd]
 
 
@@ -78,7 +80,7 @@ class Asides:
         if pipe := self._pipes.get("collector"):
             arguments = pipe[0], self._directory
             one = Stage("collector", collector.run, arguments, kept=collector.KEPT, prepare=collector.prepare)
-            one.spare, one.aside = True, True
+            one.spare, one.aside, one.nice = True, True, COLLECTOR_NICE
             yield one
         if pipe := self._pipes.get("enricher"):
             one = Stage("enricher", enricher.run, (pipe[0],), kept=enricher.KEPT, prepare=enricher.prepare)

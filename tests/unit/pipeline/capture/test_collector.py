@@ -69,6 +69,19 @@ def test_an_executable_is_believed_only_with_its_ctime(kept: Collector, tmp_path
     assert [json.loads(line).get("reason") for line in lines] == [None, "gone", "gone"]
 
 
+def test_a_program_that_runs_again_is_not_read_again(
+    kept: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "program"
+    path.write_bytes(b"content")
+    kept.ask(request(EXEC, path, place=path.stat().st_ctime_ns))
+    assert settle(kept) == {"stored": 1}
+    monkeypatch.setattr(collector.sources, "contents", None)
+    for _ in range(9):
+        kept.ask(request(EXEC, path, place=path.stat().st_ctime_ns))
+    assert settle(kept) == {"stored": 1, "known": 9}
+
+
 def test_a_deleted_file_is_stored_with_what_was_written_later(kept: Collector, tmp_path: Path) -> None:
     path = tmp_path / "file"
     with path.open("wb", buffering=0) as file:

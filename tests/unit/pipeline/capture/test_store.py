@@ -82,3 +82,10 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"")
     with pytest.raises(StoreError, match="Not a directory"):
         store(tmp_path / "a")
+
+
+def test_lines_about_what_is_not_stored_leave_room_for_the_others(tmp_path: Path) -> None:
+    kept = store(tmp_path / "a", 16 * 100)
+    while kept.note({"reason": "gone"}, is_stored=False):
+        pass
+    assert kept.note({"sha256": "x"})
