@@ -219,6 +219,8 @@ class Collector:
         if request.kind == BPF:
             data, about = sources.bpf_program(request.pid, request.start_ns, request.extent)
             return self._keep(request, sources.pieces(data), {"program": about})
+        if request.kind == MODULE and request.inode:
+            return self._by_path(task)
         if request.kind == MODULE and request.place:
             return self._keep(request, sources.memory(request.pid, request.start_ns, request.place, request.extent))
         if request.kind == MODULE and request.extent >= 0:

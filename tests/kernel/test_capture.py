@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.live import HEADRACE, Running, Traced, arguments, trace
+from tests.live import HEADRACE, Running, Traced, arguments, trace, wait_for
 
 pytestmark = pytest.mark.kernel
 WORK = """
@@ -109,11 +109,16 @@ def test_files_belong_to_the_stages_and_nobody_else_reads_them(captured: tuple[T
 
 def test_a_killed_collector_is_started_again(tmp_path: Path) -> None:
     kept, late = tmp_path / "artifacts", tmp_path / "late"
-    work = f"import time; time.sleep(1); open({str(late)!r}, 'w').write('late'); time.sleep(0.3)"
+    go = tmp_path / "go"
+    work = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.05)\n"
+    work += f"open({str(late)!r}, 'w').write('late'); time.sleep(0.3)"
     options = ("-e", "exit", "-o", "none", "--capture", f"write={tmp_path}/late", "--capture-dir", str(kept))
     running = Running(*options, "--", sys.executable, "-S", "-c", work)
     assert running.ready, running.end()
-    os.kill(running.stages()["collector"], signal.SIGKILL)
+    before = running.stages()["collector"]
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: running.stages().get("collector", before) != before, "the next collector")
+    go.touch()
     running.process.wait(60)
     status, ledger, errors = running.end()
     assert (status, ledger["balanced"], ledger["restarts"]) == (0, True, {"collector": 1}), errors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import json
 import os
 import time
@@ -11,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from headrace.bpf.host.mounts import file_device
-from headrace.config.capture import EXEC, MEM, WRITE, Capture
+from headrace.config.capture import EXEC, MEM, MODULE, WRITE, Capture
 from headrace.pipeline.capture import collector
 from headrace.pipeline.capture.collector import Collector
 from headrace.pipeline.capture.requests import OUTCOMES, ArtifactCounters, ArtifactRequest, CaptureClient, requests
 from headrace.pipeline.capture.store import ArtifactStore, open_directory
 from headrace.pipeline.transport.doorbell import InheritedFd
-from headrace.pipeline.transport.shm import Segment
+from headrace.pipeline.transport.shm import Segment, stat_fields
 from tests.live import wait_for
 
 HERE = os.getpid()
@@ -35,7 +37,7 @@ def counters() -> Iterator[ArtifactCounters]:
 @pytest.fixture
 def kept(tmp_path: Path, counters: ArtifactCounters) -> Collector:
     store = ArtifactStore(open_directory(str(tmp_path / "kept"), None), 1 << 20)
-    return Collector(store, counters, Capture(frozenset({WRITE, EXEC, MEM})))
+    return Collector(store, counters, Capture(frozenset({WRITE, EXEC, MEM, MODULE})))
 
 
 def request(kind: str, path: Path, **other: int) -> ArtifactRequest:
@@ -138,6 +140,20 @@ def test_filters_look_at_path_and_content(kept: Collector, tmp_path: Path) -> No
 def test_memory_of_another_process_with_the_same_number_is_not_read(kept: Collector) -> None:
     kept.ask(ArtifactRequest(MEM, HERE, start_ns=1, place=id(kept), extent=16))
     assert settle(kept) == {"gone": 1}
+
+
+def test_a_module_is_read_by_its_path_or_from_memory(kept: Collector, tmp_path: Path) -> None:
+    path = tmp_path / "module.ko"
+    path.write_bytes(b"module")
+    kept.ask(request(MODULE, path, place=path.stat().st_ctime_ns))
+    assert settle(kept) == {"stored": 1}
+    start_ns = int(stat_fields(HERE)[19]) * 10**9 // os.sysconf("SC_CLK_TCK")
+    data = ctypes.create_string_buffer(b"in memory", 9)
+    kept.ask(ArtifactRequest(MODULE, HERE, start_ns, place=ctypes.addressof(data), extent=9))
+    kept.ask(ArtifactRequest(MEM, HERE, start_ns, place=ctypes.addressof(data), extent=9))
+    assert settle(kept) == {"stored": 3}
+    digest = hashlib.sha256(b"in memory").hexdigest()
+    assert (tmp_path / "kept" / "module" / digest).read_bytes() == b"in memory"
 
 
 def test_a_fifo_is_not_opened(kept: Collector, tmp_path: Path) -> None:
