@@ -45,7 +45,7 @@ NAMINGS: dict[str, _Naming] = {
         MODULE, FILE | {"place": "ctime"}, lambda rows, chosen, value: rows.flags[chosen] & HEAD_NO_OBJECT == 0
     ),
     "init_module": _Naming(
-        MODULE, {"place": "umod", "extent": "len"}, lambda rows, chosen, value: rows.retval[chosen] == 0
+        MODULE, {"place": "module_image", "extent": "len"}, lambda rows, chosen, value: rows.retval[chosen] == 0
     ),
     "finit_module": _Naming(MODULE, {"extent": "fd"}, lambda rows, chosen, value: rows.retval[chosen] == 0),
     "bpf": _Naming(BPF, {}, lambda rows, chosen, value: (value("cmd") == BPF_PROG_LOAD) & (rows.retval[chosen] >= 0)),
