@@ -17,18 +17,34 @@ from tests.live import HEADRACE, Running, Traced, arguments, trace, wait_for
 
 pytestmark = pytest.mark.kernel
 WORK = """
-import ctypes, mmap, os, shutil, sys, time
+import ctypes, glob, mmap, os, shutil, sys, time
 from headrace.bpf import syscall
-folder = sys.argv[1]
+folder, index = sys.argv[1:]
+
+def wait_for(is_ready):
+    end = time.monotonic() + 60
+    while not is_ready() and time.monotonic() < end:
+        time.sleep(0.01)
+
+def is_open_elsewhere(target):
+    for link in glob.glob("/proc/[0-9]*/fd/*"):
+        try:
+            if os.readlink(link) == target and int(link.split("/")[2]) != os.getpid():
+                return True
+        except OSError:
+            pass
+
+def is_noted(kind):
+    return os.path.exists(index) and kind in open(index).read()
+
 shutil.copy("/bin/true", folder + "/own")
 os.spawnv(os.P_WAIT, folder + "/own", ["own"])
 with open(folder + "/text", "w") as file:
     file.write("text")
 with open(folder + "/hidden", "wb", buffering=0) as file:
     os.unlink(folder + "/hidden")
-    time.sleep(0.2)
+    wait_for(lambda: is_open_elsewhere(folder + "/hidden (deleted)"))
     file.write(b"hidden")
-    time.sleep(0.2)
 with open(folder + "/library", "wb") as file:
     file.write(b"\\x7fELF" + b"x" * 9)
 region = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=3)
@@ -36,7 +52,7 @@ region.write(b"\\x90" * 4096)
 address = ctypes.addressof(ctypes.c_char.from_buffer(region))
 ctypes.CDLL(None).mprotect(ctypes.c_void_p(address), 4096, 5)
 program = syscall.load_program("kept", syscall.RAW_TRACEPOINT, bytes.fromhex("b700000000000000" "9500000000000000"))
-time.sleep(0.3)
+wait_for(lambda: is_noted('"mem"') and is_noted('"bpf"'))
 """
 
 
@@ -48,7 +64,8 @@ def digest(data: bytes) -> str:
 def captured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Traced, Path, Path]:
     folder, kept = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("kept") / "artifacts"
     wanted = ("--capture", f"exec,mem,bpf,write={folder}/*", "--capture-dir", str(kept))
-    found = trace([sys.executable, "-c", WORK, str(folder)], "-e", "sched_process_exec", *wanted)
+    program = [sys.executable, "-c", WORK, str(folder), str(kept / "index.jsonl")]
+    found = trace(program, "-e", "sched_process_exec", *wanted)
     assert (found.status, found.ledger["balanced"]) == (0, True), found.errors
     return found, folder, kept
 
