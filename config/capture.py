@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from headrace.bpf.tables.catalogue import nearest
+from headrace.bpf.tables.catalogue import did_you_mean
 from headrace.config.settings import SettingsError
 
 EXEC, WRITE, MODULE, BPF, MEM = KINDS = ("exec", "write", "module", "bpf", "mem")
@@ -64,8 +64,7 @@ def parse(specs: Sequence[str]) -> Capture | None:
         name, dot, what = name.partition(".")
         kind = SPELLINGS.get(name, name)
         if kind not in KINDS:
-            near = nearest(name, (*KINDS, *SPELLINGS))
-            hint = f"; did you mean {near}?" if near else ""
+            hint = did_you_mean(name, (*KINDS, *SPELLINGS))
             raise SettingsError(f"--capture {spec}: no such kind: {name} (there are: {', '.join(KINDS)}){hint}")
         kinds.add(kind)
         if not equals and not dot:
@@ -75,8 +74,7 @@ def parse(specs: Sequence[str]) -> Capture | None:
         if not value:
             raise SettingsError(f"--capture {spec}: a value is missing")
         if dot and value not in TYPES:
-            near = nearest(value, TYPES)
-            hint = f"; did you mean {near}?" if near else ""
+            hint = did_you_mean(value, TYPES)
             raise SettingsError(f"--capture {spec}: no such type: {value} (there are: {', '.join(TYPES)}){hint}")
         if not dot and not value.startswith(("/", "*", "?", "[")):
             raise SettingsError(f"--capture {spec}: the path of a file is absolute, such as write=/tmp/*")

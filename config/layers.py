@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.bpf.tables.catalogue import nearest
+from headrace.bpf.tables.catalogue import did_you_mean
 from headrace.config.files import FileError, text
 from headrace.config.located import LocatedError, documents
 from headrace.config.settings import (
@@ -83,8 +83,7 @@ def profiles() -> dict[str, Path]:
 def _profile(name: str, where: str) -> Layer:
     found = profiles()
     if name not in found:
-        near = nearest(name, found)
-        hint = f"; did you mean {near}?" if near else ""
+        hint = did_you_mean(name, found)
         raise SettingsError(f"{where}: no such profile: {name} (there are: {', '.join(found)}){hint}")
     layer = read_file(found[name])
     return Layer(f"profile {name}", layer.values)
@@ -133,8 +132,7 @@ def read_file(path: Path) -> Layer:
 
 
 def _no_such(key: str) -> str:
-    near = nearest(key.replace("-", "_"), [*fields_of_settings(), PROFILE])
-    return f"no such key: {key}" + (f"; did you mean {near}?" if near else "")
+    return f"no such key: {key}" + did_you_mean(key.replace("-", "_"), [*fields_of_settings(), PROFILE])
 
 
 def _read_toml(path: Path) -> Layer:

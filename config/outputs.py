@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from ipaddress import ip_address
 
-from headrace.bpf.tables.catalogue import nearest
+from headrace.bpf.tables.catalogue import did_you_mean
 from headrace.config import templates
 from headrace.config.templates import TemplateError
 
@@ -144,8 +144,7 @@ def _one(text: str, known: Mapping[str, str] = FORMATS) -> Output:
             raise OutputError(f"output {text!r}: no such option {key!r} (there are: {', '.join(OPTIONS)})")
         options[key] = value
     if kind not in known:
-        near = nearest(kind, known)
-        hint = f"; did you mean {near}?" if near else ""
+        hint = did_you_mean(kind, known)
         raise OutputError(f"output {text!r}: no such format {kind!r} (there are: {', '.join(known)}){hint}")
     if kind == "none" and target:
         raise OutputError(f"output {text!r}: none takes no destination")

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from headrace.bpf.tables.catalogue import nearest
+from headrace.bpf.tables.catalogue import did_you_mean
 from headrace.config.conditions import ConditionError, Lists, Node, Scalar, read
 from headrace.config.files import FileError, below, text
 from headrace.config.located import MAX_DEPTH, Located, LocatedError, documents
@@ -265,8 +265,7 @@ class _RuleReader:
             self.id = self._parts["id"].value
         for key in self._parts:
             if key not in KEYS:
-                near = nearest(key, KEYS)
-                self.refuse(key, f"no such key: {key}" + (f"; did you mean {near}?" if near else ""))
+                self.refuse(key, f"no such key: {key}" + did_you_mean(key, KEYS))
         for key in ("id", "name", "events"):
             if key not in self._parts:
                 self.refuse(key, f"the key {key} is missing")
@@ -319,8 +318,7 @@ class _RuleReader:
     def _choice(self, key: str, known: Sequence[str], otherwise: str) -> str:
         value = self._text(key) or otherwise
         if value not in known:
-            near = nearest(value, known)
-            self.refuse(key, f"{key}: {' '.join(known)}, not {value}" + (f"; did you mean {near}?" if near else ""))
+            self.refuse(key, f"{key}: {' '.join(known)}, not {value}" + did_you_mean(value, known))
         return value
 
     def _switch(self) -> bool:

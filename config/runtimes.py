@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from headrace.bpf.tables.catalogue import nearest
+from headrace.bpf.tables.catalogue import did_you_mean
 from headrace.config.settings import SettingsError
 
 SOCKETS = {
@@ -52,8 +52,7 @@ def _one(spec: str) -> Endpoint:
     runtime, colon, path = spec.partition(":")
     runtime = SPELLINGS.get(runtime, runtime)
     if runtime not in SOCKETS:
-        near = nearest(runtime, SOCKETS)
-        hint = f"; did you mean {near}?" if near else ""
+        hint = did_you_mean(runtime, SOCKETS)
         raise SettingsError(f"--crs {spec}: no such runtime: {runtime} (there are: {', '.join(SOCKETS)}){hint}")
     path = path.removeprefix("unix://")
     if colon and not path.startswith("/"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from headrace.bpf.tables.catalogue import nearest
+from headrace.bpf.tables.catalogue import did_you_mean
 
 FIELDS = {
     "time": "time of day, UTC, in microseconds",
@@ -60,8 +60,7 @@ def check_field(name: str) -> str:
     """The field with this name. Raises TemplateError."""
     if name in FIELDS or ARGUMENT.fullmatch(name):
         return name
-    near = nearest(name, FIELDS)
-    raise TemplateError(f"no such field: {name}" + (f"; did you mean {near}?" if near else ""))
+    raise TemplateError(f"no such field: {name}" + did_you_mean(name, FIELDS))
 
 
 def of_fields(names: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from headrace.bpf.tables.catalogue import nearest
+from headrace.bpf.tables.catalogue import did_you_mean
 from headrace.config.conditions import ConditionError, Node, asked, read
 from headrace.config.files import FileError, text
 from headrace.config.located import LocatedError, documents
@@ -69,8 +69,7 @@ def chosen(
     only, exclude = ([one for each in given for one in each.split(",")] for given in (only, exclude))
     for pattern in (*only, *exclude):
         if not any(_fits(rule, pattern) for rule in rules):
-            near = nearest(pattern, [rule.id for rule in rules])
-            raise TuningError(f"no signature is {pattern}" + (f"; did you mean {near}?" if near else ""))
+            raise TuningError(f"no signature is {pattern}" + did_you_mean(pattern, [rule.id for rule in rules]))
     order = SEVERITIES.index(least)
     return tuple(
         rule
@@ -109,8 +108,7 @@ def with_exceptions(
             found[i] = msgspec.structs.replace(rule, events=events)
         meant = [rule for rule in known if unless.id in ("*", rule.id)]
         if not meant:
-            near = nearest(unless.id, [rule.id for rule in known])
-            hint = f"; did you mean {near}?" if near else ""
+            hint = did_you_mean(unless.id, [rule.id for rule in known])
             raise RuleError(unless.file, unless.line, unless.id, f"no signature has the id {unless.id}{hint}")
         if not any(all(has(event, f) for f in fields) for rule in meant for event in rule.events):
             absent = sorted(f for f in fields if not any(has(event, f) for rule in meant for event in rule.events))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.bpf.host.mounts import file_device
-from headrace.bpf.tables.catalogue import nearest
+from headrace.bpf.tables.catalogue import did_you_mean
 from headrace.bpf.tables.ranges import Range
 
 EXPRESSION = re.compile(r"^\s*([a-z_]+)\s*(!=|<=|>=|=|<|>)\s*(.+?)\s*$")
@@ -105,10 +105,7 @@ def _number(key: str, text: str, largest: int) -> int:
         found = _account(key, text)
         if found is None:
             known = [entry[0] for entry in (pwd.getpwall() if key == "uid" else grp.getgrall())]
-            hint = nearest(text, known)
-            raise ScopeError(
-                f"scope {key}: this host has no {ACCOUNTS[key]} {text}" + (f"; did you mean {hint}?" if hint else "")
-            )
+            raise ScopeError(f"scope {key}: this host has no {ACCOUNTS[key]} {text}" + did_you_mean(text, known))
         return found
     if not re.fullmatch("[0-9]{1,20}", text):
         raise ScopeError(f"scope {key}: {text!r} is not a number")
@@ -302,10 +299,7 @@ class _Builder:
             return self.flag(text.lstrip("!"), not text.startswith("!"))
         match = EXPRESSION.match(text)
         if match is None:
-            hint = nearest(text, KEYS)
-            raise ScopeError(
-                f"scope {text!r}: expected KEY=VALUE or a flag" + (f"; did you mean {hint}?" if hint else "")
-            )
+            raise ScopeError(f"scope {text!r}: expected KEY=VALUE or a flag" + did_you_mean(text, KEYS))
         key, op, values = match[1], match[2], [v.strip() for v in match[3].split(",") if v.strip()]
         if not values:
             raise ScopeError(f"scope {text!r}: a value is missing")
@@ -324,8 +318,7 @@ class _Builder:
             return self.text(key, op, values)
         if key in ("event", "set"):
             raise ScopeError(f"scope {text!r}: events are selected by --events: -e {','.join(values)}")
-        hint = nearest(key, KEYS)
-        raise ScopeError(f"no such scope: {key}" + (f"; did you mean {hint}?" if hint else ""))
+        raise ScopeError(f"no such scope: {key}" + did_you_mean(key, KEYS))
 
 
 def _check_command(builder: _Builder) -> None:

@@ -157,6 +157,12 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error message that suggests the nearest known name; empty if none is near."""
+    near = nearest(name, known)
+    return f"; did you mean {near}?" if near else ""
+
+
 URGENT = frozenset(
     """ptrace process_vm_writev init_module finit_module delete_module mount umount2 move_mount setuid setgid
     setreuid setregid setresuid setresgid setfsuid setfsgid capset setns unshare bpf""".split()

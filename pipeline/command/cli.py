@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from headrace import __version__
 from headrace.bpf.load.loader import LoadError
 from headrace.bpf.programs.scope import ScopeError
-from headrace.bpf.tables.catalogue import nearest
+from headrace.bpf.tables.catalogue import did_you_mean
 from headrace.pipeline.capture.store import StoreError
 from headrace.pipeline.command.analyze import analyze
 from headrace.pipeline.command.configuration import config
@@ -273,8 +273,7 @@ def help_(context: click.Context, command: tuple[str, ...]) -> None:
     for name in command:
         known = found.commands if isinstance(found, click.Group) else {}
         if name not in known:
-            near = nearest(name, known)
-            raise Failure(f"no such command: {above}{name}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
+            raise Failure(f"no such command: {above}{name}" + did_you_mean(name, known), EX_USAGE)
         found, above = known[name], f"{above}{name} "
         at = click.Context(found, info_name=name, parent=at, **found.context_settings)
     click.echo(found.get_help(at))

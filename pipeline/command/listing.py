@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from headrace.bpf.programs.scope import KEYS
-from headrace.bpf.tables.catalogue import HOOK, Event, catalogue, nearest
+from headrace.bpf.tables.catalogue import HOOK, Event, catalogue, did_you_mean
 from headrace.config import outputs, settings
 from headrace.pipeline.host.features import Finding, event_state, findings, hooked_function, trial
 from headrace.pipeline.host.proof import prove
@@ -40,8 +40,7 @@ def _matching(names: list[str], wanted: str | None, kind: str) -> list[str]:
     if any(mark in wanted for mark in "*?[") and (found := fnmatch.filter(names, wanted)):
         return found
     if wanted not in names:
-        near = nearest(wanted, names)
-        raise Failure(f"no such {kind}: {wanted}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
+        raise Failure(f"no such {kind}: {wanted}" + did_you_mean(wanted, names), EX_USAGE)
     return [wanted]
 
 

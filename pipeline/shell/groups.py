@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from headrace.bpf.host.btf import EXTERNAL
-from headrace.bpf.tables.catalogue import nearest
+from headrace.bpf.tables.catalogue import did_you_mean
 from headrace.config.printable import escaped
 from headrace.pipeline.process.failure import EX_USAGE, SIGINT_STATUS, SIGPIPE_STATUS, Failure, say
 
@@ -75,8 +75,7 @@ class Suggesting(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         name = args[0] if args else ""
         if name and self.get_command(ctx, name) is None:
-            near = nearest(name, self.list_commands(ctx))
-            raise Failure(f"no such command: {name}" + (f"; did you mean {near}?" if near else ""), EX_USAGE)
+            raise Failure(f"no such command: {name}" + did_you_mean(name, self.list_commands(ctx)), EX_USAGE)
         return super().resolve_command(ctx, args)
 
 

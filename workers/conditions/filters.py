@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.bpf.layout import HEAD_OWN_ROOT
-from headrace.bpf.tables.catalogue import LOSS, Catalogue, Event, nearest
+from headrace.bpf.tables.catalogue import LOSS, Catalogue, Event, did_you_mean
 from headrace.bpf.tables.reads import NAME, PATH
 from headrace.bpf.tables.widths import number
 from headrace.config.filters import Condition, FilterError, integer
@@ -90,9 +90,7 @@ def check_words(conditions: Sequence[Condition]) -> None:
         known = known_words(parser) if parser else set()
         for word in named:
             if word not in known and argument.name != "syscall":
-                near = nearest(word, known)
-                hint = f"; did you mean {near}?" if near else ""
-                raise FilterError(f"{condition.text}: {argument.name} has no {word}{hint}")
+                raise FilterError(f"{condition.text}: {argument.name} has no {word}{did_you_mean(word, known)}")
 
 
 def _check_part(condition: Condition) -> None:
@@ -103,10 +101,7 @@ def _check_part(condition: Condition) -> None:
     for value in condition.values if field.kind == "number" else ():
         for word in value.split("|"):
             if word not in known and not re.fullmatch(r"-?(0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|\d+)", word):
-                near = nearest(word, known)
-                raise FilterError(
-                    f"{condition.text}: {field.name} has no {word}" + (f"; did you mean {near}?" if near else "")
-                )
+                raise FilterError(f"{condition.text}: {field.name} has no {word}" + did_you_mean(word, known))
 
 
 class Predicates:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from headrace.bpf.tables import words
-from headrace.bpf.tables.catalogue import ON_PROCESSES, Event, catalogue, nearest
+from headrace.bpf.tables.catalogue import ON_PROCESSES, Event, catalogue, did_you_mean
 from headrace.bpf.tables.structs import Member
 from headrace.bpf.tables.widths import width_of
 from headrace.config.conditions import COMPARED, COMPARISONS
@@ -131,8 +131,7 @@ def field_of(event: Event, name: str) -> Field:
     match = NAME.fullmatch(name)
     found = _find(event, name, match) if match else None
     if found is None:
-        near = nearest(name, names(event))
-        raise FieldError(f"{event.name} has no field {name}" + (f"; did you mean {near}?" if near else ""))
+        raise FieldError(f"{event.name} has no field {name}" + did_you_mean(name, names(event)))
     return found
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import re2
 
-from headrace.bpf.tables.catalogue import nearest
+from headrace.bpf.tables.catalogue import did_you_mean
 from headrace.config.conditions import Scalar, Test
 from headrace.workers.decode.words import numbers_of_words
 from headrace.workers.detect.rules.fields import SOCKADDR_TYPE, Field
@@ -139,9 +139,8 @@ def _check_number(field: Field, test: Test, value: Scalar) -> None:
         return
     known = numbers_of_words(field.words) if field.words else {}
     if not isinstance(value, str) or test.operator in SIZES or not set(value.split("|")) <= set(known):
-        near = nearest(str(value), known)
         what = f"{field.name} has no {value}" if known else f"{field.name} is a number, not {value!r}"
-        raise TestError(what + (f"; did you mean {near}?" if near else ""))
+        raise TestError(what + did_you_mean(str(value), known))
 
 
 class Matcher:
