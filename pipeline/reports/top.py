@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from headrace.pipeline.api.errors import Error
-from headrace.pipeline.api.tracing import trace
+from headrace.pipeline.api.tracing import STOP_S, trace
 from headrace.pipeline.process.failure import EX_USAGE, Failure
 from headrace.pipeline.reports.feed import Feed
 from headrace.pipeline.run import live
@@ -63,8 +63,13 @@ def top(events: str, scope: Sequence[str], command: Sequence[str]) -> None:
         threading.Thread(target=_listen, args=(fifo, feed), daemon=True).start()
         try:
             with trace(command, events, scope=scope, options=[f"--findings=json:{fifo}"], quiet=True) as run:
-                threading.Thread(target=feed.read, args=(run,), daemon=True).start()
-                screen(feed, run.pid).run()
-                run.stop()
+                reader = threading.Thread(target=feed.read, args=(run,), daemon=True)
+                reader.start()
+                try:
+                    screen(feed, run.pid).run()
+                finally:
+                    run.stop()
+                    # one thread at a time reads a run: what ends it would take lines from the other
+                    reader.join(STOP_S)
         except Error as error:
             raise Failure(str(error), EX_USAGE) from error
