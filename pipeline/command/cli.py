@@ -21,7 +21,7 @@ from headrace.pipeline.command.keys import keys
 from headrace.pipeline.command.listing import check, list_
 from headrace.pipeline.command.narrate import Narrator
 from headrace.pipeline.command.options import output_options, trace_options
-from headrace.pipeline.command.resolve import RunLimits, check_ready_fd, resolve, split_pids
+from headrace.pipeline.command.resolve import RunLimits, check_ready_fd, given, resolve
 from headrace.pipeline.command.signatures import signatures
 from headrace.pipeline.host.features import event_lack, findings
 from headrace.pipeline.process import logs
@@ -63,16 +63,6 @@ def main() -> None:
       headrace list events openat                 describe an event and its arguments
       headrace check                              check what this host supports
     """
-
-
-def _listed(flags: dict[str, Any], *names: str) -> None:
-    """Convert repeatable options to lists; None if they were not given."""
-    for name in names:
-        flags[name] = list(flags[name]) or None
-
-
-def _joined(parts: tuple[str, ...]) -> str | None:
-    return ",".join(parts) if parts else None
 
 
 def _finish(outcome: Outcome, path: str = "", quiet: bool = False) -> None:
@@ -119,14 +109,8 @@ def run(
       headrace run -e execve,connect -o json:- -o zmq:ipc:///run/headrace.sock -s uid!=0
       headrace run --record web.hrc -s 'tree=4711'
     """
-    flags["events"] = _joined(flags["events"])
-    flags["scope"], flags["output"] = split_pids(pids, flags["scope"], flags["output"])
-    _listed(
-        flags, "output", "findings", "signatures", "sigma", "rules", "exclude", "crs", "container_labels", "capture"
-    )
-    request = resolve(
-        config, flags, command, check_ready_fd(ready_fd), limits=RunLimits(quiet, count or 0, duration or 0, profile)
-    )
+    limits = RunLimits(quiet, count or 0, duration or 0, profile)
+    request = resolve(config, given(flags, pids), command, check_ready_fd(ready_fd), limits=limits)
     logs.configure(request.settings.log_level)
     asked = request.settings.events
     if request.selection.skipped and asked not in ("", "default"):
@@ -162,9 +146,8 @@ def replay(config: Path | None, profile: str, recording: Path, quiet: bool, **fl
       headrace replay web.hrc
       headrace replay web.hrc -e openat -o json:- | jq .args
     """
-    flags["events"] = _joined(flags["events"]) or "*"
-    _listed(flags, "output", "findings", "signatures", "sigma", "rules", "exclude")
-    request = resolve(config, flags, recording=recording, limits=RunLimits(profile=profile))
+    flags["events"] = flags["events"] or ("*",)
+    request = resolve(config, given(flags), recording=recording, limits=RunLimits(profile=profile))
     logs.configure(request.settings.log_level)
     try:
         outcome = recorded.replay(request, recording)

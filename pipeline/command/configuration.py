@@ -12,7 +12,7 @@ import yaml
 from headrace.config import layers
 from headrace.config.settings import Settings, SettingsError, fields_of_settings
 from headrace.pipeline.command.options import meanings, output_options, trace_options
-from headrace.pipeline.command.resolve import RunLimits, resolve
+from headrace.pipeline.command.resolve import RunLimits, given, resolve
 from headrace.pipeline.process.failure import EX_USAGE, Failure, say
 from headrace.pipeline.shell.groups import Suggesting
 
@@ -62,25 +62,19 @@ def check(file: Path, profile: str) -> None:
 @config.command(context_settings={"allow_interspersed_args": False})
 @output_options
 @trace_options
-def show(config: Path | None, profile: str, **flags: Any) -> None:
+def show(config: Path | None, profile: str, pids: tuple[str, ...], **flags: Any) -> None:
     """Show every setting that would hold, and where it comes from.
 
     Takes the options of `run`.
     """
-    given = {key: _given(key, value) for key, value in flags.items() if key in fields_of_settings()}
+    options = {key: value for key, value in given(flags, pids).items() if key in fields_of_settings()}
     try:
-        found = layers.resolve(config, given, profile)
+        found = layers.resolve(config, options, profile)
     except SettingsError as error:
         raise Failure(str(error), EX_USAGE) from error
     for key in fields_of_settings():
         line = _line(key, getattr(found.settings, key))
         say(f"{line:<{WIDTH}}  # {found.places.get(key, layers.DEFAULT)}")
-
-
-def _given(key: str, value: Any) -> Any:
-    if key == "events":
-        return ",".join(value) or None
-    return (list(value) or None) if isinstance(value, tuple) else value
 
 
 @config.command()

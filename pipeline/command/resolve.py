@@ -7,7 +7,7 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +61,16 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
-def split_pids(given: Sequence[str], scope: Sequence[str], output: Sequence[str]) -> tuple[list[str] | None, list[str]]:
+def given(flags: Mapping[str, Any], pids: Sequence[str] = ()) -> dict[str, Any]:
+    """The options of a command as values of settings; None if an option was not given. Raises Failure."""
+    found = dict(flags)
+    if pids:
+        found["scope"], found["output"] = _split_pids(pids, found["scope"], found["output"])
+    found["events"] = ",".join(found["events"]) or None
+    return {key: (list(value) or None) if isinstance(value, tuple | list) else value for key, value in found.items()}
+
+
+def _split_pids(given: Sequence[str], scope: Sequence[str], output: Sequence[str]) -> tuple[list[str], list[str]]:
     """The scope and the outputs, with what `-p` gave: process ids, as for strace, or formats, as for Falco."""
     formats = [text for text in given if "%" in text]
     pids = [text for text in given if "%" not in text]
@@ -69,7 +78,7 @@ def split_pids(given: Sequence[str], scope: Sequence[str], output: Sequence[str]
         if not re.fullmatch(r"[0-9]+(,[0-9]+)*", text):
             raise Failure(f"-p {text}: neither process ids nor a format such as '%{{time}} %{{comm}}'", EX_USAGE)
     added = [f"pid={','.join(pids)}"] if pids else []
-    return [*scope, *added] or None, [*output, *(f"{FORMAT}{text}" for text in formats)]
+    return [*scope, *added], [*output, *(f"{FORMAT}{text}" for text in formats)]
 
 
 def of_command(resolved: settings.Settings, quiet: bool) -> settings.Settings:
