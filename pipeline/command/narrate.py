@@ -39,7 +39,7 @@ class Narrator(Teller):
         self._say(f"tracing {_subject(request)}")
         if request.outputs.sinks:
             self._say(f"events: {_names([e.name for e in request.selection.events])}")
-        if request.rules:
+        if request.rules and self._shown:
             self._say(_signatures(request, self._lack))
         log = logger("supervisor")
         log.debug("supervisor.scope", scope=request.settings.scope, command=request.command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -12,6 +12,7 @@ import msgspec
 
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.config import filters, outputs, settings
+from headrace.config.rules import Rule
 from headrace.pipeline.api.errors import Error
 from headrace.pipeline.api.tracing import trace
 from headrace.pipeline.process.failure import EX_DATAERR, EX_IOERR, EX_USAGE, Failure, say
@@ -48,8 +49,8 @@ def _of_command(command: Sequence[str]) -> Iterator[bytes]:
         yield from run.lines()
 
 
-def _read(lines: Iterable[bytes], ruleset: Ruleset) -> Iterator[Seen]:
-    rules, rejected = {rule.id: rule for rule in ruleset.rules}, 0
+def _read(lines: Iterable[bytes], rules: Mapping[str, Rule]) -> Iterator[Seen]:
+    rejected = 0
     for line in lines:
         try:
             yield seen(line, rules)
@@ -111,15 +112,15 @@ def suggest(
     if not source:
         raise Failure("what has the findings? Give a FILE, or -- COMMAND", EX_USAGE)
     ruleset = build(catalogue(), signatures, sigma=sigma, also_off=True)
+    rules = {rule.id: rule for rule in ruleset.rules}
     is_file = len(source) == 1 and not context.meta.get(COMMANDED)
     try:
         lines = _of_file(source[0], ruleset) if is_file else _of_command(source)
-        findings = list(_read(lines, ruleset))
+        findings = list(_read(lines, rules))
     except OSError as error:
         raise Failure(f"{source[0]}: {error.strerror}", EX_USAGE) from error
     except Error as error:
         raise Failure(str(error), EX_USAGE) from error
-    rules = {rule.id: rule for rule in ruleset.rules}
     found = suggestions(findings, rules, ruleset.examples, catalogue())[:count]
     if only:
         found = [one for number, one in enumerate(found, 1) if number in only]

@@ -106,5 +106,6 @@ class Artifacts:
     def _known_paths(self, event: Event, rows: Rows, chosen: Array) -> list[bytes]:
         if event.id not in self._paths:
             return [b""] * len(chosen)
-        found = blobs(rows.select(chosen), self._counts)
-        return [text or b"" for text in self._paths[event.id].known(rows.select(chosen), np.arange(len(chosen)), found)]
+        rows = rows.select(chosen)
+        found = self._paths[event.id].known(rows, np.arange(len(chosen)), blobs(rows, self._counts))
+        return [text or b"" for text in found]
