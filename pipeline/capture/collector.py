@@ -28,7 +28,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from headrace.bpf.host.mounts import mount_of
 from headrace.config.capture import BPF, EXEC, MEM, MODULE, WRITE, Capture
 from headrace.pipeline.capture import sources
 from headrace.pipeline.capture.requests import ArtifactCounters, ArtifactRequest, requests
@@ -94,7 +93,7 @@ class Collector:
     capture: Capture
     clock: Callable[[], float] = time.monotonic
     waiting: deque[CaptureTask] = field(default_factory=deque)
-    kept: dict[tuple[int, int, int], None] = field(default_factory=dict)
+    kept: set[hashes.Key] = field(default_factory=set)
     """Files that are stored, by device, inode and ctime: a program that runs again is not read again."""
     held: dict[tuple[int, int], Held] = field(default_factory=dict)
 
@@ -113,7 +112,7 @@ class Collector:
         if request.kind == WRITE and key in self.held:
             self.held[key].until = self.clock() + HOLD_S
             self.counters.add("known")
-        elif request.kind in (EXEC, MODULE) and _identity(request) in self.kept:
+        elif request.kind in (EXEC, MODULE) and request.key in self.kept:
             self.counters.add("known")
         elif len(self.waiting) >= MAX_WAITING:
             self.counters.add("overrun")
@@ -147,7 +146,7 @@ class Collector:
         if request.kind in (EXEC, MODULE) and request.inode and outcome in ("stored", "known"):
             if len(self.kept) >= MAX_KEPT:
                 self.kept.clear()
-            self.kept[_identity(request)] = None
+            self.kept.add(request.key)
         if outcome == "stored" and not self.store.note(line | (found.line or {})):
             outcome = "no_room"
         elif outcome not in ("stored", "known", "unwanted", "untouched"):
@@ -241,18 +240,11 @@ class Collector:
         ways = hashes.candidates(request.pid, request.path, remote=False)
         if task.hold:
             ways = sources.with_descriptors(ways, request.pid)
-        key = hashes.Key(request.device, request.inode, request.place)
-        for fd in ways:
-            try:
-                mount = mount_of(fd, request.pid)
-                if not mount or mount.device != request.device:
-                    continue
-                if task.hold and sources.is_inode(fd, request.inode):
-                    return Captured("", fd=sources.reopened(fd))
-                if not task.hold and hashes.is_file(fd, key):
-                    return self._keep_file(request, fd, partial(hashes.is_file, fd, key))
-            finally:
-                os.close(fd)
+        for fd in hashes.on_device(ways, request.pid, request.device):
+            if task.hold and sources.is_inode(fd, request.inode):
+                return Captured("", fd=sources.reopened(fd))
+            if not task.hold and hashes.is_file(fd, request.key):
+                return self._keep_file(request, fd, partial(hashes.is_file, fd, request.key))
         return Captured("gone")
 
     def _keep_file(self, request: ArtifactRequest, fd: int, is_still: Callable[[], bool]) -> Captured:
@@ -282,10 +274,6 @@ class Collector:
         if request.kind == MEM:
             line |= {"address": request.place}
         return Captured("stored" if is_new else "known", bytes=size, line=line)
-
-
-def _identity(request: ArtifactRequest) -> tuple[int, int, int]:
-    return request.device, request.inode, request.place
 
 
 def prepare(plan: Plan, source: InheritedFd, directory: InheritedFd) -> None:

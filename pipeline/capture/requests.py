@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from headrace.config.capture import KINDS
-from headrace.pipeline.transport.doorbell import InheritedFd
+from headrace.pipeline.containers.hashes import Key
+from headrace.pipeline.transport.doorbell import InheritedFd, received
 from headrace.pipeline.transport.shm import Array, Segment
 
 REASONS = ("gone", "changed", "too_large", "no_room", "not_read", "file_system", "too_slow", "overrun")
@@ -28,8 +29,8 @@ OUTCOMES = ("stored", "known", "unwanted", "untouched", *REASONS)
 """What became of a request. known: this content is stored already; unwanted: a filter excludes it; untouched: a file
 that was opened for writing was not written."""
 COUNTS = np.dtype([(name, "<u8") for name in ("requested", "versions", *OUTCOMES, "bytes", "cpu_ns")])
-REQUEST = struct.Struct("<BxHIQQQQQq")
-"""kind, bytes of the path, pid, start of the process, device, inode, ctime or address, time, descriptor or length"""
+REQUEST = struct.Struct("<BIQQQQQqH")
+"""kind, pid, start of the process, device, inode, ctime or address, time, descriptor or length, bytes of the path"""
 MAX_PATH_BYTES = select.PIPE_BUF - REQUEST.size
 
 
@@ -51,24 +52,21 @@ class ArtifactRequest(NamedTuple):
     extent: int = -1
     path: bytes = b""
 
+    @property
+    def key(self) -> Key:
+        """Identity of an executable or a module."""
+        return Key(self.device, self.inode, self.place)
+
     def packed(self) -> bytes:
         """Encoded for the pipe. Truncates the path to MAX_PATH_BYTES."""
         path = self.path[:MAX_PATH_BYTES]
         numbers = (self.start_ns, self.device, self.inode, self.place, self.time_ns, self.extent)
-        return REQUEST.pack(KINDS.index(self.kind), len(path), self.pid, *numbers) + path
+        return REQUEST.pack(KINDS.index(self.kind), self.pid, *numbers, len(path)) + path
 
 
 def requests(fd: int) -> Iterator[ArtifactRequest]:
     """Yield all requests in the pipe."""
-    while True:
-        try:
-            head = os.read(fd, REQUEST.size)
-        except BlockingIOError:
-            return
-        if len(head) < REQUEST.size:
-            return
-        kind, length, pid, start_ns, device, inode, place, time_ns, extent = REQUEST.unpack(head)
-        path = os.read(fd, length) if length else b""
+    for (kind, pid, start_ns, device, inode, place, time_ns, extent), path in received(fd, REQUEST):
         yield ArtifactRequest(KINDS[kind], pid, start_ns, device, inode, place, time_ns, extent, path)
 
 

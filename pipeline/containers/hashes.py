@@ -37,7 +37,7 @@ from headrace.bpf.host.mounts import mount_of, mounts, open_beneath
 from headrace.pipeline.process import privilege
 from headrace.pipeline.process.patient import Patient
 from headrace.pipeline.process.plan import Plan, attach_control
-from headrace.pipeline.transport.doorbell import InheritedFd, Questions
+from headrace.pipeline.transport.doorbell import InheritedFd, Questions, received
 from headrace.pipeline.transport.shm import Array, Segment
 
 ENTRY = np.dtype([("key", "<u8", 3), ("state", "<u8"), ("digest", "u1", 32)])
@@ -159,6 +159,17 @@ def candidates(pid: int, path: bytes, remote: bool) -> Iterator[int]:
                 os.close(at)
 
 
+def on_device(ways: Iterator[int], pid: int, device: int) -> Iterator[int]:
+    """Yield the candidates that are on the file system with this device number. Closes each after its turn."""
+    for fd in ways:
+        try:
+            mount = mount_of(fd, pid)
+            if mount and mount.device == device:
+                yield fd
+        finally:
+            os.close(fd)
+
+
 def is_served(device: int, pid: int) -> bool:
     """Whether user space or another host serves the file system with this device number."""
     seen = (mount for whose in (pid, "self") for mount in mounts(whose))
@@ -187,27 +198,16 @@ def digest_of(request: HashRequest, remote: bool = False) -> tuple[int, bytes]:
     key, pid = request.key, request.pid
     if not remote and is_served(key.device, pid):
         return SERVED, bytes(32)
-    for fd in candidates(pid, request.path, remote):
-        try:
-            mount = mount_of(fd, pid)
-            if mount and mount.device == key.device and is_file(fd, key):
-                return _digest(fd, key)
-        finally:
-            os.close(fd)
+    for fd in on_device(candidates(pid, request.path, remote), pid, key.device):
+        if is_file(fd, key):
+            return _digest(fd, key)
     return GONE, bytes(32)
 
 
 def requests(fd: int) -> Iterator[HashRequest]:
     """Yield all requests in the pipe."""
-    while True:
-        try:
-            head = os.read(fd, REQUEST.size)
-        except BlockingIOError:
-            return
-        if len(head) < REQUEST.size:
-            return
-        device, inode, ctime_ns, pid, length = REQUEST.unpack(head)
-        yield HashRequest(Key(device, inode, ctime_ns), pid, os.read(fd, length) if length else b"")
+    for (device, inode, ctime_ns, pid), path in received(fd, REQUEST):
+        yield HashRequest(Key(device, inode, ctime_ns), pid, path)
 
 
 class Hasher:

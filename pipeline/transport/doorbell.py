@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import struct
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from multiprocessing import reduction
 from typing import Any
 
@@ -52,6 +53,22 @@ class Questions:
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(self._fd, data)
             self._asked[key] = now
+
+
+def received(fd: int, head: struct.Struct) -> Iterator[tuple[tuple[int, ...], bytes]]:
+    """Yield (fields, text) of each request in a non-blocking pipe. The last field of `head` is the length of the text.
+
+    Senders write a request at once, and at most PIPE_BUF bytes: a pipe never holds a part of one.
+    """
+    while True:
+        try:
+            data = os.read(fd, head.size)
+        except BlockingIOError:
+            return
+        if len(data) < head.size:
+            return
+        *fields, length = head.unpack(data)
+        yield tuple(fields), os.read(fd, length) if length else b""
 
 
 class Doorbell(InheritedFd):
