@@ -27,7 +27,8 @@ X32_ONLY, X32_END = 512, 548
 MULTIPLEXED_SLOT, MULTIPLEXED = CALL_SLOTS * 2, 32
 """First row of the calls that multiplexing 32-bit calls stand for, and rows per family (events.py, MULTIPLEXED)."""
 ALL_SLOTS = MULTIPLEXED_SLOT + 3 * MULTIPLEXED
-FRAME_VERSION = 2
+FRAME_VERSION, POLICED_VERSION = 2, 3
+"""A frame of POLICED_VERSION has contexts with a cell more (POLICY_CELL)."""
 TIME_END = 1 << 63
 """Times of records are below it. As a watermark, it is after all of them."""
 STRING_BYTES = 4096
@@ -106,6 +107,8 @@ CONTEXT = np.dtype(
         ("nodename", "S64"),
     ]
 )
+POLICY_CELL = np.dtype([("policies", "<u8"), ("pad", "<u8", 3)])
+"""Follows a context if the run has policies: the mask of those whose scope the task is in."""
 PIECE = np.dtype(
     [
         ("sequence", "<u8"),
@@ -275,5 +278,10 @@ def static_asserts() -> str:
             lines.append(
                 f'_Static_assert(__builtin_offsetof(struct {name}, {field}) == {shift + offset}, "{name}.{field}");'
             )
-        lines.append(f'_Static_assert(sizeof(struct {name}) == {size}, "{name}");')
+        lines.append(f'_Static_assert(sizeof(struct {name}) == {_size(name, size)}, "{name}");')
     return "\n".join(lines) + "\n"
+
+
+def _size(name: str, size: int) -> str:
+    """C: the size of a struct. A context is longer with policies."""
+    return f"{size} + POLICY_BYTES" if name == "context" else str(size)

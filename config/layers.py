@@ -23,6 +23,7 @@ from headrace.bpf.tables.catalogue import did_you_mean
 from headrace.config.files import FileError, text
 from headrace.config.located import LocatedError, documents
 from headrace.config.settings import (
+    LISTS,
     OPTIONS,
     Settings,
     SettingsError,
@@ -39,6 +40,7 @@ DEFAULT = "default"
 ENVIRONMENT_PROFILE = "HEADRACE_PROFILE"
 PROFILE = "profile"
 """The only key of a file that is not a setting."""
+POLICY = "policy"
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def _profile(name: str, where: str) -> Layer:
 def _value(key: str, given: Any, where: str) -> Any:
     """The value of a key, converted to its type. SettingsError names the place."""
     kind = fields_of_settings()[key].type
-    if kind == tuple[str, ...] and isinstance(given, str):
+    if kind in LISTS and isinstance(given, str):
         given = [given]
     try:
         return converted(given, kind)
@@ -116,7 +118,9 @@ def read_file(path: Path) -> Layer:
         return Layer(str(path), {})
     if not isinstance(found[0].value, dict):
         raise SettingsError(f"{path}:{found[0].line}: settings are written KEY: VALUE")
-    values, places, lines = {}, {}, found[0].keys or {}
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    lines = found[0].keys or {}
     for key, part in found[0].value.items():
         where = f"{path}:{lines.get(key, part.line)}"
         if key == PROFILE:
@@ -125,6 +129,9 @@ def read_file(path: Path) -> Layer:
             values[key] = part.value
         elif key not in fields_of_settings():
             raise SettingsError(f"{where}: {_no_such(key)}")
+        elif key == POLICY:
+            parts = part.value if isinstance(part.value, list) else [part]
+            values[key] = _value(key, [each.marked(str(path)) for each in parts], where)
         else:
             values[key] = _value(key, part.plain(), where)
         places[key] = where

@@ -19,6 +19,10 @@ PLAIN = str | int | float | None
 """Allowed types of a scalar. YAML also has dates, and a tag can turn a scalar into an empty collection."""
 
 
+MARK = ""
+"""Key of the place of a mapping. No key of a file is empty."""
+
+
 class LocatedError(Exception):
     """A text that is not valid YAML, or not in the expected form. `line` counts from 1."""
 
@@ -45,6 +49,11 @@ class Located:
         if isinstance(self.value, list):
             return [part.plain() for part in self.value]
         return self.value
+
+    def marked(self, file: str) -> Any:
+        """Like plain(). A mapping also has its place, under MARK: the file, its line and the lines of its keys."""
+        plain = self.plain()
+        return {**plain, MARK: (file, self.line, self.keys or {})} if isinstance(plain, dict) else plain
 
 
 def documents(text: str) -> Iterator[Located]:

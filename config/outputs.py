@@ -77,6 +77,7 @@ OPTIONS = {
     "key": "for zmq: file with the publisher's secret key (headrace keys makes it); encrypts what is published",
     "clients": "for zmq with key: file with the public keys that may subscribe, one a line; default any",
     "insecure": "for zmq: yes lets a TCP endpoint be reached from other hosts, by anyone and in the clear",
+    "policies": "only what belongs to one of these policies: names with | between them",
     "queue": "for zmq: messages that may wait for a slow subscriber; default 64",
 }
 SWITCHES = {
@@ -116,6 +117,8 @@ class Output:
     """File with the publisher's secret key; "" publishes unencrypted."""
     clients: str = ""
     """File with the public keys that may subscribe; "" allows any."""
+    policies: tuple[str, ...] = ()
+    """Policies whose events or findings it takes; (): all."""
     count: int = 0
     """Lines after which the output has enough; 0: no limit."""
 
@@ -151,11 +154,11 @@ def _one(text: str, known: Mapping[str, str] = FORMATS) -> Output:
     if kind == "zmq" and "://" not in target:
         raise OutputError(f"output {text!r}: zmq needs an endpoint, such as zmq:ipc:///run/headrace.sock")
     takes = {
-        "zmq": {"policy", "format", "queue", "insecure", "key", "clients"},
+        "zmq": {"policy", "format", "queue", "insecure", "key", "clients", "policies"},
         "none": set(),
-        "json": {"policy", "truncate", "enriched"},
+        "json": {"policy", "truncate", "enriched", "policies"},
     }
-    useless = [key for key in options if key not in takes.get(kind, {"policy", "truncate"})]
+    useless = [key for key in options if key not in takes.get(kind, {"policy", "truncate", "policies"})]
     if useless:
         raise OutputError(f"output {text!r}: {kind} has no option {useless[0]!r}")
     policy = options.get("policy", "drop" if kind == "zmq" else "block")
@@ -179,7 +182,10 @@ def _one(text: str, known: Mapping[str, str] = FORMATS) -> Output:
         _check_endpoint(text, target, options)
     place = "" if kind == "none" else (target or "-")
     keys = options.get("key", ""), options.get("clients", "")
-    return Output(kind, place, render, policy, int(queue), False, int(enriched), truncate == "yes", *keys)
+    named = tuple(name for name in options.get("policies", "").split("|") if name)
+    if "policies" in options and not named:
+        raise OutputError(f"output {text!r}: policies= needs the name of a policy")
+    return Output(kind, place, render, policy, int(queue), False, int(enriched), truncate == "yes", *keys, named)
 
 
 def _check_endpoint(text: str, endpoint: str, options: Mapping[str, str]) -> None:

@@ -34,6 +34,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     workers: Annotated[int, msgspec.Meta(ge=1, le=MAX_WORKERS)] = msgspec.field(default_factory=default_workers)
     events: str = ""
+    policy: tuple[str | dict[str, Any], ...] = ()
+    """Files and folders of policies, or policies themselves (config/policies/)."""
     scope: tuple[str, ...] = ()
     output: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
@@ -89,6 +91,10 @@ def fields_of_settings() -> dict[str, msgspec.structs.FieldInfo]:
     return {field.name: field for field in msgspec.structs.fields(Settings)}
 
 
+LISTS = (tuple[str, ...], tuple[str | dict[str, Any], ...])
+"""Types of keys that hold a list."""
+
+
 def environment_name(key: str) -> str:
     """The variable of the environment for a key."""
     return f"HEADRACE_{key.upper()}"
@@ -113,7 +119,7 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, field in fields_of_settings().items():
         text = environment.get(environment_name(key))
-        if text is None or field.type == tuple[str, ...]:
+        if text is None or field.type in LISTS:
             continue
         try:
             found[key] = converted(text, field.type, strict=False)
@@ -135,7 +141,8 @@ def _check_texts(settings: Settings) -> Settings:
     """SettingsError if a text contains a NUL. A path cannot contain one, and no other setting uses it."""
     for name in settings.__struct_fields__:
         value = getattr(settings, name)
-        if "\0" in "".join(value if isinstance(value, tuple) else [value] if isinstance(value, str) else []):
+        parts = value if isinstance(value, tuple) else [value]
+        if any("\0" in part for part in parts if isinstance(part, str)):
             raise SettingsError(f"{OPTIONS.get(name, '--' + name.replace('_', '-'))}: a text with a NUL in it")
     return settings
 

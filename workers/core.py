@@ -200,7 +200,7 @@ class Core:
         if not self.contexts.full:
             return
         held = self._pending
-        raw = [] if held is None else [self.contexts.table[w].tobytes() for w in held.who.tolist()]
+        raw = [] if held is None else [self.contexts.entry(w) for w in held.who.tolist()]
         self.contexts.clear()
         if held is not None:
             held.who = np.array(self.contexts.intern_all(raw), np.uint32)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headrace.config.outputs import FOR_PEOPLE
+from headrace.config.policies.claims import mask_of
 from headrace.pipeline.process.logs import logger
 from headrace.pipeline.process.plan import ALL, Plan, is_lines
 from headrace.pipeline.transport.results import RESULT, Buffer, key_bytes, try_write
@@ -60,21 +61,26 @@ class Emitter:
         self._journal, self._state = journal, journal.next[0]
         self._views, self._holds, self._turn, self._interest = views, holds, turn, interest
         self._renders = plan.renders
-        self._hides = bool(plan.conditions or plan.only)
+        self._masks = [np.uint64(mask_of(plan.claims, render.policies)) for render in plan.renders]
+        """For each render, the mask of the policies whose rows it takes; 0: all rows."""
+        self._hides = bool(plan.conditions or plan.only or plan.claims)
         """Columns carry whole cells: rows that a condition removed must not be carried along."""
 
     def emit(self, batch: TurnBatch, detector: Detector | None) -> None:
         """Write what a turn releases: events in every format, then findings."""
-        for number, (name, is_topic, _) in enumerate(self._renders):
-            target = Target(number, name)
+        for number, render in enumerate(self._renders):
+            rows = batch.rows
+            if mask := self._masks[number]:
+                rows = rows.select(rows.policies & mask != 0)
+            target = Target(number, render.format, skipped=len(batch.rows) - len(rows))
             if number in self._holds:
-                self._emit_held(target, batch)
+                self._emit_held(target, batch, rows)
             elif self._turn.was_done[number]:
                 self._turn.skip(number)
-            elif is_topic:
-                self._emit_topics(target, batch)
+            elif render.has_topics:
+                self._emit_topics(target, batch, rows)
             else:
-                self._emit_all(target, batch, batch.rows)
+                self._emit_all(target, batch, rows)
             self._turn.done[number] = 1
         if not self._renders and len(batch.rows) and not self._turn.was_done[0]:
             self._write(self._header(batch, 0, len(batch.rows)), b"", [])
@@ -114,12 +120,13 @@ class Emitter:
         if first and first == len(rows):
             return
         step = self._column_rows(rows) if name == "columns" else ROWS_PER_RECORD
-        starts = range(first, len(rows), step) or (range(1) if self._plan.keyed and is_lines(name) else ())
+        told = (self._plan.keyed and is_lines(name)) or target.skipped
+        starts = range(first, len(rows), step) or (range(1) if told else ())
         for start in starts:
             part = part_of(name, rows, slice(start, start + step)) if len(rows) > step or first else rows
             self._emit_part(target, batch, part, start + step >= len(rows) and not target.held)
 
-    def _emit_held(self, target: Target, batch: TurnBatch) -> None:
+    def _emit_held(self, target: Target, batch: TurnBatch, rows: Rows) -> None:
         """Emit for an output that waits for names: first the held rows that leave, then the rows that need not wait.
 
         With held rows, the journal does not say which rows of an interrupted turn a predecessor wrote. The remaining
@@ -127,12 +134,12 @@ class Emitter:
         """
         number, hold, already = target.number, self._holds[target.number], self._turn.already(target.number)
         if already or self._turn.was_done[number]:
-            self._state["held_lost"][number] += np.uint64(len(batch.rows) - already)
+            self._state["held_lost"][number] += np.uint64(len(rows) - already)
             self._turn.leave_out(number, already)
             if not self._turn.was_done[number] and self._plan.keyed:
                 self._write(self._header(batch, number, 0), b"", [])
             return
-        left, rows = hold.take(batch.rows, self._core.contexts, batch.watermark_ns)
+        left, rows = hold.take(rows, self._core.contexts, batch.watermark_ns)
         self._emit_after(target, batch, left, rows)
 
     def _emit_after(self, target: Target, batch: TurnBatch, left: Rows, rows: Rows) -> None:
@@ -146,7 +153,7 @@ class Emitter:
         """At the end: emit all held rows."""
         for number, hold in self._holds.items():
             batch, left = TurnBatch(empty_rows(), self._core.watermark_ns + 1), hold.end(self._core.contexts)
-            self._emit_after(Target(number, self._renders[number][0]), batch, left, batch.rows)
+            self._emit_after(Target(number, self._renders[number].format), batch, left, batch.rows)
 
     def give_up_held(self) -> None:
         """Count the rows that a predecessor held back as lost."""
@@ -173,9 +180,10 @@ class Emitter:
         elif isinstance(view, ColumnsView):
             payload = view.render(rows, self._core.contexts)
         else:
-            payload = view.render(rows, self._core.contexts, whole=self._renders[number][1])
+            payload = view.render(rows, self._core.contexts, whole=self._renders[number].has_topics)
         header = self._header(batch, number, len(rows), target.topic, final)
         header["covered"], keys = len(rows) if target.counted else 0, b""
+        header["skipped"] = target.skipped if final else 0
         if self._plan.keyed and ends is not None and len(rows):
             tgid = self._core.contexts.table["tgid"][rows.who].astype(np.uint64)
             keys = key_bytes(rows.time_ns, rows.cpu.astype(np.uint64) << np.uint64(32) | tgid, ends)
@@ -201,12 +209,16 @@ class Emitter:
         self._write(header, b"", [], rows=not held)
         self._state["held_lost"][number] += np.uint64(1)
         self._state["held"][number] -= np.uint64(held)
-        logger(f"worker-{self._index}").error("worker.row_too_large", render=self._renders[number][0])
+        logger(f"worker-{self._index}").error("worker.row_too_large", render=self._renders[number].format)
 
-    def _emit_topics(self, target: Target, batch: TurnBatch) -> None:
+    def _emit_topics(self, target: Target, batch: TurnBatch, rows: Rows) -> None:
         """Emit for a ZeroMQ sink. Only events with subscribers are rendered."""
         interest = self._interest
-        rows = batch.rows
+        if target.skipped:
+            header = self._header(batch, target.number, 0)
+            header["skipped"] = target.skipped
+            self._write(header, b"", [])
+            target = target._replace(skipped=0)
         if not len(rows):
             return
         present = np.flatnonzero(np.bincount(rows.event, minlength=ALL)[:ALL])

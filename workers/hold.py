@@ -53,7 +53,7 @@ class HeldPart:
     def of(cls, rows: Rows, contexts: Contexts) -> HeldPart:
         """A copy of `rows`."""
         who, which = np.unique(rows.who, return_inverse=True)
-        return cls(rows.compact(), who, which, [contexts.table[one].tobytes() for one in who.tolist()])
+        return cls(rows.compact(), who, which, [contexts.entry(one) for one in who.tolist()])
 
     def follow(self, contexts: Contexts) -> None:
         """Update `who` after the table of contexts was cleared."""

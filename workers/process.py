@@ -40,6 +40,7 @@ from headrace.pipeline.transport.intake import Intake
 from headrace.pipeline.transport.offsets import OffsetReader
 from headrace.pipeline.transport.shm import Segment
 from headrace.workers.attempts import Attempts
+from headrace.workers.conditions.claims import ClaimFilter
 from headrace.workers.conditions.filters import Predicates
 from headrace.workers.core import Core, TurnBatch
 from headrace.workers.counters import count
@@ -69,8 +70,7 @@ class Worker:
         self.journal = self.control.workers[index]
         self.state = self.journal.next[0]
         self._cpu = CpuClock(int(self.state["cpu_ns"]))
-        conditions = plan.conditions or plan.only
-        self._keep = Predicates(catalogue(), plan.conditions, plan.only) if conditions else None
+        self._keep = _filter(plan)
         self.core = Core(catalogue(), index, plan.workers, self._keep)
         self.intake = Intake(attach_consumer(plan.rings[index]), self.core.feed)
         self._attempts = Attempts(self.control.attempts[index : index + 1], self.core)
@@ -83,14 +83,14 @@ class Worker:
         self._current = self._signatures(facts) if plan.detects else None
         self._executables = Executables(catalogue(), HashClient(plan)) if plan.hashes else None
         self._artifacts = _artifacts(plan, index)
-        waits = self.renders if self._containers else []
         named = unasked if self._containers is None else self._containers.named
-        self._holds = {n: Hold(ms, self._describe, named=named) for n, (_, _, ms) in enumerate(waits) if ms}
+        waits = [render.held_ms if self._containers else 0 for render in self.renders]
+        self._holds = {n: Hold(ms, self._describe, named=named) for n, ms in enumerate(waits) if ms}
         sources = Sources(
             plan, catalogue(), facts, self.core.tree, self._executables, self._describe, self._containers, named
         )
-        self.views = [view_of(name, sources, with_lineage=not topics) for name, topics, _ in self.renders]
-        self._turn = Turn(self.state, [is_topic for _, is_topic, _ in self.renders], catalogue().by_name[LOSS].id)
+        self.views = [view_of(each.format, sources, with_lineage=not each.has_topics) for each in self.renders]
+        self._turn = Turn(self.state, [render.has_topics for render in self.renders], catalogue().by_name[LOSS].id)
         self._emitter = Emitter(
             plan,
             index,
@@ -112,7 +112,7 @@ class Worker:
 
         plan = self.plan
         generation = int(self.state["generation"]) or self.control.latest_rules
-        options = FindingOptions(plan.secret, plan.hidden, plan.before_s, self._describe)
+        options = FindingOptions(plan.secret, plan.hidden, plan.before_s, self._describe, plan.claims)
         try:
             found = Current(
                 self.control,
@@ -222,6 +222,14 @@ class Worker:
                 if self._switch_to_latest():
                     self.journal.commit()
                 self.plan.bells[self.index].wait(WAIT_MS)
+
+
+def _filter(plan: Plan) -> Predicates | ClaimFilter | None:
+    """What decides which rows stay; None if all do."""
+    if plan.claims:
+        return ClaimFilter(catalogue(), plan.claims)
+    has_conditions = bool(plan.conditions) or plan.only is not None
+    return Predicates(catalogue(), plan.conditions, plan.only) if has_conditions else None
 
 
 def _artifacts(plan: Plan, index: int) -> Artifacts | None:

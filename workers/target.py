@@ -16,5 +16,7 @@ class Target(NamedTuple):
     """An event id, or EVENTS for the topic of all events (pipeline/process/plan.py, ALL)."""
     counted: bool = False
     """Whether the rows count as covered by this topic."""
+    skipped: int = 0
+    """Rows of the turn that do not belong to the policies of the outputs."""
     held: bool = False
     """Whether the rows were held back in earlier turns."""

@@ -1,7 +1,7 @@
 /*
  * cgroup.c - cgroups created, removed and entered, and the containers that they belong to. A scope
  * of containers applies to the container that an event is about, any other scope to the current
- * task.
+ * task. The same holds for each policy.
  */
 static __always_inline bool of_hierarchy(u64 cgroup)
 {
@@ -19,6 +19,10 @@ static __always_inline bool container_wanted(struct subject *s, struct container
 	bool in = in_scope(s, current_task_btf()) && !(s->flags & GROUP_ARMED);
 #ifdef SCOPE_CONTAINERS
 	in = scope_container(k, k);
+#endif
+#ifdef POLICY_CONTAINERS
+	s->policies = (s->policies & ~POLICY_CONTAINERS) | (policy_containers(k, k) & POLICY_CONTAINERS);
+	in = s->policies != 0;
 #endif
 	return in;
 }

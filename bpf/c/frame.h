@@ -14,7 +14,11 @@
 #define CELLS_BYTES (FRAME_CELLS * CELL_BYTES)
 #define CONTEXT_CELLS (sizeof(struct context) / CELL_BYTES)
 #define RECORD_CELLS 6 /* a head and its arguments, at most */
+#ifdef POLICIES
+#define FRAME_VERSION 3 /* contexts have a mask of policies */
+#else
 #define FRAME_VERSION 2
+#endif
 #define CONTEXT_KEPT_NS 10000000
 
 struct writer {
@@ -148,6 +152,16 @@ static __always_inline bool standing_is(const struct standing *now, const struct
 	return !(wide | narrow);
 }
 
+/* The policies in a context. */
+static __always_inline bool policies_are(const struct subject *s, const struct context *c)
+{
+#ifdef POLICIES
+	return c->policies == s->policies;
+#else
+	return true;
+#endif
+}
+
 /* Return the cell of the task's context. Writes a new one unless the frame's last one still holds. */
 static __always_inline u16 context_cell(struct frame *f, const struct subject *s)
 {
@@ -161,7 +175,8 @@ static __always_inline u16 context_cell(struct frame *f, const struct subject *s
 	OPAQUE(known);
 	if (f->used && f->key[0] == pid_tgid && f->key[1] == parent && f->key[2] == comm0 && f->key[3] == comm1 &&
 	    known <= CELLS_BYTES - sizeof(struct context) &&
-	    standing_is(&now, (const struct context *)(f->cells + known)))
+	    standing_is(&now, (const struct context *)(f->cells + known)) &&
+	    policies_are(s, (const struct context *)(f->cells + known)))
 		return f->context;
 
 	u32 at = f->used;
@@ -214,6 +229,9 @@ static __always_inline u16 context_cell(struct frame *f, const struct subject *s
 	*(u64 *)c->comm = up_to_nul(comm0, &open);
 	*(u64 *)(c->comm + 8) = up_to_nul(comm1, &open);
 	bpf_probe_read_kernel(c->nodename, sizeof(c->nodename), (void *)(utsns + KERNEL_uts_namespace_name_nodename));
+#ifdef POLICIES
+	c->policies = s->policies;
+#endif
 	f->context = at / CELL_BYTES;
 	f->used = at + sizeof(struct context);
 	return f->context;
@@ -240,6 +258,8 @@ static __always_inline void record_lost(u32 slot, u32 event)
 static __always_inline bool record_begin(void *ctx, struct writer *w, const struct subject *s, u32 slot, u16 event,
 					 u32 arguments, u32 room)
 {
+	if (slot != FACTS && !policies_want(s, event))
+		return false;
 	u32 cpu = bpf_get_smp_processor_id(), at = cpu * SLOTS + slot;
 	struct counts *counts = produced.lookup(&cpu);
 	struct mark *m = marks.lookup(&at);

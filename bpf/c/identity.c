@@ -138,6 +138,7 @@ int tell_namespaces(struct bpf_raw_tracepoint_args *ctx)
 	struct writer w;
 	u64 task = current_task_btf();
 	in_scope(&s, task);
+	in_all_policies(&s);
 	for (int i = 0; i < ANCESTORS && KREAD(u32, task + KERNEL_task_struct_tgid) != 1; i++)
 		task = KREAD(u64, task + KERNEL_task_struct_real_parent);
 	STAY;

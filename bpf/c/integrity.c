@@ -45,6 +45,7 @@ static __always_inline int tell_found(struct bpf_raw_tracepoint_args *ctx, u16 e
 	struct writer w;
 	u32 room = lists ? FOUND_ROOM + sizeof(struct blob) + VECTOR_BYTES / 2 : count * FOUND_ROOM;
 	in_scope(&s, current_task_btf());
+	in_all_policies(&s);
 	STAY;
 	if (record_begin(ctx, &w, &s, URGENT, event, count, room)) {
 		u64 *a = (u64 *)(w.head + 1);

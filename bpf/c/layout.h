@@ -5,6 +5,7 @@
  * A frame is a run of 32-byte cells. It holds contexts and records in the order of writing:
  *
  *   context   7 cells   who: ids, namespaces, container, comm. Written when it differs from the previous one.
+ *                       With policies 8 cells: the last one begins with a mask of policies.
  *   record    n cells   what: a head (1 cell, holds argument 0), the other arguments (4 a cell),
  *                       then blobs (strings and structs), each 8-aligned, the whole padded to 32
  *
@@ -17,6 +18,11 @@
  * frame.
  */
 #define CELL_BYTES 32
+#ifdef POLICIES
+#define POLICY_BYTES CELL_BYTES
+#else
+#define POLICY_BYTES 0
+#endif
 #define BITMAP_WORDS 16
 
 enum head_flag {
@@ -131,6 +137,10 @@ struct context {
 	u16 pad;
 	char comm[16];
 	char nodename[64];
+#ifdef POLICIES
+	u64 policies; /* mask of the policies whose scope the task is in (bpf/layout.py, POLICY_CELL) */
+	u64 pad2[3];
+#endif
 };
 
 /* Names and numbers match workers/enrich/containers.py. */
@@ -173,6 +183,7 @@ struct container_cache {
 	u64 epoch;
 	u64 cgroup_id;
 	u64 verdict;
+	u64 policies; /* mask of those whose conditions on containers hold */
 };
 
 enum stream {
@@ -355,11 +366,21 @@ struct peeked {
 	u64 words[PEEK_WORDS];
 };
 
+/* What the trees and `follow` of policies say about a thread group, as masks of policies. */
+struct policy_group {
+	u64 trees;
+	u64 excluded;
+	u64 followed;
+};
+
 /* A thread group removed from `groups`, with the start of its leader. */
 struct ended {
 	u64 started_ns;
 	u32 flags;
 	u32 pad;
+#ifdef POLICY_GROUPS
+	struct policy_group policies;
+#endif
 };
 
 /* A dentry in the dentry hash table. */
@@ -484,6 +505,12 @@ struct group_cache {
 	u32 tgid;
 	u32 flags;
 	u64 told_mm; /* mm of the image that workers know; 0 if not looked up */
+#ifdef POLICIES
+	u64 found; /* policies_found() */
+#endif
+#ifdef POLICY_GROUPS
+	struct policy_group policies;
+#endif
 };
 
 /* The image of a thread group that a record has reported. Every exec creates another mm. */

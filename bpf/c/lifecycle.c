@@ -4,20 +4,25 @@
  * exit are urgent: they are sent at once, through perf buffers of their own, and reach every
  * worker. Those that the user did not ask for are facts.
  */
+static __always_inline u32 slot_of(const struct subject *s, u32 event)
+{
+	return policies_want(s, event) ? URGENT : FACTS;
+}
+
 #ifdef WANT_SCHED_PROCESS_FORK
-#define FORK_SLOT URGENT
+#define FORK_SLOT(s) slot_of(s, EVENT_sched_process_fork)
 #else
-#define FORK_SLOT FACTS
+#define FORK_SLOT(s) FACTS
 #endif
 #ifdef WANT_SCHED_PROCESS_EXEC
-#define EXEC_SLOT URGENT
+#define EXEC_SLOT(s) slot_of(s, EVENT_sched_process_exec)
 #else
-#define EXEC_SLOT FACTS
+#define EXEC_SLOT(s) FACTS
 #endif
 #ifdef WANT_SCHED_PROCESS_EXIT
-#define EXIT_SLOT URGENT
+#define EXIT_SLOT(s) slot_of(s, EVENT_sched_process_exit)
 #else
-#define EXIT_SLOT FACTS
+#define EXIT_SLOT(s) FACTS
 #endif
 
 static __always_inline void tree_count(s64 n)
@@ -28,9 +33,33 @@ static __always_inline void tree_count(s64 n)
 		__sync_fetch_and_add(&st->tree_live, n);
 }
 
+/* A child is in the trees of its creator, and is followed if the creator matched. */
+static __always_inline void policy_groups_enter(const struct subject *parent, bool parent_in_scope, u32 tgid)
+{
+#ifdef POLICY_GROUPS
+	struct policy_group *of_parent = policy_group(), child = {};
+	u32 zero = 0;
+	if (!of_parent || (parent->flags & GROUP_ARMED))
+		return;
+	child = *of_parent;
+	if (parent_in_scope)
+		child.followed |= parent->policies & POLICY_FOLLOW;
+	if (!(child.trees | child.excluded | child.followed))
+		return;
+	struct status *st = status.lookup(&zero);
+	if (policy_groups.update(&tgid, &child) && st)
+		__sync_fetch_and_add(&st->groups_overflow, 1);
+	groups_changed();
+#endif
+}
+
 static __always_inline void groups_enter(const struct subject *parent, bool parent_in_scope, u32 tgid)
 {
 	u32 flags = parent->flags & GROUP_INHERITED, zero = 0;
+	policy_groups_enter(parent, parent_in_scope, tgid);
+#ifdef POLICIES
+	parent_in_scope = parent->in_run;
+#endif
 	if (parent->flags & GROUP_ARMED)
 		flags = GROUP_OWN;
 	if (SCOPE_FOLLOW && parent_in_scope)
@@ -55,7 +84,7 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	bool in = in_scope(&s, task);
 	if (!child) {
 		if (in && !(s.flags & GROUP_ARMED))
-			record_lost(FORK_SLOT, EVENT_sched_process_fork);
+			record_lost(FORK_SLOT(&s), EVENT_sched_process_fork);
 		return 0;
 	}
 	u32 child_tgid = KREAD(u32, child + KERNEL_task_struct_tgid);
@@ -63,12 +92,13 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 		groups_enter(&s, in, child_tgid);
 	if (!in || (s.flags & GROUP_ARMED))
 		return 0;
+	u32 slot = FORK_SLOT(&s);
 	if (child_tgid != s.tgid)
 		told_inherit(task, s.tgid, child, child_tgid);
-	else if (FORK_SLOT == FACTS)
+	else if (slot == FACTS)
 		return 0;
 	struct writer w;
-	if (!record_begin(ctx, &w, &s, FORK_SLOT, EVENT_sched_process_fork, 10, 0))
+	if (!record_begin(ctx, &w, &s, slot, EVENT_sched_process_fork, 10, 0))
 		return 0;
 	u64 leader = KREAD(u64, task + KERNEL_task_struct_group_leader);
 	u64 child_leader = KREAD(u64, child + KERNEL_task_struct_group_leader);
@@ -225,7 +255,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 	if (!in_scope(&s, current_task_cold()))
 		return 0;
 	told_image(s.task, s.tgid);
-	image_record(ctx, &s, EXEC_SLOT, true, PROGRAM_exec, 0);
+	image_record(ctx, &s, EXEC_SLOT(&s), true, PROGRAM_exec, 0);
 	return 0;
 }
 
@@ -274,7 +304,15 @@ static __always_inline bool in_ended_scope(struct subject *s, u64 started_ns)
 	if (!e || e->started_ns != started_ns)
 		return false;
 	s->flags = e->flags;
-	return (s->flags & GROUP_FOLLOWED) || scope_terms(s);
+#ifdef POLICY_GROUPS
+	u32 zero = 0;
+	struct group_cache *c = group_caches.lookup(&zero);
+	if (c) {
+		c->policies = e->policies;
+		c->tgid = 0; /* no longer what the maps say */
+	}
+#endif
+	return in_run(s) && in_policies(s);
 }
 
 int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
@@ -287,10 +325,19 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	u64 leader = KREAD(u64, task + KERNEL_task_struct_group_leader);
 	struct ended gone = {.started_ns = KREAD(u64, leader + KERNEL_task_struct_start_boottime), .flags = s.flags};
 	struct writer w;
-	if (!s.flags)
+	bool has_entry = s.flags;
+#ifdef POLICY_GROUPS
+	struct policy_group *group = policy_group();
+	if (group)
+		gone.policies = *group;
+	bool has_policies = gone.policies.trees | gone.policies.excluded | gone.policies.followed;
+	has_entry |= has_policies;
+#endif
+	if (!has_entry)
 		in = in_ended_scope(&s, gone.started_ns) || in;
-	if (in && !(s.flags & GROUP_ARMED) && (last || EXIT_SLOT == URGENT) &&
-	    record_begin(ctx, &w, &s, EXIT_SLOT, EVENT_sched_process_exit, 2, 0)) {
+	u32 slot = EXIT_SLOT(&s);
+	if (in && !(s.flags & GROUP_ARMED) && (last || slot == URGENT) &&
+	    record_begin(ctx, &w, &s, slot, EVENT_sched_process_exit, 2, 0)) {
 		u64 *a = (u64 *)(w.head + 1);
 		w.head->arg0 = KREAD(u32, task + KERNEL_task_struct_exit_code);
 		a[0] = last;
@@ -301,9 +348,13 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 		told.delete(&s.tgid);
 	}
 	/* several threads may see a count of 0: the first one removes the group and saves its flags */
-	if (last && gone.flags) {
+	if (last && has_entry) {
 		if (KREAD(u32, signal + KERNEL_signal_struct_nr_threads) > 1)
 			ended.update(&s.tgid, &gone);
+#ifdef POLICY_GROUPS
+		if (has_policies)
+			policy_groups.delete(&s.tgid);
+#endif
 		long absent = groups.delete(&s.tgid);
 		groups_changed();
 		if (!absent && (gone.flags & (GROUP_TREE | GROUP_FOLLOWED)))

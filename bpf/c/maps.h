@@ -22,6 +22,12 @@ BPF_F_TABLE("array", u32, struct status, status, 1, BPF_F_MMAPABLE);
 BPF_ARRAY(calls, struct call, ALL_SLOTS);
 BPF_HASH(commands, struct command_key, struct command, COMMANDS);
 BPF_HASH(groups, u32, u32, GROUPS);
+#ifdef POLICIES
+BPF_ARRAY(policy_events, u64, EVENTS); /* mask of the policies that ask for each event; user space writes it */
+#endif
+#ifdef POLICY_GROUPS
+BPF_HASH(policy_groups, u32, struct policy_group, GROUPS); /* by thread group, like `groups` */
+#endif
 BPF_PERCPU_ARRAY(group_caches, struct group_cache, 1);
 BPF_TABLE("lru_hash", u32, struct ended, ended, 1024); /* by thread group: removed before its last thread's exit */
 BPF_HASH(containers, u64, struct container, CONTAINERS); /* by cgroup id; only programs write it */

@@ -1,6 +1,10 @@
 /*
  * scope.h - which tasks are traced. The loader generates scope_terms() from the scope expressions
  * (bpf/programs/scope.py), a C condition on the accessors below, and inserts it at SCOPE_TERMS.
+ *
+ * With policies, a task must also be in the scope of at least one of them. policy_terms() and
+ * policy_containers(), generated in the same way, return a mask of those (decisions/0056). Each event
+ * has a mask of the policies that ask for it, and is recorded if the two have a bit in common.
  */
 struct subject {
 	u64 task;
@@ -8,6 +12,10 @@ struct subject {
 	u32 tid;
 	u32 flags; /* of its thread group */
 	u32 head_flags; /* flags of every record of the task */
+#ifdef POLICIES
+	u64 policies; /* mask of the policies whose scope the task is in */
+	u64 in_run; /* whether it is in the scope of the run, too, which is beside them */
+#endif
 };
 
 static __always_inline u32 task_uid(u64 task)
@@ -54,6 +62,55 @@ static __always_inline bool task_comm_begins(u64 task, u64 first, u64 first_mask
 	       (LOAD8(task, KERNEL_task_struct_comm + 8) & second_mask) == second;
 }
 
+/* 1 if the value is not 0, without a branch: the verifier would follow each of them. */
+static __always_inline u64 is_set(u64 value)
+{
+	u64 negative = -value;
+	OPAQUE(negative);
+	return (value | negative) >> 63;
+}
+
+/* The name of a task, for globs. */
+struct comm_text {
+	u64 words[2]; /* zero behind the name */
+	u64 bytes;
+};
+
+static __always_inline void comm_read(struct comm_text *t, u64 task)
+{
+	u64 open = ~0ULL;
+	t->words[0] = up_to_nul(LOAD8(task, KERNEL_task_struct_comm), &open);
+	t->words[1] = up_to_nul(LOAD8(task, KERNEL_task_struct_comm + 8), &open);
+	t->bytes = 0;
+#pragma unroll
+	for (u32 i = 0; i < 16; i++)
+		t->bytes += is_set(t->words[i / 8] >> 8 * (i % 8) & 0xff);
+}
+
+/*
+ * One part of a glob. `at` has a bit for each place in the name that the parts before can have led
+ * to; returns the same for the places behind this part. Behind a star, every later place will do.
+ * With `ends`, the name must end there. A byte whose mask is 0 can be any.
+ */
+static __always_inline u64 comm_next(const struct comm_text *t, u64 at, bool star, bool ends, u32 bytes, u64 first,
+				     u64 first_mask, u64 second, u64 second_mask)
+{
+	u64 hits = 0, low = t->words[0], high = t->words[1];
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < 16; i++) {
+		hits |= (1 - is_set(((low & first_mask) ^ first) | ((high & second_mask) ^ second))) << i;
+		low = low >> 8 | high << 56;
+		high >>= 8;
+	}
+	/* the places with enough of the name behind them; bytes can be more than there are */
+	u64 fits = ((1ULL << (t->bytes + 17 - bytes)) - 1) >> 16;
+	if (star)
+		at |= -at;
+	if (ends)
+		fits &= ~(fits >> 1);
+	return (hits & fits & at) << bytes;
+}
+
 static __always_inline bool task_nodename_is(u64 task, const char *name, u32 bytes)
 {
 	char node[64] = {};
@@ -79,30 +136,131 @@ static __always_inline bool task_exe_is(u64 task, u64 inode_number, u32 device)
 	       KREAD(u32, sb + KERNEL_super_block_s_dev) == device;
 }
 
+#ifdef POLICIES
+/* Where the mask of policies is collected. A program that interrupts this one is about the same task, and finds the same. */
+static __always_inline u64 *policies_found(void)
+{
+	u32 zero = 0;
+	struct group_cache *c = group_caches.lookup(&zero);
+	return c ? &c->found : 0;
+}
+#endif
+
 SCOPE_CONTAINER
 
-#ifdef SCOPE_CONTAINERS
-/* The scope's conditions on containers, cached per CPU. */
-static __always_inline bool container_in_scope(u64 task)
+#if defined(SCOPE_CONTAINERS) || defined(POLICY_CONTAINERS)
+/* The conditions on containers, cached per CPU. */
+static __always_inline struct container_cache *container_verdicts(u64 task)
 {
 	u32 zero = 0;
 	u64 id = task_cgroup_id(task);
 	struct status *st = status.lookup(&zero);
 	struct container_cache *c = container_caches.lookup(&zero);
 	if (!st || !c)
-		return false;
+		return 0;
 	u64 epoch = *(volatile u64 *)&st->containers_epoch;
 	if (c->cgroup_id != id || c->epoch != epoch) {
-		struct container *k = containers.lookup(&id);
-		c->verdict = scope_container(k, k ? container_root(k, id) : 0);
+		struct container *k = containers.lookup(&id), *root = k ? container_root(k, id) : 0;
+#ifdef SCOPE_CONTAINERS
+		c->verdict = scope_container(k, root);
+#endif
+#ifdef POLICY_CONTAINERS
+		c->policies = policy_containers(k, root);
+#endif
 		c->cgroup_id = id;
 		c->epoch = epoch;
 	}
-	return c->verdict;
+	return c;
+}
+#endif
+
+#ifdef SCOPE_CONTAINERS
+static __always_inline bool container_in_scope(u64 task)
+{
+	struct container_cache *c = container_verdicts(task);
+	return c && c->verdict;
+}
+#endif
+
+#ifdef POLICY_GROUPS
+/* What the policies' trees and `follow` say about the thread group that group_flags() looked up last. */
+static __always_inline struct policy_group *policy_group(void)
+{
+	u32 zero = 0;
+	struct group_cache *c = group_caches.lookup(&zero);
+	return c ? &c->policies : 0;
+}
+
+static __always_inline bool in_policy_tree(u64 policy)
+{
+	struct policy_group *g = policy_group();
+	return g && (g->trees & policy);
+}
+
+static __always_inline bool in_other_tree(u64 policy)
+{
+	struct policy_group *g = policy_group();
+	return g && (g->excluded & policy);
 }
 #endif
 
 SCOPE_TERMS
+
+/* True if the task is in the scope of the run. */
+static __always_inline bool in_run(struct subject *s)
+{
+	bool in = (s->flags & GROUP_FOLLOWED) || scope_terms(s);
+#ifdef POLICIES
+	s->in_run = in;
+#endif
+	return in;
+}
+
+#ifdef POLICIES
+/* Fill in the subject's policies. Returns false if there are none. */
+static __always_inline bool in_policies(struct subject *s)
+{
+	u64 found = policy_terms(s);
+#ifdef POLICY_CONTAINERS
+	struct container_cache *c = container_verdicts(s->task);
+	found &= c ? c->policies | ~POLICY_CONTAINERS : ~POLICY_CONTAINERS;
+#endif
+#ifdef POLICY_GROUPS
+	struct policy_group *g = policy_group();
+	if (g)
+		found |= g->followed;
+#endif
+	s->policies = found;
+	return found != 0;
+}
+
+/* True if one of the subject's policies asks for the event. */
+static __always_inline bool policies_want(const struct subject *s, u32 event)
+{
+	u64 *asked = policy_events.lookup(&event);
+	return asked && (*asked & s->policies);
+}
+
+/* For events that are not about a task: they belong to every policy that asks for them. */
+static __always_inline void in_all_policies(struct subject *s)
+{
+	s->policies = ~0ULL;
+}
+#else
+static __always_inline bool in_policies(struct subject *s)
+{
+	return true;
+}
+
+static __always_inline bool policies_want(const struct subject *s, u32 event)
+{
+	return true;
+}
+
+static __always_inline void in_all_policies(struct subject *s)
+{
+}
+#endif
 
 /* A lookup in `groups`, cached per CPU: a hash lookup costs 60 ns a call here, a cache hit 10. */
 static __always_inline u32 group_flags(u32 tgid)
@@ -117,6 +275,13 @@ static __always_inline u32 group_flags(u32 tgid)
 		return c->flags;
 	u32 *flags = groups.lookup(&tgid);
 	c->flags = flags ? *flags : 0;
+#ifdef POLICY_GROUPS
+	struct policy_group *kept = policy_groups.lookup(&tgid);
+	if (kept)
+		c->policies = *kept;
+	else
+		__builtin_memset(&c->policies, 0, sizeof(c->policies));
+#endif
 	c->told_mm = 0;
 	c->tgid = tgid;
 	c->epochs = epochs;
@@ -139,7 +304,11 @@ static __always_inline bool in_scope(struct subject *s, u64 task)
 	s->tid = LOAD4(task, KERNEL_task_struct_pid);
 	s->flags = group_flags(s->tgid);
 	s->head_flags = 0;
+#ifdef POLICIES
+	s->policies = 0;
+	s->in_run = 0;
+#endif
 	if (s->flags & GROUP_OWN)
 		return false;
-	return (s->flags & GROUP_FOLLOWED) || scope_terms(s);
+	return in_run(s) && in_policies(s);
 }

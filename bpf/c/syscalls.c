@@ -170,7 +170,8 @@ static __always_inline void syscall_event(struct bpf_raw_tracepoint_args *ctx, u
 	if (kind == CALL_DETAILED && call->event == EVENT_modify_ldt)
 		retval = (s32)retval; /* the upper half of the result is 0, even for errors (arch/x86/kernel/ldt.c) */
 #endif
-	if (retval < call->retval_min || retval > call->retval_max || !in_scope(&s, task))
+	if (retval < call->retval_min || retval > call->retval_max || !in_scope(&s, task) ||
+	    !policies_want(&s, call->event))
 		return;
 	tell_first(ctx, &s);
 	if (number == -1 && sigreturn_ended(&s))

@@ -17,6 +17,7 @@ import numpy as np
 from headrace.bpf import layout, syscall
 from headrace.bpf.host import cgroups, dcache, offsets, probes
 from headrace.bpf.host.btf import Btf, BtfError
+from headrace.bpf.load.policies import PolicyMaps
 from headrace.bpf.mapped import MappedArray
 from headrace.bpf.programs import compiler, hooks, link, rows, source
 from headrace.bpf.programs.looks import LOOKS, PROGRAMS, WALK
@@ -84,6 +85,7 @@ class Programs:
         self._kernel |= {f"HOOK_{program.removeprefix('hook_')}": which for program, (_, which) in self._hooked.items()}
         self._functions: dict[str, int] = {}
         self._maps: dict[str, syscall.Map] = {}
+        self.policies = PolicyMaps(self._maps, self._groups_changed)
         found = self._compiled(machine, kept)
         wanted = self.wanted
         # hook programs that needed too much stack are missing

@@ -7,8 +7,8 @@ flags, exact texts, and texts with a given prefix, suffix, or both.
 Each test becomes C code of `record_passes()` (bpf/c/early.h). Texts are compared eight bytes at a time. A walked path
 is stored with its last component first, so its prefix is compared at the end of the blob.
 
-The signatures of an event become one test, `AnyOf`. Unlike conditions, signatures can change during a run. User space
-then sets `let_pass` in the map `status`, which lets all records pass.
+The signatures of an event become one test, `AnyOf`, and so do the conditions of policies. Unlike conditions, signatures
+can change during a run. User space then sets `let_pass` in the map `status`, which lets all records pass.
 """
 
 from __future__ import annotations
@@ -110,14 +110,18 @@ MAX_LEAVES = 64
 
 @dataclass(frozen=True)
 class AnyOf:
-    """The records of an event that signatures can match: `leaves`, and a tree of their numbers without negations."""
+    """The records of an event that signatures or policies can want: `leaves`, and a tree of their numbers without
+    negations.
+    """
 
     event: Event
     leaves: tuple[Leaf, ...]
     wanted: Tree[int]
+    of_policies: bool = False
+    """Policies want them. Such a test always holds; one of signatures only while the signatures of the start do."""
 
     def source(self) -> str:
-        """C: returns `false` if no signature can match, while the signatures of the start of the run are in use."""
+        """C: returns `false` if nobody can want the record."""
         texts: dict[int, list[int]] = {}
         lines = ["*(volatile u64 *)&s->hits = 0;"]
         for number, leaf in enumerate(self.leaves):
@@ -128,7 +132,8 @@ class AnyOf:
         for numbers in texts.values():
             lines += self._text(numbers)
         lines += [f"u64 hits = *(volatile u64 *)&s->hits;\nif (!({_joined(self.wanted)}))\n\treturn false;"]
-        return "\tif (early_narrows()) {\n" + "\n".join(lines) + "\n\t}\n"
+        gate = "" if self.of_policies else "if (early_narrows()) "
+        return f"\t{gate}{{\n" + "\n".join(lines) + "\n\t}\n"
 
     def _text(self, numbers: Sequence[int]) -> list[str]:
         """C: the hits of all tests of one text. A component is measured once for all patterns that need its length."""
@@ -297,8 +302,8 @@ def c_source(tests: Sequence[Test]) -> str:
     """The functions that early.h expects at EARLY_TESTS; "" without tests."""
     if not tests:
         return ""
-    rules = [test for test in tests if isinstance(test, AnyOf)]
-    conditions = [test for test in tests if not isinstance(test, AnyOf)]
+    rules = [test for test in tests if isinstance(test, AnyOf) and not test.of_policies]
+    conditions = [test for test in tests if test not in rules]
     return _function("record_passes", conditions) + _function("record_wanted", rules)
 
 

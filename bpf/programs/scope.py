@@ -2,22 +2,20 @@
 
 An expression is `KEY OP VALUE[,VALUE...]` or a flag (`new`, `follow`). Expressions are ANDed, the values of one
 expression are ORed. They become one C condition that is compiled into the programs (bpf/c/scope.h), so evaluating a
-scope costs only the comparisons.
+scope costs only the comparisons. The scopes of policies become one mask, with a bit for each.
 """
 
 from __future__ import annotations
 
 import contextlib
 import grp
-import os
 import pwd
 import re
-import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from headrace.bpf.host.mounts import file_device
+from headrace.bpf.programs.terms import ScopeError, cgroup_term, comm_term, container_term, exe_term, uts_term
 from headrace.bpf.tables.catalogue import did_you_mean
 from headrace.bpf.tables.ranges import Range
 
@@ -42,7 +40,7 @@ KEYS = {
     "gid": "real group, by id or name",
     "mntns": "mount namespace, by inode number",
     "pidns": "pid namespace, by inode number",
-    "comm": "name of the task, at most 15 bytes; NAME* for names that begin so",
+    "comm": "name of the task, at most 15 bytes; with * and ?",
     "exe": "executable, by path: the file at that path when headrace starts",
     "uts": "host name in the UTS namespace",
     "cgroup": "cgroup v2: a path below its mount (and all beneath it), or an id",
@@ -55,10 +53,6 @@ KEYS = {
 
 ACCOUNTS = {"uid": "user", "gid": "group"}
 SPAN = re.compile("([0-9]{1,20})-([0-9]{1,20})")
-
-
-class ScopeError(Exception):
-    """A scope expression is malformed, contradictory, or can never match."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +69,8 @@ class Scope:
     pids: tuple[int, ...] = ()
     follow: bool = False
     texts: tuple[str, ...] = ()
+    policies: tuple[Scope, ...] = ()
+    """Scopes of policies, by bit. A task must be in one of them as well."""
 
     @property
     def names_processes(self) -> bool:
@@ -82,15 +78,48 @@ class Scope:
         return bool(self.trees or self.pids)
 
     def c_source(self) -> str:
-        """The function that scope.h expects at SCOPE_TERMS."""
-        return f"static __always_inline bool scope_terms(const struct subject *s)\n{{\n\treturn {self.condition};\n}}\n"
+        """The functions that scope.h expects at SCOPE_TERMS."""
+        source = _function("bool scope_terms(const struct subject *s)", f"\treturn {self.condition};\n")
+        if self.policies:
+            terms = [policy.condition for policy in self.policies]
+            source += _function("u64 policy_terms(const struct subject *s)", _mask(terms))
+        return source
 
     def c_container(self) -> str:
-        """The function that scope.h expects at SCOPE_CONTAINER; "" if no term is about containers."""
-        if not self.container:
-            return ""
-        head = "bool scope_container(const struct container *k, const struct container *root)"
-        return f"#define SCOPE_CONTAINERS 1\nstatic __always_inline {head}\n{{\n\treturn {self.container};\n}}\n"
+        """The functions that scope.h expects at SCOPE_CONTAINER; "" if no term is about containers."""
+        source = ""
+        arguments = "(const struct container *k, const struct container *root)"
+        if self.container:
+            source = "#define SCOPE_CONTAINERS 1\n"
+            source += _function(f"bool scope_container{arguments}", f"\treturn {self.container};\n")
+        if mask := sum(1 << bit for bit, policy in enumerate(self.policies) if policy.container):
+            source += f"#define POLICY_CONTAINERS {mask:#x}ULL\n"
+            terms = [policy.container or "false" for policy in self.policies]
+            source += _function(f"u64 policy_containers{arguments}", _mask(terms))
+        return source
+
+    def defines(self) -> dict[str, int]:
+        """Constants that scope.h and others expect, by name."""
+        if not self.policies:
+            return {}
+        followed = sum(1 << bit for bit, policy in enumerate(self.policies) if policy.follow)
+        found = {"POLICIES": 1}
+        if followed or any(policy.trees or policy.excluded_trees for policy in self.policies):
+            found |= {"POLICY_GROUPS": 1, "POLICY_FOLLOW": followed}
+        return found
+
+
+def _function(head: str, body: str) -> str:
+    return f"static __always_inline {head}\n{{\n{body}}}\n"
+
+
+def _mask(terms: Sequence[str]) -> str:
+    """C: returns a mask of the conditions that hold. It is kept in a map: the verifier does not track values there, so
+    its states do not multiply.
+    """
+    bits = "".join(f"\tif ({term})\n\t\t*found |= {1 << bit:#x}ULL;\n" for bit, term in enumerate(terms))
+    begin = "\tvolatile u64 *found = policies_found();\n\tif (!found)\n\t\treturn 0;\n\t*found = 0;\n"
+    return f"{begin}{bits}\treturn *found;\n"
 
 
 def _account(key: str, name: str) -> int | None:
@@ -119,100 +148,7 @@ def _alive(key: str, pid: int, proc: Path) -> None:
         raise ScopeError(f"scope {key}={pid}: no such process")
 
 
-def _quote(data: bytes) -> str:
-    return '"' + "".join(f'\\x{b:02x}" "' for b in data) + '"'
-
-
-def _comm(value: str) -> str:
-    data = os.fsencode(value)
-    glob = data.endswith(b"*")
-    if any(mark in data.removesuffix(b"*") for mark in b"*?["):
-        raise ScopeError(f"scope comm: {value!r}: a * can stand at the end only, such as python*")
-    if len(data.removesuffix(b"*")) > 15:
-        raise ScopeError(f"scope comm: {value!r} can never match (a task's name has at most 15 bytes)")
-    if glob:
-        data = data[:-1]
-        parts = [(data[i : i + 8], (1 << 8 * len(data[i : i + 8])) - 1) for i in (0, 8)]
-        words_and_masks = (f"{int.from_bytes(part, 'little')}ULL, {mask}ULL" for part, mask in parts)
-        return f"task_comm_begins(s->task, {', '.join(words_and_masks)})"
-    words = data.ljust(16, b"\0")
-    first, second = (int.from_bytes(words[i : i + 8], "little") for i in (0, 8))
-    return f"task_comm_is(s->task, {first}ULL, {second}ULL)"
-
-
-def _uts(value: str) -> str:
-    data = os.fsencode(value)
-    if len(data) > 64:
-        raise ScopeError(f"scope uts: {value!r} can never match (a node name has at most 64 bytes)")
-    data = (data + b"\0")[:64]
-    return f"task_nodename_is(s->task, {_quote(data)}, {len(data)})"
-
-
-def _exe(value: str) -> str:
-    try:
-        found = os.stat(value)
-    except OSError as error:
-        raise ScopeError(f"scope exe: {value}: {error.strerror}") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise ScopeError(f"scope exe: {value}: not a file that can be executed, nothing can match")
-    return f"task_exe_is(s->task, {found.st_ino}ULL, {file_device(value)}U)"
-
-
-def cgroup_root(mounts: Path = Path("/proc/self/mounts")) -> Path | None:
-    """Mount point of the cgroup v2 hierarchy, or None."""
-    for line in mounts.read_text().splitlines():
-        _, where, kind, *_ = line.split()
-        if kind == "cgroup2":
-            return Path(where)
-    return None
-
-
-def _cgroup(value: str) -> str:
-    if re.fullmatch("[0-9]{1,20}", value):
-        return f"bpf_get_current_cgroup_id() == {_number('cgroup', value, 2**64 - 1)}ULL"
-    root = cgroup_root()
-    if root is None:
-        raise ScopeError("scope cgroup: this host has no cgroup v2 mount")
-    path = root / value.removeprefix(str(root)).lstrip("/")
-    try:
-        identity = path.stat().st_ino
-    except OSError as error:
-        raise ScopeError(f"scope cgroup: {path}: {error.strerror}") from error
-    level = len(path.relative_to(root).parts)
-    return f"task_in_cgroup(s->task, {level}, {identity}ULL)"
-
-
-def _container(value: str) -> str:
-    if value == "new":
-        return "(root && root->state != CONTAINER_EXISTING)"
-    if value == "started":
-        return "(root && root->state != CONTAINER_CREATED)"
-    data = os.fsencode(value)
-    by_digits = re.fullmatch("[0-9a-f]{1,64}", value)
-    of_task = re.fullmatch("([0-9a-f]{32})-([0-9]{0,16})", value)
-    if not by_digits and not of_task and not 0 < len(data) <= 32:
-        raise ScopeError(f"scope container: {value!r} is neither new, started, nor the beginning of a container's id")
-    # any value can be the prefix of a name that is an id, including one that looks like digits
-    either = [f"k->runtime >= RUNTIME_LXC && {_id_begins(data.hex())}"] if len(data) <= 32 else []
-    if of_task:
-        either.append(f"k->runtime == RUNTIME_ECS && {_id_begins(of_task[1] + of_task[2].encode().hex())}")
-    if by_digits:
-        either.append(f"k->runtime == RUNTIME_ECS && {_id_begins(value[:32])}")
-        either.append(f"k->runtime < RUNTIME_LXC && {_id_begins(value)}")
-    return f"(k && ({' || '.join(f'({each})' for each in either)}))"
-
-
-def _id_begins(digits: str) -> str:
-    """C: whether the bytes of an id begin with these hexadecimal digits."""
-    terms = []
-    for i in range(0, len(digits), 16):
-        part = digits[i : i + 16]
-        word, mask = (int.from_bytes(bytes.fromhex(text.ljust(16, "0")), "little") for text in (part, "f" * len(part)))
-        terms.append(f"(*(u64 *)(k->id + {i // 2}) & {mask}ULL) == {word}ULL")
-    return " && ".join(terms)
-
-
-_TERMS = {"comm": _comm, "uts": _uts, "exe": _exe, "cgroup": _cgroup}
+_TERMS = {"comm": comm_term, "uts": uts_term, "exe": exe_term, "cgroup": cgroup_term}
 
 
 class _Builder:
@@ -238,7 +174,7 @@ class _Builder:
         if op == "=" and self.flags.get("container") is False:
             raise ScopeError("scope container: the host alone is asked for, nothing can match")
         self.inside |= op == "="
-        either = " || ".join(_container(v) for v in values)
+        either = " || ".join(container_term(v) for v in values)
         self.containers.append(f"({either})" if op == "=" else f"!({either})")
 
     def flag(self, name: str, wanted: bool) -> None:
@@ -332,10 +268,17 @@ def _check_command(builder: _Builder) -> None:
             raise ScopeError(f"scope {key}: with a COMMAND a process that runs already cannot match")
 
 
-def parse(expressions: Sequence[str], now_ns: int, command: bool = False, proc: Path = Path("/proc")) -> Scope:
+def parse(
+    expressions: Sequence[str],
+    now_ns: int,
+    command: bool = False,
+    proc: Path = Path("/proc"),
+    policy: int | None = None,
+) -> Scope:
     """The scope that `expressions` describe. Raises ScopeError with the reason if one is invalid.
 
     `now_ns` (CLOCK_BOOTTIME) is the time that `new` compares with. `command` adds the tree of the traced command.
+    `policy`: the bit of the policy whose scope it is.
     """
     builder = _Builder(proc, now_ns)
     for text in expressions:
@@ -345,12 +288,12 @@ def parse(expressions: Sequence[str], now_ns: int, command: bool = False, proc: 
     if command:
         _check_command(builder)
     terms = list(builder.terms)
-    if builder.containers:
+    if builder.containers and policy is None:
         terms.append("container_in_scope(s->task)")
     if builder.trees or command:
-        terms.insert(0, "(s->flags & GROUP_TREE)")
+        terms.insert(0, "(s->flags & GROUP_TREE)" if policy is None else f"in_policy_tree({1 << policy:#x}ULL)")
     if builder.excluded:
-        terms.insert(0, "!(s->flags & GROUP_NOT_TREE)")
+        terms.insert(0, "!(s->flags & GROUP_NOT_TREE)" if policy is None else f"!in_other_tree({1 << policy:#x}ULL)")
     return Scope(
         condition=" && ".join(terms) or "true",
         container=" && ".join(builder.containers),
@@ -360,3 +303,16 @@ def parse(expressions: Sequence[str], now_ns: int, command: bool = False, proc: 
         follow=builder.flags.get("follow", False),
         texts=tuple(expressions),
     )
+
+
+def with_policies(span: Scope, policies: Sequence[Sequence[str]], now_ns: int) -> Scope:
+    """The scope of a run that is limited to what its policies select. `policies`: expressions, by bit."""
+    found = (parse(expressions, now_ns, policy=bit) for bit, expressions in enumerate(policies))
+    return replace(span, policies=tuple(found))
+
+
+def policy_trees(span: Scope) -> Iterator[tuple[int, int, bool]]:
+    """(process, bit of the policy, whether it is excluded) for each process that a policy names the tree of."""
+    for bit, policy in enumerate(span.policies):
+        yield from ((pid, bit, False) for pid in policy.trees)
+        yield from ((pid, bit, True) for pid in policy.excluded_trees)

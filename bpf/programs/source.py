@@ -155,7 +155,7 @@ class WantedPrograms:
     @property
     def narrowed(self) -> tuple[AnyOf, ...]:
         """Tests for the records that signatures can match, one per event."""
-        return tuple(test for test in self.tests if isinstance(test, AnyOf))
+        return tuple(test for test in self.tests if isinstance(test, AnyOf) and not test.of_policies)
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -319,6 +319,7 @@ def defines(wanted: WantedPrograms, cpus: int, kernel: dict[str, int], prepare_e
         "CPUS": cpus,
         "GROUPS": GROUPS,
         "CONTAINERS": CONTAINERS,
+        **wanted.scope.defines(),
         "SCOPE_FOLLOW": int(wanted.scope.follow),
         "EXEC_ENVIRONMENT": int(wanted.environment),
         "KEEP_BEFORE_EXEC_AT_RENAME": int(not prepare_exec),

@@ -16,6 +16,7 @@ import numpy as np
 
 from headrace.bpf.tables.catalogue import Catalogue, UnknownName, catalogue
 from headrace.config.filters import FilterError, Selection, parse
+from headrace.config.policies.claims import Claim
 from headrace.pipeline.api.columns import Array, by_event, data_frame, structured
 from headrace.pipeline.api.errors import Error
 from headrace.pipeline.stages import recording
@@ -58,6 +59,7 @@ class _Options:
     colour: bool = False
     columns: int = 0
     verbose: bool = False
+    claims: tuple[Claim, ...] = ()
 
 
 class Recording:

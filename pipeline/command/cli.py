@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from headrace import __version__
 from headrace.bpf.load.loader import LoadError
-from headrace.bpf.programs.scope import ScopeError
+from headrace.bpf.programs.terms import ScopeError
 from headrace.bpf.tables.catalogue import did_you_mean
 from headrace.pipeline.capture.store import StoreError
 from headrace.pipeline.command.analyze import analyze

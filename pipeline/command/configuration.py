@@ -10,7 +10,10 @@ import msgspec
 import yaml
 
 from headrace.config import layers
-from headrace.config.settings import Settings, SettingsError, fields_of_settings
+from headrace.config.located import MARK
+from headrace.config.policies import policy
+from headrace.config.policies.policy import NAME
+from headrace.config.settings import LISTS, Settings, SettingsError, fields_of_settings
 from headrace.pipeline.command.options import meanings, output_options, trace_options
 from headrace.pipeline.command.resolve import RunLimits, given, resolve
 from headrace.pipeline.process.failure import EX_USAGE, Failure, say
@@ -35,7 +38,11 @@ def config() -> None:
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {key: part for key, part in value.items() if key != MARK}
+    return value
 
 
 def _line(key: str, value: Any) -> str:
@@ -113,6 +120,14 @@ def schema() -> None:
     say(schema_text().rstrip())
 
 
+def _policy_schema() -> dict[str, Any]:
+    """The JSON Schema of a policy in a configuration file."""
+    texts = {"anyOf": [{"items": {"type": "string"}, "type": "array"}, {"type": "string"}]}
+    properties: dict[str, Any] = {"name": {"type": "string", "pattern": f"^{NAME.pattern}$"}}
+    properties |= {"description": {"type": "string"}, **dict.fromkeys(policy.LISTS, texts)}
+    return {"type": "object", "additionalProperties": False, "required": ["name"], "properties": properties}
+
+
 def schema_text() -> str:
     """The JSON Schema of configuration files (docs/config.schema.json)."""
     made = msgspec.json.schema(Settings)
@@ -120,8 +135,11 @@ def schema_text() -> str:
     told = meanings()
     for key, kind in found["properties"].items():
         kind["description"] = told[key]
-        if fields_of_settings()[key].type == tuple[str, ...]:
-            items = {"items": {"type": "string"}, "type": "array"}
+        if fields_of_settings()[key].type in LISTS:
+            item: dict[str, Any] = {"type": "string"}
+            if key == layers.POLICY:
+                item = {"anyOf": [item, _policy_schema()]}
+            items = {"items": item, "type": "array"}
             found["properties"][key] = {"anyOf": [items, {"type": "string"}], "description": told[key]}
     found["properties"][layers.PROFILE] = {
         "enum": sorted(layers.profiles()),

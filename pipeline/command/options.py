@@ -104,6 +104,12 @@ output_options = _all_of(
             help="Events to trace: names, sets, globs, !name, conditions.",
         ),
         click.option(
+            "--policy",
+            multiple=True,
+            metavar="PATH",
+            help="Trace by policies, from a file or folder; Tracee's are understood, too. Repeatable.",
+        ),
+        click.option(
             "--parse-arguments/--no-parse-arguments", default=None, help="Show flags and commands as names (default)."
         ),
         click.option(

@@ -17,15 +17,17 @@ import msgspec
 from headrace.bpf.tables.catalogue import UnknownName, catalogue
 from headrace.config import capture, filters, layers, outputs, runtimes, settings
 from headrace.config.outputs import STDERR, STDOUT, STORY_EVENTS
+from headrace.config.policies.policy import PolicyError
 from headrace.config.settings import SettingsError
 from headrace.config.tuning import TuningError
+from headrace.pipeline.command.policies import RunSelection, policed, policies_of
 from headrace.pipeline.host.features import event_lack
 from headrace.pipeline.process.failure import EX_IOERR, EX_USAGE, Failure
 from headrace.pipeline.run.request import Request
 from headrace.pipeline.shell.groups import CLOSED
 from headrace.pipeline.signatures import detection
 from headrace.workers.conditions.filters import check_words
-from headrace.workers.detect.rules.rulesets import Ruleset
+from headrace.workers.detect.rules.rulesets import Lack, Ruleset
 
 DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?")
 UNITS_S = {"ms": 0.001, None: 1, "s": 1, "m": 60, "h": 3600}
@@ -95,6 +97,18 @@ def of_command(resolved: settings.Settings, quiet: bool) -> settings.Settings:
     return msgspec.structs.replace(found, events=STORY_EVENTS, output=(*resolved.output, f"story:{STDERR}"))
 
 
+def _unpoliced(resolved: settings.Settings, is_replay: bool, lack: Lack) -> RunSelection:
+    """What a run without policies does, by its settings."""
+    quiet = detection.only_findings(resolved, is_replay)
+    out = outputs.Outputs((), {}) if quiet else outputs.parse(resolved.output or ["table:-"])
+    selection = filters.Selection()
+    if not quiet:
+        selection = filters.parse([resolved.events or "default"], catalogue(), lack)
+    check_words(selection.conditions)
+    findings_to = detection.sinks(msgspec.structs.replace(resolved, **out.switches), quiet)
+    return RunSelection((), selection, out, findings_to, detection.ruleset(resolved) if findings_to else Ruleset())
+
+
 def resolve(
     config: Path | None,
     flags: dict[str, Any],
@@ -108,24 +122,19 @@ def resolve(
     try:
         found = layers.resolve(config, flags, limits.profile)
         resolved = found.settings
-        if command:
+        policies = policies_of(resolved, recording)
+        if command and not policies:
             resolved = of_command(resolved, limits.quiet)
-        quiet = detection.only_findings(resolved, recording is not None)
-        out = outputs.Outputs((), {}) if quiet else outputs.parse(resolved.output or ["table:-"])
-        resolved = msgspec.structs.replace(resolved, **out.switches)
         lack = event_lack if recording is None else filters.no_hook
-        selection = filters.Selection()
-        if not quiet:
-            selection = filters.parse([resolved.events or "default"], catalogue(), lack)
-        check_words(selection.conditions)
-        findings_to = detection.sinks(resolved, quiet)
-        ruleset = detection.ruleset(resolved) if findings_to else Ruleset()
+        asked = policed(resolved, policies, lack) if policies else _unpoliced(resolved, recording is not None, lack)
+        selection, out, findings_to, ruleset = asked.selection, asked.outputs, asked.findings, asked.ruleset
+        resolved = msgspec.structs.replace(resolved, **out.switches)
         unread = detection.unread(ruleset, resolved)
         hidden = ("env",) if "exec_environment" in unread else ()
         resolved = msgspec.structs.replace(resolved, **dict.fromkeys(unread, True))
         asks = resolved.containers or (resolved.crs and flags.get("containers") is not False)
-        asked = runtimes.endpoints(resolved.crs) if asks else ()
-        if any(sink.enriched_ms for sink in out.sinks) and not asked:
+        endpoints = runtimes.endpoints(resolved.crs) if asks else ()
+        if any(sink.enriched_ms for sink in out.sinks) and not endpoints:
             raise outputs.OutputError("enriched=: there are no names to wait for without --containers")
         if not resolved.findings and {s.target for s in out.sinks} & {s.target for s in findings_to}:
             remedy = "send one of them elsewhere, as with --findings table:/dev/stderr"
@@ -134,7 +143,7 @@ def resolve(
         captured = _capture(resolved, recording)
         if recording and out.switches.get("exec_hash"):
             raise outputs.OutputError("option:exec-hash: files are hashed on the host that runs them, not in a replay")
-    except (SettingsError, outputs.OutputError, filters.FilterError, UnknownName, TuningError) as error:
+    except (SettingsError, outputs.OutputError, filters.FilterError, UnknownName, TuningError, PolicyError) as error:
         raise Failure(layers.located(str(error), found.places) if found else str(error), EX_USAGE) from error
     if not selection.events and not ruleset.events(catalogue(), lack):
         raise Failure("no event is left to trace", EX_USAGE)
@@ -148,10 +157,11 @@ def resolve(
         command,
         ready_fd,
         duration_s=limits.duration_s,
-        endpoints=asked,
+        endpoints=endpoints,
         capture=captured,
         fold_s=resolved.fold_s,
         hidden=hidden,
+        claims=asked.claims,
         read_rules=functools.partial(detection.ruleset, resolved),
     )
 

@@ -12,6 +12,7 @@ to each process. It never changes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from headrace.bpf.tables.catalogue import Event
 from headrace.config.capture import Capture
 from headrace.config.filters import Condition
 from headrace.config.outputs import TEMPLATE, Output
+from headrace.config.policies.claims import Claim
 from headrace.config.rules import MAX_CODE
 from headrace.config.runtimes import Endpoint
 from headrace.pipeline.process import books
@@ -79,6 +81,17 @@ class Host:
     """CLOCK_BOOTTIME in ns when the run began."""
 
 
+class Render(NamedTuple):
+    """What workers make of rows, for the sinks that want the same."""
+
+    format: str
+    has_topics: bool
+    held_ms: int
+    """Milliseconds for which rows of containers wait for a name."""
+    policies: tuple[str, ...] = ()
+    """Only rows of these policies; (): all."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Sizes, segment names and doorbells. `only` restricts the events in the workers (replay); None: all events."""
@@ -93,6 +106,8 @@ class Plan:
     """The sinks of events, followed by those of findings."""
     conditions: tuple[Condition, ...]
     only: tuple[Event, ...] | None
+    claims: tuple[Claim, ...]
+    """What policies ask for; () without policies. They have conditions of their own."""
     parse_arguments: bool
     detect_syscall: bool
     stack_addresses: bool
@@ -143,11 +158,8 @@ class Plan:
     """Width of the terminal for the table format; 0: do not truncate lines."""
 
     @property
-    def renders(self) -> list[tuple[str, bool, int]]:
-        """Renders of events: (format, whether it has topics, milliseconds to wait for container names).
-
-        The index is the render number that a result record carries.
-        """
+    def renders(self) -> list[Render]:
+        """Renders of events. The index is the render number that a result record carries."""
         return sorted({render_of(s) for s in self.sinks if not s.of_findings and s.render != "none"})
 
     @property
@@ -161,9 +173,9 @@ class Plan:
         return self.workers > 1
 
 
-def render_of(sink: Output) -> tuple[str, bool, int]:
+def render_of(sink: Output) -> Render:
     """The render that a sink of events needs (see Plan.renders)."""
-    return sink.render, sink.format == "zmq", sink.enriched_ms
+    return Render(sink.render, sink.format == "zmq", sink.enriched_ms, sink.policies)
 
 
 class Control:

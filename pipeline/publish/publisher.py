@@ -18,8 +18,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import msgspec
 import numpy as np
 
+from headrace.config.outputs import Output
 from headrace.pipeline.process.logs import logger
 from headrace.pipeline.process.plan import (
     ALL,
@@ -48,6 +50,12 @@ EXPIRY_SLACK_NS = 10**9
 """Delay before the clock closes a folding window: findings that belong to the window may still be in the pipeline."""
 WAIT_MS = 500
 RETRY_MS = 1
+
+
+class FindingPolicies(msgspec.Struct):
+    """The part of a finding that says which policies it belongs to."""
+
+    policies: tuple[str, ...] = msgspec.field(name="matchedPolicies", default=())
 
 
 @dataclass
@@ -105,8 +113,8 @@ class Publisher:
         self._lock = threading.Lock()
         self._mergers = {
             i: Merger(self.state["finished"][:, i].tolist())
-            for i, (name, is_topic, _) in enumerate(self.renders)
-            if plan.keyed and is_lines(name) and not is_topic
+            for i, render in enumerate(self.renders)
+            if plan.keyed and is_lines(render.format) and not render.has_topics
         }
         if plan.keyed and plan.detects:
             number = plan.finding_render
@@ -169,6 +177,8 @@ class Publisher:
         held.users, held.render = 1, render
         if result.header["final"]:
             held.finished_ns = int(result.header["watermark_ns"])
+        if (skipped := int(result.header["skipped"])) and not repeated:
+            self._skip(render, skipped)
         merger = self._mergers.get(render)
         if merger is None and render == self.plan.finding_render:
             self._publish([Part(result, 0, result.rows, (held, repeated), True)] if result.rows else [])
@@ -178,6 +188,16 @@ class Publisher:
             self._release([held])
         elif not merger.add(index, result, (held, repeated)):
             self._release([held])
+
+    def _skip(self, render: int, rows: int) -> None:
+        """Count rows that the sinks of a render do not take, because of their policies."""
+        for sink in self.sinks:
+            if self._uses(sink, render):
+                sink.counts.offered += rows
+                if sink.output.render == "none":  # it takes what no other render does
+                    sink.counts.written += rows
+                else:
+                    sink.counts.filtered += rows
 
     def _merge_ripe(self) -> None:
         """Offer merged results up to the time that all workers have passed."""
@@ -209,7 +229,8 @@ class Publisher:
         held, repeated = [part.token[0] for part in parts], any(part.token[1] for part in parts)
         stayed = [Stayed() for _ in parts]
         counted = any(part.result.marks()["count"].any() for part in parts)
-        if self._folder.folds or counted or any(self.sinks[i].output.format != "json" for i in users):
+        shaped = any(self.sinks[i].output.format != "json" or self.sinks[i].output.policies for i in users)
+        if self._folder.folds or counted or shaped:
             self._send_lines(list(self._folder.take(parts, stayed)), held, repeated)
         else:
             rows = sum(part.last - part.first for part in parts)
@@ -238,8 +259,11 @@ class Publisher:
         for i, sink in enumerate(self.sinks):
             if not sink.output.of_findings or not lines:
                 continue
+            taken = [line for line in lines if _takes(sink.output, line)]
+            sink.counts.offered += len(lines) - len(taken)
+            sink.counts.filtered += len(lines) - len(taken)
             named = topic if sink.output.format == "zmq" else lambda _: b""
-            for name, group in itertools.groupby(lines, key=named):
+            for name, group in itertools.groupby(taken, key=named):
                 texts = [self._shape(sink.output.render, line, self.plan) for line in group]
                 data = np.frombuffer(b"".join(texts), "u1")
                 offer = Offer(Gather.of(data), len(texts), ALL, 0, partial(self._finished, held), repeated, name)
@@ -327,6 +351,13 @@ class Publisher:
         self._commit()
         self.state["ended"] = 1
         self.journal.commit()
+
+
+def _takes(output: Output, line: bytes) -> bool:
+    """Whether an output of findings takes a finding, given as its line."""
+    if not output.policies:
+        return True
+    return not set(output.policies).isdisjoint(msgspec.json.decode(line, type=FindingPolicies).policies)
 
 
 def run(

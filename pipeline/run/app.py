@@ -24,9 +24,11 @@ from headrace.bpf.layout import EXTRA_SLOTS
 from headrace.bpf.load import loader, trees
 from headrace.bpf.programs import scope
 from headrace.bpf.programs.early import Test
+from headrace.bpf.programs.terms import ScopeError
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.config.filters import Condition
 from headrace.config.outputs import STDOUT
+from headrace.config.policies.claims import Claim, event_masks, names_of
 from headrace.pipeline.host.features import event_lack, pid_namespace, time_namespace
 from headrace.pipeline.process import privilege
 from headrace.pipeline.process.books import Ledger
@@ -61,7 +63,9 @@ class LiveRun:
         self.request = request
         settings = request.settings
         self._traced = request.traced(event_lack)
-        self.span = scope.parse(settings.scope, boottime_ns(), bool(request.command))
+        now_ns = boottime_ns()
+        self.span = scope.parse(settings.scope, now_ns, bool(request.command))
+        self.span = scope.with_policies(self.span, [claim.scope for claim in request.claims], now_ns)
         named = () if request.command else (*self.span.pids, *self.span.trees)
         self._watched = [_watch(pid) for pid in named]
         self._teller = teller
@@ -96,7 +100,7 @@ class LiveRun:
             hidden=request.hidden,
             events=tuple(event.name for event in self._traced.events),
             reads=tuple(name for name in READS if getattr(settings, name)),
-            narrowed=_narrowed(request.early(self._traced)),
+            narrowed=_narrowed(request.early(self._traced)) | _policed(request.claims),
             users=recording.RecordedUsers(*USERS.known()),
         )
 
@@ -144,6 +148,8 @@ class LiveRun:
             self.command = Command(self.request.command, self._separates())
             programs.set_group(self.command.pid, loader.GROUP_TREE | loader.GROUP_ARMED)
             self._seeded += 1
+        if masks := self.request.policy_masks(event_lack):
+            programs.policies.ask(masks)
         programs.attach()
         kernel.tell_refused()
         programs.enter_containers()
@@ -154,6 +160,7 @@ class LiveRun:
         ):
             count = trees.seed_tree(programs, roots, flag) if roots else 0
             self._seeded += count if flag == loader.GROUP_TREE else 0
+        trees.seed_policies(programs, self.span)
         self._server.open()
         privilege.keep(*privilege.SUPERVISOR, *kernel.rights)
         if self.request.ready_fd >= 0:
@@ -178,6 +185,7 @@ class LiveRun:
         """Load programs that filter by signatures and conditions. If the kernel refuses them, use fewer filters."""
         settings, boot_ns = self.request.settings, self.pipeline.host.boot_epoch_ns
         tests: tuple[Test, ...] = early.early_tests(self.request.early(self._traced))
+        tests += self.request.early_claims()
         narrowed = self.request.narrowed(self.request.ruleset)
         for decided in ((*tests, *narrowed) if narrowed else (), tests):
             try:
@@ -308,7 +316,7 @@ def _watch(pid: int) -> int:
     try:
         return os.pidfd_open(pid)
     except ProcessLookupError as error:
-        raise scope.ScopeError(f"scope: process {pid} has ended") from error
+        raise ScopeError(f"scope: process {pid} has ended") from error
 
 
 def _narrowed(early: Sequence[Condition]) -> dict[str, str]:
@@ -317,6 +325,12 @@ def _narrowed(early: Sequence[Condition]) -> dict[str, str]:
     for condition in early:
         found.setdefault(condition.event.name, []).append(condition.text)
     return {name: ", ".join(texts) for name, texts in found.items()}
+
+
+def _policed(claims: Sequence[Claim]) -> dict[str, str]:
+    """Events that policies ask for, with the names of the policies. Other processes have no such records."""
+    masks = event_masks(claims)
+    return {event: f"a policy asks for it: {', '.join(names_of(claims, mask))}" for event, mask in masks.items()}
 
 
 def live(request: Request, teller: Teller | None = None) -> Outcome:

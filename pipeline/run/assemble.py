@@ -57,6 +57,7 @@ def _shared(
         request.sinks,
         conditions,
         only=only,
+        claims=request.claims,
         rules=request.rules,
         fold_s=request.fold_s,
         before_s=request.settings.before_s,

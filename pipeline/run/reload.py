@@ -52,6 +52,7 @@ class Reloader:
         traced = request.traced(event_lack)
         self._loaded = {event.name for event in traced.events}
         self._narrowed = {c.event.name for c in request.early(traced)} | {name for name, _, _ in traced.retval}
+        self._narrowed |= {test.event.name for test in request.early_claims()}
         self._asked, self._narrowing, self._wider = traced.events, programs.wanted.narrowed, False
         self.count = self.refused = 0
         self.refusal = ""

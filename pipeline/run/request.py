@@ -12,11 +12,12 @@ from headrace.bpf.tables.catalogue import Event, catalogue
 from headrace.config import filters
 from headrace.config.capture import Capture
 from headrace.config.outputs import FOR_PEOPLE, STANDARD, STDERR, STDOUT, Output, Outputs
+from headrace.config.policies.claims import Claim, event_masks
 from headrace.config.rules import Rule
 from headrace.config.runtimes import Endpoint
 from headrace.config.settings import Settings
 from headrace.pipeline.process.books import Ledger
-from headrace.workers.conditions.narrowing import narrowed
+from headrace.workers.conditions.narrowing import narrowed, of_claims
 from headrace.workers.detect.findings import shapes
 from headrace.workers.detect.rules.rulesets import Lack, Ruleset
 from headrace.workers.views.table import header
@@ -55,6 +56,8 @@ class Request:
     """Seconds after which the run ends; 0: no limit."""
     endpoints: tuple[Endpoint, ...] = ()
     """Container runtimes to query."""
+    claims: tuple[Claim, ...] = ()
+    """What policies ask for; () without policies."""
     capture: Capture | None = None
     """Artifacts to keep."""
     fold_s: int = 0
@@ -70,6 +73,11 @@ class Request:
     def traced(self, lack: Lack) -> filters.Selection:
         """The selection to trace: the events of the outputs, and the events of signatures without conditions."""
         needed = (*self.ruleset.events(catalogue(), lack), *self._captured(lack))
+        if self.claims:
+            # the claims have the conditions
+            names = {event.name for event in needed}
+            ranges = tuple(each for each in self.selection.retval if each[0] not in names)
+            return replace(self.selection, events=self.beside(self.ruleset, lack), retval=ranges)
         return replace(self.selection.beside(needed), events=self.beside(self.ruleset, lack))
 
     def beside(self, ruleset: Ruleset, lack: Lack) -> tuple[Event, ...]:
@@ -83,11 +91,28 @@ class Request:
         named = (catalogue().by_name[name] for name in (self.capture.events if self.capture else ()))
         return tuple(event for event in named if not lack(event))
 
+    def policy_masks(self, lack: Lack) -> dict[int, int]:
+        """Masks of the claims that ask for each event, by event id: for themselves, or for their signatures. Events of
+        artifacts are wanted by all.
+        """
+        every = (1 << len(self.claims)) - 1
+        masks = event_masks(self.claims, {rule.id: rule for rule in self.ruleset.rules})
+        found = {catalogue().by_name[name].id: mask for name, mask in masks.items()}
+        return found | {event.id: every for event in self._captured(lack)} if self.claims else {}
+
+    @property
+    def _needed_whole(self) -> set[str]:
+        """Events of which signatures or artifacts need every record."""
+        names = {name for rule in self.ruleset.rules for name in rule.events}
+        return names | set(self.capture.events if self.capture else ())
+
     def early(self, traced: filters.Selection) -> list[filters.Condition]:
         """Conditions that the kernel may evaluate: those on events that no signature uses."""
-        looked_at = {name for rule in self.ruleset.rules for name in rule.events}
-        looked_at |= set(self.capture.events) if self.capture else set()
-        return [condition for condition in traced.conditions if condition.event.name not in looked_at]
+        return [condition for condition in traced.conditions if condition.event.name not in self._needed_whole]
+
+    def early_claims(self) -> tuple[AnyOf, ...]:
+        """Conditions of policies that the kernel may evaluate."""
+        return of_claims(self.claims, self._needed_whole)
 
     def narrowed(self, ruleset: Ruleset) -> tuple[AnyOf, ...]:
         """Kernel filters for events that only these signatures use. Empty if all records are needed: there are no

@@ -28,6 +28,7 @@ from headrace.bpf.tables.catalogue import Event
 from headrace.config.capture import Capture
 from headrace.config.filters import Condition
 from headrace.config.outputs import STANDARD, Output
+from headrace.config.policies.claims import Claim
 from headrace.config.rules import Rule
 from headrace.config.runtimes import Endpoint
 from headrace.config.settings import Settings
@@ -80,6 +81,8 @@ class Pipeline:
     sinks: tuple[Output, ...]
     conditions: tuple[Condition, ...] = ()
     only: tuple[Event, ...] | None = None
+    claims: tuple[Claim, ...] = ()
+    """What policies ask for."""
     rules: Sequence[Rule] = ()
     hidden: tuple[str, ...] = ()
     fold_s: int = 0
@@ -129,6 +132,7 @@ class Pipeline:
             sinks=self.sinks,
             conditions=self.conditions,
             only=self.only,
+            claims=self.claims,
             parse_arguments=self.settings.parse_arguments,
             detect_syscall=self.settings.detect_syscall,
             stack_addresses=self.settings.stack_addresses,

@@ -43,8 +43,8 @@ def sinks(settings: Settings, quiet: bool) -> tuple[outputs.Output, ...]:
     return outputs.parse_findings(specs)
 
 
-def ruleset(settings: Settings) -> Ruleset:
-    """The rules of a run. Warns about rules that are left out.
+def ruleset(settings: Settings, also_off: bool = False) -> Ruleset:
+    """The rules of a run. Warns about rules that are left out. `also_off`: include those that are not enabled.
 
     Raises Failure if any rule is refused, and TuningError if no rule remains: a set is used completely or not at all.
     """
@@ -57,6 +57,7 @@ def ruleset(settings: Settings) -> Ruleset:
         settings.exceptions,
         sigma=sigma_paths(settings.sigma),
         keywords=settings.sigma_keywords,
+        also_off=also_off,
         refusal=refusal,
     )
     for error in found.left_out:

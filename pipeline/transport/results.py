@@ -23,6 +23,7 @@ RESULT = np.dtype(
         ("watermark_ns", "<u8"),
         ("rows", "<u4"),
         ("covered", "<u4"),
+        ("skipped", "<u4"),
         ("render", "<u2"),
         ("topic", "<u2"),
         ("final", "u1"),
@@ -32,7 +33,8 @@ RESULT = np.dtype(
     ]
 )
 """`covered`: in an empty record, the number of rows of the turn that went out under separate topics instead. In the
-record of such a topic, the number of rows to count there."""
+record of such a topic, the number of rows to count there. `skipped`: rows of the turn that the policies of the outputs
+leave out."""
 
 
 class Result(NamedTuple):

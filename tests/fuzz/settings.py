@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace.bpf.programs import scope
 from headrace.bpf.programs.early import c_source
+from headrace.bpf.programs.terms import ScopeError
 from headrace.bpf.tables.catalogue import Catalogue, UnknownName
 from headrace.config import filters, layers, outputs, runtimes, settings
 from headrace.config.settings import Settings, SettingsError
@@ -62,7 +63,7 @@ PERMITTED = (
     outputs.OutputError,
     filters.FilterError,
     UnknownName,
-    scope.ScopeError,
+    ScopeError,
 )
 KEYS = ("WORKERS", "EVENTS", "FOLD_S", "BEFORE_S", "LOG_LEVEL", "EXEC_HASH", "RING_BYTES")
 

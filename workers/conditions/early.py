@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from headrace.bpf.layout import KIND_STRING
-from headrace.bpf.programs.early import NumberTest, Pattern, Test, TextTest, is_early, path_terms, text_terms
+from headrace.bpf.programs.early import Leaf, NumberTest, Pattern, TextTest, is_early, path_terms, text_terms
 from headrace.bpf.tables import words
 from headrace.bpf.tables.catalogue import Event
 from headrace.bpf.tables.reads import PATH, ROOT
@@ -24,13 +24,13 @@ from headrace.workers.views.pieces import VECTOR_TYPE
 RANGES = {"s32": (-(2**31), 2**31 - 1), "u32": (0, 2**32 - 1), "s64": (-(2**63), 2**63 - 1), "u64": (0, 2**64 - 1)}
 
 
-def early_tests(conditions: Sequence[Condition]) -> tuple[Test, ...]:
+def early_tests(conditions: Sequence[Condition]) -> tuple[Leaf, ...]:
     """Tests for the conditions that the BPF programs can decide, completely or in part."""
     found = (_test(condition) for condition in conditions if is_early(condition.event) and not condition.member)
     return tuple(test for test in found if test is not None)
 
 
-def _test(condition: Condition) -> Test | None:
+def _test(condition: Condition) -> Leaf | None:
     if condition.argument is None:
         return _number(condition, "s64", None)
     argument = condition.event.arguments[condition.argument]
@@ -41,7 +41,7 @@ def _test(condition: Condition) -> Test | None:
     return _number(condition, argument.width, parser_of(condition.event.name, argument.name, argument.type))
 
 
-def _number(condition: Condition, cast: str, parser: Parser | None) -> Test | None:
+def _number(condition: Condition, cast: str, parser: Parser | None) -> Leaf | None:
     values, masks = [], []
     for text in condition.values:
         if text.lstrip("-")[:1].isdigit():

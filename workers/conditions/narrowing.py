@@ -1,4 +1,5 @@
-"""Tests with which the BPF programs discard records that no signature can match (bpf/programs/early.py, AnyOf).
+"""Tests with which the BPF programs discard records that no signature, or no policy, can want (bpf/programs/early.py,
+AnyOf).
 
 A test covers the parts of a condition that the programs can decide on a finished record: numbers, flags, and texts
 that are exact or have a literal prefix or suffix. Undecidable and negated parts count as true, so a record is
@@ -23,9 +24,10 @@ from headrace.bpf.programs.early import (
 from headrace.bpf.tables.catalogue import Catalogue
 from headrace.bpf.tables.reads import PATH
 from headrace.config.conditions import Scalar, Test
+from headrace.config.policies.claims import Claim
 from headrace.config.rules import Rule
 from headrace.config.tree import And, Certain, Not, Or, Tree
-from headrace.workers.conditions.early import RANGES, common_bits, text_test
+from headrace.workers.conditions.early import RANGES, common_bits, early_tests, text_test
 from headrace.workers.decode.flags import parser_of
 from headrace.workers.decode.texts import TEXT_TYPES
 from headrace.workers.detect.engine.scan import ends
@@ -58,6 +60,39 @@ def narrowed(rules: Sequence[Rule], catalogue: Catalogue, shown: Collection[str]
     return tuple(sorted(found, key=lambda test: test.event.id))
 
 
+def of_claims(claims: Sequence[Claim], whole: Collection[str]) -> tuple[AnyOf, ...]:
+    """One test for each event of which some records certainly fail the conditions of every policy that asks for it.
+    Events in `whole` get none.
+    """
+    found = []
+    for event in {event.id: event for claim in claims for event in claim.selection.events}.values():
+        if event.name in whole or not is_early(event):
+            continue
+        asking = [claim for claim in claims if event in claim.selection.events]
+        leaves: list[Leaf] = []
+        wanted: list[And[int]] = []
+        for claim in asking:
+            own = [c for c in claim.selection.conditions if c.event == event]
+            tests = [test for test in early_tests(own) if _is_hit(test)]
+            wanted.append(And(tuple(range(len(leaves), len(leaves) + len(tests)))))
+            leaves += tests
+        if all(each.parts for each in wanted) and _fits(leaves):
+            found.append(AnyOf(event, tuple(leaves), Or(tuple(wanted)), of_policies=True))
+    return tuple(found)
+
+
+def _is_hit(test: Leaf) -> bool:
+    """Whether the test can be one of several, of which one must hold."""
+    return isinstance(test, NumberTest) or not test.negated
+
+
+def _fits(leaves: Sequence[Leaf]) -> bool:
+    """Whether the programs can evaluate these tests of one event."""
+    patterns = [pattern for leaf in leaves if isinstance(leaf, TextTest) for pattern in leaf.patterns]
+    measured = sum(map(_is_measured, patterns))
+    return len(leaves) <= MAX_LEAVES and len(patterns) <= MAX_PATTERNS and measured <= MAX_MEASURED
+
+
 class _Narrowing:
     """The rules of one event."""
 
@@ -70,8 +105,7 @@ class _Narrowing:
         """The test; None if some rule can match any record of the event, or if there are too many patterns."""
         parts = [self._necessary(formula) for formula in self._of.formulas.values()]
         wanted = tuple(part for part in parts if part is not None)
-        patterns = [p for leaf in self._leaves if isinstance(leaf, TextTest) for p in leaf.patterns]
-        if len(patterns) > MAX_PATTERNS or sum(map(_is_measured, patterns)) > MAX_MEASURED:
+        if not _fits(self._leaves):
             return None
         return AnyOf(self._of.event, tuple(self._leaves), Or(wanted)) if len(wanted) == len(parts) else None
 

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from headrace.bpf.tables.catalogue import Catalogue
+from headrace.config.policies.claims import Claim
 from headrace.config.rules import Rule
 from headrace.workers.detect.code.bounds import FORK, CodeRule, Report, SignatureResult, code_rules
 from headrace.workers.detect.code.states import Given
@@ -20,6 +21,7 @@ from headrace.workers.detect.engine.matches import Matched, Matches
 from headrace.workers.detect.findings.gaps import Gaps
 from headrace.workers.detect.findings.history import History
 from headrace.workers.detect.findings.lines import FindingLines, RenderedFindings
+from headrace.workers.detect.findings.policies import PolicyMasks
 from headrace.workers.detect.findings.undecided import UNDECIDED
 from headrace.workers.detect.findings.undecided import what as undecided
 from headrace.workers.enrich.containers import Describe, container_id, nobody
@@ -49,6 +51,8 @@ class FindingOptions:
     hidden: Sequence[str] = ()
     before_s: float = 0
     describe: Describe = nobody
+    claims: Sequence[Claim] = ()
+    """What policies ask for; () without policies."""
 
 
 class SentRules(msgspec.Struct, frozen=True):
@@ -79,6 +83,7 @@ class Detector:
         self.gaps = Gaps()
         self._history: History | None = None
         self._lines: FindingLines | None = None
+        self._policies: PolicyMasks | None = None
         fork = catalogue.by_name[FORK]
         self._fork = fork.id
         self._child = [fork.index(name) or 0 for name in ("child_pid", "child_process_start_time")]
@@ -111,7 +116,9 @@ class Detector:
         tree: ProcessTree,
         options: FindingOptions,
     ) -> None:
-        """Prepare for rendering."""
+        """Prepare for rendering, and for policies."""
+        if options.claims:
+            self._policies = PolicyMasks(options.claims, self.rules)
         if self._history is None and options.before_s:
             self._history = History(options.before_s)
         self._lines = FindingLines(
@@ -125,6 +132,7 @@ class Detector:
             hidden=options.hidden,
             history=self._history,
             describe=options.describe,
+            policies=self._policies,
         )
 
     def forget_who(self) -> None:
@@ -153,6 +161,8 @@ class Detector:
     def match(self, rows: Rows, contexts: Contexts, tree: ProcessTree) -> Matches:
         """The rows of this worker that rules match."""
         found = self._with_undecided(self._matched(rows, contexts, tree), rows.foreign)
+        if self._policies:
+            found = self._policies.restrict(found, rows, contexts)
         self._engine.tally.add_matches(found.rules)
         return found
 

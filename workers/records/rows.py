@@ -27,6 +27,8 @@ from headrace.bpf.layout import (
     FRAME,
     FRAME_CELLS,
     FRAME_VERSION,
+    POLICED_VERSION,
+    POLICY_CELL,
     STREAM_BULK,
     TIME_END,
 )
@@ -34,6 +36,8 @@ from headrace.bpf.layout import (
 Array = np.ndarray[Any, Any]
 
 CONTEXT_CELLS = CONTEXT.itemsize // CELL_BYTES
+ENTRY = np.dtype([("context", CONTEXT), ("policies", "<u8")])
+"""A context, and the mask of the policies whose scope it is in."""
 CELL_WORDS = CELL_BYTES // 8
 COUNTED_BYTES = FRAME.fields["bitmap"][1] if FRAME.fields else 0
 """Minimum bytes of a frame whose count of heads is used."""
@@ -52,18 +56,29 @@ class Contexts:
         self.generation = 0
         self._index: dict[bytes, int] = {}
         self._table = np.zeros(1024, CONTEXT)
+        self._policies = np.zeros(1024, np.uint64)
 
     @property
     def table(self) -> Array:
         """CONTEXT[n], a view that is valid until the next `intern`."""
         return self._table[: len(self._index)]
 
+    @property
+    def policies(self) -> Array:
+        """u64[n]: for each context, the mask of the policies whose scope it is in."""
+        return self._policies[: len(self._index)]
+
+    def entry(self, who: int) -> bytes:
+        """An entry, as intern() takes it."""
+        context, policies = self._table[who].tobytes(), self._policies[who].tobytes()
+        return bytes(context + policies)
+
     def intern(self, raw: bytes) -> int:
-        """Row of a context, which is added if it is new."""
-        return self.intern_all([raw])[0]
+        """Row of a context, which is added if it is new. `raw`: ENTRY, or CONTEXT for one without policies."""
+        return self.intern_all([raw.ljust(ENTRY.itemsize, b"\0")])[0]
 
     def intern_all(self, raws: Sequence[bytes]) -> list[int]:
-        """Row of each context. New contexts are added."""
+        """Row of each entry (ENTRY). New ones are added."""
         found = list(map(self._index.get, raws))
         if None not in found:
             return found  # type: ignore[return-value]
@@ -71,8 +86,11 @@ class Contexts:
         at = len(self._index)
         end = at + len(new)
         if end > len(self._table):
-            self._table = np.concatenate([self._table, np.zeros(max(end, 2 * at) - len(self._table), CONTEXT)])
-        self._table[at:end] = np.frombuffer(b"".join(new), CONTEXT)
+            more = max(end, 2 * at) - len(self._table)
+            self._table = np.concatenate([self._table, np.zeros(more, CONTEXT)])
+            self._policies = np.concatenate([self._policies, np.zeros(more, np.uint64)])
+        entries = np.frombuffer(b"".join(new), ENTRY)
+        self._table[at:end], self._policies[at:end] = entries["context"], entries["policies"]
         self._index.update(zip(new, range(at, end), strict=True))
         return [self._index[raw] for raw in raws]
 
@@ -87,7 +105,10 @@ class Contexts:
         self._index.clear()
 
 
-COLUMNS = ("at", "time_ns", "event", "retval", "flags", "cpu", "who", "late", "cells", "blobs", "arg0", "foreign")
+COLUMNS = (
+    *("at", "time_ns", "event", "retval", "flags", "cpu", "who", "late", "cells", "blobs", "arg0", "foreign"),
+    "policies",
+)
 
 
 @dataclass
@@ -108,6 +129,8 @@ class Rows:
     arg0: Array
     foreign: Array
     """Whether another worker owns the row. Signatures that look at several processes need such rows."""
+    policies: Array
+    """u64 mask of the policies that the row belongs to (workers/conditions/claims.py); 0 without policies."""
 
     def __len__(self) -> int:
         return len(self.at)
@@ -188,7 +211,7 @@ class Decoded:
 
 def _frame_problem(header: Array, payload_bytes: int, heads_found: int) -> str | None:
     """Why a frame is invalid; None if its header is valid."""
-    if header["version"] != FRAME_VERSION:
+    if header["version"] not in (FRAME_VERSION, POLICED_VERSION):
         return "version"
     if int(header["used"]) % CELL_BYTES or int(header["used"]) + FRAME.itemsize != payload_bytes:
         return "length"
@@ -268,7 +291,10 @@ def _gather(
     context = ((packed >> np.uint64(16)) & np.uint64(0xFFFF)).astype(np.int64) + np.repeat(bases, counts)
     cells = ((packed >> np.uint64(32)) & np.uint64(0xFFFF)).astype(np.uint16)
     ends = at + cells
-    sound = inside & (cells > 0) & (ends <= limit) & (context + CONTEXT_CELLS <= limit)
+    policed = headers["version"] == POLICED_VERSION
+    has_policies = np.repeat(policed, counts) if policed.any() else None
+    context_cells = CONTEXT_CELLS if has_policies is None else CONTEXT_CELLS + has_policies
+    sound = inside & (cells > 0) & (ends <= limit) & (context + context_cells <= limit)
     # no watermark would ever pass a later time
     sound &= heads[:, 0] < np.uint64(TIME_END)
     # records must not overlap: the cells copied out of a frame never exceed the frame
@@ -277,7 +303,7 @@ def _gather(
         bad = np.zeros(len(frames), bool)
         bad[flat[~sound] // width] = True
         return None, bad, NOWHERE
-    who, begins = _intern(data, context, contexts)
+    who, begins = _intern(data, context, contexts, has_policies)
     return (
         Rows(
             data=data,
@@ -293,6 +319,7 @@ def _gather(
             blobs=(packed >> np.uint64(56)).astype(np.uint8),
             arg0=heads[:, 3],
             foreign=np.zeros(len(at), bool),
+            policies=np.zeros(len(at), np.uint64),
         ),
         np.zeros(0, bool),
         begins,
@@ -321,9 +348,9 @@ def _strays(rows: Rows, begins: Array, headers: Array, counts: Array, contexts: 
     return _Strays(np.repeat(stray, sizes), np.bincount(frame, sizes * stray, minlength=len(headers)))
 
 
-def _intern(data: Array, context_cell: Array, contexts: Contexts) -> tuple[Array, Array]:
+def _intern(data: Array, context_cell: Array, contexts: Contexts, has_policies: Array | None) -> tuple[Array, Array]:
     """`who` of each row, and the positions at which it changes. Rows of one context are adjacent, so only changes are
-    looked up.
+    looked up. `has_policies`: whether the context of each row has POLICY_CELL; None: of none.
     """
     if not len(context_cell):
         return np.zeros(0, np.uint32), NOWHERE
@@ -331,7 +358,12 @@ def _intern(data: Array, context_cell: Array, contexts: Contexts) -> tuple[Array
     change[0] = True
     np.not_equal(context_cell[1:], context_cell[:-1], out=change[1:])
     begins = np.flatnonzero(change)
-    cells = data.reshape(-1, CELL_BYTES)[context_cell[begins][:, None] + np.arange(CONTEXT_CELLS)]
-    raws = cells.reshape(len(cells), -1)[:, : CONTEXT.itemsize]
-    known = contexts.intern_all(np.ascontiguousarray(raws).view(f"V{CONTEXT.itemsize}")[:, 0].tolist())
+    all_cells, first = data.reshape(-1, CELL_BYTES), context_cell[begins]
+    entries = np.zeros(len(begins), ENTRY)
+    raws = all_cells[first[:, None] + np.arange(CONTEXT_CELLS)].reshape(len(begins), -1)
+    entries["context"] = raws.view(CONTEXT)[:, 0]
+    if has_policies is not None:
+        last = all_cells.take(first + CONTEXT_CELLS, axis=0, mode="clip").view(POLICY_CELL)[:, 0]
+        entries["policies"] = np.where(has_policies[begins], last["policies"], 0)
+    known = contexts.intern_all(entries.view(f"V{ENTRY.itemsize}").tolist())
     return np.array(known, np.uint32)[np.cumsum(change) - 1], begins

@@ -18,6 +18,7 @@ import pyarrow as pa
 from headrace.bpf.layout import EVENTS, HEAD_ENTRY, HEAD_NOT_RUN
 from headrace.bpf.tables.catalogue import Catalogue, Event
 from headrace.bpf.tables.reads import Argument
+from headrace.config.policies.claims import Claim, names_of
 from headrace.workers.enrich.containers import Describe, container_id, nobody, of_event
 from headrace.workers.enrich.executables import Executables
 from headrace.workers.records.blobs import argument
@@ -31,6 +32,7 @@ NULL = "\0"
 """Piece of an argument without a value. No other piece is equal to it."""
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 ARGUMENT = pa.struct([("name", pa.string()), ("value", pa.string()), ("raw", pa.uint64())])
+NAMES = pa.list_(pa.string())
 WHO: dict[str, tuple[pa.DataType, Callable[[Any], object]]] = {
     "processId": (pa.uint32(), lambda c: int(c["ns_tgid"])),
     "threadId": (pa.uint32(), lambda c: int(c["ns_tid"])),
@@ -64,6 +66,7 @@ def schema(relative: bool) -> pa.Schema:
             *((name, kind) for name, (kind, _) in WHO.items()),
             ("executable", pa.string()),
             *((name, pa.string()) for name in CONTAINER),
+            ("matchedPolicies", NAMES),
             ("late", pa.bool_()),
             ("args", pa.list_(ARGUMENT)),
         ]
@@ -128,9 +131,10 @@ class ArrowView:
         executables: Executables | None = None,
         describe: Describe = nobody,
         named: Named = unasked,
+        claims: Sequence[Claim] = (),
     ) -> None:
         """`executable` returns the path of the executable of a process context."""
-        self._describe = describe
+        self._describe, self._claims = describe, claims
         self._lines = Lines(catalogue, ArrowStyle(), parse, executables, named=named)
         self._schema = schema(facts.relative_to_ns is not None)
         self._head = head(facts.relative_to_ns is not None)
@@ -149,6 +153,7 @@ class ArrowView:
         executables = pa.array([text(self._executable(c)) or None for c in table], pa.string())
         said = [of_event(c, self._describe) for c in table]
         containers = [pa.array([one.get(name) or None for one in said], pa.string()).take(of_who) for name in CONTAINER]
+        masks, which = np.unique(rows.policies, return_inverse=True)
         laid = self._lines.lay_out(rows, contexts)
         columns = [
             time,
@@ -158,6 +163,7 @@ class ArrowView:
             *about,
             executables.take(of_who),
             *containers,
+            pa.array([names_of(self._claims, mask) for mask in masks.tolist()], NAMES).take(pa.array(which)),
             pa.array(rows.late),
             self._arguments(rows, laid),
         ]

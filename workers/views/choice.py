@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 from headrace.bpf.tables.catalogue import Catalogue
 from headrace.config import templates
 from headrace.config.outputs import TEMPLATE
+from headrace.config.policies.claims import Claim
 from headrace.workers.enrich.containers import AccountNames, Describe, nobody
 from headrace.workers.enrich.executables import Executables
 from headrace.workers.enrich.tree import ProcessTree
@@ -48,6 +49,8 @@ class Options(Protocol):
     def columns(self) -> int: ...
     @property
     def verbose(self) -> bool: ...
+    @property
+    def claims(self) -> tuple[Claim, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,13 @@ def view_of(name: str, sources: Sources, with_lineage: bool = True) -> View:
     parse = options.parse_arguments
     if name == "json" or name.startswith(TEMPLATE):
         json = JsonStyle(
-            facts, options.detect_syscall, tree.executable, options.stack_addresses, describe, sources.accounts
+            facts,
+            options.detect_syscall,
+            tree.executable,
+            options.stack_addresses,
+            describe,
+            sources.accounts,
+            options.claims,
         )
         lineages = Lineages(tree) if with_lineage and name == "json" else None
         lines = Lines(catalogue, json, parse, executables, options.hidden, named, lineages)
@@ -82,8 +91,8 @@ def view_of(name: str, sources: Sources, with_lineage: bool = True) -> View:
     if name == "arrow":
         from headrace.workers.views.arrow import ArrowView  # optional dependency
 
-        return ArrowView(catalogue, facts, parse, tree.executable, executables, describe, named)
-    return ColumnsView(catalogue, facts, parse)
+        return ArrowView(catalogue, facts, parse, tree.executable, executables, describe, named, options.claims)
+    return ColumnsView(catalogue, facts, parse, options.claims)
 
 
 def forget_who(views: Iterable[View]) -> None:

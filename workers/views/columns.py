@@ -6,6 +6,7 @@ every event has its own row and time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ import numpy as np
 
 from headrace.bpf.layout import CONTEXT
 from headrace.bpf.tables.catalogue import Catalogue
+from headrace.config.policies.claims import Claim
 from headrace.workers.decode.flags import parser_of
 from headrace.workers.decode.numbers import Parser
 from headrace.workers.records.blobs import argument, argument_counts, blobs
@@ -26,7 +28,10 @@ DISTINCT = 4096
 class ColumnsView:
     """Rows as sections. One per worker."""
 
-    def __init__(self, catalogue: Catalogue, facts: HostFacts, parse: bool = True) -> None:
+    def __init__(
+        self, catalogue: Catalogue, facts: HostFacts, parse: bool = True, claims: Sequence[Claim] = ()
+    ) -> None:
+        self._policies = [claim.policy for claim in claims]
         self._counts = argument_counts(catalogue).astype(np.int64)
         self._facts = facts
         self._parsers: dict[int, list[tuple[int, str, Parser]]] = {}
@@ -52,6 +57,8 @@ class ColumnsView:
             "flags": rows.flags | (rows.late.astype(np.uint16) << 8),
             "contexts": contexts.table[used],
         }
+        if self._policies:
+            found["policies"] = rows.policies
         found["args_end"], found["args"] = self._arguments(rows, counts)
         text = blobs(rows, self._counts)
         if len(text):
@@ -101,6 +108,9 @@ class ColumnsView:
             if pad:
                 parts.append(bytes(pad))
             at += data.nbytes + pad
-        header = msgspec.json.encode({"count": len(rows), "sections": layout, "words": self.words(rows)})
+        told = {"count": len(rows), "sections": layout, "words": self.words(rows)}
+        if self._policies:
+            told["policies"] = self._policies
+        header = msgspec.json.encode(told)
         lead = len(header).to_bytes(4, "little") + b"\0\0\0\0" + header
         return [lead, bytes(-len(lead) % 8), *parts]

@@ -14,6 +14,7 @@ import numpy as np
 from headrace.bpf.layout import CONTEXT, HEAD_ANSWERED, HEAD_COMPAT, HEAD_ENTRY, HEAD_NOT_RUN, HEAD_OWN_TARGET
 from headrace.bpf.tables.catalogue import ON_PROCESSES, Event
 from headrace.bpf.tables.reads import Argument
+from headrace.config.policies.claims import Claim, names_of
 from headrace.workers.decode.flags import error_name
 from headrace.workers.decode.values import decimals
 from headrace.workers.enrich.containers import AccountNames, Describe, nobody, of_event
@@ -65,11 +66,12 @@ class JsonStyle:
         stacks: bool = False,
         describe: Describe = nobody,
         accounts: AccountNames | None = None,
+        claims: Sequence[Claim] = (),
     ) -> None:
         """`executable` returns the path of the executable of a process context; `stacks`: every record has a stack;
         `accounts` returns names of the host's users and groups.
         """
-        self._describe, self._accounts = describe, accounts
+        self._describe, self._accounts, self._claims = describe, accounts, claims
         self._containers: dict[tuple[bytes, int], str] = {}
         self.stacks = stacks
         self.end = "]" if stacks else "]}\n"
@@ -123,11 +125,16 @@ class JsonStyle:
         """Discard cached container data after more has become known."""
         self._containers.clear()
 
+    def policies(self, mask: int) -> str:
+        """The names of the policies in a mask, as a list."""
+        return encode(names_of(self._claims, mask))
+
     def event(self, event: Event, flags: int, marks: RowMarks, retval: int, arguments: int) -> str:
         syscall = event.name if event.is_syscall and self._detect else ""
         parts = [
             f',"eventId":"{event.id}","eventName":"{event.name}"'
-            f',"source":"{event.source(bool(flags & HEAD_ENTRY), retval)}","matchedPolicies":[]'
+            f',"source":"{event.source(bool(flags & HEAD_ENTRY), retval)}"'
+            f',"matchedPolicies":{self.policies(marks.policies)}'
             f',"argsNum":{arguments},"returnValue":{_result(flags, retval)}'
         ]
         error = None if flags & HEAD_NOT_RUN else error_name(retval)

@@ -25,7 +25,6 @@ from headrace.bpf.layout import (
     BLOB_RACED,
     BLOB_STACK,
     BLOB_STATUS,
-    CONTAINER_STARTED,
     HEAD_COMPAT,
     HEAD_EXEC_IMAGE,
     HEAD_NO_OBJECT,
@@ -49,10 +48,11 @@ from headrace.workers.records.blobs import Blobs, argument_counts, blobs, bytes_
 from headrace.workers.records.blocks import byte_strings
 from headrace.workers.records.rows import Contexts, Rows
 from headrace.workers.views.commanded import CommandedPieces, RenderedPieces
+from headrace.workers.views.groups import GroupKeys
 from headrace.workers.views.lineage import Lineages
 from headrace.workers.views.named import Named, NamedPieces, unasked
 from headrace.workers.views.store import Cache, Store
-from headrace.workers.views.style import RowMarks, Style, Value
+from headrace.workers.views.style import Style, Value
 
 Array = np.ndarray[Any, Any]
 REASONS = {
@@ -301,6 +301,7 @@ class Lines:
         self.counts = argument_counts(catalogue)
         self.store = Store()
         self._groups: dict[int, Group] = {}
+        self._keys = GroupKeys()
         self._who = Cache(self.store, self._who_piece)
         self._stacks = Cache(self.store, self._style.stack)
 
@@ -321,8 +322,8 @@ class Lines:
     def _group(self, key: int) -> Group:
         group = self._groups.get(key)
         if group is None:
-            event = self._catalogue.by_id[key & 0xFFFF]
-            flags, marks = (key >> 16) & 0xFF, RowMarks(bool(key >> 24 & 1), bool(key >> 25))
+            number, flags, marks = self._keys.read(key)
+            event = self._catalogue.by_id[number]
             style, syscalls = self._style, self._compat if flags & HEAD_COMPAT else self._native
             forms = {ROOT: flags & HEAD_OWN_ROOT, HASH: self._executables is not None}
             shown = [i for i in style.order(event) if forms.get(event.arguments[i].form, True)]
@@ -356,10 +357,9 @@ class Lines:
             self.store.clear()
             if crowded:
                 self._groups.clear()
+                self._keys.clear()
                 self.store.caches[:] = [self._who, self._stacks]
-        started = contexts.table["container_state"][rows.who] >= CONTAINER_STARTED
-        marks = rows.late.astype(np.uint32) | started.astype(np.uint32) << 1
-        keys = rows.event.astype(np.uint32) | rows.flags.astype(np.uint32) << 16 | marks << 24
+        keys = self._keys.of(rows, contexts)
         distinct, places = grouped(keys)
         groups = list(map(self._group, distinct.tolist()))
         pieces_of = np.empty(len(keys), np.int64)

@@ -69,6 +69,8 @@ class RowMarks(NamedTuple):
 
     late: bool = False
     container_started: bool = False
+    policies: int = 0
+    """Mask of the policies that it belongs to."""
 
 
 class Style(Protocol):

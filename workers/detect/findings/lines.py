@@ -10,7 +10,9 @@ fields. Repeats are folded by this key after the workers are merged (pipeline/pu
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,12 +27,13 @@ from headrace.workers.detect.code.states import Caused
 from headrace.workers.detect.columns.reading import column_of
 from headrace.workers.detect.columns.subjects import command_line
 from headrace.workers.detect.columns.view import View, listed
-from headrace.workers.detect.engine.matches import Matches
+from headrace.workers.detect.engine.matches import Matched, Matches
 from headrace.workers.detect.findings.bounded import bounded
 from headrace.workers.detect.findings.data import data_fields, same_fields
 from headrace.workers.detect.findings.gaps import NO_GAPS, Gaps, Reach
 from headrace.workers.detect.findings.history import History, HistoryTurn
 from headrace.workers.detect.findings.pieces import FindingPieces
+from headrace.workers.detect.findings.policies import PolicyMasks
 from headrace.workers.enrich.containers import Describe, nobody, of_finding
 from headrace.workers.enrich.tree import Image, Process, ProcessTree, ancestors
 from headrace.workers.enrich.users import user_name
@@ -147,15 +150,18 @@ class FindingLines:
         hidden: Sequence[str] = (),
         history: History | None = None,
         describe: Describe = nobody,
+        policies: PolicyMasks | None = None,
     ) -> None:
         """`secret`: the key of the hash for folding keys; without it, a traced process could produce collisions. It is
         the same in all workers, and b"" disables folding. `history`: the source of `before` in findings.
         """
         self.cut = 0
         """Findings that were shortened since the counter was last taken."""
-        self._history = history
+        self._history, self._policies = history, policies
         self._rules, self._catalogue, self._tree, self._gaps = rules, catalogue, tree, gaps
-        style = JsonStyle(facts, executable=tree.executable, describe=describe)
+        style = JsonStyle(
+            facts, executable=tree.executable, describe=describe, claims=policies.claims if policies else ()
+        )
         self._describe = describe
         self._events, self._style = Lines(catalogue, style, hidden=hidden), style
         self._counts = argument_counts(catalogue)
@@ -177,6 +183,7 @@ class FindingLines:
             none = np.zeros(0, np.int64)
             return RenderedFindings(b"", none, none, np.zeros(0, MARK))
         chosen = rows.select(at)
+        masks = self._masks(chosen, contexts, matched)
         events = self.event_lines(chosen, contexts)
         row = np.repeat(np.arange(len(at)), [len(m) for m in matched])
         rule = np.array([position for m in matched for position in m], np.int64)
@@ -201,13 +208,32 @@ class FindingLines:
                 began = max(1, moments[r] - self._thresholds[p].within_ms * 10**6)
             end = NO_GAPS if sound else self._gaps.piece(Reach(subject.tgid, moments[r], subject.oldest_ns, began))
             past = before[r] if before else b""
+            of_rule = self._policy_piece(masks[r], p) if masks else b""
             shown = b',"data":{', d, b'},"events":[', *_earlier(caused), events[r], b"]", _omitted(caused), past, end
-            parts = (times[r], self._pieces[p], subject.piece, *shown)
+            parts = (times[r], self._pieces[p], subject.piece, of_rule, *shown)
             line = b"".join(parts)
             found.append(bounded(line))
             self.cut += len(found[-1]) < len(line)
         lengths = np.array([len(line) for line in found], np.int64)
         return RenderedFindings(b"".join(found), np.cumsum(lengths), at[row], marks)
+
+    def _masks(self, chosen: Rows, contexts: Contexts, matched: Sequence[Matched]) -> list[int]:
+        """The policies whose scope each row is in. The rows get those of their findings. [] without policies."""
+        policies = self._policies
+        if policies is None:
+            return []
+        found: list[int] = contexts.policies[chosen.who].tolist()
+        of_rows = [
+            functools.reduce(operator.or_, (policies.mask(mask, position) for position in positions), 0)
+            for mask, positions in zip(found, matched, strict=True)
+        ]
+        chosen.policies = np.array(of_rows, np.uint64)
+        return found
+
+    def _policy_piece(self, of_context: int, position: int) -> bytes:
+        assert self._policies is not None
+        names = self._policies.names(self._policies.mask(of_context, position))
+        return b',"matchedPolicies":' + encode(names).encode()
 
     def forget_who(self) -> None:
         """Render processes again: more is known about containers now."""

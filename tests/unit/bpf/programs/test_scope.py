@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headrace.bpf.programs.scope import KEYS, Scope, ScopeError, cgroup_root, parse
+from headrace.bpf.programs.scope import KEYS, Scope, parse, policy_trees, with_policies
+from headrace.bpf.programs.terms import ScopeError, cgroup_root
 
 NOW = 123_456_789
 
@@ -67,10 +68,39 @@ def test_accounts_by_name_and_ranges(proc: Path, text: str, condition: str) -> N
 def test_names_that_begin_with_a_text(proc: Path) -> None:
     first = int.from_bytes(b"python", "little")
     assert parse(["comm=python*"], NOW, proc=proc).condition == (
-        f"(task_comm_begins(s->task, {first}ULL, {2**48 - 1}ULL, 0ULL, 0ULL))"
+        f"(task_comm_begins(s->task, {first:#x}ULL, {2**48 - 1:#x}ULL, 0x0ULL, 0x0ULL))"
     )
     condition = parse(["comm=systemd-journal*"], NOW, proc=proc).condition
-    assert f"{2**64 - 1}ULL, {int.from_bytes(b'journal', 'little')}ULL, {2**56 - 1}ULL" in condition
+    assert f"{2**64 - 1:#x}ULL, {int.from_bytes(b'journal', 'little'):#x}ULL, {2**56 - 1:#x}ULL" in condition
+
+
+def test_the_parts_of_a_glob_are_sought_in_order(proc: Path) -> None:
+    condition = parse(["comm=a*b?*c"], NOW, proc=proc).condition
+    steps = re.findall(r"comm_next\(&t, at, (\w+), (\w+), (\d), (0x\w+), (0x\w+),", condition)
+    assert steps == [
+        ("false", "false", "1", "0x61ULL", "0xffULL"),
+        ("true", "false", "2", "0x62ULL", "0xffULL"),
+        ("true", "true", "1", "0x63ULL", "0xffULL"),
+    ]
+
+
+def test_policies_have_a_bit_each(proc: Path) -> None:
+    span = with_policies(parse(["uid=0"], NOW, proc=proc), [["gid=1"], ["container", "follow"], []], NOW)
+    source = span.c_source()
+    assert "if ((task_gid(s->task) == 1U))\n\t\t*found |= 0x1ULL;" in source
+    assert "if (true)\n\t\t*found |= 0x2ULL;" in source
+    assert "#define POLICY_CONTAINERS 0x2ULL" in span.c_container()
+    assert span.defines() == {"POLICIES": 1, "POLICY_GROUPS": 1, "POLICY_FOLLOW": 2}
+    assert list(policy_trees(span)) == []
+    assert "policy" not in parse(["uid=0"], NOW, proc=proc).c_source()
+
+
+def test_the_trees_of_policies(proc: Path) -> None:
+    one, other = os.getpid(), os.getppid()
+    span = with_policies(Scope(), [[f"tree={one}"], [f"tree!={other}"]], NOW)
+    assert list(policy_trees(span)) == [(one, 0, False), (other, 1, True)]
+    assert "in_policy_tree(0x1ULL)" in span.c_source()
+    assert "!in_other_tree(0x2ULL)" in span.c_source()
 
 
 @pytest.mark.parametrize(
@@ -81,7 +111,7 @@ def test_names_that_begin_with_a_text(proc: Path) -> None:
         ("uid=20-10", "scope uid: a range is written uid=LOW-HIGH"),
         ("uid!=10-20", "scope uid: a range is written uid=LOW-HIGH"),
         ("uid=5-99999999999", "can never match"),
-        ("comm=*sh", "a * can stand at the end only"),
+        ("comm=[ab]", "a name takes * and ?, and no [...]"),
         ("comm=abcdefghijklmnop*", "can never match"),
         ("event=openat", "events are selected by --events: -e openat"),
         ("set=fs,net", "events are selected by --events: -e fs,net"),
