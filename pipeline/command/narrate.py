@@ -37,6 +37,8 @@ class Narrator(Teller):
     def begin(self, events: Sequence[Event]) -> None:
         request = self._request
         self._say(f"tracing {_subject(request)}")
+        if request.claims:
+            self._say(f"policies: {_names(list(dict.fromkeys(claim.policy for claim in request.claims)))}")
         if request.outputs.sinks:
             self._say(f"events: {_names([e.name for e in request.selection.events])}")
         if request.rules and self._shown:
