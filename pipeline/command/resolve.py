@@ -162,7 +162,8 @@ def resolve(
         fold_s=resolved.fold_s,
         hidden=hidden,
         claims=asked.claims,
-        read_rules=functools.partial(detection.ruleset, resolved),
+        places=found.places,
+        read_again=functools.partial(resolve, config, flags, command, ready_fd, recording, limits),
     )
 
 

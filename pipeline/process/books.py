@@ -176,6 +176,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     run, some may be `abandoned`: their outcome is unknown, and they may be in outputs."""
     signatures: dict[str, int] = msgspec.field(default_factory=dict)
     """The current signatures: their generation, how many are loaded, and how often they were reloaded or refused."""
+    changes: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    """Ids of the signatures that the last reload added, removed and changed."""
     refusal: str = ""
     """Why the last reload was refused; "" if it was not."""
     uncovered: dict[str, str] = msgspec.field(default_factory=dict)

@@ -148,7 +148,8 @@ class LiveRun:
             self.command = Command(self.request.command, self._separates())
             programs.set_group(self.command.pid, loader.GROUP_TREE | loader.GROUP_ARMED)
             self._seeded += 1
-        if masks := self.request.policy_masks(event_lack):
+        request = self.request
+        if masks := request.policy_masks(event_lack, request.ruleset, request.claims):
             programs.policies.ask(masks)
         programs.attach()
         kernel.tell_refused()

@@ -1,4 +1,9 @@
-"""Reloads the signatures of a running headrace (SIGHUP, `headrace reload`). A set is accepted completely or refused."""
+"""Reloads the configuration of a running headrace (SIGHUP, `headrace reload`): taken completely, or refused.
+
+The configuration is read again as a whole. What decides signatures is taken at once (IN_PLACE). Anything else that has
+changed is named, and nothing is taken: the supervisor has given up the right to load programs
+(decisions/0057-reload-in-place.md).
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,12 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from headrace.bpf.load.loader import Programs
 from headrace.bpf.tables.catalogue import ON_PROCESSES, SYS_EXIT, Event, catalogue
+from headrace.config.policies.claims import Claim, rule_masks
 from headrace.config.tuning import TuningError
 from headrace.pipeline.host.features import event_lack
 from headrace.pipeline.process.books import Ledger
@@ -18,12 +25,14 @@ from headrace.pipeline.process.logs import logger
 from headrace.pipeline.run import live
 from headrace.pipeline.run.request import Request
 from headrace.pipeline.signatures.detection import unread
-from headrace.pipeline.signatures.generations import Generations, TooSoon
+from headrace.pipeline.signatures.generations import Generations, TooSoon, difference
 from headrace.pipeline.transport.doorbell import Doorbell
 from headrace.pipeline.transport.shm import NoSharedMemory
 from headrace.workers.detect.rules.rulesets import Ruleset, coverage
 
 PATIENCE_S = 30.0
+IN_PLACE = frozenset(("signatures", "sigma", "sigma_keywords", "rules", "exclude", "min_severity", "exceptions"))
+"""Settings that a reload takes."""
 SHORT = {"left_out": "left out", "not_covered": "not covered"}
 """Words for the ledger's counters of signatures that are missing from a set or not fully covered."""
 
@@ -33,11 +42,14 @@ class ReloadRefused(Exception):
 
 
 class SignatureSet(NamedTuple):
-    """A set, the events to trace for it, and whether the kernel must pass all records of them."""
+    """A set, the events to trace for it, and whether the kernel must pass all records of them. `claims`: what policies
+    ask for, with the signatures of this set.
+    """
 
     ruleset: Ruleset
     asked: tuple[Event, ...]
     wider: bool
+    claims: tuple[Claim, ...] = ()
 
 
 class Reloader:
@@ -56,7 +68,8 @@ class Reloader:
         self._asked, self._narrowing, self._wider = traced.events, programs.wanted.narrowed, False
         self.count = self.refused = 0
         self.refusal = ""
-        self._held = self._settled = SignatureSet(request.ruleset, traced.events, False)
+        self._held = self._settled = SignatureSet(request.ruleset, traced.events, False, request.claims)
+        self._changes: dict[str, list[str]] = {}
         self._not_covered = 0
 
     def lack(self, event: Event) -> str:
@@ -90,10 +103,12 @@ class Reloader:
     def _offer(self, held: SignatureSet, is_former: bool = False) -> None:
         """Offer a set to the workers. If a worker cannot load it, offer the last set that all workers used again."""
         self._ask(_union(self._asked, held.asked), self._wider or held.wider)
+        self._ask_policies(self._settled, held)
 
         def taken() -> None:
             self._settled = held
             self._ask(held.asked, held.wider)
+            self._ask_policies(held)
 
         def refused(worker: int) -> None:
             if is_former:
@@ -102,9 +117,10 @@ class Reloader:
             self._refuse(f"worker {worker} could not load them (the run's log says why); the set before holds again")
             self._offer(self._settled, is_former=True)
 
-        self._generations.offer(held.ruleset.rules, taken, refused)
+        self._generations.offer(held.ruleset.rules, rule_masks(held.claims), taken, refused)
         for bell in self._bells:
             bell.ring()
+        self._changes = difference(self._held.ruleset.rules, held.ruleset.rules)
         self._held = held
         self._tell_coverage(held.ruleset)
 
@@ -128,17 +144,41 @@ class Reloader:
     def _read(self) -> SignatureSet:
         """Read the current set from the files. Converts every error to ReloadRefused, so that the run continues."""
         try:
-            assert self._request.read_rules is not None
-            ruleset = self._request.read_rules()
+            assert self._request.read_again is not None
+            again = self._request.read_again()
+            ruleset = again.ruleset
             for what in unread(ruleset, self._request.settings).values():
                 raise TuningError(f"a signature asks for {what}, which this run does not read; start it again")
+            self._check_unchanged(again)
             self._generations.make_room()
             asked = self._request.beside(ruleset, self.lack)
-            return SignatureSet(ruleset, asked, self._request.narrowed(ruleset) != self._narrowing)
+            return SignatureSet(ruleset, asked, self._request.narrowed(ruleset) != self._narrowing, again.claims)
         except (Failure, TuningError, TooSoon) as error:
             raise ReloadRefused(str(error)) from error
         except Exception as error:  # decision 31
             raise ReloadRefused(f"{type(error).__name__}: {error}") from error
+
+    def _check_unchanged(self, again: Request) -> None:
+        """ReloadRefused if something has changed that needs a new run."""
+        now, then = again.settings, self._request.settings
+        changed = [key for key in now.__struct_fields__ if getattr(now, key) != getattr(then, key)]
+        places = {**self._request.places, **again.places}
+        named = [f"{key} ({places[key]})" if key in places else key for key in changed if key not in IN_PLACE]
+        if again.sinks != self._request.sinks and not named:
+            named.append("the outputs")
+        if [replace(claim, rules=()) for claim in again.claims] != [replace(c, rules=()) for c in self._request.claims]:
+            named.append("the policies")
+        if named:
+            raise ReloadRefused(f"changed, and taken only by a new run: {', '.join(named)}; start the run again")
+
+    def _ask_policies(self, *sets: SignatureSet) -> None:
+        """Ask the kernel for the events of these sets, by policy."""
+        masks: dict[int, int] = {}
+        for each in sets:
+            for event, mask in self._request.policy_masks(event_lack, each.ruleset, each.claims).items():
+                masks[event] = masks.get(event, 0) | mask
+        if masks:
+            self._programs.policies.ask(masks)
 
     def add_to(self, ledger: Ledger) -> None:
         """Add the state of the signatures to the ledger."""
@@ -146,6 +186,7 @@ class Reloader:
         counts |= {"left_out": len(self._held.ruleset.left_out), "not_covered": self._not_covered}
         ledger.signatures = counts | {"reloads": self.count, "refused": self.refused}
         ledger.refusal = self.refusal
+        ledger.changes = self._changes
         ledger.reloading = not self._generations.settled
 
 
@@ -154,7 +195,7 @@ def _union(first: Sequence[Event], second: Sequence[Event]) -> tuple[Event, ...]
 
 
 def ask(pid: int | None) -> Ledger:
-    """Make a run reload its signatures, and return its ledger afterwards, whether they were accepted or refused.
+    """Make a run reload its configuration, and return its ledger afterwards, whether they were accepted or refused.
 
     Raises live.NoRun if there is no such run or it has no signatures, TimeoutError after PATIENCE_S.
     """

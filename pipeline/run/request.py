@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from headrace.bpf.programs.early import AnyOf
@@ -62,8 +62,10 @@ class Request:
     """Artifacts to keep."""
     fold_s: int = 0
     hidden: tuple[str, ...] = ()
-    read_rules: Callable[[], Ruleset] | None = None
-    """Reads the signatures again. Raises Failure or TuningError."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Where each setting stands that is not a default."""
+    read_again: Callable[[], Request] | None = None
+    """Reads configuration and signatures again. Raises Failure."""
 
     @property
     def sinks(self) -> tuple[Output, ...]:
@@ -91,14 +93,14 @@ class Request:
         named = (catalogue().by_name[name] for name in (self.capture.events if self.capture else ()))
         return tuple(event for event in named if not lack(event))
 
-    def policy_masks(self, lack: Lack) -> dict[int, int]:
-        """Masks of the claims that ask for each event, by event id: for themselves, or for their signatures. Events of
-        artifacts are wanted by all.
+    def policy_masks(self, lack: Lack, ruleset: Ruleset, claims: Sequence[Claim]) -> dict[int, int]:
+        """Masks of the claims that ask for each event, by event id: for themselves, or for their signatures in the set.
+        Events of artifacts are wanted by all.
         """
-        every = (1 << len(self.claims)) - 1
-        masks = event_masks(self.claims, {rule.id: rule for rule in self.ruleset.rules})
+        every = (1 << len(claims)) - 1
+        masks = event_masks(claims, {rule.id: rule for rule in ruleset.rules})
         found = {catalogue().by_name[name].id: mask for name, mask in masks.items()}
-        return found | {event.id: every for event in self._captured(lack)} if self.claims else {}
+        return found | {event.id: every for event in self._captured(lack)} if claims else {}
 
     @property
     def _needed_whole(self) -> set[str]:

@@ -28,7 +28,7 @@ from headrace.bpf.tables.catalogue import Event
 from headrace.config.capture import Capture
 from headrace.config.filters import Condition
 from headrace.config.outputs import STANDARD, Output
-from headrace.config.policies.claims import Claim
+from headrace.config.policies.claims import Claim, rule_masks
 from headrace.config.rules import Rule
 from headrace.config.runtimes import Endpoint
 from headrace.config.settings import Settings
@@ -119,7 +119,7 @@ class Pipeline:
         self.control = Control(control, workers, self.host.cpus, self.host.slots, rings, len(self.sinks))
         self._watchdog, self.generations = Watchdog(self.control), Generations(self.control)
         if self.rules:
-            self.generations.offer(self.rules)
+            self.generations.offer(self.rules, rule_masks(self.claims))
         self.stages: list[Stage] = []
         self._asides = Asides(self.settings, self._segment, self.hashes, self.endpoints, self.capture)
         self.plan = Plan(

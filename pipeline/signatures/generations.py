@@ -12,7 +12,7 @@ events of a set before the set is announced. Events that no set needs are disabl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -69,17 +69,18 @@ class Generations:
     def offer(
         self,
         rules: Sequence[Rule],
+        policies: Mapping[str, int],
         when_taken: Callable[[], None] = lambda: None,
         when_refused: Callable[[int], None] = lambda worker: None,
     ) -> None:
-        """Make these rules the latest set. Call make_room() before.
+        """Make these rules the latest set. Call make_room() before. `policies`: masks of those that name each rule.
 
         `when_taken` is called once every worker uses the set. `when_refused` is called instead with the number of a
         worker that could not load it.
         """
         numbers = self._numbered([rule for rule in rules if rule.code])
         generation = self.latest + 1
-        data = msgspec.msgpack.encode(SentRules(tuple(rules), generation, numbers))
+        data = msgspec.msgpack.encode(SentRules(tuple(rules), generation, numbers, dict(policies)))
         segment = Segment(len(data), ids=stage_ids())
         segment.array("u1", len(data))[:] = np.frombuffer(data, "u1")
         self._segments[generation] = segment
@@ -120,3 +121,13 @@ class Generations:
         """Remove all segments."""
         for segment in self._segments.values():
             segment.close()
+
+
+def difference(before: Sequence[Rule], after: Sequence[Rule]) -> dict[str, list[str]]:
+    """Ids of the signatures that a set adds, removes and changes."""
+    old, new = ({rule.id: unplaced(rule) for rule in rules} for rules in (before, after))
+    return {
+        "added": [name for name in new if name not in old],
+        "removed": [name for name in old if name not in new],
+        "changed": [name for name in new if name in old and new[name] != old[name]],
+    }

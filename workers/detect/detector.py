@@ -63,6 +63,8 @@ class SentRules(msgspec.Struct, frozen=True):
     """Counts the loads of the rules, from 1."""
     numbers: dict[str, int] = {}
     """Id of each signature in Python -> its number, from 1. A signature keeps its number until it changes."""
+    policies: dict[str, int] = {}
+    """Id of each signature -> mask of the policies that name it. Empty without policies."""
 
 
 class Detector:
@@ -84,6 +86,7 @@ class Detector:
         self._history: History | None = None
         self._lines: FindingLines | None = None
         self._policies: PolicyMasks | None = None
+        self._policy_masks: dict[str, int] = {}
         fork = catalogue.by_name[FORK]
         self._fork = fork.id
         self._child = [fork.index(name) or 0 for name in ("child_pid", "child_process_start_time")]
@@ -93,6 +96,7 @@ class Detector:
         """A detector for an encoded SentRules."""
         given = msgspec.msgpack.decode(encoded, type=SentRules)
         found = cls(given.rules, catalogue, report, given.generation)
+        found._policy_masks = given.policies
         found._numbers = {position: given.numbers[found.rules[position].id] for position in found._code}
         return found
 
@@ -118,7 +122,7 @@ class Detector:
     ) -> None:
         """Prepare for rendering, and for policies."""
         if options.claims:
-            self._policies = PolicyMasks(options.claims, self.rules)
+            self._policies = PolicyMasks(options.claims, self._policy_masks, self.rules)
         if self._history is None and options.before_s:
             self._history = History(options.before_s)
         self._lines = FindingLines(

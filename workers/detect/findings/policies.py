@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from headrace.config.policies.claims import Claim, names_of, rule_masks
+from headrace.config.policies.claims import Claim, names_of
 from headrace.config.rules import Rule
 from headrace.workers.detect.engine.matches import Matched, Matches
 from headrace.workers.detect.findings.undecided import UNDECIDED
@@ -21,8 +21,8 @@ EVERY = (1 << 64) - 1
 class PolicyMasks:
     """Masks of policies, by the position of a rule in its set."""
 
-    def __init__(self, claims: Sequence[Claim], rules: Sequence[Rule]) -> None:
-        masks = rule_masks(claims)
+    def __init__(self, claims: Sequence[Claim], masks: Mapping[str, int], rules: Sequence[Rule]) -> None:
+        """`masks`: the policies that name each signature, by its id."""
         self.claims = claims
         self._of_rule = [EVERY if rule is UNDECIDED else masks.get(rule.id, 0) for rule in rules]
 
