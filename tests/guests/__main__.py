@@ -36,7 +36,7 @@ KERNELS = (
     Kernel("6.18", "trixie-backports", r"6\.18\.[0-9]+\+deb13-amd64"),
     Kernel("7", "sid", r"7\.[0-9.]+[+]deb[0-9]+-amd64", "preempt=full"),
 )
-MODULES = """by_perf calls conditions contents contexts every_way fd_paths ignored limits objects refused
+MODULES = """by_perf calls conditions contents contexts every_way fd_paths ignored limits objects policies refused
     scopes signatures stacks tracepoints tree uring ways""".split()
 """Of tests/kernel: all but those of containers, which need an engine, of hashes, which must be there in time, and
 those of the smoke."""

@@ -43,12 +43,6 @@ static void handle(int n, int flags)
 	sigaction(n, &act, 0);
 }
 
-static void alarm_in_ms(int ms)
-{
-	struct itimerval t = { .it_value = { 0, ms * 1000 } };
-	setitimer(ITIMER_REAL, &t, 0);
-}
-
 static void handled(void)
 {
 	handle(SIGUSR1, 0);
@@ -60,17 +54,48 @@ static void minusone(void)
 	syscall(-1, 1, 2, 3);
 }
 
+/* Wait until the process is in this state, as /proc shows it. Under another name: the reads here are no part of the case. */
+static void until(pid_t pid, char state)
+{
+	char path[64], line[256], now = 0;
+	prctl(PR_SET_NAME, "watcher", 0, 0, 0);
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	while (now != state) {
+		int fd = open(path, O_RDONLY);
+		ssize_t n = read(fd, line, sizeof(line) - 1);
+		close(fd);
+		if (n <= 0)
+			exit(1);
+		line[n] = 0;
+		now = strrchr(line, ')')[2];
+		sched_yield();
+	}
+}
+
+static volatile int *signals; /* shared with the child */
+
+static void count_signal(int n)
+{
+	(void)n;
+	++*signals;
+}
+
 static void restart(void)
 {
 	int p[2];
 	char c;
-	if (pipe(p))
+	struct sigaction act = { .sa_handler = count_signal, .sa_flags = SA_RESTART };
+	signals = mmap(0, sizeof(*signals), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (pipe(p) || signals == MAP_FAILED)
 		exit(1);
-	handle(SIGALRM, SA_RESTART);
-	alarm_in_ms(20);
-	pid_t child = fork();
+	sigaction(SIGALRM, &act, 0);
+	pid_t parent = getpid(), child = fork();
 	if (!child) {
-		usleep(60000);
+		until(parent, 'S');
+		kill(parent, SIGALRM);
+		while (!*signals)
+			sched_yield();
+		until(parent, 'S');
 		if (write(p[1], "x", 1) != 1)
 			exit(1);
 		exit(0);
@@ -82,13 +107,13 @@ static void restart(void)
 
 static void sleeping(void)
 {
-	struct timespec t = { 0, 60000000 };
+	struct timespec t = { 1, 0 }; /* long enough to be stopped in it */
 	handle(SIGCONT, 0);
 	pid_t parent = getpid(), child = fork();
 	if (!child) {
-		usleep(15000);
+		until(parent, 'S');
 		kill(parent, SIGSTOP);
-		usleep(15000);
+		until(parent, 'T');
 		kill(parent, SIGCONT);
 		_exit(0);
 	}
