@@ -106,6 +106,9 @@ def _unpoliced(resolved: settings.Settings, is_replay: bool, lack: Lack) -> RunS
         selection = filters.parse([resolved.events or "default"], catalogue(), lack)
     check_words(selection.conditions)
     findings_to = detection.sinks(msgspec.structs.replace(resolved, **out.switches), quiet)
+    for sink in (*out.sinks, *findings_to):
+        if sink.policies:
+            raise outputs.OutputError(f"output {sink.name}: policies= needs policies: --policy FILE")
     return RunSelection((), selection, out, findings_to, detection.ruleset(resolved) if findings_to else Ruleset())
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.live import Running
+from tests.live import Running, in_process
 
 pytestmark = pytest.mark.kernel
+DEMO = Path(__file__).parents[2] / "pipeline" / "command" / "demo.hrc"
 NAMES = ("a", "ab", "abc", "aXbc", "abcabc", "abcdefghijklmno", "cat", "caat", "c", "ct", "x-cat", "catx", "日本", "")
 GLOBS = (
     *("*", "a*", "*c", "a*c", "*b*", "a?c", "?", "??", "?*?", "*abc*abc*", "c*t", "*cat", "cat*", "*o", "a*o"),
@@ -188,11 +189,43 @@ def test_sixty_four_policies_fit(tmp_path: Path) -> None:
     assert {tuple(e["matchedPolicies"]) for e in run.events} == {("p0",)}
 
 
-def test_one_more_is_refused_by_name(tmp_path: Path) -> None:
-    file = tmp_path / "many.yaml"
-    file.write_text(yaml.safe_dump([{"name": f"p{i}", "events": "openat"} for i in range(65)]))
-    running = Running("--policy", str(file), "-o", "none")
-    assert not running.ready
-    status, _, errors = running.end()
-    assert status == 64 or status == 2
-    assert "65 policies: there can be 64" in errors
+@pytest.mark.parametrize(
+    ("policies", "options", "says"),
+    [
+        ([{"name": f"p{i}", "events": "openat"} for i in range(65)], [], "65 policies: there can be 64"),
+        ([{"name": "a", "events": "openat"}], ["-e", "close"], "--events: with --policy, the policies say"),
+        ([{"name": "a", "events": "openat"}], ["--rules", "TRC-1"], "--rules: with --policy, the policies say"),
+        ([{"name": "a", "events": "openat"}], ["-o", "none", "-o", "json:-,policies=b"], "there is no policy b"),
+        (
+            [{"name": "a", "events": "openat.args.flags=O_WRONG"}],
+            [],
+            "args.flags=O_WRONG: flags has no",
+        ),
+        ([{"name": "a", "events": "openat", "output": "xml:-"}], [], "policy a: output 'xml:-': no such format"),
+        (
+            [{"name": "a", "scope": "tree=4194303", "events": "openat"}],
+            [],
+            "scope tree=4194303: no such process",
+        ),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(
+    tmp_path: Path, policies: list[dict[str, Any]], options: list[str], says: str
+) -> None:
+    file = tmp_path / "policies.yaml"
+    file.write_text(yaml.safe_dump(policies))
+    done = in_process("run", "--policy", str(file), *options, "--", "true")
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_an_output_of_a_policy_needs_one_and_a_replay_has_none(tmp_path: Path) -> None:
+    done = in_process("run", "-e", "openat", "-o", f"json:{tmp_path / 'out'},policies=a", "--", "true")
+    assert (done.returncode, "policies= needs policies: --policy FILE" in done.stderr) == (2, True)
+    done = in_process("replay", str(DEMO), "-c", str(_config(tmp_path)))
+    assert (done.returncode, "in a replay there is no kernel" in done.stderr) == (2, True)
+
+
+def _config(folder: Path) -> Path:
+    (folder / "headrace.yaml").write_text("policy: [{name: a, events: openat}]\n")
+    return folder / "headrace.yaml"
