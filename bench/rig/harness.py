@@ -163,10 +163,11 @@ class Tracer:
 
     @classmethod
     def start(cls, folder: Path, scope: str, events: str, output: str, extra: Sequence[str] = ()) -> Tracer:
-        """Start it and wait until it traces; Void with what it says if it does not."""
+        """Start it and wait until it traces; Void with what it says if it does not. `events` "": policies name them."""
         ledger_path = folder / "ledger.json"
         ledger_path.unlink(missing_ok=True)
-        options = ["-e", events, "-s", scope, "-o", output, "--ledger", str(ledger_path), *extra]
+        asked = ["-e", events] if events else []
+        options = [*asked, "-s", scope, "-o", output, "--ledger", str(ledger_path), *extra]
         return cls(started(options), ledger_path)
 
     def pids(self) -> list[int]:
