@@ -264,15 +264,18 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	struct counts *counts = produced.lookup(&cpu);
 	struct mark *m = marks.lookup(&at);
 	struct frame *f = frames.lookup(&slot);
-	/* keep it in a register: older verifiers lose the bounds of a value on the stack */
-	u32 number = event;
-	OPAQUE(number);
-	if (!counts || !m || number >= EVENTS)
+	if (!counts || !m)
 		return false;
-	if (slot == FACTS)
+	if (slot == FACTS) {
 		m->facts++;
-	else
+	} else {
+		/* keep it in a register: older verifiers lose the bounds of a value on the stack */
+		u32 number = event;
+		OPAQUE(number);
+		if (number >= EVENTS)
+			return false;
 		counts->events[number]++;
+	}
 	if (!f) {
 		m->lost_room++;
 		return false;

@@ -13,9 +13,18 @@ import pwd
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from headrace.bpf.programs.terms import ScopeError, cgroup_term, comm_term, container_term, exe_term, uts_term
+from headrace.bpf.programs.terms import (
+    ScopeError,
+    cgroup_term,
+    comm_glob,
+    comm_term,
+    container_term,
+    exe_term,
+    uts_term,
+)
 from headrace.bpf.tables.catalogue import did_you_mean
 from headrace.bpf.tables.ranges import Range
 
@@ -69,6 +78,8 @@ class Scope:
     pids: tuple[int, ...] = ()
     follow: bool = False
     texts: tuple[str, ...] = ()
+    globs: tuple[bytes, ...] = ()
+    """Globs on names of tasks in the scopes of the policies, by number."""
     policies: tuple[Scope, ...] = ()
     """Scopes of policies, by bit. A task must be in one of them as well."""
 
@@ -82,8 +93,17 @@ class Scope:
         source = _function("bool scope_terms(const struct subject *s)", f"\treturn {self.condition};\n")
         if self.policies:
             terms = [policy.condition for policy in self.policies]
-            source += _function("u64 policy_terms(const struct subject *s)", _mask(terms))
+            source += _function("u64 policy_terms(const struct subject *s)", self._c_globs() + _mask(terms))
         return source
+
+    def _c_globs(self) -> str:
+        """C: a bit for each glob that the name of the task matches. Without branches, before those of the conditions:
+        the verifier would follow every combination.
+        """
+        if not self.globs:
+            return ""
+        found = "\tstruct comm_text t;\n\tu64 globs = 0;\n\tcomm_read(&t, s->task);\n"
+        return found + "".join(f"\tglobs |= is_set({comm_glob(each)}) << {n};\n" for n, each in enumerate(self.globs))
 
     def c_container(self) -> str:
         """The functions that scope.h expects at SCOPE_CONTAINER; "" if no term is about containers."""
@@ -154,7 +174,8 @@ _TERMS = {"comm": comm_term, "uts": uts_term, "exe": exe_term, "cgroup": cgroup_
 class _Builder:
     """Collects expressions and detects contradictions between them."""
 
-    def __init__(self, proc: Path, now_ns: int) -> None:
+    def __init__(self, proc: Path, now_ns: int, globs: dict[bytes, int] | None) -> None:
+        self.globs = globs
         self.proc, self.now_ns = proc, now_ns
         self.terms: list[str] = []
         self.ranges: dict[str, Range] = {}
@@ -226,7 +247,8 @@ class _Builder:
             self.strings[key] = set(values) & self.strings.get(key, set(values))
         if key in self.strings and not self.strings[key] - self.unwanted.get(key, set()):
             raise ScopeError(f"scope {key}: the expressions contradict each other, nothing can match")
-        either = " || ".join(_TERMS[key](v) for v in values)
+        make = partial(comm_term, globs=self.globs) if key == "comm" else _TERMS[key]
+        either = " || ".join(make(v) for v in values)
         self.terms.append(f"({either})" if op == "=" else f"!({either})")
 
     def add(self, text: str) -> None:
@@ -274,13 +296,14 @@ def parse(
     command: bool = False,
     proc: Path = Path("/proc"),
     policy: int | None = None,
+    globs: dict[bytes, int] | None = None,
 ) -> Scope:
     """The scope that `expressions` describe. Raises ScopeError with the reason if one is invalid.
 
     `now_ns` (CLOCK_BOOTTIME) is the time that `new` compares with. `command` adds the tree of the traced command.
-    `policy`: the bit of the policy whose scope it is.
+    `policy`: the bit of the policy whose scope it is; `globs`: see comm_term().
     """
-    builder = _Builder(proc, now_ns)
+    builder = _Builder(proc, now_ns, globs)
     for text in expressions:
         builder.add(text)
     if set(builder.trees) & set(builder.excluded):
@@ -307,8 +330,9 @@ def parse(
 
 def with_policies(span: Scope, policies: Sequence[Sequence[str]], now_ns: int) -> Scope:
     """The scope of a run that is limited to what its policies select. `policies`: expressions, by bit."""
-    found = (parse(expressions, now_ns, policy=bit) for bit, expressions in enumerate(policies))
-    return replace(span, policies=tuple(found))
+    globs: dict[bytes, int] = {}
+    found = tuple(parse(each, now_ns, policy=bit, globs=globs) for bit, each in enumerate(policies))
+    return replace(span, policies=found, globs=tuple(globs))
 
 
 def policy_trees(span: Scope) -> Iterator[tuple[int, int, bool]]:

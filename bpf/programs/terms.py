@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headrace.bpf.host.mounts import file_device
 
-COMM_BYTES = 15
+COMM_BYTES, MAX_GLOBS = 15, 64
 
 
 class ScopeError(Exception):
@@ -20,33 +20,41 @@ def _quote(data: bytes) -> str:
     return '"' + "".join(f'\\x{b:02x}" "' for b in data) + '"'
 
 
-def comm_term(value: str) -> str:
-    """C: whether the name of a task is this, or matches this glob. Raises ScopeError."""
+def comm_term(value: str, globs: dict[bytes, int] | None = None) -> str:
+    """C: whether the name of a task is this, or matches this glob. Raises ScopeError. `globs`: the numbers of the globs
+    of policies, which are evaluated together.
+    """
     data = os.fsencode(value)
     if len(data.replace(b"*", b"")) > COMM_BYTES:
         raise ScopeError(f"scope comm: {value!r} can never match (a task's name has at most {COMM_BYTES} bytes)")
     if b"[" in data:
         raise ScopeError(f"scope comm: {value!r}: a name takes * and ?, and no [...]")
     if b"?" in data or b"*" in data:
-        return _comm_glob(data)
+        if data.endswith(b"*") and data.count(b"*") == 1 and b"?" not in data:
+            return f"task_comm_begins(s->task, {_words_and_masks(data[:-1])})"
+        if globs is None:
+            return f"({{ struct comm_text t; comm_read(&t, s->task); {comm_glob(data)} != 0; }})"
+        number = globs.setdefault(data, len(globs))
+        if number < MAX_GLOBS:
+            return f"(globs & {1 << number:#x}ULL)"
+        raise ScopeError(f"scope comm: {value!r}: policies can have {MAX_GLOBS} different globs of this kind")
     words = data.ljust(16, b"\0")
     first, second = (int.from_bytes(words[i : i + 8], "little") for i in (0, 8))
     return f"task_comm_is(s->task, {first}ULL, {second}ULL)"
 
 
-def _comm_glob(data: bytes) -> str:
-    """C: whether the name of a task matches a glob. The parts between the stars are sought from left to right."""
+def comm_glob(data: bytes) -> str:
+    """C: a number that is 0 unless the name `t` matches a glob. The parts between the stars are sought from left to
+    right.
+    """
     parts = data.split(b"*")
-    begins = parts[0]
-    if data.endswith(b"*") and len(parts) == 2 and b"?" not in begins:
-        return f"task_comm_begins(s->task, {_words_and_masks(begins)})"
-    steps = []
+    found = "0x1ULL"
     for number, part in enumerate(parts):
         is_first, is_last = number == 0, number == len(parts) - 1
         if part:
             flags = f"{'false' if is_first else 'true'}, {'true' if is_last else 'false'}, {len(part)}"
-            steps.append(f"at = comm_next(&t, at, {flags}, {_words_and_masks(part)}); ")
-    return f"({{ struct comm_text t; comm_read(&t, s->task); u64 at = 1; {''.join(steps)}at != 0; }})"
+            found = f"comm_next(&t, {found}, {flags}, {_words_and_masks(part)})"
+    return found
 
 
 def _words_and_masks(part: bytes) -> str:

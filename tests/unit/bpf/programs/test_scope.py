@@ -76,12 +76,22 @@ def test_names_that_begin_with_a_text(proc: Path) -> None:
 
 def test_the_parts_of_a_glob_are_sought_in_order(proc: Path) -> None:
     condition = parse(["comm=a*b?*c"], NOW, proc=proc).condition
-    steps = re.findall(r"comm_next\(&t, at, (\w+), (\w+), (\d), (0x\w+), (0x\w+),", condition)
+    steps = re.findall(r", (true|false), (true|false), (\d), (0x\w+), (0x\w+),", condition)
     assert steps == [
         ("false", "false", "1", "0x61ULL", "0xffULL"),
         ("true", "false", "2", "0x62ULL", "0xffULL"),
         ("true", "true", "1", "0x63ULL", "0xffULL"),
     ]
+
+
+def test_globs_of_policies_are_evaluated_once(proc: Path) -> None:
+    span = with_policies(Scope(), [["comm=a*b"], ["comm=*c"], ["comm=a*b", "uid=0"], ["comm=plain*"]], NOW)
+    assert span.globs == (b"a*b", b"*c")
+    source = span.c_source()
+    assert source.count("globs |= ") == 2
+    assert "((globs & 0x1ULL)) && (task_uid(s->task) == 0U)" in source
+    with pytest.raises(ScopeError, match="64 different globs"):
+        with_policies(Scope(), [[f"comm=*x{i}y*"] for i in range(65)], NOW)
 
 
 def test_policies_have_a_bit_each(proc: Path) -> None:
