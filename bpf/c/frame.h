@@ -269,8 +269,8 @@ static __always_inline bool record_begin(void *ctx, struct writer *w, const stru
 	if (slot == FACTS) {
 		m->facts++;
 	} else {
-		/* keep it in a register: older verifiers lose the bounds of a value on the stack */
-		u32 number = event;
+		/* in a register and of 64 bits: older verifiers lose the bounds of a copy, and of a value on the stack */
+		u64 number = event;
 		OPAQUE(number);
 		if (number >= EVENTS)
 			return false;
@@ -378,7 +378,7 @@ static __always_inline void record_take_back(struct writer *w)
 	struct frame *f = w->frame;
 	u32 cpu = bpf_get_smp_processor_id();
 	struct counts *counts = produced.lookup(&cpu);
-	u32 number = w->event;
+	u64 number = w->event;
 	OPAQUE(number);
 	if (counts && number < EVENTS)
 		counts->events[number]--;
