@@ -183,12 +183,14 @@ static __always_inline u16 context_cell(struct frame *f, const struct subject *s
 	OPAQUE(at);
 	if (at > CELLS_BYTES - sizeof(struct context))
 		return 0;
+	struct context *c = (struct context *)(f->cells + at);
+	/* before anything else: older verifiers keep the bounds of a pointer on the stack, but not those of `at` */
+	OPAQUE(c);
 	f->key[0] = pid_tgid;
 	f->key[1] = parent;
 	f->key[2] = comm0;
 	f->key[3] = comm1;
 
-	struct context *c = (struct context *)(f->cells + at);
 	u64 leader = KREAD(u64, task + KERNEL_task_struct_group_leader);
 	u64 pid = KREAD(u64, task + KERNEL_task_struct_thread_pid);
 	u64 leader_pid = KREAD(u64, leader + KERNEL_task_struct_thread_pid);
