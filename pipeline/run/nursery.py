@@ -27,6 +27,7 @@ with imports.quick():
 CODECS = "ascii latin_1 idna punycode unicode_escape raw_unicode_escape utf_16 utf_16_le utf_16_be utf_32 utf_8_sig"
 EAGER = (
     *("headrace.workers.current", "headrace.workers.conditions.parts", "headrace.workers.detect.findings.shapes"),
+    *("numpy.strings", "numpy.ma"),  # numpy imports them when they are first used
     *("multiprocessing.spawn", "multiprocessing.popen_forkserver"),
     *("multiprocessing.popen_spawn_posix", "multiprocessing.shared_memory", "multiprocessing.synchronize"),
     *("multiprocessing.resource_sharer", "traceback", "linecache", "tokenize", "unicodedata", "stringprep"),

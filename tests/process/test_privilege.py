@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headrace.pipeline.capture import collector
 from headrace.pipeline.process import confine, privilege
-from tests.live import Running, headrace
+from tests.live import HEADRACE, Running, headrace
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose privilege is given up")
 STAGES = [kind for kind in confine.OF_KIND if kind != "nursery"]
@@ -216,3 +219,33 @@ def test_a_signature_can_do_none_of_this(tmp_path: Path, forbidden: str) -> None
     (finding,) = [json.loads(line) for line in found.read_text().splitlines()]
     assert finding["data"]["tried"] == FORBIDDEN.count('": ')
     assert finding["data"]["done"] == ""
+
+
+UNREADABLE = """
+mount --make-rprivate /
+mount --bind "$1" "$2"
+shift 2
+exec "$@"
+"""
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    "options",
+    [("-e", "openat,sched_process_exec", "-o", "table:-"), ("-e", "openat", "-o", "json:-"), ("--findings", "json:-")],
+    ids=lambda options: " ".join(options),
+)
+def test_stages_need_no_library_that_only_root_can_read(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """As of a checkout in root's home, whose mode is 0700: what is imported late must be there early."""
+    library = Path(np.__file__).parent
+    shutil.copytree(library, tmp_path / "numpy", symlinks=True)
+    (tmp_path / "numpy").chmod(0o700)
+    hidden = tmp_path / ".hidden"
+    shutil.copy("/bin/true", hidden)
+    line = ["unshare", "-m", "sh", "-c", UNREADABLE, "sh", str(tmp_path / "numpy"), str(library)]
+    done = subprocess.run(
+        [*line, HEADRACE, "run", *options, "--", str(hidden)], capture_output=True, text=True, check=False, timeout=90
+    )
+    assert done.returncode == 0, done.stderr
+    assert "restarted" not in done.stderr
+    assert str(hidden) in done.stdout

@@ -12,6 +12,7 @@ a regular expression, Scan searches for the longest literal that every match con
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -159,7 +160,7 @@ class Scan:
         self._loose = loose.close()
         """Regular expressions without a known literal."""
         self._wanted = np.array([len(t.values) if t.each else 1 for t in tests], np.int64)
-        self._secret = np.random.default_rng().integers(1, 1 << 63, len(tests), np.uint64)
+        self._secret = np.frombuffer(os.urandom(8 * len(tests)), np.uint64) >> np.uint64(1) | np.uint64(1)
         each = [len(owner) for owner in owners.values()]
         self._first = np.concatenate([[0], np.cumsum(each)]).astype(np.int64)
         self._test = np.array([test for owner in owners.values() for test, _ in owner], np.int64)
