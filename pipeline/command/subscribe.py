@@ -54,7 +54,9 @@ def run(endpoint: str, topics: Sequence[str], count: int, server_key: str = "", 
                 missed += message.missed
                 continue
             text = message.lines()
-            events += len(message)
+            if count and len(message) > count - events:
+                text = "\n".join(text.split("\n")[: count - events]) + "\n"
+            events += min(len(message), count - events) if count else len(message)
             sys.stdout.write(text)
             sys.stdout.flush()
             if count and events >= count:

@@ -290,6 +290,23 @@ def test_subscribe_prints_arrow_as_lines(tmp_path: Path) -> None:
     assert json.loads(out.splitlines()[0])["eventName"] == "execve"
 
 
+def test_subscribe_ends_after_as_many_events_as_were_asked_for(tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/many.sock"
+    running = Running("-s", f"tree={os.getpid()}", "-e", "openat", "-o", f"zmq:{endpoint}")
+    assert running.ready
+    line = [HEADRACE, "subscribe", endpoint, "-n", "3"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 20
+    while process.poll() is None and time.monotonic() < until:
+        subprocess.run(["ls", "/"], check=True, stdout=subprocess.DEVNULL)  # opens more than three files
+    out, errors = process.communicate(timeout=5)
+    running.process.terminate()
+    running.end()
+    assert process.returncode == 0, errors
+    assert len(out.splitlines()) == 3
+    assert errors.startswith("subscribed: events 3 ")
+
+
 def test_columns_carry_what_json_carries(tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/columns.sock"
     output = tmp_path / "events"
