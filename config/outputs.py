@@ -56,6 +56,8 @@ STORY_EVENTS = ",".join(
             for call in ("open", "openat", "openat2", "creat")
             for test in (".retval<0", ".pathname!=/dev/tty,/usr/*,/lib/*,/lib64/*,/etc/ld.so*,/*.so,/*.so.*")
         ),
+        # a look whether something is there, as cp looks for its target
+        *("open.flags!=O_PATH", "openat.flags!=O_PATH"),
     )
 )
 """What a story is made of, as an expression of --events."""
