@@ -10,6 +10,7 @@ import numpy as np
 from headrace.bpf.layout import CELL_BYTES, CONTEXT, FRAME, FRAME_CELLS, FRAME_VERSION, HEAD, STREAM_FACTS
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.config.filters import parse
+from headrace.config.policies.claims import Claim
 from headrace.workers.conditions.filters import Predicates
 from headrace.workers.core import Core, TurnBatch
 from headrace.workers.detect.detector import Detector, FindingOptions
@@ -48,6 +49,7 @@ class Options:
     """What is asked of views: all that there is."""
 
     parse_arguments = detect_syscall = stack_addresses = colour = verbose = True
+    claims: tuple[Claim, ...] = ()
     hidden = ()
     columns = WIDTH
 

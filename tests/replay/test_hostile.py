@@ -13,6 +13,7 @@ import pytest
 
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.config.filters import parse
+from headrace.config.policies.claims import Claim
 from headrace.pipeline.stages.recording import (
     GAPS,
     RecordingFacts,
@@ -52,6 +53,7 @@ class Options:
     """What is asked of views: all that there is."""
 
     parse_arguments = detect_syscall = stack_addresses = colour = verbose = True
+    claims: tuple[Claim, ...] = ()
     hidden = ()
     columns = 100
 
