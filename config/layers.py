@@ -130,8 +130,7 @@ def read_file(path: Path) -> Layer:
         elif key not in fields_of_settings():
             raise SettingsError(f"{where}: {_no_such(key)}")
         elif key == POLICY:
-            parts = part.value if isinstance(part.value, list) else [part]
-            values[key] = _value(key, [each.marked(str(path)) for each in parts], where)
+            values[key] = _value(key, [each.marked(str(path)) for each in part.parts()], where)
         else:
             values[key] = _value(key, part.plain(), where)
         places[key] = where

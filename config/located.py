@@ -20,7 +20,7 @@ PLAIN = str | int | float | None
 
 
 MARK = ""
-"""Key of the place of a mapping. No key of a file is empty."""
+"""Key of the place of a mapping. Its value is a tuple, which no file can contain."""
 
 
 class LocatedError(Exception):
@@ -53,7 +53,12 @@ class Located:
     def marked(self, file: str) -> Any:
         """Like plain(). A mapping also has its place, under MARK: the file, its line and the lines of its keys."""
         plain = self.plain()
-        return {**plain, MARK: (file, self.line, self.keys or {})} if isinstance(plain, dict) else plain
+        # a key of the file itself wins: it is then reported as unknown
+        return {MARK: (file, self.line, self.keys or {}), **plain} if isinstance(plain, dict) else plain
+
+    def parts(self) -> list[Located]:
+        """The parts of a list; anything else as the only part."""
+        return self.value if isinstance(self.value, list) else [self]
 
 
 def documents(text: str) -> Iterator[Located]:

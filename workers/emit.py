@@ -214,12 +214,7 @@ class Emitter:
     def _emit_topics(self, target: Target, batch: TurnBatch, rows: Rows) -> None:
         """Emit for a ZeroMQ sink. Only events with subscribers are rendered."""
         interest = self._interest
-        if target.skipped:
-            header = self._header(batch, target.number, 0)
-            header["skipped"] = target.skipped
-            self._write(header, b"", [])
-            target = target._replace(skipped=0)
-        if not len(rows):
+        if not len(rows) and not target.skipped:
             return
         present = np.flatnonzero(np.bincount(rows.event, minlength=ALL)[:ALL])
         wanted = [int(e) for e in present if interest[e]]
@@ -229,12 +224,12 @@ class Emitter:
             chosen = rows.select(rows.event == event).compact()
             covered += len(chosen)
             # a subscriber to all topics has these rows counted there
-            self._emit_all(target._replace(topic=event, counted=not everything), batch, chosen)
+            self._emit_all(target._replace(topic=event, counted=not everything, skipped=0), batch, chosen)
         if everything:
             self._emit_all(target, batch, rows)
         else:
             header = self._header(batch, target.number, len(rows))
-            header["covered"] = covered
+            header["covered"], header["skipped"] = covered, target.skipped
             self._write(header, b"", [])
 
     def _header(self, batch: TurnBatch, number: int, rows: int, topic: int = ALL, final: bool = True) -> Array:

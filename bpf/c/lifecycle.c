@@ -58,6 +58,7 @@ static __always_inline void groups_enter(const struct subject *parent, bool pare
 	u32 flags = parent->flags & GROUP_INHERITED, zero = 0;
 	policy_groups_enter(parent, parent_in_scope, tgid);
 #ifdef POLICIES
+	/* `follow` of the run does not depend on the policies */
 	parent_in_scope = parent->in_run;
 #endif
 	if (parent->flags & GROUP_ARMED)

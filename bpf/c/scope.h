@@ -14,7 +14,7 @@ struct subject {
 	u32 head_flags; /* flags of every record of the task */
 #ifdef POLICIES
 	u64 policies; /* mask of the policies whose scope the task is in */
-	u64 in_run; /* whether it is in the scope of the run, too, which is beside them */
+	u64 in_run; /* whether it is in the scope of the run, which limits all policies */
 #endif
 };
 
@@ -137,7 +137,7 @@ static __always_inline bool task_exe_is(u64 task, u64 inode_number, u32 device)
 }
 
 #ifdef POLICIES
-/* Where the mask of policies is collected. A program that interrupts this one is about the same task, and finds the same. */
+/* Where the mask of policies is collected. A program that interrupts this one has the same task, and so the same mask. */
 static __always_inline u64 *policies_found(void)
 {
 	u32 zero = 0;

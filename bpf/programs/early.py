@@ -298,12 +298,17 @@ def is_early(event: Event) -> bool:
     return event.name not in LIFECYCLE and event.hook not in (None, "pipeline")
 
 
+def of_signatures(tests: Sequence[Test]) -> tuple[AnyOf, ...]:
+    """The tests for the records that signatures can match, one per event."""
+    return tuple(test for test in tests if isinstance(test, AnyOf) and not test.of_policies)
+
+
 def c_source(tests: Sequence[Test]) -> str:
     """The functions that early.h expects at EARLY_TESTS; "" without tests."""
     if not tests:
         return ""
-    rules = [test for test in tests if isinstance(test, AnyOf) and not test.of_policies]
-    conditions = [test for test in tests if test not in rules]
+    rules = of_signatures(tests)
+    conditions = [test for test in tests if not isinstance(test, AnyOf) or test.of_policies]
     return _function("record_passes", conditions) + _function("record_wanted", rules)
 
 

@@ -23,6 +23,7 @@ from headrace.bpf.programs.terms import (
     comm_term,
     container_term,
     exe_term,
+    number,
     uts_term,
 )
 from headrace.bpf.tables.catalogue import did_you_mean
@@ -156,11 +157,7 @@ def _number(key: str, text: str, largest: int) -> int:
             known = [entry[0] for entry in (pwd.getpwall() if key == "uid" else grp.getgrall())]
             raise ScopeError(f"scope {key}: this host has no {ACCOUNTS[key]} {text}" + did_you_mean(text, known))
         return found
-    if not re.fullmatch("[0-9]{1,20}", text):
-        raise ScopeError(f"scope {key}: {text!r} is not a number")
-    if int(text) > largest:
-        raise ScopeError(f"scope {key}: {text} can never match (the largest is {largest})")
-    return int(text)
+    return number(key, text, largest)
 
 
 def _alive(key: str, pid: int, proc: Path) -> None:

@@ -155,7 +155,7 @@ class WantedPrograms:
     @property
     def narrowed(self) -> tuple[AnyOf, ...]:
         """Tests for the records that signatures can match, one per event."""
-        return tuple(test for test in self.tests if isinstance(test, AnyOf) and not test.of_policies)
+        return early.of_signatures(self.tests)
 
     @property
     def told(self) -> tuple[str, ...]:

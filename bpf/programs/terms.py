@@ -97,16 +97,19 @@ def cgroup_root(mounts: Path = Path("/proc/self/mounts")) -> Path | None:
     return None
 
 
-def _identity(value: str) -> int:
-    if int(value) >= 2**64:
-        raise ScopeError(f"scope cgroup: {value} can never match (the largest is {2**64 - 1})")
-    return int(value)
+def number(key: str, text: str, largest: int) -> int:
+    """A number in a scope. ScopeError if it is none, or larger than any that the key can have."""
+    if not re.fullmatch("[0-9]{1,20}", text):
+        raise ScopeError(f"scope {key}: {text!r} is not a number")
+    if int(text) > largest:
+        raise ScopeError(f"scope {key}: {text} can never match (the largest is {largest})")
+    return int(text)
 
 
 def cgroup_term(value: str) -> str:
     """C: whether a task is in a cgroup, given by its path or id. Raises ScopeError."""
     if re.fullmatch("[0-9]{1,20}", value):
-        return f"bpf_get_current_cgroup_id() == {_identity(value)}ULL"
+        return f"bpf_get_current_cgroup_id() == {number('cgroup', value, 2**64 - 1)}ULL"
     root = cgroup_root()
     if root is None:
         raise ScopeError("scope cgroup: this host has no cgroup v2 mount")

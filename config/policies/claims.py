@@ -40,7 +40,7 @@ def claims_of(
                 scope.parse(part.scope, 0)
                 named = chosen(rules, part.signatures, (), "info") if part.signatures else ()
             except TuningError as error:
-                raise PolicyError(f"{part.place}: policy {policy.name}: {error}, and no event") from error
+                raise PolicyError(f"{part.place}: policy {policy.name}: {error}, and no event has that name") from error
             except (FilterError, UnknownName, ScopeError) as error:
                 raise PolicyError(f"{part.place}: policy {policy.name}: {error}") from error
             whole = given.beside(given.events)
@@ -81,20 +81,25 @@ def mask_of(claims: Sequence[Claim], policies: Iterable[str]) -> int:
 
 def event_masks(claims: Sequence[Claim], rules: Mapping[str, Rule] | None = None) -> dict[str, int]:
     """The claims on each event, by name. With `rules` by id: also those whose signatures look at it."""
-    found: dict[str, int] = {}
-    for bit, claim in enumerate(claims):
-        names = {event.name for event in claim.selection.events}
-        if rules is not None:
-            names |= {name for rule in claim.rules if rule in rules for name in rules[rule].events}
-        for name in names:
-            found[name] = found.get(name, 0) | 1 << bit
-    return found
+    known = rules or {}
+    return _masks(
+        {
+            *(event.name for event in claim.selection.events),
+            *(name for rule in claim.rules if rule in known for name in known[rule].events),
+        }
+        for claim in claims
+    )
 
 
 def rule_masks(claims: Sequence[Claim]) -> dict[str, int]:
     """The claims on each signature, by id."""
+    return _masks(claim.rules for claim in claims)
+
+
+def _masks(of_claims: Iterable[Iterable[str]]) -> dict[str, int]:
+    """For each name, the mask of the claims that have it."""
     found: dict[str, int] = {}
-    for bit, claim in enumerate(claims):
-        for rule in claim.rules:
-            found[rule] = found.get(rule, 0) | 1 << bit
+    for bit, names in enumerate(of_claims):
+        for name in names:
+            found[name] = found.get(name, 0) | 1 << bit
     return found

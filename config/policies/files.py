@@ -15,7 +15,7 @@ from headrace.config.policies.tracee import is_tracee, translated
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
-def policy_of(located: Located, file: str, catalogue: Catalogue) -> Policy:
+def _policy_of(located: Located, file: str, catalogue: Catalogue) -> Policy:
     """The policy in a part of a file. PolicyError if something in it is wrong."""
     if is_tracee(located):
         return translated(located, file, catalogue)
@@ -30,8 +30,7 @@ def _of_file(path: Path, catalogue: Catalogue) -> list[Policy]:
         for document in documents(text(path)):
             if document.value is None:
                 continue
-            parts = document.value if isinstance(document.value, list) else [document]
-            found += [policy_of(part, str(path), catalogue) for part in parts]
+            found += [_policy_of(part, str(path), catalogue) for part in document.parts()]
     except FileError as error:
         raise PolicyError(f"{path}: {error}") from error
     except LocatedError as error:

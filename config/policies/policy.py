@@ -103,7 +103,7 @@ class Where:
     @classmethod
     def of(cls, found: dict[str, Any]) -> Where:
         """Take it out of what marked() made."""
-        return cls(*found.pop(MARK, ()))
+        return cls(*found.pop(MARK)) if isinstance(found.get(MARK), tuple) else cls()
 
     def of_key(self, key: str) -> str:
         """`FILE:LINE` of a key."""

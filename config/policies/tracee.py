@@ -67,6 +67,12 @@ class _Document:
     def _at(self, located: Located) -> str:
         return f"{self._file}:{located.line}"
 
+    def _text(self, located: Located) -> str:
+        found = texts_of(located.plain(), self._at(located))
+        if len(found) != 1:
+            raise PolicyError(f"{self._at(located)}: one text is wanted, not {located.plain()!r}")
+        return found[0].strip()
+
     def _mapping(self, located: Located | None, here: Located, name: str, keys: tuple[str, ...]) -> dict[str, Located]:
         if located is None or not isinstance(located.value, dict):
             raise PolicyError(f"{self._at(located or here)}: {name}: a mapping is wanted")
@@ -101,7 +107,7 @@ class _Document:
         version, kind = (top[key].value if key in top else None for key in ("apiVersion", "kind"))
         if VERSIONS.get(str(version)) != kind:
             known = ", ".join(f"{kind} of {version}" for version, kind in VERSIONS.items())
-            raise PolicyError(f"{self._at(located)}: {kind} of {version} is not a policy that is known ({known})")
+            raise PolicyError(f"{self._at(located)}: {kind} of {version} is not a policy that headrace knows ({known})")
 
     def _check_actions(self, found: dict[str, Located], keys: tuple[str, ...]) -> None:
         for key in keys:
@@ -113,9 +119,8 @@ class _Document:
     def _scope(self, located: Located | None, here: Located) -> Iterator[str]:
         if located is None:
             raise PolicyError(f"{self._at(here)}: the scope is missing (the whole host is `global`)")
-        parts = located.value if isinstance(located.value, list) else [located]
-        for part in parts:
-            text = texts_of(part.plain(), self._at(part))[0].strip()
+        for part in located.parts():
+            text = self._text(part)
             if text == "global":
                 continue
             if text in FLAGS:
@@ -136,18 +141,16 @@ class _Document:
         signatures: dict[tuple[str, ...], list[str]] = {}
         places: dict[tuple[str, ...], str] = {}
         seen: set[str] = set()
-        for rule in rules.value if isinstance(rules.value, list) else [rules]:
+        for rule in rules.parts():
             found = self._mapping(rule, rule, "a rule", ("event", "filters", "action", "actions"))
             self._check_actions(found, ("action", "actions"))
             if "event" not in found:
                 raise PolicyError(f"{self._at(rule)}: the rule names no event")
-            (name,) = texts_of(found["event"].plain(), self._at(found["event"]))
+            name = self._text(found["event"])
             if name in seen:
                 raise PolicyError(f"{self._at(rule)}: the event {name} stands twice in the policy")
             seen.add(name)
-            given = found.get("filters")
-            listed = (given.value if isinstance(given.value, list) else [given]) if given else []
-            own, conditions = self._filters(name, listed)
+            own, conditions = self._filters(name, found["filters"].parts() if "filters" in found else [])
             key = (*scope, *own)
             places.setdefault(key, self._at(rule))
             if self._is_event(name):
@@ -181,7 +184,7 @@ class _Document:
         scope: list[str] = []
         conditions: dict[tuple[str, str], list[str]] = {}
         for part in filters:
-            text = texts_of(part.plain(), self._at(part))[0].strip()
+            text = self._text(part)
             plain = text.removeprefix("scope.").removeprefix("context.")
             if plain in FLAGS and plain != "follow":
                 scope.append(FLAGS[plain])

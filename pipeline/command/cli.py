@@ -19,7 +19,7 @@ from headrace.pipeline.command.configuration import config
 from headrace.pipeline.command.explain import explain
 from headrace.pipeline.command.keys import keys
 from headrace.pipeline.command.listing import check, list_
-from headrace.pipeline.command.narrate import MAX_NAMES, Narrator
+from headrace.pipeline.command.narrate import Narrator, shortened
 from headrace.pipeline.command.options import output_options, trace_options
 from headrace.pipeline.command.resolve import RunLimits, check_ready_fd, given, resolve
 from headrace.pipeline.command.signatures import signatures
@@ -227,8 +227,8 @@ def stat(pid: int | None, interval: float, count: int, form: str, rules: bool) -
 def reload_(pid: int | None) -> None:
     """Reload the configuration of a running headrace.
 
-    Signatures and what selects them are replaced at once. If something in it is invalid, or something else has changed,
-    which needs a new run, nothing is replaced and the exit status is 65. PID is the process ID of `headrace run`;
+    Replaces the signatures and the settings that select them. If the configuration is invalid, or has other changes,
+    which need a new run, nothing is replaced and the exit status is 65. PID is the process ID of `headrace run`;
     it may be omitted if only one of your runs is active. SIGHUP does the same.
 
     \b
@@ -248,8 +248,7 @@ def reload_(pid: int | None) -> None:
     say(f"generation {told['generation']}: {told['loaded']} signatures{why}")
     for what, names in ledger.changes.items():
         if names:
-            more = f" and {len(names) - MAX_NAMES} others" if len(names) > MAX_NAMES else ""
-            say(f"  {what}: {', '.join(names[:MAX_NAMES])}{more}")
+            say(f"  {what}: {shortened(names)}")
 
 
 @main.command(name="help")

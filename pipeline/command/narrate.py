@@ -38,9 +38,9 @@ class Narrator(Teller):
         request = self._request
         self._say(f"tracing {_subject(request)}")
         if request.claims:
-            self._say(f"policies: {_names(list(dict.fromkeys(claim.policy for claim in request.claims)))}")
+            self._say(f"policies: {shortened(list(dict.fromkeys(claim.policy for claim in request.claims)))}")
         if request.outputs.sinks:
-            self._say(f"events: {_names([e.name for e in request.selection.events])}")
+            self._say(f"events: {shortened([e.name for e in request.selection.events])}")
         if request.rules and self._shown:
             self._say(_signatures(request, self._lack))
         log = logger("supervisor")
@@ -71,7 +71,8 @@ def _subject(request: Request) -> str:
     return "the whole host (a scope limits it: -s uid=1000, -p PID, or -- COMMAND)"
 
 
-def _names(names: Sequence[str]) -> str:
+def shortened(names: Sequence[str]) -> str:
+    """The first names, and how many others there are."""
     shown = ", ".join(names[:MAX_NAMES])
     return shown + (f" and {len(names) - MAX_NAMES} others" if len(names) > MAX_NAMES else "")
 

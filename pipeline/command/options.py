@@ -107,7 +107,7 @@ output_options = _all_of(
             "--policy",
             multiple=True,
             metavar="PATH",
-            help="Trace by policies, from a file or folder; Tracee's are understood, too. Repeatable.",
+            help="Trace what the policies in a file or folder ask for, also those of Tracee. Repeatable.",
         ),
         click.option(
             "--parse-arguments/--no-parse-arguments", default=None, help="Show flags and commands as names (default)."

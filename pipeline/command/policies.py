@@ -21,7 +21,7 @@ from headrace.workers.detect.rules.rulesets import Ruleset
 
 
 class RunSelection(NamedTuple):
-    """What a run does because of its policies."""
+    """What a run traces, and where events and findings go."""
 
     claims: tuple[Claim, ...]
     selection: Selection
@@ -58,9 +58,7 @@ def policed(settings: Settings, policies: Sequence[Policy], lack: Callable[[Even
     out = outputs.parse(settings.output or ["table:-"])
     findings = outputs.parse_findings(settings.findings or (f"table:{STDERR if traces else STDOUT}",))
     own_outputs = _own((policy, policy.output) for policy in policies)
-    own_findings = tuple(
-        replace(sink, of_findings=True) for sink in _own(((policy, policy.findings) for policy in policies), True)
-    )
+    own_findings = _own(((policy, policy.findings) for policy in policies), of_findings=True)
     # without an output that the run asked for, the default takes the policies that have none of their own
     left = [p.name for p in policies if not p.output and any(part.events for part in p.parts)]
     sinks = out.sinks if settings.output else _rest(out.sinks, left, policies)

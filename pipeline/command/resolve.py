@@ -105,7 +105,7 @@ def _unpoliced(resolved: settings.Settings, is_replay: bool, lack: Lack) -> RunS
     if not quiet:
         selection = filters.parse([resolved.events or "default"], catalogue(), lack)
     check_words(selection.conditions)
-    findings_to = detection.sinks(msgspec.structs.replace(resolved, **out.switches), quiet)
+    findings_to = detection.sinks(resolved, quiet)
     for sink in (*out.sinks, *findings_to):
         if sink.policies:
             raise outputs.OutputError(f"output {sink.name}: policies= needs policies: --policy FILE")

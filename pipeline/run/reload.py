@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from headrace.bpf.load.loader import Programs
 from headrace.bpf.tables.catalogue import ON_PROCESSES, SYS_EXIT, Event, catalogue
+from headrace.config.layers import POLICY
 from headrace.config.policies.claims import Claim, rule_masks
 from headrace.config.tuning import TuningError
 from headrace.pipeline.host.features import event_lack
@@ -161,15 +162,17 @@ class Reloader:
     def _check_unchanged(self, again: Request) -> None:
         """ReloadRefused if something has changed that needs a new run."""
         now, then = again.settings, self._request.settings
-        changed = [key for key in now.__struct_fields__ if getattr(now, key) != getattr(then, key)]
+        # policies are compared by what they ask for: their places in the file may have moved
+        compared = [key for key in now.__struct_fields__ if key not in IN_PLACE and key != POLICY]
+        changed = [key for key in compared if getattr(now, key) != getattr(then, key)]
         places = {**self._request.places, **again.places}
-        named = [f"{key} ({places[key]})" if key in places else key for key in changed if key not in IN_PLACE]
+        named = [f"{key} ({places[key]})" if key in places else key for key in changed]
         if again.sinks != self._request.sinks and not named:
             named.append("the outputs")
         if [replace(claim, rules=()) for claim in again.claims] != [replace(c, rules=()) for c in self._request.claims]:
             named.append("the policies")
         if named:
-            raise ReloadRefused(f"changed, and taken only by a new run: {', '.join(named)}; start the run again")
+            raise ReloadRefused(f"a reload cannot take these changes: {', '.join(named)}; start the run again")
 
     def _ask_policies(self, *sets: SignatureSet) -> None:
         """Ask the kernel for the events of these sets, by policy."""

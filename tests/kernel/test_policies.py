@@ -162,7 +162,16 @@ def test_outputs_and_signatures_belong_to_policies(tmp_path: Path) -> None:
         {"name": "sockets", "events": "socket"},
     ]
     run = run_with(
-        tmp_path, policies, "-o", f"json:{rest},policies=sockets", "--signatures", str(rules), "--findings", "none"
+        tmp_path,
+        policies,
+        "-o",
+        f"json:{rest},policies=sockets",
+        "-o",
+        f"zmq:ipc://{tmp_path}/unread.sock,policies=paths",
+        "--signatures",
+        str(rules),
+        "--findings",
+        "none",
     )
     opened = [json.loads(line) for line in own.read_text().splitlines()]
     assert {"/etc/hostname", "/etc/nowhere"} <= {event["args"][1]["value"] for event in opened}

@@ -327,6 +327,19 @@ def test_the_configuration_is_read_again_whole_and_taken_whole(folder: Path) -> 
     assert ledger["balanced"], errors
 
 
+def test_a_policy_that_only_moved_in_its_file_has_not_changed(folder: Path) -> None:
+    config = folder.parent / "headrace.yaml"
+    policy = f"policy:\n  - name: mine\n    scope: tree={os.getpid()}\n    signatures: [GEN-*]\n"
+    config.write_text(f"signatures: {folder}\nfindings: none\n{policy}")
+    running = Running("-c", str(config))
+    assert running.ready, running.end()
+    config.write_text(f"signatures: {folder}\nexceptions: ''\nmin_severity: info\nfindings: none\n{policy}")
+    done = reloaded(running)
+    assert (done.returncode, done.stdout) == (0, "generation 2: 1 signatures\n"), done.stderr
+    running.process.send_signal(signal.SIGINT)
+    assert running.end()[1]["balanced"] is True
+
+
 def test_policies_get_the_signatures_that_a_reload_brings(folder: Path) -> None:
     policy, found = folder.parent / "policy.yaml", folder.parent / "found"
     text = f"name: mine\nscope: tree={os.getpid()}\nsignatures: [GEN-*]\n"

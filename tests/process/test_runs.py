@@ -274,35 +274,32 @@ def test_arrow_to_a_terminal_is_refused() -> None:
     assert "binary" in done.stderr
 
 
-def test_subscribe_prints_arrow_as_lines(tmp_path: Path) -> None:
-    endpoint = f"ipc://{tmp_path}/arrow.sock"
-    running = Running("-s", f"tree={os.getpid()}", "-e", "execve", "-o", f"zmq:{endpoint},format=arrow")
+def subscribed(events: str, output: str, count: int, cause: list[str]) -> tuple[int, str, str]:
+    """(status, output, errors) of `subscribe -n COUNT`, while `cause` is run again and again."""
+    endpoint = output.partition(",")[0].removeprefix("zmq:")
+    running = Running("-s", f"tree={os.getpid()}", "-e", events, "-o", output)
     assert running.ready
-    line = [HEADRACE, "subscribe", endpoint, "-n", "1"]
+    line = [HEADRACE, "subscribe", endpoint, "-n", str(count)]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 20
     while process.poll() is None and time.monotonic() < until:
-        subprocess.run(["true"], check=True)
+        subprocess.run(cause, check=True, stdout=subprocess.DEVNULL)
     out, errors = process.communicate(timeout=5)
     running.process.terminate()
     running.end()
-    assert process.returncode == 0, errors
+    return process.returncode, out, errors
+
+
+def test_subscribe_prints_arrow_as_lines(tmp_path: Path) -> None:
+    status, out, errors = subscribed("execve", f"zmq:ipc://{tmp_path}/arrow.sock,format=arrow", 1, ["true"])
+    assert status == 0, errors
     assert json.loads(out.splitlines()[0])["eventName"] == "execve"
 
 
 def test_subscribe_ends_after_as_many_events_as_were_asked_for(tmp_path: Path) -> None:
-    endpoint = f"ipc://{tmp_path}/many.sock"
-    running = Running("-s", f"tree={os.getpid()}", "-e", "openat", "-o", f"zmq:{endpoint}")
-    assert running.ready
-    line = [HEADRACE, "subscribe", endpoint, "-n", "3"]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 20
-    while process.poll() is None and time.monotonic() < until:
-        subprocess.run(["ls", "/"], check=True, stdout=subprocess.DEVNULL)  # opens more than three files
-    out, errors = process.communicate(timeout=5)
-    running.process.terminate()
-    running.end()
-    assert process.returncode == 0, errors
+    # ls opens more than three files
+    status, out, errors = subscribed("openat", f"zmq:ipc://{tmp_path}/many.sock", 3, ["ls", "/"])
+    assert status == 0, errors
     assert len(out.splitlines()) == 3
     assert errors.startswith("subscribed: events 3 ")
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headrace.bpf.tables.catalogue import catalogue
 from headrace.config.filters import no_hook
@@ -68,6 +73,7 @@ def test_a_folder_is_read_with_the_folders_below_it(tmp_path: Path) -> None:
         ("name: a\nevnts: openat\n", "p.yaml:2: no such key: evnts; did you mean events?"),
         ("name: a\n", "p.yaml:1: the policy a asks for neither events nor signatures"),
         ("events: openat\n", "p.yaml:1: the name of a policy has letters"),
+        ("name: a\n'': 1\nevents: openat\n", "no such key: "),
         ("name: 'a b'\nevents: openat\n", "the name of a policy has letters"),
         ("name: a\nevents: [1]\n", "p.yaml:2: events: a text or a list of texts is wanted, not 1"),
         ("name: a\nevents: openat\ndescription: [x]\n", "p.yaml:3: description: a text is wanted"),
@@ -123,3 +129,22 @@ def test_masks_and_names() -> None:
     assert rule_masks(with_rules) == {"X": 0b11, "Y": 0b10}
     rule = Rule(id="Y", name="y", events={"dup": found[0].selection and ()})  # type: ignore[dict-item]
     assert event_masks(with_rules, {"Y": rule}) == {"dup": 0b10}
+
+
+WORDS = st.sampled_from(
+    ["name", "a", "scope", "rules", "event", "filters", "spec", "metadata", "kind", "events", "", "uid=0"]
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | WORDS | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@given(st.one_of(ANYTHING, st.dictionaries(WORDS, ANYTHING, min_size=2, max_size=6)))
+def test_whatever_a_file_holds_is_a_policy_or_refused(held: object) -> None:
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(held, file)
+        file.flush()
+        with contextlib.suppress(PolicyError):
+            claims_of(read_policies([file.name], catalogue()), catalogue(), no_hook, ())
