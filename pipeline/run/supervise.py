@@ -99,7 +99,7 @@ class Pipeline:
     users: tuple[dict[int, str], bool] | None = None
     """User names of the recorded host (see Plan.users)."""
     on_restart: Callable[[], None] = lambda: None
-    """Called after a stage was restarted, because a worker's knowledge of the traced processes dies with it."""
+    """Called before a stage is restarted, because a worker's knowledge of the traced processes dies with it."""
     _listening: dict[str, Listening] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -274,9 +274,9 @@ class Pipeline:
             else:
                 stage.restarts, stage.futile = stage.restarts + 1, stage.futile + 1
                 logger("supervisor").warning("supervisor.process_restarted", name=stage.name, status=stage.status)
-                self._launch(stage)
                 if not stage.spare:
-                    self.on_restart()
+                    self.on_restart()  # first: what happens from now on finds its process known
+                self._launch(stage)
 
     def _futile(self, stage: Stage) -> int:
         """Restarts without progress. A worker eventually gives up rows that crash it (workers/attempts.py)."""
